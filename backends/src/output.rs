@@ -1,0 +1,257 @@
+//! Outputs that appear whole or not at all: written beside their place, then renamed into it.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::{fs, io};
+
+/// Staging paths that a signal must remove.
+static PENDING: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// An output that cannot be put in its place.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// The folder that should hold the output does not exist.
+    #[error("cannot write `{path}`: the folder `{parent}` does not exist", path = path.display(), parent = parent.display())]
+    NoParent {
+        /// The output.
+        path: PathBuf,
+        /// Its folder.
+        parent: PathBuf,
+    },
+    /// Something else is where the output should go.
+    #[error("cannot write `{path}`: {found} is in the way, and only {expected} would be replaced", path = path.display())]
+    Occupied {
+        /// The output.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
+        /// What could be replaced.
+        expected: String,
+    },
+    /// The operating system refused.
+    #[error("cannot write `{path}`: {error}", path = path.display())]
+    Io {
+        /// The output.
+        path: PathBuf,
+        /// The system's error.
+        error: io::Error,
+    },
+}
+
+/// A file or folder that is being written beside its place. Dropped without [`Staged::commit`], it is removed.
+#[derive(Debug)]
+pub struct Staged {
+    place: PathBuf,
+    staging: PathBuf,
+    committed: bool,
+}
+
+impl Staged {
+    /// Stages a file. [`Staged::path`] does not exist yet.
+    ///
+    /// # Errors
+    /// A missing parent folder, a folder in the way, a parent that cannot be written.
+    pub fn file(place: &Path) -> Result<Staged, OutputError> {
+        if place.is_dir() {
+            return Err(OutputError::Occupied { path: place.into(), found: "a folder", expected: "a file".into() });
+        }
+        let staged = Staged::beside(place)?;
+        fs::File::create(&staged.staging).map_err(|error| OutputError::Io { path: place.into(), error })?;
+        Ok(staged)
+    }
+
+    /// Stages a folder, which exists and is empty after this call. An existing folder at the place is replaced only if it
+    /// is empty or holds `marker`.
+    ///
+    /// # Errors
+    /// A missing parent folder, something else in the way, a parent that cannot be written.
+    pub fn folder(place: &Path, marker: &str) -> Result<Staged, OutputError> {
+        let occupied = |found| OutputError::Occupied {
+            path: place.into(),
+            found,
+            expected: format!("a folder that is empty or holds `{marker}`"),
+        };
+        if place.is_file() {
+            return Err(occupied("a file"));
+        }
+        if let Ok(mut entries) = fs::read_dir(place)
+            && entries.next().is_some()
+            && !place.join(marker).exists()
+        {
+            return Err(occupied("a folder with other things in it"));
+        }
+        let staged = Staged::beside(place)?;
+        fs::create_dir(&staged.staging).map_err(|error| OutputError::Io { path: place.into(), error })?;
+        Ok(staged)
+    }
+
+    fn beside(place: &Path) -> Result<Staged, OutputError> {
+        let parent = match place.parent() {
+            Some(p) if p.as_os_str().is_empty() => Path::new("."),
+            Some(p) => p,
+            None => return Err(OutputError::Occupied { path: place.into(), found: "the root folder", expected: "a name below it".into() }),
+        };
+        let no_name = || OutputError::Io { path: place.into(), error: io::Error::other("the path has no file name") };
+        let mut name = OsString::from(".");
+        name.push(place.file_name().ok_or_else(no_name)?);
+        name.push(format!(".partial-{}", std::process::id()));
+        if !parent.is_dir() {
+            return Err(OutputError::NoParent { path: place.into(), parent: parent.into() });
+        }
+        let staging = parent.join(name);
+        let _ = remove(&staging);
+        pending().insert(staging.clone());
+        Ok(Staged { place: place.into(), staging, committed: false })
+    }
+
+    /// Where to write.
+    pub fn path(&self) -> &Path {
+        &self.staging
+    }
+
+    /// Where the output will be.
+    pub fn place(&self) -> &Path {
+        &self.place
+    }
+
+    /// Puts the output in its place, replacing what was there.
+    ///
+    /// # Errors
+    /// The rename failed; the old output is still whole.
+    pub fn commit(mut self) -> Result<(), OutputError> {
+        let io = |error| OutputError::Io { path: self.place.clone(), error };
+        let replaced = if self.staging.is_dir() && self.place.is_dir() {
+            swap_folders(&self.staging, &self.place).map_err(io)?;
+            true
+        } else {
+            fs::rename(&self.staging, &self.place).map_err(io)?;
+            false
+        };
+        self.committed = !replaced;
+        if replaced {
+            // The staging path now holds the old folder.
+            let _ = remove(&self.staging);
+            self.committed = true;
+        }
+        pending().remove(&self.staging);
+        Ok(())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.committed {
+            let _ = remove(&self.staging);
+        }
+        pending().remove(&self.staging);
+    }
+}
+
+/// Removes half-written outputs when the process is told to stop (SIGINT, SIGTERM, SIGHUP), then exits with 128 + the
+/// signal's number. Call it once, early in `main`.
+///
+/// # Errors
+/// The handler could not be installed.
+#[cfg(unix)]
+pub fn remove_partials_on_signal() -> io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            // The writer may create another file while the folder goes; a second round catches it.
+            for _ in 0..2 {
+                for path in pending().iter() {
+                    let _ = remove(path);
+                }
+            }
+            std::process::exit(128 + signal);
+        }
+    })?;
+    Ok(())
+}
+
+fn pending() -> std::sync::MutexGuard<'static, BTreeSet<PathBuf>> {
+    PENDING.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(m) if m.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn swap_folders(new: &Path, old: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(()),
+        // File systems without the exchange: two renames, with a moment in which the place is empty.
+        Err(_) => swap_by_two_renames(new, old),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn swap_folders(new: &Path, old: &Path) -> io::Result<()> {
+    swap_by_two_renames(new, old)
+}
+
+fn swap_by_two_renames(new: &Path, old: &Path) -> io::Result<()> {
+    let mut aside = new.as_os_str().to_owned();
+    aside.push(".old");
+    fs::rename(old, &aside)?;
+    if let Err(e) = fs::rename(new, old) {
+        fs::rename(&aside, old)?;
+        return Err(e);
+    }
+    fs::rename(&aside, new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_appears_on_commit_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("x.onnx");
+        let staged = Staged::file(&place).unwrap();
+        fs::write(staged.path(), b"new").unwrap();
+        assert!(!place.exists());
+        staged.commit().unwrap();
+        assert_eq!(fs::read(&place).unwrap(), b"new");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_dropped_output_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let staged = Staged::folder(&dir.path().join("x.mlpackage"), "Manifest.json").unwrap();
+        fs::write(staged.path().join("half"), b"...").unwrap();
+        drop(staged);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_package_is_replaced_and_other_folders_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("x.mlpackage");
+        fs::create_dir(&place).unwrap();
+        fs::write(place.join("Manifest.json"), b"old").unwrap();
+        let staged = Staged::folder(&place, "Manifest.json").unwrap();
+        fs::write(staged.path().join("Manifest.json"), b"new").unwrap();
+        staged.commit().unwrap();
+        assert_eq!(fs::read(place.join("Manifest.json")).unwrap(), b"new");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+
+        let home = dir.path().join("home");
+        fs::create_dir(&home).unwrap();
+        fs::write(home.join("thesis"), b"precious").unwrap();
+        assert!(matches!(Staged::folder(&home, "Manifest.json"), Err(OutputError::Occupied { .. })));
+        assert!(matches!(Staged::file(&home), Err(OutputError::Occupied { .. })));
+        assert!(matches!(Staged::file(&dir.path().join("no/such")), Err(OutputError::NoParent { .. })));
+    }
+}

@@ -1,0 +1,97 @@
+//! The reference interpreter: slow, obvious, float64.
+
+use std::collections::HashMap;
+
+use crate::weights::{WeightError, load_bytes};
+use crate::{Function, Op, Tensor, ValueId, WeightSource};
+
+/// Values of parameters (by name) and states (by name).
+#[derive(Clone, Debug, Default)]
+pub struct Bindings {
+    /// Parameter values.
+    pub params: HashMap<String, Tensor>,
+    /// State values at entry.
+    pub states: HashMap<String, Tensor>,
+}
+
+/// Evaluates some values of a function. Intermediate tensors are dropped after their last use.
+///
+/// # Errors
+/// A parameter, state or weight without a value, or an op that fails.
+pub fn evaluate(
+    f: &Function,
+    wanted: &[ValueId],
+    source: &dyn WeightSource,
+    bindings: &Bindings,
+) -> Result<Vec<Tensor>, WeightError> {
+    let order = order_of(f, wanted);
+    let mut uses: HashMap<ValueId, usize> = HashMap::new();
+    for v in order.iter().flat_map(|&v| f.operands(v)).chain(wanted.iter().copied()) {
+        *uses.entry(v).or_default() += 1;
+    }
+    let mut values: HashMap<ValueId, Tensor> = HashMap::new();
+    for v in order {
+        let node = f.node(v);
+        let bound = |t: Option<&Tensor>| {
+            t.cloned().ok_or_else(|| WeightError::NotConstant {
+                scope: node.name.as_deref().unwrap_or(&node.scope).to_string(),
+            })
+        };
+        let operands = f.operands(v);
+        let value = match &node.op {
+            Op::Input(_) => bound(node.name.as_deref().and_then(|n| bindings.params.get(n)))?,
+            Op::State(s) => bound(bindings.states.get(&s.state))?,
+            Op::Load(load) => {
+                let bytes = load_bytes(source, &load.tensor, &node.ty)?;
+                Tensor::from_le_bytes(&node.ty, &bytes)
+                    .ok_or_else(|| WeightError::Missing { name: load.tensor.clone() })?
+            }
+            op => {
+                let inputs: Vec<&Tensor> = operands.iter().filter_map(|o| values.get(o)).collect();
+                op.eval(&inputs, &node.ty).map_err(|error| WeightError::Op {
+                    op: op.name(),
+                    scope: node.scope.to_string(),
+                    error,
+                })?
+            }
+        };
+        values.insert(v, value);
+        for o in operands {
+            if let Some(n) = uses.get_mut(&o) {
+                *n -= 1;
+                if *n == 0 {
+                    values.remove(&o);
+                }
+            }
+        }
+    }
+    Ok(wanted.iter().filter_map(|v| values.get(v).cloned()).collect())
+}
+
+/// Evaluates a function's results, in order.
+///
+/// # Errors
+/// See [`evaluate`].
+pub fn run(f: &Function, source: &dyn WeightSource, bindings: &Bindings) -> Result<Vec<Tensor>, WeightError> {
+    let wanted: Vec<ValueId> = f.results.iter().map(|(_, v)| *v).collect();
+    evaluate(f, &wanted, source, bindings)
+}
+
+/// `wanted` and all they depend on, operands first.
+fn order_of(f: &Function, wanted: &[ValueId]) -> Vec<ValueId> {
+    let mut order = Vec::new();
+    let mut state: HashMap<ValueId, bool> = HashMap::new();
+    let mut stack: Vec<(ValueId, bool)> = wanted.iter().rev().map(|&v| (v, false)).collect();
+    while let Some((v, expanded)) = stack.pop() {
+        if expanded {
+            if state.insert(v, true) != Some(true) {
+                order.push(v);
+            }
+        } else if !state.contains_key(&v) {
+            state.insert(v, false);
+            stack.push((v, true));
+            stack.extend(f.operands(v).into_iter().rev().map(|o| (o, false)));
+        }
+    }
+    order
+}

@@ -1,0 +1,28 @@
+//! The IR of s2ditc: a typed, static-shape graph of tensor ops.
+//!
+//! - [`Module`] = functions + states. [`Function`] = a petgraph graph in which every node is one op with one result.
+//! - [`Op`] is a closed enum; each op's attributes, type inference, reference evaluation and cost live in one file
+//!   of [`ops`].
+//! - Weights are *constant subgraphs*: `load` leaves with ops over them. Nothing is computed until a backend asks
+//!   [`weights`] for the bytes.
+//! - [`text`] prints and parses the IR (inverse of each other); [`verify`] checks it; [`interp`] evaluates it in float64.
+//!
+//! What is deliberately absent: files, checkpoints, targets, symbolic shapes, side effects (a state is read by
+//! the `state` op and written by [`Function::updates`] when the function returns).
+
+pub mod build;
+pub mod graph;
+pub mod interp;
+pub mod ops;
+pub mod tensor;
+pub mod text;
+pub mod types;
+pub mod verify;
+pub mod weights;
+
+pub use build::Builder;
+pub use graph::{Function, Module, Node, StateDecl, ValueId};
+pub use ops::{Cost, Op, OpError};
+pub use tensor::Tensor;
+pub use types::{DType, TensorType};
+pub use weights::{FileRegion, WeightError, WeightSource};

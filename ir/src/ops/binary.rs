@@ -1,0 +1,107 @@
+//! Elementwise functions of two operands with numpy broadcasting.
+
+use ndarray::{ArrayD, IxDyn, Zip};
+use serde::{Deserialize, Serialize};
+
+use super::{Attrs, OpDef, OpError, arity, require};
+use crate::{Tensor, TensorType};
+
+/// An elementwise function of two operands of one dtype, with numpy broadcasting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Binary {
+    /// x + y
+    Add,
+    /// x − y
+    Sub,
+    /// x·y
+    Mul,
+    /// x / y
+    Div,
+    /// max(x, y)
+    Maximum,
+    /// min(x, y)
+    Minimum,
+    /// x^y
+    Pow,
+}
+
+impl Binary {
+    /// Every binary op.
+    pub const ALL: &'static [Binary] =
+        &[Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::Maximum, Binary::Minimum, Binary::Pow];
+
+    /// The function in float64.
+    pub fn apply(self, x: f64, y: f64) -> f64 {
+        match self {
+            Binary::Add => x + y,
+            Binary::Sub => x - y,
+            Binary::Mul => x * y,
+            Binary::Div => x / y,
+            Binary::Maximum => x.max(y),
+            Binary::Minimum => x.min(y),
+            Binary::Pow => x.powf(y),
+        }
+    }
+}
+
+/// The numpy broadcast of two shapes.
+///
+/// # Errors
+/// Extents that differ and are not 1.
+pub fn broadcast_shapes(a: &[usize], b: &[usize]) -> Result<Vec<usize>, OpError> {
+    let rank = a.len().max(b.len());
+    let at = |s: &[usize], i: usize| if i + s.len() < rank { 1 } else { s[i + s.len() - rank] };
+    (0..rank)
+        .map(|i| match (at(a, i), at(b, i)) {
+            (x, y) if x == y => Ok(x),
+            (1, y) => Ok(y),
+            (x, 1) => Ok(x),
+            _ => Err(OpError::new(format!("shapes {a:?} and {b:?} do not broadcast"))),
+        })
+        .collect()
+}
+
+impl OpDef for Binary {
+    fn name(&self) -> &'static str {
+        match self {
+            Binary::Add => "add",
+            Binary::Sub => "sub",
+            Binary::Mul => "mul",
+            Binary::Div => "div",
+            Binary::Maximum => "maximum",
+            Binary::Minimum => "minimum",
+            Binary::Pow => "pow",
+        }
+    }
+
+    fn infer(&self, operands: &[&TensorType], _: Option<&TensorType>) -> Result<TensorType, OpError> {
+        arity(operands, 2..=2)?;
+        let (x, y) = (operands[0], operands[1]);
+        require!(x.dtype == y.dtype, "operands must have one dtype, found {x} and {y}");
+        Ok(TensorType::new(x.dtype, broadcast_shapes(&x.shape, &y.shape)?))
+    }
+
+    fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
+        let shape = IxDyn(&ty.shape);
+        let mismatch = || OpError::new("operands do not broadcast");
+        let x = operands[0].data.broadcast(shape.clone()).ok_or_else(mismatch)?;
+        let y = operands[1].data.broadcast(shape.clone()).ok_or_else(mismatch)?;
+        let mut data = ArrayD::zeros(shape);
+        Zip::from(&mut data).and(&x).and(&y).for_each(|o, &a, &b| *o = self.apply(a, b));
+        Ok(Tensor { dtype: ty.dtype, data })
+    }
+
+    fn attrs(&self) -> Attrs {
+        Attrs::new()
+    }
+
+    fn parse(name: &str, attrs: Attrs) -> Result<Self, OpError> {
+        require!(attrs.is_empty(), "`{name}` has no attributes");
+        Binary::ALL
+            .iter()
+            .copied()
+            .find(|b| b.name() == name)
+            .ok_or_else(|| OpError::new(format!("unknown op `{name}`")))
+    }
+}

@@ -1,0 +1,44 @@
+//! `gather`: chosen positions of one axis.
+
+use ndarray::Axis;
+use serde::{Deserialize, Serialize};
+
+use super::{Cost, OpDef, OpError, arity, check_axis, require};
+use crate::{DType, Tensor, TensorType};
+
+/// `result[…, j, …] = x[…, indices[j], …]` along `axis`, with indices `i32[n]`: `torch.index_select`.
+///
+/// - C1: indices are a rank-1 i32 tensor. C2: every index is in `0..extent`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gather {
+    /// The indexed axis.
+    pub axis: usize,
+}
+
+impl OpDef for Gather {
+    fn name(&self) -> &'static str {
+        "gather"
+    }
+    fn infer(&self, operands: &[&TensorType], _: Option<&TensorType>) -> Result<TensorType, OpError> {
+        arity(operands, 2..=2)?;
+        let (x, indices) = (operands[0], operands[1]);
+        check_axis(self.axis, x.rank())?;
+        require!(indices.rank() == 1 && indices.dtype == DType::I32, "indices must be i32[n], found {indices}");
+        let mut shape = x.shape.clone();
+        shape[self.axis] = indices.shape[0];
+        Ok(TensorType::new(x.dtype, shape))
+    }
+    fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
+        let extent = operands[0].data.shape()[self.axis];
+        let indices: Vec<usize> = operands[1].data.iter().map(|&i| i as usize).collect();
+        for (i, &index) in operands[1].data.iter().zip(&indices) {
+            require!(*i >= 0.0 && index < extent, "index {i} is out of range 0..{extent}");
+        }
+        let data = operands[0].data.select(Axis(self.axis), &indices);
+        Ok(Tensor { dtype: ty.dtype, data: data.as_standard_layout().into_owned() })
+    }
+    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
+        Cost::with_flops(0, &[operands[1], ty], ty)
+    }
+}

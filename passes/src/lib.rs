@@ -1,0 +1,48 @@
+//! Graph-to-graph rewrites, and the pipelines that order them.
+//!
+//! A pass is a function from a module to a changed module, in a file of its own; it is registered by one line in
+//! [`PASSES`]. A pass knows neither checkpoints nor files. Its tests are text: `passes/tests/text/NAME.s2` holds IR before and
+//! after; `S2DITC_BLESS=1 cargo test -p s2dit-passes` writes the *after* anew.
+
+pub mod canonicalize;
+pub mod cse;
+pub mod pipeline;
+pub mod precision;
+
+use s2dit_ir::Module;
+use s2dit_ir::ops::OpError;
+
+pub use pipeline::{Pipeline, Stage};
+pub use precision::Precision;
+
+/// A rewrite of a module.
+#[derive(Clone, Copy)]
+pub struct Pass {
+    /// Name on the command line and in reports.
+    pub name: &'static str,
+    /// One line: what holds afterwards.
+    pub doc: &'static str,
+    /// Rewrites the module and returns the number of changes.
+    pub run: fn(&mut Module) -> Result<usize, OpError>,
+}
+
+/// Every pass.
+pub const PASSES: &[Pass] = &[
+    Pass { name: "canonicalize", doc: "no op that does nothing, no reshape of a reshape", run: canonicalize::run },
+    Pass { name: "cse", doc: "no two live ops that compute the same", run: cse::run },
+    Pass {
+        name: "precision-fp16",
+        doc: "fp16 everywhere but in fp32 islands that need the range or the phase",
+        run: |m| precision::run(m, Precision::Fp16),
+    },
+    Pass {
+        name: "precision-fp16-norms32",
+        doc: "as precision-fp16, with the sums of squares in norms in fp32 too",
+        run: |m| precision::run(m, Precision::Fp16Norms32),
+    },
+];
+
+/// The pass called `name`.
+pub fn pass(name: &str) -> Option<&'static Pass> {
+    PASSES.iter().find(|p| p.name == name)
+}

@@ -1,0 +1,184 @@
+//! From fp32 to fp16, with fp32 islands where fp16 would lose the answer.
+//!
+//! An island is found from the graph's meaning, not from names:
+//! - **phases**: what feeds a `sin` or `cos` (a timestep of 1000 has an ulp of 0.5 in fp16);
+//! - **kernel sums**: from the positive feature map (`softplus`, `exp`) to the division that makes the sums a ratio
+//!   again: sums over thousands of tokens leave fp16's range, their ratio does not;
+//! - **sums of squares** ([`Precision::Fp16Norms32`]): from `square` to `rsqrt` or `sqrt` (an fp16 square overflows at 256).
+//!
+//! Constants are cast once, from fp32, to what their user wants. Parameters, states and results become fp16 unless they
+//! lie in an island. Integer values are left alone.
+//!
+//! ```text
+//! %a = cos(%t) : f32[1, 4]          %a  = cos(%t) : f32[1, 4]
+//! %y = linear(%a, %w) : f32[1, 8]   %a' = cast(%a) {dtype = "f16"} : f16[1, 4]
+//!                              →    %w' = cast(%w) {dtype = "f16"} : f16[8, 4]
+//!                                   %y  = linear(%a', %w') : f16[1, 8]
+//! ```
+
+use std::collections::{HashMap, HashSet};
+
+use s2dit_ir::ops::{Binary, Cast, OpError, ReduceKind, Unary};
+use s2dit_ir::{DType, Function, Module, Node, Op, ValueId};
+
+/// How far the pass goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// Phases and kernel sums stay fp32.
+    Fp16,
+    /// Sums of squares stay fp32 as well.
+    Fp16Norms32,
+}
+
+/// Runs on every function and state of an f32 module; returns the number of values that became fp16.
+///
+/// # Errors
+/// An op that cannot take the new dtype.
+pub fn run(module: &mut Module, precision: Precision) -> Result<usize, OpError> {
+    let mut changes = 0;
+    for state in &mut module.states {
+        if state.ty.dtype == DType::F32 {
+            state.ty.dtype = DType::F16;
+        }
+    }
+    for f in &mut module.functions {
+        let (new, n) = lower_function(f, precision)?;
+        *f = new;
+        changes += n;
+    }
+    Ok(changes)
+}
+
+fn lower_function(f: &Function, precision: Precision) -> Result<(Function, usize), OpError> {
+    let order = f.order();
+    let keep = islands(f, &order, precision);
+    let mut g = Function::new(f.name.clone());
+    let mut new: HashMap<ValueId, ValueId> = HashMap::new();
+    let mut casts: HashMap<(ValueId, DType), ValueId> = HashMap::new();
+    let mut changes = 0;
+    for v in order {
+        let node = f.node(v);
+        let lowered = node.ty.dtype == DType::F32 && !keep.contains(&v) && !f.is_const(v);
+        let want = if lowered { DType::F16 } else { node.ty.dtype };
+        changes += usize::from(lowered);
+        let ty = node.ty.with_dtype(want);
+        let made = match &node.op {
+            Op::Input(_) => g.add_param(node.name.as_deref().unwrap_or_default(), ty),
+            op if f.is_const(v) || matches!(op, Op::State(_)) => {
+                let operands: Vec<ValueId> = f.operands(v).iter().map(|o| new[o]).collect();
+                g.push(Node { ty, ..node.clone() }, &operands)
+            }
+            op => {
+                let mut operands = Vec::new();
+                for o in f.operands(v) {
+                    operands.push(if f.dtype(o) == DType::F32 {
+                        cast_to(&mut g, &mut casts, new[&o], want)?
+                    } else {
+                        new[&o]
+                    });
+                }
+                let op = match op {
+                    Op::Cast(_) => Op::Cast(Cast { dtype: want }),
+                    op => op.clone(),
+                };
+                let made = g.add(op, &operands, &node.scope)?;
+                if let Some(name) = &node.name {
+                    g.set_name(made, name);
+                }
+                made
+            }
+        };
+        new.insert(v, made);
+    }
+    for (state, v) in &f.updates {
+        let value = if f.dtype(*v) == DType::F32 { cast_to(&mut g, &mut casts, new[v], DType::F16)? } else { new[v] };
+        g.updates.push((state.clone(), value));
+    }
+    g.results = f.results.iter().map(|(name, v)| (name.clone(), new[v])).collect();
+    Ok((g, changes))
+}
+
+fn cast_to(
+    g: &mut Function,
+    casts: &mut HashMap<(ValueId, DType), ValueId>,
+    v: ValueId,
+    dtype: DType,
+) -> Result<ValueId, OpError> {
+    if g.dtype(v) == dtype {
+        return Ok(v);
+    }
+    if let Some(&c) = casts.get(&(v, dtype)) {
+        return Ok(c);
+    }
+    let scope = g.node(v).scope.clone();
+    let c = g.add(Cast { dtype }.into(), &[v], &scope)?;
+    casts.insert((v, dtype), c);
+    Ok(c)
+}
+
+/// Values that stay fp32.
+fn islands(f: &Function, order: &[ValueId], precision: Precision) -> HashSet<ValueId> {
+    let mut keep = HashSet::new();
+    for &v in order {
+        if matches!(f.op(v), Op::Unary(Unary::Sin | Unary::Cos)) {
+            keep_with_ancestors(f, v, &mut keep);
+        }
+    }
+    // Forward from each source, operands before users: a value joins if an operand is in and the op carries sums on.
+    let mut sums: HashSet<ValueId> = HashSet::new();
+    let mut squares: HashSet<ValueId> = HashSet::new();
+    for &v in order {
+        let operands = f.operands(v);
+        let carried = |set: &HashSet<ValueId>| operands.iter().any(|o| set.contains(o));
+        match f.op(v) {
+            Op::Unary(Unary::Softplus | Unary::Exp) => {
+                sums.insert(v);
+            }
+            // The ratio: computed in fp32, its result is an ordinary value again.
+            Op::Binary(Binary::Div) if operands.iter().all(|o| sums.contains(o)) => {
+                keep.insert(v);
+            }
+            op if carried(&sums) && carries_sums(op) => {
+                sums.insert(v);
+            }
+            Op::Unary(Unary::Square) => {
+                squares.insert(v);
+            }
+            Op::Unary(Unary::Rsqrt | Unary::Sqrt) if carried(&squares) => {
+                squares.insert(v);
+            }
+            Op::Reduce(r) if carried(&squares) && matches!(r.kind, ReduceKind::Mean | ReduceKind::Sum) => {
+                squares.insert(v);
+            }
+            Op::Binary(Binary::Add) if carried(&squares) && operands.iter().any(|&o| f.is_const(o)) => {
+                squares.insert(v);
+            }
+            _ => {}
+        }
+    }
+    keep.extend(sums);
+    if precision == Precision::Fp16Norms32 {
+        keep.extend(squares);
+    }
+    keep
+}
+
+/// Ops through which an unnormalised sum stays one.
+fn carries_sums(op: &Op) -> bool {
+    match op {
+        Op::Matmul(_) | Op::Reshape(_) | Op::Transpose(_) | Op::Slice(_) | Op::Concat(_) | Op::Pad(_) => true,
+        Op::Binary(b) => matches!(b, Binary::Add | Binary::Sub | Binary::Mul),
+        Op::Reduce(r) => r.kind == ReduceKind::Sum,
+        Op::Unary(u) => matches!(u, Unary::Neg | Unary::Identity),
+        _ => false,
+    }
+}
+
+fn keep_with_ancestors(f: &Function, v: ValueId, keep: &mut HashSet<ValueId>) {
+    let mut stack = vec![v];
+    while let Some(v) = stack.pop() {
+        if keep.insert(v) {
+            stack.extend(f.operands(v));
+        }
+    }
+}
