@@ -1,0 +1,77 @@
+//! `s2ditc init`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::progress::{Progress, count, size};
+use super::{Context, print_json, print_line};
+use crate::checkpoint::FloatType;
+use crate::config::{Preset, with_overrides};
+use crate::init::{DEFAULT_SHARD_SIZE, InitOptions, init, parse_size};
+use crate::problems::Problem;
+
+/// Make a checkpoint with seeded random weights
+#[derive(clap::Args)]
+#[command(after_help = "Example: s2ditc init --preset small --set ssa_stride=2 --seed 7 --dtype bf16 -o small/")]
+pub(super) struct Args {
+    /// Configuration to start from: tiny, small or 1.8b
+    #[arg(long, default_value = "tiny")]
+    preset: Preset,
+    /// Change a field of the configuration; repeatable
+    #[arg(long = "set", value_name = "FIELD=JSON")]
+    overrides: Vec<String>,
+    /// Seed of the weights
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Element type: bf16, fp16 or fp32
+    #[arg(long, default_value = "bf16")]
+    dtype: FloatType,
+    /// Split the weights into files of at most this size, such as 500MB
+    #[arg(long, value_name = "SIZE", value_parser = shard_size)]
+    max_shard_size: Option<u64>,
+    /// Replace a checkpoint that init did not make
+    #[arg(long)]
+    force: bool,
+    /// Folder to make
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// Print the summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn shard_size(text: &str) -> Result<u64, Problem> {
+    parse_size(text)
+}
+
+pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
+    let options = InitOptions {
+        config: with_overrides(&args.preset.config(), &args.overrides)?,
+        seed: args.seed,
+        dtype: args.dtype,
+        max_shard_size: args.max_shard_size.unwrap_or(DEFAULT_SHARD_SIZE),
+        force: args.force,
+    };
+    let summary = {
+        let progress = Progress::bytes("weights", context.quiet);
+        init(&options, &args.output, &|done, total| progress.set(done, total))?
+    };
+    if args.json {
+        print_json(&serde_json::json!({
+            "path": args.output, "files": summary.files, "tensors": summary.tensors,
+            "parameters": summary.parameters, "bytes": summary.bytes,
+        }))?;
+    } else if !context.quiet {
+        print_line(&format!(
+            "{}: {} parameters in {} tensors, {} in {} file(s)",
+            args.output.display(),
+            count(summary.parameters),
+            summary.tensors,
+            size(summary.bytes),
+            summary.files
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

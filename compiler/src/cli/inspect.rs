@@ -1,0 +1,140 @@
+//! `s2ditc inspect`
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::progress::{count, size};
+use super::{print_json, print_line};
+use crate::config::LatentSize;
+use crate::inspect::{ArtifactReport, ModelReport, Report, inspect};
+
+/// Show what a checkpoint, an ONNX file or an mlpackage is
+#[derive(clap::Args)]
+#[command(after_help = "Example: s2ditc inspect small/ --latent 3x36x64")]
+pub(super) struct Args {
+    /// Checkpoint folder, .onnx file or .mlpackage
+    path: PathBuf,
+    /// Latent frames, rows and columns for a checkpoint's costs [default: 3x36x64]
+    #[arg(long, value_name = "FxHxW")]
+    latent: Option<LatentSize>,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let report = inspect(&args.path, args.latent)?;
+    if args.json {
+        print_json(&report)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text = match &report {
+        Report::Checkpoint(c) => {
+            let dtypes: Vec<String> = c.dtypes.iter().map(|(d, n)| format!("{n} {d}")).collect();
+            let mut text = format!(
+                "checkpoint {}: {} in {} file(s), tensors: {}\n{}\n\n",
+                c.path,
+                size(c.bytes),
+                c.files,
+                dtypes.join(", "),
+                c.hash
+            );
+            model(&c.model, &mut text)?;
+            text
+        }
+        Report::Onnx(a) => artifact("ONNX model", a)?,
+        Report::MlPackage(a) => artifact("Core ML package", a)?,
+    };
+    print_line(text.trim_end())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn model(m: &ModelReport, out: &mut String) -> Result<()> {
+    let [c, f, h, w] = m.latent;
+    let [gf, gr, gc] = m.grid;
+    writeln!(
+        out,
+        "S2DiT, {}: {} parameters, {} blocks, width {} = {} heads × {}",
+        match m.chunk_frames {
+            Some(n) => format!("streaming {n} latent frames a step"),
+            None => m.variant.into(),
+        },
+        count(m.parameters),
+        m.blocks,
+        m.width,
+        m.heads,
+        m.head_dim
+    )?;
+    writeln!(out, "latent {c}×{f}×{h}×{w} → {} tokens on a {gf}×{gr}×{gc} grid\n", gf * gr * gc)?;
+
+    let most = m.layers.iter().map(|l| l.tokens).max().unwrap_or(1).max(1);
+    for l in &m.layers {
+        let bar = "█".repeat((l.tokens * 24).div_ceil(most));
+        let blocks = if l.blocks == 1 { l.first.to_string() } else { format!("{}–{}", l.first, l.first + l.blocks - 1) };
+        let stage = l.stage.map(|s| format!("  stage {s}")).unwrap_or_default();
+        writeln!(out, "  {:>7} tokens {bar:^24} {:>4} × {:<5}  block {blocks}{stage}", l.tokens, l.blocks, l.kind)?;
+    }
+
+    writeln!(out, "\nparameters")?;
+    for (part, n) in &m.parts {
+        writeln!(out, "  {part:<26} {:>9}  {:>5.1} %", count(*n), *n as f64 / m.parameters.max(1) as f64 * 100.0)?;
+    }
+
+    writeln!(out, "\none step                       FLOPs   weights  activations  ops   (bytes in fp16)")?;
+    for c in &m.costs {
+        writeln!(
+            out,
+            "  {:<18} {:<5} {:>9} {:>9} {:>12} {:>4}",
+            c.part,
+            c.kind,
+            count(c.flops),
+            size(c.weight_bytes),
+            size(c.activation_bytes),
+            c.ops
+        )?;
+    }
+    let sum = |f: fn(&crate::inspect::BlockCost) -> u64| m.costs.iter().map(f).sum::<u64>();
+    writeln!(
+        out,
+        "  {:<24} {:>9} {:>9} {:>12} {:>4}",
+        "total",
+        count(m.flops()),
+        size(sum(|c| c.weight_bytes)),
+        size(sum(|c| c.activation_bytes)),
+        m.costs.iter().map(|c| c.ops).sum::<usize>()
+    )?;
+    Ok(())
+}
+
+fn artifact(what: &str, a: &ArtifactReport) -> Result<String> {
+    let mut out = format!("{what} {}: {}\n", a.path, a.format);
+    for (title, list) in [("input", &a.inputs), ("output", &a.outputs), ("state", &a.states)] {
+        for v in list {
+            writeln!(out, "  {title:<7} {:<12} {}{:?}", v.name, v.dtype, v.shape)?;
+        }
+    }
+    writeln!(out, "\nweights: {} in {} tensors ({})", size(a.weight_bytes), a.weight_tensors, a.weight_storage)?;
+    for (dtype, bytes) in &a.weights_by_dtype {
+        writeln!(out, "  {dtype:<8} {:>10}", size(*bytes))?;
+    }
+    writeln!(out, "\n{} operations", a.ops.iter().map(|(_, n)| n).sum::<usize>())?;
+    for chunk in a.ops.chunks(4) {
+        let row: Vec<String> = chunk.iter().map(|(op, n)| format!("{:<28}", format!("{n:>5} {op}"))).collect();
+        writeln!(out, "  {}", row.concat().trim_end())?;
+    }
+    if !a.metadata.is_empty() {
+        writeln!(out, "\nmetadata")?;
+        for (k, v) in &a.metadata {
+            let short: String = if v.chars().count() > 90 { v.chars().take(90).chain(['…']).collect() } else { v.clone() };
+            writeln!(out, "  {k:<20} {short}")?;
+        }
+    }
+    if let Some(m) = &a.model {
+        out.push('\n');
+        model(m, &mut out)?;
+    }
+    Ok(out)
+}

@@ -1,0 +1,91 @@
+//! The command line: one module a command.
+
+mod compile;
+mod demo;
+mod init;
+mod inspect;
+pub mod progress;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Compiles S2DiT video diffusion transformers to Core ML and ONNX, and proves the result on this machine.
+#[derive(Parser)]
+#[command(name = "s2ditc", version, after_help = "Start with `s2ditc demo`. Exit codes: 0 fine, 1 the work failed, 2 usage.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// No progress and no notes, only results and errors
+    #[arg(short, long, global = true)]
+    quiet: bool,
+
+    /// Threads to use (default: all cores); the bytes written do not depend on it
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Init(init::Args),
+    Inspect(inspect::Args),
+    Compile(compile::Args),
+    Verify(verify::Args),
+    Demo(demo::Args),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example: s2ditc completions bash > ~/.local/share/bash-completion/completions/s2ditc")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What every command may ask for.
+#[derive(Clone, Copy)]
+struct Context {
+    quiet: bool,
+    threads: usize,
+}
+
+/// Runs the command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let threads = cli.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+    // Both fail only if done twice, and then what was done first still holds.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    #[cfg(unix)]
+    let _ = s2dit_backends::output::remove_partials_on_signal();
+    let context = Context { quiet: cli.quiet, threads };
+    let done = match cli.command {
+        Command::Init(args) => init::run(&args, context),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Compile(args) => compile::run(&args, context),
+        Command::Verify(args) => verify::run(&args, context),
+        Command::Demo(args) => demo::run(&args, context),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "s2ditc", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Prints a report as JSON on standard output.
+fn print_json(report: &impl serde::Serialize) -> anyhow::Result<()> {
+    print_line(&serde_json::to_string_pretty(report)?)
+}
+
+/// Prints to standard output; a reader that went away (`| head`) is not an error.
+fn print_line(text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        done => Ok(done?),
+    }
+}

@@ -1,0 +1,113 @@
+//! Progress of long work: a bar on a terminal, a few plain lines elsewhere, nothing when quiet.
+
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Progress in bytes. Updates may come from several threads.
+pub struct Progress {
+    kind: Kind,
+}
+
+enum Kind {
+    Quiet,
+    Bar(ProgressBar),
+    Lines { label: String, last: Mutex<Instant> },
+}
+
+/// Plain lines are at least this far apart, so that short work prints none.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+impl Progress {
+    /// Progress of the work called `label`, on standard error.
+    #[must_use]
+    pub fn bytes(label: &str, quiet: bool) -> Progress {
+        let kind = if quiet {
+            Kind::Quiet
+        } else if std::io::stderr().is_terminal() {
+            let bar = ProgressBar::new(0);
+            let template = "{msg:>10} [{bar:32}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.progress_chars("━╸─"));
+            }
+            bar.set_message(label.to_owned());
+            Kind::Bar(bar)
+        } else {
+            Kind::Lines { label: label.into(), last: Mutex::new(Instant::now()) }
+        };
+        Progress { kind }
+    }
+
+    /// `done` of `total` bytes.
+    pub fn set(&self, done: u64, total: u64) {
+        match &self.kind {
+            Kind::Quiet => {}
+            Kind::Bar(bar) => {
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+            Kind::Lines { label, last } => {
+                let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                if last.elapsed() >= LINE_EVERY {
+                    *last = Instant::now();
+                    eprintln!("{label}: {} of {}", size(done), size(total));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Kind::Bar(bar) = &self.kind {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A size for people: `3.93 GB`.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
+/// A count for people: `1.97 G`, `40.1 M`, `3012`.
+#[must_use]
+pub fn count(n: u64) -> String {
+    let value = n as f64;
+    match n {
+        0..10_000 => n.to_string(),
+        10_000..1_000_000 => format!("{:.1} k", value / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} M", value / 1e6),
+        1_000_000_000..1_000_000_000_000 => format!("{:.2} G", value / 1e9),
+        _ => format!("{:.2} T", value / 1e12),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_counts_are_short() {
+        assert_eq!(size(12), "12 B");
+        assert_eq!(size(3_932_160_000), "3.93 GB");
+        assert_eq!(size(999_900), "1.00 MB");
+        assert_eq!(count(1_966_000_000), "1.97 G");
+        assert_eq!(count(40_120_000), "40.1 M");
+        assert_eq!(count(3012), "3012");
+    }
+}

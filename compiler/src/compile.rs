@@ -1,0 +1,197 @@
+//! From an open checkpoint to a finished file.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use s2dit_backends::output::Staged;
+use s2dit_backends::{coreml, onnx};
+use s2dit_ir::Module;
+use s2dit_passes::Pipeline;
+use serde::Serialize;
+
+use crate::checkpoint::Checkpoint;
+use crate::config::LatentSize;
+use crate::frontend::s2dit;
+use crate::problems::{Problem, quoted};
+
+/// What is emitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// An ONNX file, opset 21.
+    Onnx,
+    /// A Core ML mlpackage, iOS 18.
+    CoreMl,
+}
+
+/// Arithmetic of the emitted model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Everything in fp32.
+    Fp32,
+    /// fp16, with fp32 islands where fp16 would lose the answer.
+    Fp16,
+}
+
+impl Target {
+    /// File extension of the output.
+    #[must_use]
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Target::Onnx => "onnx",
+            Target::CoreMl => "mlpackage",
+        }
+    }
+
+    /// What the target's users expect if they do not say.
+    #[must_use]
+    pub const fn default_precision(self) -> Precision {
+        match self {
+            Target::Onnx => Precision::Fp32,
+            Target::CoreMl => Precision::Fp16,
+        }
+    }
+
+    /// Names of the passes that prepare a graph for this target.
+    ///
+    /// The Neural Engine accumulates norms wider than fp16 but stores each result in fp16, and an fp32 op leaves it: so for Core
+    /// ML norms stay fp16, for ONNX Runtime they do not.
+    #[must_use]
+    pub fn passes(self, precision: Precision) -> Vec<&'static str> {
+        let mut passes = vec!["canonicalize", "cse"];
+        match (self, precision) {
+            (_, Precision::Fp32) => {}
+            (Target::CoreMl, Precision::Fp16) => passes.push("precision-fp16"),
+            (Target::Onnx, Precision::Fp16) => passes.push("precision-fp16-norms32"),
+        }
+        passes
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Target::Onnx => "onnx",
+            Target::CoreMl => "coreml",
+        })
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Precision::Fp32 => "fp32",
+            Precision::Fp16 => "fp16",
+        })
+    }
+}
+
+impl FromStr for Target {
+    type Err = Problem;
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        match text {
+            "onnx" => Ok(Target::Onnx),
+            "coreml" => Ok(Target::CoreMl),
+            _ => Err(Problem { place: "target".into(), found: quoted(text), expected: "\"onnx\" or \"coreml\"".into() }),
+        }
+    }
+}
+
+impl FromStr for Precision {
+    type Err = Problem;
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        match text {
+            "fp32" => Ok(Precision::Fp32),
+            "fp16" => Ok(Precision::Fp16),
+            _ => Err(Problem { place: "precision".into(), found: quoted(text), expected: "\"fp32\" or \"fp16\"".into() }),
+        }
+    }
+}
+
+/// A compile job.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What to emit.
+    pub target: Target,
+    /// Arithmetic.
+    pub precision: Precision,
+    /// Size of the clip.
+    pub latent: LatentSize,
+}
+
+/// What was made.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// The file or package.
+    pub path: PathBuf,
+    /// What was emitted.
+    pub target: Target,
+    /// Its arithmetic.
+    pub precision: Precision,
+    /// Operations of the target, without constants.
+    pub ops: usize,
+    /// Bytes of weights.
+    pub weight_bytes: u64,
+    /// blake3 hash of the checkpoint's tensors.
+    pub checkpoint: String,
+    /// Weights with NaN or infinite elements, which were kept as they are: (name, how many).
+    pub non_finite: Vec<(String, u64)>,
+}
+
+/// The graph that the target would get, after its passes.
+///
+/// # Errors
+/// A latent that does not fit; a defect of a pass.
+pub fn lower(checkpoint: &Checkpoint, options: &Options) -> Result<Module> {
+    let mut module = s2dit::clip(checkpoint.config(), checkpoint, options.latent)?;
+    Pipeline::new(&options.target.passes(options.precision))?.run(&mut module, |_, _| {})?;
+    Ok(module)
+}
+
+/// Compiles a checkpoint to `out`, which appears whole or not at all. `progress` gets bytes written and bytes in all.
+///
+/// # Errors
+/// A latent that does not fit, an output that cannot be written, weights that the precision cannot hold.
+pub fn compile(
+    checkpoint: &Checkpoint,
+    options: &Options,
+    out: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary> {
+    check_extension(out, options.target)?;
+    let module = lower(checkpoint, options)?;
+    std::thread::scope(|scope| {
+        // The hash reads every weight once: beside the writer it costs little more than the second core.
+        let hash = scope.spawn(|| checkpoint.content_hash().to_hex().to_string());
+        let metadata = || metadata(checkpoint, options, hash.join().unwrap_or_default());
+        match options.target {
+            Target::Onnx => write_onnx(&module, checkpoint, options, metadata, out, progress),
+            Target::CoreMl => write_coreml(&module, checkpoint, options, metadata, out, progress),
+        }
+    })
+}
+
+/// Metadata of the artifact: enough to compile it again.
+fn metadata(checkpoint: &Checkpoint, options: &Options, hash: String) -> BTreeMap<String, String> {
+    let config = checkpoint.config().to_json_value();
+    BTreeMap::from([
+        ("s2ditc.version".into(), env!("CARGO_PKG_VERSION").into()),
+        ("s2ditc.checkpoint".into(), format!("blake3:{hash}")),
+        ("s2ditc.config".into(), config.to_string()),
+        ("s2ditc.latent".into(), options.latent.to_string()),
+        ("s2ditc.mode".into(), "clip".into()),
+        ("s2ditc.precision".into(), options.precision.to_string()),
+    ])
+}
+
+fn check_extension(out: &Path, target: Target) -> Result<()> {
+    let wanted = target.extension();
+    if out.extension().is_none_or(|e| e != wanted) {
+        bail!("output `{}`: expected a name that ends in `.{wanted}` for target {target}", out.display());
+    }
+    Ok(())
+}

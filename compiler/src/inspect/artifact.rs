@@ -1,0 +1,57 @@
+//! Finished artifacts: an ONNX file or an mlpackage, ours or another tool's.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::ModelReport;
+use crate::config::{LatentSize, S2ditConfig};
+
+/// An input, output or state.
+#[derive(Debug, Serialize)]
+pub struct Feature {
+    /// Name.
+    pub name: String,
+    /// Element type.
+    pub dtype: String,
+    /// Shape; −1 where it is not static.
+    pub shape: Vec<i64>,
+}
+
+/// An ONNX file or an mlpackage.
+#[derive(Debug, Serialize)]
+pub struct ArtifactReport {
+    /// Its path.
+    pub path: String,
+    /// Format, versions, producer.
+    pub format: String,
+    /// Inputs.
+    pub inputs: Vec<Feature>,
+    /// Outputs.
+    pub outputs: Vec<Feature>,
+    /// States.
+    pub states: Vec<Feature>,
+    /// Operations by type, most frequent first, without constants.
+    pub ops: Vec<(String, usize)>,
+    /// Stored weight tensors.
+    pub weight_tensors: usize,
+    /// Their bytes.
+    pub weight_bytes: u64,
+    /// Where they lie.
+    pub weight_storage: String,
+    /// Their bytes by dtype.
+    pub weights_by_dtype: BTreeMap<String, u64>,
+    /// User-defined metadata.
+    pub metadata: BTreeMap<String, String>,
+    /// The model, if the metadata tells which (artifacts of this compiler).
+    pub model: Option<ModelReport>,
+}
+
+/// The model that the metadata describes, if it does.
+fn model_of(metadata: &BTreeMap<String, String>) -> Option<ModelReport> {
+    let config = S2ditConfig::parse(metadata.get("s2ditc.config")?, "metadata").ok()?;
+    let latent: LatentSize = metadata.get("s2ditc.latent")?.parse().ok()?;
+    ModelReport::new(&config, latent).ok()
+}

@@ -1,0 +1,79 @@
+//! What a checkpoint, an ONNX file or an mlpackage is, for people and as data.
+
+mod artifact;
+mod model;
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+pub use artifact::ArtifactReport;
+pub use model::{BlockCost, Layer, ModelReport, SchemaWeights};
+
+use crate::checkpoint::{CONFIG_FILE, Checkpoint};
+use crate::config::LatentSize;
+
+/// Latent of the costs when none is asked for: the 1.8B preset's chunk.
+const DEFAULT_LATENT: LatentSize = LatentSize { frames: 3, rows: 36, cols: 64 };
+
+/// What was inspected.
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Report {
+    /// A checkpoint folder.
+    Checkpoint(CheckpointReport),
+    /// An ONNX file.
+    Onnx(ArtifactReport),
+    /// A Core ML package.
+    MlPackage(ArtifactReport),
+}
+
+/// A checkpoint folder.
+#[derive(Debug, Serialize)]
+pub struct CheckpointReport {
+    /// The folder.
+    pub path: String,
+    /// Weight files.
+    pub files: usize,
+    /// Tensors.
+    pub tensors: usize,
+    /// Bytes of all tensors.
+    pub bytes: u64,
+    /// Tensors by dtype.
+    pub dtypes: Vec<(String, usize)>,
+    /// blake3 of the tensors, however they are spread over files.
+    pub hash: String,
+    /// The model.
+    pub model: ModelReport,
+}
+
+/// Inspects a path by what lies there.
+///
+/// # Errors
+/// Nothing there, or something that is none of the three; problems of the file.
+pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<Report> {
+    if path.is_dir() && (path.extension().is_some_and(|e| e == "mlpackage") || path.join("Manifest.json").exists()) {
+        return Ok(Report::MlPackage(artifact::mlpackage(path)?));
+    }
+    if path.is_dir() {
+        if !path.join(CONFIG_FILE).exists() {
+            bail!("`{}`: expected a checkpoint folder with {CONFIG_FILE}, or an .mlpackage with Manifest.json", path.display());
+        }
+        let checkpoint = Checkpoint::open(path)?;
+        let model = ModelReport::new(checkpoint.config(), latent.unwrap_or(DEFAULT_LATENT))?;
+        return Ok(Report::Checkpoint(CheckpointReport {
+            path: path.display().to_string(),
+            files: checkpoint.files().len(),
+            tensors: checkpoint.tensors().len(),
+            bytes: checkpoint.bytes(),
+            dtypes: checkpoint.dtypes().iter().map(|(d, n)| (d.to_string(), *n)).collect(),
+            hash: format!("blake3:{}", checkpoint.content_hash().to_hex()),
+            model,
+        }));
+    }
+    if path.is_file() {
+        return Ok(Report::Onnx(artifact::onnx(path)?));
+    }
+    bail!("`{}`: expected a checkpoint folder, an .onnx file or an .mlpackage; nothing is there", path.display())
+}

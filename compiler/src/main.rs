@@ -1,0 +1,7 @@
+//! The `s2ditc` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    s2ditc::cli::main()
+}

@@ -1,0 +1,175 @@
+//! What is wrong with an input, all of it at once: every finding says where, what was found and what was expected.
+
+use std::fmt;
+
+/// One thing wrong with an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where: a file, and the field or tensor in it.
+    pub place: String,
+    /// What is there.
+    pub found: String,
+    /// What should be there.
+    pub expected: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: found {}, expected {}", self.place, self.found, self.expected)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// All the problems of an input; an error is never an empty list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+/// A hostile file can have millions of problems; nobody reads more than this many.
+const MOST_SHOWN: usize = 2000;
+
+impl Problems {
+    /// No problems yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A list of one.
+    pub fn one(place: impl Into<String>, found: impl Into<String>, expected: impl Into<String>) -> Self {
+        let mut problems = Self::new();
+        problems.push(place, found, expected);
+        problems
+    }
+
+    /// Adds a problem.
+    pub fn push(&mut self, place: impl Into<String>, found: impl Into<String>, expected: impl Into<String>) {
+        self.0.push(Problem { place: place.into(), found: found.into(), expected: expected.into() });
+    }
+
+    /// Adds all problems of another list.
+    pub fn extend(&mut self, other: Problems) {
+        self.0.extend(other.0);
+    }
+
+    /// Keeps the value of a result, or its problems.
+    pub fn absorb<T>(&mut self, result: Result<T, Problems>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(problems) => {
+                self.extend(problems);
+                None
+            }
+        }
+    }
+
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// `Ok` when nothing is wrong.
+    ///
+    /// # Errors
+    /// The list itself, if it is not empty.
+    pub fn into_result(self) -> Result<(), Problems> {
+        if self.is_empty() { Ok(()) } else { Err(self) }
+    }
+}
+
+impl From<Problem> for Problems {
+    fn from(problem: Problem) -> Self {
+        Self(vec![problem])
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let [only] = self.0.as_slice() {
+            return only.fmt(f);
+        }
+        write!(f, "{} problems:", self.0.len())?;
+        for problem in self.0.iter().take(MOST_SHOWN) {
+            write!(f, "\n  - {problem}")?;
+        }
+        if self.0.len() > MOST_SHOWN {
+            write!(f, "\n  … and {} more", self.0.len() - MOST_SHOWN)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Text from an untrusted file, made fit to print: quoted, escaped and cut.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    format!("\"{}\"", shown(text))
+}
+
+/// As [`quoted`], without the quotes.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    const LONGEST: usize = 160;
+    let mut out: String = text.chars().take(LONGEST).flat_map(char::escape_debug).collect();
+    if text.chars().nth(LONGEST).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+/// The candidate nearest to `name`, if it is near enough to be what was meant.
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = name.chars().count().max(3) / 3 + 1;
+    candidates
+        .into_iter()
+        .filter(|candidate| candidate.len().abs_diff(name.len()) <= 4 * limit)
+        .map(|candidate| (edit_distance(name, candidate), candidate))
+        .filter(|(distance, _)| *distance <= limit)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein distance.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let substitute = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = substitute.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_problem_is_one_line_and_more_are_a_list() {
+        let mut problems = Problems::one("a", "1", "2");
+        assert_eq!(problems.to_string(), "a: found 1, expected 2");
+        problems.push("b", "3", "4");
+        assert_eq!(problems.to_string(), "2 problems:\n  - a: found 1, expected 2\n  - b: found 3, expected 4");
+    }
+
+    #[test]
+    fn nearest_finds_slips_and_nothing_else() {
+        assert_eq!(nearest("window_frame", ["chunk_frames", "window_frames"]), Some("window_frames"));
+        assert_eq!(nearest("num_heads", ["num_attention_heads"]), None);
+        assert_eq!(edit_distance("kitten", "sitting"), 3);
+        assert_eq!(edit_distance("", "abc"), 3);
+    }
+
+    #[test]
+    fn hostile_text_is_cut_and_escaped() {
+        assert_eq!(quoted("a\n\u{1b}[2J"), "\"a\\n\\u{1b}[2J\"");
+        assert!(shown(&"x".repeat(10_000)).chars().count() < 200);
+    }
+}
