@@ -91,7 +91,13 @@ impl Staged {
         let parent = match place.parent() {
             Some(p) if p.as_os_str().is_empty() => Path::new("."),
             Some(p) => p,
-            None => return Err(OutputError::Occupied { path: place.into(), found: "the root folder", expected: "a name below it".into() }),
+            None => {
+                return Err(OutputError::Occupied {
+                    path: place.into(),
+                    found: "the root folder",
+                    expected: "a name below it".into(),
+                });
+            }
         };
         let no_name = || OutputError::Io { path: place.into(), error: io::Error::other("the path has no file name") };
         let mut name = OsString::from(".");

@@ -96,7 +96,9 @@ impl FromStr for Target {
         match text {
             "onnx" => Ok(Target::Onnx),
             "coreml" => Ok(Target::CoreMl),
-            _ => Err(Problem { place: "target".into(), found: quoted(text), expected: "\"onnx\" or \"coreml\"".into() }),
+            _ => {
+                Err(Problem { place: "target".into(), found: quoted(text), expected: "\"onnx\" or \"coreml\"".into() })
+            }
         }
     }
 }
@@ -107,7 +109,9 @@ impl FromStr for Precision {
         match text {
             "fp32" => Ok(Precision::Fp32),
             "fp16" => Ok(Precision::Fp16),
-            _ => Err(Problem { place: "precision".into(), found: quoted(text), expected: "\"fp32\" or \"fp16\"".into() }),
+            _ => {
+                Err(Problem { place: "precision".into(), found: quoted(text), expected: "\"fp32\" or \"fp16\"".into() })
+            }
         }
     }
 }
@@ -194,4 +198,66 @@ fn check_extension(out: &Path, target: Target) -> Result<()> {
         bail!("output `{}`: expected a name that ends in `.{wanted}` for target {target}", out.display());
     }
     Ok(())
+}
+
+fn write_onnx(
+    module: &Module,
+    checkpoint: &Checkpoint,
+    options: &Options,
+    metadata: impl FnOnce() -> BTreeMap<String, String>,
+    out: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary> {
+    let function = &module.functions[0];
+    let mut data_name = out.file_name().context("the output has no file name")?.to_os_string();
+    data_name.push(".data");
+    let data_place = out.with_file_name(&data_name);
+    let location = data_name.to_str().context("the output's name is not UTF-8")?;
+    let model = Staged::file(out)?;
+    let mut data: Option<Staged> = None;
+    let stage = || {
+        let staged = Staged::file(&data_place)?;
+        let path = staged.path().to_path_buf();
+        data = Some(staged);
+        Ok(path)
+    };
+    let written = onnx::write_model(function, checkpoint, metadata, model.path(), stage, location, progress)
+        .with_context(|| format!("cannot write `{}`", out.display()))?;
+    match data {
+        // The data first: a model never refers to data that is not there.
+        Some(data) => data.commit()?,
+        None => remove_stale(&data_place)?,
+    }
+    model.commit()?;
+    Ok(Summary {
+        path: out.into(),
+        target: options.target,
+        precision: options.precision,
+        ops: written.ops,
+        weight_bytes: written.weight_bytes,
+        checkpoint: checkpoint.content_hash().to_hex().to_string(),
+        non_finite: written.non_finite,
+    })
+}
+
+/// The data of a larger model that was here before would only confuse.
+fn remove_stale(data: &Path) -> Result<()> {
+    match std::fs::remove_file(data) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove `{}`", data.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn write_coreml(
+    module: &Module,
+    checkpoint: &Checkpoint,
+    options: &Options,
+    metadata: impl FnOnce() -> BTreeMap<String, String>,
+    out: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary> {
+    let _ = (module, checkpoint, options, metadata, out, progress);
+    bail!("not yet")
 }

@@ -73,7 +73,8 @@ fn model(m: &ModelReport, out: &mut String) -> Result<()> {
     let most = m.layers.iter().map(|l| l.tokens).max().unwrap_or(1).max(1);
     for l in &m.layers {
         let bar = "█".repeat((l.tokens * 24).div_ceil(most));
-        let blocks = if l.blocks == 1 { l.first.to_string() } else { format!("{}–{}", l.first, l.first + l.blocks - 1) };
+        let blocks =
+            if l.blocks == 1 { l.first.to_string() } else { format!("{}–{}", l.first, l.first + l.blocks - 1) };
         let stage = l.stage.map(|s| format!("  stage {s}")).unwrap_or_default();
         writeln!(out, "  {:>7} tokens {bar:^24} {:>4} × {:<5}  block {blocks}{stage}", l.tokens, l.blocks, l.kind)?;
     }
@@ -128,7 +129,8 @@ fn artifact(what: &str, a: &ArtifactReport) -> Result<String> {
     if !a.metadata.is_empty() {
         writeln!(out, "\nmetadata")?;
         for (k, v) in &a.metadata {
-            let short: String = if v.chars().count() > 90 { v.chars().take(90).chain(['…']).collect() } else { v.clone() };
+            let short: String =
+                if v.chars().count() > 90 { v.chars().take(90).chain(['…']).collect() } else { v.clone() };
             writeln!(out, "  {k:<20} {short}")?;
         }
     }

@@ -13,7 +13,11 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 /// Compiles S2DiT video diffusion transformers to Core ML and ONNX, and proves the result on this machine.
 #[derive(Parser)]
-#[command(name = "s2ditc", version, after_help = "Start with `s2ditc demo`. Exit codes: 0 fine, 1 the work failed, 2 usage.")]
+#[command(
+    name = "s2ditc",
+    version,
+    after_help = "Start with `s2ditc demo`. Exit codes: 0 fine, 1 the work failed, 2 usage."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

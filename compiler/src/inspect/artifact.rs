@@ -55,3 +55,42 @@ fn model_of(metadata: &BTreeMap<String, String>) -> Option<ModelReport> {
     let latent: LatentSize = metadata.get("s2ditc.latent")?.parse().ok()?;
     ModelReport::new(&config, latent).ok()
 }
+
+/// An ONNX file.
+///
+/// # Errors
+/// A file that is not ONNX.
+pub(super) fn onnx(path: &Path) -> Result<ArtifactReport> {
+    use s2dit_backends::onnx::read::{Model, Value};
+    let model = Model::open(path)?;
+    let feature = |v: Value| Feature { name: v.name, dtype: v.dtype, shape: v.shape };
+    let weights_by_dtype = model.weights_by_dtype();
+    let external = model.external_files();
+    let metadata = model.metadata();
+    Ok(ArtifactReport {
+        path: path.display().to_string(),
+        format: model.format(),
+        inputs: model.inputs().into_iter().map(feature).collect(),
+        outputs: model.outputs().into_iter().map(feature).collect(),
+        states: Vec::new(),
+        ops: model.ops(),
+        weight_tensors: model.initializers().len(),
+        weight_bytes: weights_by_dtype.values().sum(),
+        weight_storage: if external.is_empty() {
+            "in the file".into()
+        } else {
+            format!("external data: {}", external.into_keys().collect::<Vec<_>>().join(", "))
+        },
+        weights_by_dtype,
+        model: model_of(&metadata),
+        metadata,
+    })
+}
+
+/// A Core ML package.
+///
+/// # Errors
+/// A folder that is not a readable package.
+pub(super) fn mlpackage(path: &Path) -> Result<ArtifactReport> {
+    anyhow::bail!("{}", path.display())
+}

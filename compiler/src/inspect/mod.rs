@@ -58,7 +58,10 @@ pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<Report> {
     }
     if path.is_dir() {
         if !path.join(CONFIG_FILE).exists() {
-            bail!("`{}`: expected a checkpoint folder with {CONFIG_FILE}, or an .mlpackage with Manifest.json", path.display());
+            bail!(
+                "`{}`: expected a checkpoint folder with {CONFIG_FILE}, or an .mlpackage with Manifest.json",
+                path.display()
+            );
         }
         let checkpoint = Checkpoint::open(path)?;
         let model = ModelReport::new(checkpoint.config(), latent.unwrap_or(DEFAULT_LATENT))?;
@@ -66,7 +69,7 @@ pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<Report> {
             path: path.display().to_string(),
             files: checkpoint.files().len(),
             tensors: checkpoint.tensors().len(),
-            bytes: checkpoint.bytes(),
+            bytes: checkpoint.stored_bytes(),
             dtypes: checkpoint.dtypes().iter().map(|(d, n)| (d.to_string(), *n)).collect(),
             hash: format!("blake3:{}", checkpoint.content_hash().to_hex()),
             model,

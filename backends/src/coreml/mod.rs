@@ -1,0 +1,5 @@
+//! Core ML mlpackages.
+
+pub mod blob;
+pub mod package;
+pub mod proto;

@@ -1,0 +1,71 @@
+//! Unary, Binary, Cast.
+
+use anyhow::Result;
+use s2dit_ir::ValueId;
+use s2dit_ir::ops::{Binary, Unary};
+
+use super::{Lowering, int, string};
+use crate::onnx::proto::data_type;
+
+impl Lowering<'_> {
+    pub(super) fn unary(&mut self, v: ValueId, kind: Unary) -> Result<()> {
+        let x = self.operands(v)?;
+        let (op, attributes) = match kind {
+            Unary::Abs => ("Abs", vec![]),
+            Unary::Cos => ("Cos", vec![]),
+            Unary::Erf => ("Erf", vec![]),
+            Unary::Exp => ("Exp", vec![]),
+            Unary::Floor => ("Floor", vec![]),
+            Unary::Gelu => ("Gelu", vec![string("approximate", "none")]),
+            Unary::GeluTanh => ("Gelu", vec![string("approximate", "tanh")]),
+            Unary::Identity => ("Identity", vec![]),
+            Unary::Log => ("Log", vec![]),
+            Unary::Neg => ("Neg", vec![]),
+            Unary::Relu => ("Relu", vec![]),
+            Unary::Round => ("Round", vec![]),
+            Unary::Rsqrt => {
+                let root = self.step("Sqrt", &x, vec![]);
+                self.emit(v, "Reciprocal", &[root], vec![]);
+                return Ok(());
+            }
+            Unary::Sigmoid => ("Sigmoid", vec![]),
+            Unary::Silu => {
+                let gate = self.step("Sigmoid", &x, vec![]);
+                self.emit(v, "Mul", &[x[0].clone(), gate], vec![]);
+                return Ok(());
+            }
+            Unary::Sin => ("Sin", vec![]),
+            Unary::Softplus => ("Softplus", vec![]),
+            Unary::Sqrt => ("Sqrt", vec![]),
+            Unary::Square => {
+                self.emit(v, "Mul", &[x[0].clone(), x[0].clone()], vec![]);
+                return Ok(());
+            }
+            Unary::Tanh => ("Tanh", vec![]),
+        };
+        self.emit(v, op, &x, attributes);
+        Ok(())
+    }
+
+    pub(super) fn binary(&mut self, v: ValueId, kind: Binary) -> Result<()> {
+        let x = self.operands(v)?;
+        let op = match kind {
+            Binary::Add => "Add",
+            Binary::Sub => "Sub",
+            Binary::Mul => "Mul",
+            Binary::Div => "Div",
+            Binary::Maximum => "Max",
+            Binary::Minimum => "Min",
+            Binary::Pow => "Pow",
+        };
+        self.emit(v, op, &x, vec![]);
+        Ok(())
+    }
+
+    pub(super) fn cast(&mut self, v: ValueId) -> Result<()> {
+        let x = self.operands(v)?;
+        let to = int("to", i64::from(data_type(self.dtype(v))));
+        self.emit(v, "Cast", &x, vec![to]);
+        Ok(())
+    }
+}

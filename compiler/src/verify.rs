@@ -1,0 +1,253 @@
+//! The proof: runs the finished files and compares what they compute with a reference.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rand::{Rng, SeedableRng};
+use rand_distr::StandardNormal;
+use s2dit_backends::onnx::Round;
+use s2dit_ir::DType;
+use s2dit_runtime::compare::{Metrics, compare};
+use s2dit_runtime::{Artifact, Engine, HostTensor, Port, RunOptions, run_function};
+use serde::Serialize;
+
+use crate::checkpoint::{Checkpoint, SafetensorsFile};
+use crate::config::LatentSize;
+use crate::frontend::s2dit;
+
+/// Where the truth comes from.
+#[derive(Clone, Debug)]
+pub enum Reference {
+    /// A golden: inputs, outputs and perhaps block outputs, by the artifact's names.
+    Golden(PathBuf),
+    /// The plain fp32 graph of a checkpoint, run on seeded inputs.
+    Checkpoint {
+        /// The checkpoint's folder.
+        dir: PathBuf,
+        /// Seed of the inputs.
+        seed: u64,
+    },
+}
+
+/// A verification job.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Lowest SNR in dB that passes; `None` for what the artifact's precision should reach.
+    pub min_snr: Option<f64>,
+    /// Round the result of every fp16 op of a package to fp16.
+    pub fp16: bool,
+    /// What executes the graph.
+    pub engine: Engine,
+    /// Compare block by block as well.
+    pub blocks: bool,
+    /// Threads.
+    pub threads: usize,
+    /// No notes on standard error.
+    pub quiet: bool,
+}
+
+/// One compared tensor.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Its name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// How far it is from the reference.
+    #[serde(flatten)]
+    pub metrics: Metrics,
+    /// Whether it passes.
+    pub passed: bool,
+}
+
+/// The result of a verification.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The artifact.
+    pub artifact: String,
+    /// The reference.
+    pub reference: String,
+    /// The engine.
+    pub engine: &'static str,
+    /// Whether results were rounded to fp16.
+    pub fp16: bool,
+    /// The bar, in dB.
+    pub min_snr_db: f64,
+    /// Outputs, then blocks.
+    pub rows: Vec<Row>,
+    /// The first block below the bar.
+    pub first_block_below: Option<String>,
+    /// Whether every row passes.
+    pub passed: bool,
+}
+
+/// Bars in dB when none is asked for: fp32 arithmetic throughout, fp16 somewhere.
+const FP32_BAR: f64 = 100.0;
+const FP16_BAR: f64 = 50.0;
+
+/// Runs an artifact against a reference.
+///
+/// # Errors
+/// Files that cannot be opened or do not fit each other; a failing engine. A result below the bar is not an error: see
+/// [`Report::passed`].
+pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<Report> {
+    let artifact = Artifact::open(path)?;
+    let ports = artifact.inputs();
+    let blocks = if options.blocks { artifact.blocks() } else { Vec::new() };
+    if options.blocks && blocks.is_empty() {
+        bail!("`{}`: no values named block0, block1, … to compare", path.display());
+    }
+    let mut run = RunOptions {
+        fp16: options.fp16,
+        engine: options.engine,
+        threads: options.threads,
+        probes: blocks,
+        quiet: options.quiet,
+    };
+    let (inputs, expected) = match reference {
+        Reference::Golden(golden) => {
+            let file = SafetensorsFile::open(golden)?;
+            let inputs = read_tensors(&file, ports.iter().map(|p| p.name.as_str()))?;
+            let expected: Vec<String> = file
+                .tensors()
+                .map(|(name, _)| name.to_string())
+                .filter(|n| !inputs.contains_key(n) && (options.blocks || !is_block(n)))
+                .collect();
+            let expected = read_tensors(&file, expected.iter().map(String::as_str))?;
+            if expected.is_empty() {
+                bail!("`{}`: no reference outputs, such as `velocity`", golden.display());
+            }
+            run.probes.retain(|p| expected.contains_key(p));
+            if options.blocks && run.probes.is_empty() {
+                bail!("`{}`: has no block outputs (block0, block1, …) to compare with", golden.display());
+            }
+            (inputs, expected)
+        }
+        Reference::Checkpoint { dir, seed } => from_checkpoint(&artifact, path, dir, *seed, &run)?,
+    };
+    let outputs = artifact.run(&inputs, &run).with_context(|| format!("cannot run `{}`", path.display()))?;
+
+    let has_fp16 = ports.iter().any(|p| p.dtype == "f16");
+    let bar = options.min_snr.unwrap_or(if has_fp16 { FP16_BAR } else { FP32_BAR });
+    let mut names: Vec<&String> = expected.keys().collect();
+    names.sort_by_key(|n| (block_index(n), (*n).clone()));
+    let mut rows = Vec::new();
+    for name in names {
+        let want = &expected[name];
+        let Some(got) = outputs.get(name) else {
+            bail!("`{}` has no output `{name}`, which the reference has", path.display());
+        };
+        if got.shape != want.shape {
+            bail!("`{name}`: the artifact gives {:?}, the reference {:?}", got.shape, want.shape);
+        }
+        let metrics = compare(&got.data, &want.data);
+        let passed = metrics.snr_db >= bar && metrics.non_finite == 0 && metrics.reference_non_finite == 0;
+        rows.push(Row { name: name.clone(), shape: got.shape.clone(), metrics, passed });
+    }
+    let first_block_below = rows.iter().find(|r| !r.passed && is_block(&r.name)).map(|r| r.name.clone());
+    Ok(Report {
+        artifact: path.display().to_string(),
+        reference: match reference {
+            Reference::Golden(g) => g.display().to_string(),
+            Reference::Checkpoint { dir, seed } => format!("{} (fp32, inputs of seed {seed})", dir.display()),
+        },
+        engine: match options.engine {
+            Engine::Ort => "ort",
+            Engine::Tract => "tract",
+        },
+        fp16: options.fp16,
+        min_snr_db: bar,
+        passed: rows.iter().all(|r| r.passed),
+        rows,
+        first_block_below,
+    })
+}
+
+type Tensors = BTreeMap<String, HostTensor>;
+
+fn read_tensors<'a>(file: &SafetensorsFile, names: impl Iterator<Item = &'a str>) -> Result<Tensors> {
+    let mut tensors = Tensors::new();
+    for name in names {
+        let Some(info) = file.get(name) else {
+            bail!("golden `{}`: no tensor `{name}`, which the artifact takes as input", file.path().display());
+        };
+        let tensor = HostTensor::new(info.ty.shape.clone(), file.tensor_f32(name)?)
+            .context("a tensor that does not fill its shape")?;
+        tensors.insert(name.to_string(), tensor);
+    }
+    Ok(tensors)
+}
+
+/// Seeded inputs of the artifact's shapes, and what the checkpoint's plain fp32 graph makes of them.
+fn from_checkpoint(
+    artifact: &Artifact,
+    path: &Path,
+    dir: &Path,
+    seed: u64,
+    run: &RunOptions,
+) -> Result<(Tensors, Tensors)> {
+    let checkpoint = Checkpoint::open(dir)?;
+    let metadata = artifact.metadata();
+    if let Some(made_from) = metadata.get("s2ditc.checkpoint") {
+        let hash = format!("blake3:{}", checkpoint.content_hash().to_hex());
+        if *made_from != hash {
+            bail!("`{}` was made from checkpoint {made_from}, but `{}` is {hash}", path.display(), dir.display());
+        }
+    }
+    let ports = artifact.inputs();
+    let Some([_, _, frames, rows, cols]) = ports.iter().find(|p| p.name == "latent").map(|p| p.shape.as_slice()) else {
+        bail!("`{}`: expected an input `latent` [1, C, F, H, W]", path.display());
+    };
+    let side = |n: i64| usize::try_from(n).context("the input `latent` has no static shape");
+    let latent = LatentSize { frames: side(*frames)?, rows: side(*rows)?, cols: side(*cols)? };
+    let module = s2dit::clip(checkpoint.config(), &checkpoint, latent)?;
+    let inputs = seeded_inputs(&ports, seed)?;
+    let mut expected = run_function(
+        &module.functions[0],
+        &checkpoint,
+        Some(checkpoint.dir()),
+        Round::AsTyped,
+        &inputs,
+        &RunOptions { fp16: false, engine: Engine::Ort, ..run.clone() },
+    )
+    .context("cannot run the reference graph")?;
+    expected.retain(|name, _| name == "velocity" || run.probes.contains(name));
+    Ok((inputs, expected))
+}
+
+/// Standard normal latents and text, a timestep in [0, 1000]; rounded to fp16 where the artifact takes fp16, so that only the
+/// arithmetic is compared.
+fn seeded_inputs(ports: &[Port], seed: u64) -> Result<Tensors> {
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    let mut inputs = Tensors::new();
+    for port in ports {
+        let shape: Vec<usize> = port
+            .shape
+            .iter()
+            .map(|d| usize::try_from(*d))
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("input `{}` has no static shape", port.name))?;
+        let n = shape.iter().product();
+        let mut data: Vec<f32> = match port.name.as_str() {
+            "timestep" => (0..n).map(|_| rng.random_range(0.0..1000.0)).collect(),
+            _ => (0..n).map(|_| rng.sample(StandardNormal)).collect(),
+        };
+        if port.dtype == "f16" {
+            for x in &mut data {
+                *x = DType::F16.round(f64::from(*x)) as f32;
+            }
+        }
+        inputs.insert(port.name.clone(), HostTensor { shape, data });
+    }
+    Ok(inputs)
+}
+
+fn is_block(name: &str) -> bool {
+    block_index(name).is_some()
+}
+
+/// `block12` → 12; outputs have none and sort first.
+fn block_index(name: &str) -> Option<usize> {
+    name.strip_prefix("block")?.parse().ok()
+}

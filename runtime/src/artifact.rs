@@ -1,0 +1,158 @@
+//! Finished artifacts, opened from disk and run.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+use s2dit_backends::onnx::{self, Round};
+use s2dit_ir::{Function, WeightSource};
+
+use crate::{HostTensor, Port, Session, SessionOptions};
+
+/// What executes an ONNX graph.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// ONNX Runtime.
+    #[default]
+    Ort,
+    /// tract, a second opinion written independently in Rust.
+    Tract,
+}
+
+impl FromStr for Engine {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "ort" => Ok(Engine::Ort),
+            "tract" if cfg!(feature = "tract") => Ok(Engine::Tract),
+            "tract" => Err("this build has no tract: build with `cargo build --release --features tract`".into()),
+            _ => Err(format!("found `{s}`, expected `ort` or `tract`")),
+        }
+    }
+}
+
+/// How an artifact is run.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// Round the result of every fp16 op of a package to fp16, as the Neural Engine stores it. Without it a package's
+    /// arithmetic is fp32.
+    pub fp16: bool,
+    /// What executes the graph.
+    pub engine: Engine,
+    /// Threads; 0 is one.
+    pub threads: usize,
+    /// Values to return beside the outputs, by name.
+    pub probes: Vec<String>,
+    /// No notes on standard error.
+    pub quiet: bool,
+}
+
+/// An ONNX file or an mlpackage, as it lies on disk.
+pub enum Artifact {
+    /// An ONNX file.
+    Onnx(PathBuf, onnx::read::Model),
+}
+
+impl Artifact {
+    /// Opens what is at `path`.
+    ///
+    /// # Errors
+    /// Nothing there, or something that is neither an ONNX file nor an mlpackage.
+    pub fn open(path: &Path) -> Result<Artifact> {
+        if path.is_file() {
+            let model = onnx::read::Model::open(path)?;
+            model.check_external_files()?;
+            return Ok(Artifact::Onnx(path.into(), model));
+        }
+        let found = if path.exists() { "a folder without Manifest.json" } else { "nothing" };
+        bail!("`{}`: expected an .onnx file or an .mlpackage, found {found}", path.display())
+    }
+
+    /// User-defined metadata.
+    pub fn metadata(&self) -> BTreeMap<String, String> {
+        match self {
+            Artifact::Onnx(_, model) => model.metadata(),
+        }
+    }
+
+    /// Inputs: name, dtype, shape.
+    pub fn inputs(&self) -> Vec<Port> {
+        match self {
+            Artifact::Onnx(_, model) => {
+                let port = |v: onnx::read::Value| Port { name: v.name, dtype: v.dtype, shape: v.shape };
+                model.inputs().into_iter().map(port).collect()
+            }
+        }
+    }
+
+    /// Names of values that can be probed: `block0`, `block1`, ….
+    pub fn blocks(&self) -> Vec<String> {
+        let mut names: Vec<String> = match self {
+            Artifact::Onnx(_, model) => model.values().filter(|n| block_index(n).is_some()).map(str::to_string).collect(),
+        };
+        names.sort_by_key(|n| block_index(n));
+        names
+    }
+
+    /// Runs the artifact.
+    ///
+    /// # Errors
+    /// Options that do not apply; inputs that do not fit; a failing engine.
+    pub fn run(&self, inputs: &BTreeMap<String, HostTensor>, options: &RunOptions) -> Result<BTreeMap<String, HostTensor>> {
+        match self {
+            Artifact::Onnx(path, model) => {
+                if options.fp16 {
+                    bail!("`{}`: --fp16 rounds as the Neural Engine does, so it applies to mlpackages only", path.display());
+                }
+                if options.engine == Engine::Tract {
+                    return run_tract(path, inputs, options);
+                }
+                let session_options = session_options(options, false);
+                let mut session = if options.probes.is_empty() {
+                    Session::from_file(path, &session_options)?
+                } else {
+                    let bytes = model.with_outputs(&options.probes)?;
+                    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                    Session::from_bytes(&bytes, Some(folder), &session_options)?
+                };
+                session.run(inputs)
+            }
+        }
+    }
+}
+
+/// Runs an IR function with ONNX Runtime in fp32, weights left in their files.
+///
+/// # Errors
+/// An op that ONNX lacks; inputs that do not fit.
+pub fn run_function(
+    f: &Function,
+    weights: &dyn WeightSource,
+    folder: Option<&Path>,
+    round: Round,
+    inputs: &BTreeMap<String, HostTensor>,
+    options: &RunOptions,
+) -> Result<BTreeMap<String, HostTensor>> {
+    let model = onnx::in_memory(f, weights, round, &options.probes)?;
+    Session::from_bytes(&model, folder, &session_options(options, true))?.run(inputs)
+}
+
+fn session_options(options: &RunOptions, keep_weights_mapped: bool) -> SessionOptions {
+    SessionOptions { threads: options.threads.max(1), keep_weights_mapped, quiet: options.quiet }
+}
+
+#[cfg(feature = "tract")]
+fn run_tract(path: &Path, inputs: &BTreeMap<String, HostTensor>, options: &RunOptions) -> Result<BTreeMap<String, HostTensor>> {
+    crate::tract_engine::run(path, inputs, &options.probes)
+}
+
+#[cfg(not(feature = "tract"))]
+fn run_tract(_: &Path, _: &BTreeMap<String, HostTensor>, _: &RunOptions) -> Result<BTreeMap<String, HostTensor>> {
+    bail!("this build has no tract: build with `cargo build --release --features tract`")
+}
+
+/// `block12` → 12
+fn block_index(name: &str) -> Option<usize> {
+    name.strip_prefix("block")?.parse().ok()
+}

@@ -1,0 +1,18 @@
+//! Runs finished artifacts on this machine, and compares tensors.
+//!
+//! - [`Artifact`] opens an ONNX file or an mlpackage as it lies on disk and runs it. A package is read back, raised to IR, lowered
+//!   to ONNX in memory and run by ONNX Runtime; its weights stay where they are, mapped.
+//! - [`library`] finds ONNX Runtime's shared library, or fetches it on first need.
+//! - [`compare`] says how far a tensor is from a reference.
+
+mod artifact;
+pub mod compare;
+pub mod library;
+pub mod ort_engine;
+mod tensor;
+#[cfg(feature = "tract")]
+pub mod tract_engine;
+
+pub use artifact::{Artifact, Engine, RunOptions, run_function};
+pub use ort_engine::{Port, Session, SessionOptions};
+pub use tensor::HostTensor;

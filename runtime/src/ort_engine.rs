@@ -1,0 +1,224 @@
+//! ONNX Runtime.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Mutex, OnceLock};
+
+use anyhow::{Context, Result, anyhow, bail};
+use half::f16;
+use ort::environment::Environment;
+use ort::session::builder::GraphOptimizationLevel;
+use ort::session::{Session as OrtSession, SessionInputValue};
+use ort::value::{DynTensor, Tensor, TensorElementType, ValueType};
+
+use crate::{HostTensor, library};
+
+/// The process's one environment.
+static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// How a session is made.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// Threads of one op.
+    pub threads: usize,
+    /// Leave `Cast` of weights to run time: a model whose fp16 weights are mapped is not copied into memory as fp32.
+    pub keep_weights_mapped: bool,
+    /// No notes on standard error.
+    pub quiet: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        SessionOptions { threads: 1, keep_weights_mapped: false, quiet: false }
+    }
+}
+
+/// An input or output of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Name.
+    pub name: String,
+    /// Element type: `f32`, `f16`, `i32`, `i64`, or what ONNX Runtime calls it.
+    pub dtype: String,
+    /// Shape; −1 where it is not static.
+    pub shape: Vec<i64>,
+}
+
+/// A model loaded into ONNX Runtime.
+pub struct Session {
+    session: OrtSession,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+}
+
+impl Session {
+    /// Loads an ONNX file with its external data.
+    ///
+    /// # Errors
+    /// No library; a model that ONNX Runtime does not take.
+    pub fn from_file(path: &Path, options: &SessionOptions) -> Result<Session> {
+        let env = environment(options)?;
+        let load = || -> ort::Result<OrtSession> { builder(env, options)?.commit_from_file(path) };
+        let session = load().map_err(|e| anyhow!("ONNX Runtime cannot load `{}`: {e}", path.display()))?;
+        Ok(Session::new(session))
+    }
+
+    /// Loads a model from memory; files of external data are looked for in `folder`.
+    ///
+    /// # Errors
+    /// No library; a model that ONNX Runtime does not take.
+    pub fn from_bytes(model: &[u8], folder: Option<&Path>, options: &SessionOptions) -> Result<Session> {
+        let env = environment(options)?;
+        let load = || -> ort::Result<OrtSession> {
+            let mut builder = builder(env, options)?;
+            if let Some(folder) = folder {
+                let folder = folder.to_string_lossy();
+                builder = builder.with_config_entry("session.model_external_initializers_file_folder_path", folder)?;
+            }
+            builder.commit_from_memory(model)
+        };
+        Ok(Session::new(load().map_err(|e| anyhow!("ONNX Runtime cannot load the model: {e}"))?))
+    }
+
+    fn new(session: OrtSession) -> Session {
+        let port = |o: &ort::value::Outlet| {
+            let (dtype, shape) = match o.dtype() {
+                ValueType::Tensor { ty, shape, .. } => (dtype_name(*ty), shape.to_vec()),
+                other => (format!("{other:?}"), Vec::new()),
+            };
+            Port { name: o.name().to_string(), dtype, shape }
+        };
+        let inputs = session.inputs().iter().map(port).collect();
+        let outputs = session.outputs().iter().map(port).collect();
+        Session { session, inputs, outputs }
+    }
+
+    /// The model's inputs.
+    pub fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+
+    /// The model's outputs.
+    pub fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    /// Runs the model. Inputs are converted to the dtype that the model wants, outputs to f32.
+    ///
+    /// # Errors
+    /// A missing or unknown input, a wrong shape, a failing op.
+    pub fn run(&mut self, inputs: &BTreeMap<String, HostTensor>) -> Result<BTreeMap<String, HostTensor>> {
+        check_inputs(&self.inputs, inputs)?;
+        let mut values: Vec<(String, SessionInputValue<'static>)> = Vec::new();
+        for port in &self.inputs {
+            values.push((port.name.clone(), to_ort(port, &inputs[&port.name])?.into()));
+        }
+        let outputs = self.session.run(values).map_err(|e| anyhow!("ONNX Runtime failed: {e}"))?;
+        let mut results = BTreeMap::new();
+        for port in &self.outputs {
+            let value = outputs.get(&port.name).with_context(|| format!("no output `{}`", port.name))?;
+            results.insert(port.name.clone(), from_ort(&port.name, value)?);
+        }
+        Ok(results)
+    }
+}
+
+/// Checks names and shapes of inputs against what a model wants; all problems in one error.
+pub(crate) fn check_inputs(ports: &[Port], inputs: &BTreeMap<String, HostTensor>) -> Result<()> {
+    let mut problems = Vec::new();
+    for port in ports {
+        match inputs.get(&port.name) {
+            None => problems.push(format!("input `{}`: missing, expected {}{:?}", port.name, port.dtype, port.shape)),
+            Some(t) => {
+                let same = t.shape.len() == port.shape.len()
+                    && t.shape.iter().zip(&port.shape).all(|(&have, &want)| want < 0 || have as i64 == want);
+                if !same {
+                    problems.push(format!("input `{}`: found shape {:?}, expected {:?}", port.name, t.shape, port.shape));
+                }
+            }
+        }
+    }
+    for name in inputs.keys().filter(|n| !ports.iter().any(|p| p.name == **n)) {
+        problems.push(format!("input `{name}`: the model has no such input"));
+    }
+    if problems.is_empty() { Ok(()) } else { bail!("{}", problems.join("; ")) }
+}
+
+fn environment(options: &SessionOptions) -> Result<&'static Environment> {
+    if let Some(env) = ENVIRONMENT.get() {
+        return Ok(env);
+    }
+    let _one_at_a_time = STARTING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(env) = ENVIRONMENT.get() {
+        return Ok(env);
+    }
+    let path = library::locate(|note| {
+        if !options.quiet {
+            eprintln!("{note}");
+        }
+    })?;
+    let env = ort::init_from(&path)
+        .map_err(|e| anyhow!("ONNX Runtime at `{}` cannot be used: {e}; expected version 1.24 or later", path.display()))?
+        .with_name("s2ditc")
+        .build()
+        .map_err(|e| anyhow!("ONNX Runtime at `{}` does not start: {e}", path.display()))?;
+    Ok(ENVIRONMENT.get_or_init(|| env))
+}
+
+fn builder(env: &Environment, options: &SessionOptions) -> ort::Result<ort::session::builder::SessionBuilder> {
+    let mut builder = OrtSession::builder(env)?
+        .with_optimization_level(GraphOptimizationLevel::Level3)?
+        .with_intra_threads(options.threads)?
+        .with_log_level(ort::logging::LogLevel::Error)?
+        // Otherwise weights stored as integers are multiplied with 8-bit activations.
+        .with_config_entry("session.qdq_matmulnbits_accuracy_level", "0")?;
+    if options.keep_weights_mapped {
+        builder = builder.with_disabled_optimizers("ConstantFolding")?;
+    }
+    Ok(builder)
+}
+
+fn to_ort(port: &Port, t: &HostTensor) -> Result<DynTensor> {
+    let shape = t.shape.clone();
+    let made = match port.dtype.as_str() {
+        "f32" => Tensor::from_array((shape, t.data.clone())).map(Tensor::upcast),
+        "f16" => Tensor::from_array((shape, t.data.iter().map(|x| f16::from_f32(*x)).collect::<Vec<_>>())).map(Tensor::upcast),
+        "f64" => Tensor::from_array((shape, t.data.iter().map(|x| f64::from(*x)).collect::<Vec<_>>())).map(Tensor::upcast),
+        "i32" => Tensor::from_array((shape, t.data.iter().map(|x| *x as i32).collect::<Vec<_>>())).map(Tensor::upcast),
+        "i64" => Tensor::from_array((shape, t.data.iter().map(|x| *x as i64).collect::<Vec<_>>())).map(Tensor::upcast),
+        other => bail!("input `{}` has dtype {other}, which cannot be fed", port.name),
+    };
+    made.map_err(|e| anyhow!("input `{}`: {e}", port.name))
+}
+
+fn from_ort(name: &str, value: &ort::value::DynValue) -> Result<HostTensor> {
+    let ValueType::Tensor { ty, .. } = value.dtype() else { bail!("output `{name}` is not a tensor") };
+    let bad = |e: ort::Error| anyhow!("output `{name}`: {e}");
+    macro_rules! extract {
+        ($t:ty, $f:expr) => {{
+            let (shape, data) = value.try_extract_tensor::<$t>().map_err(bad)?;
+            (shape.iter().map(|d| *d as usize).collect(), data.iter().map($f).collect())
+        }};
+    }
+    let (shape, data): (Vec<usize>, Vec<f32>) = match ty {
+        TensorElementType::Float32 => extract!(f32, |x| *x),
+        TensorElementType::Float16 => extract!(f16, |x| x.to_f32()),
+        TensorElementType::Float64 => extract!(f64, |x| *x as f32),
+        TensorElementType::Int32 => extract!(i32, |x| *x as f32),
+        TensorElementType::Int64 => extract!(i64, |x| *x as f32),
+        other => bail!("output `{name}` has dtype {}, which cannot be compared", dtype_name(*other)),
+    };
+    Ok(HostTensor { shape, data })
+}
+
+fn dtype_name(ty: TensorElementType) -> String {
+    match ty {
+        TensorElementType::Float32 => "f32".into(),
+        TensorElementType::Float16 => "f16".into(),
+        TensorElementType::Float64 => "f64".into(),
+        TensorElementType::Int32 => "i32".into(),
+        TensorElementType::Int64 => "i64".into(),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}

@@ -1,0 +1,75 @@
+//! The harness of the whole-program tests: everything goes through the `s2ditc` binary.
+#![allow(dead_code)]
+
+pub mod python;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The binary under test.
+pub fn s2ditc() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_s2ditc"))
+}
+
+/// The repository.
+pub fn repo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the compiler's folder has a parent").to_path_buf()
+}
+
+/// The folder of a golden.
+pub fn golden(name: &str) -> PathBuf {
+    repo().join("tests/goldens").join(name)
+}
+
+/// Runs `s2ditc` with arguments.
+pub fn run<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Output {
+    s2ditc().args(args).output().expect("s2ditc starts")
+}
+
+/// Runs `s2ditc`, which must succeed, and returns its standard output.
+#[track_caller]
+pub fn ok<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> String {
+    let out = run(args);
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert!(
+        out.status.success(),
+        "{:?} failed\n{stderr}",
+        args.iter().map(|a| a.as_ref().to_owned()).collect::<Vec<_>>()
+    );
+    String::from_utf8(out.stdout).expect("output is UTF-8")
+}
+
+/// Runs `s2ditc`, which must fail with exit code 1 and one clear error, and returns that error.
+#[track_caller]
+pub fn fails<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> String {
+    let out = run(args);
+    let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
+    let shown: Vec<_> = args.iter().map(|a| a.as_ref().to_owned()).collect();
+    assert_eq!(out.status.code(), Some(1), "{shown:?}\n{stderr}");
+    assert_eq!(stderr.matches("error: ").count(), 1, "{shown:?}: one error\n{stderr}");
+    assert!(!stderr.contains("panicked") && !stderr.contains("RUST_BACKTRACE"), "{shown:?}\n{stderr}");
+    stderr
+}
+
+/// Every file below a folder (or the file itself), with its bytes, sorted by relative path.
+pub fn files(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    fn walk(at: &Path, root: &Path, out: &mut Vec<(PathBuf, Vec<u8>)>) {
+        if at.is_dir() {
+            for entry in std::fs::read_dir(at).expect("a readable folder") {
+                walk(&entry.expect("an entry").path(), root, out);
+            }
+        } else {
+            let name = at.strip_prefix(root).unwrap_or(at).to_path_buf();
+            out.push((name, std::fs::read(at).expect("a readable file")));
+        }
+    }
+    let mut out = Vec::new();
+    walk(root, root, &mut out);
+    out.sort();
+    out
+}
+
+/// A path as an argument.
+pub fn arg(path: &Path) -> String {
+    path.to_str().expect("paths in tests are UTF-8").to_owned()
+}

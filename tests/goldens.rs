@@ -1,0 +1,123 @@
+//! Every golden of the PyTorch reference, through the files on disk: fp32 and fp16, ONNX and Core ML.
+
+mod common;
+
+use std::path::Path;
+
+use common::{arg, golden, ok};
+use serde_json::Value;
+
+/// Relative L2 error that an fp32 artifact may have against float64 PyTorch.
+const FP32_BAR: f64 = 2e-6;
+/// SNR in dB of an fp16 package with fp32 arithmetic, and with every result rounded to fp16.
+const FP16_SNR: f64 = 60.0;
+const FP16_ROUNDED_SNR: f64 = 50.0;
+
+struct Case {
+    name: &'static str,
+    latent: &'static str,
+    /// Arguments of `init` for a golden whose checkpoint is not in the repository.
+    init: Option<&'static [&'static str]>,
+}
+
+fn check(case: &Case) {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let checkpoint = match case.init {
+        None => golden(case.name).join("checkpoint"),
+        Some(init) => {
+            let dir = work.path().join("checkpoint");
+            let mut args = vec!["init", "-q"];
+            args.extend(init);
+            let dir_arg = arg(&dir);
+            args.extend(["-o", &dir_arg]);
+            ok(&args);
+            dir
+        }
+    };
+    let reference = golden(case.name).join("golden.safetensors");
+    let compile = |target: &str, precision: &str, name: &str| {
+        let out = work.path().join(name);
+        ok(&[
+            "compile",
+            "-q",
+            &arg(&checkpoint),
+            "--target",
+            target,
+            "--latent",
+            case.latent,
+            "--precision",
+            precision,
+            "-o",
+            &arg(&out),
+        ]);
+        out
+    };
+    let onnx = compile("onnx", "fp32", "fp32.onnx");
+    let ml32 = compile("coreml", "fp32", "fp32.mlpackage");
+    let ml16 = compile("coreml", "fp16", "fp16.mlpackage");
+    let onnx16 = compile("onnx", "fp16", "fp16.onnx");
+
+    for artifact in [&onnx, &ml32] {
+        let report = verify(artifact, &reference, &["--blocks"]);
+        for row in rows(&report) {
+            let error = row["relative_l2"].as_f64().expect("a number");
+            assert!(
+                error <= FP32_BAR,
+                "{}: {} of {}: relative L2 {error:e}",
+                case.name,
+                row["name"],
+                artifact.display()
+            );
+        }
+    }
+    for (artifact, flags, bar) in
+        [(&ml16, &[][..], FP16_SNR), (&ml16, &["--fp16"][..], FP16_ROUNDED_SNR), (&onnx16, &[][..], FP16_ROUNDED_SNR)]
+    {
+        let report = verify(artifact, &reference, flags);
+        let snr = rows(&report)[0]["snr_db"].as_f64().expect("a number");
+        assert!(snr >= bar, "{}: {} {flags:?}: {snr} dB", case.name, artifact.display());
+    }
+}
+
+fn verify(artifact: &Path, reference: &Path, flags: &[&str]) -> Value {
+    let (artifact, reference) = (arg(artifact), arg(reference));
+    let mut args = vec!["verify", &artifact, "--golden", &reference, "--json"];
+    args.extend(flags);
+    serde_json::from_str(&ok(&args)).expect("verify prints JSON")
+}
+
+fn rows(report: &Value) -> &Vec<Value> {
+    report["rows"].as_array().expect("rows")
+}
+
+macro_rules! goldens {
+    ($($name:ident: $latent:literal $(, $init:expr)?;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                #[allow(unused_mut, unused_assignments)]
+                let mut init: Option<&'static [&'static str]> = None;
+                $( init = Some(&$init); )?
+                check(&Case { name: stringify!($name), latent: $latent, init });
+            }
+        )*
+
+        #[test]
+        fn every_golden_is_checked() {
+            let mut listed = vec![$(stringify!($name)),*];
+            listed.sort_unstable();
+            let mut there: Vec<String> = std::fs::read_dir(common::repo().join("tests/goldens"))
+                .expect("tests/goldens")
+                .map(|e| e.expect("an entry"))
+                .filter(|e| e.path().is_dir())
+                .map(|e| e.file_name().into_string().expect("UTF-8"))
+                .collect();
+            there.sort();
+            assert_eq!(there, listed);
+        }
+    };
+}
+
+goldens! {
+    tiny: "3x8x8";
+}
