@@ -62,7 +62,7 @@ impl Target {
     /// ML norms stay fp16, for ONNX Runtime they do not.
     #[must_use]
     pub fn passes(self, precision: Precision) -> Vec<&'static str> {
-        let mut passes = vec!["canonicalize", "cse"];
+        let mut passes = vec!["canonicalize", "phase", "cse"];
         match (self, precision) {
             (_, Precision::Fp32) => {}
             (Target::CoreMl, Precision::Fp16) => passes.push("precision-fp16"),

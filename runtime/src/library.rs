@@ -16,8 +16,11 @@ use sha2::{Digest, Sha256};
 /// The release of ONNX Runtime that is fetched.
 pub const VERSION: &str = "1.31.1";
 
-/// SHA-256 of wheels that were checked here: (part of the file name, hash). Others are as pip verified them.
-const KNOWN_WHEELS: &[(&str, &str)] = &[];
+/// SHA-256 of wheels that were checked here: (file name, hash). Others are as pip verified them.
+const KNOWN_WHEELS: &[(&str, &str)] = &[(
+    "onnxruntime-1.31.1-cp312-cp312-manylinux_2_28_x86_64.whl",
+    "1f3dea47f2f0e5117c2404cea7d21fd253ae7836a3bf167a501cdfbb2600d536",
+)];
 
 /// The library's path; downloads it if need be. `notice` is called once before a download.
 ///

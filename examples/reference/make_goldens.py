@@ -1,0 +1,122 @@
+"""Makes the goldens of `tests/goldens`: inputs and outputs of the reference in float64, on the weights as stored.
+
+    python make_goldens.py [CASE ...] [--small-checkpoint DIR]
+
+A case is a folder with `checkpoint/` (committed: it is small) and `golden.safetensors`: float32 tensors `latent`, `timestep`,
+`text`, `velocity`, and `block0`, `block1`, ... Same seed, same bytes. The checkpoint of `small` is not committed; it is made by
+`s2ditc init --preset small --seed 7 --dtype bf16 -o DIR`.
+
+Prints what PyTorch itself reaches in float32 and float16 against float64.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save, save_file
+
+from s2dit import Config, S2DiTTransformer3DModel, load, randomize
+
+GOLDENS = Path(__file__).resolve().parents[2] / "tests" / "goldens"
+
+TINY = dict(
+    in_channels=4, out_channels=4, patch_size=[1, 2, 2], num_attention_heads=2, attention_head_dim=24, ffn_dim=128,
+    text_dim=32, text_len=8, freq_dim=32, layout=["lcha", "ssa", "ssa", "lcha"], window_frames=7,
+)
+
+# name: (config, dtype of the weights, latent F x H x W, timestep, shards)
+CASES = {
+    "tiny": (TINY, torch.float32, (3, 8, 8), 731.25, 1),
+    "odd": (
+        TINY | dict(
+            num_attention_heads=3, attention_head_dim=20, conv_kernel=[3, 5, 3], ffn_dim=96, text_len=5,
+            layout=["ssa", "full", "lcha", "ssa", "full", "ssa"],
+        ),
+        torch.bfloat16, (2, 12, 8), 1000.0, 1,
+    ),
+    "post": (TINY | dict(rope_in_kernel="post", layout=["lcha", "ssa", "lcha"]), torch.float32, (4, 8, 4), 961.54, 1),
+    "per_head": (TINY | dict(qk_norm="rms_norm_per_head", out_channels=3), torch.float16, (1, 12, 8), 0.0, 1),
+    "sharded": (TINY | dict(chunk_frames=None, sample_steps=40), torch.bfloat16, (5, 4, 8), 500.0, 3),
+    "stride3": (
+        TINY | dict(
+            ssa_stride=3, patch_size=[1, 1, 2], text_len=7, conv_kernel=[1, 3, 5], rope_theta=256.0, eps=1e-5,
+            num_attention_heads=4, attention_head_dim=10, layout=["full", "ssa", "lcha"],
+        ),
+        torch.float32, (2, 6, 12), 17.3, 1,
+    ),
+}
+SMALL = ((3, 16, 24), 731.25)
+
+
+def write_checkpoint(model, dtype, shards, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        old.unlink()
+    (folder / "config.json").write_text(model.config.to_json())
+    state = {k: v.to(dtype).contiguous() for k, v in sorted(model.state_dict().items())}
+    if shards == 1:
+        save_file(state, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+        return
+    names = list(state)
+    weight_map = {}
+    for s in range(shards):
+        file = f"diffusion_pytorch_model-{s + 1:05}-of-{shards:05}.safetensors"
+        part = names[s::shards]
+        save_file({k: state[k] for k in part}, folder / file, metadata={"format": "pt"})
+        weight_map |= {k: file for k in part}
+    total = sum(v.numel() * v.element_size() for v in state.values())
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def run(folder, inputs, dtype):
+    latent, timestep, text = (inputs[k] for k in ("latent", "timestep", "text"))
+    with torch.no_grad():
+        velocity, blocks = load(folder, dtype)(latent.to(dtype), timestep, text.to(dtype))
+    return {"velocity": velocity} | {f"block{i}": x for i, x in enumerate(blocks)}
+
+
+def snr(x, reference):
+    error = (x.double() - reference).norm() / reference.norm()
+    return f"{error:.1e} ({-20 * torch.log10(error):.1f} dB)"
+
+
+def make(name, checkpoint, latent, timestep, seed, keep_blocks):
+    config = Config.load(checkpoint)
+    g = torch.Generator().manual_seed(seed)
+    inputs = {
+        "latent": torch.randn(1, config.in_channels, *latent, generator=g),
+        "timestep": torch.tensor([timestep], dtype=torch.float32),
+        "text": torch.randn(1, config.text_len, config.text_dim, generator=g),
+    }
+    inputs["text"][:, config.text_len * 3 // 4 :] = 0  # padding
+    exact = run(checkpoint, inputs, torch.float64)
+    assert all(v.isfinite().all() for v in exact.values()), name
+    golden = inputs | {k: v.float().contiguous() for k, v in exact.items() if keep_blocks or k == "velocity"}
+    metadata = {"generator": "examples/reference/make_goldens.py", "seed": str(seed), "dtype": "float64"}
+    folder = GOLDENS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "golden.safetensors").write_bytes(save(golden, metadata=metadata))
+    row = [snr(run(checkpoint, inputs, dtype)["velocity"], exact["velocity"]) for dtype in (torch.float32, torch.float16)]
+    print(f"{name:10} latent {'x'.join(map(str, latent)):9} std {exact['velocity'].std():.2f}  fp32 {row[0]}  fp16 {row[1]}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", help=f"any of {', '.join(CASES)} (default: all)")
+    parser.add_argument("--small-checkpoint", type=Path, help="makes the case `small` from this checkpoint")
+    args = parser.parse_args()
+    if args.small_checkpoint:
+        make("small", args.small_checkpoint, *SMALL, seed=7, keep_blocks=False)
+    for i, (name, (config, dtype, latent, timestep, shards)) in enumerate(CASES.items()):
+        if args.cases and name not in args.cases or args.small_checkpoint and not args.cases:
+            continue
+        checkpoint = GOLDENS / name / "checkpoint"
+        model = randomize(S2DiTTransformer3DModel(Config(**config)), seed=100 + i)
+        write_checkpoint(model, dtype, shards, checkpoint)
+        make(name, checkpoint, latent, timestep, seed=200 + i, keep_blocks=True)
+
+
+if __name__ == "__main__":
+    main()
