@@ -120,4 +120,10 @@ macro_rules! goldens {
 
 goldens! {
     tiny: "3x8x8";
+    odd: "2x12x8";
+    post: "4x8x4";
+    per_head: "1x12x8";
+    sharded: "5x4x8";
+    stride3: "2x6x12";
+    small: "3x16x24", ["--preset", "small", "--seed", "7", "--dtype", "bf16"];
 }

@@ -258,6 +258,23 @@ fn write_coreml(
     out: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
-    let _ = (module, checkpoint, options, metadata, out, progress);
-    bail!("not yet")
+    let package = Staged::folder(out, coreml::MANIFEST)?;
+    let about = coreml::Options {
+        short_description: "One step of an S2DiT video diffusion transformer.".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        author: "s2ditc".into(),
+        license: String::new(),
+    };
+    let written = coreml::write_package(module, checkpoint, &about, metadata, package.path(), progress)
+        .with_context(|| format!("cannot write `{}`", out.display()))?;
+    package.commit()?;
+    Ok(Summary {
+        path: out.into(),
+        target: options.target,
+        precision: options.precision,
+        ops: written.ops,
+        weight_bytes: written.weight_bytes,
+        checkpoint: checkpoint.content_hash().to_hex().to_string(),
+        non_finite: written.non_finite,
+    })
 }

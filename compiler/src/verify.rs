@@ -206,7 +206,6 @@ fn from_checkpoint(
     let mut expected = run_function(
         &module.functions[0],
         &checkpoint,
-        Some(checkpoint.dir()),
         Round::AsTyped,
         &inputs,
         &RunOptions { fp16: false, engine: Engine::Ort, ..run.clone() },

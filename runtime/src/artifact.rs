@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
-use s2dit_backends::onnx::{self, Round};
+use s2dit_backends::onnx::{self, MemoryOptions, Round, WeightMode};
 use s2dit_ir::{Function, WeightSource};
 
 use crate::{HostTensor, Port, Session, SessionOptions};
@@ -122,20 +122,20 @@ impl Artifact {
     }
 }
 
-/// Runs an IR function with ONNX Runtime in fp32, weights left in their files.
+/// Runs an IR function with ONNX Runtime; weights stay in their files.
 ///
 /// # Errors
 /// An op that ONNX lacks; inputs that do not fit.
 pub fn run_function(
     f: &Function,
     weights: &dyn WeightSource,
-    folder: Option<&Path>,
     round: Round,
     inputs: &BTreeMap<String, HostTensor>,
     options: &RunOptions,
 ) -> Result<BTreeMap<String, HostTensor>> {
-    let model = onnx::in_memory(f, weights, round, &options.probes)?;
-    Session::from_bytes(&model, folder, &session_options(options, true))?.run(inputs)
+    let memory = MemoryOptions { round, weights: WeightMode::Reference, outputs: options.probes.clone() };
+    let model = onnx::model_in_memory(f, weights, &memory)?;
+    Session::from_bytes(&model.bytes, model.folder.as_deref(), &session_options(options, true))?.run(inputs)
 }
 
 fn session_options(options: &RunOptions, keep_weights_mapped: bool) -> SessionOptions {

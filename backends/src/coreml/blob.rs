@@ -1,140 +1,206 @@
-//! `weight.bin`: MIL blob storage, version 2.
+//! `weight.bin`: MIL blob storage, version 2, written front to back.
 //!
-//! A 64-byte header, then records at multiples of 64: 64 bytes that describe the data, then the data. A model refers to a
-//! record by the offset of its description.
+//! A 64-byte header (record count, version), then records, each at a multiple of 64: a 64-byte record header (sentinel,
+//! type, size in bytes, absolute offset of the data, unused bits of the last byte), then the elements. Everything is
+//! little-endian; the gaps are zeros. A [`Layout`] decides where everything goes before the first byte is written, so that a
+//! writer needs neither to seek nor to hold a tensor.
 
 use std::io::{self, Write};
 
+use anyhow::{Context, Result, ensure};
 use s2dit_ir::DType;
 
-const ALIGNMENT: u64 = 64;
-const SENTINEL: u32 = 0xDEAD_BEEF;
-const VERSION: u32 = 2;
+/// Records, their data and the file header are aligned to this.
+pub const ALIGNMENT: u64 = 64;
+/// First word of a record.
+pub const SENTINEL: u32 = 0xDEAD_BEEF;
+/// Version of the format.
+pub const VERSION: u32 = 2;
 
-/// The storage's code for an element type, or `None` if it cannot hold it.
-pub fn type_code(dtype: DType) -> Option<u32> {
-    match dtype {
-        DType::F16 => Some(1),
-        DType::F32 => Some(2),
-        DType::U8 => Some(3),
-        DType::I8 => Some(4),
-        DType::I16 => Some(6),
-        DType::U16 => Some(7),
-        DType::I32 => Some(14),
-        DType::U32 => Some(15),
-        DType::BF16 | DType::F64 | DType::I64 | DType::Bool => None,
+/// Element type of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+#[allow(missing_docs)]
+pub enum BlobType {
+    F16 = 1,
+    F32 = 2,
+    U8 = 3,
+    I8 = 4,
+    BF16 = 5,
+    I16 = 6,
+    U16 = 7,
+    I4 = 8,
+    U1 = 9,
+    U2 = 10,
+    U4 = 11,
+    U3 = 12,
+    U6 = 13,
+    I32 = 14,
+    U32 = 15,
+    F8E4M3FN = 16,
+    F8E5M2 = 17,
+}
+
+impl BlobType {
+    /// The type that stores a dtype; there is none for `bool`, `i64` and `f64`.
+    #[must_use]
+    pub const fn of(dtype: DType) -> Option<BlobType> {
+        Some(match dtype {
+            DType::F16 => BlobType::F16,
+            DType::F32 => BlobType::F32,
+            DType::BF16 => BlobType::BF16,
+            DType::U8 => BlobType::U8,
+            DType::I8 => BlobType::I8,
+            DType::I16 => BlobType::I16,
+            DType::U16 => BlobType::U16,
+            DType::I32 => BlobType::I32,
+            DType::U32 => BlobType::U32,
+            DType::F64 | DType::I64 | DType::Bool => return None,
+        })
+    }
+
+    /// Bits of one element.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        match self {
+            BlobType::U1 => 1,
+            BlobType::U2 => 2,
+            BlobType::U3 => 3,
+            BlobType::I4 | BlobType::U4 => 4,
+            BlobType::U6 => 6,
+            BlobType::U8 | BlobType::I8 | BlobType::F8E4M3FN | BlobType::F8E5M2 => 8,
+            BlobType::F16 | BlobType::BF16 | BlobType::I16 | BlobType::U16 => 16,
+            BlobType::F32 | BlobType::I32 | BlobType::U32 => 32,
+        }
     }
 }
 
-/// Where records lie, known from their sizes before any of them is written.
+/// Elements of fewer than 8 bits one after the other, lowest bit first, across byte borders. Signed elements are given as
+/// two's complement; bits above the element's are ignored.
+#[must_use]
+pub fn pack_bits(elements: &[u8], bits: u32) -> Vec<u8> {
+    let mut out = vec![0u8; (elements.len() * bits as usize).div_ceil(8)];
+    for (i, &element) in elements.iter().enumerate() {
+        for bit in 0..bits as usize {
+            let at = i * bits as usize + bit;
+            out[at / 8] |= (element >> bit & 1) << (at % 8);
+        }
+    }
+    out
+}
+
+/// One record of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Of the record's header: what a `BlobFileValue` refers to.
+    pub offset: u64,
+    /// Element type.
+    pub ty: BlobType,
+    /// Bytes of data.
+    pub bytes: u64,
+    /// Unused high bits of the last byte.
+    pub padding_bits: u32,
+}
+
+/// Where the records go.
+#[derive(Clone, Debug)]
 pub struct Layout {
+    records: Vec<Record>,
     end: u64,
 }
 
 impl Default for Layout {
     fn default() -> Self {
-        Layout { end: ALIGNMENT }
+        Layout { records: Vec::new(), end: ALIGNMENT }
     }
 }
 
 impl Layout {
-    /// The offset of the next record, whose data has `bytes` bytes.
-    pub fn place(&mut self, bytes: u64) -> u64 {
-        let offset = self.end.next_multiple_of(ALIGNMENT);
-        self.end = offset + ALIGNMENT + bytes;
-        offset
+    /// Appends a record and returns it.
+    pub fn push(&mut self, ty: BlobType, elements: u64) -> Record {
+        let bits = elements * u64::from(ty.bits());
+        let bytes = bits.div_ceil(8);
+        let padding_bits = (bytes * 8 - bits) as u32;
+        let record = Record { offset: self.end.next_multiple_of(ALIGNMENT), ty, bytes, padding_bits };
+        self.end = record.offset + ALIGNMENT + bytes;
+        self.records.push(record);
+        record
     }
 
-    /// Size of the file so far.
-    pub fn end(&self) -> u64 {
-        self.end
+    /// The records, in file order.
+    #[must_use]
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// Bytes of data, without headers and gaps.
+    #[must_use]
+    pub fn data_bytes(&self) -> u64 {
+        self.records.iter().map(|r| r.bytes).sum()
     }
 }
 
-/// Writes a blob file front to back.
-#[derive(Debug)]
-pub struct BlobWriter<W: Write> {
-    sink: W,
-    layout: Layout,
-    expected: u32,
-    written: u32,
+/// Writes the records of a layout in order.
+pub struct BlobWriter<W> {
+    out: W,
+    at: u64,
 }
 
 impl<W: Write> BlobWriter<W> {
-    /// Writes the header of a file of `count` records.
+    /// Writes the file header.
     ///
     /// # Errors
-    /// The sink's.
-    pub fn new(mut sink: W, count: u32) -> io::Result<Self> {
+    /// The sink's, or more than 2^32 records.
+    pub fn new(out: W, layout: &Layout) -> Result<Self> {
+        let mut writer = BlobWriter { out, at: 0 };
+        let count = u32::try_from(layout.records.len()).context("too many weights for one file")?;
         let mut header = [0; ALIGNMENT as usize];
         header[..4].copy_from_slice(&count.to_le_bytes());
         header[4..8].copy_from_slice(&VERSION.to_le_bytes());
-        sink.write_all(&header)?;
-        Ok(BlobWriter { sink, layout: Layout::default(), expected: count, written: 0 })
+        writer.write_all(&header)?;
+        Ok(writer)
     }
 
-    /// Writes one record, whose data of `bytes` bytes comes from `data`; returns its offset and what `data` returned.
+    /// Writes one record, whose data `fill` streams into the sink it is given.
     ///
     /// # Errors
-    /// The sink's or `data`'s, or data of another size.
-    pub fn record<T, E: From<io::Error>>(
-        &mut self,
-        code: u32,
-        bytes: u64,
-        data: impl FnOnce(&mut dyn Write) -> Result<T, E>,
-    ) -> Result<(u64, T), E> {
-        let gap = self.layout.end().next_multiple_of(ALIGNMENT) - self.layout.end();
-        let offset = self.layout.place(bytes);
-        self.sink.write_all(&[0; ALIGNMENT as usize][..gap as usize])?;
-
-        let mut head = [0; ALIGNMENT as usize];
-        head[..4].copy_from_slice(&SENTINEL.to_le_bytes());
-        head[4..8].copy_from_slice(&code.to_le_bytes());
-        head[8..16].copy_from_slice(&bytes.to_le_bytes());
-        head[16..24].copy_from_slice(&(offset + ALIGNMENT).to_le_bytes());
-        self.sink.write_all(&head)?;
-
-        let mut exact = Exact { sink: &mut self.sink, left: bytes };
-        let value = data(&mut exact)?;
-        if exact.left > 0 {
-            return Err(io::Error::other(format!("a record of {bytes} bytes lacks the last {}", exact.left)).into());
-        }
-        self.written += 1;
-        Ok((offset, value))
+    /// The sink's and `fill`'s; data of another size than the layout's.
+    pub fn record<T>(&mut self, record: &Record, fill: impl FnOnce(&mut dyn Write) -> Result<T>) -> Result<T> {
+        let gap = self.at.next_multiple_of(ALIGNMENT) - self.at;
+        self.write_all(&[0; ALIGNMENT as usize][..gap as usize])?;
+        ensure!(self.at == record.offset, "the record belongs at {}, the file is at {}", record.offset, self.at);
+        let data = record.offset + ALIGNMENT;
+        let mut header = [0; ALIGNMENT as usize];
+        header[..4].copy_from_slice(&SENTINEL.to_le_bytes());
+        header[4..8].copy_from_slice(&(record.ty as u32).to_le_bytes());
+        header[8..16].copy_from_slice(&record.bytes.to_le_bytes());
+        header[16..24].copy_from_slice(&data.to_le_bytes());
+        header[24..32].copy_from_slice(&u64::from(record.padding_bits).to_le_bytes());
+        self.write_all(&header)?;
+        let result = fill(self)?;
+        ensure!(self.at == data + record.bytes, "expected {} bytes of data, got {}", record.bytes, self.at - data);
+        Ok(result)
     }
 
-    /// Flushes the sink and gives it back with the size of the file.
+    /// Flushes and returns the sink.
     ///
     /// # Errors
-    /// The sink's, or fewer or more records than announced.
-    pub fn finish(mut self) -> io::Result<(W, u64)> {
-        if self.written != self.expected {
-            return Err(io::Error::other(format!("announced {} records, wrote {}", self.expected, self.written)));
-        }
-        self.sink.flush()?;
-        Ok((self.sink, self.layout.end()))
+    /// The sink's.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.out.flush()?;
+        Ok(self.out)
     }
 }
 
-/// Takes exactly the announced number of bytes.
-struct Exact<'a, W> {
-    sink: &'a mut W,
-    left: u64,
-}
-
-impl<W: Write> Write for Exact<'_, W> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        if buf.len() as u64 > self.left {
-            return Err(io::Error::other(format!("{} bytes more than the record holds", buf.len() as u64 - self.left)));
-        }
-        let n = self.sink.write(buf)?;
-        self.left -= n as u64;
+impl<W: Write> Write for BlobWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(bytes)?;
+        self.at += n as u64;
         Ok(n)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.sink.flush()
+        self.out.flush()
     }
 }
 
@@ -142,48 +208,91 @@ impl<W: Write> Write for Exact<'_, W> {
 mod tests {
     use super::*;
 
-    fn put(writer: &mut BlobWriter<Vec<u8>>, code: u32, data: &[u8]) -> io::Result<u64> {
-        writer.record(code, data.len() as u64, |out| out.write_all(data)).map(|(offset, ())| offset)
-    }
-
-    #[test]
-    fn two_records_byte_for_byte() {
-        let mut writer = BlobWriter::new(Vec::new(), 2).unwrap();
-        assert_eq!(put(&mut writer, 4, &[0xf8, 7, 1]).unwrap(), 64);
-        assert_eq!(put(&mut writer, 1, &[0, 0x3c, 0, 0xc0]).unwrap(), 192);
-        let (bytes, size) = writer.finish().unwrap();
-
-        let mut expected = Vec::new();
-        expected.extend([2, 0, 0, 0, 2, 0, 0, 0]);
-        expected.resize(64, 0);
-        expected.extend([0xef, 0xbe, 0xad, 0xde, 4, 0, 0, 0]);
-        expected.extend([3, 0, 0, 0, 0, 0, 0, 0, 128, 0, 0, 0, 0, 0, 0, 0]);
-        expected.resize(128, 0);
-        expected.extend([0xf8, 7, 1]);
-        expected.resize(192, 0);
-        expected.extend([0xef, 0xbe, 0xad, 0xde, 1, 0, 0, 0]);
-        expected.extend([4, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-        expected.resize(256, 0);
-        expected.extend([0, 0x3c, 0, 0xc0]);
-        assert_eq!(bytes, expected);
-        assert_eq!(size, 260);
-    }
-
-    #[test]
-    fn the_layout_is_known_beforehand() {
+    fn file(records: &[(BlobType, u64, &[u8])]) -> Vec<u8> {
         let mut layout = Layout::default();
-        let offsets: Vec<u64> = [3, 64, 65, 1].into_iter().map(|n| layout.place(n)).collect();
-        assert_eq!(offsets, [64, 192, 320, 512]);
-        assert_eq!(layout.end(), 577);
+        for (ty, elements, _) in records {
+            layout.push(*ty, *elements);
+        }
+        let mut writer = BlobWriter::new(Vec::new(), &layout).unwrap();
+        for ((_, _, bytes), record) in records.iter().zip(layout.records()) {
+            writer.record(record, |out| Ok(out.write_all(bytes)?)).unwrap();
+        }
+        writer.finish().unwrap()
     }
 
     #[test]
-    fn wrong_sizes_are_refused() {
-        let mut writer = BlobWriter::new(Vec::new(), 1).unwrap();
-        let short = writer.record(1, 4, |out| out.write_all(&[0; 2]));
-        assert!(short.unwrap_err().to_string().contains("lacks the last 2"));
-        let long = writer.record(1, 4, |out| out.write_all(&[0; 6]));
-        assert!(long.unwrap_err().to_string().contains("2 bytes more"));
-        assert!(writer.finish().is_err());
+    fn the_bytes_are_those_of_the_format() {
+        let bytes = file(&[(BlobType::F16, 3, &[1, 2, 3, 4, 5, 6]), (BlobType::F32, 1, &[7, 8, 9, 10])]);
+        let mut expected = vec![0; 64 + 64 + 64 + 64 + 4];
+        expected[0] = 2;
+        expected[4] = 2;
+        expected[64..72].copy_from_slice(&[0xEF, 0xBE, 0xAD, 0xDE, 1, 0, 0, 0]);
+        expected[72] = 6;
+        expected[80] = 128;
+        expected[128..134].copy_from_slice(&[1, 2, 3, 4, 5, 6]);
+        expected[192..200].copy_from_slice(&[0xEF, 0xBE, 0xAD, 0xDE, 2, 0, 0, 0]);
+        expected[200] = 4;
+        expected[208..210].copy_from_slice(&[0, 1]);
+        expected[256..].copy_from_slice(&[7, 8, 9, 10]);
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn small_elements_are_packed_across_bytes() {
+        let i4: Vec<u8> = [-8i8, 7, 1].iter().map(|&v| v as u8).collect();
+        let cases: [(BlobType, &[u8], &[u8], u64); 3] = [
+            (BlobType::I4, &i4, &[0x78, 0x01], 4),
+            (BlobType::U3, &[1, 2, 3, 4, 5, 6, 7, 0, 7], &[0xd1, 0x58, 0x1f, 0x07], 5),
+            (BlobType::U6, &[1, 2, 3, 63, 33], &[0x81, 0x30, 0xfc, 0x21], 2),
+        ];
+        for (ty, elements, packed, padding) in cases {
+            assert_eq!(pack_bits(elements, ty.bits()), packed, "{ty:?}");
+            let bytes = file(&[(ty, elements.len() as u64, packed)]);
+            assert_eq!(bytes[68], ty as u8);
+            assert_eq!(bytes[72..80], (packed.len() as u64).to_le_bytes());
+            assert_eq!(bytes[88..96], padding.to_le_bytes());
+            assert_eq!(bytes[128..], *packed);
+        }
+    }
+
+    #[test]
+    fn every_type_has_its_number_and_size() {
+        let types = [
+            (BlobType::F16, 1, 16),
+            (BlobType::F32, 2, 32),
+            (BlobType::U8, 3, 8),
+            (BlobType::I8, 4, 8),
+            (BlobType::BF16, 5, 16),
+            (BlobType::I16, 6, 16),
+            (BlobType::U16, 7, 16),
+            (BlobType::I4, 8, 4),
+            (BlobType::U1, 9, 1),
+            (BlobType::U2, 10, 2),
+            (BlobType::U4, 11, 4),
+            (BlobType::U3, 12, 3),
+            (BlobType::U6, 13, 6),
+            (BlobType::I32, 14, 32),
+            (BlobType::U32, 15, 32),
+            (BlobType::F8E4M3FN, 16, 8),
+            (BlobType::F8E5M2, 17, 8),
+        ];
+        for (ty, number, bits) in types {
+            assert_eq!((ty as u32, ty.bits()), (number, bits));
+            // Nine elements end in the middle of a byte for every width below a byte.
+            let size = (9 * bits).div_ceil(8) as usize;
+            let bytes = file(&[(ty, 9, &vec![0; size])]);
+            assert_eq!(bytes.len(), 128 + size);
+            assert_eq!(bytes[68], number as u8);
+            assert_eq!(bytes[88], (size as u32 * 8 - 9 * bits) as u8);
+        }
+    }
+
+    #[test]
+    fn data_of_the_wrong_size_is_refused() {
+        let mut layout = Layout::default();
+        let record = layout.push(BlobType::F32, 2);
+        let mut writer = BlobWriter::new(Vec::new(), &layout).unwrap();
+        let error = writer.record(&record, |out| Ok(out.write_all(&[0; 7])?)).unwrap_err();
+        assert_eq!(error.to_string(), "expected 8 bytes of data, got 7");
     }
 }

@@ -1,5 +1,25 @@
-//! Core ML mlpackages.
+//! Core ML mlpackages: ML Programs for iOS 18 and macOS 15, written without any Apple tool.
+//!
+//! [`write_package`] lowers a module to a MIL program, nearly one op for one op, streams its weights into the package and
+//! describes the interface. Equal modules, weights and metadata give equal bytes.
+//!
+//! - [`proto`]: the protobuf messages. [`blob`]: the weight file. [`package`]: the folder and its manifest.
+//! - `lower`: IR to MIL, one file an op family. A new IR op is one arm in `lower/mod.rs` and one function in its family.
+//!
+//! The rules that a program must keep and that no loader off a Mac checks (identifiers, every defaulted input written, an
+//! output that is not a written state, …) are checked by `tests/conformance/check_mlpackage.py`.
 
 pub mod blob;
+mod lower;
 pub mod package;
 pub mod proto;
+mod write;
+
+pub use package::MANIFEST;
+pub use write::{Options, Summary, write_package};
+
+/// The specification version of iOS 18 and macOS 15, the first with states and several functions.
+pub const SPECIFICATION_VERSION: i32 = 9;
+
+/// The op set of [`SPECIFICATION_VERSION`].
+pub const OPSET: &str = "CoreML8";

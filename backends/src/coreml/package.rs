@@ -1,114 +1,99 @@
-//! The folder: `Manifest.json`, `model.mlmodel` and `weights/weight.bin`.
+//! The folder of an mlpackage: manifest, model, weights.
 
-use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::fs::{self, File};
+use std::io::BufWriter;
+use std::path::Path;
 
-use serde::Serialize;
-use serde_json::json;
+use anyhow::{Context, Result, ensure};
 
-const AUTHOR: &str = "com.apple.CoreML";
-const MODEL: &str = "model.mlmodel";
-const WEIGHTS: &str = "weights";
-
-/// The file whose presence makes a folder a package.
+/// The file that makes a folder an mlpackage.
 pub const MANIFEST: &str = "Manifest.json";
+/// The model, below the package.
+pub const MODEL: &str = "Data/com.apple.CoreML/model.mlmodel";
+/// The weights, below the package.
+pub const WEIGHTS: &str = "Data/com.apple.CoreML/weights/weight.bin";
+/// How the model refers to its weights.
+pub const WEIGHTS_IN_MODEL: &str = "@model_path/weights/weight.bin";
+/// Protobuf readers stop here.
+const MODEL_LIMIT: usize = i32::MAX as usize;
 
-/// How a model refers to its blob file.
-pub const WEIGHT_REFERENCE: &str = "@model_path/weights/weight.bin";
-
-/// Paths inside a package.
-#[derive(Clone, Debug)]
-pub struct Package {
-    root: PathBuf,
-}
-
-impl Package {
-    /// The package at `root`, which need not exist.
-    pub fn new(root: &Path) -> Self {
-        Package { root: root.into() }
-    }
-
-    fn data(&self) -> PathBuf {
-        self.root.join("Data").join(AUTHOR)
-    }
-
-    /// `Manifest.json`.
-    pub fn manifest(&self) -> PathBuf {
-        self.root.join(MANIFEST)
-    }
-
-    /// The serialised model.
-    pub fn model(&self) -> PathBuf {
-        self.data().join(MODEL)
-    }
-
-    /// The folder of the blob file.
-    pub fn weights(&self) -> PathBuf {
-        self.data().join(WEIGHTS)
-    }
-
-    /// The blob file.
-    pub fn weight_bin(&self) -> PathBuf {
-        self.weights().join("weight.bin")
-    }
-
-    /// Makes the folders inside `root`.
-    ///
-    /// # Errors
-    /// The file system's.
-    pub fn create_folders(&self) -> io::Result<()> {
-        fs::create_dir_all(self.weights())
-    }
-}
-
-/// The text of `Manifest.json`. The ids of the two items are derived from the serialised model, so that equal packages
-/// have equal manifests.
+/// Makes the package's folders below `dir`, which exists, and opens the weight file.
+///
+/// A model without weights has the folder but no file: `with_weights` says which.
 ///
 /// # Errors
-/// The serialiser's.
-pub fn manifest(model: &[u8]) -> serde_json::Result<String> {
-    let hash = blake3::hash(model);
-    let [root, weights] = [MODEL, WEIGHTS].map(|item| {
-        let key = blake3::Hasher::new_derive_key("s2ditc mlpackage item")
-            .update(hash.as_bytes())
-            .update(item.as_bytes())
-            .finalize();
-        uuid(key.as_bytes())
-    });
-    let mut items = [(&root, MODEL, "CoreML Model Specification"), (&weights, WEIGHTS, "CoreML Model Weights")];
-    items.sort();
-    let entries: serde_json::Map<_, _> = items
-        .into_iter()
-        .map(|(id, name, description)| {
-            let entry = json!({
-                "author": AUTHOR,
-                "description": description,
-                "name": name,
-                "path": format!("{AUTHOR}/{name}"),
-            });
-            (id.clone(), entry)
-        })
-        .collect();
-    let manifest = json!({
-        "fileFormatVersion": "1.0.0",
-        "itemInfoEntries": entries,
-        "rootModelIdentifier": root,
-    });
-    let mut text = Vec::new();
-    let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-    manifest.serialize(&mut serde_json::Serializer::with_formatter(&mut text, indent))?;
-    text.push(b'\n');
-    String::from_utf8(text).map_err(serde::ser::Error::custom)
+/// A folder or file that cannot be made.
+pub fn create(dir: &Path, with_weights: bool) -> Result<Option<BufWriter<File>>> {
+    let path = dir.join(WEIGHTS);
+    let folder = path.parent().unwrap_or(dir);
+    fs::create_dir_all(folder).with_context(|| cannot_write(folder))?;
+    if !with_weights {
+        return Ok(None);
+    }
+    let file = File::create(&path).with_context(|| cannot_write(&path))?;
+    Ok(Some(BufWriter::with_capacity(1 << 20, file)))
 }
 
-/// The first 16 bytes as a UUID of version 8 (RFC 9562: custom contents).
-fn uuid(bytes: &[u8; 32]) -> String {
+/// Writes the serialized model and the manifest.
+///
+/// # Errors
+/// A model of 2 GiB, a file that cannot be written.
+pub fn finish(dir: &Path, model: &[u8]) -> Result<()> {
+    ensure!(model.len() < MODEL_LIMIT, "the model has {} bytes without its weights; Core ML allows 2 GiB", model.len());
+    write(&dir.join(MODEL), model)?;
+    write(&dir.join(MANIFEST), manifest(model).as_bytes())
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(path, bytes).with_context(|| cannot_write(path))
+}
+
+/// The context of every I/O error here.
+pub(super) fn cannot_write(path: &Path) -> String {
+    format!("cannot write `{}`", path.display())
+}
+
+/// `Manifest.json`, in the form that coremltools gives it: four spaces, sorted keys, a final newline. The items' identifiers
+/// follow from the model, so that equal models have equal packages.
+fn manifest(model: &[u8]) -> String {
+    let (root, weights) = (identifier("model", model), identifier("weights", model));
+    let mut items =
+        [(&root, "CoreML Model Specification", "model.mlmodel"), (&weights, "CoreML Model Weights", "weights")];
+    items.sort();
+    let entries = items.map(|(id, description, name)| {
+        format!(
+            r#"        "{id}": {{
+            "author": "com.apple.CoreML",
+            "description": "{description}",
+            "name": "{name}",
+            "path": "com.apple.CoreML/{name}"
+        }}"#
+        )
+    });
+    format!(
+        r#"{{
+    "fileFormatVersion": "1.0.0",
+    "itemInfoEntries": {{
+{}
+    }},
+    "rootModelIdentifier": "{root}"
+}}
+"#,
+        entries.join(",\n")
+    )
+}
+
+/// A UUID (version 8: of the maker's own making) from a role and the model's bytes.
+fn identifier(role: &str, model: &[u8]) -> String {
+    let mut hash = blake3::Hasher::new_derive_key("s2ditc mlpackage item identifier");
+    hash.update(role.as_bytes());
+    hash.update(model);
     let mut b = [0; 16];
-    b.copy_from_slice(&bytes[..16]);
+    hash.finalize_xof().fill(&mut b);
     b[6] = b[6] & 0x0f | 0x80;
     b[8] = b[8] & 0x3f | 0x80;
-    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-    format!("{}-{}-{}-{}-{}", hex(&b[..4]), hex(&b[4..6]), hex(&b[6..8]), hex(&b[8..10]), hex(&b[10..]))
+    let hex: String = b.iter().map(|b| format!("{b:02x}")).collect();
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 #[cfg(test)]
@@ -116,19 +101,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_manifest_names_both_items() {
-        let text = manifest(b"model").unwrap();
-        assert_eq!(text, manifest(b"model").unwrap());
-        assert_ne!(text, manifest(b"other").unwrap());
-        assert!(text.ends_with("}\n"));
-        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let items = value["itemInfoEntries"].as_object().unwrap();
+    fn the_manifest_names_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(create(dir.path(), false).unwrap().is_none());
+        finish(dir.path(), b"model").unwrap();
+        let text = fs::read_to_string(dir.path().join(MANIFEST)).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let items = json["itemInfoEntries"].as_object().unwrap();
         assert_eq!(items.len(), 2);
-        let root = value["rootModelIdentifier"].as_str().unwrap();
-        assert_eq!(items[root]["path"], "com.apple.CoreML/model.mlmodel");
-        assert_eq!(root.len(), 36);
-        assert_eq!(&root[14..15], "8");
-        let keys: Vec<_> = items.keys().collect();
-        assert!(keys.is_sorted());
+        assert_eq!(items[json["rootModelIdentifier"].as_str().unwrap()]["name"], "model.mlmodel");
+        for (id, item) in items {
+            assert_eq!(id.split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
+            assert!(dir.path().join("Data").join(item["path"].as_str().unwrap()).exists());
+        }
+        assert_eq!(text, manifest(b"model"));
+        assert_ne!(text, manifest(b"another"));
     }
 }

@@ -1,19 +1,24 @@
 //! ONNX, opset 21.
 //!
 //! - [`write_model`] writes a file (and its external data) for users;
-//! - [`in_memory`] makes the model that the runtime gives to ONNX Runtime, for a graph that was read back from a package;
+//! - [`model_in_memory`] makes the model that the runtime gives to ONNX Runtime, for a graph that was read back from a package;
 //! - [`read`] opens any ONNX file to show what it is.
 //!
-//! A linear layer becomes `Gemm` with `transB = 1`: the weight keeps the checkpoint's `[out, in]` layout, so it is copied
-//! through unchanged, and ONNX Runtime packs it when the session starts.
+//! A linear layer becomes `Gemm` with `transB = 1` on the flattened rows: the weight keeps the checkpoint's `[out, in]`
+//! layout, so it is copied through unchanged, and ONNX Runtime packs it when the session starts. (`Transpose` and `MatMul`
+//! take twice as long to load and twice the memory; a transposed copy in the file would cost compile time.)
+//!
+//! States become inputs `NAME` and outputs `NAME_out`: the caller carries them from step to step.
 
 mod lower;
+mod memory;
 pub mod proto;
 pub mod read;
 mod write;
 
 pub use lower::Round;
-pub use write::{Summary, in_memory, write_model};
+pub use memory::{InMemory, MemoryOptions, WeightMode, in_memory, model_in_memory};
+pub use write::{INLINE_LIMIT, Summary, write_model};
 
 /// The operator set that is emitted.
 pub const OPSET: i64 = 21;

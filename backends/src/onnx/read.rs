@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use prost::Message;
 
-use super::proto::{DimensionValue, GraphProto, ModelProto, TensorProto, ValueInfoProto, data_type_name};
+use super::proto::{
+    Dimension, DimensionValue, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto,
+    data_type_name,
+};
 
 /// Protobuf's own limit.
 const LARGEST: u64 = 2 << 30;
@@ -16,16 +19,18 @@ const LARGEST: u64 = 2 << 30;
 pub struct Value {
     /// Name.
     pub name: String,
-    /// Element type, as the IR names it.
+    /// Element type, as the IR names it; `?` if it is no tensor.
     pub dtype: String,
     /// Shape; −1 where it is not static.
     pub shape: Vec<i64>,
 }
 
 /// A decoded ONNX file. External data is never read.
+#[derive(Debug)]
 pub struct Model {
     path: PathBuf,
     proto: ModelProto,
+    graph: GraphProto,
 }
 
 impl Model {
@@ -34,54 +39,58 @@ impl Model {
     /// # Errors
     /// A file that cannot be read, is larger than protobuf allows, or is not ONNX.
     pub fn open(path: &Path) -> Result<Model> {
+        let bytes = read(path)?;
         let shown = path.display();
-        let size = std::fs::metadata(path).with_context(|| format!("cannot read `{shown}`"))?.len();
-        if size > LARGEST {
-            bail!("`{shown}`: {size} bytes, but an ONNX file has at most {LARGEST}");
+        if bytes.is_empty() {
+            bail!("`{shown}` is not an ONNX model: the file is empty");
         }
-        let bytes = std::fs::read(path).with_context(|| format!("cannot read `{shown}`"))?;
-        let proto =
-            ModelProto::decode(bytes.as_slice()).map_err(|e| anyhow::anyhow!("`{shown}` is not an ONNX model: {e}"))?;
-        if proto.graph.is_none() || proto.ir_version == 0 || proto.opset_import.is_empty() {
-            bail!("`{shown}` is not an ONNX model: expected an IR version, an opset and a graph");
+        let mut proto = ModelProto::decode(bytes.as_slice())
+            .map_err(|e| anyhow::anyhow!("`{shown}` is not an ONNX model, or it is cut short: {e}"))?;
+        match proto.graph.take() {
+            Some(graph) if proto.ir_version > 0 && !proto.opset_import.is_empty() => {
+                Ok(Model { path: path.into(), proto, graph })
+            }
+            _ => bail!("`{shown}` is not an ONNX model: expected an IR version, an opset and a graph"),
         }
-        Ok(Model { path: path.into(), proto })
-    }
-
-    fn graph(&self) -> Option<&GraphProto> {
-        self.proto.graph.as_ref()
     }
 
     /// `ONNX IR 10, opset 21, by s2ditc 0.1.0`
     pub fn format(&self) -> String {
         let p = &self.proto;
-        let opsets: Vec<String> = p
-            .opset_import
-            .iter()
-            .map(|o| if o.domain.is_empty() { o.version.to_string() } else { format!("{} {}", o.domain, o.version) })
-            .collect();
+        let opset = |domain: &str, version| match domain {
+            "" | "ai.onnx" => format!("{version}"),
+            _ => format!("{domain} {version}"),
+        };
+        let opsets: Vec<String> = p.opset_import.iter().map(|o| opset(&o.domain, o.version)).collect();
         let by = format!("{} {}", p.producer_name, p.producer_version);
-        format!("ONNX IR {}, opset {}, by {}", p.ir_version, opsets.join(" + "), by.trim())
+        let by = if by.trim().is_empty() { "an unnamed tool" } else { by.trim() };
+        format!("ONNX IR {}, opset {}, by {by}", p.ir_version, opsets.join(" + "))
     }
 
     /// Graph inputs that are not initializers.
     pub fn inputs(&self) -> Vec<Value> {
-        let Some(g) = self.graph() else { return Vec::new() };
-        let stored = |name: &str| g.initializer.iter().any(|i| i.name == name);
-        g.input.iter().filter(|i| !stored(&i.name)).map(value).collect()
+        let stored: std::collections::HashSet<&str> = self.graph.initializer.iter().map(|t| t.name.as_str()).collect();
+        self.graph.input.iter().filter(|i| !stored.contains(i.name.as_str())).map(value).collect()
     }
 
     /// Graph outputs.
     pub fn outputs(&self) -> Vec<Value> {
-        self.graph().into_iter().flat_map(|g| &g.output).map(value).collect()
+        self.graph.output.iter().map(value).collect()
     }
 
-    /// Node counts by type, most frequent first.
+    /// Node counts by type, those of nested graphs included, most frequent first.
     pub fn ops(&self) -> Vec<(String, usize)> {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        for n in self.graph().into_iter().flat_map(|g| &g.node) {
-            let name = if n.domain.is_empty() { n.op_type.clone() } else { format!("{}.{}", n.domain, n.op_type) };
-            *counts.entry(name).or_default() += 1;
+        let mut graphs = vec![&self.graph];
+        while let Some(g) = graphs.pop() {
+            for n in &g.node {
+                let name = match n.domain.as_str() {
+                    "" | "ai.onnx" => n.op_type.clone(),
+                    domain => format!("{domain}.{}", n.op_type),
+                };
+                *counts.entry(name).or_default() += 1;
+                graphs.extend(n.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)));
+            }
         }
         let mut list: Vec<_> = counts.into_iter().collect();
         list.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
@@ -92,26 +101,23 @@ impl Model {
     pub fn weights_by_dtype(&self) -> BTreeMap<String, u64> {
         let mut sums = BTreeMap::new();
         for t in self.initializers() {
-            let (name, bits) = data_type_name(t.data_type);
-            let elements = t.dims.iter().map(|d| u64::try_from(*d).unwrap_or(0)).fold(1u64, u64::saturating_mul);
-            *sums.entry(name.to_string()).or_default() += elements.saturating_mul(bits).div_ceil(8);
+            *sums.entry(data_type_name(t.data_type).0.to_string()).or_default() += bytes_of(t);
         }
         sums
     }
 
     /// Initializers.
     pub fn initializers(&self) -> &[TensorProto] {
-        self.graph().map_or(&[], |g| &g.initializer)
+        &self.graph.initializer
     }
 
     /// Files of external data, relative to the model, with the bytes that the model needs of each.
     pub fn external_files(&self) -> BTreeMap<String, u64> {
         let mut files = BTreeMap::new();
         for t in self.initializers().iter().filter(|t| t.data_location == 1) {
-            let get = |key: &str| t.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
-            let end =
-                ["offset", "length"].iter().filter_map(|k| get(k)?.parse::<u64>().ok()).fold(0, u64::saturating_add);
-            let file: &mut u64 = files.entry(get("location").unwrap_or_default().to_string()).or_default();
+            let number = |key: &str| external(t, key).and_then(|v| v.parse::<u64>().ok());
+            let end = number("offset").unwrap_or(0).saturating_add(number("length").unwrap_or(bytes_of(t)));
+            let file: &mut u64 = files.entry(external(t, "location").unwrap_or_default().to_string()).or_default();
             *file = end.max(*file);
         }
         files
@@ -122,56 +128,91 @@ impl Model {
     /// # Errors
     /// The first file that is not.
     pub fn check_external_files(&self) -> Result<()> {
-        let folder = self.path.parent().unwrap_or(Path::new("."));
         for (file, needed) in self.external_files() {
-            let path = folder.join(&file);
-            let found = std::fs::metadata(&path).map(|m| m.len());
-            match found {
-                Ok(n) if n >= needed => {}
-                Ok(n) => bail!("external data `{}`: expected at least {needed} bytes, found {n}", path.display()),
-                Err(e) => bail!("external data `{}` of `{}`: {e}", path.display(), self.path.display()),
+            let path = self.folder().join(&file);
+            let (shown, model) = (path.display(), self.path.display());
+            match std::fs::metadata(&path) {
+                Ok(m) if !m.is_file() => bail!("`{model}` keeps weights in `{shown}`: expected a file"),
+                Ok(m) if m.len() < needed => {
+                    bail!("`{model}` keeps weights in `{shown}`: expected {needed} bytes, found {}", m.len())
+                }
+                Ok(_) => {}
+                Err(e) => bail!("`{model}` keeps weights in `{shown}`: {e}"),
             }
         }
         Ok(())
     }
 
-    /// Metadata properties.
-    pub fn metadata(&self) -> BTreeMap<String, String> {
-        self.proto.metadata_props.iter().map(|e| (e.key.clone(), e.value.clone())).collect()
+    /// The folder that external data is relative to.
+    pub fn folder(&self) -> &Path {
+        self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 
-    /// The model's bytes with more outputs: values by name.
-    ///
-    /// # Errors
-    /// A name that no node produces.
-    pub fn with_outputs(&self, names: &[String]) -> Result<Vec<u8>> {
-        let mut proto = self.proto.clone();
-        if let Some(g) = &mut proto.graph {
-            for name in names {
-                if g.output.iter().any(|o| o.name == *name) {
-                    continue;
-                }
-                if !g.node.iter().any(|n| n.output.contains(name)) {
-                    bail!("`{}`: no value is named `{name}`", self.path.display());
-                }
-                let known = g.value_info.iter().find(|i| i.name == *name).cloned();
-                g.output
-                    .push(known.unwrap_or_else(|| ValueInfoProto { name: name.clone(), ..ValueInfoProto::default() }));
-            }
-        }
-        Ok(proto.encode_to_vec())
+    /// Metadata properties.
+    pub fn metadata(&self) -> BTreeMap<String, String> {
+        let pair = |e: &StringStringEntryProto| (e.key.clone(), e.value.clone());
+        self.proto.metadata_props.iter().map(pair).collect()
+    }
+
+    /// Nodes of the graph, in the file's order.
+    pub fn nodes(&self) -> &[NodeProto] {
+        &self.graph.node
     }
 
     /// Names of all values that nodes produce.
     pub fn values(&self) -> impl Iterator<Item = &str> {
-        self.graph().into_iter().flat_map(|g| &g.node).flat_map(|n| &n.output).map(String::as_str)
+        self.graph.node.iter().flat_map(|n| &n.output).filter(|n| !n.is_empty()).map(String::as_str)
     }
+
+    /// The file's bytes with more outputs: values by name. External data stays where it is, relative to
+    /// [`Model::folder`].
+    ///
+    /// # Errors
+    /// A name that no node produces; a file that can no longer be read.
+    pub fn with_outputs(&self, names: &[String]) -> Result<Vec<u8>> {
+        let mut output: Vec<ValueInfoProto> = Vec::new();
+        for name in names {
+            if self.graph.output.iter().chain(&output).any(|o| o.name == *name) {
+                continue;
+            }
+            if !self.values().any(|v| v == name) {
+                bail!("`{}`: no value is named `{name}`", self.path.display());
+            }
+            let known = self.graph.value_info.iter().find(|i| i.name == *name).cloned();
+            output.push(known.unwrap_or_else(|| ValueInfoProto { name: name.clone(), ..ValueInfoProto::default() }));
+        }
+        let mut bytes = read(&self.path)?;
+        if !output.is_empty() {
+            // Protobuf merges a field that comes twice: the rest of the file is untouched, whatever is in it.
+            let graph = Some(GraphProto { output, ..GraphProto::default() });
+            bytes.extend(ModelProto { graph, ..ModelProto::default() }.encode_to_vec());
+        }
+        Ok(bytes)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let shown = path.display();
+    let size = std::fs::metadata(path).with_context(|| format!("cannot read `{shown}`"))?.len();
+    if size > LARGEST {
+        bail!("`{shown}`: found {size} bytes, expected at most {LARGEST} of an ONNX model");
+    }
+    std::fs::read(path).with_context(|| format!("cannot read `{shown}`"))
+}
+
+fn external<'a>(t: &'a TensorProto, key: &str) -> Option<&'a str> {
+    t.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str())
+}
+
+fn bytes_of(t: &TensorProto) -> u64 {
+    let elements = t.dims.iter().map(|d| u64::try_from(*d).unwrap_or(0)).fold(1, u64::saturating_mul);
+    elements.saturating_mul(data_type_name(t.data_type).1).div_ceil(8)
 }
 
 fn value(info: &ValueInfoProto) -> Value {
     let tensor = info.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
     let dims = tensor.and_then(|t| t.shape.as_ref()).map_or(&[][..], |s| &s.dim);
-    let dim = |d: &super::proto::Dimension| match &d.value {
+    let dim = |d: &Dimension| match &d.value {
         Some(DimensionValue::Value(n)) => *n,
         _ => -1,
     };
@@ -185,15 +226,87 @@ fn value(info: &ValueInfoProto) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::onnx::proto::OperatorSetIdProto;
+
+    fn model() -> ModelProto {
+        let node = |input: &str, output: &str, op: &str| NodeProto {
+            input: vec![input.into()],
+            output: vec![output.into()],
+            op_type: op.into(),
+            ..NodeProto::default()
+        };
+        let info = |name: &str| ValueInfoProto { name: name.into(), ..ValueInfoProto::default() };
+        let entry = |key: &str, value: &str| StringStringEntryProto { key: key.into(), value: value.into() };
+        let weight = TensorProto {
+            name: "w".into(),
+            dims: vec![4, 8],
+            data_type: 10,
+            data_location: 1,
+            external_data: vec![entry("location", "w.data"), entry("offset", "64"), entry("length", "64")],
+            ..TensorProto::default()
+        };
+        ModelProto {
+            ir_version: 8,
+            opset_import: vec![OperatorSetIdProto { domain: "ai.onnx".into(), version: 17 }],
+            graph: Some(GraphProto {
+                input: vec![info("x"), info("w")],
+                output: vec![info("y")],
+                node: vec![node("x", "h", "Relu"), node("h", "y", "Abs"), node("y", "unused", "Relu")],
+                initializer: vec![weight],
+                ..GraphProto::default()
+            }),
+            ..ModelProto::default()
+        }
+    }
+
+    fn stored(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.onnx");
+        std::fs::write(&path, bytes).unwrap();
+        (dir, path)
+    }
 
     #[test]
     fn other_files_are_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        for (name, bytes) in [("empty", &b""[..]), ("text", b"hello, world"), ("zeros", &[0; 64])] {
-            let path = dir.path().join(name);
-            std::fs::write(&path, bytes).unwrap();
-            let error = Model::open(&path).err().map(|e| format!("{e:#}")).unwrap_or_default();
-            assert!(error.contains("is not an ONNX model") && error.contains(name), "{name}: {error}");
+        let cut = &model().encode_to_vec()[..40];
+        for (name, bytes) in [("empty", &b""[..]), ("text", b"hello, world"), ("zeros", &[0; 64]), ("cut", cut)] {
+            let (_dir, path) = stored(bytes);
+            let error = format!("{:#}", Model::open(&path).unwrap_err());
+            assert!(error.contains("is not an ONNX model") && error.contains("x.onnx"), "{name}: {error}");
         }
+        assert!(Model::open(Path::new("/no/such.onnx")).unwrap_err().to_string().contains("/no/such.onnx"));
+    }
+
+    #[test]
+    fn a_model_of_another_tool_is_described() {
+        let (_dir, path) = stored(&model().encode_to_vec());
+        let m = Model::open(&path).unwrap();
+        assert_eq!(m.format(), "ONNX IR 8, opset 17, by an unnamed tool");
+        assert_eq!(m.inputs().len(), 1);
+        assert_eq!(m.inputs()[0].dtype, "?");
+        assert_eq!(m.ops(), [("Relu".to_string(), 2), ("Abs".to_string(), 1)]);
+        assert_eq!(m.weights_by_dtype(), BTreeMap::from([("f16".to_string(), 64)]));
+    }
+
+    #[test]
+    fn missing_and_short_external_data_are_named() {
+        let (dir, path) = stored(&model().encode_to_vec());
+        let m = Model::open(&path).unwrap();
+        assert!(m.check_external_files().unwrap_err().to_string().contains("w.data"));
+        std::fs::write(dir.path().join("w.data"), [0; 127]).unwrap();
+        assert!(m.check_external_files().unwrap_err().to_string().contains("expected 128 bytes, found 127"));
+        std::fs::write(dir.path().join("w.data"), [0; 128]).unwrap();
+        m.check_external_files().unwrap();
+    }
+
+    #[test]
+    fn intermediate_values_become_outputs() {
+        let (_dir, path) = stored(&model().encode_to_vec());
+        let m = Model::open(&path).unwrap();
+        let names = ["h".to_string(), "y".to_string(), "h".to_string()];
+        let graph = ModelProto::decode(m.with_outputs(&names).unwrap().as_slice()).unwrap().graph.unwrap();
+        assert_eq!(graph.output.iter().map(|o| o.name.as_str()).collect::<Vec<_>>(), ["y", "h"]);
+        assert_eq!(graph.node, model().graph.unwrap().node);
+        assert!(m.with_outputs(&["x".to_string()]).unwrap_err().to_string().contains("`x`"));
     }
 }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use prost::Message;
-use s2dit_ir::ops::Op;
-use s2dit_ir::{Function, ValueId, WeightSource, weights};
+use s2dit_ir::weights::{Written, loaded_tensor, write_constant};
+use s2dit_ir::{Function, ValueId, WeightError, WeightSource};
 
 use super::lower::{Lowered, Round, lower};
 use super::proto::{
@@ -17,9 +17,9 @@ use super::proto::{
 use super::{IR_VERSION, OPSET};
 
 /// Up to this many bytes of weights the model is one file.
-const INLINE_LIMIT: u64 = 32 << 20;
+pub const INLINE_LIMIT: u64 = 32 << 20;
 /// Tensors smaller than this stay in the model even if the others do not: ONNX Runtime wants shapes there.
-const SMALL: u64 = 1024;
+pub(super) const SMALL: u64 = 1024;
 /// Large tensors start at a page, so that a runtime can map them.
 const PAGE: u64 = 4096;
 /// The others at a cache line.
@@ -40,8 +40,9 @@ pub struct Summary {
 
 /// Writes a function as an ONNX model to `model`.
 ///
-/// If the weights are more than 32 MiB, they go to the file that `data` stages on demand, and the model refers to it as
-/// `location`. `metadata` is asked for when the weights have been written. `progress` gets bytes written and bytes in all.
+/// If the weights are more than [`INLINE_LIMIT`], they go to the file that `data` stages on demand, and the model refers to
+/// it as `location`. `metadata` is asked for when the weights have been written. `progress` gets bytes written and bytes in
+/// all. Weights pass through in pieces: memory does not grow with their size.
 ///
 /// # Errors
 /// An op that ONNX cannot express, a weight that cannot be read or that its dtype cannot hold, a full disk.
@@ -54,11 +55,13 @@ pub fn write_model(
     location: &str,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
-    let Lowered { mut graph, constants, ops } = lower(f, Round::AsTyped, true, &[])?;
+    let Lowered { mut graph, constants } = lower(f, Round::AsTyped, true, &[])?;
     let total: u64 = constants.iter().map(|(_, v)| f.ty(*v).bytes() as u64).sum();
-    let mut summary = Summary { ops, weights: constants.len(), weight_bytes: total, non_finite: Vec::new() };
+    let mut summary =
+        Summary { ops: graph.node.len(), weights: constants.len(), weight_bytes: total, non_finite: Vec::new() };
+    let unwritten = || format!("cannot write the weights to `{location}`");
     let mut external = match total > INLINE_LIMIT {
-        true => Some(External::create(&data()?)?),
+        true => Some(External::create(&data()?).with_context(unwritten)?),
         false => None,
     };
     let mut done = 0;
@@ -67,66 +70,48 @@ pub fn write_model(
         let bytes = f.ty(*v).bytes() as u64;
         let written = match &mut external {
             Some(out) if bytes >= SMALL => {
-                let offset = out.align(if bytes >= PAGE { PAGE } else { LINE })?;
+                let offset = out.align(if bytes >= PAGE { PAGE } else { LINE }).with_context(unwritten)?;
                 refer(&mut tensor, location, offset, bytes);
-                let written = weights::write_constant(f, *v, source, out)?;
-                if out.at != offset + bytes {
-                    bail!("tensor `{name}`: expected {bytes} bytes, wrote {}", out.at - offset);
-                }
-                written
+                let written = write_constant(f, *v, source, out);
+                written.map_err(|e| match e {
+                    WeightError::Io(e) => Error::new(e).context(unwritten()),
+                    e => Error::new(e),
+                })?
             }
-            _ => weights::write_constant(f, *v, source, &mut tensor.raw_data)?,
+            _ => write_constant(f, *v, source, &mut tensor.raw_data)?,
         };
-        let shown = weights::loaded_tensor(f, *v).unwrap_or(name);
-        if written.overflowed > 0 {
-            bail!(
-                "tensor `{shown}`: {} element(s) are too large for {} (found finite values beyond it); compile with --precision fp32",
-                written.overflowed,
-                f.dtype(*v)
-            );
+        if written.bytes != bytes {
+            bail!("tensor `{name}`: expected {bytes} bytes, found {}", written.bytes);
         }
-        if written.non_finite > 0 {
-            summary.non_finite.push((shown.to_string(), written.non_finite));
-        }
+        note_non_finite(f, name, *v, &written, &mut summary)?;
         graph.initializer.push(tensor);
         done += bytes;
         progress(done, total);
     }
-    if let Some(out) = external {
-        out.finish()?;
+    if let Some(mut out) = external {
+        out.flush().with_context(unwritten)?;
     }
     let bytes = encode(graph, entries(&metadata()));
-    std::fs::write(model, bytes).with_context(|| format!("cannot write the model to `{}`", model.display()))?;
+    std::fs::write(model, bytes).context("cannot write the model")?;
     Ok(summary)
 }
 
-/// A model for ONNX Runtime in this process: constant subexpressions stay nodes, and weights that lie in a file as they
-/// are become references into that file (`location` is the bare file name: give the runtime the folder).
-///
-/// `extra` names values that are returned beside the results.
-///
-/// # Errors
-/// An op that ONNX cannot express, a weight that cannot be read, an unknown name in `extra`.
-pub fn in_memory(f: &Function, source: &dyn WeightSource, round: Round, extra: &[String]) -> Result<Vec<u8>> {
-    let Lowered { mut graph, constants, .. } = lower(f, round, false, extra)?;
-    for (name, v) in &constants {
-        let mut tensor = tensor(f, name, *v);
-        let region = match f.op(*v) {
-            Op::Load(load) if f.ty(*v).bytes() as u64 >= SMALL => source.region(&load.tensor),
-            _ => None,
-        };
-        match region.as_ref().and_then(|r| Some((r, r.path.file_name()?.to_str()?))) {
-            Some((r, file)) => refer(&mut tensor, file, r.offset, r.len),
-            None => {
-                weights::write_constant(f, *v, source, &mut tensor.raw_data)?;
-            }
-        }
-        graph.initializer.push(tensor);
+fn note_non_finite(f: &Function, name: &str, v: ValueId, written: &Written, summary: &mut Summary) -> Result<()> {
+    let shown = loaded_tensor(f, v).unwrap_or(name);
+    if written.overflowed > 0 {
+        bail!(
+            "tensor `{shown}`: found {} finite element(s) that {} cannot hold; expected all in its range, or --precision fp32",
+            written.overflowed,
+            f.dtype(v)
+        );
     }
-    Ok(encode(graph, Vec::new()))
+    if written.non_finite > 0 {
+        summary.non_finite.push((shown.to_string(), written.non_finite));
+    }
+    Ok(())
 }
 
-fn tensor(f: &Function, name: &str, v: ValueId) -> TensorProto {
+pub(super) fn tensor(f: &Function, name: &str, v: ValueId) -> TensorProto {
     let ty = f.ty(v);
     TensorProto {
         dims: ty.shape.iter().map(|d| *d as i64).collect(),
@@ -137,7 +122,7 @@ fn tensor(f: &Function, name: &str, v: ValueId) -> TensorProto {
 }
 
 /// Makes a tensor a reference to external data.
-fn refer(tensor: &mut TensorProto, location: &str, offset: u64, length: u64) {
+pub(super) fn refer(tensor: &mut TensorProto, location: &str, offset: u64, length: u64) {
     let entry = |key: &str, value: String| StringStringEntryProto { key: key.into(), value };
     tensor.data_location = 1;
     tensor.external_data = vec![
@@ -147,7 +132,7 @@ fn refer(tensor: &mut TensorProto, location: &str, offset: u64, length: u64) {
     ];
 }
 
-fn encode(graph: GraphProto, metadata_props: Vec<StringStringEntryProto>) -> Vec<u8> {
+pub(super) fn encode(graph: GraphProto, metadata_props: Vec<StringStringEntryProto>) -> Vec<u8> {
     ModelProto {
         ir_version: IR_VERSION,
         producer_name: "s2ditc".into(),
@@ -167,31 +152,26 @@ struct External {
 }
 
 impl External {
-    fn create(path: &Path) -> Result<External> {
-        let file = File::create(path).with_context(|| format!("cannot write `{}`", path.display()))?;
-        Ok(External { out: BufWriter::with_capacity(1 << 20, file), at: 0 })
+    fn create(path: &Path) -> io::Result<External> {
+        Ok(External { out: BufWriter::with_capacity(1 << 20, File::create(path)?), at: 0 })
     }
 
     /// Zeros up to the next multiple of `to`; returns where that is.
-    fn align(&mut self, to: u64) -> Result<u64> {
+    fn align(&mut self, to: u64) -> io::Result<u64> {
         let gap = self.at.next_multiple_of(to) - self.at;
         self.write_all(&vec![0; gap as usize])?;
         Ok(self.at)
     }
-
-    fn finish(mut self) -> Result<()> {
-        Ok(self.out.flush()?)
-    }
 }
 
 impl Write for External {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = self.out.write(bytes)?;
         self.at += n as u64;
         Ok(n)
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 }

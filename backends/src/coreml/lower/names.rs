@@ -1,58 +1,73 @@
-//! Identifiers of a program.
+//! Readable, unique identifiers from provenance.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-/// Words of MIL's text form, which cannot name a value.
-const RESERVED: &[&str] = &[
-    "any", "block", "bool", "const", "constexpr", "dict", "false", "fp16", "fp32", "fp64", "func", "int16", "int32",
-    "int4", "int64", "int8", "list", "main", "program", "state", "string", "tensor", "true", "tuple", "uint16", "uint32",
-    "uint4", "uint64", "uint8", "unknown",
-];
+use anyhow::{Result, ensure};
+use s2dit_ir::Function;
 
-/// `true` for `[A-Za-z_][A-Za-z0-9_@]*`, the identifiers of MIL.
-pub(super) fn is_identifier(name: &str) -> bool {
-    let mut chars = name.chars();
-    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '@')
-}
-
-/// The nearest identifier: other characters become `_`.
-pub(super) fn identifier(text: &str) -> String {
-    let mut name: String = text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '@' { c } else { '_' }).collect();
-    if !is_identifier(&name) || RESERVED.contains(&name.as_str()) {
-        name.insert(0, '_');
-    }
-    name
-}
-
-/// The names taken in one function.
-#[derive(Debug, Default)]
+/// Hands out the names of a function's values, which are also those of its ops.
 pub(super) struct Names {
-    taken: HashSet<String>,
-    /// Next suffix of a base name that was asked for more than once.
-    suffixes: HashMap<String, usize>,
+    /// Names in use, with the next number to try behind them.
+    taken: HashMap<String, usize>,
 }
 
 impl Names {
-    /// Takes exactly this name; `false` if it is taken already.
-    pub(super) fn reserve(&mut self, name: &str) -> bool {
-        self.taken.insert(name.into())
+    /// Names that IR values bear, and those of results and states, are taken from the start.
+    pub(super) fn new<'a>(f: &'a Function, states: impl Iterator<Item = &'a str>) -> Self {
+        let named = f.order().into_iter().filter_map(|v| f.node(v).name.as_deref().map(str::to_string));
+        let results = f.results.iter().map(|(name, _)| name.clone());
+        Names { taken: named.chain(results).chain(states.map(str::to_string)).map(|n| (n, 0)).collect() }
     }
 
-    /// Takes the identifier nearest to `base`, with a number if it is taken.
-    pub(super) fn fresh(&mut self, base: &str) -> String {
-        let base = identifier(base);
-        if self.taken.insert(base.clone()) {
-            return base;
+    /// `wanted` as an identifier, with a number behind it if it is taken.
+    pub(super) fn unique(&mut self, wanted: &str) -> String {
+        let wanted = sanitized(wanted);
+        if self.taken.contains_key(&wanted) {
+            return self.numbered(&wanted);
         }
-        let next = self.suffixes.entry(base.clone()).or_insert(1);
+        self.taken.insert(wanted.clone(), 0);
+        wanted
+    }
+
+    /// `base` as an identifier with a number behind it, from 0 on.
+    pub(super) fn numbered(&mut self, base: &str) -> String {
+        let base = sanitized(base);
+        let mut n = self.taken.get(&base).copied().unwrap_or(0);
         loop {
-            let name = format!("{base}_{next}");
-            *next += 1;
-            if self.taken.insert(name.clone()) {
+            let name = format!("{base}_{n}");
+            n += 1;
+            if !self.taken.contains_key(&name) {
+                self.taken.insert(base, n);
+                self.taken.insert(name.clone(), 0);
                 return name;
             }
         }
+    }
+}
+
+/// Refuses a name of the interface that Core ML would not take as it is.
+pub(super) fn check_identifier(what: &str, name: &str) -> Result<()> {
+    ensure!(
+        name == sanitized(name),
+        "{what} `{name}`: expected a name of letters, digits, `_` and `@` that neither begins with a digit or `@` nor is a word of MIL"
+    );
+    Ok(())
+}
+
+/// Words that mean something in MIL's text form; coremltools renames values that are called so.
+const RESERVED: [&str; 24] = [
+    "any", "bf16", "bool", "dict", "false", "fp16", "fp32", "fp64", "func", "int16", "int32", "int64", "int8", "list",
+    "program", "state", "string", "tensor", "true", "tuple", "uint16", "uint32", "uint64", "uint8",
+];
+
+/// `[A-Za-z_][A-Za-z0-9_@]*`, and no word of MIL's own.
+pub(super) fn sanitized(name: &str) -> String {
+    let keep = |c: char| if c.is_ascii_alphanumeric() || c == '_' || c == '@' { c } else { '_' };
+    let out: String = name.chars().map(keep).collect();
+    match out.chars().next() {
+        Some(_) if RESERVED.contains(&out.as_str()) => format!("{out}_"),
+        Some(c) if c.is_ascii_alphabetic() || c == '_' => out,
+        _ => format!("_{out}"),
     }
 }
 
@@ -61,17 +76,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_identifiers_and_unique() {
-        let mut names = Names::default();
-        assert!(names.reserve("block0"));
-        assert!(!names.reserve("block0"));
-        assert_eq!(names.fresh("block0"), "block0_1");
-        assert_eq!(names.fresh("blocks.3.attn1.to_out.0"), "blocks_3_attn1_to_out_0");
-        assert_eq!(names.fresh("blocks.3.attn1.to_out.0"), "blocks_3_attn1_to_out_0_1");
-        assert_eq!(names.fresh("0.weight"), "_0_weight");
-        assert_eq!(names.fresh("größe"), "gr__e");
-        assert_eq!(names.fresh("tensor"), "_tensor");
-        assert_eq!(names.fresh(""), "_");
-        assert!(is_identifier("a@b") && !is_identifier("1a") && !is_identifier("a.b") && !is_identifier(""));
+    fn names_are_readable_unique_identifiers() {
+        let mut names = Names::new(&Function::new("main"), ["cache"].into_iter());
+        assert_eq!(names.unique("blocks.3.attn1.to_q.weight"), "blocks_3_attn1_to_q_weight");
+        assert_eq!(names.unique("blocks.3_attn1.to_q.weight"), "blocks_3_attn1_to_q_weight_0");
+        assert_eq!(names.unique("cache"), "cache_0");
+        assert_eq!(names.unique("0.weight"), "_0_weight");
+        assert_eq!(names.numbered("blocks.3.linear"), "blocks_3_linear_0");
+        assert_eq!(names.numbered("blocks.3.linear"), "blocks_3_linear_1");
+        assert!(check_identifier("result", "velocity").is_ok());
+        assert_eq!(names.unique("state"), "state_");
+        for bad in ["", "tensor", "1st", "a.b", "@x", "größe"] {
+            assert!(check_identifier("result", bad).is_err(), "{bad}");
+        }
     }
 }

@@ -1,16 +1,18 @@
-//! Types and constants in MIL's terms.
+//! Types and values in MIL's protobufs.
 
-use anyhow::{Result, bail};
-use s2dit_ir::{DType, TensorType};
+use s2dit_ir::DType;
 
-use crate::coreml::proto::{
-    self, BlobFileValue, DataType, Dimension, ImmediateValue, RepeatedBools, RepeatedBytes, RepeatedFloats, RepeatedInts,
-    RepeatedStrings, TensorValue, TensorValues, Value, ValueType, dimension, value, value_type,
+use super::super::package::WEIGHTS_IN_MODEL;
+use super::super::proto::{
+    BlobFileValue, DataType, Dimension, ImmediateValue, RepeatedBools, RepeatedBytes, RepeatedFloats, RepeatedInts,
+    RepeatedStrings, StateType, TensorType, TensorValue, TensorValues, Value, ValueType,
+    dimension::{self, ConstantDimension},
+    value, value_type,
 };
 
-/// MIL's name for an element type.
-pub(super) fn data_type(dtype: DType) -> Result<DataType> {
-    Ok(match dtype {
+/// MIL's name of a dtype, if values may have it.
+pub(super) const fn data_type(dtype: DType) -> Option<DataType> {
+    Some(match dtype {
         DType::F32 => DataType::Float32,
         DType::F16 => DataType::Float16,
         DType::I32 => DataType::Int32,
@@ -20,109 +22,92 @@ pub(super) fn data_type(dtype: DType) -> Result<DataType> {
         DType::U16 => DataType::Uint16,
         DType::U8 => DataType::Uint8,
         DType::Bool => DataType::Bool,
-        DType::F64 | DType::BF16 | DType::I64 => bail!("Core ML has no ops over {dtype}; cast it first"),
+        // No op of the iOS 18 opset takes these.
+        DType::F64 | DType::BF16 | DType::I64 => return None,
     })
 }
 
-/// The name of an element type in a `cast`.
-pub(super) fn cast_name(dtype: DType) -> Result<&'static str> {
-    Ok(match data_type(dtype)? {
-        DataType::Float32 => "fp32",
-        DataType::Float16 => "fp16",
-        DataType::Int32 => "int32",
-        DataType::Int16 => "int16",
-        DataType::Int8 => "int8",
-        DataType::Uint16 => "uint16",
-        DataType::Uint8 => "uint8",
-        DataType::Bool => "bool",
-        _ => bail!("Core ML cannot cast to {dtype}"),
-    })
-}
-
-fn tensor(data_type: DataType, shape: &[usize]) -> ValueType {
-    let dimensions = shape
-        .iter()
-        .map(|&size| Dimension {
-            dimension: Some(dimension::Dimension::Constant(dimension::ConstantDimension { size: size as u64 })),
-        })
-        .collect();
-    let ty = proto::TensorType {
-        data_type: data_type.into(),
-        rank: shape.len() as i64,
-        dimensions,
-        ..proto::TensorType::default()
+pub(super) fn tensor_type(data_type: DataType, shape: &[usize]) -> ValueType {
+    let dimension = |&size: &usize| Dimension {
+        dimension: Some(dimension::Dimension::Constant(ConstantDimension { size: size as u64 })),
     };
-    ValueType { r#type: Some(value_type::Type::TensorType(ty)) }
+    ValueType {
+        r#type: Some(value_type::Type::TensorType(TensorType {
+            data_type: data_type.into(),
+            rank: shape.len() as i64,
+            dimensions: shape.iter().map(dimension).collect(),
+            ..TensorType::default()
+        })),
+    }
 }
 
-/// A tensor type.
-pub(super) fn tensor_type(ty: &TensorType) -> Result<ValueType> {
-    Ok(tensor(data_type(ty.dtype)?, &ty.shape))
+pub(super) fn state_type(data_type: DataType, shape: &[usize]) -> ValueType {
+    let wrapped_type = Some(Box::new(tensor_type(data_type, shape)));
+    ValueType { r#type: Some(value_type::Type::StateType(StateType { wrapped_type })) }
 }
 
-/// The type of a state that holds a tensor.
-pub(super) fn state_type(ty: &TensorType) -> Result<ValueType> {
-    let wrapped_type = Some(Box::new(tensor_type(ty)?));
-    Ok(ValueType { r#type: Some(value_type::Type::StateType(proto::StateType { wrapped_type })) })
+pub(super) fn string(text: &str) -> Value {
+    let values = TensorValues::Strings(RepeatedStrings { values: vec![text.into()] });
+    immediate(tensor_type(DataType::String, &[]), values)
 }
 
-fn in_place(ty: ValueType, values: TensorValues) -> Value {
-    let tensor = Some(TensorValue { value: Some(values) });
+/// A small constant from its little-endian elements.
+pub(super) fn dense(data_type: DataType, shape: &[usize], bytes: &[u8]) -> Value {
+    fn each<const N: usize, T>(bytes: &[u8], read: fn([u8; N]) -> T) -> Vec<T> {
+        bytes.as_chunks::<N>().0.iter().map(|b| read(*b)).collect()
+    }
+    let values = match data_type {
+        DataType::Float32 => TensorValues::Floats(RepeatedFloats { values: each(bytes, f32::from_le_bytes) }),
+        DataType::Int32 => TensorValues::Ints(RepeatedInts { values: each(bytes, i32::from_le_bytes) }),
+        DataType::Int16 => {
+            TensorValues::Ints(RepeatedInts { values: each(bytes, |b| i32::from(i16::from_le_bytes(b))) })
+        }
+        DataType::Uint16 => {
+            TensorValues::Ints(RepeatedInts { values: each(bytes, |b| i32::from(u16::from_le_bytes(b))) })
+        }
+        DataType::Bool => TensorValues::Bools(RepeatedBools { values: bytes.iter().map(|b| *b != 0).collect() }),
+        _ => TensorValues::Bytes(RepeatedBytes { values: bytes.to_vec() }),
+    };
+    immediate(tensor_type(data_type, shape), values)
+}
+
+/// A constant whose record of the weight file is at `offset`.
+pub(super) fn blob(data_type: DataType, shape: &[usize], offset: u64) -> Value {
+    let file_name = WEIGHTS_IN_MODEL.into();
     Value {
-        r#type: Some(ty),
-        value: Some(value::Value::ImmediateValue(ImmediateValue { tensor })),
+        r#type: Some(tensor_type(data_type, shape)),
+        value: Some(value::Value::BlobFileValue(BlobFileValue { file_name, offset })),
         ..Value::default()
     }
 }
 
-/// A scalar string.
-pub(super) fn text(text: &str) -> Value {
-    in_place(tensor(DataType::String, &[]), TensorValues::Strings(RepeatedStrings { values: vec![text.into()] }))
-}
-
-/// A constant in the model, from its little-endian bytes.
-pub(super) fn immediate(ty: &TensorType, bytes: &[u8]) -> Result<Value> {
-    let ints = |values| TensorValues::Ints(RepeatedInts { values });
-    let (pairs, quads) = (bytes.as_chunks::<2>().0, bytes.as_chunks::<4>().0);
-    let values = match ty.dtype {
-        DType::F32 => TensorValues::Floats(RepeatedFloats { values: quads.iter().map(|b| f32::from_le_bytes(*b)).collect() }),
-        DType::I32 => ints(quads.iter().map(|b| i32::from_le_bytes(*b)).collect()),
-        DType::I16 => ints(pairs.iter().map(|b| i16::from_le_bytes(*b).into()).collect()),
-        DType::U16 => ints(pairs.iter().map(|b| u16::from_le_bytes(*b).into()).collect()),
-        DType::Bool => TensorValues::Bools(RepeatedBools { values: bytes.iter().map(|&b| b != 0).collect() }),
-        _ => TensorValues::Bytes(RepeatedBytes { values: bytes.to_vec() }),
-    };
-    Ok(in_place(tensor_type(ty)?, values))
-}
-
-/// A constant in the blob file.
-pub(super) fn blob(ty: &TensorType, file_name: &str, offset: u64) -> Result<Value> {
-    Ok(Value {
-        r#type: Some(tensor_type(ty)?),
-        value: Some(value::Value::BlobFileValue(BlobFileValue { file_name: file_name.into(), offset })),
-        ..Value::default()
-    })
+fn immediate(ty: ValueType, values: TensorValues) -> Value {
+    let tensor = Some(TensorValue { value: Some(values) });
+    Value { r#type: Some(ty), value: Some(value::Value::ImmediateValue(ImmediateValue { tensor })), ..Value::default() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn values(dtype: DType, bytes: &[u8], n: usize) -> TensorValues {
-        let value = immediate(&TensorType::new(dtype, [n]), bytes).unwrap();
-        let Some(value::Value::ImmediateValue(ImmediateValue { tensor: Some(t) })) = value.value else {
-            panic!("not in place")
-        };
-        t.value.unwrap()
+    fn values(v: Value) -> TensorValues {
+        match v.value {
+            Some(value::Value::ImmediateValue(i)) => i.tensor.unwrap().value.unwrap(),
+            _ => panic!("not immediate"),
+        }
     }
 
     #[test]
-    fn elements_go_to_the_field_of_their_type() {
-        assert_eq!(values(DType::F32, &1.5f32.to_le_bytes(), 1), TensorValues::Floats(RepeatedFloats { values: vec![1.5] }));
-        assert_eq!(values(DType::I16, &(-2i16).to_le_bytes(), 1), TensorValues::Ints(RepeatedInts { values: vec![-2] }));
-        assert_eq!(values(DType::U16, &[0xff, 0xff], 1), TensorValues::Ints(RepeatedInts { values: vec![65535] }));
-        assert_eq!(values(DType::Bool, &[1, 0], 2), TensorValues::Bools(RepeatedBools { values: vec![true, false] }));
-        assert_eq!(values(DType::F16, &[0, 0x3c], 1), TensorValues::Bytes(RepeatedBytes { values: vec![0, 0x3c] }));
-        assert!(immediate(&TensorType::new(DType::I64, [1]), &[0; 8]).is_err());
+    fn the_field_follows_from_the_type() {
+        let cases: [(DataType, &[u8], TensorValues); 5] = [
+            (DataType::Float32, &1f32.to_le_bytes(), TensorValues::Floats(RepeatedFloats { values: vec![1.0] })),
+            (DataType::Int16, &(-2i16).to_le_bytes(), TensorValues::Ints(RepeatedInts { values: vec![-2] })),
+            (DataType::Uint16, &65535u16.to_le_bytes(), TensorValues::Ints(RepeatedInts { values: vec![65535] })),
+            (DataType::Bool, &[1], TensorValues::Bools(RepeatedBools { values: vec![true] })),
+            (DataType::Float16, &[0, 0x3c], TensorValues::Bytes(RepeatedBytes { values: vec![0, 0x3c] })),
+        ];
+        for (ty, bytes, expected) in cases {
+            assert_eq!(values(dense(ty, &[], bytes)), expected);
+        }
     }
 }

@@ -7,9 +7,10 @@ mod product;
 mod shape;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use s2dit_ir::ops::Op;
+use s2dit_ir::ops::{Binary, Op, ReduceKind, Unary};
 use s2dit_ir::{DType, Function, TensorType, ValueId, weights};
 
 use super::proto::{
@@ -17,7 +18,13 @@ use super::proto::{
     TypeProto, ValueInfoProto, data_type,
 };
 
+/// Constant subexpressions of at most this many elements are computed here, if not all are.
+const FOLDED: usize = 1 << 16;
+
 /// How fp16 values are computed.
+///
+/// In the modes that compute in fp32 the graph's fp16 inputs and outputs are declared fp32; what comes in is rounded to
+/// fp16 first, and weights are the fp16 numbers that they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Round {
     /// As typed: fp16 ops are fp16 ops of the engine.
@@ -33,86 +40,100 @@ pub(super) struct Lowered {
     pub graph: GraphProto,
     /// Weights in order of first use: (initializer name, value of the function).
     pub constants: Vec<(String, ValueId)>,
-    /// Nodes without constants.
-    pub ops: usize,
 }
 
 /// Lowers a function.
 ///
-/// With `fold` a constant subexpression becomes one initializer; without, its ops become nodes over initializers of its
-/// leaves, so that nothing large has to be computed in memory.
+/// With `fold` every constant subexpression becomes one initializer; without, only small ones do, and the ops of others become
+/// nodes over initializers of their leaves, so that nothing large has to be computed in memory. States become inputs (`NAME`) and outputs (`NAME_out`).
+/// `extra` names values that become outputs too.
 pub(super) fn lower(f: &Function, round: Round, fold: bool, extra: &[String]) -> Result<Lowered> {
+    let order = f.order();
+    let (mut constant, mut folded) = (HashSet::new(), HashSet::new());
+    for &v in &order {
+        let all = |set: &HashSet<ValueId>| f.operands(v).iter().all(|o| set.contains(o));
+        if matches!(f.op(v), Op::Input(_) | Op::State(_)) || !all(&constant) {
+            continue;
+        }
+        if fold || f.ty(v).elements() <= FOLDED && all(&folded) {
+            folded.insert(v);
+        }
+        constant.insert(v);
+    }
     let mut l = Lowering {
         f,
         round,
-        names: names::Names::new(f),
+        names: names::Names::new(f, &order, &constant)?,
+        constant,
+        folded,
         values: HashMap::new(),
+        wide: HashMap::new(),
         graph: GraphProto { name: f.name.clone(), ..GraphProto::default() },
         constants: Vec::new(),
         by_key: HashMap::new(),
-        at: None,
+        scope: "".into(),
     };
-    l.run(fold, extra)?;
-    let ops = l.graph.node.len();
-    Ok(Lowered { graph: l.graph, constants: l.constants, ops })
+    l.run(&order, extra)?;
+    Ok(Lowered { graph: l.graph, constants: l.constants })
 }
 
 struct Lowering<'a> {
     f: &'a Function,
     round: Round,
     names: names::Names,
+    /// Values that depend on no input and no state. They keep their dtype in every [`Round`].
+    constant: HashSet<ValueId>,
+    /// Those of them that become initializers, or vanish into one.
+    folded: HashSet<ValueId>,
     /// ONNX value of each IR value.
     values: HashMap<ValueId, String>,
+    /// fp32 copies of fp16 constants, for users that compute in fp32.
+    wide: HashMap<ValueId, String>,
     graph: GraphProto,
     constants: Vec<(String, ValueId)>,
     by_key: HashMap<String, String>,
-    /// The IR value that is being lowered: provenance of the nodes.
-    at: Option<ValueId>,
+    /// Provenance of the nodes that are being emitted.
+    scope: Arc<str>,
 }
 
 impl Lowering<'_> {
-    fn run(&mut self, fold: bool, extra: &[String]) -> Result<()> {
+    fn run(&mut self, order: &[ValueId], extra: &[String]) -> Result<()> {
         let f = self.f;
-        let results: HashSet<ValueId> = f.results.iter().chain(&f.updates).map(|(_, v)| *v).collect();
-        for v in f.order() {
-            self.at = Some(v);
+        let outputs: Vec<(String, ValueId)> = names::outputs(f).collect();
+        let live: HashSet<ValueId> = order.iter().copied().collect();
+        for &v in order {
             let node = f.node(v);
-            let constant = f.is_const(v);
-            if constant && fold {
-                let needed = results.contains(&v) || f.users(v).iter().any(|(u, _)| !f.is_const(*u));
-                if needed {
+            self.scope = node.scope.clone();
+            if self.folded.contains(&v) {
+                let used = f.users(v).iter().any(|(u, _)| live.contains(u) && !self.folded.contains(u));
+                if used || outputs.iter().any(|(_, o)| *o == v) {
                     self.constant(v);
                 }
                 continue;
             }
             match &node.op {
-                Op::Input(_) => {
-                    let name = node.name.as_deref().context("a parameter without a name")?.to_string();
-                    self.input(v, &name);
-                }
-                Op::State(s) => self.input(v, &s.state),
+                Op::Input(_) => self.input(v, String::new()),
+                Op::State(s) => self.input(v, format!("State `{}` when the step is entered.", s.state)),
                 Op::Load(_) | Op::Literal(_) | Op::RopeTable(_) => self.constant(v),
-                op => {
-                    self.op(v, op)
-                        .with_context(|| format!("cannot lower `{}` of `{}` to ONNX", op.name(), node.scope))?;
-                    if self.round == Round::F16Results && node.ty.dtype == DType::F16 && !constant && computes(op) {
-                        self.round_result(v);
-                    }
-                }
+                op => self
+                    .op(v, op)
+                    .with_context(|| format!("cannot lower `{}` of `{}` to ONNX", op.name(), node.scope))?,
             }
         }
-        self.at = None;
-        let outputs: Vec<(String, ValueId)> =
-            f.results.iter().cloned().chain(f.updates.iter().map(|(s, v)| (format!("{s}_out"), *v))).collect();
         for (name, v) in outputs {
-            self.output(&name, v)?;
+            let doc = match name.strip_suffix("_out").filter(|s| f.updates.iter().any(|(u, _)| u == s)) {
+                Some(state) => format!("State `{state}` when the step returns."),
+                None => String::new(),
+            };
+            self.output(&name, v, doc)?;
         }
         for name in extra {
-            let Some(v) = f.by_name(name).filter(|v| self.values.contains_key(v)) else {
-                bail!("the model has no value named `{name}`");
-            };
-            if !self.graph.output.iter().any(|o| o.name == *name) {
-                self.output(name, v)?;
+            if self.graph.output.iter().any(|o| o.name == *name) {
+                continue;
+            }
+            match f.by_name(name).filter(|v| self.names.own(*v) == Some(name) && self.values.contains_key(v)) {
+                Some(v) if !f.params().contains(&v) => self.output(name, v, String::new())?,
+                _ => bail!("the model computes no value named `{name}`"),
             }
         }
         Ok(())
@@ -143,11 +164,9 @@ impl Lowering<'_> {
 
     /// The dtype that a value has in the ONNX graph.
     fn dtype(&self, v: ValueId) -> DType {
-        self.as_computed(self.f.dtype(v))
-    }
-
-    fn as_computed(&self, dtype: DType) -> DType {
-        if self.round != Round::AsTyped && dtype == DType::F16 { DType::F32 } else { dtype }
+        let dtype = self.f.dtype(v);
+        let wide = self.round != Round::AsTyped && dtype == DType::F16 && !self.constant.contains(&v);
+        if wide { DType::F32 } else { dtype }
     }
 
     fn ty(&self, v: ValueId) -> TensorType {
@@ -155,85 +174,117 @@ impl Lowering<'_> {
     }
 
     /// The ONNX names of a value's operands.
-    fn operands(&self, v: ValueId) -> Result<Vec<String>> {
-        let name = |o| self.values.get(o).cloned().context("an operand that was not lowered");
-        self.f.operands(v).iter().map(name).collect()
+    fn operands(&mut self, v: ValueId) -> Result<Vec<String>> {
+        let constant = self.constant.contains(&v);
+        let operands = self.f.operands(v);
+        operands.into_iter().map(|o| if constant { self.stored(o) } else { self.computed(o) }).collect()
     }
 
-    fn input(&mut self, v: ValueId, name: &str) {
-        let ty = self.ty(v);
-        self.graph.input.push(value_info(name, &ty));
-        self.values.insert(v, name.to_string());
-        if self.round != Round::AsTyped && self.f.dtype(v) == DType::F16 {
+    fn stored(&self, v: ValueId) -> Result<String> {
+        self.values.get(&v).cloned().context("an operand that was not lowered")
+    }
+
+    /// The value in the dtype that is computed with.
+    fn computed(&mut self, v: ValueId) -> Result<String> {
+        let stored = self.stored(v)?;
+        if self.round == Round::AsTyped || self.f.dtype(v) != DType::F16 || !self.constant.contains(&v) {
+            return Ok(stored);
+        }
+        if let Some(wide) = self.wide.get(&v) {
+            return Ok(wide.clone());
+        }
+        let wide = self.names.unique(&format!("{stored}/f32"));
+        self.push("Cast", &[stored], wide.clone(), vec![int("to", i64::from(data_type(DType::F32)))]);
+        self.wide.insert(v, wide.clone());
+        Ok(wide)
+    }
+
+    fn input(&mut self, v: ValueId, doc_string: String) {
+        let name = self.names.own(v).unwrap_or_default().to_string();
+        if !self.graph.input.iter().any(|i| i.name == name) {
+            self.graph.input.push(ValueInfoProto { doc_string, ..value_info(&name, &self.ty(v)) });
+        }
+        let value = match self.dtype(v) == self.f.dtype(v) {
+            true => name,
             // The interface is fp16: so are the numbers that come in.
-            self.round_result(v);
-        }
+            false => {
+                let rounded = self.names.unique(&format!("{name}/f16"));
+                self.rounded(&name, rounded.clone());
+                rounded
+            }
+        };
+        self.values.insert(v, value);
     }
 
-    fn output(&mut self, name: &str, v: ValueId) -> Result<()> {
-        let ty = self.ty(v);
-        let source = self.values.get(&v).cloned().context("a result that was not lowered")?;
-        if source != name {
-            self.push("Identity", &[source], name.to_string(), Vec::new());
+    fn output(&mut self, name: &str, v: ValueId, doc_string: String) -> Result<()> {
+        self.scope = self.f.node(v).scope.clone();
+        let value = self.computed(v)?;
+        if value != name {
+            self.push("Identity", &[value], name.to_string(), Vec::new());
         }
-        self.graph.output.push(value_info(name, &ty));
+        let wide = self.round != Round::AsTyped && self.f.dtype(v) == DType::F16;
+        let ty = self.f.ty(v).with_dtype(if wide { DType::F32 } else { self.f.dtype(v) });
+        self.graph.output.push(ValueInfoProto { doc_string, ..value_info(name, &ty) });
         self.graph.value_info.retain(|i| i.name != name);
         Ok(())
     }
 
-    /// A weight: an initializer, filled in by the writer.
+    /// A weight: an initializer, filled in by the writer. Equal expressions share one.
     fn constant(&mut self, v: ValueId) {
         let key = weights::constant_key(self.f, v);
         let name = match self.by_key.get(&key) {
             Some(name) => name.clone(),
             None => {
-                let wanted = match (weights::loaded_tensor(self.f, v), &self.f.node(v).name) {
-                    (_, Some(name)) => name.to_string(),
-                    (Some(tensor), None) => tensor.to_string(),
-                    (None, None) => format!("{}.constant", self.f.node(v).scope).trim_start_matches('.').to_string(),
+                let name = match self.names.own(v) {
+                    Some(name) => name.to_string(),
+                    None => {
+                        let wanted = self.constant_name(v);
+                        self.names.unique(&wanted)
+                    }
                 };
-                let name = self.names.unique(&wanted);
                 self.by_key.insert(key, name.clone());
                 self.constants.push((name.clone(), v));
                 name
             }
         };
-        let stored = self.f.dtype(v);
-        if self.dtype(v) == stored {
-            self.values.insert(v, name);
-        } else {
-            // An fp16 weight that is computed with in fp32.
-            let wide = self.fresh("cast");
-            self.push("Cast", &[name], wide.clone(), vec![int("to", i64::from(data_type(DType::F32)))]);
-            self.values.insert(v, wide);
+        self.values.insert(v, name);
+    }
+
+    /// A checkpoint tensor keeps its name; other constants are called by what they are and where they are used first.
+    fn constant_name(&self, v: ValueId) -> String {
+        if let Some(tensor) = weights::loaded_tensor(self.f, v) {
+            return tensor.to_string();
+        }
+        match self.f.op(v) {
+            Op::Literal(l) if l.values.len() == 1 => format!("const_{}", l.values[0]),
+            op => self.under_scope(op.name()),
         }
     }
 
-    /// Replaces a value by itself rounded to fp16.
-    fn round_result(&mut self, v: ValueId) {
-        let Some(x) = self.values.get(&v).cloned() else { return };
-        let half = self.fresh("fp16");
-        let back = match &self.f.node(v).name {
-            Some(name) if *name.as_ref() != *x => name.to_string(),
-            _ => self.fresh("rounded"),
+    /// Emits a node whose output is the IR value `v`, and its rounding if the mode wants one.
+    fn emit(&mut self, v: ValueId, op_type: &str, inputs: &[String], attributes: Vec<AttributeProto>) {
+        let name = match self.names.own(v) {
+            Some(name) => name.to_string(),
+            None => self.fresh(self.f.op(v).name()),
         };
-        self.push("Cast", &[x], half.clone(), vec![int("to", i64::from(data_type(DType::F16)))]);
-        self.push("Cast", &[half], back.clone(), vec![int("to", i64::from(data_type(DType::F32)))]);
-        self.values.insert(v, back);
+        self.graph.value_info.push(value_info(&name, &self.ty(v)));
+        let rounds = self.round == Round::F16Results && self.f.dtype(v) == DType::F16 && !self.constant.contains(&v);
+        if rounds && computes(self.f.op(v)) {
+            let exact = self.names.unique(&format!("{name}/f32"));
+            self.push(op_type, inputs, exact.clone(), attributes);
+            self.rounded(&exact, name.clone());
+        } else {
+            self.push(op_type, inputs, name.clone(), attributes);
+        }
+        self.values.insert(v, name);
     }
 
-    /// Emits a node whose output is the IR value `v`.
-    fn emit(&mut self, v: ValueId, op_type: &str, inputs: &[String], attributes: Vec<AttributeProto>) {
-        let rounds = self.round == Round::F16Results && self.f.dtype(v) == DType::F16 && computes(self.f.op(v));
-        let name = match &self.f.node(v).name {
-            // The rounded value is the one that bears the name.
-            Some(name) if !rounds => name.to_string(),
-            _ => self.fresh(self.f.op(v).name()),
-        };
-        let ty = self.ty(v);
-        self.graph.value_info.push(value_info(&name, &ty));
-        self.push(op_type, inputs, name.clone(), attributes);
-        self.values.insert(v, name);
+    /// Emits `to`, the fp32 value of `from` rounded to fp16.
+    fn rounded(&mut self, from: &str, to: String) {
+        let half = self.names.unique(&format!("{from}/f16"));
+        let cast = |dtype| vec![int("to", i64::from(data_type(dtype)))];
+        self.push("Cast", &[from.to_string()], half.clone(), cast(DType::F16));
+        self.push("Cast", &[half], to, cast(DType::F32));
     }
 
     /// Emits a node for an intermediate value and returns its name.
@@ -244,8 +295,7 @@ impl Lowering<'_> {
     }
 
     fn push(&mut self, op_type: &str, inputs: &[String], output: String, attribute: Vec<AttributeProto>) {
-        let scope = self.at.map(|v| self.f.node(v).scope.to_string()).unwrap_or_default();
-        let name = self.names.node(&scope, op_type);
+        let name = self.names.node(&self.scope, op_type);
         self.graph.node.push(NodeProto {
             input: inputs.to_vec(),
             output: vec![output],
@@ -258,9 +308,12 @@ impl Lowering<'_> {
 
     /// A new value name under the current provenance.
     fn fresh(&mut self, what: &str) -> String {
-        let scope = self.at.map(|v| self.f.node(v).scope.to_string()).unwrap_or_default();
-        let base = if scope.is_empty() { what.to_string() } else { format!("{scope}/{what}") };
-        self.names.unique(&base)
+        let wanted = self.under_scope(what);
+        self.names.unique(&wanted)
+    }
+
+    fn under_scope(&self, what: &str) -> String {
+        if self.scope.is_empty() { what.to_string() } else { format!("{}/{what}", self.scope) }
     }
 
     /// A small int64 tensor, as shapes and axes are given to ONNX ops.
@@ -301,19 +354,17 @@ impl Lowering<'_> {
     }
 }
 
-/// `false` for ops that only move numbers: rounding their result again changes nothing.
+/// `false` for ops whose result consists of numbers that their operands hold: rounding them again changes nothing.
 fn computes(op: &Op) -> bool {
-    !matches!(
-        op,
-        Op::Reshape(_)
-            | Op::Transpose(_)
-            | Op::Concat(_)
-            | Op::Slice(_)
-            | Op::Gather(_)
-            | Op::BroadcastTo(_)
-            | Op::Input(_)
-            | Op::State(_)
-    )
+    match op {
+        Op::Unary(u) => {
+            !matches!(u, Unary::Abs | Unary::Floor | Unary::Identity | Unary::Neg | Unary::Relu | Unary::Round)
+        }
+        Op::Binary(b) => !matches!(b, Binary::Maximum | Binary::Minimum),
+        Op::Reduce(r) => !matches!(r.kind, ReduceKind::Max | ReduceKind::Min),
+        Op::Reshape(_) | Op::Transpose(_) | Op::Concat(_) | Op::Slice(_) | Op::Gather(_) | Op::BroadcastTo(_) => false,
+        _ => true,
+    }
 }
 
 pub(super) fn value_info(name: &str, ty: &TensorType) -> ValueInfoProto {

@@ -1,0 +1,102 @@
+//! Constants: small ones in the model, large ones as records of the weight file.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result, bail};
+use s2dit_ir::weights::{self, Written};
+use s2dit_ir::{DType, Function, ValueId, WeightSource};
+
+use super::super::blob::{BlobType, Layout};
+use super::super::proto::Value;
+use super::value;
+
+/// Constants of this many elements go to the weight file: coremltools' rule, which Core ML is used to.
+const BLOB_ELEMENTS: usize = 10;
+
+/// What fills a record.
+pub(in super::super) enum Data {
+    /// A constant of one of the functions; its errors name it so.
+    Value { function: usize, value: ValueId, name: String },
+    /// These bytes.
+    Bytes(Vec<u8>),
+}
+
+/// The weight file, planned: each different constant once, whichever functions use it, in order of first use.
+#[derive(Default)]
+pub(in super::super) struct Blobs {
+    pub layout: Layout,
+    /// One entry a record.
+    pub data: Vec<Data>,
+    by_key: HashMap<String, u64>,
+}
+
+impl Blobs {
+    fn offset(&mut self, key: String, ty: BlobType, elements: usize, data: Data) -> u64 {
+        *self.by_key.entry(key).or_insert_with(|| {
+            self.data.push(data);
+            self.layout.push(ty, elements as u64).offset
+        })
+    }
+
+    /// The constant `v` of function number `function`. `name` is for errors.
+    pub(super) fn value(
+        &mut self,
+        f: &Function,
+        function: usize,
+        v: ValueId,
+        name: &str,
+        source: &dyn WeightSource,
+        summary: &mut Vec<(String, u64)>,
+    ) -> Result<Value> {
+        let ty = f.ty(v);
+        let data_type = value::data_type(ty.dtype)
+            .with_context(|| format!("constant `{name}`: Core ML has no constants of type {}", ty.dtype))?;
+        match BlobType::of(ty.dtype) {
+            Some(blob) if ty.elements() >= BLOB_ELEMENTS => {
+                let data = Data::Value { function, value: v, name: name.into() };
+                let offset = self.offset(weights::constant_key(f, v), blob, ty.elements(), data);
+                Ok(value::blob(data_type, &ty.shape, offset))
+            }
+            _ => {
+                let mut bytes = Vec::with_capacity(ty.bytes());
+                let written = weights::write_constant(f, v, source, &mut bytes)
+                    .with_context(|| format!("cannot compute the constant `{name}`"))?;
+                check(name, ty.dtype, &written, summary)?;
+                Ok(value::dense(data_type, &ty.shape, &bytes))
+            }
+        }
+    }
+
+    /// A constant that the lowering makes up, from its little-endian elements.
+    pub(super) fn made(&mut self, dtype: DType, shape: &[usize], bytes: Vec<u8>) -> Result<Value> {
+        let data_type = value::data_type(dtype).with_context(|| format!("Core ML has no constants of type {dtype}"))?;
+        let elements = shape.iter().product::<usize>();
+        match BlobType::of(dtype) {
+            Some(blob) if elements >= BLOB_ELEMENTS => {
+                let key = format!("{dtype}{shape:?}{}", blake3::hash(&bytes).to_hex());
+                let offset = self.offset(key, blob, elements, Data::Bytes(bytes));
+                Ok(value::blob(data_type, shape, offset))
+            }
+            _ => Ok(value::dense(data_type, shape, &bytes)),
+        }
+    }
+}
+
+/// Refuses values that the dtype cannot hold, notes those that were NaN or infinite in the first place.
+pub(in super::super) fn check(
+    name: &str,
+    dtype: DType,
+    written: &Written,
+    non_finite: &mut Vec<(String, u64)>,
+) -> Result<()> {
+    if written.overflowed > 0 {
+        bail!(
+            "tensor `{name}`: {} element(s) are too large for {dtype} (found finite values beyond it); compile with --precision fp32",
+            written.overflowed
+        );
+    }
+    if written.non_finite > 0 && non_finite.iter().all(|(n, _)| n != name) {
+        non_finite.push((name.into(), written.non_finite));
+    }
+    Ok(())
+}

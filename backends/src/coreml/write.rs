@@ -1,0 +1,119 @@
+//! A module as an mlpackage.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use prost::Message;
+use s2dit_ir::{Module, WeightSource, weights};
+
+use super::blob::BlobWriter;
+use super::lower::{self, Data, Lowered};
+use super::package;
+use super::proto::{Metadata, ModelDescription};
+
+/// What a package says about itself, where Apple's tools show it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// A line about the model.
+    pub short_description: String,
+    /// The model's version.
+    pub version: String,
+    /// Who made the model.
+    pub author: String,
+    /// The model's licence.
+    pub license: String,
+}
+
+/// What was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Operations of all functions, without constants.
+    pub ops: usize,
+    /// Constants in the weight file.
+    pub weights: usize,
+    /// Their bytes.
+    pub weight_bytes: u64,
+    /// Constants with NaN or infinite elements: (name, how many).
+    pub non_finite: Vec<(String, u64)>,
+}
+
+/// Writes a module as an mlpackage into the folder `dir`, which exists and is empty.
+///
+/// One function becomes `main`; of several, the first is the default one. Weights are streamed: the memory needed is the
+/// graph's and one tensor's. `metadata` is asked for when they have been written, so that it may be computed meanwhile, and
+/// goes to the model's user-defined metadata. `progress` gets bytes written and bytes in all.
+///
+/// The bytes follow from the arguments alone.
+///
+/// # Errors
+/// An op, type or name that Core ML cannot express; a weight that cannot be read or that its dtype cannot hold; a full
+/// disk.
+pub fn write_package(
+    module: &Module,
+    source: &dyn WeightSource,
+    options: &Options,
+    metadata: impl FnOnce() -> BTreeMap<String, String>,
+    dir: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary> {
+    let Lowered { mut model, blobs, ops, mut non_finite } = lower::lower(module, source)?;
+    let records = blobs.layout.records();
+    let total = blobs.layout.data_bytes();
+    if let Some(out) = package::create(dir, !records.is_empty())? {
+        let path = dir.join(package::WEIGHTS);
+        let failed = || package::cannot_write(&path);
+        let mut out = BlobWriter::new(out, &blobs.layout).with_context(failed)?;
+        let mut done = 0;
+        for (record, data) in records.iter().zip(&blobs.data) {
+            out.record(record, |out| {
+                let mut out = Watched { out, done: &mut done, total, progress };
+                match data {
+                    Data::Bytes(bytes) => Ok(out.write_all(bytes)?),
+                    Data::Value { function, value, name } => {
+                        let f = &module.functions[*function];
+                        let written = weights::write_constant(f, *value, source, &mut out)
+                            .with_context(|| format!("the weight `{name}`"))?;
+                        lower::check(name, f.dtype(*value), &written, &mut non_finite)
+                    }
+                }
+            })
+            .with_context(failed)?;
+        }
+        out.finish().with_context(failed)?;
+    }
+    let metadata = Metadata {
+        short_description: options.short_description.clone(),
+        version_string: options.version.clone(),
+        author: options.author.clone(),
+        license: options.license.clone(),
+        user_defined: metadata(),
+    };
+    if metadata != Metadata::default() {
+        model.description.get_or_insert_with(ModelDescription::default).metadata = Some(metadata);
+    }
+    package::finish(dir, &model.encode_to_vec())?;
+    Ok(Summary { ops, weights: records.len(), weight_bytes: total, non_finite })
+}
+
+/// A sink that reports what went into it.
+struct Watched<'a> {
+    out: &'a mut dyn Write,
+    done: &'a mut u64,
+    total: u64,
+    progress: &'a mut dyn FnMut(u64, u64),
+}
+
+impl Write for Watched<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(bytes)?;
+        *self.done += n as u64;
+        (self.progress)(*self.done, self.total);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}

@@ -1,0 +1,357 @@
+//! Bad input: one clear error that names the place, exit code 1, nothing half-written, no panic.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use common::{arg, fails, files, golden, ok, run, s2ditc};
+use tempfile::TempDir;
+
+const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
+
+/// A copy of the tiny checkpoint whose files a test may damage.
+struct Copy {
+    work: TempDir,
+}
+
+impl Copy {
+    fn of(name: &str) -> Copy {
+        let work = tempfile::tempdir().expect("a temporary folder");
+        let dir = work.path().join("checkpoint");
+        fs::create_dir(&dir).expect("a folder");
+        for (file, bytes) in files(&golden(name).join("checkpoint")) {
+            fs::write(dir.join(file), bytes).expect("a copy");
+        }
+        Copy { work }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.work.path().join("checkpoint")
+    }
+
+    fn weights(&self) -> PathBuf {
+        self.dir().join(WEIGHTS)
+    }
+
+    /// Compiles to ONNX and Core ML; both must fail alike and leave nothing. Returns the error.
+    #[track_caller]
+    fn fails(&self, latent: &str) -> String {
+        let mut errors = Vec::new();
+        for (target, name) in [("onnx", "out.onnx"), ("coreml", "out.mlpackage")] {
+            let out = self.work.path().join(name);
+            errors.push(fails(&["compile", &arg(&self.dir()), "--target", target, "--latent", latent, "-o", &arg(&out)]));
+            self.left_nothing();
+        }
+        assert_eq!(errors[0], errors[1]);
+        errors.remove(0)
+    }
+
+    #[track_caller]
+    fn left_nothing(&self) {
+        let left: Vec<_> = fs::read_dir(self.work.path()).expect("a folder").map(|e| e.expect("an entry").file_name()).collect();
+        assert_eq!(left, ["checkpoint"]);
+    }
+
+    /// Replaces the header of the weights by what `edit` makes of it.
+    fn edit_header(&self, edit: impl FnOnce(&mut serde_json::Value)) {
+        let bytes = fs::read(self.weights()).expect("weights");
+        let n = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
+        let mut header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + n]).expect("a header");
+        edit(&mut header);
+        let text = header.to_string();
+        let mut out = (text.len() as u64).to_le_bytes().to_vec();
+        out.extend(text.as_bytes());
+        out.extend(&bytes[8 + n..]);
+        fs::write(self.weights(), out).expect("weights");
+    }
+
+    fn edit_config(&self, edit: impl FnOnce(&mut serde_json::Value)) {
+        let path = self.dir().join("config.json");
+        let mut config = serde_json::from_slice(&fs::read(&path).expect("config")).expect("JSON");
+        edit(&mut config);
+        fs::write(path, config.to_string()).expect("config");
+    }
+}
+
+#[track_caller]
+fn says(error: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(error.contains(part), "expected `{part}` in:\n{error}");
+    }
+}
+
+#[test]
+fn truncated_weights() {
+    let c = Copy::of("tiny");
+    let bytes = fs::read(c.weights()).expect("weights");
+    fs::write(c.weights(), &bytes[..bytes.len() - 100]).expect("weights");
+    says(&c.fails("3x8x8"), &[WEIGHTS, "expected"]);
+    fs::write(c.weights(), &bytes[..5]).expect("weights");
+    says(&c.fails("3x8x8"), &[WEIGHTS, "5 bytes"]);
+}
+
+#[test]
+fn a_header_of_2_to_the_63_bytes() {
+    let c = Copy::of("tiny");
+    let mut bytes = fs::read(c.weights()).expect("weights");
+    bytes[..8].copy_from_slice(&(1u64 << 63).to_le_bytes());
+    fs::write(c.weights(), bytes).expect("weights");
+    says(&c.fails("3x8x8"), &[WEIGHTS, "9223372036854775808"]);
+}
+
+#[test]
+fn offsets_that_overlap_or_leave_the_file() {
+    let c = Copy::of("tiny");
+    c.edit_header(|h| h["proj_out.bias"]["data_offsets"] = h["patch_embedding.bias"]["data_offsets"].clone());
+    says(&c.fails("3x8x8"), &[WEIGHTS, "proj_out.bias"]);
+    let c = Copy::of("tiny");
+    c.edit_header(|h| h["proj_out.bias"]["data_offsets"] = serde_json::json!([1u64 << 40, (1u64 << 40) + 64]));
+    says(&c.fails("3x8x8"), &[WEIGHTS, "proj_out.bias"]);
+}
+
+#[test]
+fn a_missing_shard() {
+    let c = Copy::of("sharded");
+    let shard = "diffusion_pytorch_model-00002-of-00003.safetensors";
+    fs::remove_file(c.dir().join(shard)).expect("a shard");
+    says(&c.fails("5x4x8"), &[shard]);
+}
+
+#[test]
+fn all_problems_of_the_tensors_come_together() {
+    let c = Copy::of("tiny");
+    c.edit_header(|h| {
+        let h = h.as_object_mut().expect("an object");
+        h["proj_out.weight"]["shape"] = serde_json::json!([48, 16]);
+        let moved = h.remove("blocks.0.attn1.to_q.weight").expect("a tensor");
+        h.insert("blocks.0.attn1.to_query.weight".into(), moved);
+        h["blocks.1.ffn.net.2.bias"]["dtype"] = "I32".into();
+    });
+    says(
+        &c.fails("3x8x8"),
+        &["proj_out.weight", "[48, 16]", "[16, 48]", "blocks.0.attn1.to_q.weight", "blocks.0.attn1.to_query.weight", "blocks.1.ffn.net.2.bias", "i32"],
+    );
+}
+
+#[test]
+fn all_problems_of_the_configuration_come_together() {
+    let c = Copy::of("tiny");
+    c.edit_config(|v| {
+        v["rope_in_kernel"] = "mid".into();
+        v["layout"][1] = "ssaa".into();
+        v["conv_kernel"] = serde_json::json!([3, 4, 3]);
+        v["num_heads"] = 2.into();
+    });
+    says(&c.fails("3x8x8"), &["config.json", "rope_in_kernel", "mid", "pre", "post", "layout", "ssaa", "conv_kernel", "num_heads"]);
+}
+
+#[test]
+fn a_latent_that_does_not_fit() {
+    let c = Copy::of("tiny");
+    says(&c.fails("3x6x8"), &["latent rows", "6", "multiple of 4"]);
+    says(&c.fails("0x8x8"), &["latent frames", "0"]);
+    let out = run(&["compile", &arg(&c.dir()), "--target", "onnx", "--latent", "8x8", "-o", "x.onnx"]);
+    assert_eq!(out.status.code(), Some(2), "a malformed size is a usage error");
+}
+
+#[test]
+fn an_ssa_stride_that_does_not_divide_the_grid() {
+    let c = Copy::of("stride3");
+    says(&c.fails("2x4x12"), &["latent rows", "4", "multiple of 3"]);
+}
+
+#[test]
+fn broken_weights_are_warned_about_by_name() {
+    let c = Copy::of("tiny");
+    let bytes = fs::read(c.weights()).expect("weights");
+    let n = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + n]).expect("a header");
+    let at = 8 + n + header["proj_out.bias"]["data_offsets"][0].as_u64().expect("an offset") as usize;
+    for (target, name) in [("onnx", "out.onnx"), ("coreml", "out.mlpackage")] {
+        let mut nan = bytes.clone();
+        nan[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+        fs::write(c.weights(), nan).expect("weights");
+        let out = c.work.path().join(name);
+        let args = ["compile", "-q", &arg(&c.dir()), "--target", target, "--precision", "fp16", "--latent", "3x8x8", "-o", &arg(&out)];
+        let done = run(&args);
+        assert!(done.status.success());
+        says(&String::from_utf8_lossy(&done.stderr), &["warning", "proj_out.bias", "1 element"]);
+
+        let mut large = bytes.clone();
+        large[at..at + 4].copy_from_slice(&1e9f32.to_le_bytes());
+        fs::write(c.weights(), large).expect("weights");
+        says(&fails(&args), &["proj_out.bias", "fp32"]);
+    }
+}
+
+#[test]
+fn places_that_are_no_checkpoint() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let file = work.path().join("file");
+    fs::write(&file, "x").expect("a file");
+    for (path, part) in [(work.path().join("nothing"), "nothing"), (file, "file"), (work.path().to_path_buf(), "config.json")] {
+        let out = work.path().join("out.onnx");
+        says(&fails(&["compile", &arg(&path), "--target", "onnx", "--latent", "3x8x8", "-o", &arg(&out)]), &[part]);
+        assert!(!out.exists());
+    }
+}
+
+#[test]
+fn outputs_that_cannot_be_written() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let checkpoint = arg(&golden("tiny").join("checkpoint"));
+    let compile = |target: &str, out: &Path| fails(&["compile", &checkpoint, "--target", target, "--latent", "3x8x8", "-o", &arg(out)]);
+    for (target, ext) in [("onnx", "onnx"), ("coreml", "mlpackage")] {
+        says(&compile(target, &work.path().join("no/such").with_extension(ext)), &["no/such", "does not exist"]);
+        says(&compile(target, &Path::new("/proc/x").with_extension(ext)), &["/proc/x"]);
+        says(&compile(target, &work.path().join("out.txt")), &["out.txt", ext]);
+    }
+    let taken = work.path().join("home.mlpackage");
+    fs::create_dir(&taken).expect("a folder");
+    fs::write(taken.join("thesis"), "precious").expect("a file");
+    says(&compile("coreml", &taken), &["home.mlpackage", "in the way"]);
+    assert_eq!(fs::read(taken.join("thesis")).expect("the file"), b"precious");
+}
+
+/// A file system of a few kilobytes; `None` without the right to mount one.
+fn small_disk(size: &str) -> Option<(TempDir, impl Drop)> {
+    struct Unmount(PathBuf);
+    impl Drop for Unmount {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("umount").arg(&self.0).status();
+        }
+    }
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+        .arg(dir.path())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|s| s.success());
+    let unmount = Unmount(dir.path().to_path_buf());
+    mounted.then_some((dir, unmount))
+}
+
+#[test]
+fn a_full_disk() {
+    let Some((disk, _unmount)) = small_disk("64k") else {
+        eprintln!("not run: no right to mount a tmpfs");
+        return;
+    };
+    let checkpoint = arg(&golden("tiny").join("checkpoint"));
+    for (target, name) in [("onnx", "out.onnx"), ("coreml", "out.mlpackage")] {
+        let out = disk.path().join(name);
+        let error = fails(&["compile", &checkpoint, "--target", target, "--latent", "3x8x8", "-o", &arg(&out)]);
+        says(&error, &[name, "No space left"]);
+        assert_eq!(fs::read_dir(disk.path()).expect("a folder").count(), 0, "{target} left something");
+    }
+    says(&fails(&["init", "--preset", "tiny", "-o", &arg(&disk.path().join("c"))]), &["No space left"]);
+    assert_eq!(fs::read_dir(disk.path()).expect("a folder").count(), 0);
+}
+
+/// SIGTERM while weights are being written: the old output stays, nothing else does.
+#[test]
+fn a_terminated_compile_leaves_the_old_output() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let checkpoint = work.path().join("checkpoint");
+    ok(&["init", "-q", "--preset", "small", "--set", "ffn_dim=16384", "-o", &arg(&checkpoint)]);
+    for (target, name) in [("onnx", "out.onnx"), ("coreml", "out.mlpackage")] {
+        let out = work.path().join(name);
+        if target == "onnx" {
+            fs::write(&out, "old").expect("a file");
+        } else {
+            fs::create_dir(&out).expect("a folder");
+            fs::write(out.join("Manifest.json"), "old").expect("a file");
+        }
+        let before: Vec<_> = files(&out);
+        let mut child = s2ditc()
+            .args(["compile", "-q", &arg(&checkpoint), "--target", target, "--precision", "fp32", "--latent", "3x8x8", "-o", &arg(&out)])
+            .spawn()
+            .expect("s2ditc starts");
+        let partial = |p: &Path| p.file_name().is_some_and(|n| n.to_string_lossy().contains(".partial-"));
+        let start = Instant::now();
+        let staged = loop {
+            let found = fs::read_dir(work.path()).expect("a folder").any(|e| partial(&e.expect("an entry").path()));
+            if found || child.try_wait().expect("a status").is_some() || start.elapsed() > Duration::from_secs(60) {
+                break found;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        };
+        assert!(staged, "{target}: the compile ended before anything was staged");
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        assert_eq!(child.wait().expect("a status").code(), Some(128 + 15), "{target}");
+        assert!(files(&out) == before, "{target}: the old output changed");
+        let left: Vec<_> = fs::read_dir(work.path()).expect("a folder").map(|e| e.expect("an entry").path()).filter(|p| partial(p)).collect();
+        assert!(left.is_empty(), "{target} left {left:?}");
+    }
+}
+
+#[test]
+fn artifacts_that_are_none() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let reference = arg(&golden("tiny").join("golden.safetensors"));
+    let junk = work.path().join("junk.onnx");
+    fs::write(&junk, vec![0xAB; 4096]).expect("a file");
+    let empty = work.path().join("empty.mlpackage");
+    fs::create_dir(&empty).expect("a folder");
+    for path in [&junk, &empty, &work.path().join("nothing.onnx")] {
+        let name = path.file_name().expect("a name").to_str().expect("UTF-8");
+        says(&fails(&["verify", &arg(path), "--golden", &reference]), &[name]);
+        says(&fails(&["inspect", &arg(path)]), &[name]);
+    }
+}
+
+/// Another tool's ONNX file can be inspected; verifying it against our golden says what does not fit.
+#[test]
+fn an_onnx_file_that_is_not_ours() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let path = work.path().join("relu.onnx");
+    fs::write(&path, foreign_onnx()).expect("a file");
+    says(&ok(&["inspect", &arg(&path)]), &["Relu", "input   x"]);
+    let reference = arg(&golden("tiny").join("golden.safetensors"));
+    says(&fails(&["verify", &arg(&path), "--golden", &reference]), &["golden.safetensors", "`x`"]);
+}
+
+/// y = Relu(x), f32[2], opset 17, encoded by hand.
+fn foreign_onnx() -> Vec<u8> {
+    fn field(tag: u8, bytes: &[u8]) -> Vec<u8> {
+        let mut out = vec![tag << 3 | 2, bytes.len() as u8];
+        out.extend(bytes);
+        out
+    }
+    let value = |name: &str| {
+        let shape = field(1, &[1 << 3, 2]);
+        let tensor = [vec![1 << 3, 1], field(2, &shape)].concat();
+        [field(1, name.as_bytes()), field(2, &field(1, &tensor))].concat()
+    };
+    let node = [field(1, b"x"), field(2, b"y"), field(4, b"Relu")].concat();
+    let graph = [field(1, &node), field(2, b"g"), field(11, &value("x")), field(12, &value("y"))].concat();
+    [vec![1 << 3, 8], field(7, &graph), field(8, &[2 << 3, 17])].concat()
+}
+
+#[test]
+fn goldens_that_do_not_fit() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let out = work.path().join("tiny.onnx");
+    ok(&["compile", "-q", &arg(&golden("tiny").join("checkpoint")), "--target", "onnx", "--latent", "3x8x8", "-o", &arg(&out)]);
+    let other = arg(&golden("odd").join("golden.safetensors"));
+    says(&fails(&["verify", &arg(&out), "--golden", &other]), &["latent", "[1, 4, 3, 8, 8]"]);
+    says(&fails(&["verify", &arg(&out), "--checkpoint", &arg(&golden("odd").join("checkpoint"))]), &["blake3:"]);
+    let weights = arg(&golden("tiny").join("checkpoint").join(WEIGHTS));
+    says(&fails(&["verify", &arg(&out), "--golden", &weights]), &["latent"]);
+}
+
+#[test]
+fn a_result_below_the_bar_fails_without_an_error() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let out = work.path().join("tiny.onnx");
+    ok(&["compile", "-q", &arg(&golden("tiny").join("checkpoint")), "--target", "onnx", "--latent", "3x8x8", "-o", &arg(&out)]);
+    let reference = arg(&golden("tiny").join("golden.safetensors"));
+    let done = run(&["verify", &arg(&out), "--golden", &reference, "--blocks", "--min-snr", "200"]);
+    assert_eq!(done.status.code(), Some(1));
+    says(&String::from_utf8_lossy(&done.stdout), &["FAILED", "the first block below the bar is block0"]);
+}
