@@ -1,6 +1,6 @@
 //! The reference interpreter: slow, obvious, float64.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::weights::{WeightError, load_bytes};
 use crate::{Function, Op, Tensor, ValueId, WeightSource};
@@ -80,15 +80,13 @@ pub fn run(f: &Function, source: &dyn WeightSource, bindings: &Bindings) -> Resu
 /// `wanted` and all they depend on, operands first.
 fn order_of(f: &Function, wanted: &[ValueId]) -> Vec<ValueId> {
     let mut order = Vec::new();
-    let mut state: HashMap<ValueId, bool> = HashMap::new();
+    let mut seen: HashSet<ValueId> = HashSet::new();
+    // A value is pushed again behind its operands, to be emitted when they are done.
     let mut stack: Vec<(ValueId, bool)> = wanted.iter().rev().map(|&v| (v, false)).collect();
-    while let Some((v, expanded)) = stack.pop() {
-        if expanded {
-            if state.insert(v, true) != Some(true) {
-                order.push(v);
-            }
-        } else if !state.contains_key(&v) {
-            state.insert(v, false);
+    while let Some((v, operands_done)) = stack.pop() {
+        if operands_done {
+            order.push(v);
+        } else if seen.insert(v) {
             stack.push((v, true));
             stack.extend(f.operands(v).into_iter().rev().map(|o| (o, false)));
         }

@@ -105,7 +105,7 @@ fn check_function(module: &Module, f: &Function, out: &mut Vec<Violation>) {
             Op::State(s) => match module.state(&s.state) {
                 None => fail(Some(v), format!("V5: state `{}` is not declared", s.state)),
                 Some(d) if d.ty != node.ty => {
-                    fail(Some(v), format!("V5: state `{}` is {}, read as {}", s.state, d.ty, node.ty))
+                    fail(Some(v), format!("V5: state `{}` is {}, read as {}", s.state, d.ty, node.ty));
                 }
                 Some(_) => {}
             },
@@ -121,7 +121,7 @@ fn check_function(module: &Module, f: &Function, out: &mut Vec<Violation>) {
         match node.op.infer(&types, Some(&node.ty)) {
             Err(e) => fail(Some(v), format!("V2: `{}`: {e}", node.op.name())),
             Ok(ty) if ty != node.ty => {
-                fail(Some(v), format!("V2: `{}` has type {ty}, declared {}", node.op.name(), node.ty))
+                fail(Some(v), format!("V2: `{}` has type {ty}, declared {}", node.op.name(), node.ty));
             }
             Ok(_) => {}
         }
@@ -140,7 +140,7 @@ fn check_function(module: &Module, f: &Function, out: &mut Vec<Violation>) {
         match module.state(state) {
             None => fail(Some(*v), format!("V5: state `{state}` is not declared")),
             Some(d) if d.ty != *f.ty(*v) => {
-                fail(Some(*v), format!("V5: state `{state}` is {}, updated with {}", d.ty, f.ty(*v)))
+                fail(Some(*v), format!("V5: state `{state}` is {}, updated with {}", d.ty, f.ty(*v)));
             }
             Some(_) => {}
         }

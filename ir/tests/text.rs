@@ -1,0 +1,137 @@
+//! The text form: printer and parser are inverse of each other, on random graphs and on odd names; errors name their line.
+
+use proptest::prelude::*;
+use s2dit_ir::ops::{
+    Binary, BroadcastTo, Cast, Concat, LayerNorm, Matmul, Pad, Reduce, ReduceKind, Reshape, Softmax, Transpose, Unary,
+};
+use s2dit_ir::text::{parse, print};
+use s2dit_ir::verify::verify;
+use s2dit_ir::{Builder, DType, Function, Module, Op, StateDecl, TensorType};
+
+/// A random op that fits a rank-3 f32 operand, or is refused by its own constraints.
+fn any_op() -> impl Strategy<Value = Op> {
+    let unary = (0..Unary::ALL.len()).prop_map(|i| Op::Unary(Unary::ALL[i]));
+    let binary = (0..Binary::ALL.len()).prop_map(|i| Op::Binary(Binary::ALL[i]));
+    let perm = Just(vec![0usize, 1, 2]).prop_shuffle().prop_map(|perm| Transpose { perm }.into());
+    let reduce = (0usize..3, 0usize..4, any::<bool>()).prop_map(|(axis, kind, keep_dims)| {
+        let kind = [ReduceKind::Sum, ReduceKind::Mean, ReduceKind::Max, ReduceKind::Min][kind];
+        Reduce { kind, axes: vec![axis], keep_dims }.into()
+    });
+    let pad = (prop::collection::vec(0usize..3, 3), prop::collection::vec(0usize..3, 3), -1e6..1e6f64)
+        .prop_map(|(before, after, value)| Pad { before, after, value }.into());
+    prop_oneof![
+        unary,
+        binary,
+        perm,
+        reduce,
+        pad,
+        (0usize..3).prop_map(|axis| Softmax { axis }.into()),
+        (0usize..3).prop_map(|axis| Concat { axis }.into()),
+        (1e-12..1.0f64).prop_map(|eps| LayerNorm { axes: vec![2], eps }.into()),
+        (any::<bool>(), any::<bool>()).prop_map(|(x, y)| Matmul { transpose_x: x, transpose_y: y }.into()),
+        Just(Reshape { shape: vec![4, 3, 2] }.into()),
+        Just(BroadcastTo { shape: vec![2, 3, 4] }.into()),
+        prop_oneof![Just(DType::F16), Just(DType::F32)].prop_map(|dtype| Cast { dtype }.into()),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn random_graphs_survive_their_text(ops in prop::collection::vec((any_op(), any::<[prop::sample::Index; 2]>(), any::<bool>()), 1..40)) {
+        let mut f = Function::new("main");
+        let mut values = vec![f.add_param("x", TensorType::new(DType::F32, [2, 3, 4]))];
+        let literal = Builder::new(&mut f).literal(&TensorType::new(DType::F32, [4]), vec![0.1, -2.0, 3e-7, 4.0]).unwrap();
+        values.push(literal);
+        for (i, (op, picks, named)) in ops.into_iter().enumerate() {
+            let operands: Vec<_> = picks.iter().map(|p| *p.get(&values)).collect();
+            for n in 1..=2 {
+                if let Ok(v) = f.add(op.clone(), &operands[..n], "a.b") {
+                    if named {
+                        f.set_name(v, &format!("named {i}\"\\ {n}"));
+                    }
+                    values.push(v);
+                }
+            }
+        }
+        f.results.push(("y".into(), *values.last().unwrap()));
+        let module = Module::single(f);
+        verify(&module).unwrap();
+        let text = print(&module);
+        let parsed = parse(&text).unwrap();
+        verify(&parsed).unwrap();
+        prop_assert_eq!(print(&parsed), text);
+    }
+
+    #[test]
+    fn the_parser_answers_any_text(text in "\\PC*") {
+        let _ = parse(&text);
+    }
+
+    #[test]
+    fn the_parser_answers_damaged_ir(at in 0usize..400, cut in 1usize..30) {
+        let mut text = EXAMPLE.to_string();
+        let at = at.min(text.len() - 1);
+        text.replace_range(at..(at + cut).min(text.len()), "");
+        if let Ok(module) = parse(&text) {
+            let _ = verify(&module);
+        }
+    }
+}
+
+const EXAMPLE: &str = r#"module {
+  state "k" : f16[1, 8]
+  func @main(%x: f32[1, 8], %"odd name": f16[1, 8]) {
+    %0 = load {tensor = "w"} : f32[4, 8]
+    %1 = linear(%x, %0) : f32[1, 4] @ "proj"
+    %y = softmax(%1) {axis = 1} : f32[1, 4] @ "head"
+    update "k" = %"odd name"
+    return y = %y
+  }
+}
+"#;
+
+#[test]
+fn the_documented_example_reads_back() {
+    let module = parse(EXAMPLE).unwrap();
+    verify(&module).unwrap();
+    assert_eq!(module.states, [StateDecl { name: "k".into(), ty: TensorType::new(DType::F16, [1, 8]) }]);
+    let text = print(&module);
+    assert_eq!(print(&parse(&text).unwrap()), text);
+}
+
+#[test]
+fn errors_name_the_line_and_what_was_expected() {
+    for (from, to, line, part) in [
+        ("softmax(%1)", "softmax(%2)", 6, "defined above"),
+        ("softmax", "sofmax", 6, "unknown op `sofmax`"),
+        ("{axis = 1}", "{axes = 1}", 6, "axes"),
+        ("f32[4, 8]\n    %1", "f32[4, 8\n    %1", 4, "type"),
+        ("%y = softmax", "%1 = softmax", 6, "defined twice"),
+        ("return", "retrun", 8, "`return`"),
+    ] {
+        let text = EXAMPLE.replacen(from, to, 1);
+        let error = parse(&text).unwrap_err();
+        assert!(error.message.contains(part), "{from} → {to}: {error}");
+        assert!(error.line.abs_diff(line) <= 1, "{from} → {to}: {error}");
+    }
+}
+
+#[test]
+fn the_verifier_shows_every_violation_in_its_place() {
+    let text = EXAMPLE
+        .replace("f32[1, 4] @ \"proj\"", "f32[1, 5] @ \"proj\"")
+        .replace("update \"k\" = %\"odd name\"", "update \"k\" = %x\n    update \"v\" = %x");
+    let error = verify(&parse(&text).unwrap()).unwrap_err();
+    let messages: Vec<&str> = error.violations.iter().map(|v| v.message.as_str()).collect();
+    assert_eq!(
+        messages,
+        [
+            "V2: `linear` has type f32[1, 4], declared f32[1, 5]",
+            "V2: `softmax` has type f32[1, 5], declared f32[1, 4]",
+            "V5: state `k` is f16[1, 8], updated with f32[1, 8]",
+            "V5: state `v` is not declared",
+        ]
+    );
+    let at = error.text.find("linear").unwrap();
+    assert!(error.text[at..].lines().nth(1).unwrap().contains("# error: V2: `linear`"), "{}", error.text);
+}

@@ -1,0 +1,98 @@
+//! Weight expressions to bytes: streamed conversions agree with the interpreter, and broken values are counted.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use s2dit_ir::ops::{Binary, Transpose, Unary};
+use s2dit_ir::weights::{constant_bytes, evaluate_constant, loaded_tensor, write_constant};
+use s2dit_ir::{Builder, DType, Function, Tensor, TensorType, ValueId, WeightError, WeightSource};
+
+struct Source(HashMap<String, (TensorType, Vec<u8>)>);
+
+impl WeightSource for Source {
+    fn ty(&self, name: &str) -> Option<TensorType> {
+        self.0.get(name).map(|t| t.0.clone())
+    }
+    fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
+        self.0.get(name).map(|t| Cow::from(&t.1)).ok_or(WeightError::Missing { name: name.into() })
+    }
+}
+
+/// A function with one `load` of these values.
+fn stored(dtype: DType, values: &[f64]) -> (Source, Function, ValueId) {
+    let ty = TensorType::new(dtype, [values.len()]);
+    let bytes = Tensor::from_values(&ty, values.to_vec()).unwrap().to_le_bytes();
+    let source = Source(HashMap::from([("w".to_string(), (ty.clone(), bytes))]));
+    let mut f = Function::new("main");
+    let v = Builder::new(&mut f).load("w", &ty).unwrap();
+    (source, f, v)
+}
+
+#[test]
+fn every_streamed_conversion_rounds_like_the_interpreter() {
+    let values: Vec<f64> = (0..5000).map(|i| (f64::from(i) - 2500.0) * 0.37 * 1.1f64.powi(i % 60 - 50)).collect();
+    for from in [DType::F32, DType::F16, DType::BF16] {
+        for to in [DType::F32, DType::F16, DType::BF16] {
+            let (source, mut f, v) = stored(from, &values);
+            let mut b = Builder::new(&mut f);
+            let v = b.cast(v, to).unwrap();
+            let v = b.reshape(v, &[50, 100]).unwrap();
+            assert_eq!(loaded_tensor(&f, v), Some("w"));
+            let streamed = constant_bytes(&f, v, &source).unwrap();
+            assert_eq!(streamed, evaluate_constant(&f, v, &source).unwrap().to_le_bytes(), "{from} to {to}");
+        }
+    }
+}
+
+#[test]
+fn a_cast_that_loses_bits_on_the_way_is_kept() {
+    let (source, mut f, v) = stored(DType::F32, &[1.0 + 2f64.powi(-12), 3.0]);
+    let mut b = Builder::new(&mut f);
+    let half = b.cast(v, DType::F16).unwrap();
+    let wide = b.cast(half, DType::F32).unwrap();
+    let bytes = constant_bytes(&f, wide, &source).unwrap();
+    assert_eq!(bytes[..4], 1f32.to_le_bytes());
+}
+
+#[test]
+fn expressions_are_evaluated() {
+    let (source, mut f, v) = stored(DType::F32, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+    let mut b = Builder::new(&mut f);
+    let m = b.reshape(v, &[2, 3]).unwrap();
+    let t = b.op(Transpose { perm: vec![1, 0] }, &[m]).unwrap();
+    let n = b.unary(Unary::Neg, t).unwrap();
+    let s = b.binary(Binary::Mul, n, t).unwrap();
+    assert_eq!(loaded_tensor(&f, s), None);
+    let bytes = constant_bytes(&f, s, &source).unwrap();
+    let values: Vec<f32> = bytes.chunks(4).map(|c| f32::from_le_bytes(c.try_into().unwrap())).collect();
+    assert_eq!(values, [0.0, -9.0, -1.0, -16.0, -4.0, -25.0].map(|x: f32| x));
+}
+
+#[test]
+fn broken_values_are_counted() {
+    for (from, values, to, non_finite, overflowed) in [
+        (DType::F32, vec![1.0, 65504.0, 65519.0, 65520.0, -1e9], DType::F16, 2, 2),
+        (DType::F32, vec![f64::NAN, f64::INFINITY, 1e9], DType::F16, 3, 1),
+        (DType::BF16, vec![f64::NAN, 1.0], DType::BF16, 1, 0),
+        (DType::BF16, vec![f64::NEG_INFINITY, 1.0], DType::F32, 1, 0),
+    ] {
+        let (source, mut f, v) = stored(from, &values);
+        let v = Builder::new(&mut f).cast(v, to).unwrap();
+        let mut out = Vec::new();
+        let written = write_constant(&f, v, &source, &mut out).unwrap();
+        assert_eq!((written.non_finite, written.overflowed), (non_finite, overflowed), "{from} {values:?}");
+        assert_eq!(written.bytes, out.len() as u64);
+    }
+}
+
+#[test]
+fn tensors_that_are_missing_or_too_short_are_errors() {
+    let (mut source, f, v) = stored(DType::F32, &[1.0, 2.0]);
+    source.0.get_mut("w").unwrap().1.pop();
+    assert!(matches!(constant_bytes(&f, v, &source), Err(WeightError::Size { found: 7, .. })));
+    source.0.clear();
+    assert!(matches!(constant_bytes(&f, v, &source), Err(WeightError::Missing { .. })));
+    let mut f = Function::new("main");
+    let x = f.add_param("x", TensorType::new(DType::F32, [1]));
+    assert!(matches!(constant_bytes(&f, x, &source), Err(WeightError::NotConstant { .. })));
+}
