@@ -42,7 +42,16 @@ impl Copy {
         let mut errors = Vec::new();
         for (target, name) in [("onnx", "out.onnx"), ("coreml", "out.mlpackage")] {
             let out = self.work.path().join(name);
-            errors.push(fails(&["compile", &arg(&self.dir()), "--target", target, "--latent", latent, "-o", &arg(&out)]));
+            errors.push(fails(&[
+                "compile",
+                &arg(&self.dir()),
+                "--target",
+                target,
+                "--latent",
+                latent,
+                "-o",
+                &arg(&out),
+            ]));
             self.left_nothing();
         }
         assert_eq!(errors[0], errors[1]);
@@ -51,7 +60,8 @@ impl Copy {
 
     #[track_caller]
     fn left_nothing(&self) {
-        let left: Vec<_> = fs::read_dir(self.work.path()).expect("a folder").map(|e| e.expect("an entry").file_name()).collect();
+        let left: Vec<_> =
+            fs::read_dir(self.work.path()).expect("a folder").map(|e| e.expect("an entry").file_name()).collect();
         assert_eq!(left, ["checkpoint"]);
     }
 
@@ -132,7 +142,15 @@ fn all_problems_of_the_tensors_come_together() {
     });
     says(
         &c.fails("3x8x8"),
-        &["proj_out.weight", "[48, 16]", "[16, 48]", "blocks.0.attn1.to_q.weight", "blocks.0.attn1.to_query.weight", "blocks.1.ffn.net.2.bias", "i32"],
+        &[
+            "proj_out.weight",
+            "[48, 16]",
+            "[16, 48]",
+            "blocks.0.attn1.to_q.weight",
+            "blocks.0.attn1.to_query.weight",
+            "blocks.1.ffn.net.2.bias",
+            "i32",
+        ],
     );
 }
 
@@ -145,7 +163,10 @@ fn all_problems_of_the_configuration_come_together() {
         v["conv_kernel"] = serde_json::json!([3, 4, 3]);
         v["num_heads"] = 2.into();
     });
-    says(&c.fails("3x8x8"), &["config.json", "rope_in_kernel", "mid", "pre", "post", "layout", "ssaa", "conv_kernel", "num_heads"]);
+    says(
+        &c.fails("3x8x8"),
+        &["config.json", "rope_in_kernel", "mid", "pre", "post", "layout", "ssaa", "conv_kernel", "num_heads"],
+    );
 }
 
 #[test]
@@ -175,7 +196,19 @@ fn broken_weights_are_warned_about_by_name() {
         nan[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
         fs::write(c.weights(), nan).expect("weights");
         let out = c.work.path().join(name);
-        let args = ["compile", "-q", &arg(&c.dir()), "--target", target, "--precision", "fp16", "--latent", "3x8x8", "-o", &arg(&out)];
+        let args = [
+            "compile",
+            "-q",
+            &arg(&c.dir()),
+            "--target",
+            target,
+            "--precision",
+            "fp16",
+            "--latent",
+            "3x8x8",
+            "-o",
+            &arg(&out),
+        ];
         let done = run(&args);
         assert!(done.status.success());
         says(&String::from_utf8_lossy(&done.stderr), &["warning", "proj_out.bias", "1 element"]);
@@ -192,7 +225,9 @@ fn places_that_are_no_checkpoint() {
     let work = tempfile::tempdir().expect("a temporary folder");
     let file = work.path().join("file");
     fs::write(&file, "x").expect("a file");
-    for (path, part) in [(work.path().join("nothing"), "nothing"), (file, "file"), (work.path().to_path_buf(), "config.json")] {
+    for (path, part) in
+        [(work.path().join("nothing"), "nothing"), (file, "file"), (work.path().to_path_buf(), "config.json")]
+    {
         let out = work.path().join("out.onnx");
         says(&fails(&["compile", &arg(&path), "--target", "onnx", "--latent", "3x8x8", "-o", &arg(&out)]), &[part]);
         assert!(!out.exists());
@@ -203,7 +238,9 @@ fn places_that_are_no_checkpoint() {
 fn outputs_that_cannot_be_written() {
     let work = tempfile::tempdir().expect("a temporary folder");
     let checkpoint = arg(&golden("tiny").join("checkpoint"));
-    let compile = |target: &str, out: &Path| fails(&["compile", &checkpoint, "--target", target, "--latent", "3x8x8", "-o", &arg(out)]);
+    let compile = |target: &str, out: &Path| {
+        fails(&["compile", &checkpoint, "--target", target, "--latent", "3x8x8", "-o", &arg(out)])
+    };
     for (target, ext) in [("onnx", "onnx"), ("coreml", "mlpackage")] {
         says(&compile(target, &work.path().join("no/such").with_extension(ext)), &["no/such", "does not exist"]);
         says(&compile(target, &Path::new("/proc/x").with_extension(ext)), &["/proc/x"]);
@@ -268,7 +305,19 @@ fn a_terminated_compile_leaves_the_old_output() {
         }
         let before: Vec<_> = files(&out);
         let mut child = s2ditc()
-            .args(["compile", "-q", &arg(&checkpoint), "--target", target, "--precision", "fp32", "--latent", "3x8x8", "-o", &arg(&out)])
+            .args([
+                "compile",
+                "-q",
+                &arg(&checkpoint),
+                "--target",
+                target,
+                "--precision",
+                "fp32",
+                "--latent",
+                "3x8x8",
+                "-o",
+                &arg(&out),
+            ])
             .spawn()
             .expect("s2ditc starts");
         let partial = |p: &Path| p.file_name().is_some_and(|n| n.to_string_lossy().contains(".partial-"));
@@ -285,7 +334,11 @@ fn a_terminated_compile_leaves_the_old_output() {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
         assert_eq!(child.wait().expect("a status").code(), Some(128 + 15), "{target}");
         assert!(files(&out) == before, "{target}: the old output changed");
-        let left: Vec<_> = fs::read_dir(work.path()).expect("a folder").map(|e| e.expect("an entry").path()).filter(|p| partial(p)).collect();
+        let left: Vec<_> = fs::read_dir(work.path())
+            .expect("a folder")
+            .map(|e| e.expect("an entry").path())
+            .filter(|p| partial(p))
+            .collect();
         assert!(left.is_empty(), "{target} left {left:?}");
     }
 }
@@ -337,7 +390,17 @@ fn foreign_onnx() -> Vec<u8> {
 fn goldens_that_do_not_fit() {
     let work = tempfile::tempdir().expect("a temporary folder");
     let out = work.path().join("tiny.onnx");
-    ok(&["compile", "-q", &arg(&golden("tiny").join("checkpoint")), "--target", "onnx", "--latent", "3x8x8", "-o", &arg(&out)]);
+    ok(&[
+        "compile",
+        "-q",
+        &arg(&golden("tiny").join("checkpoint")),
+        "--target",
+        "onnx",
+        "--latent",
+        "3x8x8",
+        "-o",
+        &arg(&out),
+    ]);
     let other = arg(&golden("odd").join("golden.safetensors"));
     says(&fails(&["verify", &arg(&out), "--golden", &other]), &["latent", "[1, 4, 3, 8, 8]"]);
     says(&fails(&["verify", &arg(&out), "--checkpoint", &arg(&golden("odd").join("checkpoint"))]), &["blake3:"]);
@@ -349,7 +412,17 @@ fn goldens_that_do_not_fit() {
 fn a_result_below_the_bar_fails_without_an_error() {
     let work = tempfile::tempdir().expect("a temporary folder");
     let out = work.path().join("tiny.onnx");
-    ok(&["compile", "-q", &arg(&golden("tiny").join("checkpoint")), "--target", "onnx", "--latent", "3x8x8", "-o", &arg(&out)]);
+    ok(&[
+        "compile",
+        "-q",
+        &arg(&golden("tiny").join("checkpoint")),
+        "--target",
+        "onnx",
+        "--latent",
+        "3x8x8",
+        "-o",
+        &arg(&out),
+    ]);
     let reference = arg(&golden("tiny").join("golden.safetensors"));
     let done = run(&["verify", &arg(&out), "--golden", &reference, "--blocks", "--min-snr", "200"]);
     assert_eq!(done.status.code(), Some(1));

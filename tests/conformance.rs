@@ -7,8 +7,14 @@ use std::process::Command;
 
 use common::{arg, golden, ok, python, repo};
 
-const CASES: [(&str, &str); 6] =
-    [("tiny", "3x8x8"), ("odd", "2x12x8"), ("post", "4x8x4"), ("per_head", "1x12x8"), ("sharded", "5x4x8"), ("stride3", "2x6x12")];
+const CASES: [(&str, &str); 6] = [
+    ("tiny", "3x8x8"),
+    ("odd", "2x12x8"),
+    ("post", "4x8x4"),
+    ("per_head", "1x12x8"),
+    ("sharded", "5x4x8"),
+    ("stride3", "2x6x12"),
+];
 
 /// Every golden's checkpoint in both precisions.
 fn compiled(work: &Path, target: &str, extension: &str) -> Vec<PathBuf> {
@@ -17,7 +23,19 @@ fn compiled(work: &Path, target: &str, extension: &str) -> Vec<PathBuf> {
         for precision in ["fp32", "fp16"] {
             let out = work.join(format!("{name}_{precision}.{extension}"));
             let checkpoint = arg(&golden(name).join("checkpoint"));
-            ok(&["compile", "-q", &checkpoint, "--target", target, "--precision", precision, "--latent", latent, "-o", &arg(&out)]);
+            ok(&[
+                "compile",
+                "-q",
+                &checkpoint,
+                "--target",
+                target,
+                "--precision",
+                precision,
+                "--latent",
+                latent,
+                "-o",
+                &arg(&out),
+            ]);
             made.push(out);
         }
     }
@@ -46,7 +64,17 @@ fn coremltools_lifts_every_package() {
 fn the_package_checker_is_not_blind() {
     let work = tempfile::tempdir().expect("a temporary folder");
     let out = work.path().join("tiny.mlpackage");
-    ok(&["compile", "-q", &arg(&golden("tiny").join("checkpoint")), "--target", "coreml", "--latent", "3x8x8", "-o", &arg(&out)]);
+    ok(&[
+        "compile",
+        "-q",
+        &arg(&golden("tiny").join("checkpoint")),
+        "--target",
+        "coreml",
+        "--latent",
+        "3x8x8",
+        "-o",
+        &arg(&out),
+    ]);
     judge("check_mlpackage.py", &["--self-test"], &[out]);
 }
 
@@ -57,7 +85,19 @@ fn onnx_checks_every_model() {
     // One with external data.
     let (checkpoint, large) = (work.path().join("checkpoint"), work.path().join("small.onnx"));
     ok(&["init", "-q", "--preset", "small", "-o", &arg(&checkpoint)]);
-    ok(&["compile", "-q", &arg(&checkpoint), "--target", "onnx", "--precision", "fp16", "--latent", "1x4x4", "-o", &arg(&large)]);
+    ok(&[
+        "compile",
+        "-q",
+        &arg(&checkpoint),
+        "--target",
+        "onnx",
+        "--precision",
+        "fp16",
+        "--latent",
+        "1x4x4",
+        "-o",
+        &arg(&large),
+    ]);
     assert!(work.path().join("small.onnx.data").exists());
     models.push(large);
     judge("check_onnx.py", &[], &models);

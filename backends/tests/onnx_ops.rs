@@ -1,11 +1,15 @@
 //! Every op of `tests/ops/*.s2`, a function a case, as ONNX: as a file, in memory with weights referred to, and in the
 //! fp16 modes. Each model is written with inputs and the interpreter's outputs in the layout of ONNX's own backend tests.
-//! What can be checked without a judge is checked here; `tests/conformance/check_onnx.py --cases` runs them.
+//! `tests/conformance/check_onnx.py --cases` runs them with onnx's reference evaluator.
+
+#[path = "../../tests/common/python.rs"]
+mod python;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use prost::Message;
 use s2dit_backends::onnx::proto::{ModelProto, TensorProto, data_type};
@@ -14,6 +18,10 @@ use s2dit_ir::ops::Op;
 use s2dit_ir::{
     DType, FileRegion, Function, Tensor, TensorType, ValueId, WeightError, WeightSource, interp, text, verify,
 };
+
+fn repo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().into()
+}
 
 /// Numbers of roughly unit variance that depend on a name only.
 fn noise(name: &str, ty: &TensorType) -> Vec<f64> {
@@ -239,7 +247,7 @@ fn check(name: &str, bytes: &[u8]) {
 }
 
 #[test]
-fn every_op_lowers_in_every_mode() {
+fn every_op_gives_the_interpreters_numbers_in_every_mode() {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("onnx-ops");
     let _ = fs::remove_dir_all(&root);
     for (label, variant) in Variant::ALL {
@@ -250,6 +258,9 @@ fn every_op_lowers_in_every_mode() {
             assert_eq!(bytes, emit(&folder, variant, &f), "{label}/{name}: the bytes differ between two runs");
         }
     }
+    let script = repo().join("tests/conformance/check_onnx.py");
+    let judged = Command::new(python::interpreter()).arg(script).arg("--cases").arg(&root).output().unwrap();
+    assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stderr));
 }
 
 #[test]

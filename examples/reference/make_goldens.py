@@ -3,10 +3,10 @@
     python make_goldens.py [CASE ...] [--small-checkpoint DIR]
 
 A case is a folder with `checkpoint/` (committed: it is small) and `golden.safetensors`: float32 tensors `latent`, `timestep`,
-`text`, `velocity`, and `block0`, `block1`, ... Same seed, same bytes. The checkpoint of `small` is not committed; it is made by
-`s2ditc init --preset small --seed 7 --dtype bf16 -o DIR`.
+`text`, `velocity`, and `block0`, `block1`, ... The same seed and torch version give the same bytes. The checkpoint of `small` is
+not committed; it is made by `s2ditc init --preset small --seed 7 --dtype bf16 -o DIR`.
 
-Prints what PyTorch itself reaches in float32 and float16 against float64.
+Prints what PyTorch itself reaches in float32 and float16 against float64, as the rows of the table in `tests/goldens/README.md`.
 """
 
 import argparse
@@ -14,9 +14,9 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save, save_file
+from safetensors.torch import save
 
-from s2dit import Config, S2DiTTransformer3DModel, load, randomize
+from s2dit import Config, from_random, load
 
 GOLDENS = Path(__file__).resolve().parents[2] / "tests" / "goldens"
 
@@ -49,6 +49,15 @@ CASES = {
 SMALL = ((3, 16, 24), 731.25)
 
 
+def write_tensors(path, tensors, metadata):
+    """A safetensors file whose header has its metadata in order: the library's order changes from run to run."""
+    data = save(tensors)
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps({"__metadata__": metadata} | json.loads(data[8 : 8 + size]), separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors stay aligned
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + size :])
+
+
 def write_checkpoint(model, dtype, shards, folder):
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
@@ -56,14 +65,14 @@ def write_checkpoint(model, dtype, shards, folder):
     (folder / "config.json").write_text(model.config.to_json())
     state = {k: v.to(dtype).contiguous() for k, v in sorted(model.state_dict().items())}
     if shards == 1:
-        save_file(state, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+        write_tensors(folder / "diffusion_pytorch_model.safetensors", state, {"format": "pt"})
         return
     names = list(state)
     weight_map = {}
     for s in range(shards):
         file = f"diffusion_pytorch_model-{s + 1:05}-of-{shards:05}.safetensors"
         part = names[s::shards]
-        save_file({k: state[k] for k in part}, folder / file, metadata={"format": "pt"})
+        write_tensors(folder / file, {k: state[k] for k in part}, {"format": "pt"})
         weight_map |= {k: file for k in part}
     total = sum(v.numel() * v.element_size() for v in state.values())
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
@@ -73,7 +82,7 @@ def write_checkpoint(model, dtype, shards, folder):
 def run(folder, inputs, dtype):
     latent, timestep, text = (inputs[k] for k in ("latent", "timestep", "text"))
     with torch.no_grad():
-        velocity, blocks = load(folder, dtype)(latent.to(dtype), timestep, text.to(dtype))
+        velocity, blocks = load(folder, dtype)(latent.to(dtype), timestep, text.to(dtype), return_blocks=True)
     return {"velocity": velocity} | {f"block{i}": x for i, x in enumerate(blocks)}
 
 
@@ -94,12 +103,15 @@ def make(name, checkpoint, latent, timestep, seed, keep_blocks):
     exact = run(checkpoint, inputs, torch.float64)
     assert all(v.isfinite().all() for v in exact.values()), name
     golden = inputs | {k: v.float().contiguous() for k, v in exact.items() if keep_blocks or k == "velocity"}
-    metadata = {"generator": "examples/reference/make_goldens.py", "seed": str(seed), "dtype": "float64"}
+    metadata = {
+        "generator": "examples/reference/make_goldens.py", "seed": str(seed), "dtype": "float64",
+        "torch": torch.__version__.split("+")[0],
+    }
     folder = GOLDENS / name
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "golden.safetensors").write_bytes(save(golden, metadata=metadata))
+    write_tensors(folder / "golden.safetensors", golden, metadata)
     row = [snr(run(checkpoint, inputs, dtype)["velocity"], exact["velocity"]) for dtype in (torch.float32, torch.float16)]
-    print(f"{name:10} latent {'x'.join(map(str, latent)):9} std {exact['velocity'].std():.2f}  fp32 {row[0]}  fp16 {row[1]}")
+    print(f"| {name} | {'x'.join(map(str, latent))} | {timestep} | {exact['velocity'].std():.2f} | {row[0]} | {row[1]} |")
 
 
 def main():
@@ -113,7 +125,7 @@ def main():
         if args.cases and name not in args.cases or args.small_checkpoint and not args.cases:
             continue
         checkpoint = GOLDENS / name / "checkpoint"
-        model = randomize(S2DiTTransformer3DModel(Config(**config)), seed=100 + i)
+        model = from_random(Config(**config), seed=100 + i)
         write_checkpoint(model, dtype, shards, checkpoint)
         make(name, checkpoint, latent, timestep, seed=200 + i, keep_blocks=True)
 

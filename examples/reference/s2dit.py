@@ -18,6 +18,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 
+QK_NORMS = ("rms_norm_across_heads", "rms_norm_per_head")
+
+
 @dataclass
 class Config:
     in_channels: int
@@ -41,6 +44,20 @@ class Config:
     sample_steps: list | int = field(default_factory=lambda: [1000, 750, 500, 250])
     flow_shift: float = 5.0
 
+    def __post_init__(self):
+        rules = [
+            ("patch_size", len(self.patch_size) == 3 and self.patch_size[0] == 1, "3 sizes, the first 1: a token spans one frame"),
+            ("conv_kernel", len(self.conv_kernel) == 3 and all(k % 2 for k in self.conv_kernel), "3 odd sizes"),
+            ("attention_head_dim", self.attention_head_dim >= 6 and self.attention_head_dim % 2 == 0, "even, at least 6"),
+            ("freq_dim", self.freq_dim % 2 == 0, "even: cosines, then sines"),
+            ("layout", {"lcha", "ssa", "full"} >= set(self.layout) > set(), '"lcha", "ssa" or "full" for each block'),
+            ("rope_in_kernel", self.rope_in_kernel in ("pre", "post"), '"pre" or "post"'),
+            ("qk_norm", self.qk_norm in QK_NORMS, " or ".join(QK_NORMS)),
+        ]
+        bad = [f"{name} is {getattr(self, name)!r}, expected {expected}" for name, holds, expected in rules if not holds]
+        if bad:
+            raise ValueError("config.json: " + "; ".join(bad))
+
     @property
     def dim(self):
         return self.num_attention_heads * self.attention_head_dim
@@ -59,9 +76,9 @@ class Config:
 
     @classmethod
     def load(cls, folder):
-        known = {f.name for f in fields(cls)}
+        """Names that start with "_" are metadata of whoever wrote the file; any other unknown name is an error."""
         values = json.loads((Path(folder) / "config.json").read_text())
-        return cls(**{k: v for k, v in values.items() if k in known})
+        return cls(**{k: v for k, v in values.items() if not k.startswith("_")})
 
     def to_json(self):
         values = {"_class_name": "S2DiTTransformer3DModel"} | {f.name: getattr(self, f.name) for f in fields(self)}
@@ -282,7 +299,6 @@ def layer_norm(x, eps):
 class S2DiTTransformer3DModel(nn.Module):
     def __init__(self, config):
         super().__init__()
-        assert config.patch_size[0] == 1, "a patch spans one frame"
         self.config = config
         dim, patch = config.dim, config.patch_size
         self.patch_embedding = nn.Conv3d(config.in_channels, dim, patch, patch)
@@ -292,11 +308,16 @@ class S2DiTTransformer3DModel(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.zeros(1, 2, dim))
         self.proj_out = nn.Linear(dim, math.prod(patch) * config.out_channels)
 
-    def forward(self, x, t, text):
-        """x [B, C, F, H, W], t [B] in [0, 1000], text [B, L, text_dim] -> (velocity [B, C, F, H, W], [x after each block])."""
+    def forward(self, x, t, text, return_blocks=False):
+        """x [B, C, F, H, W], t [B] in [0, 1000], text [B, L, text_dim] -> velocity [B, C, F, H, W].
+
+        With `return_blocks`, (velocity, [x after each block]): `[B, N, D]` at the resolution that the block runs at.
+        """
         config, (_, ph, pw) = self.config, self.config.patch_size
+        s = config.ssa_stride if config.stages else 1
+        if x.shape[3] % (ph * s) or x.shape[4] % (pw * s):
+            raise ValueError(f"a latent of {x.shape[3]}x{x.shape[4]}: expected multiples of {ph * s}x{pw * s}")
         grid = (x.shape[2], x.shape[3] // ph, x.shape[4] // pw)
-        s = config.ssa_stride
         low = (grid[0], grid[1] // s, grid[2] // s)
 
         x = self.patch_embedding(x).flatten(2).transpose(1, 2)
@@ -319,7 +340,8 @@ class S2DiTTransformer3DModel(nn.Module):
         x = self.proj_out(layer_norm(x, config.eps) * (1 + scale) + shift)
         x = x.unflatten(1, grid).unflatten(-1, (ph, pw, config.out_channels))
         x = x.permute(0, 6, 1, 2, 4, 3, 5)  # [B, C, F, h, ph, w, pw]
-        return x.flatten(5, 6).flatten(3, 4), outputs
+        velocity = x.flatten(5, 6).flatten(3, 4)
+        return (velocity, outputs) if return_blocks else velocity
 
 
 def load(folder, dtype=torch.float64):
@@ -338,8 +360,9 @@ def load(folder, dtype=torch.float64):
     return model.eval()
 
 
-def randomize(model, seed):
-    """Seeded weights under which no part of the model is idle."""
+def from_random(config, seed):
+    """A model with seeded weights under which no part is idle, in float32."""
+    model = S2DiTTransformer3DModel(config).eval()
     g = torch.Generator().manual_seed(seed)
     dim, d = model.config.dim, model.config.attention_head_dim
     for name, p in sorted(model.state_dict().items()):

@@ -65,7 +65,7 @@ struct Split {
 
 impl Split {
     fn of(f: &mut Function, t: ValueId, (ty, omega): &(TensorType, Vec<f64>), scope: &str) -> Result<Split, OpError> {
-        let mut literal = |f: &mut Function, g: fn(f64) -> f64| {
+        let literal = |f: &mut Function, g: fn(f64) -> f64| {
             f.add_leaf(Literal { values: omega.iter().map(|w| g(*w)).collect() }.into(), ty, scope)
         };
         let (whole, high, low) = (literal(f, |w| w)?, literal(f, twelve_bits)?, literal(f, |w| w - twelve_bits(w))?);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
+use s2dit_backends::coreml::{self, Package};
 use s2dit_backends::onnx::{self, MemoryOptions, Round, WeightMode};
 use s2dit_ir::{Function, WeightSource};
 
@@ -52,6 +53,8 @@ pub struct RunOptions {
 pub enum Artifact {
     /// An ONNX file.
     Onnx(PathBuf, onnx::read::Model),
+    /// A Core ML package.
+    MlPackage(Package),
 }
 
 impl Artifact {
@@ -65,6 +68,10 @@ impl Artifact {
             model.check_external_files()?;
             return Ok(Artifact::Onnx(path.into(), model));
         }
+        if path.join("Manifest.json").exists() || (path.is_dir() && path.extension().is_some_and(|e| e == "mlpackage"))
+        {
+            return Ok(Artifact::MlPackage(Package::open(path)?));
+        }
         let found = if path.exists() { "a folder without Manifest.json" } else { "nothing" };
         bail!("`{}`: expected an .onnx file or an .mlpackage, found {found}", path.display())
     }
@@ -73,6 +80,7 @@ impl Artifact {
     pub fn metadata(&self) -> BTreeMap<String, String> {
         match self {
             Artifact::Onnx(_, model) => model.metadata(),
+            Artifact::MlPackage(package) => package.metadata(),
         }
     }
 
@@ -83,13 +91,25 @@ impl Artifact {
                 let port = |v: onnx::read::Value| Port { name: v.name, dtype: v.dtype, shape: v.shape };
                 model.inputs().into_iter().map(port).collect()
             }
+            Artifact::MlPackage(package) => {
+                let port = |v: coreml::read::Feature| Port { name: v.name, dtype: v.dtype, shape: v.shape };
+                package.inputs().into_iter().map(port).collect()
+            }
         }
     }
 
     /// Names of values that can be probed: `block0`, `block1`, ….
     pub fn blocks(&self) -> Vec<String> {
         let mut names: Vec<String> = match self {
-            Artifact::Onnx(_, model) => model.values().filter(|n| block_index(n).is_some()).map(str::to_string).collect(),
+            Artifact::Onnx(_, model) => {
+                model.values().filter(|n| block_index(n).is_some()).map(str::to_string).collect()
+            }
+            Artifact::MlPackage(package) => package
+                .operations()
+                .flat_map(|op| &op.outputs)
+                .map(|o| o.name.clone())
+                .filter(|n| block_index(n).is_some())
+                .collect(),
         };
         names.sort_by_key(|n| block_index(n));
         names
@@ -99,11 +119,18 @@ impl Artifact {
     ///
     /// # Errors
     /// Options that do not apply; inputs that do not fit; a failing engine.
-    pub fn run(&self, inputs: &BTreeMap<String, HostTensor>, options: &RunOptions) -> Result<BTreeMap<String, HostTensor>> {
+    pub fn run(
+        &self,
+        inputs: &BTreeMap<String, HostTensor>,
+        options: &RunOptions,
+    ) -> Result<BTreeMap<String, HostTensor>> {
         match self {
             Artifact::Onnx(path, model) => {
                 if options.fp16 {
-                    bail!("`{}`: --fp16 rounds as the Neural Engine does, so it applies to mlpackages only", path.display());
+                    bail!(
+                        "`{}`: --fp16 rounds as the Neural Engine does, so it applies to mlpackages only",
+                        path.display()
+                    );
                 }
                 if options.engine == Engine::Tract {
                     return run_tract(path, inputs, options);
@@ -117,6 +144,15 @@ impl Artifact {
                     Session::from_bytes(&bytes, Some(folder), &session_options)?
                 };
                 session.run(inputs)
+            }
+            Artifact::MlPackage(package) => {
+                if options.engine == Engine::Tract {
+                    bail!("`{}`: --engine tract runs ONNX files only", package.path().display());
+                }
+                let module = coreml::raise(package, None)?;
+                let Some(function) = module.functions.first() else { bail!("a package without a function") };
+                let round = if options.fp16 { Round::F16Results } else { Round::F32Compute };
+                run_function(function, package, round, inputs, options)
             }
         }
     }
@@ -143,7 +179,11 @@ fn session_options(options: &RunOptions, keep_weights_mapped: bool) -> SessionOp
 }
 
 #[cfg(feature = "tract")]
-fn run_tract(path: &Path, inputs: &BTreeMap<String, HostTensor>, options: &RunOptions) -> Result<BTreeMap<String, HostTensor>> {
+fn run_tract(
+    path: &Path,
+    inputs: &BTreeMap<String, HostTensor>,
+    options: &RunOptions,
+) -> Result<BTreeMap<String, HostTensor>> {
     crate::tract_engine::run(path, inputs, &options.probes)
 }
 

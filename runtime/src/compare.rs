@@ -25,7 +25,14 @@ pub const EXACT_DB: f64 = 400.0;
 /// Compares two tensors of the same length. Elements that are not finite on either side are counted, and left out of the
 /// other figures.
 pub fn compare(x: &[f32], reference: &[f32]) -> Metrics {
-    let mut m = Metrics { max_abs: 0.0, relative_l2: 0.0, snr_db: EXACT_DB, cosine: 1.0, non_finite: 0, reference_non_finite: 0 };
+    let mut m = Metrics {
+        max_abs: 0.0,
+        relative_l2: 0.0,
+        snr_db: EXACT_DB,
+        cosine: 1.0,
+        non_finite: 0,
+        reference_non_finite: 0,
+    };
     let (mut dd, mut rr, mut xx, mut xr) = (0.0, 0.0, 0.0, 0.0);
     for (&x, &r) in x.iter().zip(reference) {
         m.non_finite += usize::from(!x.is_finite());

@@ -95,7 +95,8 @@ fn fetch(folder: &Path, place: &Path) -> Result<()> {
     Ok(())
 }
 
-const REMEDY: &str = "install Python 3 with pip, or set ORT_DYLIB_PATH to ONNX Runtime's shared library (1.24 or later)";
+const REMEDY: &str =
+    "install Python 3 with pip, or set ORT_DYLIB_PATH to ONNX Runtime's shared library (1.24 or later)";
 
 /// Wheel tags of this machine, newest first.
 fn platforms() -> Result<&'static [&'static str]> {

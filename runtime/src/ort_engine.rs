@@ -134,7 +134,8 @@ pub(crate) fn check_inputs(ports: &[Port], inputs: &BTreeMap<String, HostTensor>
                 let same = t.shape.len() == port.shape.len()
                     && t.shape.iter().zip(&port.shape).all(|(&have, &want)| want < 0 || have as i64 == want);
                 if !same {
-                    problems.push(format!("input `{}`: found shape {:?}, expected {:?}", port.name, t.shape, port.shape));
+                    problems
+                        .push(format!("input `{}`: found shape {:?}, expected {:?}", port.name, t.shape, port.shape));
                 }
             }
         }
@@ -159,7 +160,9 @@ fn environment(options: &SessionOptions) -> Result<&'static Environment> {
         }
     })?;
     let env = ort::init_from(&path)
-        .map_err(|e| anyhow!("ONNX Runtime at `{}` cannot be used: {e}; expected version 1.24 or later", path.display()))?
+        .map_err(|e| {
+            anyhow!("ONNX Runtime at `{}` cannot be used: {e}; expected version 1.24 or later", path.display())
+        })?
         .with_name("s2ditc")
         .build()
         .map_err(|e| anyhow!("ONNX Runtime at `{}` does not start: {e}", path.display()))?;
@@ -183,8 +186,11 @@ fn to_ort(port: &Port, t: &HostTensor) -> Result<DynTensor> {
     let shape = t.shape.clone();
     let made = match port.dtype.as_str() {
         "f32" => Tensor::from_array((shape, t.data.clone())).map(Tensor::upcast),
-        "f16" => Tensor::from_array((shape, t.data.iter().map(|x| f16::from_f32(*x)).collect::<Vec<_>>())).map(Tensor::upcast),
-        "f64" => Tensor::from_array((shape, t.data.iter().map(|x| f64::from(*x)).collect::<Vec<_>>())).map(Tensor::upcast),
+        "f16" => Tensor::from_array((shape, t.data.iter().map(|x| f16::from_f32(*x)).collect::<Vec<_>>()))
+            .map(Tensor::upcast),
+        "f64" => {
+            Tensor::from_array((shape, t.data.iter().map(|x| f64::from(*x)).collect::<Vec<_>>())).map(Tensor::upcast)
+        }
         "i32" => Tensor::from_array((shape, t.data.iter().map(|x| *x as i32).collect::<Vec<_>>())).map(Tensor::upcast),
         "i64" => Tensor::from_array((shape, t.data.iter().map(|x| *x as i64).collect::<Vec<_>>())).map(Tensor::upcast),
         other => bail!("input `{}` has dtype {other}, which cannot be fed", port.name),

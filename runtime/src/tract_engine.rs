@@ -12,7 +12,11 @@ use crate::HostTensor;
 ///
 /// # Errors
 /// An op or dtype that tract lacks; inputs that do not fit.
-pub fn run(path: &Path, inputs: &BTreeMap<String, HostTensor>, probes: &[String]) -> Result<BTreeMap<String, HostTensor>> {
+pub fn run(
+    path: &Path,
+    inputs: &BTreeMap<String, HostTensor>,
+    probes: &[String],
+) -> Result<BTreeMap<String, HostTensor>> {
     let shown = path.display();
     let mut model = tract_onnx::onnx().model_for_path(path).with_context(|| format!("tract cannot load `{shown}`"))?;
     let names = |model: &InferenceModel, outlets: &[OutletId]| -> Vec<String> {

@@ -199,7 +199,7 @@ def missing_default(spec):
         "matmul": "transpose_x", "reduce_mean": "keep_dims", "conv": "groups", "softmax": "axis", "linear": "bias",
         "layer_norm": "epsilon", "rsqrt": "epsilon", "concat": "interleave", "gelu": "mode", "gather": "batch_dims",
     }  # fmt: skip
-    op = computed(spec, lambda op: candidates.get(op.type) in op.inputs)
+    op = computed(spec, lambda op: op.type in candidates and candidates[op.type] in op.inputs)
     del op.inputs[candidates[op.type]]
 
 

@@ -13,7 +13,7 @@ IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_@]*\Z")
 # Words of MIL's text form: coremltools renames values that are called so.
 RESERVED = set(
     "any bool program func tensor list dict tuple true false string bf16 fp16 fp32 fp64 "
-    "int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
+    "int8 int16 int32 int64 uint8 uint16 uint32 uint64 state".split()
 )
 OPSETS = {6: "CoreML5", 7: "CoreML6", 8: "CoreML7", 9: "CoreML8", 10: "CoreML9"}
 BLOB_PATH = "@model_path/weights/weight.bin"

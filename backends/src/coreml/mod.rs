@@ -6,6 +6,9 @@
 //! - [`proto`]: the protobuf messages. [`blob`]: the weight file. [`package`]: the folder and its manifest.
 //! - `lower`: IR to MIL, one file an op family. A new IR op is one arm in `lower/mod.rs` and one function in its family.
 //!
+//! - [`Package`] reads any package back from disk and [`raise`] makes IR of it. They share the messages with the writer and nothing
+//!   else: they judge it.
+//!
 //! The rules that a program must keep and that no loader off a Mac checks (identifiers, every defaulted input written, an
 //! output that is not a written state, …) are checked by `tests/conformance/check_mlpackage.py`.
 
@@ -13,9 +16,13 @@ pub mod blob;
 mod lower;
 pub mod package;
 pub mod proto;
+mod raise;
+pub mod read;
 mod write;
 
 pub use package::MANIFEST;
+pub use raise::raise;
+pub use read::Package;
 pub use write::{Options, Summary, write_package};
 
 /// The specification version of iOS 18 and macOS 15, the first with states and several functions.

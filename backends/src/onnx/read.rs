@@ -274,6 +274,11 @@ mod tests {
             let error = format!("{:#}", Model::open(&path).unwrap_err());
             assert!(error.contains("is not an ONNX model") && error.contains("x.onnx"), "{name}: {error}");
         }
+        for cut in 1..model().encode_to_vec().len() {
+            let (_dir, path) = stored(&model().encode_to_vec()[..cut]);
+            // A cut between fields may leave a model; it must not leave a panic.
+            let _ = Model::open(&path).map(|m| m.weights_by_dtype());
+        }
         assert!(Model::open(Path::new("/no/such.onnx")).unwrap_err().to_string().contains("/no/such.onnx"));
     }
 

@@ -70,7 +70,9 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     say(&format!("   its layout is {}", checkpoint.config().sandwich()))?;
 
     say("\n2  compiled to both targets")?;
-    for (target, precision, out) in [(Target::Onnx, Precision::Fp32, &onnx), (Target::CoreMl, Precision::Fp16, &package)] {
+    for (target, precision, out) in
+        [(Target::Onnx, Precision::Fp32, &onnx), (Target::CoreMl, Precision::Fp16, &package)]
+    {
         let start = Instant::now();
         let options = Options { target, precision, latent: LATENT };
         let made = {
@@ -101,7 +103,14 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         let (snr_db, relative_l2) = (row.metrics.snr_db, row.metrics.relative_l2);
         let verdict = if report.passed { "ok" } else { "FAILED" };
         say(&format!("   {:<16} {snr_db:6.1} dB (bar {bar}) {verdict:<6} {what}", name(artifact)))?;
-        proofs.push(Proof { artifact: artifact.clone(), what, snr_db, relative_l2, bar_db: bar, passed: report.passed });
+        proofs.push(Proof {
+            artifact: artifact.clone(),
+            what,
+            snr_db,
+            relative_l2,
+            bar_db: bar,
+            passed: report.passed,
+        });
     }
 
     let passed = proofs.iter().all(|p| p.passed);

@@ -92,5 +92,28 @@ pub(super) fn onnx(path: &Path) -> Result<ArtifactReport> {
 /// # Errors
 /// A folder that is not a readable package.
 pub(super) fn mlpackage(path: &Path) -> Result<ArtifactReport> {
-    anyhow::bail!("{}", path.display())
+    use s2dit_backends::coreml::Package;
+    use s2dit_backends::coreml::read::Feature as Described;
+    let package = Package::open(path)?;
+    let feature = |v: Described| Feature { name: v.name, dtype: v.dtype, shape: v.shape };
+    let records = package.weights().map(|w| w.records()).transpose()?.unwrap_or_default();
+    let mut weights_by_dtype: BTreeMap<String, u64> = BTreeMap::new();
+    for record in &records {
+        *weights_by_dtype.entry(record.type_name().into()).or_default() += record.size;
+    }
+    let metadata = package.metadata();
+    Ok(ArtifactReport {
+        path: path.display().to_string(),
+        format: package.format(),
+        inputs: package.inputs().into_iter().map(feature).collect(),
+        outputs: package.outputs().into_iter().map(feature).collect(),
+        states: package.states().into_iter().map(feature).collect(),
+        ops: package.ops(),
+        weight_tensors: records.len(),
+        weight_bytes: weights_by_dtype.values().sum(),
+        weight_storage: "weights/weight.bin".into(),
+        weights_by_dtype,
+        model: model_of(&metadata),
+        metadata,
+    })
 }

@@ -1,0 +1,190 @@
+//! Constants: immediate values and records of the weight file.
+
+use std::borrow::Cow;
+
+use anyhow::{Context, Result, bail};
+use s2dit_ir::ops::{Literal, Load};
+use s2dit_ir::{DType, Tensor, TensorType, ValueId, WeightSource};
+
+use super::Raise;
+use crate::coreml::proto::{DataType, Operation, TensorValues, Value, binding, dimension, value, value_type};
+use crate::coreml::read::record_name;
+
+/// A MIL constant.
+#[derive(Clone, Debug)]
+pub(super) enum Constant {
+    /// Numbers of a type that the IR has. Bools are 0 and 1.
+    Numbers(TensorType, Vec<f64>),
+    /// A record of the weight file.
+    Stored(TensorType, String),
+    /// Strings.
+    Text(Vec<String>),
+    /// The tensor that it became when an op first used it.
+    Value(Box<Constant>, ValueId),
+}
+
+impl Constant {
+    /// The text of an immediate string.
+    pub(super) fn immediate_text(v: &Value) -> Option<String> {
+        let Some(value::Value::ImmediateValue(i)) = &v.value else { return None };
+        match i.tensor.as_ref()?.value.as_ref()? {
+            TensorValues::Strings(s) => s.values.first().cloned(),
+            _ => None,
+        }
+    }
+}
+
+/// The IR type of a MIL tensor type.
+pub(super) fn tensor_type(t: &crate::coreml::proto::TensorType) -> Result<TensorType> {
+    let dtype = match DataType::try_from(t.data_type) {
+        Ok(DataType::Bool) => DType::Bool,
+        Ok(DataType::Float16) => DType::F16,
+        Ok(DataType::Float32) => DType::F32,
+        Ok(DataType::Int8) => DType::I8,
+        Ok(DataType::Int16) => DType::I16,
+        Ok(DataType::Int32) => DType::I32,
+        Ok(DataType::Uint8) => DType::U8,
+        Ok(DataType::Uint16) => DType::U16,
+        Ok(DataType::Uint32) => DType::U32,
+        Ok(other) => bail!("element type {other:?} cannot be run here"),
+        Err(_) => bail!("unknown element type {}", t.data_type),
+    };
+    if t.rank != t.dimensions.len() as i64 {
+        bail!("rank {} with {} dimensions", t.rank, t.dimensions.len());
+    }
+    let extent = |d: &crate::coreml::proto::Dimension| match &d.dimension {
+        Some(dimension::Dimension::Constant(c)) => usize::try_from(c.size).ok(),
+        _ => None,
+    };
+    let shape: Vec<usize> =
+        t.dimensions.iter().map(extent).collect::<Option<_>>().context("a dimension that is not static")?;
+    let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+    if elements.and_then(|n| n.checked_mul(8)).is_none() {
+        bail!("shape {shape:?} is too large");
+    }
+    Ok(TensorType::new(dtype, shape))
+}
+
+impl Raise<'_, '_> {
+    /// A `const` op.
+    pub(super) fn constant(&mut self, op: &Operation) -> Result<()> {
+        let output = op.outputs.first().context("a constant without a result")?;
+        let value = op.attributes.get("val").context("a constant without the attribute `val`")?;
+        let declared = output.r#type.as_ref();
+        if declared != value.r#type.as_ref() {
+            bail!("the constant's value has another type than the constant");
+        }
+        let constant = self.parse(value)?;
+        if self.constants.insert(output.name.clone(), constant).is_some() {
+            bail!("`{}` is defined twice", output.name);
+        }
+        Ok(())
+    }
+
+    /// A value written in place.
+    pub(super) fn parse(&self, v: &Value) -> Result<Constant> {
+        let Some(value_type::Type::TensorType(t)) = v.r#type.as_ref().and_then(|t| t.r#type.as_ref()) else {
+            bail!("expected a constant tensor");
+        };
+        match v.value.as_ref().context("a constant without a value")? {
+            value::Value::ImmediateValue(i) => {
+                let values =
+                    i.tensor.as_ref().and_then(|t| t.value.as_ref()).context("an immediate that is not a tensor")?;
+                if let TensorValues::Strings(s) = values {
+                    return Ok(Constant::Text(s.values.clone()));
+                }
+                let ty = tensor_type(t)?;
+                let numbers: Vec<f64> = match values {
+                    TensorValues::Floats(v) => v.values.iter().map(|x| f64::from(*x)).collect(),
+                    TensorValues::Ints(v) => v.values.iter().map(|x| f64::from(*x)).collect(),
+                    TensorValues::Bools(v) => v.values.iter().map(|x| f64::from(u8::from(*x))).collect(),
+                    TensorValues::LongInts(v) => v.values.iter().map(|x| *x as f64).collect(),
+                    TensorValues::Doubles(v) => v.values.clone(),
+                    TensorValues::Bytes(v) => {
+                        let tensor = Tensor::from_le_bytes(&ty, &v.values)
+                            .with_context(|| format!("{} bytes for {ty}", v.values.len()))?;
+                        tensor.data.iter().copied().collect()
+                    }
+                    TensorValues::Strings(_) => Vec::new(),
+                };
+                if numbers.len() != ty.elements() {
+                    bail!("{} values for {ty}", numbers.len());
+                }
+                Ok(Constant::Numbers(ty, numbers))
+            }
+            value::Value::BlobFileValue(blob) => {
+                const WEIGHTS: &str = "@model_path/weights/weight.bin";
+                if blob.file_name != WEIGHTS {
+                    bail!("found weight file `{}`, expected `{WEIGHTS}`", blob.file_name);
+                }
+                let ty = tensor_type(t)?;
+                let file = self.package.weights().context("the package has no weights/weight.bin")?;
+                let record = file.record(blob.offset)?;
+                if record.dtype != Some(ty.dtype) || record.size != ty.bytes() as u64 {
+                    bail!(
+                        "`{}`, record at offset {}: found {} and {} bytes, expected {ty} ({} bytes)",
+                        file.path().display(),
+                        blob.offset,
+                        record.type_name(),
+                        record.size,
+                        ty.bytes()
+                    );
+                }
+                Ok(Constant::Stored(ty, record_name(blob.offset)))
+            }
+        }
+    }
+
+    /// The IR value of a name: an op's result, an input, or a constant that becomes a tensor now.
+    pub(super) fn value(&mut self, name: &str) -> Result<ValueId> {
+        if let Some(&v) = self.values.get(name) {
+            return Ok(v);
+        }
+        let constant = self.constants.get(name).with_context(|| format!("`{name}` is not defined above"))?.clone();
+        let v = match &constant {
+            Constant::Value(_, v) => return Ok(*v),
+            _ => self.tensor(&constant).with_context(|| format!("constant `{name}`"))?,
+        };
+        if self.b.f.node(v).name.is_none() {
+            self.b.f.set_name(v, name);
+        }
+        self.constants.insert(name.into(), Constant::Value(Box::new(constant), v));
+        Ok(v)
+    }
+
+    fn tensor(&mut self, constant: &Constant) -> Result<ValueId> {
+        Ok(match constant {
+            Constant::Numbers(ty, values) => {
+                if values.iter().any(|x| !x.is_finite()) {
+                    bail!("a value that is not finite");
+                }
+                self.b.f.add_leaf(Literal { values: values.clone() }.into(), ty, "")?
+            }
+            Constant::Stored(ty, record) => self.b.f.add_leaf(Load { tensor: record.clone() }.into(), ty, "")?,
+            Constant::Text(_) => bail!("a string is not a tensor"),
+            Constant::Value(_, v) => *v,
+        })
+    }
+
+    /// The numbers of a constant.
+    pub(super) fn numbers(&self, constant: &Constant) -> Result<Vec<f64>> {
+        Ok(match constant {
+            Constant::Numbers(_, values) => values.clone(),
+            Constant::Stored(ty, record) => {
+                let bytes: Cow<[u8]> = self.package.bytes(record)?;
+                let tensor = Tensor::from_le_bytes(ty, &bytes).context("a record of another size")?;
+                tensor.data.iter().copied().collect()
+            }
+            Constant::Value(inner, _) => self.numbers(inner)?,
+            Constant::Text(_) => bail!("expected numbers, found a string"),
+        })
+    }
+
+    /// The constant that a binding names or holds, if it is one.
+    pub(super) fn bound_constant(&self, b: &binding::Binding) -> Result<Option<Constant>> {
+        match b {
+            binding::Binding::Name(name) => Ok(self.constants.get(name).cloned()),
+            binding::Binding::Value(v) => self.parse(v).map(Some),
+        }
+    }
+}
