@@ -358,6 +358,111 @@ fn artifacts_that_are_none() {
     }
 }
 
+/// A package whose parts a test may damage.
+fn package(work: &TempDir) -> PathBuf {
+    let out = work.path().join("tiny.mlpackage");
+    ok(&[
+        "compile",
+        "-q",
+        &arg(&golden("tiny").join("checkpoint")),
+        "--target",
+        "coreml",
+        "--latent",
+        "3x8x8",
+        "-o",
+        &arg(&out),
+    ]);
+    out
+}
+
+/// Damages a part of a package; `verify` must fail and name what is wrong.
+#[track_caller]
+fn damaged(file: &str, damage: impl FnOnce(&mut Vec<u8>), parts: &[&str]) {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let package = package(&work);
+    let path = package.join(file);
+    let mut bytes = fs::read(&path).expect("a part of the package");
+    damage(&mut bytes);
+    fs::write(&path, bytes).expect("a part of the package");
+    let reference = arg(&golden("tiny").join("golden.safetensors"));
+    says(&fails(&["verify", &arg(&package), "--golden", &reference]), parts);
+}
+
+const SPEC: &str = "Data/com.apple.CoreML/model.mlmodel";
+const BLOBS: &str = "Data/com.apple.CoreML/weights/weight.bin";
+
+/// Changes the model specification of a package.
+fn edit_spec(bytes: &mut Vec<u8>, edit: impl FnOnce(&mut s2dit_backends::coreml::proto::Model)) {
+    use prost::Message;
+    let mut model = s2dit_backends::coreml::proto::Model::decode(bytes.as_slice()).expect("a specification");
+    edit(&mut model);
+    *bytes = model.encode_to_vec();
+}
+
+#[test]
+fn packages_with_a_wrong_blob_offset() {
+    use s2dit_backends::coreml::proto::value::Value::BlobFileValue;
+    for (wrong, part) in [(65, "multiple of 64"), (1 << 40, "outside the file"), (128, "sentinel")] {
+        let move_first = |bytes: &mut Vec<u8>| {
+            edit_spec(bytes, |model| {
+                let program = model.ml_program.as_mut().expect("a program");
+                let ops = program.functions.values_mut().flat_map(|f| f.block_specializations.values_mut());
+                let mut values =
+                    ops.flat_map(|b| &mut b.operations).filter_map(|o| o.attributes.get_mut("val")?.value.as_mut());
+                let blob = values.find_map(|v| if let BlobFileValue(b) = v { Some(b) } else { None }).expect("a blob");
+                blob.offset = wrong;
+            });
+        };
+        damaged(SPEC, move_first, &["tiny.mlpackage", "weight.bin", &wrong.to_string(), part]);
+    }
+}
+
+#[test]
+fn packages_with_damaged_parts() {
+    damaged(SPEC, |b| b.truncate(b.len() / 2), &["model.mlmodel"]);
+    damaged(SPEC, Vec::clear, &["model.mlmodel"]);
+    damaged(SPEC, |b| edit_spec(b, |m| m.specification_version = 4), &["specification version 4"]);
+    damaged(SPEC, |b| edit_spec(b, |m| m.ml_program = None), &["ML Program"]);
+    let rename = |m: &mut s2dit_backends::coreml::proto::Model| {
+        m.description.as_mut().expect("a description").input[0].name = "latents".into();
+    };
+    damaged(SPEC, |b| edit_spec(b, rename), &["latents", "latent"]);
+    damaged(BLOBS, |b| b.truncate(100), &["weight.bin"]);
+    damaged(BLOBS, |b| b[4] = 1, &["weight.bin", "version 1"]);
+    damaged(BLOBS, |b| b[64] ^= 1, &["weight.bin", "offset 64", "sentinel"]);
+    damaged(BLOBS, |b| b[64 + 4] = 2, &["weight.bin", "offset 64", "f32"]);
+    damaged("Manifest.json", |b| b.truncate(10), &["Manifest.json"]);
+    let swap = |from: &'static str, to: &'static str| {
+        move |b: &mut Vec<u8>| *b = String::from_utf8(b.clone()).expect("UTF-8").replace(from, to).into_bytes()
+    };
+    damaged(
+        "Manifest.json",
+        swap("com.apple.CoreML/model.mlmodel", "../../../../etc/passwd"),
+        &["Manifest.json", "inside the package"],
+    );
+    damaged("Manifest.json", swap("rootModelIdentifier", "root"), &["Manifest.json", "rootModelIdentifier"]);
+}
+
+/// Ops that cannot be run here are all named in one error.
+#[test]
+fn a_package_with_ops_that_are_not_known() {
+    let rename = |bytes: &mut Vec<u8>| {
+        edit_spec(bytes, |model| {
+            let program = model.ml_program.as_mut().expect("a program");
+            for b in program.functions.values_mut().flat_map(|f| f.block_specializations.values_mut()) {
+                for op in &mut b.operations {
+                    match op.r#type.as_str() {
+                        "softmax" => op.r#type = "softermax".into(),
+                        "layer_norm" => op.r#type = "layer_norma".into(),
+                        _ => {}
+                    }
+                }
+            }
+        });
+    };
+    damaged(SPEC, rename, &["softermax", "layer_norma"]);
+}
+
 /// Another tool's ONNX file can be inspected; verifying it against our golden says what does not fit.
 #[test]
 fn an_onnx_file_that_is_not_ours() {

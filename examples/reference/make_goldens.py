@@ -1,12 +1,13 @@
 """Makes the goldens of `tests/goldens`: inputs and outputs of the reference in float64, on the weights as stored.
 
-    python make_goldens.py [CASE ...] [--small-checkpoint DIR]
+    python make_goldens.py [CASE ...] [--report] [--small-checkpoint DIR]
 
 A case is a folder with `checkpoint/` (committed: it is small) and `golden.safetensors`: float32 tensors `latent`, `timestep`,
 `text`, `velocity`, and `block0`, `block1`, ... The same seed and torch version give the same bytes. The checkpoint of `small` is
 not committed; it is made by `s2ditc init --preset small --seed 7 --dtype bf16 -o DIR`.
 
-Prints what PyTorch itself reaches in float32 and float16 against float64, as the rows of the table in `tests/goldens/README.md`.
+Prints what PyTorch itself reaches in float32 and float16 against float64, as the rows of the table in `tests/goldens/README.md`;
+with `--report`, for the goldens that are there: it writes nothing, and fails if one is not what the reference makes.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 
 from s2dit import Config, from_random, load
 
@@ -110,21 +111,43 @@ def make(name, checkpoint, latent, timestep, seed, keep_blocks):
     folder = GOLDENS / name
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / "golden.safetensors", golden, metadata)
+    report(name, checkpoint, inputs, exact)
+
+
+def check(name, checkpoint):
+    """Reports on a golden as it is on disk."""
+    golden = load_file(GOLDENS / name / "golden.safetensors")
+    exact = run(checkpoint, golden, torch.float64)
+    for key in golden.keys() - {"latent", "timestep", "text"}:
+        error = (golden[key].double() - exact[key]).norm() / exact[key].norm()
+        if not error < 1e-7:  # a float32 rounding
+            raise SystemExit(f"{name}: golden.safetensors: {key}: relative L2 error {error:.1e}, expected below 1e-7")
+    report(name, checkpoint, golden, exact)
+
+
+def report(name, checkpoint, inputs, exact):
     row = [snr(run(checkpoint, inputs, dtype)["velocity"], exact["velocity"]) for dtype in (torch.float32, torch.float16)]
-    print(f"| {name} | {'x'.join(map(str, latent))} | {timestep} | {exact['velocity'].std():.2f} | {row[0]} | {row[1]} |")
+    latent = "x".join(map(str, inputs["latent"].shape[2:]))
+    print(f"| {name} | {latent} | {round(inputs['timestep'].item(), 4)} | {exact['velocity'].std():.2f} | {row[0]} | {row[1]} |")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", help=f"any of {', '.join(CASES)} (default: all)")
     parser.add_argument("--small-checkpoint", type=Path, help="makes the case `small` from this checkpoint")
+    parser.add_argument("--report", action="store_true", help="reports on the goldens that are there, and writes nothing")
     args = parser.parse_args()
-    if args.small_checkpoint:
+    if args.small_checkpoint and args.report:
+        check("small", args.small_checkpoint)
+    elif args.small_checkpoint:
         make("small", args.small_checkpoint, *SMALL, seed=7, keep_blocks=False)
     for i, (name, (config, dtype, latent, timestep, shards)) in enumerate(CASES.items()):
         if args.cases and name not in args.cases or args.small_checkpoint and not args.cases:
             continue
         checkpoint = GOLDENS / name / "checkpoint"
+        if args.report:
+            check(name, checkpoint)
+            continue
         model = from_random(Config(**config), seed=100 + i)
         write_checkpoint(model, dtype, shards, checkpoint)
         make(name, checkpoint, latent, timestep, seed=200 + i, keep_blocks=True)

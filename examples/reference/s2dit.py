@@ -98,7 +98,7 @@ class RMSNorm(nn.Module):
 
 
 def rope_table(config, frames, rows, cols):
-    """Complex rotations [N, d/2] in float64: axes (frame, row, column), angle = position * theta^(-2i/d_axis)."""
+    """Angles [N, d/2] in float64: axes (frame, row, column), angle = position * theta^(-2i/d_axis)."""
     d = config.attention_head_dim
     d_space = 2 * (d // 6)
     angles = []

@@ -136,7 +136,12 @@ pub fn write_constant(
             return Ok(written);
         }
     }
-    let tensor = evaluate_constant(f, v, source)?;
+    // A last cast is done here, so that what it cannot hold is seen.
+    let exact = match f.op(v) {
+        Op::Cast(_) => f.operands(v)[0],
+        _ => v,
+    };
+    let tensor = Tensor { dtype: f.dtype(v), ..evaluate_constant(f, exact, source)? };
     let mut written = Written::default();
     for &x in &tensor.data {
         if !tensor.dtype.round(x).is_finite() {

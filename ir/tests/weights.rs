@@ -86,6 +86,16 @@ fn broken_values_are_counted() {
 }
 
 #[test]
+fn a_computed_value_that_the_cast_cannot_hold_is_counted() {
+    let (source, mut f, v) = stored(DType::F32, &[300.0, 2.0]);
+    let mut b = Builder::new(&mut f);
+    let square = b.unary(Unary::Square, v).unwrap();
+    let half = b.cast(square, DType::F16).unwrap();
+    let written = write_constant(&f, half, &source, &mut Vec::new()).unwrap();
+    assert_eq!((written.non_finite, written.overflowed), (1, 1));
+}
+
+#[test]
 fn tensors_that_are_missing_or_too_short_are_errors() {
     let (mut source, f, v) = stored(DType::F32, &[1.0, 2.0]);
     source.0.get_mut("w").unwrap().1.pop();

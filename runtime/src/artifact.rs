@@ -52,9 +52,9 @@ pub struct RunOptions {
 /// An ONNX file or an mlpackage, as it lies on disk.
 pub enum Artifact {
     /// An ONNX file.
-    Onnx(PathBuf, onnx::read::Model),
+    Onnx(PathBuf, Box<onnx::read::Model>),
     /// A Core ML package.
-    MlPackage(Package),
+    MlPackage(Box<Package>),
 }
 
 impl Artifact {
@@ -66,11 +66,11 @@ impl Artifact {
         if path.is_file() {
             let model = onnx::read::Model::open(path)?;
             model.check_external_files()?;
-            return Ok(Artifact::Onnx(path.into(), model));
+            return Ok(Artifact::Onnx(path.into(), Box::new(model)));
         }
         if path.join("Manifest.json").exists() || (path.is_dir() && path.extension().is_some_and(|e| e == "mlpackage"))
         {
-            return Ok(Artifact::MlPackage(Package::open(path)?));
+            return Ok(Artifact::MlPackage(Box::new(Package::open(path)?)));
         }
         let found = if path.exists() { "a folder without Manifest.json" } else { "nothing" };
         bail!("`{}`: expected an .onnx file or an .mlpackage, found {found}", path.display())
@@ -152,7 +152,7 @@ impl Artifact {
                 let module = coreml::raise(package, None)?;
                 let Some(function) = module.functions.first() else { bail!("a package without a function") };
                 let round = if options.fp16 { Round::F16Results } else { Round::F32Compute };
-                run_function(function, package, round, inputs, options)
+                run_function(function, &**package, round, inputs, options)
             }
         }
     }

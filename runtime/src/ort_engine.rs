@@ -170,8 +170,11 @@ fn environment(options: &SessionOptions) -> Result<&'static Environment> {
 }
 
 fn builder(env: &Environment, options: &SessionOptions) -> ort::Result<ort::session::builder::SessionBuilder> {
+    // The last level folds constants even if the optimizer of that name is disabled.
+    let level =
+        if options.keep_weights_mapped { GraphOptimizationLevel::Level2 } else { GraphOptimizationLevel::Level3 };
     let mut builder = OrtSession::builder(env)?
-        .with_optimization_level(GraphOptimizationLevel::Level3)?
+        .with_optimization_level(level)?
         .with_intra_threads(options.threads)?
         .with_log_level(ort::logging::LogLevel::Error)?
         // Otherwise weights stored as integers are multiplied with 8-bit activations.

@@ -87,15 +87,6 @@ pub fn model_in_memory(f: &Function, source: &dyn WeightSource, options: &Memory
     Ok(InMemory { bytes: encode(graph, Vec::new()), folder })
 }
 
-/// [`model_in_memory`] for a caller that knows the one folder in which all weight files lie.
-///
-/// # Errors
-/// See [`model_in_memory`].
-pub fn in_memory(f: &Function, source: &dyn WeightSource, round: Round, extra: &[String]) -> Result<Vec<u8>> {
-    let options = MemoryOptions { round, outputs: extra.to_vec(), ..MemoryOptions::default() };
-    Ok(model_in_memory(f, source, &options)?.bytes)
-}
-
 /// Files that are referred to.
 #[derive(Default)]
 struct Regions {

@@ -17,7 +17,7 @@ pub mod read;
 mod write;
 
 pub use lower::Round;
-pub use memory::{InMemory, MemoryOptions, WeightMode, in_memory, model_in_memory};
+pub use memory::{InMemory, MemoryOptions, WeightMode, model_in_memory};
 pub use write::{INLINE_LIMIT, Summary, write_model};
 
 /// The operator set that is emitted.

@@ -126,7 +126,7 @@ impl Raise<'_, '_> {
             _ => {}
         }
         let handler = handler(&op.r#type).context("this op cannot be run here")?;
-        let name = op.attributes.get("name").and_then(|v| Constant::immediate_text(v)).unwrap_or_default();
+        let name = op.attributes.get("name").and_then(Constant::immediate_text).unwrap_or_default();
         self.b.enter(&name);
         let results = handler(self, op);
         self.b.leave();

@@ -49,7 +49,7 @@ fn reshape(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     }
     if let Some(i) = wanted.iter().position(|w| *w == -1) {
         let (total, known) = (from.iter().product::<usize>(), shape.iter().product::<usize>());
-        if known == 0 || total % known != 0 {
+        if known == 0 || !total.is_multiple_of(known) {
             bail!("shape {wanted:?} does not divide {from:?}");
         }
         shape[i] = total / known;
@@ -120,7 +120,7 @@ fn split(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
         Some(sizes) => sizes,
         None => {
             let n = usize::try_from(r.int(op, "num_splits", None)?)?;
-            if n == 0 || extent % n != 0 {
+            if n == 0 || !extent.is_multiple_of(n) {
                 bail!("{n} splits of an extent of {extent}");
             }
             vec![extent / n; n]
@@ -230,7 +230,7 @@ fn pad(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     let pad = r.sizes(op, "pad")?.context("input `pad` is missing")?;
     let value = r.float(op, "constant_val", 0.0)?;
     let n = r.rank(x);
-    if pad.len() % 2 != 0 || pad.len() > 2 * n {
+    if !pad.len().is_multiple_of(2) || pad.len() > 2 * n {
         bail!("pad has {} entries for rank {n}", pad.len());
     }
     let (mut before, mut after) = (vec![0; n], vec![0; n]);
@@ -263,7 +263,7 @@ fn pixel_shuffle(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     let x = r.operand(op, "x")?;
     let f = usize::try_from(r.int(op, "upscale_factor", None)?)?;
     let &[n, c, h, w] = r.b.shape(x) else { bail!("expected rank 4") };
-    if f == 0 || c % (f * f) != 0 {
+    if f == 0 || !c.is_multiple_of(f * f) {
         bail!("factor {f} for {c} channels");
     }
     let y = r.b.reshape(x, &[n, c / (f * f), f, f, h, w])?;
@@ -275,7 +275,7 @@ fn pixel_unshuffle(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     let x = r.operand(op, "x")?;
     let f = usize::try_from(r.int(op, "downscale_factor", None)?)?;
     let &[n, c, h, w] = r.b.shape(x) else { bail!("expected rank 4") };
-    if f == 0 || h % f != 0 || w % f != 0 {
+    if f == 0 || !h.is_multiple_of(f) || !w.is_multiple_of(f) {
         bail!("factor {f} for {h}×{w}");
     }
     let y = r.b.reshape(x, &[n, c, h / f, f, w / f, f])?;

@@ -52,7 +52,11 @@ impl Package {
         let model = Model::decode(bytes.as_slice())
             .map_err(|e| anyhow::anyhow!("`{}` is not a Core ML model specification: {e}", spec.display()))?;
         if !(7..=10).contains(&model.specification_version) {
-            bail!("`{shown}`: found specification version {}, expected 7 to 10", model.specification_version);
+            bail!(
+                "`{}`: found specification version {}, expected 7 to 10",
+                spec.display(),
+                model.specification_version
+            );
         }
         let weights = spec.with_file_name("weights").join("weight.bin");
         let weights = if weights.is_file() { Some(WeightFile::open(&weights)?) } else { None };
