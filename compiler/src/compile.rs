@@ -171,7 +171,7 @@ pub fn compile(
     std::thread::scope(|scope| {
         // The hash reads every weight once: beside the writer it costs little more than the second core.
         let hash = scope.spawn(|| checkpoint.content_hash().to_hex().to_string());
-        let metadata = || metadata(checkpoint, options, hash.join().unwrap_or_default());
+        let metadata = || metadata(checkpoint, options, &hash.join().unwrap_or_default());
         match options.target {
             Target::Onnx => write_onnx(&module, checkpoint, options, metadata, out, progress),
             Target::CoreMl => write_coreml(&module, checkpoint, options, metadata, out, progress),
@@ -180,7 +180,7 @@ pub fn compile(
 }
 
 /// Metadata of the artifact: enough to compile it again.
-fn metadata(checkpoint: &Checkpoint, options: &Options, hash: String) -> BTreeMap<String, String> {
+fn metadata(checkpoint: &Checkpoint, options: &Options, hash: &str) -> BTreeMap<String, String> {
     let config = checkpoint.config().to_json_value();
     BTreeMap::from([
         ("s2ditc.version".into(), env!("CARGO_PKG_VERSION").into()),
