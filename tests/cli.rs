@@ -1,0 +1,136 @@
+//! The commands as people and scripts use them.
+
+mod common;
+
+use common::{arg, golden, ok, run};
+use serde_json::Value;
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&ok(args)).expect("JSON on standard output")
+}
+
+#[test]
+fn the_demo_proves_both_targets() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let out = work.path().join("demo");
+    let proofs = json(&["demo", "-q", "--json", "-o", &arg(&out)]);
+    let proofs = proofs.as_array().expect("a list");
+    assert_eq!(proofs.len(), 3);
+    assert!(proofs.iter().all(|p| p["passed"] == true), "{proofs:?}");
+    for made in [
+        "checkpoint/config.json",
+        "small.onnx",
+        "small.onnx.data",
+        "small.mlpackage/Manifest.json",
+        "golden.safetensors",
+    ] {
+        assert!(out.join(made).exists(), "{made}");
+    }
+    // Run again in the same place: everything is replaced.
+    ok(&["demo", "-q", "-o", &arg(&out)]);
+}
+
+#[test]
+fn inspect_says_what_things_are() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let checkpoint = arg(&golden("odd").join("checkpoint"));
+    let report = json(&["inspect", "--json", "--latent", "2x12x8", &checkpoint]);
+    assert_eq!(report["kind"], "checkpoint");
+    let model = &report["model"];
+    assert_eq!(model["layout"], "1×ssa, 1×full, 1×lcha, 1×ssa, 1×full, 1×ssa");
+    let tokens: Vec<u64> =
+        model["layers"].as_array().expect("layers").iter().map(|l| l["tokens"].as_u64().expect("tokens")).collect();
+    assert_eq!(tokens, [12, 48, 48, 12, 48, 12]);
+    let blocks: Vec<&str> = model["costs"]
+        .as_array()
+        .expect("costs")
+        .iter()
+        .filter_map(|c| c["part"].as_str())
+        .filter(|p| p.starts_with("blocks."))
+        .collect();
+    assert_eq!(blocks, ["blocks.0", "blocks.1", "blocks.2", "blocks.3", "blocks.4", "blocks.5"]);
+    let by_part: u64 = model["parts"].as_array().expect("parts").iter().map(|p| p[1].as_u64().expect("a count")).sum();
+    assert_eq!(model["parameters"], by_part);
+    assert!(ok(&["inspect", "--latent", "2x12x8", &checkpoint]).contains("block 3  stage 1"));
+
+    for (target, name, kind) in [("onnx", "x.onnx", "onnx"), ("coreml", "x.mlpackage", "mlpackage")] {
+        let out = arg(&work.path().join(name));
+        ok(&["compile", "-q", &checkpoint, "--target", target, "--latent", "2x12x8", "-o", &out]);
+        let report = json(&["inspect", "--json", &out]);
+        assert_eq!(report["kind"], kind);
+        let inputs: Vec<&str> =
+            report["inputs"].as_array().expect("inputs").iter().filter_map(|i| i["name"].as_str()).collect();
+        assert_eq!(inputs, ["latent", "timestep", "text"]);
+        assert_eq!(report["outputs"][0]["shape"], serde_json::json!([1, 4, 2, 12, 8]));
+        assert_eq!(report["model"]["parameters"], by_part, "{target}: the model is known from the metadata");
+        assert!(report["weight_bytes"].as_u64().expect("bytes") >= by_part * 2);
+        assert!(ok(&["inspect", &out]).contains("weights:"));
+    }
+}
+
+#[test]
+fn emitted_ir_is_ir() {
+    let checkpoint = arg(&golden("tiny").join("checkpoint"));
+    let args = ["compile", &checkpoint, "--target", "coreml", "--latent", "3x8x8", "--emit", "ir"];
+    let text = ok(&args);
+    let module = s2dit_ir::text::parse(&text).expect("IR");
+    s2dit_ir::verify::verify(&module).expect("valid IR");
+    assert_eq!(s2dit_ir::text::print(&module), text);
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let out = work.path().join("tiny.s2");
+    ok(&[&args[..], &["-o", &arg(&out)]].concat());
+    assert_eq!(std::fs::read_to_string(out).expect("a file"), text);
+}
+
+#[test]
+fn artifacts_are_proved_against_their_checkpoint() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    for name in ["tiny", "sharded"] {
+        let checkpoint = arg(&golden(name).join("checkpoint"));
+        for (target, file) in [("onnx", "x.onnx"), ("coreml", "x.mlpackage")] {
+            let out = arg(&work.path().join(file));
+            ok(&["compile", "-q", &checkpoint, "--target", target, "--latent", "1x8x8", "-o", &out]);
+            let report = json(&["verify", &out, "--checkpoint", &checkpoint, "--blocks", "--seed", "5", "--json"]);
+            assert_eq!(report["passed"], true, "{report}");
+            let names: Vec<&str> =
+                report["rows"].as_array().expect("rows").iter().filter_map(|r| r["name"].as_str()).collect();
+            assert_eq!(names, ["velocity", "block0", "block1", "block2", "block3"]);
+        }
+    }
+}
+
+/// tract agrees with ONNX Runtime.
+#[cfg(feature = "tract")]
+#[test]
+fn tract_is_of_the_same_opinion() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    for (name, latent) in [("tiny", "3x8x8"), ("odd", "2x12x8"), ("post", "4x8x4")] {
+        let out = arg(&work.path().join("x.onnx"));
+        let reference = arg(&golden(name).join("golden.safetensors"));
+        ok(&[
+            "compile",
+            "-q",
+            &arg(&golden(name).join("checkpoint")),
+            "--target",
+            "onnx",
+            "--latent",
+            latent,
+            "-o",
+            &out,
+        ]);
+        let report = json(&["verify", &out, "--golden", &reference, "--engine", "tract", "--blocks", "--json"]);
+        assert_eq!(report["passed"], true, "{name}: {report}");
+        assert_eq!(report["engine"], "tract");
+    }
+}
+
+#[test]
+fn usage_errors_exit_with_2_and_help_shows_examples() {
+    assert_eq!(run(&["compile"]).status.code(), Some(2));
+    assert_eq!(run(&["verify", "x.onnx"]).status.code(), Some(2));
+    assert_eq!(run(&["compile", "x", "--target", "tflite", "--latent", "1x2x2", "-o", "x"]).status.code(), Some(2));
+    for command in ["init", "inspect", "compile", "verify", "demo", "completions"] {
+        assert!(ok(&[command, "--help"]).contains("Example"), "{command}");
+    }
+    assert!(ok(&["completions", "bash"]).contains("s2ditc"));
+}
