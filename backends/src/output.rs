@@ -127,21 +127,17 @@ impl Staged {
     /// # Errors
     /// The rename failed; the old output is still whole.
     pub fn commit(mut self) -> Result<(), OutputError> {
+        let mut pending = pending();
         let io = |error| OutputError::Io { path: self.place.clone(), error };
-        let replaced = if self.staging.is_dir() && self.place.is_dir() {
+        if self.staging.is_dir() && self.place.is_dir() {
             swap_folders(&self.staging, &self.place).map_err(io)?;
-            true
-        } else {
-            fs::rename(&self.staging, &self.place).map_err(io)?;
-            false
-        };
-        self.committed = !replaced;
-        if replaced {
             // The staging path now holds the old folder.
             let _ = remove(&self.staging);
-            self.committed = true;
+        } else {
+            fs::rename(&self.staging, &self.place).map_err(io)?;
         }
-        pending().remove(&self.staging);
+        self.committed = true;
+        pending.remove(&self.staging);
         Ok(())
     }
 }
@@ -149,9 +145,10 @@ impl Staged {
 impl Drop for Staged {
     fn drop(&mut self) {
         if !self.committed {
+            let mut pending = pending();
             let _ = remove(&self.staging);
+            pending.remove(&self.staging);
         }
-        pending().remove(&self.staging);
     }
 }
 
@@ -166,11 +163,17 @@ pub fn remove_partials_on_signal() -> io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            // The writer may create another file while the folder goes; a second round catches it.
-            for _ in 0..2 {
-                for path in pending().iter() {
-                    let _ = remove(path);
+            // Held until the end: from here on nothing is committed, and a writer that fails because its files
+            // go waits here instead of ending the process with another exit code.
+            let pending = pending();
+            // The writer may still create files and folders while they go: again until they stay away.
+            for _ in 0..500 {
+                let there =
+                    pending.iter().filter(|path| remove(path).is_ok() || path.symlink_metadata().is_ok()).count();
+                if there == 0 {
+                    break;
                 }
+                std::thread::sleep(std::time::Duration::from_millis(2));
             }
             std::process::exit(128 + signal);
         }
