@@ -18,17 +18,17 @@ pub fn run(
     probes: &[String],
 ) -> Result<BTreeMap<String, HostTensor>> {
     let shown = path.display();
-    let mut model = tract_onnx::onnx().model_for_path(path).with_context(|| format!("tract cannot load `{shown}`"))?;
+    let mut model = onnx().model_for_path(path).with_context(|| format!("tract cannot load `{shown}`"))?;
     let names = |model: &InferenceModel, outlets: &[OutletId]| -> Vec<String> {
         outlets.iter().map(|o| model.outlet_label(*o).unwrap_or(&model.node(o.node).name).to_string()).collect()
     };
-    let mut outputs = names(&model, &model.output_outlets()?.to_vec());
+    let mut outputs = names(&model, model.output_outlets()?);
     if !probes.is_empty() {
         outputs.extend(probes.iter().filter(|p| !outputs.contains(p)).cloned().collect::<Vec<_>>());
         model.select_outputs_by_name(&outputs).with_context(|| format!("tract finds no such values in `{shown}`"))?;
     }
     let mut values: TVec<TValue> = tvec!();
-    for name in names(&model, &model.input_outlets()?.to_vec()) {
+    for name in names(&model, model.input_outlets()?) {
         let Some(t) = inputs.get(&name) else { bail!("input `{name}`: missing") };
         let tensor = Tensor::from_shape(&t.shape, &t.data).map_err(|e| anyhow!("input `{name}`: {e}"))?;
         values.push(tensor.into());
