@@ -1,7 +1,7 @@
 //! An op's inputs: tensors, and parameters that must be constant.
 
 use anyhow::{Context, Result, bail};
-use s2dit_ir::ValueId;
+use s2dit_ir::{DType, ValueId};
 
 use super::Raise;
 use super::constant::Constant;
@@ -79,7 +79,14 @@ impl Raise<'_, '_> {
     }
 
     pub(super) fn ints(&self, op: &Operation, input: &str) -> Result<Option<Vec<i64>>> {
-        Ok(self.floats(op, input)?.map(|list| list.into_iter().map(|x| x as i64).collect()))
+        let Some(list) = self.floats(op, input)? else { return Ok(None) };
+        let integer = |x: f64| {
+            if x.fract() != 0.0 || x.abs() > f64::from(u32::MAX) {
+                bail!("input `{input}`: found {x}, expected a 32-bit integer");
+            }
+            Ok(x as i64)
+        };
+        list.into_iter().map(integer).collect::<Result<_>>().map(Some)
     }
 
     pub(super) fn int(&self, op: &Operation, input: &str, default: Option<i64>) -> Result<i64> {
@@ -122,7 +129,24 @@ impl Raise<'_, '_> {
         let Some(list) = self.ints(op, input)? else { return Ok((0..rank).collect()) };
         let mut axes: Vec<usize> = list.iter().map(|a| self.axis(*a, rank)).collect::<Result<_>>()?;
         axes.sort_unstable();
-        axes.dedup();
+        if axes.windows(2).any(|w| w[0] == w[1]) {
+            bail!("input `{input}`: an axis twice in {list:?}");
+        }
         Ok(axes)
+    }
+
+    /// Computes in the widest of the operands' float dtypes and rounds to the first one's: since iOS 17, fp32 parameters may
+    /// stand beside fp16 values.
+    pub(super) fn in_one_dtype(
+        &mut self,
+        operands: &[ValueId],
+        compute: impl FnOnce(&mut Self, &[ValueId]) -> Result<ValueId>,
+    ) -> Result<ValueId> {
+        let dtypes: Vec<DType> = operands.iter().map(|&v| self.b.f.dtype(v)).collect();
+        let mixed = dtypes.contains(&DType::F16) && dtypes.contains(&DType::F32);
+        let (Some(&first), true) = (dtypes.first(), mixed) else { return compute(self, operands) };
+        let wide: Vec<ValueId> = operands.iter().map(|&v| self.b.cast(v, DType::F32)).collect::<Result<_, _>>()?;
+        let y = compute(self, &wide)?;
+        Ok(self.b.cast(y, first)?)
     }
 }

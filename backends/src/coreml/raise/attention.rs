@@ -1,6 +1,7 @@
 //! Fused attention.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use s2dit_ir::ops::Unary;
 use s2dit_ir::{DType, ValueId};
 
 use super::{Handler, Raise};
@@ -15,10 +16,15 @@ fn attention(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     let (q, k, v) = (r.operand(op, "query")?, r.operand(op, "key")?, r.operand(op, "value")?);
     let width = *r.b.shape(q).last().context("a query of rank 0")?;
     let scores = r.b.matmul_t(q, k)?;
-    let mut scores = r.b.mul_scalar(scores, (width as f64).powf(-0.5))?;
-    if let Some(mask) = r.operand_if(op, "attn_mask")? {
+    // As an expression, the factor is not rounded to the dtype of q.
+    let width = r.b.scalar_like(q, width as f64)?;
+    let scale = r.b.unary(Unary::Rsqrt, width)?;
+    let mut scores = r.b.mul(scores, scale)?;
+    if let Some(mut mask) = r.operand_if(op, "attn_mask")? {
         if r.b.f.dtype(mask) == DType::Bool {
-            bail!("a bool attn_mask cannot be run here");
+            // True keeps: log 1 = 0, log 0 = −∞.
+            let kept = r.b.cast(mask, r.b.f.dtype(scores))?;
+            mask = r.b.unary(Unary::Log, kept)?;
         }
         scores = r.b.add(scores, mask)?;
     }

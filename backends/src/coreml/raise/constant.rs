@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use anyhow::{Context, Result, bail};
-use s2dit_ir::ops::{Literal, Load};
+use s2dit_ir::ops::Load;
 use s2dit_ir::{DType, Tensor, TensorType, ValueId, WeightSource};
 
 use super::Raise;
@@ -53,16 +53,42 @@ pub(super) fn tensor_type(t: &crate::coreml::proto::TensorType) -> Result<Tensor
         bail!("rank {} with {} dimensions", t.rank, t.dimensions.len());
     }
     let extent = |d: &crate::coreml::proto::Dimension| match &d.dimension {
-        Some(dimension::Dimension::Constant(c)) => usize::try_from(c.size).ok(),
-        _ => None,
+        Some(dimension::Dimension::Constant(c)) => Ok(c.size),
+        _ => bail!("a dimension that is not static"),
     };
-    let shape: Vec<usize> =
-        t.dimensions.iter().map(extent).collect::<Option<_>>().context("a dimension that is not static")?;
+    let shape: Vec<u64> = t.dimensions.iter().map(extent).collect::<Result<_>>()?;
+    // Extents are 32-bit in MIL; with this, no product of two of them overflows below.
+    if let Some(large) = shape.iter().find(|d| **d > i32::MAX as u64) {
+        bail!("shape {shape:?}: an extent of {large}");
+    }
+    let shape: Vec<usize> = shape.into_iter().map(|d| d as usize).collect();
     let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
     if elements.and_then(|n| n.checked_mul(8)).is_none() {
         bail!("shape {shape:?} is too large");
     }
     Ok(TensorType::new(dtype, shape))
+}
+
+/// The field of an immediate value that holds elements of a type.
+fn field_for(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "floats",
+        DType::I32 | DType::I16 | DType::U16 => "ints",
+        DType::Bool => "bools",
+        _ => "bytes",
+    }
+}
+
+fn field_of(values: &TensorValues) -> &'static str {
+    match values {
+        TensorValues::Floats(_) => "floats",
+        TensorValues::Ints(_) => "ints",
+        TensorValues::Bools(_) => "bools",
+        TensorValues::Strings(_) => "strings",
+        TensorValues::LongInts(_) => "longInts",
+        TensorValues::Doubles(_) => "doubles",
+        TensorValues::Bytes(_) => "bytes",
+    }
 }
 
 impl Raise<'_, '_> {
@@ -75,9 +101,8 @@ impl Raise<'_, '_> {
             bail!("the constant's value has another type than the constant");
         }
         let constant = self.parse(value)?;
-        if self.constants.insert(output.name.clone(), constant).is_some() {
-            bail!("`{}` is defined twice", output.name);
-        }
+        self.claim(&output.name)?;
+        self.constants.insert(output.name.clone(), constant);
         Ok(())
     }
 
@@ -94,18 +119,20 @@ impl Raise<'_, '_> {
                     return Ok(Constant::Text(s.values.clone()));
                 }
                 let ty = tensor_type(t)?;
+                let field = field_of(values);
+                if field != field_for(ty.dtype) {
+                    bail!("elements of {ty} in the field `{field}`, expected `{}`", field_for(ty.dtype));
+                }
                 let numbers: Vec<f64> = match values {
                     TensorValues::Floats(v) => v.values.iter().map(|x| f64::from(*x)).collect(),
                     TensorValues::Ints(v) => v.values.iter().map(|x| f64::from(*x)).collect(),
                     TensorValues::Bools(v) => v.values.iter().map(|x| f64::from(u8::from(*x))).collect(),
-                    TensorValues::LongInts(v) => v.values.iter().map(|x| *x as f64).collect(),
-                    TensorValues::Doubles(v) => v.values.clone(),
                     TensorValues::Bytes(v) => {
                         let tensor = Tensor::from_le_bytes(&ty, &v.values)
                             .with_context(|| format!("{} bytes for {ty}", v.values.len()))?;
                         tensor.data.iter().copied().collect()
                     }
-                    TensorValues::Strings(_) => Vec::new(),
+                    _ => bail!("elements in the field `{field}`"),
                 };
                 if numbers.len() != ty.elements() {
                     bail!("{} values for {ty}", numbers.len());
@@ -154,16 +181,27 @@ impl Raise<'_, '_> {
 
     fn tensor(&mut self, constant: &Constant) -> Result<ValueId> {
         Ok(match constant {
-            Constant::Numbers(ty, values) => {
-                if values.iter().any(|x| !x.is_finite()) {
-                    bail!("a value that is not finite");
-                }
-                self.b.f.add_leaf(Literal { values: values.clone() }.into(), ty, "")?
-            }
+            Constant::Numbers(ty, values) => self.literal(ty, values)?,
             Constant::Stored(ty, record) => self.b.f.add_leaf(Load { tensor: record.clone() }.into(), ty, "")?,
             Constant::Text(_) => bail!("a string is not a tensor"),
             Constant::Value(_, v) => *v,
         })
+    }
+
+    /// A tensor of these numbers. Literals are finite, so infinities and NaN are quotients by zero.
+    pub(super) fn literal(&mut self, ty: &TensorType, values: &[f64]) -> Result<ValueId> {
+        if values.iter().all(|x| x.is_finite()) {
+            return Ok(self.b.literal(ty, values.to_vec())?);
+        }
+        let over = |x: &f64| match *x {
+            x if x.is_finite() => (x, 1.0),
+            x if x.is_nan() => (0.0, 0.0),
+            x => (x.signum(), 0.0),
+        };
+        let (numerators, denominators) = values.iter().map(over).unzip();
+        let numerators = self.b.literal(ty, numerators)?;
+        let denominators = self.b.literal(ty, denominators)?;
+        Ok(self.b.div(numerators, denominators)?)
     }
 
     /// The numbers of a constant.

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use s2dit_ir::ops::{Binary, Unary};
-use s2dit_ir::{DType, ValueId};
+use s2dit_ir::{DType, TensorType, ValueId};
 
 use super::{Handler, Raise};
 use crate::coreml::proto::Operation;
@@ -12,6 +12,7 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
         "abs" | "cos" | "erf" | "exp" | "floor" | "identity" | "relu" | "round" | "sigmoid" | "silu" | "sin"
         | "softplus" | "sqrt" | "square" | "tanh" => unary,
         "add" | "sub" | "mul" | "real_div" | "maximum" | "minimum" | "pow" => binary,
+        "floor_div" | "mod" => floored,
         "rsqrt" | "log" | "inverse" => with_epsilon,
         "gelu" => gelu,
         "exp2" => exp2,
@@ -54,7 +55,31 @@ fn binary(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
         _ => Binary::Pow,
     };
     let (x, y) = (r.operand(op, "x")?, r.operand(op, "y")?);
+    if matches!(kind, Binary::Div | Binary::Pow) {
+        floats_only(r, x)?;
+    }
     Ok(vec![r.b.binary(kind, x, y)?])
+}
+
+/// Integer quotients and powers would have to be rounded.
+fn floats_only(r: &Raise, x: ValueId) -> Result<()> {
+    if !r.b.f.dtype(x).is_float() {
+        bail!("{} cannot be run here", r.b.f.ty(x));
+    }
+    Ok(())
+}
+
+/// ⌊x/y⌋ and x − y·⌊x/y⌋: the remainder has the divisor's sign.
+fn floored(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
+    let (x, y) = (r.operand(op, "x")?, r.operand(op, "y")?);
+    floats_only(r, x)?;
+    let quotient = r.b.div(x, y)?;
+    let floor = r.b.unary(Unary::Floor, quotient)?;
+    if op.r#type == "floor_div" {
+        return Ok(vec![floor]);
+    }
+    let whole = r.b.mul(y, floor)?;
+    Ok(vec![r.b.sub(x, whole)?])
 }
 
 /// MIL adds an epsilon before these functions; one that the dtype rounds to zero is no addition.
@@ -95,16 +120,26 @@ fn gelu(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
 
 fn exp2(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     let x = r.operand(op, "x")?;
-    let y = r.b.mul_scalar(x, std::f64::consts::LN_2)?;
-    Ok(vec![r.b.unary(Unary::Exp, y)?])
+    floats_only(r, x)?;
+    let two = r.b.scalar_like(x, 2.0)?;
+    Ok(vec![r.b.binary(Binary::Pow, two, x)?])
 }
 
+/// A bound may be infinite.
 fn clip(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     let x = r.operand(op, "x")?;
-    let (low, high) = (r.float(op, "alpha", f64::MIN)?, r.float(op, "beta", f64::MAX)?);
-    let (low, high) = (r.b.scalar_like(x, low)?, r.b.scalar_like(x, high)?);
-    let y = r.b.binary(Binary::Maximum, x, low)?;
-    Ok(vec![r.b.binary(Binary::Minimum, y, high)?])
+    let mut y = x;
+    for (input, infinite, kind) in
+        [("alpha", f64::NEG_INFINITY, Binary::Maximum), ("beta", f64::INFINITY, Binary::Minimum)]
+    {
+        let bound = r.float(op, input, infinite)?;
+        if bound != infinite {
+            let ty = TensorType::new(r.b.f.dtype(x), []);
+            let bound = r.literal(&ty, &[bound])?;
+            y = r.b.binary(kind, y, bound)?;
+        }
+    }
+    Ok(vec![if y == x { r.b.unary(Unary::Identity, x)? } else { y }])
 }
 
 fn cast(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {

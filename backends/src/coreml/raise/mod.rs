@@ -8,11 +8,14 @@ mod args;
 mod attention;
 mod constant;
 mod elementwise;
+mod norm;
 mod product;
 mod reduce;
+mod select;
 mod shape;
+mod slice;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Context, Result, bail};
 use s2dit_ir::ops::State;
@@ -43,9 +46,11 @@ pub fn raise(package: &Package, function: Option<&str>) -> Result<Module> {
         values: HashMap::new(),
         constants: HashMap::new(),
         state_types: HashMap::new(),
+        names: HashSet::new(),
         updates: Vec::new(),
     };
     for input in &program.inputs {
+        r.claim(&input.name).with_context(|| format!("`{}`: an input", package.path().display()))?;
         match input.r#type.as_ref().and_then(|t| t.r#type.as_ref()) {
             Some(value_type::Type::StateType(state)) => {
                 let ty = state.wrapped_type.as_deref().context("a state without a type").and_then(wrapped)?;
@@ -84,7 +89,10 @@ fn handler(op: &str) -> Option<Handler> {
     elementwise::handler(op)
         .or_else(|| product::handler(op))
         .or_else(|| reduce::handler(op))
+        .or_else(|| norm::handler(op))
         .or_else(|| shape::handler(op))
+        .or_else(|| slice::handler(op))
+        .or_else(|| select::handler(op))
         .or_else(|| attention::handler(op))
 }
 
@@ -114,6 +122,7 @@ struct Raise<'a, 'p> {
     /// MIL constants by name; they become IR values when an op uses them as a tensor.
     constants: HashMap<String, Constant>,
     state_types: HashMap<String, TensorType>,
+    names: HashSet<String>,
     updates: Vec<(String, ValueId)>,
 }
 
@@ -126,6 +135,9 @@ impl Raise<'_, '_> {
             _ => {}
         }
         let handler = handler(&op.r#type).context("this op cannot be run here")?;
+        if !op.blocks.is_empty() {
+            bail!("nested blocks cannot be run here");
+        }
         let name = op.attributes.get("name").and_then(Constant::immediate_text).unwrap_or_default();
         self.b.enter(&name);
         let results = handler(self, op);
@@ -150,8 +162,21 @@ impl Raise<'_, '_> {
         if self.b.f.node(v).name.is_none() {
             self.b.f.set_name(v, name);
         }
-        if self.values.insert(name.to_string(), v).is_some() {
-            bail!("`{name}` is defined twice");
+        self.claim(name)?;
+        self.values.insert(name.to_string(), v);
+        Ok(())
+    }
+
+    /// The type that the program declares for an op's only result.
+    fn declared(&self, op: &Operation) -> Result<TensorType> {
+        let [output] = &op.outputs[..] else { bail!("expected one result, the program declares {}", op.outputs.len()) };
+        output.r#type.as_ref().context("a result without a type").and_then(wrapped)
+    }
+
+    /// Names are unique in a function, whatever they name.
+    fn claim(&mut self, name: &str) -> Result<()> {
+        if name.is_empty() || !self.names.insert(name.to_string()) {
+            bail!("the name `{name}` is {}", if name.is_empty() { "empty" } else { "defined twice" });
         }
         Ok(())
     }

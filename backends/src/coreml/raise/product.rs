@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use s2dit_ir::ValueId;
-use s2dit_ir::ops::{Conv, Matmul};
+use s2dit_ir::ops::{Conv, Linear, Matmul};
 
 use super::{Handler, Raise};
 use crate::coreml::proto::Operation;
@@ -19,15 +19,15 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
 
 fn linear(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     let (x, w) = (r.operand(op, "x")?, r.operand(op, "weight")?);
-    let bias = r.operand_if(op, "bias")?;
-    Ok(vec![r.b.linear(x, w, bias)?])
+    let operands: Vec<ValueId> = [x, w].into_iter().chain(r.operand_if(op, "bias")?).collect();
+    Ok(vec![r.in_one_dtype(&operands, |r, v| Ok(r.b.op(Linear {}, v)?))?])
 }
 
 fn matmul(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     let (x, y) = (r.operand(op, "x")?, r.operand(op, "y")?);
     let matmul =
         Matmul { transpose_x: r.flag(op, "transpose_x", false)?, transpose_y: r.flag(op, "transpose_y", false)? };
-    Ok(vec![r.b.op(matmul, &[x, y])?])
+    Ok(vec![r.in_one_dtype(&[x, y], |r, v| Ok(r.b.op(matmul, v)?))?])
 }
 
 fn conv(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
@@ -64,7 +64,8 @@ fn conv(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
         other => bail!("unknown pad_type `{other}`"),
     };
     let conv = Conv { strides, pad_before, pad_after, dilations, groups };
-    Ok(vec![r.b.conv(conv, x, w, bias)?])
+    let operands: Vec<ValueId> = [x, w].into_iter().chain(bias).collect();
+    Ok(vec![r.in_one_dtype(&operands, |r, v| Ok(r.b.op(conv, v)?))?])
 }
 
 /// The two equations that Core ML has, with any letters: `nchw,nwhu->nchu` and `chw,whr->chr`.
@@ -82,8 +83,16 @@ fn einsum(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
         }
         _ => false,
     };
-    if !matches {
+    let mut letters: Vec<char> = parts.iter().take(2).flatten().copied().collect();
+    letters.sort_unstable();
+    letters.dedup();
+    // Five letters in the long form, four in the short one: none may stand for two axes.
+    let rank = parts.first().map_or(0, Vec::len);
+    if !matches || letters.len() != rank + 1 || equation.contains('.') {
         bail!("equation `{equation}` is not one that Core ML has");
+    }
+    if r.rank(x) != rank || r.rank(y) != rank {
+        bail!("equation `{equation}` for operands {} and {}", r.b.f.ty(x), r.b.f.ty(y));
     }
     // c h w · w h u per h: bring h in front of both, multiply, and bring it back.
     let swap = |n: usize| if n == 4 { vec![0, 2, 1, 3] } else { vec![1, 0, 2] };

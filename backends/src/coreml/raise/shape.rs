@@ -1,9 +1,10 @@
 //! Ops that move elements.
 
 use anyhow::{Context, Result, bail};
-use s2dit_ir::ops::{Slice, Unary};
-use s2dit_ir::{DType, TensorType, ValueId};
+use s2dit_ir::ValueId;
+use s2dit_ir::ops::Unary;
 
+use super::select::{elements, take};
 use super::{Handler, Raise};
 use crate::coreml::proto::Operation;
 
@@ -15,14 +16,12 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
         "squeeze" => squeeze,
         "concat" => concat,
         "stack" => stack,
-        "split" => split,
-        "slice_by_index" => slice_by_index,
-        "slice_by_size" => slice_by_size,
         "tile" => tile,
         "pad" => pad,
-        "gather" => gather,
         "pixel_shuffle" => pixel_shuffle,
         "pixel_unshuffle" => pixel_unshuffle,
+        "depth_to_space" => depth_to_space,
+        "space_to_depth" => space_to_depth,
         _ => return None,
     })
 }
@@ -48,12 +47,16 @@ fn reshape(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
         });
     }
     if let Some(i) = wanted.iter().position(|w| *w == -1) {
-        let (total, known) = (from.iter().product::<usize>(), shape.iter().product::<usize>());
+        if wanted.iter().filter(|w| **w == -1).count() > 1 {
+            bail!("shape {wanted:?}: -1 twice");
+        }
+        let (total, known) = (elements(&from)?, elements(&shape)?);
         if known == 0 || !total.is_multiple_of(known) {
             bail!("shape {wanted:?} does not divide {from:?}");
         }
         shape[i] = total / known;
     }
+    elements(&shape)?;
     Ok(vec![r.b.reshape(x, &shape)?])
 }
 
@@ -92,10 +95,14 @@ fn squeeze(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
 fn concat(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     let xs = r.operand_list(op, "values")?;
     let first = *xs.first().context("input `values` is empty")?;
-    if r.flag(op, "interleave", false)? {
-        bail!("interleave cannot be run here");
-    }
     let axis = r.axis(r.int(op, "axis", None)?, r.rank(first))?;
+    if r.flag(op, "interleave", false)? {
+        // The first element of each operand, then the second of each, ….
+        let stacked = along(r, &xs, axis + 1)?;
+        let mut shape = r.b.shape(first).to_vec();
+        shape[axis] *= xs.len();
+        return Ok(vec![r.b.reshape(stacked, &shape)?]);
+    }
     Ok(vec![r.b.concat(&xs, axis)?])
 }
 
@@ -103,102 +110,18 @@ fn stack(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     let xs = r.operand_list(op, "values")?;
     let first = *xs.first().context("input `values` is empty")?;
     let axis = r.axis(r.int(op, "axis", None)?, r.rank(first) + 1)?;
+    Ok(vec![along(r, &xs, axis)?])
+}
+
+/// Operands side by side on a new axis.
+fn along(r: &mut Raise, xs: &[ValueId], axis: usize) -> Result<ValueId> {
     let mut wide = Vec::with_capacity(xs.len());
-    for x in xs {
+    for &x in xs {
         let mut shape = r.b.shape(x).to_vec();
         shape.insert(axis.min(shape.len()), 1);
         wide.push(r.b.reshape(x, &shape)?);
     }
-    Ok(vec![r.b.concat(&wide, axis)?])
-}
-
-fn split(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
-    let x = r.operand(op, "x")?;
-    let axis = r.axis(r.int(op, "axis", None)?, r.rank(x))?;
-    let extent = r.b.shape(x)[axis];
-    let sizes = match r.sizes(op, "split_sizes")? {
-        Some(sizes) => sizes,
-        None => {
-            let n = usize::try_from(r.int(op, "num_splits", None)?)?;
-            if n == 0 || !extent.is_multiple_of(n) {
-                bail!("{n} splits of an extent of {extent}");
-            }
-            vec![extent / n; n]
-        }
-    };
-    let mut begin = 0;
-    let mut parts = Vec::with_capacity(sizes.len());
-    for size in sizes {
-        parts.push(r.b.slice(x, axis, begin, begin + size)?);
-        begin += size;
-    }
-    Ok(parts)
-}
-
-fn slice_by_index(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
-    let mut x = r.operand(op, "x")?;
-    let shape = r.b.shape(x).to_vec();
-    let n = shape.len();
-    let begin = r.ints(op, "begin")?.context("input `begin` is missing")?;
-    let end = r.ints(op, "end")?.context("input `end` is missing")?;
-    let stride = r.ints(op, "stride")?.unwrap_or_else(|| vec![1; n]);
-    let mask = |name: &str| r.ints(op, name).map(|m| m.unwrap_or_else(|| vec![0; n]));
-    let (begin_mask, end_mask, squeeze) = (mask("begin_mask")?, mask("end_mask")?, mask("squeeze_mask")?);
-    if [&begin, &end, &stride, &begin_mask, &end_mask, &squeeze].iter().any(|l| l.len() != n) {
-        bail!("begin, end, stride and masks must have {n} entries each");
-    }
-    let mut slice = Slice { begin: vec![0; n], end: shape.clone(), stride: vec![1; n] };
-    let mut reversed = Vec::new();
-    for i in 0..n {
-        let extent = shape[i] as i64;
-        let wrap = |p: i64| if p < 0 { p + extent } else { p };
-        let step = stride[i];
-        if squeeze[i] != 0 {
-            let at = wrap(begin[i]).clamp(0, extent - 1) as usize;
-            (slice.begin[i], slice.end[i]) = (at, at + 1);
-        } else if step > 0 {
-            let b = if begin_mask[i] != 0 { 0 } else { wrap(begin[i]).clamp(0, extent) };
-            let e = if end_mask[i] != 0 { extent } else { wrap(end[i]).clamp(0, extent) };
-            (slice.begin[i], slice.end[i], slice.stride[i]) = (b as usize, e as usize, step as usize);
-        } else if step < 0 {
-            let b = if begin_mask[i] != 0 { extent - 1 } else { wrap(begin[i]).clamp(0, extent - 1) };
-            let e = if end_mask[i] != 0 { -1 } else { wrap(end[i]).max(-1) };
-            let indices: Vec<f64> = (0..).map(|k| b + k * step).take_while(|p| *p > e).map(|p| p as f64).collect();
-            reversed.push((i, indices));
-        } else {
-            bail!("stride 0 on axis {i}");
-        }
-    }
-    x = r.b.op(slice, &[x])?;
-    for (axis, indices) in reversed {
-        let ty = TensorType::new(DType::I32, [indices.len()]);
-        let indices = r.b.literal(&ty, indices)?;
-        x = r.b.gather(x, indices, axis)?;
-    }
-    if squeeze.iter().any(|s| *s != 0) {
-        let kept: Vec<usize> = (0..n).filter(|&i| squeeze[i] == 0).map(|i| r.b.shape(x)[i]).collect();
-        x = r.b.reshape(x, &kept)?;
-    }
-    Ok(vec![x])
-}
-
-/// A size of −1 is all that is left.
-fn slice_by_size(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
-    let x = r.operand(op, "x")?;
-    let shape = r.b.shape(x).to_vec();
-    let begin = r.ints(op, "begin")?.context("input `begin` is missing")?;
-    let size = r.ints(op, "size")?.context("input `size` is missing")?;
-    if begin.len() != shape.len() || size.len() != shape.len() {
-        bail!("begin and size must have {} entries each", shape.len());
-    }
-    let mut slice = Slice { begin: Vec::new(), end: Vec::new(), stride: vec![1; shape.len()] };
-    for i in 0..shape.len() {
-        let b = if begin[i] < 0 { begin[i] + shape[i] as i64 } else { begin[i] };
-        let e = if size[i] == -1 { shape[i] as i64 } else { b + size[i] };
-        slice.begin.push(usize::try_from(b)?);
-        slice.end.push(usize::try_from(e)?);
-    }
-    Ok(vec![r.b.op(slice, &[x])?])
+    Ok(r.b.concat(&wide, axis)?)
 }
 
 fn tile(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
@@ -207,6 +130,11 @@ fn tile(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     if reps.len() != r.rank(x) || reps.contains(&0) {
         bail!("reps {reps:?} for rank {}", r.rank(x));
     }
+    let tiled = r.declared(op)?;
+    let fits = |i: usize| Some(&(r.b.shape(x)[i] * reps[i])) == tiled.shape.get(i);
+    if !(0..reps.len()).all(fits) {
+        bail!("{} tiled {reps:?} is declared as {tiled}", r.b.f.ty(x));
+    }
     let start = x;
     for (axis, &n) in reps.iter().enumerate() {
         if n > 1 && r.b.shape(x)[axis] == 1 {
@@ -214,7 +142,15 @@ fn tile(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
             shape[axis] = n;
             x = r.b.broadcast_to(x, &shape)?;
         } else if n > 1 {
-            x = r.b.concat(&vec![x; n], axis)?;
+            // A new axis in front of this one is repeated, and the two become one.
+            let mut shape = r.b.shape(x).to_vec();
+            shape.insert(axis, 1);
+            x = r.b.reshape(x, &shape)?;
+            shape[axis] = n;
+            x = r.b.broadcast_to(x, &shape)?;
+            let extent = shape.remove(axis);
+            shape[axis] *= extent;
+            x = r.b.reshape(x, &shape)?;
         }
     }
     Ok(vec![if x == start { r.b.unary(Unary::Identity, x)? } else { x }])
@@ -224,11 +160,7 @@ fn tile(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
 fn pad(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     let x = r.operand(op, "x")?;
     let mode = r.text(op, "mode", "constant")?;
-    if mode != "constant" {
-        bail!("pad mode `{mode}` cannot be run here");
-    }
     let pad = r.sizes(op, "pad")?.context("input `pad` is missing")?;
-    let value = r.float(op, "constant_val", 0.0)?;
     let n = r.rank(x);
     if !pad.len().is_multiple_of(2) || pad.len() > 2 * n {
         bail!("pad has {} entries for rank {n}", pad.len());
@@ -238,24 +170,24 @@ fn pad(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
         let axis = n - pad.len() / 2 + i;
         (before[axis], after[axis]) = (pair[0], pair[1]);
     }
-    Ok(vec![r.b.pad(x, &before, &after, value)?])
-}
-
-/// Indices of any rank, constant: `x[:axis] + indices + x[axis+1:]`.
-fn gather(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
-    let x = r.operand(op, "x")?;
-    if r.int(op, "batch_dims", Some(0))? != 0 {
-        bail!("batch_dims cannot be run here");
+    if mode == "constant" {
+        let value = r.float(op, "constant_val", 0.0)?;
+        return Ok(vec![r.b.pad(x, &before, &after, value)?]);
     }
-    let axis = r.axis(r.int(op, "axis", Some(0))?, r.rank(x))?;
-    let indices = r.operand(op, "indices")?;
-    let tail = r.b.shape(indices).to_vec();
-    let flat = r.b.reshape(indices, &[tail.iter().product()])?;
-    let flat = r.b.cast(flat, DType::I32)?;
-    let y = r.b.gather(x, flat, axis)?;
-    let from = r.b.shape(x).to_vec();
-    let shape: Vec<usize> = from[..axis].iter().chain(&tail).chain(&from[axis + 1..]).copied().collect();
-    Ok(vec![r.b.reshape(y, &shape)?])
+    let mut y = x;
+    for axis in (0..n).filter(|&i| before[i] + after[i] > 0) {
+        let (extent, b) = (r.b.shape(x)[axis], before[axis]);
+        let count = b + extent + after[axis];
+        y = match mode.as_str() {
+            // Mirrored at the outer elements, which are not repeated.
+            "reflect" if b.max(after[axis]) < extent => {
+                take(r, y, axis, count, |i| (extent - 1) - (extent - 1).abs_diff(i.abs_diff(b)))?
+            }
+            "replicate" if extent > 0 => take(r, y, axis, count, |i| i.saturating_sub(b).min(extent - 1))?,
+            _ => bail!("pad mode `{mode}` of {b} and {} around {extent}", after[axis]),
+        };
+    }
+    Ok(vec![if y == x { r.b.unary(Unary::Identity, x)? } else { y }])
 }
 
 /// `[N, c·f², H, W]` → `[N, c, H·f, W·f]`, channel = (c·f + row)·f + column, as PyTorch.
@@ -281,4 +213,29 @@ fn pixel_unshuffle(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     let y = r.b.reshape(x, &[n, c, h / f, f, w / f, f])?;
     let y = r.b.transpose(y, &[0, 1, 3, 5, 2, 4])?;
     Ok(vec![r.b.reshape(y, &[n, c * f * f, h / f, w / f])?])
+}
+
+/// As [`pixel_shuffle`], with channel = (row·b + column)·c' + c, as TensorFlow.
+fn depth_to_space(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
+    let x = r.operand(op, "x")?;
+    let b = usize::try_from(r.int(op, "block_size", None)?)?;
+    let &[n, c, h, w] = r.b.shape(x) else { bail!("expected rank 4") };
+    if b == 0 || !c.is_multiple_of(b * b) {
+        bail!("block size {b} for {c} channels");
+    }
+    let y = r.b.reshape(x, &[n, b, b, c / (b * b), h, w])?;
+    let y = r.b.transpose(y, &[0, 3, 4, 1, 5, 2])?;
+    Ok(vec![r.b.reshape(y, &[n, c / (b * b), h * b, w * b])?])
+}
+
+fn space_to_depth(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
+    let x = r.operand(op, "x")?;
+    let b = usize::try_from(r.int(op, "block_size", None)?)?;
+    let &[n, c, h, w] = r.b.shape(x) else { bail!("expected rank 4") };
+    if b == 0 || !h.is_multiple_of(b) || !w.is_multiple_of(b) {
+        bail!("block size {b} for {h}×{w}");
+    }
+    let y = r.b.reshape(x, &[n, c, h / b, b, w / b, b])?;
+    let y = r.b.transpose(y, &[0, 3, 5, 1, 2, 4])?;
+    Ok(vec![r.b.reshape(y, &[n, c * b * b, h / b, w / b])?])
 }

@@ -46,10 +46,16 @@ fn item_path(package: &Path, relative: &str) -> Result<PathBuf> {
         bail!("path `{relative}`: expected a path inside the package");
     }
     let place = package.join("Data").join(relative);
+    check_inside(package, &place)?;
+    Ok(place)
+}
+
+/// A link must not lead out of the package.
+pub(super) fn check_inside(package: &Path, place: &Path) -> Result<()> {
     if let (Ok(real), Ok(root)) = (place.canonicalize(), package.canonicalize())
         && !real.starts_with(&root)
     {
-        bail!("path `{relative}` leads out of the package through a link");
+        bail!("`{}` leads out of the package through a link", place.display());
     }
-    Ok(place)
+    Ok(())
 }

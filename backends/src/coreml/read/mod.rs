@@ -1,5 +1,6 @@
 //! Reads an mlpackage from disk, ours or another tool's, trusting nothing in it.
 
+mod interface;
 mod manifest;
 mod weights;
 
@@ -11,22 +12,15 @@ use anyhow::{Context, Result, bail};
 use prost::Message;
 use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
 
-use super::proto::{Function, FunctionDescription, Model, Operation, Program};
+use super::proto::{Function, Model, Operation, Program};
+pub use interface::Feature;
 pub use weights::{BlobRecord, WeightFile};
 
-/// Protobuf's own limit.
-const LARGEST_SPEC: u64 = 2 << 30;
+/// Protobuf messages are smaller than this.
+const SPEC_LIMIT: u64 = 2 << 30;
 
-/// An input, output or state of a function.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Feature {
-    /// Name.
-    pub name: String,
-    /// Element type, as the IR names it.
-    pub dtype: String,
-    /// Shape.
-    pub shape: Vec<i64>,
-}
+/// Specification versions that have ML Programs, with their op sets.
+const OPSETS: [(i32, &str); 5] = [(6, "CoreML5"), (7, "CoreML6"), (8, "CoreML7"), (9, "CoreML8"), (10, "CoreML9")];
 
 /// An open package.
 #[derive(Debug)]
@@ -45,30 +39,49 @@ impl Package {
         let shown = path.display();
         let spec = manifest::specification(path)?;
         let size = std::fs::metadata(&spec).with_context(|| format!("cannot read `{}`", spec.display()))?.len();
-        if size > LARGEST_SPEC {
-            bail!("`{}`: {size} bytes, but a model specification has at most {LARGEST_SPEC}", spec.display());
+        if size >= SPEC_LIMIT {
+            bail!("`{}`: found {size} bytes, expected fewer than {SPEC_LIMIT}", spec.display());
         }
         let bytes = std::fs::read(&spec).with_context(|| format!("cannot read `{}`", spec.display()))?;
         let model = Model::decode(bytes.as_slice())
             .map_err(|e| anyhow::anyhow!("`{}` is not a Core ML model specification: {e}", spec.display()))?;
-        if !(7..=10).contains(&model.specification_version) {
-            bail!(
-                "`{}`: found specification version {}, expected 7 to 10",
-                spec.display(),
-                model.specification_version
-            );
+        let version = model.specification_version;
+        if !OPSETS.iter().any(|(v, _)| *v == version) {
+            bail!("`{}`: found specification version {version}, expected 6 to 10", spec.display());
         }
         let weights = spec.with_file_name("weights").join("weight.bin");
-        let weights = if weights.is_file() { Some(WeightFile::open(&weights)?) } else { None };
+        let weights = if weights.is_file() {
+            manifest::check_inside(path, &weights)?;
+            let file = WeightFile::open(&weights)?;
+            file.records()?;
+            Some(file)
+        } else {
+            None
+        };
         let package = Package { path: path.into(), model, weights };
         let program = package.program()?;
         if program.functions.is_empty() {
             bail!("`{shown}`: the program has no functions");
         }
         for (name, function) in &program.functions {
+            package.check_opset(name, function)?;
             package.check_description(name, function)?;
         }
         Ok(package)
+    }
+
+    fn check_opset(&self, name: &str, function: &Function) -> Result<()> {
+        let version = self.model.specification_version;
+        let wanted: Vec<&str> = OPSETS.iter().filter(|(v, _)| *v <= version).map(|(_, o)| *o).collect();
+        if !wanted.contains(&function.opset.as_str()) {
+            bail!(
+                "`{}`: function `{name}`: found op set `{}`, expected one of specification version {version}: {}",
+                self.path.display(),
+                function.opset,
+                wanted.join(", ")
+            );
+        }
+        Ok(())
     }
 
     /// The folder.
@@ -118,34 +131,6 @@ impl Package {
         })
     }
 
-    fn description(&self, function: &str) -> FunctionDescription {
-        let Some(d) = &self.model.description else { return FunctionDescription::default() };
-        match d.functions.iter().find(|f| f.name == function) {
-            Some(f) => f.clone(),
-            None => FunctionDescription {
-                name: function.into(),
-                input: d.input.clone(),
-                output: d.output.clone(),
-                state: d.state.clone(),
-            },
-        }
-    }
-
-    /// Inputs of the default function.
-    pub fn inputs(&self) -> Vec<Feature> {
-        self.description(&self.default_function()).input.iter().map(feature).collect()
-    }
-
-    /// Outputs of the default function.
-    pub fn outputs(&self) -> Vec<Feature> {
-        self.description(&self.default_function()).output.iter().map(feature).collect()
-    }
-
-    /// States of the default function.
-    pub fn states(&self) -> Vec<Feature> {
-        self.description(&self.default_function()).state.iter().map(feature).collect()
-    }
-
     /// User-defined metadata.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let metadata = self.model.description.as_ref().and_then(|d| d.metadata.as_ref());
@@ -182,53 +167,6 @@ impl Package {
         let mut list: Vec<_> = counts.into_iter().collect();
         list.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
         list
-    }
-
-    /// The description must name what the function takes and returns, or Core ML cannot load it.
-    fn check_description(&self, name: &str, function: &Function) -> Result<()> {
-        let description = self.description(name);
-        let shown = self.path.display();
-        let mut described: Vec<&str> =
-            description.input.iter().chain(&description.state).map(|f| f.name.as_str()).collect();
-        let mut taken: Vec<&str> = function.inputs.iter().map(|i| i.name.as_str()).collect();
-        described.sort_unstable();
-        taken.sort_unstable();
-        if described != taken {
-            bail!("`{shown}`: function `{name}` takes {taken:?}, but the model description has {described:?}");
-        }
-        let returned = &self.block(name, function)?.outputs;
-        let described: Vec<&String> = description.output.iter().map(|f| &f.name).collect();
-        let mut sorted: Vec<&String> = returned.iter().collect();
-        let mut wanted = described.clone();
-        sorted.sort_unstable();
-        wanted.sort_unstable();
-        if sorted != wanted {
-            bail!("`{shown}`: function `{name}` returns {returned:?}, but the model description has {described:?}");
-        }
-        Ok(())
-    }
-}
-
-fn feature(f: &super::proto::FeatureDescription) -> Feature {
-    let array = f.r#type.as_ref().and_then(array_of);
-    let dtype = match array.map(|a| a.data_type) {
-        Some(65568) => "f32",
-        Some(65600) => "f64",
-        Some(65552) => "f16",
-        Some(131_104) => "i32",
-        Some(131_080) => "i8",
-        _ => "?",
-    };
-    Feature { name: f.name.clone(), dtype: dtype.into(), shape: array.map(|a| a.shape.clone()).unwrap_or_default() }
-}
-
-/// The array of a feature or of a state.
-fn array_of(ty: &super::proto::FeatureType) -> Option<&super::proto::ArrayFeatureType> {
-    use super::proto::feature_type::Type;
-    match ty.r#type.as_ref()? {
-        Type::MultiArrayType(array) => Some(array),
-        Type::StateType(state) => state.array_type.as_ref(),
-        _ => None,
     }
 }
 
