@@ -49,38 +49,44 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Stages a file. [`Staged::path`] does not exist yet.
+    /// Stages a file, which exists and is empty after this call. A link at the place is followed: what it names is replaced.
     ///
     /// # Errors
-    /// A missing parent folder, a folder in the way, a parent that cannot be written.
+    /// A missing parent folder, something other than a file in the way, a parent that cannot be written.
     pub fn file(place: &Path) -> Result<Staged, OutputError> {
-        if place.is_dir() {
-            return Err(OutputError::Occupied { path: place.into(), found: "a folder", expected: "a file".into() });
+        let real = std::path::absolute(place).and_then(fs::canonicalize).unwrap_or_else(|_| place.into());
+        if let Ok(found) = fs::metadata(&real)
+            && !found.is_file()
+        {
+            let found = if found.is_dir() { "a folder" } else { "a device, pipe or socket" };
+            return Err(OutputError::Occupied { path: place.into(), found, expected: "a file".into() });
         }
-        let staged = Staged::beside(place)?;
+        let staged = Staged::beside(&real)?;
         fs::File::create(&staged.staging).map_err(|error| OutputError::Io { path: place.into(), error })?;
         Ok(staged)
     }
 
     /// Stages a folder, which exists and is empty after this call. An existing folder at the place is replaced only if it
-    /// is empty or holds `marker`.
+    /// is empty, or holds `marker` and nothing whose name `ours` does not know.
     ///
     /// # Errors
     /// A missing parent folder, something else in the way, a parent that cannot be written.
-    pub fn folder(place: &Path, marker: &str) -> Result<Staged, OutputError> {
+    pub fn folder(place: &Path, marker: &str, ours: impl Fn(&str) -> bool) -> Result<Staged, OutputError> {
         let occupied = |found| OutputError::Occupied {
             path: place.into(),
             found,
-            expected: format!("a folder that is empty or holds `{marker}`"),
+            expected: format!("a folder that is empty, or holds `{marker}` and nothing foreign"),
         };
-        if place.is_file() {
+        if let Ok(found) = fs::metadata(place)
+            && !found.is_dir()
+        {
             return Err(occupied("a file"));
         }
-        if let Ok(mut entries) = fs::read_dir(place)
-            && entries.next().is_some()
-            && !place.join(marker).exists()
-        {
-            return Err(occupied("a folder with other things in it"));
+        if let Ok(entries) = fs::read_dir(place) {
+            let names: Vec<String> = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+            if !names.is_empty() && (!place.join(marker).exists() || !names.iter().all(|n| ours(n))) {
+                return Err(occupied("a folder with other things in it"));
+            }
         }
         let staged = Staged::beside(place)?;
         fs::create_dir(&staged.staging).map_err(|error| OutputError::Io { path: place.into(), error })?;
@@ -235,10 +241,25 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_and_devices_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, link) = (dir.path().join("target"), dir.path().join("link"));
+        fs::write(&target, b"old").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let staged = Staged::file(&link).unwrap();
+        fs::write(staged.path(), b"new").unwrap();
+        staged.commit().unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+        assert!(link.symlink_metadata().unwrap().is_symlink());
+        assert!(matches!(Staged::file(Path::new("/dev/null")), Err(OutputError::Occupied { .. })));
+    }
+
     #[test]
     fn a_dropped_output_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let staged = Staged::folder(&dir.path().join("x.mlpackage"), "Manifest.json").unwrap();
+        let staged = Staged::folder(&dir.path().join("x.mlpackage"), "Manifest.json", |_| true).unwrap();
         fs::write(staged.path().join("half"), b"...").unwrap();
         drop(staged);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -250,7 +271,7 @@ mod tests {
         let place = dir.path().join("x.mlpackage");
         fs::create_dir(&place).unwrap();
         fs::write(place.join("Manifest.json"), b"old").unwrap();
-        let staged = Staged::folder(&place, "Manifest.json").unwrap();
+        let staged = Staged::folder(&place, "Manifest.json", |n| n == "Manifest.json").unwrap();
         fs::write(staged.path().join("Manifest.json"), b"new").unwrap();
         staged.commit().unwrap();
         assert_eq!(fs::read(place.join("Manifest.json")).unwrap(), b"new");
@@ -259,7 +280,10 @@ mod tests {
         let home = dir.path().join("home");
         fs::create_dir(&home).unwrap();
         fs::write(home.join("thesis"), b"precious").unwrap();
-        assert!(matches!(Staged::folder(&home, "Manifest.json"), Err(OutputError::Occupied { .. })));
+        let ours = |n: &str| n == "Manifest.json";
+        assert!(matches!(Staged::folder(&home, "Manifest.json", ours), Err(OutputError::Occupied { .. })));
+        fs::write(home.join("Manifest.json"), b"{}").unwrap();
+        assert!(matches!(Staged::folder(&home, "Manifest.json", ours), Err(OutputError::Occupied { .. })));
         assert!(matches!(Staged::file(&home), Err(OutputError::Occupied { .. })));
         assert!(matches!(Staged::file(&dir.path().join("no/such")), Err(OutputError::NoParent { .. })));
     }

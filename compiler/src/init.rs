@@ -75,7 +75,7 @@ pub fn init(options: &InitOptions, dir: &Path, progress: Progress) -> Result<Ini
     if let Some(parent) = dir.parent() {
         std::fs::create_dir_all(parent).map_err(|error| unplaceable(dir, &error))?;
     }
-    let staged = Staged::folder(dir, CONFIG_FILE).map_err(|error| unplaceable(dir, &error))?;
+    let staged = Staged::folder(dir, CONFIG_FILE, |_| true).map_err(|error| unplaceable(dir, &error))?;
     let summary = write_checkpoint(options, staged.path(), progress).map_err(|mut problems| {
         // The staging folder is gone when this is read; what matters is where the files were to go.
         for problem in &mut problems.0 {
