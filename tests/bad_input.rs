@@ -174,7 +174,8 @@ fn a_latent_that_does_not_fit() {
     let c = Copy::of("tiny");
     says(&c.fails("3x6x8"), &["latent rows", "6", "multiple of 4"]);
     says(&c.fails("0x8x8"), &["latent frames", "0"]);
-    let out = run(&["compile", &arg(&c.dir()), "--target", "onnx", "--latent", "8x8", "-o", "x.onnx"]);
+    says(&c.fails("8x8"), &["latent size", "8x8", "FRAMESxROWSxCOLUMNS", "--mode stream"]);
+    let out = run(&["compile", &arg(&c.dir()), "--target", "onnx", "--latent", "8xy", "-o", "x.onnx"]);
     assert_eq!(out.status.code(), Some(2), "a malformed size is a usage error");
 }
 

@@ -13,4 +13,5 @@ pub mod inspect;
 mod json;
 pub mod problems;
 pub mod schema;
+pub mod stream;
 pub mod verify;

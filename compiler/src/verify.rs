@@ -205,6 +205,14 @@ fn from_checkpoint(
     let mut module = s2dit::clip(checkpoint.config(), &checkpoint, latent)?;
     // In fp32 the plain sinusoids would be the least exact part of the reference.
     Pipeline::new(&["phase"])?.run(&mut module, |_, _| {})?;
+    let chunk = &module.functions[0];
+    for port in &ports {
+        let wanted = chunk.by_name(&port.name).map(|v| chunk.shape(v).iter().map(|d| *d as i64).collect::<Vec<_>>());
+        if wanted.as_ref() != Some(&port.shape) {
+            let wanted = wanted.map_or("no such input".into(), |w| format!("{w:?}"));
+            bail!("`{}`, input `{}`: found {:?}, the checkpoint has {wanted}", path.display(), port.name, port.shape);
+        }
+    }
     let inputs = seeded_inputs(&ports, seed)?;
     let mut expected = run_function(
         &module.functions[0],

@@ -3,10 +3,11 @@
     python make_goldens.py [CASE ...] [--report] [--small-checkpoint DIR]
 
 A case is a folder with `checkpoint/` (committed: it is small) and `golden.safetensors`: float32 tensors `latent`, `timestep`,
-`text`, `velocity`, and `block0`, `block1`, ... The same seed and torch version give the same bytes. The checkpoint of `small` is
-not committed; it is made by `s2ditc init --preset small --seed 7 --dtype bf16 -o DIR`.
+`text`, `velocity`, and `block0`, `block1`, ... A `stream_...` case has `stream.noise [chunks, steps, 1, C, F, H, W]`, `text` and
+`stream.latents [chunks, 1, C, F, H, W]`. The same seed and torch version give the same bytes. The checkpoint of `small` is not
+committed; it is made by `s2ditc init --preset small --seed 7 --dtype bf16 -o DIR`.
 
-Prints what PyTorch itself reaches in float32 and float16 against float64, as the rows of the table in `tests/goldens/README.md`;
+Prints what PyTorch itself reaches in float32 and float16 against float64, as the rows of the tables in `tests/goldens/README.md`;
 with `--report`, for the goldens that are there: it writes nothing, and fails if one is not what the reference makes.
 """
 
@@ -18,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from s2dit import Config, from_random, load
+from stream import stream
 
 GOLDENS = Path(__file__).resolve().parents[2] / "tests" / "goldens"
 
@@ -45,6 +47,38 @@ CASES = {
             num_attention_heads=4, attention_head_dim=10, layout=["full", "ssa", "lcha"],
         ),
         torch.float32, (2, 6, 12), 17.3, 1,
+    ),
+}
+
+SLIM = TINY | dict(attention_head_dim=12, ffn_dim=64, text_dim=24)
+
+# name: (config, dtype of the weights, latent H x W, chunks)
+STREAMS = {
+    # The window is no multiple of the chunk; three windows long.
+    "stream_tiny": (SLIM | dict(chunk_frames=3, window_frames=7), torch.float32, (8, 8), 7),
+    # The convolution's past is two chunks long, and t is no round number.
+    "stream_post": (
+        SLIM | dict(
+            rope_in_kernel="post", layout=["lcha", "ssa", "lcha"], conv_kernel=[5, 3, 3], num_attention_heads=3,
+            attention_head_dim=10, chunk_frames=2, window_frames=4, sample_steps=[1000, 500],
+        ),
+        torch.bfloat16, (8, 4), 7,
+    ),
+    "stream_full": (
+        SLIM | dict(
+            layout=["full", "lcha", "ssa"], qk_norm="rms_norm_per_head", attention_head_dim=16, chunk_frames=1, window_frames=3,
+            sample_steps=[1000, 750, 500], flow_shift=3.0,
+        ),
+        torch.float16, (4, 8), 8,
+    ),
+    # The chunk is longer than the window, and the convolution has no past.
+    "stream_wide": (
+        SLIM | dict(
+            layout=["ssa", "lcha", "full"], conv_kernel=[1, 3, 5], patch_size=[1, 1, 2], ssa_stride=3, num_attention_heads=4,
+            attention_head_dim=6, in_channels=3, out_channels=3, text_len=5, chunk_frames=3, window_frames=2,
+            sample_steps=[1000, 500], flow_shift=1.0,
+        ),
+        torch.float32, (6, 6), 6,
     ),
 }
 SMALL = ((3, 16, 24), 731.25)
@@ -98,12 +132,22 @@ def make(name, checkpoint, latent, timestep, seed, keep_blocks):
     inputs = {
         "latent": torch.randn(1, config.in_channels, *latent, generator=g),
         "timestep": torch.tensor([timestep], dtype=torch.float32),
-        "text": torch.randn(1, config.text_len, config.text_dim, generator=g),
+        "text": draw_text(config, g),
     }
-    inputs["text"][:, config.text_len * 3 // 4 :] = 0  # padding
     exact = run(checkpoint, inputs, torch.float64)
+    write_golden(name, inputs, exact, exact if keep_blocks else ["velocity"], seed)
+    report(name, checkpoint, inputs, exact)
+
+
+def draw_text(config, g):
+    text = torch.randn(1, config.text_len, config.text_dim, generator=g)
+    text[:, config.text_len * 3 // 4 :] = 0  # padding
+    return text
+
+
+def write_golden(name, inputs, exact, keep, seed):
     assert all(v.isfinite().all() for v in exact.values()), name
-    golden = inputs | {k: v.float().contiguous() for k, v in exact.items() if keep_blocks or k == "velocity"}
+    golden = inputs | {k: exact[k].float().contiguous() for k in keep}
     metadata = {
         "generator": "examples/reference/make_goldens.py", "seed": str(seed), "dtype": "float64",
         "torch": torch.__version__.split("+")[0],
@@ -111,18 +155,21 @@ def make(name, checkpoint, latent, timestep, seed, keep_blocks):
     folder = GOLDENS / name
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / "golden.safetensors", golden, metadata)
-    report(name, checkpoint, inputs, exact)
 
 
 def check(name, checkpoint):
     """Reports on a golden as it is on disk."""
     golden = load_file(GOLDENS / name / "golden.safetensors")
     exact = run(checkpoint, golden, torch.float64)
-    for key in golden.keys() - {"latent", "timestep", "text"}:
+    compare(name, golden, exact, {"latent", "timestep", "text"})
+    report(name, checkpoint, golden, exact)
+
+
+def compare(name, golden, exact, inputs):
+    for key in golden.keys() - inputs:
         error = (golden[key].double() - exact[key]).norm() / exact[key].norm()
         if not error < 1e-7:  # a float32 rounding
             raise SystemExit(f"{name}: golden.safetensors: {key}: relative L2 error {error:.1e}, expected below 1e-7")
-    report(name, checkpoint, golden, exact)
 
 
 def report(name, checkpoint, inputs, exact):
@@ -131,9 +178,47 @@ def report(name, checkpoint, inputs, exact):
     print(f"| {name} | {latent} | {round(inputs['timestep'].item(), 4)} | {exact['velocity'].std():.2f} | {row[0]} | {row[1]} |")
 
 
+def run_stream(folder, inputs, dtype):
+    """The sampler computes in float32 when the network computes in less."""
+    host = torch.promote_types(dtype, torch.float32)
+    with torch.no_grad():
+        return {"stream.latents": stream(load(folder, dtype), inputs["text"], inputs["stream.noise"].to(host))}
+
+
+def make_stream(name, checkpoint, size, chunks, seed):
+    config = Config.load(checkpoint)
+    g = torch.Generator().manual_seed(seed)
+    chunk = (1, config.in_channels, config.chunk_frames, *size)
+    inputs = {
+        "stream.noise": torch.randn(chunks, len(config.sample_steps), *chunk, generator=g),
+        "text": draw_text(config, g),
+    }
+    exact = run_stream(checkpoint, inputs, torch.float64)
+    write_golden(name, inputs, exact, exact, seed)
+    report_stream(name, checkpoint, inputs, exact)
+
+
+def check_stream(name, checkpoint):
+    golden = load_file(GOLDENS / name / "golden.safetensors")
+    exact = run_stream(checkpoint, golden, torch.float64)
+    compare(name, golden, exact, {"stream.noise", "text"})
+    report_stream(name, checkpoint, golden, exact)
+
+
+def report_stream(name, checkpoint, inputs, exact):
+    config, exact = Config.load(checkpoint), exact["stream.latents"]
+    chunks, steps, _, _, frames, rows, cols = inputs["stream.noise"].shape
+    shape = f"{name} | {chunks} x {frames}x{rows}x{cols} | {config.window_frames} | {steps} | {exact.std():.2f}"
+    cells = []
+    for dtype in (torch.float32, torch.float16):
+        errors = [(x.double() - y).norm() / y.norm() for x, y in zip(run_stream(checkpoint, inputs, dtype)["stream.latents"], exact)]
+        cells.append(", ".join(f"{e:.1e}" for e in errors) + f" ({-20 * torch.log10(max(errors)):.1f} dB)")
+    print(f"| {shape} | {cells[0]} | {cells[1]} |")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", help=f"any of {', '.join(CASES)} (default: all)")
+    parser.add_argument("cases", nargs="*", help=f"any of {', '.join(CASES | STREAMS)} (default: all)")
     parser.add_argument("--small-checkpoint", type=Path, help="makes the case `small` from this checkpoint")
     parser.add_argument("--report", action="store_true", help="reports on the goldens that are there, and writes nothing")
     args = parser.parse_args()
@@ -141,16 +226,18 @@ def main():
         check("small", args.small_checkpoint)
     elif args.small_checkpoint:
         make("small", args.small_checkpoint, *SMALL, seed=7, keep_blocks=False)
-    for i, (name, (config, dtype, latent, timestep, shards)) in enumerate(CASES.items()):
+    cases = [(name, case, 100 + i, make, check) for i, (name, case) in enumerate(CASES.items())]
+    cases += [(name, case, 300 + i, make_stream, check_stream) for i, (name, case) in enumerate(STREAMS.items())]
+    for name, (config, dtype, *case), seed, make_it, check_it in cases:
         if args.cases and name not in args.cases or args.small_checkpoint and not args.cases:
             continue
         checkpoint = GOLDENS / name / "checkpoint"
         if args.report:
-            check(name, checkpoint)
+            check_it(name, checkpoint)
             continue
-        model = from_random(Config(**config), seed=100 + i)
-        write_checkpoint(model, dtype, shards, checkpoint)
-        make(name, checkpoint, latent, timestep, seed=200 + i, keep_blocks=True)
+        shards = 1 if make_it is make_stream else case.pop()
+        write_checkpoint(from_random(Config(**config), seed), dtype, shards, checkpoint)
+        make_it(name, checkpoint, *case, seed=seed + 100, **{} if make_it is make_stream else {"keep_blocks": True})
 
 
 if __name__ == "__main__":

@@ -97,14 +97,15 @@ class RMSNorm(nn.Module):
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
 
 
-def rope_table(config, frames, rows, cols):
-    """Angles [N, d/2] in float64: axes (frame, row, column), angle = position * theta^(-2i/d_axis)."""
+def rope_table(config, frames, rows, cols, start=0):
+    """Angles [N, d/2] in float64: axes (frame, row, column), angle = position * theta^(-2i/d_axis). `start`: the first frame's index."""
     d = config.attention_head_dim
     d_space = 2 * (d // 6)
     angles = []
-    for axis, size in zip((d - 2 * d_space, d_space, d_space), (frames, rows, cols)):
+    for axis, first, size in zip((d - 2 * d_space, d_space, d_space), (start, 0, 0), (frames, rows, cols)):
         i = torch.arange(axis // 2, dtype=torch.float64)
-        angles.append(torch.outer(torch.arange(size, dtype=torch.float64), config.rope_theta ** (-2 * i / axis)))
+        positions = torch.arange(first, first + size, dtype=torch.float64)
+        angles.append(torch.outer(positions, config.rope_theta ** (-2 * i / axis)))
     t, r, c = (a.shape[1] for a in angles)
     grid = torch.cat(
         [
@@ -122,6 +123,26 @@ def apply_rope(x, angles):
     cos, sin = angles.cos().to(x), angles.sin().to(x)
     even, odd = x[..., 0::2], x[..., 1::2]
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
+
+
+def softmax_attention(q, k, v):
+    """q [B, A, N, d], k and v [B, A, M, d] -> [B, A, N, d]"""
+    return (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1) @ v
+
+
+def linear_sums(k, k_rot, v):
+    """What linear attention keeps of its keys and values: S [B, A, d, d] for the numerator, z [B, A, 1, d] for the normaliser."""
+    return k_rot.transpose(-1, -2) @ v, k.sum(-2, keepdim=True)
+
+
+def read_sums(q, q_rot, S, z):
+    """y_i = q_i S / (q_i . z + 1e-6)"""
+    return q_rot @ S / (q @ z.transpose(-1, -2) + 1e-6)
+
+
+def linear_attention(q, k, q_rot, k_rot, v):
+    """y_i = q_i (sum_j k_j v_j^T) / (q_i . sum_j k_j + 1e-6): the numerator by q_rot and k_rot, the normaliser by q and k."""
+    return read_sums(q, q_rot, *linear_sums(k, k_rot, v))
 
 
 class Attention(nn.Module):
@@ -147,12 +168,12 @@ class Attention(nn.Module):
             return self.heads(self.norm_q(q)), self.heads(self.norm_k(k)), self.heads(v)
         return self.norm_q(self.heads(q)), self.norm_k(self.heads(k)), self.heads(v)
 
-    def forward(self, x, context=None, rope=None):
+    def forward(self, x, context=None, rope=None, past=None):
         q, k, v = self.qkv(x, x if context is None else context)
         if rope is not None:
             q, k = apply_rope(q, rope), apply_rope(k, rope)
-        weights = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)
-        return self.to_out[0]((weights @ v).transpose(1, 2).flatten(-2))
+        y = (past.softmax_attention if past else softmax_attention)(q, k, v)
+        return self.to_out[0](y.transpose(1, 2).flatten(-2))
 
 
 class FeatureMap(nn.Module):
@@ -178,23 +199,24 @@ class LCHA(Attention):
         self.local_mix = nn.Linear(dim, dim)
         self.fusion_gate = nn.Parameter(torch.zeros(dim))
 
-    def linear_attention(self, q, k, v, rope):
-        """y_i = q_i (sum_j k_j v_j^T) / (q_i . sum_j k_j + 1e-6) with q, k behind the feature map."""
+    def features(self, q, k, rope):
+        """Queries and keys behind the feature map: for the normaliser, and for the numerator."""
         if self.config.rope_in_kernel == "pre":
             q, k = self.kernel(apply_rope(q, rope)), self.kernel(apply_rope(k, rope))
-            q_rot, k_rot = q, k
-        else:
-            q, k = self.kernel(q), self.kernel(k)
-            q_rot, k_rot = apply_rope(q, rope), apply_rope(k, rope)
-        numerator = q_rot @ (k_rot.transpose(-1, -2) @ v)
-        return numerator / (q @ k.sum(-2, keepdim=True).transpose(-1, -2) + 1e-6)
+            return q, k, q, k
+        q, k = self.kernel(q), self.kernel(k)
+        return q, k, apply_rope(q, rope), apply_rope(k, rope)
 
-    def forward(self, u, rope, grid):
-        y = self.linear_attention(*self.qkv(u, u), rope)
+    def forward(self, u, rope, grid, past=None):
+        q, k, v = self.qkv(u, u)
+        y = (past.linear_attention if past else linear_attention)(*self.features(q, k, rope), v)
         y = self.to_out[0](y.transpose(1, 2).flatten(-2))
         kt, kh, kw = self.config.conv_kernel
         x = u.transpose(1, 2).unflatten(-1, grid)  # [B, D, F, h, w]
-        x = F.pad(x, (kw // 2, kw // 2, kh // 2, kh // 2, kt - 1, 0))
+        before = kt - 1
+        if past:
+            x, before = past.frames_before(x), 0
+        x = F.pad(x, (kw // 2, kw // 2, kh // 2, kh // 2, before, 0))
         local = self.local_mix(self.local_conv(x).flatten(2).transpose(1, 2))
         alpha = self.fusion_gate.sigmoid()
         return alpha * y + (1 - alpha) * local
@@ -228,11 +250,12 @@ class Block(nn.Module):
         self.attn2 = Attention(config)
         self.ffn = FeedForward(config.dim, config.ffn_dim)
 
-    def forward(self, x, tproj, text, rope, grid):
+    def forward(self, x, tproj, text, rope, grid, past=None):
         """x [B, N, D], tproj [B, 6, D], text [B, L, D]."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + tproj).chunk(6, dim=1)
         u = layer_norm(x, self.eps) * (1 + scale1) + shift1
-        x = x + gate1 * (self.attn1(u, rope, grid) if isinstance(self.attn1, LCHA) else self.attn1(u, rope=rope))
+        lcha = isinstance(self.attn1, LCHA)
+        x = x + gate1 * (self.attn1(u, rope, grid, past) if lcha else self.attn1(u, rope=rope, past=past))
         x = x + self.attn2(self.norm2(x), text)
         u = layer_norm(x, self.eps) * (1 + scale2) + shift2
         return x + gate2 * self.ffn(u)
@@ -308,10 +331,11 @@ class S2DiTTransformer3DModel(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.zeros(1, 2, dim))
         self.proj_out = nn.Linear(dim, math.prod(patch) * config.out_channels)
 
-    def forward(self, x, t, text, return_blocks=False):
+    def forward(self, x, t, text, return_blocks=False, start=0, pasts=None):
         """x [B, C, F, H, W], t [B] in [0, 1000], text [B, L, text_dim] -> velocity [B, C, F, H, W].
 
         With `return_blocks`, (velocity, [x after each block]): `[B, N, D]` at the resolution that the block runs at.
+        A chunk of a stream (stream.py) has the index of its first frame as `start`, and what came before, block by block, in `pasts`.
         """
         config, (_, ph, pw) = self.config, self.config.patch_size
         s = config.ssa_stride if config.stages else 1
@@ -323,7 +347,7 @@ class S2DiTTransformer3DModel(nn.Module):
         x = self.patch_embedding(x).flatten(2).transpose(1, 2)
         temb, tproj = self.condition_embedder.time(t)
         text = self.condition_embedder.text_embedder(text)
-        rope_high, rope_low = rope_table(config, *grid), rope_table(config, *low)
+        rope_high, rope_low = rope_table(config, *grid, start), rope_table(config, *low, start)
 
         outputs = []
         starts, ends = [a for a, _ in config.stages], [b for _, b in config.stages]
@@ -331,7 +355,8 @@ class S2DiTTransformer3DModel(nn.Module):
             if i in starts:
                 x_hi, x = x, self.stages[starts.index(i)].enter(x, grid)
             ssa = kind == "ssa"
-            x = block(x, tproj, text, rope_low if ssa else rope_high, low if ssa else grid)
+            past = pasts[i] if pasts else None
+            x = block(x, tproj, text, rope_low if ssa else rope_high, low if ssa else grid, past)
             outputs.append(x)
             if i + 1 in ends:
                 x = self.stages[ends.index(i + 1)].leave(x, x_hi, grid)

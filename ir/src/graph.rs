@@ -102,6 +102,24 @@ impl Function {
         &self.params
     }
 
+    /// Deletes parameters that nothing uses, except those in `keep`.
+    pub fn remove_unused_params(&mut self, keep: &[&str]) {
+        let live: HashSet<ValueId> = {
+            let mut used: HashSet<ValueId> = self.results.iter().chain(&self.updates).map(|(_, v)| *v).collect();
+            for v in self.order() {
+                used.extend(self.operands(v));
+            }
+            used
+        };
+        let kept = |node: &Node| node.name.as_deref().is_some_and(|n| keep.contains(&n));
+        let (stay, go): (Vec<ValueId>, Vec<ValueId>) =
+            self.params.iter().partition(|&&p| live.contains(&p) || kept(&self.graph[p]));
+        self.params = stay;
+        for p in go {
+            self.graph.remove_node(p);
+        }
+    }
+
     /// Adds an op whose type follows from its operands.
     ///
     /// # Errors

@@ -9,6 +9,8 @@ pub mod cse;
 pub mod phase;
 pub mod pipeline;
 pub mod precision;
+pub mod split;
+pub mod states;
 
 use s2dit_ir::Module;
 use s2dit_ir::ops::OpError;

@@ -3,11 +3,12 @@
 //! An island is found from the graph's meaning, not from names:
 //! - **phases**: what feeds a `sin` or `cos` (a timestep of 1000 has an ulp of 0.5 in fp16);
 //! - **kernel sums**: from the positive feature map (`softplus`, `exp`) to the division that makes the sums a ratio
-//!   again: sums over thousands of tokens leave fp16's range, their ratio does not;
+//!   again: sums over thousands of tokens leave fp16's range, their ratio does not; and from a deliberate widening (`cast` of
+//!   fp16 to fp32), such as a sum that is stored in two halves;
 //! - **sums of squares** ([`Precision::Fp16Norms32`]): from `square` to `rsqrt` or `sqrt` (an fp16 square overflows at 256).
 //!
 //! Constants are cast once, from fp32, to what their user wants. Parameters, states and results become fp16 unless they
-//! lie in an island. Integer values are left alone.
+//! lie in an island; a parameter that only islands use stays fp32. Integer values are left alone.
 //!
 //! ```text
 //! %a = cos(%t) : f32[1, 4]          %a  = cos(%t) : f32[1, 4]
@@ -134,6 +135,10 @@ fn islands(f: &Function, order: &[ValueId], precision: Precision) -> HashSet<Val
             Op::Unary(Unary::Softplus | Unary::Exp) => {
                 sums.insert(v);
             }
+            // Widened on purpose, such as the two halves of a stored sum.
+            Op::Cast(c) if c.dtype == DType::F32 && f.dtype(operands[0]) == DType::F16 && !f.is_const(v) => {
+                sums.insert(v);
+            }
             // The ratio: computed in fp32, its result is an ordinary value again.
             Op::Binary(Binary::Div) if operands.iter().all(|o| sums.contains(o)) => {
                 keep.insert(v);
@@ -159,6 +164,16 @@ fn islands(f: &Function, order: &[ValueId], precision: Precision) -> HashSet<Val
     keep.extend(sums);
     if precision == Precision::Fp16Norms32 {
         keep.extend(squares);
+    }
+    // Users before operands: parameters, and what is made of parameters alone, stay fp32 if only islands use them.
+    for &v in order.iter().rev() {
+        let users = f.users(v);
+        let only_islands = !users.is_empty() && users.iter().all(|(u, _)| keep.contains(u));
+        let from_params = |o: &ValueId| f.is_const(*o) || matches!(f.op(*o), Op::Input(_));
+        let host = matches!(f.op(v), Op::Input(_)) || (!f.is_const(v) && f.operands(v).iter().all(from_params));
+        if only_islands && host && f.dtype(v) == DType::F32 {
+            keep.insert(v);
+        }
     }
     keep
 }

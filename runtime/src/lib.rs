@@ -2,6 +2,7 @@
 //!
 //! - [`Artifact`] opens an ONNX file or an mlpackage as it lies on disk and runs it. A package is read back, raised to IR, lowered
 //!   to ONNX in memory and run by ONNX Runtime; its weights stay where they are, mapped.
+//! - [`stream`] makes video chunk by chunk with a kernel folder.
 //! - [`library`] finds ONNX Runtime's shared library, or fetches it on first need.
 //! - [`compare`] says how far a tensor is from a reference.
 
@@ -9,10 +10,12 @@ mod artifact;
 pub mod compare;
 pub mod library;
 pub mod ort_engine;
+pub mod stream;
 mod tensor;
 #[cfg(feature = "tract")]
 pub mod tract_engine;
 
 pub use artifact::{Artifact, Engine, RunOptions, run_function};
 pub use ort_engine::{Port, Session, SessionOptions};
+pub use stream::{StreamOptions, StreamSession};
 pub use tensor::HostTensor;

@@ -9,7 +9,7 @@ use half::f16;
 use ort::environment::Environment;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{Session as OrtSession, SessionInputValue};
-use ort::value::{DynTensor, Tensor, TensorElementType, ValueType};
+use ort::value::{Tensor, TensorElementType, TensorRef, ValueType};
 
 use crate::{HostTensor, library};
 
@@ -110,9 +110,26 @@ impl Session {
     /// A missing or unknown input, a wrong shape, a failing op.
     pub fn run(&mut self, inputs: &BTreeMap<String, HostTensor>) -> Result<BTreeMap<String, HostTensor>> {
         check_inputs(&self.inputs, inputs)?;
-        let mut values: Vec<(String, SessionInputValue<'static>)> = Vec::new();
+        self.run_with(|name| inputs.get(name))
+    }
+
+    /// [`Session::run`] with inputs that lie in several places: `input` finds them by name. Inputs in the dtype that the
+    /// model wants are not copied.
+    ///
+    /// # Errors
+    /// A missing input, a wrong shape, a failing op.
+    pub fn run_with<'a>(
+        &mut self,
+        input: impl Fn(&str) -> Option<&'a HostTensor>,
+    ) -> Result<BTreeMap<String, HostTensor>> {
+        let mut values: Vec<(String, SessionInputValue<'_>)> = Vec::new();
         for port in &self.inputs {
-            values.push((port.name.clone(), to_ort(port, &inputs[&port.name])?.into()));
+            let tensor = input(&port.name);
+            if let Some(problem) = port_problem(port, tensor) {
+                bail!("{problem}");
+            }
+            let tensor = tensor.with_context(|| format!("input `{}`: missing", port.name))?;
+            values.push((port.name.clone(), to_ort(port, tensor)?));
         }
         let outputs = self.session.run(values).map_err(|e| anyhow!("ONNX Runtime failed: {e}"))?;
         let mut results = BTreeMap::new();
@@ -126,24 +143,20 @@ impl Session {
 
 /// Checks names and shapes of inputs against what a model wants; all problems in one error.
 pub(crate) fn check_inputs(ports: &[Port], inputs: &BTreeMap<String, HostTensor>) -> Result<()> {
-    let mut problems = Vec::new();
-    for port in ports {
-        match inputs.get(&port.name) {
-            None => problems.push(format!("input `{}`: missing, expected {}{:?}", port.name, port.dtype, port.shape)),
-            Some(t) => {
-                let same = t.shape.len() == port.shape.len()
-                    && t.shape.iter().zip(&port.shape).all(|(&have, &want)| want < 0 || have as i64 == want);
-                if !same {
-                    problems
-                        .push(format!("input `{}`: found shape {:?}, expected {:?}", port.name, t.shape, port.shape));
-                }
-            }
-        }
-    }
+    let mut problems: Vec<String> = ports.iter().filter_map(|p| port_problem(p, inputs.get(&p.name))).collect();
     for name in inputs.keys().filter(|n| !ports.iter().any(|p| p.name == **n)) {
         problems.push(format!("input `{name}`: the model has no such input"));
     }
     if problems.is_empty() { Ok(()) } else { bail!("{}", problems.join("; ")) }
+}
+
+fn port_problem(port: &Port, tensor: Option<&HostTensor>) -> Option<String> {
+    let Some(t) = tensor else {
+        return Some(format!("input `{}`: missing, expected {}{:?}", port.name, port.dtype, port.shape));
+    };
+    let same = t.shape.len() == port.shape.len()
+        && t.shape.iter().zip(&port.shape).all(|(&have, &want)| want < 0 || have as i64 == want);
+    (!same).then(|| format!("input `{}`: found shape {:?}, expected {:?}", port.name, t.shape, port.shape))
 }
 
 fn environment(options: &SessionOptions) -> Result<&'static Environment> {
@@ -185,17 +198,19 @@ fn builder(env: &Environment, options: &SessionOptions) -> ort::Result<ort::sess
     Ok(builder)
 }
 
-fn to_ort(port: &Port, t: &HostTensor) -> Result<DynTensor> {
+fn to_ort<'a>(port: &Port, t: &'a HostTensor) -> Result<SessionInputValue<'a>> {
     let shape = t.shape.clone();
+    macro_rules! converted {
+        ($f:expr) => {
+            Tensor::from_array((shape, t.data.iter().map($f).collect::<Vec<_>>())).map(SessionInputValue::from)
+        };
+    }
     let made = match port.dtype.as_str() {
-        "f32" => Tensor::from_array((shape, t.data.clone())).map(Tensor::upcast),
-        "f16" => Tensor::from_array((shape, t.data.iter().map(|x| f16::from_f32(*x)).collect::<Vec<_>>()))
-            .map(Tensor::upcast),
-        "f64" => {
-            Tensor::from_array((shape, t.data.iter().map(|x| f64::from(*x)).collect::<Vec<_>>())).map(Tensor::upcast)
-        }
-        "i32" => Tensor::from_array((shape, t.data.iter().map(|x| *x as i32).collect::<Vec<_>>())).map(Tensor::upcast),
-        "i64" => Tensor::from_array((shape, t.data.iter().map(|x| *x as i64).collect::<Vec<_>>())).map(Tensor::upcast),
+        "f32" => TensorRef::from_array_view((shape, t.data.as_slice())).map(SessionInputValue::from),
+        "f16" => converted!(|x| f16::from_f32(*x)),
+        "f64" => converted!(|x| f64::from(*x)),
+        "i32" => converted!(|x| *x as i32),
+        "i64" => converted!(|x| *x as i64),
         other => bail!("input `{}` has dtype {other}, which cannot be fed", port.name),
     };
     made.map_err(|e| anyhow!("input `{}`: {e}", port.name))

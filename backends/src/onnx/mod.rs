@@ -1,6 +1,6 @@
 //! ONNX, opset 21.
 //!
-//! - [`write_model`] writes a file (and its external data) for users;
+//! - [`write_models`] writes files (and their external data) for users;
 //! - [`model_in_memory`] makes the model that the runtime gives to ONNX Runtime, for a graph that was read back from a package;
 //! - [`read`] opens any ONNX file to show what it is.
 //!
@@ -18,7 +18,7 @@ mod write;
 
 pub use lower::Round;
 pub use memory::{InMemory, MemoryOptions, WeightMode, model_in_memory};
-pub use write::{INLINE_LIMIT, Summary, write_model};
+pub use write::{INLINE_LIMIT, Summary, write_models};
 
 /// The operator set that is emitted.
 pub const OPSET: i64 = 21;

@@ -1,16 +1,16 @@
 //! Lowered graphs to bytes: weights inline, as external data, or as references into files that exist.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, bail};
 use prost::Message;
-use s2dit_ir::weights::{Written, loaded_tensor, write_constant};
+use s2dit_ir::weights::{Written, constant_key, loaded_tensor, write_constant};
 use s2dit_ir::{Function, ValueId, WeightError, WeightSource};
 
-use super::lower::{Lowered, Round, lower};
+use super::lower::{Round, lower};
 use super::proto::{
     GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, data_type, entries,
 };
@@ -38,61 +38,85 @@ pub struct Summary {
     pub non_finite: Vec<(String, u64)>,
 }
 
-/// Writes a function as an ONNX model to `model`.
+/// Writes functions as ONNX models, each to its path.
 ///
-/// If the weights are more than [`INLINE_LIMIT`], they go to the file that `data` stages on demand, and the model refers to
-/// it as `location`. `metadata` is asked for when the weights have been written. `progress` gets bytes written and bytes in
-/// all. Weights pass through in pieces: memory does not grow with their size.
+/// The weights of several functions, or more than [`INLINE_LIMIT`] of one, go to the file that `data` stages on demand, equal ones
+/// once; the models refer to it as `location`. `metadata` is asked for when the weights have been written, and goes into every
+/// model. `progress` gets bytes written and bytes in all. Weights pass through in pieces: memory does not grow with their
+/// size.
 ///
 /// # Errors
 /// An op that ONNX cannot express, a weight that cannot be read or that its dtype cannot hold, a full disk.
-pub fn write_model(
-    f: &Function,
+pub fn write_models(
+    models: &[(&Function, &Path)],
     source: &dyn WeightSource,
     metadata: impl FnOnce() -> BTreeMap<String, String>,
-    model: &Path,
     data: impl FnOnce() -> Result<PathBuf>,
     location: &str,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
-    let Lowered { mut graph, constants } = lower(f, Round::AsTyped, true, &[])?;
-    let total: u64 = constants.iter().map(|(_, v)| f.ty(*v).bytes() as u64).sum();
-    let mut summary =
-        Summary { ops: graph.node.len(), weights: constants.len(), weight_bytes: total, non_finite: Vec::new() };
+    let mut lowered = Vec::new();
+    let mut sizes: HashMap<String, u64> = HashMap::new();
+    for (f, _) in models {
+        let l = lower(f, Round::AsTyped, true, &[])?;
+        sizes.extend(l.constants.iter().map(|(_, v)| (constant_key(f, *v), f.ty(*v).bytes() as u64)));
+        lowered.push(l);
+    }
+    let total: u64 = sizes.values().sum();
+    let mut summary = Summary {
+        ops: lowered.iter().map(|l| l.graph.node.len()).sum(),
+        weights: sizes.len(),
+        weight_bytes: total,
+        non_finite: Vec::new(),
+    };
     let unwritten = || format!("cannot write the weights to `{location}`");
-    let mut external = match total > INLINE_LIMIT {
+    let mut external = match models.len() > 1 || total > INLINE_LIMIT {
         true => Some(External::create(&data()?).with_context(unwritten)?),
         false => None,
     };
     let mut done = 0;
-    for (name, v) in &constants {
-        let mut tensor = tensor(f, name, *v);
-        let bytes = f.ty(*v).bytes() as u64;
-        let written = match &mut external {
-            Some(out) if bytes >= SMALL => {
-                let offset = out.align(if bytes >= PAGE { PAGE } else { LINE }).with_context(unwritten)?;
-                refer(&mut tensor, location, offset, bytes);
-                let written = write_constant(f, *v, source, out);
-                written.map_err(|e| match e {
-                    WeightError::Io(e) => Error::new(e).context(unwritten()),
-                    e => Error::new(e),
-                })?
+    let mut stored: HashMap<String, u64> = HashMap::new();
+    for ((f, _), l) in models.iter().zip(&mut lowered) {
+        for (name, v) in &l.constants {
+            let mut tensor = tensor(f, name, *v);
+            let bytes = f.ty(*v).bytes() as u64;
+            let key = constant_key(f, *v);
+            let written = match &mut external {
+                Some(_) if stored.contains_key(&key) => {
+                    refer(&mut tensor, location, stored[&key], bytes);
+                    l.graph.initializer.push(tensor);
+                    continue;
+                }
+                Some(out) if bytes >= SMALL => {
+                    let offset = out.align(if bytes >= PAGE { PAGE } else { LINE }).with_context(unwritten)?;
+                    refer(&mut tensor, location, offset, bytes);
+                    stored.insert(key, offset);
+                    let written = write_constant(f, *v, source, out);
+                    written.map_err(|e| match e {
+                        WeightError::Io(e) => Error::new(e).context(unwritten()),
+                        e => Error::new(e),
+                    })?
+                }
+                _ => write_constant(f, *v, source, &mut tensor.raw_data)?,
+            };
+            if written.bytes != bytes {
+                bail!("tensor `{name}`: expected {bytes} bytes, found {}", written.bytes);
             }
-            _ => write_constant(f, *v, source, &mut tensor.raw_data)?,
-        };
-        if written.bytes != bytes {
-            bail!("tensor `{name}`: expected {bytes} bytes, found {}", written.bytes);
+            note_non_finite(f, name, *v, &written, &mut summary)?;
+            l.graph.initializer.push(tensor);
+            done += bytes;
+            progress(done.min(total), total);
         }
-        note_non_finite(f, name, *v, &written, &mut summary)?;
-        graph.initializer.push(tensor);
-        done += bytes;
-        progress(done, total);
     }
     if let Some(mut out) = external {
         out.flush().with_context(unwritten)?;
     }
-    let bytes = encode(graph, entries(&metadata()));
-    std::fs::write(model, bytes).context("cannot write the model")?;
+    let metadata = entries(&metadata());
+    for ((_, path), l) in models.iter().zip(lowered) {
+        std::fs::write(path, encode(l.graph, metadata.clone())).context("cannot write the model")?;
+    }
+    summary.non_finite.sort();
+    summary.non_finite.dedup();
     Ok(summary)
 }
 

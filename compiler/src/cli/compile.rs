@@ -1,18 +1,20 @@
 //! `s2ditc compile`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 use s2dit_backends::output::Staged;
-use s2dit_ir::text;
+use s2dit_ir::{Module, text};
 
 use super::progress::{Progress, size};
 use super::{Context, print_json, print_line};
 use crate::checkpoint::Checkpoint;
-use crate::compile::{Options, Precision, Target, compile, lower};
+use crate::compile::stream::{self, Functions, States};
+use crate::compile::{Options, Precision, Summary, Target, compile, lower};
 use crate::config::LatentSize;
+use crate::problems::Problem;
 
 /// Compile a checkpoint to an ONNX file or a Core ML package
 #[derive(clap::Args)]
@@ -22,16 +24,28 @@ use crate::config::LatentSize;
   s2ditc compile small/ --target onnx --latent 3x36x64 --emit ir | less
 
 The compiled step takes latent [1,C,F,H,W], timestep [1] in [0, 1000] and text [1,L,text_dim], and returns velocity
-[1,C,F,H,W]. An ONNX model with more than 32 MiB of weights keeps them beside it in OUT.data.")]
+[1,C,F,H,W]. An ONNX model with more than 32 MiB of weights keeps them beside it in OUT.data.
+
+With --mode stream OUT is a folder: three functions (prompt, denoise, commit) and contract.json, which says how to call them. A step
+makes the checkpoint's chunk_frames, so --latent is HxW. Run it with s2ditc stream.")]
 pub(super) struct Args {
     /// Folder with config.json and safetensors
     checkpoint: PathBuf,
     /// What to make: onnx or coreml
     #[arg(long)]
     target: Target,
-    /// Latent frames, rows and columns of the clip
+    /// Latent frames, rows and columns of the clip; rows and columns of a stream
     #[arg(long, value_name = "FxHxW")]
-    latent: LatentSize,
+    latent: Size,
+    /// A whole clip in one step, or a stream of chunks
+    #[arg(long, value_name = "MODE", default_value = "clip")]
+    mode: Mode,
+    /// Where a stream keeps its states: io (inputs and outputs) or native (Core ML states)
+    #[arg(long, default_value = "io")]
+    states: States,
+    /// A stream's functions: shared (one package) or separate (one each) [Core ML]
+    #[arg(long, default_value = "shared")]
+    functions: Functions,
     /// fp32 or fp16 [default: fp16 for coreml, fp32 for onnx]
     #[arg(long)]
     precision: Option<Precision>,
@@ -46,6 +60,32 @@ pub(super) struct Args {
     json: bool,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Mode {
+    /// A whole clip in one step
+    Clip,
+    /// A stateful kernel that makes a stream chunk by chunk
+    Stream,
+}
+
+/// `FxHxW` or `HxW`.
+#[derive(Clone, Copy)]
+enum Size {
+    Clip(LatentSize),
+    Chunk { rows: usize, cols: usize },
+}
+
+impl std::str::FromStr for Size {
+    type Err = Problem;
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        let sides: Option<Vec<usize>> = text.split(['x', 'X', '×']).map(|side| side.trim().parse().ok()).collect();
+        match sides.as_deref() {
+            Some(&[rows, cols]) => Ok(Size::Chunk { rows, cols }),
+            _ => text.parse().map(Size::Clip),
+        }
+    }
+}
+
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Emit {
     /// The text form of the graph that the target would get
@@ -55,10 +95,9 @@ enum Emit {
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let start = Instant::now();
     let checkpoint = Checkpoint::open(&args.checkpoint)?;
-    let precision = args.precision.unwrap_or(args.target.default_precision());
-    let options = Options { target: args.target, precision, latent: args.latent };
+    let job = Job::new(args)?;
     if let Some(Emit::Ir) = args.emit {
-        let text = text::print(&lower(&checkpoint, &options)?);
+        let text = text::print(&job.lower(&checkpoint)?);
         match &args.output {
             None => print_line(text.trim_end())?,
             Some(out) => {
@@ -74,7 +113,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     };
     let summary = {
         let progress = Progress::bytes("weights", context.quiet);
-        compile(&checkpoint, &options, out, &mut |done, total| progress.set(done, total))?
+        job.compile(&checkpoint, out, &mut |done, total| progress.set(done, total))?
     };
     for (tensor, n) in &summary.non_finite {
         eprintln!("warning: tensor `{tensor}`: {n} element(s) are NaN or infinite; they were kept");
@@ -93,4 +132,51 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         ))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is compiled, clip or stream.
+enum Job {
+    Clip(Options),
+    Stream(stream::Options),
+}
+
+impl Job {
+    fn new(args: &Args) -> Result<Job> {
+        let (target, precision) = (args.target, args.precision.unwrap_or(args.target.default_precision()));
+        Ok(match (args.mode, args.latent) {
+            (Mode::Clip, Size::Clip(latent)) => Job::Clip(Options { target, precision, latent }),
+            (Mode::Stream, Size::Chunk { rows, cols }) => Job::Stream(stream::Options {
+                target,
+                precision,
+                rows,
+                cols,
+                states: args.states,
+                functions: args.functions,
+            }),
+            (Mode::Clip, Size::Chunk { rows, cols }) => {
+                bail!(
+                    "latent size: found {rows}x{cols}, expected FRAMESxROWSxCOLUMNS, such as 3x{rows}x{cols}; or --mode stream"
+                )
+            }
+            (Mode::Stream, Size::Clip(l)) => bail!(
+                "latent size: found {l}, expected ROWSxCOLUMNS, such as {}x{}: a stream's frames are the checkpoint's chunk_frames",
+                l.rows,
+                l.cols
+            ),
+        })
+    }
+
+    fn lower(&self, checkpoint: &Checkpoint) -> Result<Module> {
+        match self {
+            Job::Clip(options) => lower(checkpoint, options),
+            Job::Stream(options) => Ok(stream::lower(checkpoint, options)?.module),
+        }
+    }
+
+    fn compile(&self, checkpoint: &Checkpoint, out: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Summary> {
+        match self {
+            Job::Clip(options) => compile(checkpoint, options, out, progress),
+            Job::Stream(options) => stream::compile(checkpoint, options, out, progress),
+        }
+    }
 }

@@ -70,8 +70,10 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args, context),
         Command::Demo(args) => demo::run(&args, context),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "s2ditc", &mut std::io::stdout());
-            Ok(ExitCode::SUCCESS)
+            // Into memory first: the generator panics if the reader goes away.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "s2ditc", &mut script);
+            print_line(String::from_utf8_lossy(&script).trim_end()).map(|()| ExitCode::SUCCESS)
         }
     };
     done.unwrap_or_else(|error| {

@@ -1,4 +1,6 @@
-//! From an open checkpoint to a finished file.
+//! From an open checkpoint to a finished file or kernel folder.
+
+pub mod stream;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -214,6 +216,16 @@ fn write_onnx(
     let data_place = out.with_file_name(&data_name);
     let location = data_name.to_str().context("the output's name is not UTF-8")?;
     let model = Staged::file(out)?;
+    // Data that the model here before refers to goes with that model; any other file of this name is not ours.
+    let old_data = onnx::read::Model::open(out).is_ok_and(|old| old.external_files().contains_key(location));
+    if data_place.exists() && !old_data {
+        bail!(
+            "cannot write `{}`: `{}` is in the way, and `{}` does not refer to it",
+            out.display(),
+            data_place.display(),
+            out.display()
+        );
+    }
     let mut data: Option<Staged> = None;
     let stage = || {
         let staged = Staged::file(&data_place)?;
@@ -221,12 +233,13 @@ fn write_onnx(
         data = Some(staged);
         Ok(path)
     };
-    let written = onnx::write_model(function, checkpoint, metadata, model.path(), stage, location, progress)
+    let written = onnx::write_models(&[(function, model.path())], checkpoint, metadata, stage, location, progress)
         .with_context(|| format!("cannot write `{}`", out.display()))?;
     match data {
         // The data first: a model never refers to data that is not there.
         Some(data) => data.commit()?,
-        None => remove_stale(&data_place)?,
+        None if old_data => remove_stale(&data_place)?,
+        None => {}
     }
     model.commit()?;
     Ok(Summary {
@@ -235,7 +248,7 @@ fn write_onnx(
         precision: options.precision,
         ops: written.ops,
         weight_bytes: written.weight_bytes,
-        checkpoint: checkpoint.content_hash().to_hex().to_string(),
+        checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),
         non_finite: written.non_finite,
     })
 }
@@ -258,7 +271,7 @@ fn write_coreml(
     out: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
-    let package = Staged::folder(out, coreml::MANIFEST)?;
+    let package = Staged::folder(out, coreml::MANIFEST, |name| [coreml::MANIFEST, "Data"].contains(&name))?;
     let about = coreml::Options {
         short_description: "One step of an S2DiT video diffusion transformer.".into(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -274,7 +287,7 @@ fn write_coreml(
         precision: options.precision,
         ops: written.ops,
         weight_bytes: written.weight_bytes,
-        checkpoint: checkpoint.content_hash().to_hex().to_string(),
+        checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),
         non_finite: written.non_finite,
     })
 }

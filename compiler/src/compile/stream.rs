@@ -1,0 +1,412 @@
+//! From an open checkpoint to a streaming kernel: a folder with a contract and the three functions.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use s2dit_backends::output::Staged;
+use s2dit_backends::{coreml, onnx};
+use s2dit_ir::{Function, Module, ValueId};
+use s2dit_passes::split::{self, EMPTY, HostInput, Kernel, StateKind, split};
+use s2dit_passes::{Pipeline, states};
+use s2dit_runtime::stream::contract::{self, Contract};
+
+use super::{Precision, Summary, Target};
+use crate::checkpoint::Checkpoint;
+use crate::config::{LatentSize, SampleSteps};
+use crate::frontend::s2dit;
+use crate::problems::{Problem, Problems, quoted};
+
+/// Where the states live between calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum States {
+    /// Inputs and outputs: the host carries them.
+    #[default]
+    Io,
+    /// Core ML states, packed into one.
+    Native,
+}
+
+/// How the functions are spread over packages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Functions {
+    /// One package with three functions, one weight file.
+    #[default]
+    Shared,
+    /// A package each, with one weight file between them on this disk.
+    Separate,
+}
+
+macro_rules! choice {
+    ($ty:ident, $place:literal, $($variant:ident = $name:literal),+) => {
+        impl fmt::Display for $ty {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $($ty::$variant => $name),+ })
+            }
+        }
+        impl FromStr for $ty {
+            type Err = Problem;
+            fn from_str(text: &str) -> Result<Self, Problem> {
+                match text {
+                    $($name => Ok($ty::$variant),)+
+                    _ => Err(Problem { place: $place.into(), found: quoted(text), expected: [$(concat!("\"", $name, "\"")),+].join(" or ") }),
+                }
+            }
+        }
+    };
+}
+
+choice!(States, "states", Io = "io", Native = "native");
+choice!(Functions, "functions", Shared = "shared", Separate = "separate");
+
+/// A compile job for a kernel.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What to emit.
+    pub target: Target,
+    /// Arithmetic.
+    pub precision: Precision,
+    /// Latent rows and columns.
+    pub rows: usize,
+    /// See [`Options::rows`].
+    pub cols: usize,
+    /// Where the states live.
+    pub states: States,
+    /// How the functions are spread.
+    pub functions: Functions,
+}
+
+/// A lowered kernel: what is written, and what the contract says of it.
+pub struct Lowered {
+    /// Functions `denoise`, `commit`, `prompt`, as the target gets them.
+    pub module: Module,
+    kernel: Kernel,
+    packing: Vec<states::Packed>,
+}
+
+/// The kernel's module after the target's passes.
+///
+/// # Errors
+/// A bidirectional checkpoint; a choice that the target does not have; a latent that does not fit.
+pub fn lower(checkpoint: &Checkpoint, options: &Options) -> Result<Lowered> {
+    let config = checkpoint.config();
+    let Some(frames) = config.chunk_frames else {
+        return Err(Problems::one(
+            format!("{}/config.json: chunk_frames", checkpoint.dir().display()),
+            "null (a bidirectional checkpoint)",
+            "a number of frames: only autoregressive checkpoints stream; compile it with --mode clip",
+        )
+        .into());
+    };
+    if config.in_channels != config.out_channels {
+        return Err(Problems::one(
+            format!("{}/config.json: out_channels", checkpoint.dir().display()),
+            config.out_channels.to_string(),
+            format!("{}, as in_channels: a stream feeds its own output back", config.in_channels),
+        )
+        .into());
+    }
+    if options.target == Target::Onnx && options.states == States::Native {
+        bail!("--states native is Core ML's: ONNX has no states; use --states io");
+    }
+    if options.states == States::Native && options.precision == Precision::Fp32 {
+        bail!("--states native needs --precision fp16: Core ML's states are fp16 only; use --states io for fp32");
+    }
+    let latent = LatentSize { frames, rows: options.rows, cols: options.cols };
+    let mut chunk = s2dit::clip(config, checkpoint, latent)?;
+    Pipeline::new(&["canonicalize", "phase", "cse"])?.run(&mut chunk, |_, _| {})?;
+    let split_options = split::Options {
+        chunk: "latent".into(),
+        time: "timestep".into(),
+        prompt: "text".into(),
+        window_frames: config.window_frames,
+        half_states: options.precision == Precision::Fp16,
+    };
+    let mut kernel = split(&chunk.functions[0], &split_options)?;
+    let mut module = std::mem::take(&mut kernel.module);
+    Pipeline::new(&options.target.passes(options.precision))?.run(&mut module, |_, _| {})?;
+    let declared = module.states.clone();
+    kernel.module.states = declared;
+    let packing = match options.states {
+        States::Io => {
+            states::to_io(&mut module)?;
+            Vec::new()
+        }
+        States::Native => states::pack(&mut module)?,
+    };
+    Pipeline::new(&["canonicalize"])?.run(&mut module, |_, _| {})?;
+    Ok(Lowered { module, kernel, packing })
+}
+
+/// Compiles a kernel folder to `out`, which appears whole or not at all.
+///
+/// # Errors
+/// See [`lower`]; an output that cannot be written; weights that the precision cannot hold.
+pub fn compile(
+    checkpoint: &Checkpoint,
+    options: &Options,
+    out: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary> {
+    let lowered = lower(checkpoint, options)?;
+    let ours = |name: &str| {
+        let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
+        let functions = ["prompt", "denoise", "commit", "kernel"];
+        name == contract::FILE
+            || name == DATA
+            || (functions.contains(&stem) && ["onnx", "mlpackage"].contains(&extension))
+    };
+    let folder = Staged::folder(out, contract::FILE, ours)?;
+    let dir = folder.path().to_path_buf();
+    let contract = contract(checkpoint, options, &lowered, String::new())?;
+    let written = std::thread::scope(|scope| -> Result<_> {
+        let hash = scope.spawn(|| checkpoint.content_hash().to_hex().to_string());
+        let metadata = || {
+            let hash = hash.join().unwrap_or_default();
+            metadata(&Contract { checkpoint: format!("blake3:{hash}"), ..contract.clone() })
+        };
+        match options.target {
+            Target::Onnx => write_onnx(&lowered.module, checkpoint, metadata, &dir, progress),
+            Target::CoreMl if options.functions == Functions::Shared => {
+                write_package(&lowered.module, checkpoint, metadata, &dir, "kernel", progress)
+            }
+            Target::CoreMl => write_packages(&lowered.module, checkpoint, metadata, &dir, progress),
+        }
+    });
+    let (ops, weight_bytes, non_finite) = written.with_context(|| format!("cannot write `{}`", out.display()))?;
+    let hash = checkpoint.content_hash().to_hex().to_string();
+    let contract = Contract { checkpoint: format!("blake3:{hash}"), ..contract };
+    contract.check()?;
+    std::fs::write(dir.join(contract::FILE), contract.to_json()?)
+        .with_context(|| format!("cannot write `{}`", out.display()))?;
+    folder.commit()?;
+    Ok(Summary {
+        path: out.into(),
+        target: options.target,
+        precision: options.precision,
+        ops,
+        weight_bytes,
+        checkpoint: format!("blake3:{hash}"),
+        non_finite,
+    })
+}
+
+/// The weights of all functions of an ONNX kernel.
+const DATA: &str = "weights.data";
+
+type Written = (usize, u64, Vec<(String, u64)>);
+
+/// The contract inside the artifact, beside what every artifact says.
+fn metadata(contract: &Contract) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("s2ditc.version".into(), env!("CARGO_PKG_VERSION").into()),
+        ("s2ditc.checkpoint".into(), contract.checkpoint.clone()),
+        ("s2ditc.config".into(), contract.config.to_string()),
+        ("s2ditc.mode".into(), "stream".into()),
+        ("s2ditc.contract".into(), serde_json::to_string(contract).unwrap_or_default()),
+    ])
+}
+
+fn write_onnx(
+    module: &Module,
+    checkpoint: &Checkpoint,
+    metadata: impl FnOnce() -> BTreeMap<String, String>,
+    dir: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Written> {
+    let paths: Vec<_> = module.functions.iter().map(|f| dir.join(format!("{}.onnx", f.name))).collect();
+    let models: Vec<(&Function, &Path)> = module.functions.iter().zip(paths.iter().map(|p| p.as_path())).collect();
+    let data = || Ok(dir.join(DATA));
+    let written = onnx::write_models(&models, checkpoint, metadata, data, DATA, progress)?;
+    Ok((written.ops, written.weight_bytes, written.non_finite))
+}
+
+fn write_package(
+    module: &Module,
+    checkpoint: &Checkpoint,
+    metadata: impl FnOnce() -> BTreeMap<String, String>,
+    dir: &Path,
+    name: &str,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Written> {
+    let about = coreml::Options {
+        short_description: "A streaming kernel of an S2DiT video diffusion transformer; see s2ditc.contract.".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        author: "s2ditc".into(),
+        license: String::new(),
+    };
+    let package = dir.join(format!("{name}.mlpackage"));
+    std::fs::create_dir(&package)?;
+    let written = coreml::write_package(module, checkpoint, &about, metadata, &package, progress)?;
+    Ok((written.ops, written.weight_bytes, written.non_finite))
+}
+
+/// A package a function.
+fn write_packages(
+    module: &Module,
+    checkpoint: &Checkpoint,
+    metadata: impl FnOnce() -> BTreeMap<String, String>,
+    dir: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Written> {
+    let metadata = metadata();
+    let mut total: Written = (0, 0, Vec::new());
+    for f in &module.functions {
+        let name = f.name.clone();
+        let single = Module { states: module.states.clone(), functions: vec![f.clone()] };
+        let (ops, bytes, non_finite) = write_package(&single, checkpoint, || metadata.clone(), dir, &name, progress)?;
+        total.0 += ops;
+        total.1 += bytes;
+        total.2.extend(non_finite);
+    }
+    total.2.sort();
+    total.2.dedup();
+    Ok(total)
+}
+
+/// What a host needs to know; `checkpoint` is the hash.
+fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash: String) -> Result<Contract> {
+    let config = checkpoint.config();
+    let SampleSteps::Timesteps(steps) = &config.sample_steps else {
+        bail!(
+            "config.json: sample_steps: found a count, expected a list of timesteps: the sampler of a streaming checkpoint"
+        );
+    };
+    // σ ← s·σ/(1 + (s − 1)·σ)
+    let shift = config.flow_shift;
+    let sigmas: Vec<f64> = steps.iter().map(|t| t / 1000.0).map(|s| shift * s / (1.0 + (shift - 1.0) * s)).collect();
+    let native = options.states == States::Native;
+    let separate = options.target == Target::Onnx || options.functions == Functions::Separate;
+    let function = |name: &str| -> Result<contract::Function> {
+        let f = lowered.module.function(name).with_context(|| format!("no function `{name}`"))?;
+        let file = match (options.target, separate) {
+            (Target::Onnx, _) => format!("{name}.onnx"),
+            (Target::CoreMl, true) => format!("{name}.mlpackage"),
+            (Target::CoreMl, false) => "kernel.mlpackage".into(),
+        };
+        let port = |name: &str, v: ValueId| contract::Port {
+            name: name.into(),
+            dtype: f.dtype(v),
+            shape: f.shape(v).to_vec(),
+        };
+        let packages_call_it_main = options.target == Target::CoreMl && separate;
+        Ok(contract::Function {
+            file,
+            function: if packages_call_it_main { "main".into() } else { name.into() },
+            inputs: f.params().iter().map(|&p| port(f.node(p).name.as_deref().unwrap_or_default(), p)).collect(),
+            outputs: f.results.iter().map(|(name, v)| port(name, *v)).collect(),
+        })
+    };
+    let host_inputs = lowered
+        .kernel
+        .host_inputs
+        .iter()
+        .map(|(name, input)| contract::HostInput {
+            name: name.clone(),
+            kind: match input {
+                HostInput::Rope(t) => {
+                    contract::HostInputKind::Rope { part: t.part, grid: t.grid, axis_dims: t.axis_dims, theta: t.theta }
+                }
+                HostInput::WindowMask { window_tokens, tokens_per_frame, own_tokens } => {
+                    contract::HostInputKind::WindowMask {
+                        window_tokens: *window_tokens,
+                        tokens_per_frame: *tokens_per_frame,
+                        own_tokens: *own_tokens,
+                        empty: EMPTY as f32,
+                    }
+                }
+                HostInput::PastWeight => contract::HostInputKind::PastWeight,
+                HostInput::NewWeight => contract::HostInputKind::NewWeight,
+            },
+        })
+        .collect();
+    let declared = &lowered.kernel.module.states;
+    let states = if native {
+        let cache = lowered.module.states.iter().map(|s| contract::State {
+            name: s.name.clone(),
+            dtype: s.ty.dtype,
+            shape: s.ty.shape.clone(),
+            meaning: "every buffer of the network, in rows; see packing".into(),
+            kind: contract::StateKind::Packed,
+        });
+        cache.collect()
+    } else {
+        let state = |(s, info): (&s2dit_ir::StateDecl, &split::StateInfo)| contract::State {
+            name: s.name.clone(),
+            dtype: s.ty.dtype,
+            shape: s.ty.shape.clone(),
+            meaning: meaning(info),
+            kind: match info.kind {
+                StateKind::Window => contract::StateKind::Window,
+                StateKind::Mean | StateKind::MeanLow if info.name.contains("_norm") => contract::StateKind::LinearNorm,
+                StateKind::Mean | StateKind::MeanLow => contract::StateKind::LinearSum,
+                StateKind::Tail => contract::StateKind::ConvTail,
+            },
+        };
+        declared.iter().zip(&lowered.kernel.states).map(state).collect()
+    };
+    let packing = lowered
+        .packing
+        .iter()
+        .map(|p| contract::Packed {
+            buffer: p.name.clone(),
+            state: states::CACHE.into(),
+            row: p.row,
+            rows: p.rows,
+            shape: p.shape.clone(),
+        })
+        .collect();
+    Ok(Contract {
+        format: contract::FORMAT.into(),
+        version: contract::VERSION,
+        compiler: format!("s2ditc {}", env!("CARGO_PKG_VERSION")),
+        target: match options.target {
+            Target::Onnx => contract::Target::Onnx,
+            Target::CoreMl => contract::Target::CoreMl,
+        },
+        precision: match options.precision {
+            Precision::Fp32 => contract::Precision::Fp32,
+            Precision::Fp16 => contract::Precision::Fp16,
+        },
+        states_policy: if native { contract::StatesPolicy::Native } else { contract::StatesPolicy::Io },
+        functions_policy: if separate {
+            contract::FunctionsPolicy::Separate
+        } else {
+            contract::FunctionsPolicy::Shared
+        },
+        checkpoint: hash,
+        config: config.to_json_value(),
+        chunk: contract::Chunk {
+            channels: config.in_channels,
+            frames: config.chunk_frames.unwrap_or_default(),
+            rows: options.rows,
+            cols: options.cols,
+        },
+        window_frames: config.window_frames,
+        text: contract::Text { tokens: config.text_len, dim: config.text_dim },
+        sampler: contract::Sampler::FlowMatchingAr {
+            timesteps: sigmas.iter().map(|s| f64::from((1000.0 * s) as f32)).collect(),
+            sigmas,
+        },
+        functions: contract::Functions {
+            prompt: function("prompt")?,
+            denoise: function("denoise")?,
+            commit: function("commit")?,
+        },
+        host_inputs,
+        states,
+        packing,
+    })
+}
+
+fn meaning(info: &split::StateInfo) -> String {
+    let what = match info.kind {
+        StateKind::Window => "keys or values of the last frames, oldest first",
+        StateKind::Mean => "mean over chunks of linear attention's sums a token",
+        StateKind::MeanLow => "what fp16 leaves out of the mean",
+        StateKind::Tail => "the last frames of the convolution's input",
+    };
+    format!("{what} ({})", info.scope)
+}

@@ -1,0 +1,36 @@
+//! Convolutions that are causal in time: the zeros before the chunk become the frames before it.
+
+use s2dit_ir::ops::{Concat, Conv, Slice};
+use s2dit_ir::{Op, ValueId};
+
+use super::{SplitError, Splitter, StateKind};
+
+/// Fires on a 3-D `conv` of step 1 in time whose zeros are all before time, on values that depend on the chunk.
+pub(super) fn rewrite(s: &mut Splitter, v: ValueId) -> Result<(), SplitError> {
+    let f = &s.f;
+    let Op::Conv(conv) = f.op(v).clone() else { return Ok(()) };
+    let operands = f.operands(v);
+    let (x, w) = (operands[0], operands[1]);
+    let reach = f.shape(w).get(2).map_or(0, |kt| (kt - 1) * conv.dilations[0]);
+    let causal =
+        conv.strides.len() == 3 && conv.strides[0] == 1 && conv.pad_before[0] == reach && conv.pad_after[0] == 0;
+    if !causal || reach == 0 || !s.depends(x) {
+        return Ok(());
+    }
+    let scope = f.node(v).scope.to_string();
+    let mut ty = f.ty(x).clone();
+    ty.shape[2] = reach;
+    let (name, tail) = s.state(&scope, "tail", StateKind::Tail, &ty)?;
+    let f = &mut s.f;
+    let all = f.add(Concat { axis: 2 }.into(), &[tail, x], &scope)?;
+    let frames = f.shape(all)[2];
+    let last = f.add(Slice::axis(f.shape(all), 2, frames - reach, frames).into(), &[all], &scope)?;
+    let mut pad_before = conv.pad_before.clone();
+    pad_before[0] = 0;
+    let mut inputs = operands.clone();
+    inputs[0] = all;
+    let y = f.add(Conv { pad_before, ..conv }.into(), &inputs, &scope)?;
+    f.replace_uses(v, y);
+    s.updates.push((name, last));
+    Ok(())
+}

@@ -1,0 +1,300 @@
+//! Splits the graph of one chunk into a streaming kernel of three functions:
+//!
+//! - `prompt`: what depends on the prompt alone, computed once a prompt;
+//! - `denoise`: one step on a chunk, which reads the past from states and writes none;
+//! - `commit`: the same network at time 0 on the finished chunk; it updates the states and returns a small value that does
+//!   not depend on them.
+//!
+//! The chunk's graph knows no past. Where it looks along time, the past is put in, found by meaning and not by names:
+//!
+//! ```text
+//! softmax(s·q·kᵀ)·v                     →  softmax(s·q·[K k]ᵀ + mask)·[V v]       K, V: windows of keys and values
+//! (q·Σkvᵀ) / (q·Σk + ε)                 →  the same with means over the chunks so far, this one included
+//! conv, padded with zeros before time   →  conv of [tail x], the last frames of the chunk before
+//! ```
+//! Windows start empty: a mask says which of their slots are filled, oldest first, the newest last. Sums are kept as means over
+//! chunks of means over tokens: they stay in range however long the stream runs, and a common factor does not change the
+//! ratio. Positions enter through the rotary tables, which become inputs.
+//!
+//! Everything that changes from call to call is an input that the host computes exactly ([`HostInput`]); offsets in the
+//! graph are constants.
+
+mod attention;
+mod convolution;
+mod linear_attention;
+
+use std::collections::HashMap;
+
+use s2dit_ir::ops::{Literal, OpError, Reduce, ReduceKind, RopePart, RopeTable, State};
+use s2dit_ir::{DType, Function, Module, Op, StateDecl, TensorType, ValueId};
+
+/// What the pass needs to know of the chunk's graph: which parameter is what.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The parameter with the chunk, `[1, C, F, H, W]`.
+    pub chunk: String,
+    /// The parameter with the time, which `commit` sets to 0.
+    pub time: String,
+    /// The parameter with the prompt.
+    pub prompt: String,
+    /// Frames of the past that softmax attention sees.
+    pub window_frames: usize,
+    /// States will be stored in fp16: sums are split into a high and a low half.
+    pub half_states: bool,
+}
+
+/// The value of a window mask where there is no key: finite, and far below every score.
+pub const EMPTY: f64 = -10_000.0;
+
+/// An input that the host computes for each chunk, in float64.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HostInput {
+    /// `[N, d/2]` cos or sin of the angles of a grid whose first frame is the chunk's absolute index.
+    Rope(RopeTable),
+    /// `[1, 1, 1, window + own]`: 0 where there is a key, [`EMPTY`] in slots that are not filled yet.
+    WindowMask {
+        /// Tokens of the window.
+        window_tokens: usize,
+        /// Tokens of a frame.
+        tokens_per_frame: usize,
+        /// Tokens of the chunk.
+        own_tokens: usize,
+    },
+    /// `[1]`: n/(n+1) with n chunks committed.
+    PastWeight,
+    /// `[1]`: 1/(n+1).
+    NewWeight,
+}
+
+/// What a state holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateKind {
+    /// Keys or values of the last frames, oldest first.
+    Window,
+    /// A mean of the sums of linear attention; in fp16 the high half.
+    Mean,
+    /// What the high half leaves out.
+    MeanLow,
+    /// The last frames of a convolution's input.
+    Tail,
+}
+
+/// A state and where it comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateInfo {
+    /// Its name in the module.
+    pub name: String,
+    /// What it holds.
+    pub kind: StateKind,
+    /// Provenance of the op that reads it.
+    pub scope: String,
+}
+
+/// A split network.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// Functions `prompt`, `denoise`, `commit`, with states.
+    pub module: Module,
+    /// Inputs that the host computes, by name.
+    pub host_inputs: Vec<(String, HostInput)>,
+    /// The states, in the module's order.
+    pub states: Vec<StateInfo>,
+    /// Values of the prompt and their provenance, in order: results of `prompt`, inputs of the others.
+    pub prompt_values: Vec<(String, String)>,
+}
+
+/// A graph that cannot be split.
+#[derive(Debug, thiserror::Error)]
+pub enum SplitError {
+    /// A parameter is not there or not what it should be.
+    #[error("the graph has no parameter `{0}` of the shape that a chunk has")]
+    Parameter(String),
+    /// Tokens are not a whole number a frame.
+    #[error("`{scope}`: {tokens} tokens are not a whole number for each of {frames} frames")]
+    Tokens {
+        /// Provenance.
+        scope: String,
+        /// Tokens found.
+        tokens: usize,
+        /// Frames of a chunk.
+        frames: usize,
+    },
+    /// An op's constraint does not hold: a defect of the pass.
+    #[error(transparent)]
+    Op(#[from] OpError),
+}
+
+/// Splits the graph of one chunk.
+///
+/// # Errors
+/// A parameter that is missing; attention whose tokens do not divide into frames.
+pub fn split(chunk: &Function, options: &Options) -> Result<Kernel, SplitError> {
+    let param = |f: &Function, name: &str| {
+        f.params()
+            .iter()
+            .copied()
+            .find(|&p| f.node(p).name.as_deref() == Some(name))
+            .ok_or(SplitError::Parameter(name.into()))
+    };
+    let latent = param(chunk, &options.chunk)?;
+    let &[_, _, frames, _, _] = chunk.shape(latent) else { return Err(SplitError::Parameter(options.chunk.clone())) };
+
+    let mut s = Splitter {
+        f: chunk.clone(),
+        frames,
+        options,
+        depends: HashMap::new(),
+        host: Vec::new(),
+        states: Vec::new(),
+        infos: Vec::new(),
+        updates: Vec::new(),
+    };
+    let (mut prompt, prompt_values) = s.hoist_prompt(param(chunk, &options.prompt)?)?;
+    s.rotary_tables_become_inputs()?;
+    s.note_dependence(param(&s.f, &options.chunk)?);
+    for v in s.f.order() {
+        attention::rewrite(&mut s, v)?;
+        linear_attention::rewrite(&mut s, v)?;
+        convolution::rewrite(&mut s, v)?;
+    }
+
+    let mut commit = s.f.clone();
+    commit.name = "commit".into();
+    let time = param(&commit, &options.time)?;
+    let ty = commit.ty(time).clone();
+    let zero = commit.add_leaf(Literal { values: vec![0.0] }.into(), &ty, "")?;
+    commit.replace_uses(time, zero);
+    let chunk_param = param(&commit, &options.chunk)?;
+    let axes = (1..5).collect();
+    let mean = commit.add(Reduce { kind: ReduceKind::Mean, axes, keep_dims: false }.into(), &[chunk_param], "")?;
+    commit.set_name(mean, "committed");
+    commit.results = vec![("committed".into(), mean)];
+    commit.updates = s.updates;
+    let mut denoise = s.f;
+    denoise.name = "denoise".into();
+    for f in [&mut prompt, &mut denoise, &mut commit] {
+        f.remove_dead();
+        f.remove_unused_params(&[]);
+    }
+    let module = Module { states: s.states, functions: vec![denoise, commit, prompt] };
+    Ok(Kernel { module, host_inputs: s.host, states: s.infos, prompt_values })
+}
+
+/// The graph on its way from a chunk to a step of a stream.
+struct Splitter<'o> {
+    f: Function,
+    frames: usize,
+    options: &'o Options,
+    /// Whether a value depends on the chunk.
+    depends: HashMap<ValueId, bool>,
+    host: Vec<(String, HostInput)>,
+    states: Vec<StateDecl>,
+    infos: Vec<StateInfo>,
+    updates: Vec<(String, ValueId)>,
+}
+
+impl Splitter<'_> {
+    /// Moves what depends on the prompt alone into a function of its own; its results become parameters.
+    fn hoist_prompt(&mut self, prompt: ValueId) -> Result<(Function, Vec<(String, String)>), SplitError> {
+        let f = &mut self.f;
+        let mut only: HashMap<ValueId, bool> = HashMap::new();
+        for v in f.order() {
+            let operands = f.operands(v);
+            let is = match f.op(v) {
+                Op::Input(_) => v == prompt,
+                _ if f.is_const(v) => false,
+                _ => operands.iter().all(|o| only[o] || f.is_const(*o)),
+            };
+            only.insert(v, is);
+        }
+        let frontier: Vec<ValueId> = f
+            .order()
+            .into_iter()
+            .filter(|v| only[v] && *v != prompt)
+            .filter(|v| f.users(*v).iter().any(|(u, _)| !only.get(u).copied().unwrap_or(true)))
+            .collect();
+        let mut function = f.clone();
+        function.name = "prompt".into();
+        function.results.clear();
+        let mut values = Vec::new();
+        for (i, &v) in frontier.iter().enumerate() {
+            let name = format!("prompt_{i}");
+            let scope = f.node(v).scope.to_string();
+            function.set_name(v, &name);
+            function.results.push((name.clone(), v));
+            let ty = f.ty(v).clone();
+            let p = f.add_param(&name, ty);
+            f.replace_uses(v, p);
+            values.push((name, scope));
+        }
+        Ok((function, values))
+    }
+
+    fn rotary_tables_become_inputs(&mut self) -> Result<(), SplitError> {
+        let mut grids: Vec<[usize; 3]> = Vec::new();
+        for v in self.f.order() {
+            let Op::RopeTable(table) = self.f.op(v).clone() else { continue };
+            let grid = grids.iter().position(|g| *g == table.grid).unwrap_or_else(|| {
+                grids.push(table.grid);
+                grids.len() - 1
+            });
+            let part = match table.part {
+                RopePart::Cos => "cos",
+                RopePart::Sin => "sin",
+            };
+            let name = format!("rope_{part}_{grid}");
+            let ty = self.f.ty(v).clone();
+            let p = self.host_input(&name, HostInput::Rope(table), &ty);
+            self.f.replace_uses(v, p);
+        }
+        Ok(())
+    }
+
+    /// The parameter of a host input, made on first need.
+    fn host_input(&mut self, name: &str, input: HostInput, ty: &TensorType) -> ValueId {
+        if let Some(v) = self.f.params().iter().copied().find(|&p| self.f.node(p).name.as_deref() == Some(name)) {
+            return v;
+        }
+        self.host.push((name.into(), input));
+        self.f.add_param(name, ty.clone())
+    }
+
+    fn note_dependence(&mut self, chunk: ValueId) {
+        for v in self.f.order() {
+            let depends =
+                v == chunk || self.f.operands(v).iter().any(|o| self.depends.get(o).copied().unwrap_or(false));
+            self.depends.insert(v, depends);
+        }
+    }
+
+    fn depends(&self, v: ValueId) -> bool {
+        self.depends.get(&v).copied().unwrap_or(false)
+    }
+
+    /// Declares a state and reads it.
+    fn state(
+        &mut self,
+        scope: &str,
+        what: &str,
+        kind: StateKind,
+        ty: &TensorType,
+    ) -> Result<(String, ValueId), SplitError> {
+        let base: String = scope.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        let base = format!("{base}_{what}");
+        let taken = |name: &str| self.states.iter().any(|s| s.name == name);
+        let mut name = base.clone();
+        let mut n = 1;
+        while taken(&name) {
+            name = format!("{base}_{n}");
+            n += 1;
+        }
+        self.states.push(StateDecl { name: name.clone(), ty: ty.clone() });
+        self.infos.push(StateInfo { name: name.clone(), kind, scope: scope.into() });
+        let v = self.f.add_leaf(State { state: name.clone() }.into(), ty, scope)?;
+        Ok((name, v))
+    }
+
+    fn literal(&mut self, value: f64, scope: &str) -> Result<ValueId, SplitError> {
+        Ok(self.f.add_leaf(Literal { values: vec![value] }.into(), &TensorType::new(DType::F32, []), scope)?)
+    }
+}

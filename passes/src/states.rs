@@ -1,0 +1,149 @@
+//! Where states live: a choice of the target, not of the network. Both forms compute the same numbers.
+//!
+//! - [`to_io`]: states are inputs `NAME` and outputs `NAME_out` of each function;
+//! - [`pack`]: all states are slices, at constant rows, of one fp16 state `[rows, width]`, read once and written whole.
+
+use std::collections::HashMap;
+
+use s2dit_ir::ops::{Concat, OpError, Pad, Reshape, Slice, State};
+use s2dit_ir::{DType, Function, Module, Node, Op, StateDecl, TensorType, ValueId};
+
+/// Makes states inputs and outputs. A function that does not read a state does not get it; one that updates it returns it.
+///
+/// # Errors
+/// None in practice: types are kept.
+pub fn to_io(module: &mut Module) -> Result<(), OpError> {
+    for f in &mut module.functions {
+        let mut inputs: HashMap<String, ValueId> = HashMap::new();
+        // In the order of declaration, so that all functions take their states alike.
+        for state in &module.states {
+            for v in reads(f, &state.name) {
+                let input =
+                    *inputs.entry(state.name.clone()).or_insert_with(|| f.add_param(&state.name, state.ty.clone()));
+                f.replace_uses(v, input);
+            }
+        }
+        for (name, v) in std::mem::take(&mut f.updates) {
+            f.results.push((format!("{name}_out"), v));
+        }
+        f.remove_dead();
+    }
+    module.states.clear();
+    Ok(())
+}
+
+/// Where a buffer lies in the packed state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// The buffer: a state before packing.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its first row.
+    pub row: usize,
+    /// Its rows; the last one is filled up with zeros.
+    pub rows: usize,
+}
+
+/// Name of the packed state.
+pub const CACHE: &str = "cache";
+
+/// No extent of a tensor may be larger on the Neural Engine.
+const LARGEST_EXTENT: usize = 16_384;
+/// fp16 elements of 64 bytes: the last axis is a multiple of it.
+const LINE: usize = 32;
+
+/// Packs all states into one, of which every function that touches it reads and writes constant rows. States must be fp16.
+///
+/// # Errors
+/// A state that is not fp16; states too large for one buffer.
+pub fn pack(module: &mut Module) -> Result<Vec<Packed>, OpError> {
+    if module.states.is_empty() {
+        return Ok(Vec::new());
+    }
+    if let Some(s) = module.states.iter().find(|s| s.ty.dtype != DType::F16) {
+        return Err(OpError::new(format!("state `{}` is {}; Core ML's states are fp16 only", s.name, s.ty)));
+    }
+    let rows_at = |width: usize| module.states.iter().map(|s| s.ty.elements().div_ceil(width)).sum::<usize>();
+    // Narrow rows waste least; wide ones keep the number of rows within bounds.
+    let widths = std::iter::successors(Some(LINE), |w| Some(w * 2)).take_while(|w| *w <= LARGEST_EXTENT);
+    let Some(width) = widths.clone().find(|w| rows_at(*w) <= LARGEST_EXTENT) else {
+        return Err(OpError::new(format!(
+            "the states need {} rows of {LARGEST_EXTENT}: too large for one state",
+            rows_at(LARGEST_EXTENT)
+        )));
+    };
+    let mut layout = Vec::new();
+    let mut row = 0;
+    for s in &module.states {
+        let rows = s.ty.elements().div_ceil(width);
+        layout.push(Packed { name: s.name.clone(), shape: s.ty.shape.clone(), row, rows });
+        row += rows;
+    }
+    let cache = TensorType::new(DType::F16, [row, width]);
+    for f in &mut module.functions {
+        pack_function(f, &layout, &cache)?;
+    }
+    module.states = vec![StateDecl { name: CACHE.into(), ty: cache }];
+    Ok(layout)
+}
+
+fn pack_function(f: &mut Function, layout: &[Packed], cache: &TensorType) -> Result<(), OpError> {
+    let touched = layout.iter().any(|p| !reads(f, &p.name).is_empty()) || !f.updates.is_empty();
+    if !touched {
+        return Ok(());
+    }
+    let node = Node { op: State { state: CACHE.into() }.into(), ty: cache.clone(), scope: "".into(), name: None };
+    let whole = f.push(node, &[]);
+    let width = cache.shape[1];
+    for p in layout {
+        let old = reads(f, &p.name);
+        if old.is_empty() {
+            continue;
+        }
+        let scope = f.node(old[0]).scope.clone();
+        let rows = f.add(Slice::axis(&cache.shape, 0, p.row, p.row + p.rows).into(), &[whole], &scope)?;
+        let elements: usize = p.shape.iter().product();
+        let flat = f.add(Reshape { shape: vec![p.rows * width] }.into(), &[rows], &scope)?;
+        let flat = if elements == p.rows * width {
+            flat
+        } else {
+            f.add(Slice::axis(&[p.rows * width], 0, 0, elements).into(), &[flat], &scope)?
+        };
+        let value = f.add(Reshape { shape: p.shape.clone() }.into(), &[flat], &scope)?;
+        for v in old {
+            f.replace_uses(v, value);
+        }
+    }
+    if !f.updates.is_empty() {
+        let updates: HashMap<String, ValueId> = std::mem::take(&mut f.updates).into_iter().collect();
+        let mut parts = Vec::new();
+        for p in layout {
+            let part = match updates.get(&p.name) {
+                Some(&v) => {
+                    let elements: usize = p.shape.iter().product();
+                    let scope = f.node(v).scope.clone();
+                    let flat = f.add(Reshape { shape: vec![elements] }.into(), &[v], &scope)?;
+                    let missing = p.rows * width - elements;
+                    let flat = if missing == 0 {
+                        flat
+                    } else {
+                        f.add(Pad { before: vec![0], after: vec![missing], value: 0.0 }.into(), &[flat], &scope)?
+                    };
+                    f.add(Reshape { shape: vec![p.rows, width] }.into(), &[flat], &scope)?
+                }
+                None => f.add(Slice::axis(&cache.shape, 0, p.row, p.row + p.rows).into(), &[whole], "")?,
+            };
+            parts.push(part);
+        }
+        let all = f.add(Concat { axis: 0 }.into(), &parts, "")?;
+        f.updates.push((CACHE.into(), all));
+    }
+    f.remove_dead();
+    Ok(())
+}
+
+/// The values that read a state.
+fn reads(f: &Function, state: &str) -> Vec<ValueId> {
+    f.order().into_iter().filter(|&v| matches!(f.op(v), Op::State(s) if s.state == state)).collect()
+}

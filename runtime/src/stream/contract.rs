@@ -1,0 +1,438 @@
+//! The kernel contract: `contract.json`, all that a host needs to stream with a kernel folder.
+//!
+//! These types are the format's one definition: the compiler writes with them what the session reads with them.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use s2dit_ir::DType;
+use s2dit_ir::ops::RopePart;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The contract's file in a kernel folder.
+pub const FILE: &str = "contract.json";
+/// What the field `format` says.
+pub const FORMAT: &str = "s2dit-kernel";
+/// The version that this build writes and reads.
+pub const VERSION: u32 = 1;
+
+/// A kernel folder's contract.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Contract {
+    /// [`FORMAT`].
+    pub format: String,
+    /// [`VERSION`].
+    pub version: u32,
+    /// Who compiled it: `s2ditc 0.1.0`.
+    pub compiler: String,
+    /// What the artifacts are.
+    pub target: Target,
+    /// Their arithmetic.
+    pub precision: Precision,
+    /// Where the states live between calls.
+    pub states_policy: StatesPolicy,
+    /// How the functions are spread over artifacts.
+    pub functions_policy: FunctionsPolicy,
+    /// Content hash of the checkpoint: `blake3:…`.
+    pub checkpoint: String,
+    /// The checkpoint's `config.json`.
+    pub config: Value,
+    /// What one call makes.
+    pub chunk: Chunk,
+    /// Latent frames that the key and value windows hold.
+    pub window_frames: usize,
+    /// The prompt.
+    pub text: Text,
+    /// The sampler.
+    pub sampler: Sampler,
+    /// The three functions.
+    pub functions: Functions,
+    /// Inputs that the host computes.
+    pub host_inputs: Vec<HostInput>,
+    /// The states, as the functions declare them. They start as zeros.
+    pub states: Vec<State>,
+    /// Where the network's buffers lie in packed states.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packing: Vec<Packed>,
+}
+
+/// What the artifacts of a kernel are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// ONNX files, opset 21.
+    Onnx,
+    /// Core ML packages.
+    CoreMl,
+}
+
+/// Arithmetic of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Everything in fp32.
+    Fp32,
+    /// fp16, with fp32 islands.
+    Fp16,
+}
+
+/// Where the states live between calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StatesPolicy {
+    /// With the host: inputs `NAME` of both functions, outputs `NAME_out` of `commit`.
+    Io,
+    /// In the model: Core ML states.
+    Native,
+}
+
+/// How the functions are spread over artifacts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FunctionsPolicy {
+    /// One package with three functions.
+    Shared,
+    /// One artifact a function.
+    Separate,
+}
+
+/// The latent `[1, channels, frames, rows, cols]` of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    /// Latent channels.
+    pub channels: usize,
+    /// Latent frames.
+    pub frames: usize,
+    /// Latent rows.
+    pub rows: usize,
+    /// Latent columns.
+    pub cols: usize,
+}
+
+impl Chunk {
+    /// `[1, C, F, H, W]`
+    #[must_use]
+    pub const fn shape(&self) -> [usize; 5] {
+        [1, self.channels, self.frames, self.rows, self.cols]
+    }
+}
+
+/// The prompt `[1, tokens, dim]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Text {
+    /// Tokens, padding included.
+    pub tokens: usize,
+    /// Width of an embedding.
+    pub dim: usize,
+}
+
+impl Text {
+    /// `[1, L, text_dim]`
+    #[must_use]
+    pub const fn shape(&self) -> [usize; 3] {
+        [1, self.tokens, self.dim]
+    }
+}
+
+/// How a chunk is made from noise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Sampler {
+    /// Flow matching without guidance: every step estimates the clean chunk, and noise of the next step's level is added
+    /// to the estimate.
+    FlowMatchingAr {
+        /// What `denoise` takes at each step, 1000·σ.
+        timesteps: Vec<f64>,
+        /// Noise level of each step, 1 first.
+        sigmas: Vec<f64>,
+    },
+}
+
+impl Sampler {
+    /// Number of steps, and of noise tensors a chunk takes.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        let Sampler::FlowMatchingAr { sigmas, .. } = self;
+        sigmas.len()
+    }
+}
+
+/// The functions of a kernel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Functions {
+    /// What depends on the text only; called once a prompt.
+    pub prompt: Function,
+    /// The velocity of a noisy chunk; reads the states.
+    pub denoise: Function,
+    /// Takes the clean chunk; writes the states.
+    pub commit: Function,
+}
+
+impl Functions {
+    /// The functions under their names in the contract.
+    #[must_use]
+    pub fn all(&self) -> [(&'static str, &Function); 3] {
+        [("prompt", &self.prompt), ("denoise", &self.denoise), ("commit", &self.commit)]
+    }
+}
+
+/// One function: where it is and what it takes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Function {
+    /// The artifact, in the kernel folder.
+    pub file: String,
+    /// The function's name in the artifact.
+    pub function: String,
+    /// What the host passes, states excluded if they are native.
+    pub inputs: Vec<Port>,
+    /// What comes back.
+    pub outputs: Vec<Port>,
+}
+
+/// An input or output of a function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// Its element type, such as `f16`.
+    pub dtype: DType,
+    /// Its shape.
+    pub shape: Vec<usize>,
+}
+
+/// An input of `denoise` and `commit` that the host computes; see [`super::host`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostInput {
+    /// The input's name.
+    pub name: String,
+    /// What it holds.
+    #[serde(flatten)]
+    pub kind: HostInputKind,
+}
+
+/// What a host input holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum HostInputKind {
+    /// Cosines or sines `[F·h·w, d/2]` of `pos · θ^(−2i/d_axis)`, tokens in (frame, row, column) order. The frame's position
+    /// is its absolute index in the stream.
+    Rope {
+        /// cos or sin.
+        part: RopePart,
+        /// Frames of a chunk, rows, columns.
+        grid: [usize; 3],
+        /// Head dimensions given to (time, height, width).
+        axis_dims: [usize; 3],
+        /// Base θ.
+        theta: f64,
+    },
+    /// What is added to the attention scores, `[…, window_tokens + own_tokens]`: 0 where there is a key, `empty` where the
+    /// window is not filled yet. The window is filled from its end.
+    WindowMask {
+        /// Tokens that the window holds.
+        window_tokens: usize,
+        /// Tokens of one frame.
+        tokens_per_frame: usize,
+        /// Tokens of the chunk, after the window.
+        own_tokens: usize,
+        /// Added where there is no key: finite, because fp16 attention turns −∞ into NaN.
+        empty: f32,
+    },
+    /// `n / (n + 1)` with `n` chunks committed so far: what the stored means weigh.
+    PastWeight,
+    /// `1 / (n + 1)`: what the chunk's own sums weigh.
+    NewWeight,
+}
+
+/// A state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Its name.
+    pub name: String,
+    /// Its element type.
+    pub dtype: DType,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// What it holds, for people.
+    pub meaning: String,
+    /// What it holds.
+    pub kind: StateKind,
+}
+
+/// What a state holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StateKind {
+    /// Keys or values of the last frames, oldest first.
+    Window,
+    /// Mean of the chunks' sums `Σ k·vᵀ`.
+    LinearSum,
+    /// Mean of the chunks' sums `Σ k`.
+    LinearNorm,
+    /// The last frames of a convolution's input.
+    ConvTail,
+    /// Several buffers; see [`Contract::packing`].
+    Packed,
+}
+
+/// A buffer inside a packed state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packed {
+    /// The buffer.
+    pub buffer: String,
+    /// The state that holds it.
+    pub state: String,
+    /// The first row of the state that is the buffer's.
+    pub row: usize,
+    /// How many rows are.
+    pub rows: usize,
+    /// The buffer's shape.
+    pub shape: Vec<usize>,
+}
+
+impl Contract {
+    /// Reads the contract of the kernel folder `dir`.
+    ///
+    /// # Errors
+    /// Not a kernel folder; a contract of another format or version, or one that contradicts itself.
+    pub fn read(dir: &Path) -> Result<Contract> {
+        let path = dir.join(FILE);
+        let shown = path.display();
+        if !path.is_file() {
+            bail!("{}", no_contract(dir));
+        }
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{shown}`"))?;
+        Contract::parse(&text).with_context(|| format!("`{shown}`"))
+    }
+
+    /// Parses and checks a contract.
+    ///
+    /// # Errors
+    /// Another format or version; a field that is missing or of another type; a contract that contradicts itself.
+    pub fn parse(text: &str) -> Result<Contract> {
+        let value: Value = serde_json::from_str(text).context("not JSON")?;
+        // Before the fields: another version may have others.
+        match value.get("format") {
+            Some(Value::String(format)) if format == FORMAT => {}
+            Some(other) => bail!("field `format`: found {other}, expected \"{FORMAT}\""),
+            None => bail!("field `format`: missing, expected \"{FORMAT}\""),
+        }
+        match value.get("version") {
+            Some(version) if version.as_u64() == Some(u64::from(VERSION)) => {}
+            Some(other) => bail!(
+                "field `version`: found {other}, expected {VERSION}: this kernel is of another generation of s2ditc; \
+                 compile it again"
+            ),
+            None => bail!("field `version`: missing, expected {VERSION}"),
+        }
+        let contract: Contract = serde_json::from_value(value).context("not a kernel contract")?;
+        contract.check()?;
+        Ok(contract)
+    }
+
+    /// The contract as the text of [`FILE`].
+    ///
+    /// # Errors
+    /// A number that JSON lacks.
+    pub fn to_json(&self) -> Result<String> {
+        Ok(serde_json::to_string_pretty(self)? + "\n")
+    }
+
+    /// Checks that the contract fits itself.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub fn check(&self) -> Result<()> {
+        let Sampler::FlowMatchingAr { timesteps, sigmas } = &self.sampler;
+        if sigmas.is_empty() || sigmas.len() != timesteps.len() {
+            bail!(
+                "field `sampler`: found {} timesteps and {} sigmas, expected as many, at least one",
+                timesteps.len(),
+                sigmas.len()
+            );
+        }
+        let chunk = &self.chunk;
+        if chunk.shape().contains(&0) {
+            bail!("field `chunk`: found {:?}, expected no zero", chunk.shape());
+        }
+        let mut names = HashSet::new();
+        for name in self.states.iter().map(|s| &s.name).chain(self.host_inputs.iter().map(|h| &h.name)) {
+            if !names.insert(name) {
+                bail!("`{name}` is declared twice among states and host inputs");
+            }
+        }
+        for (name, function) in self.functions.all() {
+            let mut parts = Path::new(&function.file).components();
+            // A contract must not reach outside its folder.
+            if !matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None)) {
+                bail!("function `{name}`: found file `{}`, expected a name in the kernel folder", function.file);
+            }
+        }
+        for host in &self.host_inputs {
+            self.check_host_input(host)?;
+        }
+        for packed in &self.packing {
+            if !self.states.iter().any(|s| s.name == packed.state) {
+                bail!(
+                    "field `packing`: buffer `{}` lies in state `{}`, which there is not",
+                    packed.buffer,
+                    packed.state
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn check_host_input(&self, host: &HostInput) -> Result<()> {
+        let name = &host.name;
+        let elements = match host.kind {
+            HostInputKind::Rope { grid, axis_dims, theta, .. } => {
+                if grid[0] != self.chunk.frames {
+                    bail!("host input `{name}`: found a grid of {} frames, expected {}", grid[0], self.chunk.frames);
+                }
+                if axis_dims.iter().any(|d| d % 2 != 0) || theta.is_nan() || theta <= 0.0 {
+                    bail!(
+                        "host input `{name}`: found axis_dims {axis_dims:?} and theta {theta}, expected even ones and a \
+                         positive one"
+                    );
+                }
+                grid.iter().product::<usize>() * (axis_dims.iter().sum::<usize>() / 2)
+            }
+            HostInputKind::WindowMask { window_tokens, tokens_per_frame, own_tokens, .. } => {
+                if window_tokens != tokens_per_frame * self.window_frames {
+                    bail!(
+                        "host input `{name}`: found a window of {window_tokens} tokens, expected {} frames of {tokens_per_frame}",
+                        self.window_frames
+                    );
+                }
+                window_tokens + own_tokens
+            }
+            HostInputKind::PastWeight | HostInputKind::NewWeight => 1,
+        };
+        for (function, ports) in [("denoise", &self.functions.denoise), ("commit", &self.functions.commit)] {
+            let Some(port) = ports.inputs.iter().find(|p| p.name == *name) else { continue };
+            if port.shape.iter().product::<usize>() != elements {
+                bail!(
+                    "host input `{name}` of `{function}`: found shape {:?}, expected {elements} elements",
+                    port.shape
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What `dir` is instead of a kernel folder, and how to get one.
+fn no_contract(dir: &Path) -> String {
+    let shown = dir.display();
+    let clip = dir.extension().is_some_and(|e| e == "mlpackage" || e == "onnx");
+    let found = match () {
+        () if !dir.exists() => "nothing",
+        () if clip => "an artifact of clip mode",
+        () if dir.is_file() => "a file",
+        () => "a folder without contract.json",
+    };
+    format!("`{shown}`: expected a kernel folder, as `s2ditc compile --mode stream` makes, found {found}")
+}

@@ -1,0 +1,144 @@
+//! The functions of a kernel folder, ready to be called.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use s2dit_backends::coreml::{self, Package};
+use s2dit_backends::onnx::{self, MemoryOptions, Round, WeightMode};
+
+use super::StreamOptions;
+use super::contract::{self, Contract, Precision, StatesPolicy, Target};
+use crate::{HostTensor, Session, SessionOptions};
+
+/// What a state's new value is called among a function's outputs, after the state's name.
+pub(super) const OUT: &str = "_out";
+
+/// The three functions, loaded.
+pub(super) struct Kernel {
+    pub(super) prompt: Session,
+    pub(super) denoise: Session,
+    pub(super) commit: Session,
+}
+
+impl Kernel {
+    /// Loads the artifacts of the kernel folder `dir`.
+    pub(super) fn load(dir: &Path, contract: &Contract, options: &StreamOptions) -> Result<Kernel> {
+        let mut loader = Loader { dir, contract, options, packages: BTreeMap::new() };
+        let functions = &contract.functions;
+        let mut load = |name: &str, f: &contract::Function| {
+            let session = loader.function(f).with_context(|| format!("function `{name}` of `{}`", dir.display()))?;
+            check(contract, name, f, &session).with_context(|| format!("`{}`", dir.join(&f.file).display()))?;
+            Ok::<_, anyhow::Error>(session)
+        };
+        Ok(Kernel {
+            prompt: load("prompt", &functions.prompt)?,
+            denoise: load("denoise", &functions.denoise)?,
+            commit: load("commit", &functions.commit)?,
+        })
+    }
+}
+
+struct Loader<'a> {
+    dir: &'a Path,
+    contract: &'a Contract,
+    options: &'a StreamOptions,
+    packages: BTreeMap<PathBuf, Package>,
+}
+
+impl Loader<'_> {
+    fn function(&mut self, f: &contract::Function) -> Result<Session> {
+        let path = self.dir.join(&f.file);
+        if !path.exists() {
+            bail!("`{}`: the contract names this artifact, but it is not there", path.display());
+        }
+        let options = |keep_weights_mapped| SessionOptions {
+            threads: self.options.threads.max(1),
+            keep_weights_mapped,
+            quiet: self.options.quiet,
+        };
+        match self.contract.target {
+            Target::Onnx if self.options.fp16 => {
+                bail!(
+                    "`{}`: fp16 rounding is what the Neural Engine does, so it applies to packages only",
+                    path.display()
+                )
+            }
+            Target::Onnx => {
+                onnx::read::Model::open(&path)?.check_external_files()?;
+                Session::from_file(&path, &options(false))
+            }
+            Target::CoreMl => {
+                if !self.packages.contains_key(&path) {
+                    self.packages.insert(path.clone(), Package::open(&path)?);
+                }
+                let package = &self.packages[&path];
+                // A package of one function calls it `main`.
+                let names = package.functions();
+                let name = match names.as_slice() {
+                    [only] => only.as_str(),
+                    _ => f.function.as_str(),
+                };
+                let module = coreml::raise(package, Some(name))?;
+                let Some(function) = module.functions.first() else { bail!("a package without a function") };
+                let round = match (self.options.fp16, self.contract.precision) {
+                    (true, Precision::Fp16) => Round::F16Results,
+                    _ => Round::F32Compute,
+                };
+                let memory = MemoryOptions { round, weights: WeightMode::Reference, outputs: Vec::new() };
+                let model = onnx::model_in_memory(function, package, &memory)?;
+                Session::from_bytes(&model.bytes, model.folder.as_deref(), &options(true))
+            }
+        }
+    }
+}
+
+/// Checks that a loaded function takes and returns what the contract says. A native state that a function declares without
+/// reading it is no input here.
+fn check(contract: &Contract, name: &str, f: &contract::Function, session: &Session) -> Result<()> {
+    let state = |n: &str| contract.states.iter().find(|s| s.name == n);
+    let native = contract.states_policy == StatesPolicy::Native;
+    let fits = |found: &[i64], want: &[usize]| {
+        found.len() == want.len() && found.iter().zip(want).all(|(&f, &w)| f < 0 || f as usize == w)
+    };
+    for port in session.inputs() {
+        let shape = match (f.inputs.iter().find(|p| p.name == port.name), state(&port.name)) {
+            (Some(declared), _) => &declared.shape,
+            (None, Some(state)) => &state.shape,
+            (None, None) => bail!("function `{name}` takes `{}`, which the contract does not declare", port.name),
+        };
+        if !fits(&port.shape, shape) {
+            bail!("input `{}` of `{name}`: found shape {:?}, expected {shape:?}", port.name, port.shape);
+        }
+    }
+    for declared in &f.inputs {
+        let taken = session.inputs().iter().any(|p| p.name == declared.name);
+        if !taken && state(&declared.name).is_none() {
+            bail!("the contract declares input `{}` of `{name}`, which the artifact lacks", declared.name);
+        }
+    }
+    let returned: Vec<&str> = session.outputs().iter().map(|p| p.name.as_str()).collect();
+    for declared in &f.outputs {
+        if !returned.contains(&declared.name.as_str()) {
+            bail!("the contract declares output `{}` of `{name}`, which the artifact lacks", declared.name);
+        }
+    }
+    if name == "commit" {
+        for s in &contract.states {
+            if !returned.contains(&format!("{}{OUT}", s.name).as_str()) {
+                let how = if native { "write the state" } else { "return the new value of state" };
+                bail!("function `commit` does not {how} `{}`", s.name);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The tensors of one call, looked up by name in several places.
+pub(super) struct Values<'a>(pub(super) Vec<&'a BTreeMap<String, HostTensor>>);
+
+impl<'a> Values<'a> {
+    pub(super) fn get(&self, name: &str) -> Option<&'a HostTensor> {
+        self.0.iter().find_map(|map| map.get(name))
+    }
+}

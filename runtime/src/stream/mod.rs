@@ -1,0 +1,208 @@
+//! Streams: video chunk by chunk, in constant memory, with a kernel folder as it lies on disk.
+//!
+//! A kernel folder is what `s2ditc compile --mode stream` makes: a [`contract`] and artifacts with three functions. [`StreamSession`]
+//! calls them as a host app would: `prompt` once a prompt, `denoise` once a step, `commit` once a chunk. States are kept here as
+//! tensors, whatever the kernel's policy.
+
+pub mod contract;
+pub mod host;
+mod kernel;
+pub mod sampler;
+pub mod state;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use s2dit_ir::DType;
+
+use crate::HostTensor;
+use contract::Contract;
+use kernel::{Kernel, OUT, Values};
+use state::Snapshot;
+
+/// How a kernel is run.
+#[derive(Clone, Debug, Default)]
+pub struct StreamOptions {
+    /// Round the result of every fp16 op of a package to fp16, as the Neural Engine stores it.
+    pub fp16: bool,
+    /// Threads; 0 is one.
+    pub threads: usize,
+    /// No notes on standard error.
+    pub quiet: bool,
+}
+
+/// A stream: a loaded kernel with its states.
+pub struct StreamSession {
+    contract: Contract,
+    kernel: Kernel,
+    chunks: u64,
+    states: BTreeMap<String, HostTensor>,
+    text: Option<HostTensor>,
+    prompt: BTreeMap<String, HostTensor>,
+}
+
+impl StreamSession {
+    /// Opens a kernel folder at the start of a stream.
+    ///
+    /// # Errors
+    /// Not a kernel folder; artifacts that do not fit its contract; a failing engine.
+    pub fn open(dir: &Path, options: &StreamOptions) -> Result<StreamSession> {
+        let contract = Contract::read(dir)?;
+        let kernel = Kernel::load(dir, &contract, options)?;
+        let states = contract
+            .states
+            .iter()
+            .map(|s| {
+                let data = vec![0.0; s.shape.iter().product()];
+                (s.name.clone(), HostTensor { shape: s.shape.clone(), data })
+            })
+            .collect();
+        Ok(StreamSession { contract, kernel, chunks: 0, states, text: None, prompt: BTreeMap::new() })
+    }
+
+    /// The kernel's contract.
+    #[must_use]
+    pub fn contract(&self) -> &Contract {
+        &self.contract
+    }
+
+    /// Chunks committed so far.
+    #[must_use]
+    pub fn chunks(&self) -> u64 {
+        self.chunks
+    }
+
+    /// The states after the last commit, by name. Those of dtype f16 hold f16 numbers.
+    #[must_use]
+    pub fn states(&self) -> &BTreeMap<String, HostTensor> {
+        &self.states
+    }
+
+    /// Whether a prompt was set.
+    #[must_use]
+    pub fn has_prompt(&self) -> bool {
+        self.text.is_some()
+    }
+
+    /// Sets the prompt of the chunks that follow; mid-stream too.
+    ///
+    /// # Errors
+    /// A text that is not `[1, L, text_dim]` of the kernel; a failing engine.
+    pub fn set_prompt(&mut self, text: HostTensor) -> Result<()> {
+        let expected = self.contract.text.shape();
+        if text.shape != expected {
+            bail!(
+                "prompt: found shape {:?}, expected {expected:?} ({} tokens of {})",
+                text.shape,
+                expected[1],
+                expected[2]
+            );
+        }
+        if let Some(i) = text.data.iter().position(|x| !x.is_finite()) {
+            bail!("prompt: element {i} is {}, expected finite numbers", text.data[i]);
+        }
+        let inputs = BTreeMap::from([("text".to_string(), text)]);
+        let values = Values(vec![&inputs]);
+        self.prompt = self.kernel.prompt.run_with(|name| values.get(name)).context("function `prompt`")?;
+        self.text = inputs.into_values().next();
+        Ok(())
+    }
+
+    /// Makes and commits the next chunk `[1, C, F, H, W]`. `noise` has one tensor of that shape for each step of the sampler.
+    ///
+    /// # Errors
+    /// No prompt; noise of another shape or count; a failing engine; a result that is not finite. The stream is then where it
+    /// was before.
+    pub fn next_chunk(&mut self, noise: &[HostTensor]) -> Result<HostTensor> {
+        self.next_chunk_with(noise, |_, _| {})
+    }
+
+    /// [`StreamSession::next_chunk`]; `progress` gets the calls done and all calls of the chunk: a `denoise` each step, then
+    /// `commit`.
+    ///
+    /// # Errors
+    /// As [`StreamSession::next_chunk`].
+    pub fn next_chunk_with(
+        &mut self,
+        noise: &[HostTensor],
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<HostTensor> {
+        let shape = self.contract.chunk.shape();
+        let steps = self.contract.sampler.steps();
+        if self.text.is_none() {
+            bail!("the stream has no prompt: set one before the first chunk");
+        }
+        if noise.len() != steps {
+            bail!("noise: found {} tensor(s) for a chunk, expected {steps}, one a step", noise.len());
+        }
+        if let Some(wrong) = noise.iter().find(|n| n.shape != shape) {
+            bail!("noise: found shape {:?}, expected {shape:?}, what the kernel was compiled for", wrong.shape);
+        }
+        let functions = &self.contract.functions;
+        let host_inputs =
+            |f: &contract::Function| host::inputs(&self.contract, &f.inputs, self.chunks).into_iter().collect();
+        let host: BTreeMap<String, HostTensor> = host_inputs(&functions.denoise);
+        let denoise = &mut self.kernel.denoise;
+        let (states, prompt) = (&self.states, &self.prompt);
+        let clean = sampler::autoregressive(&self.contract.sampler, noise, |x, t, step| {
+            let timestep = HostTensor { shape: vec![1], data: vec![t as f32] };
+            let own = BTreeMap::from([("latent".to_string(), x.clone()), ("timestep".to_string(), timestep)]);
+            let values = Values(vec![&own, &host, prompt, states]);
+            let mut out = denoise.run_with(|name| values.get(name)).context("function `denoise`")?;
+            progress(step + 1, steps + 1);
+            out.remove("velocity").context("function `denoise` returns no `velocity`")
+        })?;
+        if clean.data.iter().any(|x| !x.is_finite()) {
+            bail!("chunk {}: the network's result has NaN or infinite elements", self.chunks);
+        }
+        let host: BTreeMap<String, HostTensor> = host_inputs(&functions.commit);
+        let own = BTreeMap::from([("latent".to_string(), clean)]);
+        let values = Values(vec![&own, &host, prompt, states]);
+        let mut out = self.kernel.commit.run_with(|name| values.get(name)).context("function `commit`")?;
+        let mut states = BTreeMap::new();
+        for state in &self.contract.states {
+            let name = format!("{}{OUT}", state.name);
+            let mut value = out.remove(&name).with_context(|| format!("function `commit` returns no `{name}`"))?;
+            if state.dtype == DType::F16 {
+                // What computes in fp32 returns more digits than the state holds.
+                for x in &mut value.data {
+                    *x = host::rounded(f64::from(*x), DType::F16);
+                }
+            }
+            if value.data.iter().any(|x| !x.is_finite()) {
+                bail!("chunk {}: state `{}` would have NaN or infinite elements", self.chunks, state.name);
+            }
+            states.insert(state.name.clone(), value);
+        }
+        self.states = states;
+        self.chunks += 1;
+        progress(steps + 1, steps + 1);
+        own.into_values().next().context("the chunk")
+    }
+
+    /// Writes the stream as it stands to a file.
+    ///
+    /// # Errors
+    /// A place that cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let snapshot = Snapshot { chunks: self.chunks, states: self.states.clone(), text: self.text.clone() };
+        state::save(path, &self.contract, &snapshot)
+    }
+
+    /// Goes on where the stream in a file stood; bit for bit as if it had never stopped.
+    ///
+    /// # Errors
+    /// A file that is no stream state, or one of another model. The stream is then where it was before.
+    pub fn restore(&mut self, path: &Path) -> Result<()> {
+        let Snapshot { chunks, states, text } = state::restore(path, &self.contract)?;
+        if let Some(text) = text {
+            self.set_prompt(text).with_context(|| format!("`{}`", path.display()))?;
+        }
+        (self.chunks, self.states) = (chunks, states);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

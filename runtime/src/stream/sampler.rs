@@ -1,0 +1,147 @@
+//! Flow matching: `x_σ = (1 − σ)·x₀ + σ·ε`, and a network that predicts the velocity `ε − x₀`.
+
+use anyhow::{Result, bail};
+
+use super::contract::Sampler;
+use crate::HostTensor;
+
+/// The noise level that `shift` makes of `sigma`: `s·σ / (1 + (s − 1)·σ)`.
+#[must_use]
+pub fn shifted(sigma: f64, shift: f64) -> f64 {
+    shift * sigma / (1.0 + (shift - 1.0) * sigma)
+}
+
+impl Sampler {
+    /// The autoregressive sampler of a checkpoint: `sample_steps` are timesteps in (0, 1000] before the shift.
+    #[must_use]
+    pub fn autoregressive(sample_steps: &[f64], shift: f64) -> Sampler {
+        let sigmas: Vec<f64> = sample_steps.iter().map(|t| shifted(t / 1000.0, shift)).collect();
+        Sampler::FlowMatchingAr { timesteps: sigmas.iter().map(|s| 1000.0 * s).collect(), sigmas }
+    }
+}
+
+/// Makes a chunk: noise to estimate, estimate to the next level with fresh noise, and so on. `velocity(x, timestep, step)` is
+/// the network. The first of `noise` starts the chunk, the others go to the steps after the first.
+///
+/// # Errors
+/// As many noise tensors as steps are needed; the network failed.
+pub fn autoregressive(
+    sampler: &Sampler,
+    noise: &[HostTensor],
+    mut velocity: impl FnMut(&HostTensor, f64, usize) -> Result<HostTensor>,
+) -> Result<HostTensor> {
+    let Sampler::FlowMatchingAr { timesteps, sigmas } = sampler;
+    if noise.len() != sigmas.len() {
+        bail!("noise: found {} tensor(s), expected {}, one a step", noise.len(), sigmas.len());
+    }
+    let Some(first) = noise.first() else { bail!("a sampler without steps") };
+    let mut x = first.clone();
+    for (step, (&t, &sigma)) in timesteps.iter().zip(sigmas).enumerate() {
+        let v = velocity(&x, t, step)?;
+        same_shape("velocity", &v, &x)?;
+        for (x, v) in x.data.iter_mut().zip(&v.data) {
+            *x = (f64::from(*x) - sigma * f64::from(*v)) as f32;
+        }
+        if let (Some(&next), Some(fresh)) = (sigmas.get(step + 1), noise.get(step + 1)) {
+            same_shape("noise", fresh, &x)?;
+            for (x, e) in x.data.iter_mut().zip(&fresh.data) {
+                *x = ((1.0 - next) * f64::from(*x) + next * f64::from(*e)) as f32;
+            }
+        }
+    }
+    Ok(x)
+}
+
+/// Noise levels of a bidirectional checkpoint's `steps` Euler steps, from 1 to 0: `steps + 1` of them.
+#[must_use]
+pub fn euler_sigmas(steps: usize, shift: f64) -> Vec<f64> {
+    (0..=steps).map(|i| shifted(1.0 - i as f64 / steps.max(1) as f64, shift)).collect()
+}
+
+/// Velocities with and without the prompt.
+#[derive(Clone, Debug)]
+pub struct Guided {
+    /// With the prompt.
+    pub positive: HostTensor,
+    /// With the negative prompt; `None` runs without guidance.
+    pub negative: Option<HostTensor>,
+}
+
+/// Integrates a bidirectional checkpoint from noise to data with Euler's method and classifier-free guidance:
+/// `v = v_neg + g·(v_pos − v_neg)`, `x ← x + (σᵢ₊₁ − σᵢ)·v`. `sigmas` end with 0.
+///
+/// # Errors
+/// A velocity of another shape than the noise; the network failed.
+pub fn euler(
+    noise: &HostTensor,
+    sigmas: &[f64],
+    guidance: f64,
+    mut velocity: impl FnMut(&HostTensor, f64, usize) -> Result<Guided>,
+) -> Result<HostTensor> {
+    let mut x = noise.clone();
+    for (step, pair) in sigmas.windows(2).enumerate() {
+        let Guided { positive, negative } = velocity(&x, 1000.0 * pair[0], step)?;
+        same_shape("velocity", &positive, &x)?;
+        if let Some(negative) = &negative {
+            same_shape("velocity", negative, &x)?;
+        }
+        for (i, x) in x.data.iter_mut().enumerate() {
+            let with = f64::from(positive.data[i]);
+            let v = negative.as_ref().map_or(with, |n| {
+                let without = f64::from(n.data[i]);
+                without + guidance * (with - without)
+            });
+            *x = (f64::from(*x) + (pair[1] - pair[0]) * v) as f32;
+        }
+    }
+    Ok(x)
+}
+
+fn same_shape(what: &str, found: &HostTensor, expected: &HostTensor) -> Result<()> {
+    if found.shape != expected.shape {
+        bail!("{what}: found shape {:?}, expected {:?}", found.shape, expected.shape);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(data: &[f32]) -> HostTensor {
+        HostTensor { shape: vec![data.len()], data: data.to_vec() }
+    }
+
+    #[test]
+    fn an_exact_velocity_gives_the_data_back() {
+        let sampler = Sampler::autoregressive(&[1000.0, 750.0, 500.0, 250.0], 5.0);
+        let Sampler::FlowMatchingAr { timesteps, sigmas } = &sampler;
+        assert_eq!(sigmas[0], 1.0);
+        assert!((sigmas[3] - 0.625).abs() < 1e-15 && (timesteps[3] - 625.0).abs() < 1e-12);
+        let data = [0.25f32, -1.5];
+        let noise = [tensor(&[1.0, 2.0]), tensor(&[0.5, 0.5]), tensor(&[-1.0, 0.0]), tensor(&[2.0, 1.0])];
+        let exact = |x: &HostTensor, t: f64, _| {
+            let sigma = t / 1000.0;
+            Ok(tensor(&[0, 1].map(|i| ((f64::from(x.data[i]) - f64::from(data[i])) / sigma) as f32)))
+        };
+        let x = autoregressive(&sampler, &noise, exact).unwrap();
+        assert!(x.data.iter().zip(data).all(|(a, b)| (a - b).abs() < 1e-6), "{:?}", x.data);
+        let wrong = autoregressive(&sampler, &noise[..2], exact).unwrap_err().to_string();
+        assert!(wrong.contains("found 2") && wrong.contains("expected 4"), "{wrong}");
+
+        let guided = |x: &HostTensor, t: f64, _| {
+            let positive = tensor(&[0, 1].map(|i| (x.data[i] - data[i]) / (t / 1000.0) as f32));
+            Ok(Guided { negative: Some(positive.clone()), positive })
+        };
+        let x = euler(&noise[0], &euler_sigmas(8, 3.0), 5.0, guided).unwrap();
+        assert!(x.data.iter().zip(data).all(|(a, b)| (a - b).abs() < 1e-5), "{:?}", x.data);
+    }
+
+    #[test]
+    fn guidance_extrapolates() {
+        let velocity =
+            |_: &HostTensor, _: f64, _: usize| Ok(Guided { positive: tensor(&[2.0]), negative: Some(tensor(&[1.0])) });
+        let x = euler(&tensor(&[0.0]), &[1.0, 0.0], 3.0, velocity).unwrap();
+        assert_eq!(x.data, [-4.0]);
+    }
+}

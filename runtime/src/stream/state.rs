@@ -1,0 +1,142 @@
+//! A stream at rest: states, prompt and position in one safetensors file, with the identity of the kernel they belong to.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use half::f16;
+use s2dit_backends::output::Staged;
+use s2dit_ir::DType;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use super::contract::Contract;
+use crate::HostTensor;
+
+/// What the metadata field `format` says.
+const FORMAT: &str = "s2dit-stream-state";
+const VERSION: &str = "1";
+/// The prompt's name in the file; a state's is `state.NAME`.
+const TEXT: &str = "text";
+const PREFIX: &str = "state.";
+
+/// What a stream is between two chunks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// Chunks committed so far.
+    pub chunks: u64,
+    /// The states, by name.
+    pub states: BTreeMap<String, HostTensor>,
+    /// The prompt, if one was set.
+    pub text: Option<HostTensor>,
+}
+
+/// Fields of the identity: a state file fits a kernel that has the same.
+fn identity(contract: &Contract) -> Result<BTreeMap<&'static str, String>> {
+    Ok(BTreeMap::from([
+        ("checkpoint", contract.checkpoint.clone()),
+        ("chunk", format!("{:?}", contract.chunk.shape())),
+        ("precision", json_name(&contract.precision)?),
+        ("states_policy", json_name(&contract.states_policy)?),
+        ("window_frames", contract.window_frames.to_string()),
+    ]))
+}
+
+fn json_name(value: &impl serde::Serialize) -> Result<String> {
+    Ok(serde_json::to_value(value)?.as_str().unwrap_or_default().to_string())
+}
+
+/// Writes a snapshot, whole or not at all. f16 states are stored as f16: their values are f16 numbers.
+///
+/// # Errors
+/// A place that cannot be written.
+pub fn save(path: &Path, contract: &Contract, snapshot: &Snapshot) -> Result<()> {
+    let mut metadata: HashMap<String, String> =
+        identity(contract)?.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
+    metadata.insert("format".into(), FORMAT.into());
+    metadata.insert("version".into(), VERSION.into());
+    metadata.insert("chunks".into(), snapshot.chunks.to_string());
+    let mut tensors: Vec<(String, Dtype, &[usize], Vec<u8>)> = Vec::new();
+    for (name, tensor) in &snapshot.states {
+        let half = contract.states.iter().any(|s| s.name == *name && s.dtype == DType::F16);
+        let (dtype, bytes) = match half {
+            true => (Dtype::F16, tensor.data.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect()),
+            false => (Dtype::F32, le_bytes(&tensor.data)),
+        };
+        tensors.push((format!("{PREFIX}{name}"), dtype, &tensor.shape, bytes));
+    }
+    if let Some(text) = &snapshot.text {
+        tensors.push((TEXT.into(), Dtype::F32, &text.shape, le_bytes(&text.data)));
+    }
+    let views = tensors
+        .iter()
+        .map(|(name, dtype, shape, bytes)| Ok((name.as_str(), TensorView::new(*dtype, shape.to_vec(), bytes)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let staged = Staged::file(path)?;
+    let bytes = safetensors::serialize(views, Some(metadata))?;
+    std::fs::write(staged.path(), bytes).with_context(|| format!("cannot write `{}`", path.display()))?;
+    staged.commit()?;
+    Ok(())
+}
+
+/// Reads a snapshot for the kernel of `contract`.
+///
+/// # Errors
+/// Not a state file; one of another model, chunk size or policy; states that are not what the contract declares.
+pub fn restore(path: &Path, contract: &Contract) -> Result<Snapshot> {
+    let shown = path.display();
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read `{shown}`"))?;
+    let not_safetensors = || format!("`{shown}`: expected a stream state, found something that is not safetensors");
+    let (_, header) = SafeTensors::read_metadata(&bytes).with_context(not_safetensors)?;
+    let file = SafeTensors::deserialize(&bytes).with_context(not_safetensors)?;
+    let metadata = header.metadata().clone().unwrap_or_default();
+    let field = |name: &str| metadata.get(name).map_or("nothing", String::as_str);
+    if field("format") != FORMAT || field("version") != VERSION {
+        bail!(
+            "`{shown}`: expected a stream state (`{FORMAT}` version {VERSION}, as `s2ditc stream --state-out` writes), found \
+             format {} version {}",
+            field("format"),
+            field("version")
+        );
+    }
+    for (name, expected) in identity(contract)? {
+        let found = field(name);
+        if found != expected {
+            let what = if name == "checkpoint" { "a state of another model: " } else { "" };
+            bail!("`{shown}`: {what}{name} is {found}, but the kernel's is {expected}");
+        }
+    }
+    let chunks = field("chunks");
+    let Ok(chunks) = chunks.parse() else { bail!("`{shown}`: field `chunks`: found `{chunks}`, expected a number") };
+    let mut states = BTreeMap::new();
+    for state in &contract.states {
+        let name = format!("{PREFIX}{}", state.name);
+        let Ok(view) = file.tensor(&name) else { bail!("`{shown}`: no tensor `{name}`") };
+        if view.shape() != state.shape {
+            bail!("`{shown}`: tensor `{name}`: found shape {:?}, expected {:?}", view.shape(), state.shape);
+        }
+        states.insert(state.name.clone(), tensor(&view).with_context(|| format!("`{shown}`: tensor `{name}`"))?);
+    }
+    for name in file.names() {
+        if name != TEXT && !name.strip_prefix(PREFIX).is_some_and(|n| states.contains_key(n)) {
+            bail!("`{shown}`: tensor `{name}`: the kernel has no such state");
+        }
+    }
+    let text = match file.tensor(TEXT) {
+        Ok(view) => Some(tensor(&view).with_context(|| format!("`{shown}`: tensor `{TEXT}`"))?),
+        Err(_) => None,
+    };
+    Ok(Snapshot { chunks, states, text })
+}
+
+fn tensor(view: &TensorView<'_>) -> Result<HostTensor> {
+    let data: Vec<f32> = match view.dtype() {
+        Dtype::F32 => view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        Dtype::F16 => view.data().as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
+        other => bail!("found {other:?}, expected F16 or F32"),
+    };
+    HostTensor::new(view.shape(), data).context("a tensor that does not fill its shape")
+}
+
+fn le_bytes(data: &[f32]) -> Vec<u8> {
+    data.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
