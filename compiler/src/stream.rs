@@ -1,6 +1,9 @@
 //! What a stream takes and gives: seeded or recorded noise, prompts, and latents that are written as they come.
 
+pub mod clip;
+mod plot;
 mod preview;
+pub mod verify;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -120,38 +123,49 @@ impl Recording {
     }
 }
 
+/// A standard normal prompt, for trials without a text encoder.
+#[must_use]
+pub fn seeded_prompt(seed: u64, shape: [usize; 3]) -> HostTensor {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    // A stream of its own: not the noise of the same seed.
+    rng.set_stream(u64::MAX);
+    let data = (0..shape.iter().product()).map(|_| rng.sample(StandardNormal)).collect();
+    HostTensor { shape: shape.to_vec(), data }
+}
+
 /// Standard normal numbers that depend on seed, chunk and step alone, so that a restored stream goes on with the same noise.
 fn seeded(seed: u64, chunk: u64, contract: &Contract) -> Vec<HostTensor> {
-    let shape = contract.chunk.shape();
     let steps = contract.sampler.steps() as u64;
-    let tensor = |step: u64| {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(chunk.wrapping_mul(steps).wrapping_add(step));
-        let data = (0..shape.iter().product()).map(|_| rng.sample(StandardNormal)).collect();
-        HostTensor { shape: shape.to_vec(), data }
-    };
+    let tensor = |step: u64| seeded_noise(seed, chunk.wrapping_mul(steps).wrapping_add(step), &contract.chunk.shape());
     (0..steps).map(tensor).collect()
+}
+
+/// Standard normal numbers; `index` picks one of many independent tensors of a seed.
+fn seeded_noise(seed: u64, index: u64, shape: &[usize]) -> HostTensor {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(index);
+    let data = (0..shape.iter().product()).map(|_| rng.sample(StandardNormal)).collect();
+    HostTensor { shape: shape.to_vec(), data }
 }
 
 /// Reads the tensor `text` of a prompt file.
 ///
 /// # Errors
-/// No such tensor; one that the kernel does not take.
-pub fn read_prompt(path: &Path, contract: &Contract) -> Result<HostTensor> {
-    prompt_of(&SafetensorsFile::open(path)?, contract)
+/// No such tensor; one that the model does not take.
+pub fn read_prompt(path: &Path, expected: [usize; 3]) -> Result<HostTensor> {
+    prompt_of(&SafetensorsFile::open(path)?, expected)
 }
 
 /// The tensor `text` of an open file.
 ///
 /// # Errors
-/// No such tensor; one that the kernel does not take.
-pub fn prompt_of(file: &SafetensorsFile, contract: &Contract) -> Result<HostTensor> {
+/// No such tensor; one that the model does not take.
+pub fn prompt_of(file: &SafetensorsFile, expected: [usize; 3]) -> Result<HostTensor> {
     let shown = file.path().display();
-    let expected = contract.text.shape();
     let Some(info) = file.get(TEXT) else { bail!("`{shown}`: no tensor `{TEXT}` {expected:?}") };
     if info.ty.shape != expected {
         bail!(
-            "`{shown}`, tensor `{TEXT}`: found {:?}, expected {expected:?}: the kernel takes prompts of exactly {} tokens \
+            "`{shown}`, tensor `{TEXT}`: found {:?}, expected {expected:?}: the model takes prompts of exactly {} tokens \
              (pad with zeros)",
             info.ty.shape,
             expected[1]
@@ -160,23 +174,30 @@ pub fn prompt_of(file: &SafetensorsFile, contract: &Contract) -> Result<HostTens
     HostTensor::new(expected, file.tensor_f32(TEXT)?).context("a tensor that does not fill its shape")
 }
 
-/// A safetensors file with one tensor `stream.latents`, written chunk by chunk; it appears when it is whole.
+/// A safetensors file with one tensor, written chunk by chunk; it appears when it is whole.
 pub struct LatentsFile {
     staged: Staged,
     out: BufWriter<File>,
 }
 
 impl LatentsFile {
-    /// Begins a file of `chunks` chunks.
+    /// Begins a file of `chunks` chunks of a stream: [`LATENTS`].
     ///
     /// # Errors
     /// A place that cannot be written.
     pub fn create(path: &Path, chunks: u64, chunk: Chunk) -> Result<LatentsFile> {
-        let staged = Staged::file(path)?;
         let mut shape = vec![chunks];
         shape.extend(chunk.shape().map(|d| d as u64));
-        let bytes = 4 * shape.iter().product::<u64>();
-        let header = json!({LATENTS: {"dtype": "F32", "shape": shape, "data_offsets": [0, bytes]}}).to_string();
+        LatentsFile::with_tensor(path, LATENTS, &shape)
+    }
+
+    /// Begins a file with the tensor `name`.
+    fn with_tensor(path: &Path, name: &str, shape: &[u64]) -> Result<LatentsFile> {
+        let staged = Staged::file(path)?;
+        let Some(bytes) = shape.iter().try_fold(4u64, |a, d| a.checked_mul(*d)) else {
+            bail!("cannot write `{}`: {shape:?} is more than a file holds", path.display());
+        };
+        let header = json!({name: {"dtype": "F32", "shape": shape, "data_offsets": [0, bytes]}}).to_string();
         // The data begins at a multiple of eight.
         let header = format!("{header:<width$}", width = header.len().next_multiple_of(8));
         let failed = || format!("cannot write `{}`", path.display());

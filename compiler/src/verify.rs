@@ -73,6 +73,10 @@ pub struct Report {
     pub engine: &'static str,
     /// Whether results were rounded to fp16.
     pub fp16: bool,
+    /// How it was computed.
+    pub arithmetic: &'static str,
+    /// What a reader should know: inputs that lost digits, tensors that were not compared.
+    pub notes: Vec<String>,
     /// The bar, in dB.
     pub min_snr_db: f64,
     /// Outputs, then blocks.
@@ -103,22 +107,29 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
         fp16: options.fp16,
         engine: options.engine,
         threads: options.threads,
-        probes: blocks,
+        probes: blocks.clone(),
         quiet: options.quiet,
     };
+    let mut notes = Vec::new();
     let (inputs, expected) = match reference {
         Reference::Golden(golden) => {
             let file = SafetensorsFile::open(golden)?;
             let inputs = read_tensors(&file, ports.iter().map(|p| p.name.as_str()))?;
-            let expected: Vec<String> = file
+            let outputs = artifact.outputs();
+            let compared =
+                |n: &str| outputs.iter().any(|o| o == n) || (options.blocks && blocks.iter().any(|b| b == n));
+            let (expected, others): (Vec<String>, Vec<String>) = file
                 .tensors()
                 .map(|(name, _)| name.to_string())
                 .filter(|n| !inputs.contains_key(n) && (options.blocks || !is_block(n)))
-                .collect();
-            let expected = read_tensors(&file, expected.iter().map(String::as_str))?;
-            if expected.is_empty() {
-                bail!("`{}`: no reference outputs, such as `velocity`", golden.display());
+                .partition(|n| compared(n));
+            if !others.is_empty() {
+                notes.push(format!("`{}`: not outputs, so not compared: {}", golden.display(), others.join(", ")));
             }
+            if !expected.iter().any(|n| outputs.contains(n)) {
+                bail!("`{}`: no reference outputs; the artifact gives: {}", golden.display(), outputs.join(", "));
+            }
+            let expected = read_tensors(&file, expected.iter().map(String::as_str))?;
             run.probes.retain(|p| expected.contains_key(p));
             if options.blocks && run.probes.is_empty() {
                 bail!("`{}`: has no block outputs (block0, block1, …) to compare with", golden.display());
@@ -127,9 +138,10 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
         }
         Reference::Checkpoint { dir, seed } => from_checkpoint(&artifact, path, dir, *seed, &run)?,
     };
+    notes.extend(about_inputs(&ports, &inputs));
     let outputs = artifact.run(&inputs, &run).with_context(|| format!("cannot run `{}`", path.display()))?;
 
-    let has_fp16 = ports.iter().any(|p| p.dtype == "f16");
+    let has_fp16 = artifact.has_fp16();
     let bar = options.min_snr.unwrap_or(if has_fp16 { FP16_BAR } else { FP32_BAR });
     let mut names: Vec<&String> = expected.keys().collect();
     names.sort_by_key(|n| (block_index(n), (*n).clone()));
@@ -158,6 +170,13 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
             Engine::Tract => "tract",
         },
         fp16: options.fp16,
+        arithmetic: match (has_fp16, &artifact, options.fp16) {
+            (false, ..) => "fp32",
+            (_, Artifact::MlPackage(_), true) => "every result rounded to fp16",
+            (_, Artifact::MlPackage(_), false) => "fp32 arithmetic on fp16 weights",
+            (_, Artifact::Onnx(..), _) => "fp16 as the file says",
+        },
+        notes,
         min_snr_db: bar,
         passed: rows.iter().all(|r| r.passed),
         rows,
@@ -166,6 +185,26 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
 }
 
 type Tensors = BTreeMap<String, HostTensor>;
+
+/// What is odd about inputs, without being wrong.
+fn about_inputs(ports: &[Port], inputs: &Tensors) -> Vec<String> {
+    let mut notes = Vec::new();
+    let loses = |p: &&Port| {
+        let data = inputs.get(&p.name).map(|t| t.data.as_slice()).unwrap_or_default();
+        p.dtype == "f16" && data.iter().any(|x| DType::F16.round(f64::from(*x)) as f32 != *x)
+    };
+    let rounded: Vec<&str> = ports.iter().filter(loses).map(|p| p.name.as_str()).collect();
+    if !rounded.is_empty() {
+        notes.push(format!(
+            "the artifact takes fp16, so inputs were rounded to it: {}; the reference was made from the unrounded ones",
+            rounded.join(", ")
+        ));
+    }
+    if let Some(t) = inputs.get("timestep").and_then(|t| t.data.iter().find(|t| !(0.0..=1000.0).contains(*t))) {
+        notes.push(format!("`timestep` is {t}, outside of [0, 1000], where the model was trained"));
+    }
+    notes
+}
 
 fn read_tensors<'a>(file: &SafetensorsFile, names: impl Iterator<Item = &'a str>) -> Result<Tensors> {
     let mut tensors = Tensors::new();

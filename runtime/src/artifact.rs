@@ -98,6 +98,14 @@ impl Artifact {
         }
     }
 
+    /// Names of the outputs.
+    pub fn outputs(&self) -> Vec<String> {
+        match self {
+            Artifact::Onnx(_, model) => model.outputs().into_iter().map(|v| v.name).collect(),
+            Artifact::MlPackage(package) => package.outputs().into_iter().map(|v| v.name).collect(),
+        }
+    }
+
     /// Names of values that can be probed: `block0`, `block1`, ….
     pub fn blocks(&self) -> Vec<String> {
         let mut names: Vec<String> = match self {
@@ -125,34 +133,55 @@ impl Artifact {
         options: &RunOptions,
     ) -> Result<BTreeMap<String, HostTensor>> {
         match self {
-            Artifact::Onnx(path, model) => {
-                if options.fp16 {
-                    bail!(
-                        "`{}`: --fp16 rounds as the Neural Engine does, so it applies to mlpackages only",
-                        path.display()
-                    );
-                }
-                if options.engine == Engine::Tract {
+            Artifact::Onnx(path, _) => {
+                if options.engine == Engine::Tract && !options.fp16 {
                     return run_tract(path, inputs, options);
                 }
-                let session_options = session_options(options, false);
-                let mut session = if options.probes.is_empty() {
-                    Session::from_file(path, &session_options)?
-                } else {
-                    let bytes = model.with_outputs(&options.probes)?;
-                    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                    Session::from_bytes(&bytes, Some(folder), &session_options)?
-                };
-                session.run(inputs)
+                self.session(options)?.run(inputs)
             }
             Artifact::MlPackage(package) => {
                 if options.engine == Engine::Tract {
                     bail!("`{}`: --engine tract runs ONNX files only", package.path().display());
                 }
+                self.session(options)?.run(inputs)
+            }
+        }
+    }
+
+    /// Whether anything in the artifact is fp16, weights and interface included.
+    pub fn has_fp16(&self) -> bool {
+        match self {
+            Artifact::Onnx(_, model) => model.inputs().iter().any(|v| v.dtype == "f16"),
+            Artifact::MlPackage(package) => package.has_fp16(),
+        }
+    }
+
+    /// Loads the artifact into ONNX Runtime, for many calls.
+    ///
+    /// # Errors
+    /// Options that do not apply; a model that ONNX Runtime does not take.
+    pub fn session(&self, options: &RunOptions) -> Result<Session> {
+        match self {
+            Artifact::Onnx(path, _) if options.fp16 => {
+                bail!("`{}`: --fp16 rounds as the Neural Engine does, so it applies to mlpackages only", path.display())
+            }
+            Artifact::Onnx(path, model) => {
+                let session_options = session_options(options, false);
+                if options.probes.is_empty() {
+                    return Session::from_file(path, &session_options);
+                }
+                let bytes = model.with_outputs(&options.probes)?;
+                let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                Session::from_bytes(&bytes, Some(folder), &session_options)
+            }
+            Artifact::MlPackage(package) => {
+                if options.fp16 && !package.has_fp16() {
+                    bail!("`{}`: an fp32 package: --fp16 would round nothing; leave it out", package.path().display());
+                }
                 let module = coreml::raise(package, None)?;
                 let Some(function) = module.functions.first() else { bail!("a package without a function") };
                 let round = if options.fp16 { Round::F16Results } else { Round::F32Compute };
-                run_function(function, &**package, round, inputs, options)
+                function_session(function, &**package, round, options)
             }
         }
     }
@@ -169,9 +198,22 @@ pub fn run_function(
     inputs: &BTreeMap<String, HostTensor>,
     options: &RunOptions,
 ) -> Result<BTreeMap<String, HostTensor>> {
+    function_session(f, weights, round, options)?.run(inputs)
+}
+
+/// Loads an IR function into ONNX Runtime; weights stay in their files.
+///
+/// # Errors
+/// An op that ONNX lacks; a model that ONNX Runtime does not take.
+pub fn function_session(
+    f: &Function,
+    weights: &dyn WeightSource,
+    round: Round,
+    options: &RunOptions,
+) -> Result<Session> {
     let memory = MemoryOptions { round, weights: WeightMode::Reference, outputs: options.probes.clone() };
     let model = onnx::model_in_memory(f, weights, &memory)?;
-    Session::from_bytes(&model.bytes, model.folder.as_deref(), &session_options(options, true))?.run(inputs)
+    Session::from_bytes(&model.bytes, model.folder.as_deref(), &session_options(options, true))
 }
 
 fn session_options(options: &RunOptions, keep_weights_mapped: bool) -> SessionOptions {

@@ -23,7 +23,7 @@ pub struct Metrics {
 pub const EXACT_DB: f64 = 400.0;
 
 /// Compares two tensors of the same length. Elements that are not finite on either side are counted, and left out of the
-/// other figures.
+/// other figures; if that leaves none, the figures are the worst there are.
 pub fn compare(x: &[f32], reference: &[f32]) -> Metrics {
     let mut m = Metrics {
         max_abs: 0.0,
@@ -45,6 +45,9 @@ pub fn compare(x: &[f32], reference: &[f32]) -> Metrics {
             xx += x * x;
             xr += x * r;
         }
+    }
+    if !x.is_empty() && (m.non_finite == x.len() || m.reference_non_finite == x.len()) {
+        return Metrics { relative_l2: 10f64.powf(EXACT_DB / 20.0), snr_db: -EXACT_DB, cosine: 0.0, ..m };
     }
     m.relative_l2 = if rr > 0.0 { (dd / rr).sqrt() } else { dd.sqrt() };
     if m.relative_l2 > 0.0 {

@@ -15,7 +15,7 @@ mod tensor;
 #[cfg(feature = "tract")]
 pub mod tract_engine;
 
-pub use artifact::{Artifact, Engine, RunOptions, run_function};
+pub use artifact::{Artifact, Engine, RunOptions, function_session, run_function};
 pub use ort_engine::{Port, Session, SessionOptions};
 pub use stream::{StreamOptions, StreamSession};
 pub use tensor::HostTensor;

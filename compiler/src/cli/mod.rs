@@ -5,6 +5,7 @@ mod demo;
 mod init;
 mod inspect;
 pub mod progress;
+mod stream;
 mod verify;
 
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ enum Command {
     Inspect(inspect::Args),
     Compile(compile::Args),
     Verify(verify::Args),
+    Stream(Box<stream::Args>),
     Demo(demo::Args),
     /// Print a completion script for a shell
     #[command(after_help = "Example: s2ditc completions bash > ~/.local/share/bash-completion/completions/s2ditc")]
@@ -68,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Compile(args) => compile::run(&args, context),
         Command::Verify(args) => verify::run(&args, context),
+        Command::Stream(args) => stream::run(&args, context),
         Command::Demo(args) => demo::run(&args, context),
         Command::Completions { shell } => {
             // Into memory first: the generator panics if the reader goes away.

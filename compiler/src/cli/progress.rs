@@ -14,7 +14,12 @@ pub struct Progress {
 enum Kind {
     Quiet,
     Bar(ProgressBar),
-    Lines { label: String, last: Mutex<Instant> },
+    Lines { label: String, unit: Unit, last: Mutex<Instant> },
+}
+
+enum Unit {
+    Bytes,
+    Calls,
 }
 
 /// Plain lines are at least this far apart, so that short work prints none.
@@ -24,23 +29,52 @@ impl Progress {
     /// Progress of the work called `label`, on standard error.
     #[must_use]
     pub fn bytes(label: &str, quiet: bool) -> Progress {
+        let bar = "{msg:>10} [{bar:32}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        Progress::new(label, bar, Unit::Bytes, quiet)
+    }
+
+    /// Progress in calls of a model; see [`Progress::say`].
+    #[must_use]
+    pub fn calls(label: &str, quiet: bool) -> Progress {
+        Progress::new(label, "[{bar:32}] {msg} {eta}", Unit::Calls, quiet)
+    }
+
+    fn new(label: &str, template: &str, unit: Unit, quiet: bool) -> Progress {
         let kind = if quiet {
             Kind::Quiet
         } else if std::io::stderr().is_terminal() {
             let bar = ProgressBar::new(0);
-            let template = "{msg:>10} [{bar:32}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("━╸─"));
             }
             bar.set_message(label.to_owned());
             Kind::Bar(bar)
         } else {
-            Kind::Lines { label: label.into(), last: Mutex::new(Instant::now()) }
+            Kind::Lines { label: label.into(), unit, last: Mutex::new(Instant::now()) }
         };
         Progress { kind }
     }
 
-    /// `done` of `total` bytes.
+    /// `done` of `total` calls; `text` says where the work is.
+    pub fn say(&self, done: u64, total: u64, text: impl FnOnce() -> String) {
+        match &self.kind {
+            Kind::Quiet => {}
+            Kind::Bar(bar) => {
+                bar.set_length(total);
+                bar.set_position(done);
+                bar.set_message(text());
+            }
+            Kind::Lines { last, .. } => {
+                let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                if last.elapsed() >= LINE_EVERY {
+                    *last = Instant::now();
+                    eprintln!("{}", text());
+                }
+            }
+        }
+    }
+
+    /// `done` of `total` bytes or calls.
     pub fn set(&self, done: u64, total: u64) {
         match &self.kind {
             Kind::Quiet => {}
@@ -48,11 +82,14 @@ impl Progress {
                 bar.set_length(total);
                 bar.set_position(done);
             }
-            Kind::Lines { label, last } => {
+            Kind::Lines { label, unit, last } => {
                 let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if last.elapsed() >= LINE_EVERY {
                     *last = Instant::now();
-                    eprintln!("{label}: {} of {}", size(done), size(total));
+                    match unit {
+                        Unit::Bytes => eprintln!("{label}: {} of {}", size(done), size(total)),
+                        Unit::Calls => eprintln!("{label}: {done} of {total}"),
+                    }
                 }
             }
         }

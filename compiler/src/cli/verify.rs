@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use s2dit_runtime::Engine;
+use s2dit_runtime::stream::contract;
 
+use super::progress::Progress;
 use super::{Context, print_json, print_line};
+use crate::stream::verify as stream;
 use crate::verify::{Options, Reference, Report, verify};
 
 /// Run a finished artifact and compare it with a reference; exit 1 below the bar
@@ -14,14 +17,20 @@ use crate::verify::{Options, Reference, Report, verify};
 #[command(after_help = "Examples:
   s2ditc verify small.mlpackage --golden golden.safetensors --fp16 --min-snr 50
   s2ditc verify small.onnx --checkpoint small/ --blocks
+  s2ditc verify small.kernel --golden stream.safetensors --fp16 --plot error.svg
+  s2ditc verify small.kernel --checkpoint small/ --chunks 64
 
 A golden is a safetensors file with the artifact's inputs (latent, timestep, text), its output (velocity) and, for --blocks, the
-outputs of the blocks (block0, block1, …) under these names.")]
+outputs of the blocks (block0, block1, …) under these names; other tensors are ignored, and listed. With --blocks a block below the
+bar fails the verification too.
+
+The golden of a stream has stream.noise [chunks,steps,1,C,F,H,W], text [1,L,text_dim] and stream.latents [chunks,1,C,F,H,W]: the
+first noise of a chunk starts it, the others re-noise. A kernel folder is compared chunk by chunk.")]
 pub(super) struct Args {
-    /// An .onnx file or an .mlpackage
+    /// An .onnx file, an .mlpackage or a kernel folder
     artifact: PathBuf,
     /// Reference inputs and outputs
-    #[arg(long, value_name = "FILE", required_unless_present = "checkpoint", conflicts_with = "checkpoint")]
+    #[arg(long, value_name = "FILE", conflicts_with = "checkpoint")]
     golden: Option<PathBuf>,
     /// Compare with the plain fp32 graph of this checkpoint instead, on seeded inputs
     #[arg(long, value_name = "DIR")]
@@ -29,8 +38,8 @@ pub(super) struct Args {
     /// Seed of the inputs for --checkpoint
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Lowest signal-to-noise ratio that passes [default: 100 for fp32 artifacts, 50 for fp16]
-    #[arg(long, value_name = "DB")]
+    /// Lowest signal-to-noise ratio that passes [default: 100 for fp32 artifacts, 50 for fp16, 45 for fp16 streams]
+    #[arg(long, value_name = "DB", value_parser = decibels)]
     min_snr: Option<f64>,
     /// Round the result of every fp16 op to fp16, as the Neural Engine stores it (packages only)
     #[arg(long)]
@@ -41,17 +50,40 @@ pub(super) struct Args {
     /// Compare block by block and name the first block below the bar
     #[arg(long)]
     blocks: bool,
+    /// Chunks of a stream to compare [default: all of the golden, or 16]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    chunks: Option<u64>,
+    /// Draw SNR against chunk of a stream
+    #[arg(long, value_name = "SVG")]
+    plot: Option<PathBuf>,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
+}
+
+fn decibels(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|db: &f64| db.is_finite())
+        .ok_or_else(|| "expected a number of decibels, such as 50".into())
 }
 
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let reference = match (&args.golden, &args.checkpoint) {
         (Some(golden), _) => Reference::Golden(golden.clone()),
         (None, Some(dir)) => Reference::Checkpoint { dir: dir.clone(), seed: args.seed },
-        (None, None) => anyhow::bail!("no reference: name one with --golden or --checkpoint"),
+        (None, None) => {
+            bail!("no reference: name a golden with --golden FILE, or the checkpoint with --checkpoint DIR")
+        }
     };
+    if args.artifact.join(contract::FILE).exists() {
+        return kernel(args, &reference, context);
+    }
+    for (given, flag) in [(args.plot.is_some(), "--plot"), (args.chunks.is_some(), "--chunks")] {
+        if given {
+            bail!("{flag} is for streams, but `{}` is not a kernel folder", args.artifact.display());
+        }
+    }
     let options = Options {
         min_snr: args.min_snr,
         fp16: args.fp16,
@@ -61,44 +93,105 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         quiet: context.quiet,
     };
     let report = verify(&args.artifact, &reference, &options)?;
+    if !context.quiet {
+        for note in &report.notes {
+            eprintln!("note: {note}");
+        }
+    }
     if args.json {
         print_json(&report)?;
     } else {
-        print_line(&text(&report, context.quiet))?;
+        print_line(&text(&report))?;
     }
     Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The report for people; only the verdict if `brief`.
-pub(super) fn text(report: &Report, brief: bool) -> String {
-    let mut out = String::new();
-    if !brief {
-        out += &format!(
-            "{} against {}, engine {}{}\n",
-            report.artifact,
-            report.reference,
-            report.engine,
-            if report.fp16 { ", results rounded to fp16" } else { "" }
-        );
-        out += "             max abs   rel. L2    SNR dB    cosine   NaN/Inf\n";
-        for r in &report.rows {
-            let m = &r.metrics;
-            out += &format!(
-                "{:<10} {:>9.2e} {:>9.2e} {:>9.1} {:>9.6} {:>9}{}\n",
-                r.name,
-                m.max_abs,
-                m.relative_l2,
-                m.snr_db,
-                m.cosine,
-                m.non_finite,
-                if r.passed { "" } else { "  below the bar" }
-            );
-        }
-        if let Some(block) = &report.first_block_below {
-            out += &format!("the first block below the bar is {block}\n");
-        }
+fn kernel(args: &Args, reference: &Reference, context: Context) -> Result<ExitCode> {
+    if args.blocks {
+        bail!("--blocks is for clips: a stream is compared chunk by chunk");
+    }
+    if args.engine != Engine::Ort {
+        bail!("--engine is for clips: streams run with ONNX Runtime");
+    }
+    let options = stream::Options {
+        min_snr: args.min_snr,
+        fp16: args.fp16,
+        chunks: args.chunks,
+        plot: args.plot.clone(),
+        threads: context.threads,
+        quiet: context.quiet,
+    };
+    let progress = Progress::calls("chunks", context.quiet);
+    let report = stream::verify(&args.artifact, reference, &options, |done, all| {
+        progress.say(done, all, || format!("chunk {done}/{all}"));
+    })?;
+    drop(progress);
+    if args.json {
+        print_json(&report)?;
+    } else {
+        print_line(&stream_text(&report))?;
+    }
+    Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+const COLUMNS: &str = "max abs   rel. L2    SNR dB    cosine   NaN/Inf";
+
+fn figures(m: &s2dit_runtime::compare::Metrics, passed: bool) -> String {
+    format!(
+        "{:>9.2e} {:>9.2e} {:>9.1} {:>9.6} {:>9}{}\n",
+        m.max_abs,
+        m.relative_l2,
+        m.snr_db,
+        m.cosine,
+        m.non_finite,
+        if passed { "" } else { "  below the bar" }
+    )
+}
+
+/// The report for people.
+pub(super) fn text(report: &Report) -> String {
+    let mut out = format!(
+        "{} against {}, engine {}, {}\n             {COLUMNS}\n",
+        report.artifact, report.reference, report.engine, report.arithmetic
+    );
+    for r in &report.rows {
+        out += &format!("{:<10} {}", r.name, figures(&r.metrics, r.passed));
+    }
+    if let Some(block) = &report.first_block_below {
+        out += &format!("the first block below the bar is {block}\n");
     }
     out += if report.passed { "passed" } else { "FAILED" };
     out += &format!(": the bar is {} dB and no NaN or Inf", report.min_snr_db);
+    out
+}
+
+/// The report of a stream; the middle of a long one is left out.
+fn stream_text(report: &stream::Report) -> String {
+    const SHOWN: usize = 24;
+    let mut out = format!(
+        "{} ({}) against {}, {}\n  chunk      {COLUMNS}\n",
+        report.artifact, report.kernel, report.reference, report.arithmetic
+    );
+    let n = report.rows.len();
+    for (i, r) in report.rows.iter().enumerate() {
+        if n > SHOWN && i == SHOWN / 2 {
+            out += &format!("{:>7}    {} chunks more (all are in --json)\n", "…", n - SHOWN);
+        }
+        if n <= SHOWN || i < SHOWN / 2 || i >= n - SHOWN / 2 {
+            out += &format!("{:>7}    {}", r.chunk, figures(&r.metrics, r.passed));
+        }
+    }
+    let snr = || report.rows.iter().map(|r| r.metrics.snr_db);
+    out += &format!(
+        "SNR {:.1} to {:.1} dB over {n} chunk(s); trend {:+.2} dB (last third less first)\n",
+        snr().fold(f64::INFINITY, f64::min),
+        snr().fold(f64::NEG_INFINITY, f64::max),
+        report.trend_db
+    );
+    if let Some(chunk) = report.first_chunk_below {
+        out += &format!("the first chunk below the bar is {chunk}\n");
+    }
+    out += if report.passed { "passed" } else { "FAILED" };
+    out += &format!(": the bar is {} dB for every chunk", report.min_snr_db);
     out
 }

@@ -78,12 +78,38 @@ pub struct Options {
     pub functions: Functions,
 }
 
+impl Options {
+    /// The kernel that others are compared with: fp32, for ONNX Runtime.
+    #[must_use]
+    pub const fn reference(rows: usize, cols: usize) -> Options {
+        Options {
+            target: Target::Onnx,
+            precision: Precision::Fp32,
+            rows,
+            cols,
+            states: States::Io,
+            functions: Functions::Separate,
+        }
+    }
+}
+
 /// A lowered kernel: what is written, and what the contract says of it.
 pub struct Lowered {
     /// Functions `denoise`, `commit`, `prompt`, as the target gets them.
     pub module: Module,
     kernel: Kernel,
     packing: Vec<states::Packed>,
+}
+
+impl Lowered {
+    /// The module and its contract; `hash` is the checkpoint's.
+    ///
+    /// # Errors
+    /// A checkpoint without a list of timesteps.
+    pub fn with_contract(self, checkpoint: &Checkpoint, options: &Options, hash: String) -> Result<(Module, Contract)> {
+        let contract = contract(checkpoint, options, &self, hash)?;
+        Ok((self.module, contract))
+    }
 }
 
 /// The kernel's module after the target's passes.

@@ -332,6 +332,28 @@ impl Contract {
         Ok(contract)
     }
 
+    /// Target, precision and policies in a few words.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let target = match self.target {
+            Target::Onnx => "onnx",
+            Target::CoreMl => "coreml",
+        };
+        let precision = match self.precision {
+            Precision::Fp32 => "fp32",
+            Precision::Fp16 => "fp16",
+        };
+        let states = match self.states_policy {
+            StatesPolicy::Io => "states io",
+            StatesPolicy::Native => "states native",
+        };
+        let functions = match self.functions_policy {
+            FunctionsPolicy::Shared => "functions shared",
+            FunctionsPolicy::Separate => "functions separate",
+        };
+        [target, precision, states, functions].join(", ")
+    }
+
     /// The contract as the text of [`FILE`].
     ///
     /// # Errors

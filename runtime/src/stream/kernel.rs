@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use s2dit_backends::coreml::{self, Package};
 use s2dit_backends::onnx::{self, MemoryOptions, Round, WeightMode};
+use s2dit_ir::{Module, WeightSource};
 
 use super::StreamOptions;
 use super::contract::{self, Contract, Precision, StatesPolicy, Target};
-use crate::{HostTensor, Session, SessionOptions};
+use crate::{HostTensor, RunOptions, Session, SessionOptions, function_session};
 
 /// What a state's new value is called among a function's outputs, after the state's name.
 pub(super) const OUT: &str = "_out";
@@ -31,6 +32,30 @@ impl Kernel {
             check(contract, name, f, &session).with_context(|| format!("`{}`", dir.join(&f.file).display()))?;
             Ok::<_, anyhow::Error>(session)
         };
+        Ok(Kernel {
+            prompt: load("prompt", &functions.prompt)?,
+            denoise: load("denoise", &functions.denoise)?,
+            commit: load("commit", &functions.commit)?,
+        })
+    }
+}
+
+impl Kernel {
+    /// Loads the functions of a module that was not written.
+    pub(super) fn of_module(
+        contract: &Contract,
+        module: &Module,
+        weights: &dyn WeightSource,
+        options: &StreamOptions,
+    ) -> Result<Kernel> {
+        let run = RunOptions { threads: options.threads, quiet: options.quiet, ..RunOptions::default() };
+        let load = |name: &str, f: &contract::Function| {
+            let function = module.function(name).with_context(|| format!("no function `{name}`"))?;
+            let session = function_session(function, weights, Round::AsTyped, &run)?;
+            check(contract, name, f, &session)?;
+            Ok::<_, anyhow::Error>(session)
+        };
+        let functions = &contract.functions;
         Ok(Kernel {
             prompt: load("prompt", &functions.prompt)?,
             denoise: load("denoise", &functions.denoise)?,

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use s2dit_ir::DType;
+use s2dit_ir::{DType, Module, WeightSource};
 
 use crate::HostTensor;
 use contract::Contract;
@@ -50,6 +50,25 @@ impl StreamSession {
     pub fn open(dir: &Path, options: &StreamOptions) -> Result<StreamSession> {
         let contract = Contract::read(dir)?;
         let kernel = Kernel::load(dir, &contract, options)?;
+        Ok(StreamSession::start(contract, kernel))
+    }
+
+    /// A kernel that was never written: the functions `prompt`, `denoise` and `commit` of `module`, computed in their own
+    /// dtypes, with weights that stay where they are.
+    ///
+    /// # Errors
+    /// Functions that do not fit the contract; a failing engine.
+    pub fn in_memory(
+        contract: Contract,
+        module: &Module,
+        weights: &dyn WeightSource,
+        options: &StreamOptions,
+    ) -> Result<StreamSession> {
+        let kernel = Kernel::of_module(&contract, module, weights, options)?;
+        Ok(StreamSession::start(contract, kernel))
+    }
+
+    fn start(contract: Contract, kernel: Kernel) -> StreamSession {
         let states = contract
             .states
             .iter()
@@ -58,7 +77,7 @@ impl StreamSession {
                 (s.name.clone(), HostTensor { shape: s.shape.clone(), data })
             })
             .collect();
-        Ok(StreamSession { contract, kernel, chunks: 0, states, text: None, prompt: BTreeMap::new() })
+        StreamSession { contract, kernel, chunks: 0, states, text: None, prompt: BTreeMap::new() }
     }
 
     /// The kernel's contract.

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use prost::Message;
 use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
 
-use super::proto::{Function, Model, Operation, Program};
+use super::proto::{DataType, Function, Model, NamedValueType, Operation, Program, value_type};
 pub use interface::Feature;
 pub use weights::{BlobRecord, WeightFile};
 
@@ -156,6 +156,15 @@ impl Package {
             .flat_map(|f| f.block_specializations.values())
             .flat_map(|b| &b.operations)
             .filter(|o| o.r#type != "const")
+    }
+
+    /// Whether an operation gives fp16.
+    pub fn has_fp16(&self) -> bool {
+        let is_fp16 = |v: &NamedValueType| {
+            let ty = v.r#type.as_ref().and_then(|t| t.r#type.as_ref());
+            matches!(ty, Some(value_type::Type::TensorType(t)) if t.data_type == DataType::Float16 as i32)
+        };
+        self.operations().flat_map(|o| &o.outputs).any(is_fp16)
     }
 
     /// Operation counts by type, most frequent first.

@@ -1,0 +1,352 @@
+//! `s2ditc stream`
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use s2dit_runtime::stream::contract;
+use s2dit_runtime::{HostTensor, RunOptions, StreamOptions, StreamSession};
+use serde::Serialize;
+
+use super::progress::Progress;
+use super::{Context, print_json, print_line};
+use crate::problems::{Problem, quoted};
+use crate::stream::clip::Clip;
+use crate::stream::{LatentsFile, Noise, Preview, read_prompt, seeded_prompt};
+
+/// Make video with a finished artifact: chunk by chunk with a kernel, or a whole clip
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  s2ditc compile tiny/ --target coreml --mode stream --latent 8x8 -o tiny.kernel
+  s2ditc stream tiny.kernel --prompt text.safetensors --chunks 64 --seed 1 -o latents.safetensors --preview x.gif
+  s2ditc stream tiny.kernel --prompt a.safetensors --prompt-at 8=b.safetensors --chunks 16 --state-out s.safetensors
+  s2ditc stream tiny.kernel --state-in s.safetensors --chunks 16 -o more.safetensors
+
+A prompt is a safetensors file with the tensor text [1,L,text_dim]: the text encoder's output, padded with zeros to the
+checkpoint's text_len. Latents are written as stream.latents [chunks,1,C,F,H,W]. A stream that is restored with --state-in goes on
+bit for bit: its noise depends on the seed and the chunk's index alone.
+
+An .onnx file or .mlpackage of a bidirectional checkpoint (chunk_frames null) makes one clip, with Euler steps and
+classifier-free guidance: --steps, --guidance, --negative. It is written as latent [1,C,F,H,W].")]
+pub(super) struct Args {
+    /// A kernel folder; or a clip step of a bidirectional checkpoint
+    artifact: PathBuf,
+    /// Prompt: a safetensors file with the tensor text
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt_seed")]
+    prompt: Option<PathBuf>,
+    /// A seeded random prompt, for trials without a text encoder
+    #[arg(long, value_name = "N")]
+    prompt_seed: Option<u64>,
+    /// From this chunk on another prompt; may be repeated
+    #[arg(long, value_name = "CHUNK=FILE")]
+    prompt_at: Vec<PromptAt>,
+    /// Chunks to make [default: 1, or all of --noise]
+    #[arg(long, value_name = "N")]
+    chunks: Option<u64>,
+    /// Seed of the noise
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Recorded noise instead: a safetensors file with stream.noise [chunks,steps,1,C,F,H,W]
+    #[arg(long, value_name = "FILE", conflicts_with = "seed")]
+    noise: Option<PathBuf>,
+    /// Latents to write
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Moving picture to write: the latents' three main directions as colours
+    #[arg(long, value_name = "GIF")]
+    preview: Option<PathBuf>,
+    /// Go on where a saved stream stood
+    #[arg(long, value_name = "FILE")]
+    state_in: Option<PathBuf>,
+    /// Save the stream at the end
+    #[arg(long, value_name = "FILE")]
+    state_out: Option<PathBuf>,
+    /// Save to --state-out after every N chunks too
+    #[arg(long, value_name = "N", requires = "state_out", value_parser = clap::value_parser!(u64).range(1..))]
+    save_every: Option<u64>,
+    /// Euler steps of a clip [default: the checkpoint's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    steps: Option<u16>,
+    /// Guidance of a clip: v = v_neg + G·(v_pos − v_neg)
+    #[arg(long, value_name = "G", default_value_t = 5.0)]
+    guidance: f64,
+    /// Negative prompt of a clip; without it there is no guidance
+    #[arg(long, value_name = "FILE")]
+    negative: Option<PathBuf>,
+    /// Round the result of every fp16 op to fp16, as the Neural Engine stores it (packages only)
+    #[arg(long)]
+    fp16: bool,
+    /// Print the summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `CHUNK=FILE`
+#[derive(Clone)]
+struct PromptAt {
+    chunk: u64,
+    file: PathBuf,
+}
+
+impl FromStr for PromptAt {
+    type Err = Problem;
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        let parts = text.split_once('=').and_then(|(chunk, file)| Some((chunk.parse().ok()?, file)));
+        match parts {
+            Some((chunk, file)) if !file.is_empty() => Ok(PromptAt { chunk, file: file.into() }),
+            _ => Err(Problem {
+                place: "prompt".into(),
+                found: quoted(text),
+                expected: "CHUNK=FILE, such as 8=b.safetensors".into(),
+            }),
+        }
+    }
+}
+
+/// What was made.
+#[derive(Serialize)]
+struct Summary {
+    artifact: PathBuf,
+    kernel: String,
+    first_chunk: u64,
+    chunks: u64,
+    /// Latent frames.
+    frames: u64,
+    /// Loading the kernel.
+    load_seconds: f64,
+    /// Computing the prompt's keys and values.
+    prompt_seconds: f64,
+    /// Each chunk: all of its denoise calls and the commit.
+    chunk_seconds: Vec<f64>,
+    frames_per_second: f64,
+    output: Option<PathBuf>,
+    preview: Option<PathBuf>,
+    state: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
+    if args.artifact.is_dir() && args.artifact.join(contract::FILE).exists() {
+        return stream(args, context);
+    }
+    if args.artifact.is_file() || args.artifact.join("Manifest.json").exists() {
+        return clip(args, context);
+    }
+    bail!(
+        "`{}`: expected a kernel folder (with {}), an .onnx file or an .mlpackage, found {}",
+        args.artifact.display(),
+        contract::FILE,
+        if args.artifact.is_dir() { "another folder" } else { "nothing" }
+    )
+}
+
+fn stream(args: &Args, context: Context) -> Result<ExitCode> {
+    for (given, flag) in [(args.steps.is_some(), "--steps"), (args.negative.is_some(), "--negative")] {
+        if given {
+            bail!("{flag} is for clips of a bidirectional checkpoint, but `{}` is a kernel", args.artifact.display());
+        }
+    }
+    let start = Instant::now();
+    let options = StreamOptions { fp16: args.fp16, threads: context.threads, quiet: context.quiet };
+    let mut session = StreamSession::open(&args.artifact, &options)?;
+    let load_seconds = start.elapsed().as_secs_f64();
+    let contract = session.contract().clone();
+    let noise = match &args.noise {
+        Some(path) => Noise::open(path, &contract)?,
+        None => Noise::Seed(args.seed),
+    };
+    if let Some(state) = &args.state_in {
+        session.restore(state)?;
+    }
+    let first = session.chunks();
+    let left = noise.chunks().map(|all| all.saturating_sub(first));
+    let chunks = args.chunks.or(left).unwrap_or(1);
+    if let (Some(path), Some(left)) = (&args.noise, left)
+        && chunks > left
+    {
+        bail!("--chunks: found {chunks}, but from chunk {first} on `{}` has noise of {left}", path.display());
+    }
+    // All prompts before the first chunk: a bad file is better found early.
+    let shape = contract.text.shape();
+    let mut prompts: Vec<(u64, HostTensor)> = Vec::new();
+    for at in &args.prompt_at {
+        if at.chunk < first || at.chunk >= first + chunks {
+            let last = (first + chunks).saturating_sub(1);
+            bail!("--prompt-at: found chunk {}, expected one of this run: {first} to {last}", at.chunk);
+        }
+        prompts.push((at.chunk, read_prompt(&at.file, shape)?));
+    }
+    let clock = Instant::now();
+    match (&args.prompt, args.prompt_seed) {
+        (Some(path), _) => session.set_prompt(read_prompt(path, shape)?)?,
+        (None, Some(seed)) => session.set_prompt(seeded_prompt(seed, shape))?,
+        (None, None) if session.has_prompt() || prompts.iter().any(|(chunk, _)| *chunk == first) => {}
+        (None, None) => bail!("no prompt: name one with --prompt (or --prompt-seed N for a trial)"),
+    }
+    let prompt_seconds = clock.elapsed().as_secs_f64();
+
+    let mut latents = args.output.as_deref().map(|p| LatentsFile::create(p, chunks, contract.chunk)).transpose()?;
+    let mut preview = args.preview.as_deref().map(|p| Preview::create(p, contract.chunk)).transpose()?;
+    if let Some(path) = &args.state_out {
+        // Found now, not after an hour.
+        drop(s2dit_backends::output::Staged::file(path)?);
+    }
+    let progress = Progress::calls("chunks", context.quiet);
+    let frames = contract.chunk.frames as u64;
+    let clock = Instant::now();
+    let rate = |chunks: u64| (chunks * frames) as f64 / clock.elapsed().as_secs_f64().max(1e-9);
+    let mut chunk_seconds = Vec::new();
+    for i in 0..chunks {
+        let index = first + i;
+        if let Some((_, text)) = prompts.iter().rev().find(|(chunk, _)| *chunk == index) {
+            session.set_prompt(text.clone())?;
+        }
+        let begun = Instant::now();
+        let made = session.next_chunk_with(&noise.chunk(index, &contract)?, |done, calls| {
+            let all = chunks * calls as u64;
+            progress.say(i * calls as u64 + done as u64, all, || {
+                format!("chunk {}/{chunks} step {done}/{calls} {:.1} latent frames/s", i + 1, rate(i))
+            });
+        })?;
+        chunk_seconds.push(begun.elapsed().as_secs_f64());
+        if let Some(file) = &mut latents {
+            file.push(&made)?;
+        }
+        if let Some(preview) = &mut preview {
+            preview.push(&made)?;
+        }
+        if let (Some(every), Some(path)) = (args.save_every, &args.state_out)
+            && (i + 1).is_multiple_of(every)
+        {
+            session.save(path)?;
+        }
+    }
+    let frames_per_second = rate(chunks);
+    drop(progress);
+    if let Some(file) = latents {
+        file.finish()?;
+    }
+    if let Some(preview) = preview {
+        preview.finish()?;
+    }
+    if let Some(path) = &args.state_out {
+        session.save(path)?;
+    }
+    let summary = Summary {
+        artifact: args.artifact.clone(),
+        kernel: contract.summary(),
+        first_chunk: first,
+        chunks,
+        frames: chunks * frames,
+        load_seconds,
+        prompt_seconds,
+        chunk_seconds,
+        frames_per_second,
+        output: args.output.clone(),
+        preview: args.preview.clone(),
+        state: args.state_out.clone(),
+    };
+    if args.json {
+        print_json(&summary)?;
+    } else if !context.quiet {
+        print_line(&text(&summary))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(s: &Summary) -> String {
+    let mut out = format!(
+        "{}: {}; {} chunk(s) from chunk {}, {} latent frames, {:.1} a second",
+        s.artifact.display(),
+        s.kernel,
+        s.chunks,
+        s.first_chunk,
+        s.frames,
+        s.frames_per_second
+    );
+    for (what, path) in [("latents", &s.output), ("preview", &s.preview), ("state", &s.state)] {
+        if let Some(path) = path {
+            out += &format!("\n  {what:<8} {}", path.display());
+        }
+    }
+    out
+}
+
+/// A bidirectional checkpoint's clip.
+#[derive(Serialize)]
+struct ClipSummary {
+    artifact: PathBuf,
+    steps: usize,
+    guidance: Option<f64>,
+    latent: Vec<usize>,
+    seconds: f64,
+    output: Option<PathBuf>,
+    preview: Option<PathBuf>,
+}
+
+fn clip(args: &Args, context: Context) -> Result<ExitCode> {
+    let path: &Path = &args.artifact;
+    let stream_only = [
+        (args.chunks.is_some(), "--chunks"),
+        (args.noise.is_some(), "--noise"),
+        (args.state_in.is_some(), "--state-in"),
+        (args.state_out.is_some(), "--state-out"),
+        (!args.prompt_at.is_empty(), "--prompt-at"),
+    ];
+    if let Some((_, flag)) = stream_only.into_iter().find(|(given, _)| *given) {
+        bail!("{flag} is for streams, but `{}` makes a whole clip: compile with --mode stream", path.display());
+    }
+    if !args.guidance.is_finite() {
+        bail!("--guidance: found {}, expected a finite number", args.guidance);
+    }
+    let run = RunOptions { fp16: args.fp16, threads: context.threads, quiet: context.quiet, ..RunOptions::default() };
+    let mut clip = Clip::open(path, &run)?;
+    let text = match (&args.prompt, args.prompt_seed) {
+        (Some(path), _) => read_prompt(path, clip.text())?,
+        (None, Some(seed)) => seeded_prompt(seed, clip.text()),
+        (None, None) => bail!("no prompt: name one with --prompt (or --prompt-seed N for a trial)"),
+    };
+    let negative = args.negative.as_deref().map(|p| read_prompt(p, clip.text())).transpose()?;
+    let steps = args.steps.map_or(clip.steps(), usize::from);
+    let chunk = match *clip.latent() {
+        [1, channels, frames, rows, cols] => contract::Chunk { channels, frames, rows, cols },
+        ref other => bail!("`{}`: input `latent` is {other:?}, expected [1, C, F, H, W]", path.display()),
+    };
+    let mut preview = args.preview.as_deref().map(|p| Preview::create(p, chunk)).transpose()?;
+    let progress = Progress::calls("steps", context.quiet);
+    let start = Instant::now();
+    let guided = negative.as_ref().map(|text| (text, args.guidance));
+    let made = clip.sample(args.seed, steps, &text, guided, |done| {
+        progress.say(done as u64, steps as u64, || format!("step {done}/{steps}"));
+    })?;
+    let seconds = start.elapsed().as_secs_f64();
+    drop(progress);
+    if let Some(path) = &args.output {
+        Clip::save(path, &made)?;
+    }
+    if let Some(mut preview) = preview.take() {
+        preview.push(&made)?;
+        preview.finish()?;
+    }
+    let summary = ClipSummary {
+        artifact: path.into(),
+        steps,
+        guidance: guided.map(|(_, g)| g),
+        latent: made.shape,
+        seconds,
+        output: args.output.clone(),
+        preview: args.preview.clone(),
+    };
+    if args.json {
+        print_json(&summary)?;
+    } else if !context.quiet {
+        let guidance = summary.guidance.map_or("no guidance".into(), |g| format!("guidance {g}"));
+        print_line(&format!(
+            "{}: a clip {:?} in {steps} Euler steps, {guidance}, {seconds:.1} s",
+            path.display(),
+            summary.latent
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
