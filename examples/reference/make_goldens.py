@@ -4,8 +4,8 @@
 
 A case is a folder with `checkpoint/` (committed: it is small) and `golden.safetensors`: float32 tensors `latent`, `timestep`,
 `text`, `velocity`, and `block0`, `block1`, ... A `stream_...` case has `stream.noise [chunks, steps, 1, C, F, H, W]`, `text` and
-`stream.latents [chunks, 1, C, F, H, W]`. The same seed and torch version give the same bytes. The checkpoint of `small` is not
-committed; it is made by `s2ditc init --preset small --seed 7 --dtype bf16 -o DIR`.
+`stream.latents [chunks, 1, C, F, H, W]`. The same seed and torch version give the same bytes. The checkpoint of `small` and `stream_small` is
+not committed; it is made by `s2ditc init --preset small --seed 7 --dtype bf16 -o DIR`.
 
 Prints what PyTorch itself reaches in float32 and float16 against float64, as the rows of the tables in `tests/goldens/README.md`;
 with `--report`, for the goldens that are there: it writes nothing, and fails if one is not what the reference makes.
@@ -82,6 +82,7 @@ STREAMS = {
     ),
 }
 SMALL = ((3, 16, 24), 731.25)
+SMALL_STREAM = ((8, 8), 6)
 
 
 def write_tensors(path, tensors, metadata):
@@ -219,13 +220,15 @@ def report_stream(name, checkpoint, inputs, exact):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", help=f"any of {', '.join(CASES | STREAMS)} (default: all)")
-    parser.add_argument("--small-checkpoint", type=Path, help="makes the case `small` from this checkpoint")
+    parser.add_argument("--small-checkpoint", type=Path, help="makes the cases `small` and `stream_small` from this checkpoint")
     parser.add_argument("--report", action="store_true", help="reports on the goldens that are there, and writes nothing")
     args = parser.parse_args()
     if args.small_checkpoint and args.report:
         check("small", args.small_checkpoint)
+        check_stream("stream_small", args.small_checkpoint)
     elif args.small_checkpoint:
         make("small", args.small_checkpoint, *SMALL, seed=7, keep_blocks=False)
+        make_stream("stream_small", args.small_checkpoint, *SMALL_STREAM, seed=8)
     cases = [(name, case, 100 + i, make, check) for i, (name, case) in enumerate(CASES.items())]
     cases += [(name, case, 300 + i, make_stream, check_stream) for i, (name, case) in enumerate(STREAMS.items())]
     for name, (config, dtype, *case), seed, make_it, check_it in cases:

@@ -34,6 +34,20 @@ pub fn create(dir: &Path, with_weights: bool) -> Result<Option<BufWriter<File>>>
     Ok(Some(BufWriter::with_capacity(1 << 20, file)))
 }
 
+/// Makes the package's folders below `dir`, which exists, with the weight file of the package `first`: a hard link, or a copy
+/// where the file system has no links.
+///
+/// # Errors
+/// A folder or file that cannot be made.
+pub fn link_weights(first: &Path, dir: &Path) -> Result<()> {
+    create(dir, false)?;
+    let (from, to) = (first.join(WEIGHTS), dir.join(WEIGHTS));
+    if from.exists() && fs::hard_link(&from, &to).is_err() {
+        fs::copy(&from, &to).with_context(|| cannot_write(&to))?;
+    }
+    Ok(())
+}
+
 /// Writes the serialized model and the manifest.
 ///
 /// # Errors

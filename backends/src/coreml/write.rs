@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use prost::Message;
 use s2dit_ir::{Module, WeightSource, weights};
 
 use super::blob::BlobWriter;
 use super::lower::{self, Data, Lowered};
 use super::package;
-use super::proto::{Metadata, ModelDescription};
+use super::proto::{Metadata, Model, ModelDescription};
 
 /// What a package says about itself, where Apple's tools show it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,43 +58,91 @@ pub fn write_package(
     dir: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
-    let Lowered { mut model, blobs, ops, mut non_finite } = lower::lower(module, source)?;
+    let mut lowered = lower::lower(module, source)?;
+    write_weights(&mut lowered, module, source, dir, progress)?;
+    let Lowered { model, blobs, ops, non_finite } = lowered;
+    finish(model, options, metadata(), dir)?;
+    Ok(Summary { ops, weights: blobs.layout.records().len(), weight_bytes: blobs.layout.data_bytes(), non_finite })
+}
+
+/// Writes each function of a module as a package of its own, called `main` there. The packages have one weight file between
+/// them, stored once: the others are hard links to the first (copies where the file system has no links).
+///
+/// `dirs` are folders that exist and are empty, one a function. The rest is as in [`write_package`].
+///
+/// # Errors
+/// As [`write_package`].
+pub fn write_siblings(
+    module: &Module,
+    source: &dyn WeightSource,
+    options: &Options,
+    metadata: impl FnOnce() -> BTreeMap<String, String>,
+    dirs: &[&Path],
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary> {
+    ensure!(dirs.len() == module.functions.len() && !dirs.is_empty(), "expected a folder for each function");
+    if let [dir] = dirs {
+        return write_package(module, source, options, metadata, dir, progress);
+    }
+    let mut lowered = lower::lower(module, source)?;
+    write_weights(&mut lowered, module, source, dirs[0], progress)?;
+    let Lowered { model, blobs, ops, non_finite } = lowered;
+    let metadata = metadata();
+    for (i, (f, dir)) in module.functions.iter().zip(dirs).enumerate() {
+        if i > 0 {
+            package::link_weights(dirs[0], dir)?;
+        }
+        finish(lower::single(&model, &f.name)?, options, metadata.clone(), dir)?;
+    }
+    Ok(Summary { ops, weights: blobs.layout.records().len(), weight_bytes: blobs.layout.data_bytes(), non_finite })
+}
+
+fn write_weights(
+    lowered: &mut Lowered,
+    module: &Module,
+    source: &dyn WeightSource,
+    dir: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
+    let Lowered { blobs, non_finite, .. } = lowered;
     let records = blobs.layout.records();
     let total = blobs.layout.data_bytes();
-    if let Some(out) = package::create(dir, !records.is_empty())? {
-        let path = dir.join(package::WEIGHTS);
-        let failed = || package::cannot_write(&path);
-        let mut out = BlobWriter::new(out, &blobs.layout).with_context(failed)?;
-        let mut done = 0;
-        for (record, data) in records.iter().zip(&blobs.data) {
-            out.record(record, |out| {
-                let mut out = Watched { out, done: &mut done, total, progress };
-                match data {
-                    Data::Bytes(bytes) => Ok(out.write_all(bytes)?),
-                    Data::Value { function, value, name } => {
-                        let f = &module.functions[*function];
-                        let written = weights::write_constant(f, *value, source, &mut out)
-                            .with_context(|| format!("the weight `{name}`"))?;
-                        lower::check(name, f.dtype(*value), &written, &mut non_finite)
-                    }
+    let Some(out) = package::create(dir, !records.is_empty())? else { return Ok(()) };
+    let path = dir.join(package::WEIGHTS);
+    let failed = || package::cannot_write(&path);
+    let mut out = BlobWriter::new(out, &blobs.layout).with_context(failed)?;
+    let mut done = 0;
+    for (record, data) in records.iter().zip(&blobs.data) {
+        out.record(record, |out| {
+            let mut out = Watched { out, done: &mut done, total, progress };
+            match data {
+                Data::Bytes(bytes) => Ok(out.write_all(bytes)?),
+                Data::Value { function, value, name } => {
+                    let f = &module.functions[*function];
+                    let written = weights::write_constant(f, *value, source, &mut out)
+                        .with_context(|| format!("the weight `{name}`"))?;
+                    lower::check(name, f.dtype(*value), &written, non_finite)
                 }
-            })
-            .with_context(failed)?;
-        }
-        out.finish().with_context(failed)?;
+            }
+        })
+        .with_context(failed)?;
     }
+    out.finish().with_context(failed)?;
+    Ok(())
+}
+
+fn finish(mut model: Model, options: &Options, user_defined: BTreeMap<String, String>, dir: &Path) -> Result<()> {
     let metadata = Metadata {
         short_description: options.short_description.clone(),
         version_string: options.version.clone(),
         author: options.author.clone(),
         license: options.license.clone(),
-        user_defined: metadata(),
+        user_defined,
     };
     if metadata != Metadata::default() {
         model.description.get_or_insert_with(ModelDescription::default).metadata = Some(metadata);
     }
-    package::finish(dir, &model.encode_to_vec())?;
-    Ok(Summary { ops, weights: records.len(), weight_bytes: total, non_finite })
+    package::finish(dir, &model.encode_to_vec())
 }
 
 /// A sink that reports what went into it.

@@ -196,7 +196,7 @@ pub fn compile(
         match options.target {
             Target::Onnx => write_onnx(&lowered.module, checkpoint, metadata, &dir, progress),
             Target::CoreMl if options.functions == Functions::Shared => {
-                write_package(&lowered.module, checkpoint, metadata, &dir, "kernel", progress)
+                write_package(&lowered.module, checkpoint, metadata, &dir, progress)
             }
             Target::CoreMl => write_packages(&lowered.module, checkpoint, metadata, &dir, progress),
         }
@@ -249,25 +249,32 @@ fn write_onnx(
     Ok((written.ops, written.weight_bytes, written.non_finite))
 }
 
+fn about() -> coreml::Options {
+    coreml::Options {
+        short_description: "A streaming kernel of an S2DiT video diffusion transformer; see s2ditc.contract.".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        author: "s2ditc".into(),
+        license: String::new(),
+    }
+}
+
+/// One package with every function.
 fn write_package(
     module: &Module,
     checkpoint: &Checkpoint,
     metadata: impl FnOnce() -> BTreeMap<String, String>,
     dir: &Path,
-    name: &str,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Written> {
-    let about = coreml::Options {
-        short_description: "A streaming kernel of an S2DiT video diffusion transformer; see s2ditc.contract.".into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        author: "s2ditc".into(),
-        license: String::new(),
-    };
-    let package = dir.join(format!("{name}.mlpackage"));
+    let package = dir.join("kernel.mlpackage");
     std::fs::create_dir(&package)?;
-    let written = coreml::write_package(module, checkpoint, &about, metadata, &package, progress)?;
+    let written = coreml::write_package(module, checkpoint, &about(), metadata, &package, progress)?;
     Ok((written.ops, written.weight_bytes, written.non_finite))
 }
+
+/// Which packages share a weight file: `commit` is `denoise` with another end, and `prompt` has hardly a weight in common with
+/// them.
+const SIBLINGS: [&[&str]; 2] = [&["denoise", "commit"], &["prompt"]];
 
 /// A package a function.
 fn write_packages(
@@ -277,15 +284,27 @@ fn write_packages(
     dir: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Written> {
-    let metadata = metadata();
+    let mut groups = Vec::new();
+    for names in SIBLINGS {
+        let mut group = Module { states: module.states.clone(), functions: Vec::new() };
+        let mut packages = Vec::new();
+        for name in names {
+            group.functions.push(module.function(name).with_context(|| format!("no function `{name}`"))?.clone());
+            let package = dir.join(format!("{name}.mlpackage"));
+            std::fs::create_dir(&package)?;
+            packages.push(package);
+        }
+        groups.push((group, packages));
+    }
+    let metadata = std::cell::LazyCell::new(metadata);
     let mut total: Written = (0, 0, Vec::new());
-    for f in &module.functions {
-        let name = f.name.clone();
-        let single = Module { states: module.states.clone(), functions: vec![f.clone()] };
-        let (ops, bytes, non_finite) = write_package(&single, checkpoint, || metadata.clone(), dir, &name, progress)?;
-        total.0 += ops;
-        total.1 += bytes;
-        total.2.extend(non_finite);
+    for (group, packages) in &groups {
+        let dirs: Vec<&Path> = packages.iter().map(|p| p.as_path()).collect();
+        let metadata = || std::cell::LazyCell::force(&metadata).clone();
+        let written = coreml::write_siblings(group, checkpoint, &about(), metadata, &dirs, progress)?;
+        total.0 += written.ops;
+        total.1 += written.weight_bytes;
+        total.2.extend(written.non_finite);
     }
     total.2.sort();
     total.2.dedup();

@@ -1,13 +1,13 @@
 //! The model's description: inputs, outputs and states, in agreement with the program's functions.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use anyhow::{Context, Result, bail, ensure};
 use s2dit_ir::ops::Op;
 use s2dit_ir::{DType, Function, Module, StateDecl, TensorType};
 
 use super::super::proto::{
-    ArrayDataType, ArrayFeatureType, FeatureDescription, FeatureType, FunctionDescription, ModelDescription,
+    ArrayDataType, ArrayFeatureType, FeatureDescription, FeatureType, FunctionDescription, Model, ModelDescription,
     StateFeatureType, feature_type,
 };
 use super::MAX_RANK;
@@ -41,6 +41,20 @@ pub(super) fn describe(module: &Module) -> Result<ModelDescription> {
             ..ModelDescription::default()
         },
     })
+}
+
+/// The model of one function of a model with several.
+pub(in super::super) fn single(model: &Model, name: &str) -> Result<Model> {
+    let absent = || format!("no function `{name}` in the model");
+    let mut model = model.clone();
+    let described = model.description.take().with_context(absent)?.functions;
+    let described = described.into_iter().find(|f| f.name == name).with_context(absent)?;
+    let FunctionDescription { input, output, state, .. } = described;
+    model.description = Some(ModelDescription { input, output, state, ..ModelDescription::default() });
+    let program = model.ml_program.as_mut().with_context(absent)?;
+    let function = program.functions.remove(name).with_context(absent)?;
+    program.functions = BTreeMap::from([("main".into(), function)]);
+    Ok(model)
 }
 
 fn function(module: &Module, f: &Function) -> Result<FunctionDescription> {

@@ -22,6 +22,7 @@ use s2dit_ir::ops::Op;
 use s2dit_ir::{DType, Function, Module, StateDecl, TensorType, ValueId, WeightSource, weights};
 
 pub(super) use constants::{Blobs, Data, check};
+pub(super) use interface::single;
 
 use super::proto::{self, Argument, Binding, Block, DataType, NamedValueType, Operation, Program, Value, binding};
 use super::{OPSET, SPECIFICATION_VERSION};

@@ -1,0 +1,362 @@
+//! Streams: kernel folders of every policy against float64 PyTorch, states that survive the process, bad input.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use common::{arg, fails, files, golden, ok, s2ditc};
+use serde_json::Value;
+
+/// Relative L2 error that a chunk of an fp32 kernel may have against float64 PyTorch.
+const FP32_BAR: f64 = 1e-5;
+/// SNR in dB of every chunk of an fp16 package whose every result is rounded to fp16, and how far it may fall along the stream.
+const FP16_SNR: f64 = 45.0;
+const FALL: f64 = -1.0;
+
+/// Target, precision, states, functions.
+type Policy = [&'static str; 4];
+const FP32: [Policy; 3] =
+    [["onnx", "fp32", "io", "separate"], ["coreml", "fp32", "io", "shared"], ["coreml", "fp32", "io", "separate"]];
+const FP16: [Policy; 4] = [
+    ["coreml", "fp16", "io", "shared"],
+    ["coreml", "fp16", "io", "separate"],
+    ["coreml", "fp16", "native", "shared"],
+    ["coreml", "fp16", "native", "separate"],
+];
+
+fn compile(checkpoint: &Path, latent: &str, policy: Policy, work: &Path) -> PathBuf {
+    let [target, precision, states, functions] = policy;
+    let out = work.join(policy.join("-"));
+    let (checkpoint, place) = (arg(checkpoint), arg(&out));
+    let mut args = vec!["compile", "-q", &checkpoint, "--mode", "stream", "--latent", latent, "-o", &place];
+    args.extend(["--target", target, "--precision", precision, "--states", states, "--functions", functions]);
+    ok(&args);
+    out
+}
+
+fn verify(kernel: &Path, reference: &[&str]) -> Value {
+    let kernel = arg(kernel);
+    let mut args = vec!["verify", "-q", &kernel, "--json", "--min-snr", "0"];
+    args.extend(reference);
+    serde_json::from_str(&ok(&args)).expect("verify prints JSON")
+}
+
+fn figures<'a>(report: &'a Value, name: &'a str) -> impl Iterator<Item = f64> + 'a {
+    report["rows"].as_array().expect("rows").iter().map(move |r| r[name].as_f64().expect("a number"))
+}
+
+/// Every policy of a golden.
+fn check(name: &str, latent: &str, init: Option<&[&str]>) {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let folder = golden(name);
+    let checkpoint = match init {
+        None => folder.join("checkpoint"),
+        Some(init) => {
+            let dir = work.path().join("checkpoint");
+            let place = arg(&dir);
+            ok(&[&["init", "-q", "-o", &place], init].concat());
+            dir
+        }
+    };
+    let reference = arg(&folder.join("golden.safetensors"));
+    for policy in FP32 {
+        let report = verify(&compile(&checkpoint, latent, policy, work.path()), &["--golden", &reference]);
+        for error in figures(&report, "relative_l2") {
+            assert!(error <= FP32_BAR, "{name} {policy:?}: relative L2 {error:e}");
+        }
+    }
+    let fp16_onnx = compile(&checkpoint, latent, ["onnx", "fp16", "io", "separate"], work.path());
+    let report = verify(&fp16_onnx, &["--golden", &reference]);
+    assert!(figures(&report, "snr_db").all(|db| db >= FP16_SNR), "{name} fp16 onnx: {report:#}");
+    let mut first: Option<Vec<u8>> = None;
+    for policy in FP16 {
+        let kernel = compile(&checkpoint, latent, policy, work.path());
+        let report = verify(&kernel, &["--golden", &reference, "--fp16"]);
+        for db in figures(&report, "snr_db") {
+            assert!(db >= FP16_SNR, "{name} {policy:?}: {db} dB");
+        }
+        assert!(report["trend_db"].as_f64().expect("a number") > FALL, "{name} {policy:?}: {}", report["trend_db"]);
+        let out = work.path().join("latents.safetensors");
+        let (kernel, place) = (arg(&kernel), arg(&out));
+        ok(&["stream", "-q", &kernel, "--fp16", "--prompt", &reference, "--noise", &reference, "-o", &place]);
+        let latents = std::fs::read(&out).expect("latents");
+        assert!(*first.get_or_insert_with(|| latents.clone()) == latents, "{name} {policy:?}: not bit-equal");
+    }
+}
+
+macro_rules! goldens {
+    ($($name:ident: $latent:literal $(, $init:expr)?;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                #[allow(unused_mut, unused_assignments)]
+                let mut init: Option<&[&str]> = None;
+                $( init = Some(&$init); )?
+                check(stringify!($name), $latent, init);
+            }
+        )*
+
+        #[test]
+        fn every_golden_is_checked() {
+            let mut listed = vec![$(stringify!($name)),*];
+            listed.sort_unstable();
+            let mut there: Vec<String> = std::fs::read_dir(common::repo().join("tests/goldens"))
+                .expect("tests/goldens")
+                .map(|e| e.expect("an entry").file_name().into_string().expect("UTF-8"))
+                .filter(|name| name.starts_with("stream_"))
+                .collect();
+            there.sort();
+            assert_eq!(there, listed);
+        }
+    };
+}
+
+goldens! {
+    stream_tiny: "8x8";
+    stream_post: "8x4";
+    stream_full: "4x8";
+    stream_wide: "6x6";
+    stream_small: "8x8", ["--preset", "small", "--seed", "7", "--dtype", "bf16"];
+}
+
+fn tiny(work: &Path, policy: Policy) -> PathBuf {
+    compile(&golden("stream_tiny").join("checkpoint"), "8x8", policy, work)
+}
+
+/// The chunks of a latents file: its data behind the header.
+fn latents(path: &Path) -> Vec<u8> {
+    let bytes = std::fs::read(path).expect("latents");
+    let header = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
+    bytes[8 + header..].to_vec()
+}
+
+#[test]
+fn sixty_four_chunks_do_not_drift() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let checkpoint = arg(&golden("stream_tiny").join("checkpoint"));
+    let plot = work.path().join("error.svg");
+    for policy in FP16 {
+        let kernel = tiny(work.path(), policy);
+        let report = verify(&kernel, &["--checkpoint", &checkpoint, "--chunks", "64", "--fp16", "--plot", &arg(&plot)]);
+        assert_eq!(figures(&report, "snr_db").count(), 64);
+        assert!(figures(&report, "snr_db").all(|db| db >= FP16_SNR), "{policy:?}: {report:#}");
+        assert!(report["trend_db"].as_f64().expect("a number") > FALL, "{policy:?}: {}", report["trend_db"]);
+        assert!(std::fs::read_to_string(&plot).expect("a plot").starts_with("<svg"));
+    }
+}
+
+#[test]
+fn a_killed_stream_goes_on_bit_for_bit() {
+    for policy in [FP32[0], FP16[0], FP16[2]] {
+        let work = tempfile::tempdir().expect("a temporary folder");
+        let kernel = arg(&tiny(work.path(), policy));
+        let at = |name: &str| arg(&work.path().join(name));
+        let fp16: &[&str] = if policy[0] == "coreml" { &["--fp16"] } else { &[] };
+        let stream = |more: &[&str]| ok(&[&["stream", "-q", &kernel, "--seed", "5"], fp16, more].concat());
+        // Killed with no chance to tidy up; the state was saved after every third chunk.
+        let (saved, endless) = (at("killed.state"), at("endless.safetensors"));
+        let mut child = s2ditc()
+            .args(["stream", "-q", &kernel, "--seed", "5", "--prompt-seed", "2", "--chunks", "1000000"])
+            .args(fp16)
+            .args(["--state-out", &saved, "--save-every", "3", "-o", &endless])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("s2ditc starts");
+        while !Path::new(&saved).exists() {
+            assert!(child.try_wait().expect("a child").is_none(), "it ended before it saved");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        child.kill().expect("killed");
+        child.wait().expect("a child");
+        assert!(!Path::new(&endless).exists(), "an output that is not whole");
+
+        stream(&["--state-in", &saved, "--chunks", "4", "-o", &at("rest")]);
+        let json = ok(&["stream", &kernel, "--state-in", &saved, "--chunks", "1", "--json", "-q"]);
+        let first =
+            serde_json::from_str::<Value>(&json).expect("JSON")["first_chunk"].as_u64().expect("a number") as usize;
+        assert!(first >= 3 && first.is_multiple_of(3));
+        stream(&["--prompt-seed", "2", "--chunks", &(first + 4).to_string(), "-o", &at("whole")]);
+        let (whole, rest) = (latents(Path::new(&at("whole"))), latents(Path::new(&at("rest"))));
+        assert!(whole[whole.len() - rest.len()..] == rest, "{policy:?}: the continuation differs");
+    }
+}
+
+#[test]
+fn the_prompt_changes_in_the_stream() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let kernel = arg(&tiny(work.path(), FP32[0]));
+    let at = |name: &str| arg(&work.path().join(name));
+    let a = arg(&golden("stream_tiny").join("golden.safetensors"));
+    let b = arg(&golden("stream_post").join("golden.safetensors"));
+    let swap = format!("2={b}");
+    ok(&["stream", "-q", &kernel, "--prompt", &a, "--chunks", "4", "-o", &at("a")]);
+    ok(&["stream", "-q", &kernel, "--prompt", &a, "--prompt-at", &swap, "--chunks", "4", "-o", &at("ab")]);
+    let (plain, swapped) = (latents(Path::new(&at("a"))), latents(Path::new(&at("ab"))));
+    let half = plain.len() / 2;
+    assert!(plain[..half] == swapped[..half] && plain[half..] != swapped[half..]);
+    // The same as to stop and go on with the other prompt.
+    ok(&["stream", "-q", &kernel, "--prompt", &a, "--chunks", "2", "--state-out", &at("s")]);
+    ok(&["stream", "-q", &kernel, "--prompt", &b, "--state-in", &at("s"), "--chunks", "2", "-o", &at("b")]);
+    assert!(latents(Path::new(&at("b"))) == swapped[half..]);
+}
+
+#[test]
+fn weights_are_stored_once() {
+    use std::os::unix::fs::MetadataExt;
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let separate = tiny(work.path(), FP16[1]);
+    let inode = |name: &str| {
+        let file = separate.join(format!("{name}.mlpackage/Data/com.apple.CoreML/weights/weight.bin"));
+        std::fs::metadata(file).expect("a weight file").ino()
+    };
+    assert_eq!(inode("denoise"), inode("commit"));
+    let shared = tiny(work.path(), FP16[0]);
+    let weights = |dir: &Path| -> u64 {
+        let mut seen = std::collections::HashMap::new();
+        for (name, _) in files(dir).into_iter().filter(|(name, _)| name.ends_with("weight.bin")) {
+            let meta = std::fs::metadata(dir.join(name)).expect("a weight file");
+            seen.insert(meta.ino(), meta.len());
+        }
+        seen.values().sum()
+    };
+    let (one, apart) = (weights(&shared), weights(&separate));
+    assert!(apart <= one + one / 20, "separate packages hold {apart} bytes of weights, one package {one}");
+}
+
+#[test]
+fn two_compiles_are_the_same_bytes() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let (one, two) = (work.path().join("one"), work.path().join("two"));
+    for policy in [FP32[0], FP16[1], FP16[2]] {
+        for dir in [&one, &two] {
+            std::fs::create_dir_all(dir).expect("a folder");
+        }
+        let (a, b) = (tiny(&one, policy), tiny(&two, policy));
+        assert!(files(&a) == files(&b), "{policy:?}");
+    }
+}
+
+#[test]
+fn a_bidirectional_checkpoint_makes_a_clip() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| arg(&work.path().join(name));
+    let checkpoint = arg(&golden("sharded").join("checkpoint"));
+    let mut made = Vec::new();
+    for (target, name) in [("onnx", "x.onnx"), ("coreml", "x.mlpackage")] {
+        let flags = ["--precision", "fp32", "--latent", "5x4x8"];
+        ok(&[&["compile", "-q", &checkpoint, "--target", target, "-o", &at(name)], &flags[..]].concat());
+        let negative = arg(&golden("sharded").join("golden.safetensors"));
+        let common =
+            ["stream", "-q", &at(name), "--prompt-seed", "1", "--steps", "4", "--seed", "3"].map(str::to_string);
+        let clip = |more: &[&str]| {
+            let mut args = common.to_vec();
+            args.extend(more.iter().map(|s| s.to_string()));
+            args.extend(["-o".to_string(), at("clip")]);
+            ok(&args);
+            let bytes = latents(Path::new(&at("clip")));
+            bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect::<Vec<f32>>()
+        };
+        let plain = clip(&[]);
+        let guided = clip(&["--negative", &negative, "--guidance", "4"]);
+        let neutral = clip(&["--negative", &negative, "--guidance", "1", "--preview", &at("x.gif")]);
+        assert!(std::fs::read(at("x.gif")).expect("a picture").starts_with(b"GIF89a"));
+        let far = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(far(&plain, &neutral) < 1e-4 && far(&plain, &guided) > 1e-2);
+        made.push(guided);
+    }
+    let error = made[0].iter().zip(&made[1]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(error < 1e-4, "the targets differ by {error}");
+}
+
+#[track_caller]
+fn says(error: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(error.contains(part), "`{part}` is not in\n{error}");
+    }
+}
+
+#[test]
+fn what_cannot_be_compiled_is_named() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let out = arg(&work.path().join("k"));
+    let tiny = arg(&golden("stream_tiny").join("checkpoint"));
+    let compile = |checkpoint: &str, more: &[&str]| {
+        fails(&[&["compile", checkpoint, "--mode", "stream", "-o", &out], more].concat())
+    };
+    let bidirectional = arg(&golden("sharded").join("checkpoint"));
+    says(&compile(&bidirectional, &["--target", "onnx", "--latent", "4x8"]), &["chunk_frames", "null", "--mode clip"]);
+    let channels = arg(&golden("per_head").join("checkpoint"));
+    says(&compile(&channels, &["--target", "onnx", "--latent", "8x8"]), &["out_channels", "3", "4"]);
+    says(&compile(&tiny, &["--target", "onnx", "--latent", "8x8", "--states", "native"]), &["--states io"]);
+    let native = ["--target", "coreml", "--latent", "8x8", "--states", "native", "--precision", "fp32"];
+    says(&compile(&tiny, &native), &["fp16"]);
+    says(&compile(&tiny, &["--target", "onnx", "--latent", "3x8x8"]), &["3x8x8", "ROWSxCOLUMNS"]);
+    says(&compile(&tiny, &["--target", "onnx", "--latent", "6x8"]), &["latent rows", "6"]);
+    assert!(!Path::new(&out).exists());
+}
+
+#[test]
+fn what_cannot_be_streamed_is_named() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let kernel = arg(&tiny(work.path(), FP32[0]));
+    let at = |name: &str| arg(&work.path().join(name));
+    let stream = |more: &[&str]| fails(&[&["stream", &kernel, "-o", &at("out")], more].concat());
+    let (small, clip) =
+        (arg(&golden("stream_wide").join("golden.safetensors")), arg(&golden("tiny").join("golden.safetensors")));
+    says(&stream(&[]), &["--prompt"]);
+    says(&stream(&["--prompt", &small]), &["text", "[1, 5, 24]", "[1, 8, 24]"]);
+    says(&stream(&["--prompt", &at("none")]), &["none"]);
+    says(&stream(&["--prompt-seed", "1", "--noise", &small]), &["stream.noise", "[6, 2, 1, 3, 3, 6, 6]"]);
+    says(&stream(&["--prompt-seed", "1", "--noise", &clip]), &["stream.noise", "clip mode"]);
+    let noise = arg(&golden("stream_tiny").join("golden.safetensors"));
+    says(&stream(&["--prompt", &noise, "--noise", &noise, "--chunks", "8"]), &["--chunks", "8", "7"]);
+    says(
+        &stream(&["--prompt-seed", "1", "--chunks", "2", "--prompt-at", &format!("2={noise}")]),
+        &["chunk 2", "0 to 1"],
+    );
+    says(&stream(&["--prompt-seed", "1", "--fp16"]), &["packages only"]);
+
+    // A state of another model, of another precision, and no state at all.
+    let other = arg(&compile(&golden("stream_post").join("checkpoint"), "8x4", FP32[0], &{
+        let dir = work.path().join("other");
+        std::fs::create_dir(&dir).expect("a folder");
+        dir
+    }));
+    ok(&["stream", "-q", &other, "--prompt-seed", "1", "--state-out", &at("other.state")]);
+    says(&stream(&["--state-in", &at("other.state")]), &["another model"]);
+    says(&stream(&["--state-in", &noise]), &["stream state"]);
+    let half = arg(&tiny(work.path(), FP16[0]));
+    ok(&["stream", "-q", &half, "--prompt-seed", "1", "--state-out", &at("half.state")]);
+    says(&stream(&["--state-in", &at("half.state")]), &["precision", "fp16", "fp32"]);
+    let mut cut = std::fs::read(at("half.state")).expect("a state");
+    cut.truncate(cut.len() / 2);
+    std::fs::write(at("cut.state"), cut).expect("written");
+    says(&fails(&["stream", &half, "--state-in", &at("cut.state")]), &["cut.state"]);
+
+    // A kernel that is not whole.
+    let contract =
+        std::fs::read_to_string(work.path().join(FP32[0].join("-")).join("contract.json")).expect("a contract");
+    let broken = work.path().join("broken");
+    std::fs::create_dir(&broken).expect("a folder");
+    std::fs::write(broken.join("contract.json"), contract).expect("written");
+    says(&fails(&["stream", &arg(&broken), "--prompt-seed", "1"]), &["prompt.onnx", "not there"]);
+    std::fs::write(broken.join("contract.json"), "{}").expect("written");
+    says(&fails(&["verify", &arg(&broken), "--golden", &noise]), &["contract.json", "format"]);
+    says(&fails(&["stream", &arg(work.path()), "--prompt-seed", "1"]), &["contract.json"]);
+    assert!(!Path::new(&at("out")).exists());
+}
+
+#[test]
+fn what_cannot_be_verified_is_named() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let kernel = arg(&tiny(work.path(), FP32[1]));
+    let reference = arg(&golden("stream_tiny").join("golden.safetensors"));
+    let verify = |more: &[&str]| fails(&[&["verify", &kernel], more].concat());
+    says(&verify(&["--golden", &arg(&golden("tiny").join("golden.safetensors"))]), &["stream.noise", "clip mode"]);
+    says(&verify(&["--golden", &reference, "--fp16"]), &["fp32", "--fp16"]);
+    says(&verify(&["--golden", &reference, "--chunks", "9"]), &["9", "7"]);
+    says(&verify(&["--golden", &reference, "--blocks"]), &["--blocks"]);
+    says(&verify(&["--checkpoint", &arg(&golden("stream_post").join("checkpoint"))]), &["was made from checkpoint"]);
+    says(&verify(&[]), &["--golden", "--checkpoint"]);
+}
