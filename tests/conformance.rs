@@ -42,6 +42,37 @@ fn compiled(work: &Path, target: &str, extension: &str) -> Vec<PathBuf> {
     made
 }
 
+const KERNELS: [(&str, &str); 4] =
+    [("stream_tiny", "8x8"), ("stream_post", "8x4"), ("stream_full", "4x8"), ("stream_wide", "6x6")];
+
+/// The files of every golden's kernels, in every policy of a target.
+fn kernels(work: &Path, target: &str, extension: &str) -> Vec<PathBuf> {
+    let policies: &[[&str; 3]] = match target {
+        "onnx" => &[["fp32", "io", "separate"], ["fp16", "io", "separate"]],
+        _ => &[
+            ["fp32", "io", "shared"],
+            ["fp16", "io", "shared"],
+            ["fp16", "io", "separate"],
+            ["fp16", "native", "shared"],
+            ["fp16", "native", "separate"],
+        ],
+    };
+    let mut made = Vec::new();
+    for (name, latent) in KERNELS {
+        for [precision, states, functions] in policies {
+            let out = work.join(format!("{name}_{precision}_{states}_{functions}"));
+            let (checkpoint, place) = (arg(&golden(name).join("checkpoint")), arg(&out));
+            let mut args = vec!["compile", "-q", &checkpoint, "--mode", "stream", "--target", target, "-o", &place];
+            args.extend(["--latent", latent, "--precision", precision, "--states", states, "--functions", functions]);
+            ok(&args);
+            let entries = std::fs::read_dir(&out).expect("a kernel folder").map(|e| e.expect("an entry").path());
+            made.extend(entries.filter(|p| p.extension().is_some_and(|e| e == extension)));
+        }
+    }
+    made.sort();
+    made
+}
+
 fn judge(script: &str, args: &[&str], paths: &[PathBuf]) {
     let output = Command::new(python::interpreter())
         .arg(repo().join("tests/conformance").join(script))
@@ -57,6 +88,22 @@ fn judge(script: &str, args: &[&str], paths: &[PathBuf]) {
 fn coremltools_lifts_every_package() {
     let work = tempfile::tempdir().expect("a temporary folder");
     judge("check_mlpackage.py", &[], &compiled(work.path(), "coreml", "mlpackage"));
+}
+
+#[test]
+fn coremltools_lifts_every_kernel() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let packages = kernels(work.path(), "coreml", "mlpackage");
+    assert_eq!(packages.len(), 4 * (3 + 2 * 3));
+    judge("check_mlpackage.py", &[], &packages);
+}
+
+#[test]
+fn onnx_checks_every_kernel() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let models = kernels(work.path(), "onnx", "onnx");
+    assert_eq!(models.len(), 4 * 2 * 3);
+    judge("check_onnx.py", &[], &models);
 }
 
 /// The checker finds what it is there to find.

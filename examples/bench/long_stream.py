@@ -5,8 +5,8 @@
 
 Streams the golden `stream_tiny` checkpoint for CHUNKS chunks with every kind of kernel, and with the float64 PyTorch reference
 on the same noise. Prints for each kernel the relative error of the linear-attention sums in the saved state (means over chunks,
-high half plus low half, unpacked as contract.json says), the time of a chunk in the first and in the last hundred, and resident
-memory after the first hundred chunks and at the end. Needs torch and safetensors, and Linux for /proc.
+high half plus low half, unpacked as contract.json says), the time of a chunk in the first and in the last hundred, and anonymous
+memory (which holds the whole recorded noise) after the first hundred chunks and at the end. Needs torch and safetensors, and Linux for /proc.
 """
 
 import argparse
@@ -62,13 +62,16 @@ def sums_error(state, contract, truth, commits, tokens):
     return worst
 
 
-def resident(pid):
-    fields = Path(f"/proc/{pid}/statm").read_text().split()
-    return int(fields[1]) * 4096
+def anonymous(pid):
+    """Bytes of memory that is no mapped file: RssAnon."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("the process has ended")
 
 
 def stream(s2ditc, kernel, noise, chunks, fp16, state):
-    """(summary, [(seconds, resident bytes)])"""
+    """(summary, [(seconds, anonymous bytes)])"""
     command = [s2ditc, "stream", kernel, "--prompt", noise, "--noise", noise, "--chunks", chunks, "--state-out", state, "--json", "-q"]
     if fp16:
         command.append("--fp16")
@@ -78,7 +81,7 @@ def stream(s2ditc, kernel, noise, chunks, fp16, state):
     def watch():
         while process.poll() is None:
             try:
-                samples.append((time.monotonic() - start, resident(process.pid)))
+                samples.append((time.monotonic() - start, anonymous(process.pid)))
             except (OSError, IndexError):
                 return
             time.sleep(0.02)
@@ -140,8 +143,8 @@ def main():
                     "sums_relative_error": sums_error(state, contract, truth, args.chunks, tokens),
                     "first_hundred_ms": 1e3 * statistics.median(times[:window]),
                     "last_hundred_ms": 1e3 * statistics.median(times[-window:]),
-                    "resident_after_first_hundred_mb": max((r for t, r in samples if t <= early), default=0) / 1e6,
-                    "resident_at_the_end_mb": samples[-1][1] / 1e6,
+                    "memory_after_first_hundred_mb": max((r for t, r in samples if t <= early), default=0) / 1e6,
+                    "memory_at_the_end_mb": samples[-1][1] / 1e6,
                 }
             )
     if args.json:
@@ -152,7 +155,7 @@ def main():
     for r in rows:
         print(
             f"{r['kernel']:32}{r['sums_relative_error']:10.1e}{r['first_hundred_ms']:9.2f} ms{r['last_hundred_ms']:9.2f} ms"
-            f"{r['resident_after_first_hundred_mb']:10.1f}{r['resident_at_the_end_mb']:11.1f}"
+            f"{r['memory_after_first_hundred_mb']:10.1f}{r['memory_at_the_end_mb']:11.1f}"
         )
 
 

@@ -55,13 +55,25 @@ def check(package, scratch):
         copy_package(package, copy)
         if not ModelPackage.isValid(str(copy)):
             problems.append("package: coremltools finds it invalid")
-        problems += check_model(copy)
+        problems += check_model(copy, used_by_siblings(package))
     finally:
         shutil.rmtree(copy.parent)
     return problems
 
 
-def check_model(package):
+def used_by_siblings(package):
+    """Records that packages beside this one use of the same weight file, which is then a hard link."""
+    weights, used = package / WEIGHTS, set()
+    for sibling in package.absolute().parent.glob("*.mlpackage"):
+        theirs = sibling / WEIGHTS
+        if sibling.name != package.name and weights.exists() and theirs.exists() and theirs.samefile(weights):
+            spec = Model_pb2.Model()
+            spec.ParseFromString((sibling / MODEL).read_bytes())
+            used |= rules.used_records(spec)
+    return used
+
+
+def check_model(package, used_elsewhere=frozenset()):
     raw = (package / MODEL).read_bytes()
     if len(raw) >= 2**31:
         return [f"model: {len(raw)} bytes, protobuf ends at 2 GiB"]
@@ -75,7 +87,7 @@ def check_model(package):
     weights = package / WEIGHTS
     records, problems = rules.weight_file(weights) if weights.exists() else ({}, [])
     problems += rules.model(spec)
-    problems += rules.blobs(spec, records, weights.exists())
+    problems += rules.blobs(spec, records, weights.exists(), used_elsewhere)
     for name, function in sorted(spec.mlProgram.functions.items()):
         problems += [f"function {name}: {p}" for p in rules.function(function)]
     return problems + lift(spec, package)

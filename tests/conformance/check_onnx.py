@@ -69,19 +69,20 @@ def check_structure(path, ours=True):
             if len(tensor.raw_data) != size:
                 yield f"initializer `{tensor.name}`: expected {size} bytes, found {len(tensor.raw_data)}"
             continue
-        entry = {e.key: e.value for e in tensor.external_data}
-        offset, length = int(entry["offset"]), int(entry["length"])
-        external.append((entry["location"], offset, offset + length, tensor.name))
+        location, offset, length = external_place(tensor)
+        external.append((location, offset, offset + length, tensor.name))
         if length != size:
             yield f"initializer `{tensor.name}`: expected {size} bytes, found length {length}"
         if ours and size < SMALL:
             yield f"initializer `{tensor.name}`: {size} bytes are external; ONNX Runtime wants small tensors in the model"
         if ours and offset % (PAGE if size >= PAGE else LINE):
             yield f"initializer `{tensor.name}`: offset {offset} is not aligned"
+    kernel = (path.parent / "contract.json").exists()
+    wanted = "weights.data" if kernel else path.name + ".data"
     for location in {e[0] for e in external}:
         file = path.parent / location
-        if ours and location != path.name + ".data":
-            yield f"external data is in `{location}`, expected `{path.name}.data`"
+        if ours and location != wanted:
+            yield f"external data is in `{location}`, expected `{wanted}`"
         if not file.is_file():
             yield f"external data `{location}` is missing"
             continue
@@ -90,8 +91,26 @@ def check_structure(path, ours=True):
             if start < end:
                 yield f"initializer `{name}`: its bytes overlap another tensor's"
             end = max(end, stop)
+        if kernel:
+            end = max(sibling_ends(path.parent, location))
         if ours and file.stat().st_size != end or file.stat().st_size < end:
             yield f"external data `{location}`: expected {end} bytes, found {file.stat().st_size}"
+
+
+def external_place(tensor):
+    """(file, offset, length)"""
+    entry = {e.key: e.value for e in tensor.external_data}
+    return entry["location"], int(entry["offset"]), int(entry["length"])
+
+
+def sibling_ends(folder, location):
+    """Where the tensors end that the models of a kernel have in the data file that they share."""
+    for path in folder.glob("*.onnx"):
+        for tensor in onnx.load(str(path), load_external_data=False).graph.initializer:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                where, offset, length = external_place(tensor)
+                if where == location:
+                    yield offset + length
 
 
 def session(path):

@@ -271,9 +271,14 @@ def values(spec):
                         yield f"function {name}: op {label(op)}: {param}", binding.value
 
 
-def blobs(spec, records, has_file):
-    """References to the weight file against its records."""
-    used = set()
+def used_records(spec):
+    """Offsets in the weight file that a model refers to."""
+    blob_values = (v.blobFileValue for _, v in values(spec) if v.WhichOneof("value") == "blobFileValue")
+    return {blob.offset for blob in blob_values}
+
+
+def blobs(spec, records, has_file, used_elsewhere=frozenset()):
+    """References to the weight file against its records, all of which are used, here or by packages that share the file."""
     for where, value in values(spec):
         if value.WhichOneof("value") != "blobFileValue":
             continue
@@ -286,14 +291,13 @@ def blobs(spec, records, has_file):
         if blob.offset not in records:
             yield f"{where}: offset {blob.offset} is not that of a record"
             continue
-        used.add(blob.offset)
         code, length = records[blob.offset]
         stored = STORED.get(tensor.dataType)
         if stored is None or stored[0] != code:
             yield f"{where}: {type_name(value.type)}, but the record's type is {code}"
         elif length != -(-elements(tensor) * stored[1] // 8):
             yield f"{where}: {type_name(value.type)}, but the record has {length} bytes"
-    unused = sorted(set(records) - used)
+    unused = sorted(set(records) - used_records(spec) - used_elsewhere)
     if unused:
         yield f"weight.bin: {len(unused)} record(s) that nothing uses, the first at {unused[0]}"
 
