@@ -1,8 +1,11 @@
 //! The reference interpreter: slow, obvious, float64.
+//!
+//! Two liberties that change no number: the weight of a large `linear` is streamed row by row, and a source with a
+//! [`Memo`] is asked once for what many constants have in common.
 
 use std::collections::{HashMap, HashSet};
 
-use crate::weights::{WeightError, load_bytes};
+use crate::weights::{Memo, WeightError, constant_key, load_bytes, rows};
 use crate::{Function, Op, Tensor, ValueId, WeightSource};
 
 /// Values of parameters (by name) and states (by name).
@@ -24,13 +27,23 @@ pub fn evaluate(
     source: &dyn WeightSource,
     bindings: &Bindings,
 ) -> Result<Vec<Tensor>, WeightError> {
-    let order = order_of(f, wanted);
+    let mut values: HashMap<ValueId, Tensor> = HashMap::new();
+    let memo = source.memo();
+    let order = order_of(f, wanted, |v| match memo.and_then(|m| m.get(&memo_key(f, v)?)) {
+        Some(known) => {
+            values.insert(v, known);
+            true
+        }
+        None => false,
+    });
     let mut uses: HashMap<ValueId, usize> = HashMap::new();
     for v in order.iter().flat_map(|&v| f.operands(v)).chain(wanted.iter().copied()) {
         *uses.entry(v).or_default() += 1;
     }
-    let mut values: HashMap<ValueId, Tensor> = HashMap::new();
     for v in order {
+        if values.contains_key(&v) {
+            continue;
+        }
         let node = f.node(v);
         let bound = |t: Option<&Tensor>| {
             t.cloned().ok_or_else(|| WeightError::NotConstant {
@@ -46,6 +59,11 @@ pub fn evaluate(
                 Tensor::from_le_bytes(&node.ty, &bytes)
                     .ok_or_else(|| WeightError::Missing { name: load.tensor.clone() })?
             }
+            op if streamed_weight(f, v).is_some() => {
+                let inputs: Vec<Option<&Tensor>> = operands.iter().map(|o| values.get(o)).collect();
+                let failed = |error| WeightError::Op { op: op.name(), scope: node.scope.to_string(), error };
+                rows::linear(f, v, &inputs, source, failed)?
+            }
             op => {
                 let inputs: Vec<&Tensor> = operands.iter().filter_map(|o| values.get(o)).collect();
                 op.eval(&inputs, &node.ty).map_err(|error| WeightError::Op {
@@ -55,6 +73,9 @@ pub fn evaluate(
                 })?
             }
         };
+        if let (Some(memo), Some(key)) = (memo, memo_key(f, v)) {
+            memo.keep(key, &value);
+        }
         values.insert(v, value);
         for o in operands {
             if let Some(n) = uses.get_mut(&o) {
@@ -77,8 +98,22 @@ pub fn run(f: &Function, source: &dyn WeightSource, bindings: &Bindings) -> Resu
     evaluate(f, &wanted, source, bindings)
 }
 
-/// `wanted` and all they depend on, operands first.
-fn order_of(f: &Function, wanted: &[ValueId]) -> Vec<ValueId> {
+/// The weight of a `linear` that is better streamed than held: a large stored tensor.
+fn streamed_weight(f: &Function, v: ValueId) -> Option<ValueId> {
+    let Op::Linear(_) = f.op(v) else { return None };
+    let weight = *f.operands(v).get(1)?;
+    (f.ty(weight).elements() >= rows::WORTH_IT && rows::can_stream(f, weight)).then_some(weight)
+}
+
+/// Under which a constant's value is remembered: a product that takes far more reading than it has elements.
+fn memo_key(f: &Function, v: ValueId) -> Option<String> {
+    let Op::Linear(_) = f.op(v) else { return None };
+    let worth_it = Memo::holds(f.ty(v)) && f.is_const(v);
+    worth_it.then(|| constant_key(f, v))
+}
+
+/// `wanted` and all they depend on, operands first; nothing below those that are `known`.
+fn order_of(f: &Function, wanted: &[ValueId], mut known: impl FnMut(ValueId) -> bool) -> Vec<ValueId> {
     let mut order = Vec::new();
     let mut seen: HashSet<ValueId> = HashSet::new();
     // A value is pushed again behind its operands, to be emitted when they are done.
@@ -88,7 +123,10 @@ fn order_of(f: &Function, wanted: &[ValueId]) -> Vec<ValueId> {
             order.push(v);
         } else if seen.insert(v) {
             stack.push((v, true));
-            stack.extend(f.operands(v).into_iter().rev().map(|o| (o, false)));
+            if !known(v) {
+                let streamed = streamed_weight(f, v);
+                stack.extend(f.operands(v).into_iter().rev().filter(|o| Some(*o) != streamed).map(|o| (o, false)));
+            }
         }
     }
     order

@@ -1,5 +1,8 @@
 //! Weight expressions to bytes: constants are computed when a backend asks for them, one tensor at a time.
 
+mod memo;
+pub(crate) mod rows;
+
 use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -37,9 +40,16 @@ pub trait WeightSource: Sync {
         None
     }
 
+    /// Where values that several constants have in common are remembered, if they are.
+    fn memo(&self) -> Option<&Memo> {
+        None
+    }
+
     /// Tells the source that these bytes are not needed again soon, so that a map can drop its pages.
     fn done(&self, _name: &str) {}
 }
+
+pub use memo::{Memo, Remembering};
 
 /// A source without tensors.
 pub struct NoWeights;
@@ -200,7 +210,7 @@ pub fn loaded_tensor(f: &Function, v: ValueId) -> Option<&str> {
 }
 
 /// `load` under reshapes and casts of which at most one rounds.
-fn plain_load(f: &Function, v: ValueId) -> Option<(&str, TensorType)> {
+pub(crate) fn plain_load(f: &Function, v: ValueId) -> Option<(&str, TensorType)> {
     let mut dtypes = vec![f.dtype(v)];
     let mut at = v;
     loop {

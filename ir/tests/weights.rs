@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use s2dit_ir::ops::{Binary, Transpose, Unary};
-use s2dit_ir::weights::{constant_bytes, evaluate_constant, loaded_tensor, write_constant};
+use s2dit_ir::weights::{Remembering, constant_bytes, evaluate_constant, loaded_tensor, write_constant};
 use s2dit_ir::{Builder, DType, Function, Tensor, TensorType, ValueId, WeightError, WeightSource};
 
 struct Source(HashMap<String, (TensorType, Vec<u8>)>);
@@ -52,6 +53,54 @@ fn a_cast_that_loses_bits_on_the_way_is_kept() {
     let wide = b.cast(half, DType::F32).unwrap();
     let bytes = constant_bytes(&f, wide, &source).unwrap();
     assert_eq!(bytes[..4], 1f32.to_le_bytes());
+}
+
+/// A large weight is streamed through `linear` and its product remembered; the numbers are those of the plain evaluation.
+#[test]
+fn a_streamed_product_is_the_product() {
+    let (outer, inner) = (257usize, 300usize);
+    let number = |i: usize| i as f64;
+    let values: Vec<f64> = (0..outer * inner).map(|i| number((i * 7919) % 1000) / 500.0 - 1.0).collect();
+    for (dtype, biased) in [(DType::F32, true), (DType::BF16, false)] {
+        let (source, mut f, v) = stored(dtype, &values);
+        let mut b = Builder::new(&mut f);
+        let w = b.cast(v, DType::F32).unwrap();
+        let w = b.reshape(w, &[outer, inner]).unwrap();
+        let x = (0..2 * inner).map(|i| number(i).sin()).collect();
+        let x = b.literal(&TensorType::new(DType::F32, [2, inner]), x).unwrap();
+        let bias = b.literal(&TensorType::new(DType::F32, [outer]), (0..outer).map(number).collect()).unwrap();
+        let y = b.linear(x, w, biased.then_some(bias)).unwrap();
+        let product = evaluate_constant(&f, y, &source).unwrap();
+        let w = evaluate_constant(&f, w, &source).unwrap();
+        let x = evaluate_constant(&f, x, &source).unwrap();
+        for r in 0..2 {
+            for o in 0..outer {
+                let dot: f64 = (0..inner).map(|i| x.data[[r, i]] * w.data[[o, i]]).sum();
+                let want = dot + if biased { o as f64 } else { 0.0 };
+                assert!((product.data[[r, o]] - want).abs() < 1e-9);
+            }
+        }
+        // Without its weights a remembering source still knows the product.
+        let counting = Counting(source, AtomicUsize::new(0));
+        let remembering = Remembering::new(&counting);
+        for _ in 0..3 {
+            assert_eq!(evaluate_constant(&f, y, &remembering).unwrap(), product);
+        }
+        assert_eq!(counting.1.load(Relaxed), 1);
+    }
+}
+
+/// Counts how often a tensor is asked for.
+struct Counting(Source, AtomicUsize);
+
+impl WeightSource for Counting {
+    fn ty(&self, name: &str) -> Option<TensorType> {
+        self.0.ty(name)
+    }
+    fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
+        self.1.fetch_add(1, Relaxed);
+        self.0.bytes(name)
+    }
 }
 
 #[test]

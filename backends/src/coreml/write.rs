@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use prost::Message;
+use s2dit_ir::weights::Remembering;
 use s2dit_ir::{Module, WeightSource, weights};
 
 use super::blob::BlobWriter;
@@ -104,6 +105,7 @@ fn write_weights(
     dir: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
+    let source = &Remembering::new(source);
     let Lowered { blobs, non_finite, .. } = lowered;
     let records = blobs.layout.records();
     let total = blobs.layout.data_bytes();

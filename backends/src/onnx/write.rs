@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, bail};
 use prost::Message;
-use s2dit_ir::weights::{Written, constant_key, loaded_tensor, write_constant};
+use s2dit_ir::weights::{Remembering, Written, constant_key, loaded_tensor, write_constant};
 use s2dit_ir::{Function, ValueId, WeightError, WeightSource};
 
 use super::lower::{Round, lower};
@@ -55,6 +55,7 @@ pub fn write_models(
     location: &str,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
+    let source = &Remembering::new(source);
     let mut lowered = Vec::new();
     let mut sizes: HashMap<String, u64> = HashMap::new();
     for (f, _) in models {

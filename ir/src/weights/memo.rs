@@ -1,0 +1,65 @@
+//! Values that several constants have in common, computed once.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{FileRegion, WeightError, WeightSource};
+use crate::{Tensor, TensorType};
+
+/// Remembered values by [`super::constant_key`]: small results of products with large weights.
+#[derive(Debug, Default)]
+pub struct Memo(Mutex<HashMap<String, Tensor>>);
+
+impl Memo {
+    /// Larger values are not remembered.
+    const ELEMENTS: usize = 1 << 18;
+
+    pub(crate) fn holds(ty: &TensorType) -> bool {
+        ty.elements() <= Memo::ELEMENTS
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<Tensor> {
+        self.map().get(key).cloned()
+    }
+
+    pub(crate) fn keep(&self, key: String, value: &Tensor) {
+        self.map().insert(key, value.clone());
+    }
+
+    fn map(&self) -> MutexGuard<'_, HashMap<String, Tensor>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A source with a [`Memo`] before it.
+pub struct Remembering<'a> {
+    source: &'a dyn WeightSource,
+    memo: Memo,
+}
+
+impl<'a> Remembering<'a> {
+    /// Starts with nothing remembered.
+    #[must_use]
+    pub fn new(source: &'a dyn WeightSource) -> Self {
+        Remembering { source, memo: Memo::default() }
+    }
+}
+
+impl WeightSource for Remembering<'_> {
+    fn ty(&self, name: &str) -> Option<TensorType> {
+        self.source.ty(name)
+    }
+    fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
+        self.source.bytes(name)
+    }
+    fn region(&self, name: &str) -> Option<FileRegion> {
+        self.source.region(name)
+    }
+    fn memo(&self) -> Option<&Memo> {
+        Some(&self.memo)
+    }
+    fn done(&self, name: &str) {
+        self.source.done(name);
+    }
+}
