@@ -98,6 +98,27 @@ fn coremltools_lifts_every_kernel() {
     judge("check_mlpackage.py", &[], &packages);
 }
 
+/// A host that knows nothing but `contract.json` makes the golden's chunks.
+#[test]
+fn a_host_needs_the_contract_alone() {
+    for (name, latent) in KERNELS {
+        for (precision, bar) in [("fp32", "1e-5"), ("fp16", "5e-3")] {
+            let work = tempfile::tempdir().expect("a temporary folder");
+            let (checkpoint, place) = (arg(&golden(name).join("checkpoint")), arg(&work.path().join("kernel")));
+            let flags = ["--mode", "stream", "--target", "onnx", "--latent", latent, "--precision", precision];
+            ok(&[&["compile", "-q", &checkpoint, "-o", &place], &flags[..]].concat());
+            let output = Command::new(python::interpreter())
+                .arg(repo().join("examples/host/host.py"))
+                .args([&place, &arg(&golden(name).join("golden.safetensors")), "--bar", bar])
+                .output()
+                .expect("python starts");
+            let text =
+                format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            assert!(output.status.success(), "{name} {precision}\n{text}");
+        }
+    }
+}
+
 #[test]
 fn onnx_checks_every_kernel() {
     let work = tempfile::tempdir().expect("a temporary folder");
