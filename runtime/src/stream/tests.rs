@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use s2dit_backends::{coreml, onnx};
+use s2dit_ir::weights::NoWeights;
 use s2dit_ir::{Module, text};
 use serde_json::{Value, json};
 
@@ -121,20 +122,6 @@ fn contract(float: &str, native: bool, files: [&str; 3]) -> Value {
             .map(|(n, kind, shape)| json!({"name": n, "dtype": float, "shape": shape, "meaning": "made by hand", "kind": kind}))
             .collect::<Vec<_>>(),
     })
-}
-
-struct NoWeights;
-
-impl s2dit_ir::WeightSource for NoWeights {
-    fn bytes(&self, name: &str) -> Result<std::borrow::Cow<'_, [u8]>, s2dit_ir::WeightError> {
-        panic!("no weight `{name}`")
-    }
-    fn ty(&self, _: &str) -> Option<s2dit_ir::TensorType> {
-        None
-    }
-    fn region(&self, _: &str) -> Option<s2dit_ir::FileRegion> {
-        None
-    }
 }
 
 fn write_contract(dir: &Path, contract: &Value) {
