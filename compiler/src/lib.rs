@@ -11,6 +11,7 @@ pub mod frontend;
 pub mod init;
 pub mod inspect;
 mod json;
+pub mod lint;
 pub mod problems;
 pub mod schema;
 pub mod stream;

@@ -9,10 +9,13 @@
 //! - [`Package`] reads any package back from disk and [`raise`] makes IR of it. They share the messages with the writer and nothing
 //!   else: they judge it.
 //!
+//! - [`lint`] checks a package against what is known of the Neural Engine.
+//!
 //! The rules that a program must keep and that no loader off a Mac checks (identifiers, every defaulted input written, an
 //! output that is not a written state, …) are checked by `tests/conformance/check_mlpackage.py`.
 
 pub mod blob;
+pub mod lint;
 mod lower;
 pub mod package;
 pub mod proto;

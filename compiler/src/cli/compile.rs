@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use s2dit_backends::coreml::lint::Rules;
 use s2dit_backends::output::Staged;
 use s2dit_ir::{Module, text};
 
@@ -14,6 +15,7 @@ use crate::checkpoint::Checkpoint;
 use crate::compile::stream::{self, Functions, States};
 use crate::compile::{Options, Precision, Summary, Target, compile, lower};
 use crate::config::LatentSize;
+use crate::lint::{Brief, lint};
 use crate::problems::Problem;
 
 /// Compile a checkpoint to an ONNX file or a Core ML package
@@ -118,8 +120,9 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     for (tensor, n) in &summary.non_finite {
         eprintln!("warning: tensor `{tensor}`: {n} element(s) are NaN or infinite; they were kept");
     }
+    let lint = (args.target == Target::CoreMl && (args.json || !context.quiet)).then(|| brief(out)).transpose()?;
     if args.json {
-        print_json(&summary)?;
+        print_json(&Made { summary, lint })?;
     } else if !context.quiet {
         print_line(&format!(
             "{}: {} {}, {} ops, {} of weights, {:.1} s",
@@ -130,8 +133,25 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
             size(summary.weight_bytes),
             start.elapsed().as_secs_f64()
         ))?;
+        if let Some(lint) = lint {
+            print_line(&format!("lint: {}; see s2ditc lint {}", lint.line(), out.display()))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was made, with what lint says of it.
+#[derive(serde::Serialize)]
+struct Made {
+    #[serde(flatten)]
+    summary: Summary,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lint: Option<Brief>,
+}
+
+fn brief(out: &Path) -> Result<Brief> {
+    let rules = Rules::builtin()?;
+    Ok(Brief::of(&lint(out, &rules, &[])?, &rules))
 }
 
 /// What is compiled, clip or stream.

@@ -4,6 +4,7 @@ mod compile;
 mod demo;
 mod init;
 mod inspect;
+mod lint;
 pub mod progress;
 mod stream;
 mod verify;
@@ -39,6 +40,7 @@ enum Command {
     Compile(compile::Args),
     Verify(verify::Args),
     Stream(Box<stream::Args>),
+    Lint(lint::Args),
     Demo(demo::Args),
     /// Print a completion script for a shell
     #[command(after_help = "Example: s2ditc completions bash > ~/.local/share/bash-completion/completions/s2ditc")]
@@ -71,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Compile(args) => compile::run(&args, context),
         Command::Verify(args) => verify::run(&args, context),
         Command::Stream(args) => stream::run(&args, context),
+        Command::Lint(args) => lint::run(&args, context),
         Command::Demo(args) => demo::run(&args, context),
         Command::Completions { shell } => {
             // Into memory first: the generator panics if the reader goes away.

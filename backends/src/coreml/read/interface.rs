@@ -34,6 +34,12 @@ impl Package {
         }
     }
 
+    /// What the description says of a function's inputs.
+    pub(in crate::coreml) fn described_inputs(&self, function: &str) -> &[FeatureDescription] {
+        let Some(d) = &self.model.description else { return &[] };
+        d.functions.iter().find(|f| f.name == function).map_or(&d.input, |f| &f.input)
+    }
+
     /// Inputs of the default function.
     pub fn inputs(&self) -> Vec<Feature> {
         self.description(&self.default_function()).input.iter().map(feature).collect()

@@ -1,0 +1,49 @@
+//! Element types.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Look, Place, runtime_values};
+use crate::coreml::lint::constant::is_constant;
+use crate::coreml::lint::program::{Op, dtype_name};
+
+/// No op takes or gives, at run time, one of `dtypes`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dtype {
+    dtypes: Vec<String>,
+}
+
+impl Look for Dtype {
+    fn op(&self, at: &Place, op: &Op) -> Option<String> {
+        let bad = |v: &&_| listed(&self.dtypes, v);
+        let values = runtime_values(at, op);
+        values.iter().find(bad).map(|v| format!("`{}` is {}", v.name, v.ty()))
+    }
+}
+
+/// No constant operand has one of `dtypes` in an op that has none of them at run time.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConstantDtype {
+    dtypes: Vec<String>,
+    /// Parameters that MIL wants so.
+    except: Vec<String>,
+}
+
+impl Look for ConstantDtype {
+    fn op(&self, at: &Place, op: &Op) -> Option<String> {
+        if runtime_values(at, op).iter().any(|v| listed(&self.dtypes, v)) {
+            return None;
+        }
+        let constants =
+            op.inputs().filter(|(input, o)| is_constant(at.function, *o) && !self.except.iter().any(|e| e == input));
+        constants
+            .filter_map(|(input, o)| Some((input, at.function.operand(o)?)))
+            .find(|(_, v)| listed(&self.dtypes, v))
+            .map(|(input, v)| format!("constant `{input}` is {}", v.ty()))
+    }
+}
+
+fn listed(dtypes: &[String], value: &crate::coreml::lint::program::Value) -> bool {
+    dtypes.iter().any(|d| d == dtype_name(value.dtype))
+}

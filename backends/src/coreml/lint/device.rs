@@ -1,0 +1,231 @@
+//! What a device says (see `examples/device-report`), and how the verdicts compare with it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::report::{Report, Verdict};
+use super::rules::{Rules, Severity};
+
+/// `format` of a device report.
+pub const FORMAT: &str = "s2ditc-device-report";
+/// `version` of a device report.
+pub const VERSION: u32 = 1;
+
+/// Where `MLComputePlan` places ops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Device {
+    /// The Neural Engine.
+    NeuralEngine,
+    /// The GPU.
+    Gpu,
+    /// The CPU.
+    Cpu,
+}
+
+/// A device report.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceReport {
+    format: String,
+    version: u32,
+    /// The model's file name.
+    pub model: String,
+    /// The device, such as `iPhone16,2`.
+    pub device: String,
+    /// Its system.
+    pub os: String,
+    /// `all`, `cpu_and_neural_engine`, …
+    pub compute_units: String,
+    /// Its functions.
+    pub functions: Vec<DeviceFunction>,
+}
+
+/// A function of a device report.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceFunction {
+    /// Its name.
+    pub name: String,
+    /// Its ops; constants may be left out.
+    pub operations: Vec<DeviceOp>,
+}
+
+/// An op of a device report.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceOp {
+    /// Name of its first output.
+    pub name: String,
+    /// Its type, such as `ios18.conv`.
+    #[serde(rename = "type")]
+    pub ty: String,
+    /// Where it will run; absent for what the plan does not place.
+    #[serde(default)]
+    pub preferred: Option<Device>,
+    /// Where it could run.
+    #[serde(default)]
+    pub supported: Vec<Device>,
+    /// Its share of the whole, between 0 and 1.
+    #[serde(default)]
+    pub cost: Option<f64>,
+}
+
+impl DeviceReport {
+    /// Reads a report.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is no such report.
+    pub fn read(path: &Path) -> Result<DeviceReport> {
+        let shown = path.display();
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{shown}`"))?;
+        let report: DeviceReport =
+            serde_json::from_str(&text).with_context(|| format!("`{shown}` is not a device report"))?;
+        if report.format != FORMAT || report.version != VERSION {
+            bail!(
+                "`{shown}`: found format `{}` version {}, expected `{FORMAT}` version {VERSION}",
+                report.format,
+                report.version
+            );
+        }
+        Ok(report)
+    }
+}
+
+/// Ops of one verdict by what the device does with them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// They run on the Neural Engine.
+    pub engine: usize,
+    /// They could, but the plan prefers another device.
+    pub declined: usize,
+    /// They cannot.
+    pub unsupported: usize,
+}
+
+impl Row {
+    /// Ops that run elsewhere.
+    pub fn elsewhere(&self) -> usize {
+        self.declined + self.unsupported
+    }
+
+    fn add(&mut self, op: &DeviceOp) {
+        match op.preferred {
+            Some(Device::NeuralEngine) => self.engine += 1,
+            _ if op.supported.contains(&Device::NeuralEngine) => self.declined += 1,
+            _ => self.unsupported += 1,
+        }
+    }
+}
+
+/// What the device says of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Judgement {
+    /// All ops that violate it ran elsewhere.
+    Right,
+    /// All ops that violate it ran on the engine.
+    Wrong,
+    /// Some did, some did not.
+    Mixed,
+}
+
+/// A rule beside the device.
+#[derive(Clone, Debug, Serialize)]
+pub struct RuleRow {
+    /// The rule.
+    pub rule: String,
+    /// What it says.
+    pub severity: Severity,
+    /// Ops that violate it, by where they ran.
+    pub ops: Row,
+    /// What follows.
+    pub judgement: Judgement,
+}
+
+/// Verdicts beside a device.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    /// The device and its system.
+    pub device: String,
+    /// The units that the plan was asked for.
+    pub compute_units: String,
+    /// Ops by verdict and by what the device does.
+    pub confusion: BTreeMap<Verdict, Row>,
+    /// Rules that say that an op leaves, or may.
+    pub rules: Vec<RuleRow>,
+    /// Ops that should stay and do not: type, and how many.
+    pub missed: BTreeMap<String, usize>,
+    /// The first of them by cost: name, type, cost.
+    pub costliest_missed: Vec<(String, String, f64)>,
+    /// Ops that only one side has: of the package, of the report.
+    pub unmatched: (usize, usize),
+    /// The share of the estimated cost that runs on the engine, where the report has costs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine_cost_share: Option<f64>,
+}
+
+/// How many of [`Comparison::costliest_missed`] are kept.
+const COSTLIEST: usize = 10;
+
+/// Sets the verdicts beside what the device says.
+///
+/// # Errors
+/// A report of another model: no op of it is in the package.
+pub fn compare(report: &Report, device: &DeviceReport, rules: &Rules) -> Result<Comparison> {
+    let mut placed: HashMap<(&str, &str), &DeviceOp> = HashMap::new();
+    for f in &device.functions {
+        placed.extend(
+            f.operations.iter().filter(|o| o.preferred.is_some()).map(|o| ((f.name.as_str(), o.name.as_str()), o)),
+        );
+    }
+    let mut confusion: BTreeMap<Verdict, Row> = Verdict::ALL.iter().map(|v| (*v, Row::default())).collect();
+    let mut by_rule: HashMap<&str, Row> = HashMap::new();
+    let (mut missed, mut costliest) = (BTreeMap::new(), Vec::new());
+    let mut matched = 0;
+    for op in &report.ops {
+        let Some(truth) = placed.get(&(op.function.as_str(), op.name.as_str())) else { continue };
+        matched += 1;
+        confusion.entry(op.verdict).or_default().add(truth);
+        op.rules.iter().for_each(|rule| by_rule.entry(rule).or_default().add(truth));
+        if op.verdict == Verdict::Stays && truth.preferred != Some(Device::NeuralEngine) {
+            *missed.entry(op.ty.clone()).or_insert(0) += 1;
+            costliest.push((op.name.clone(), op.ty.clone(), truth.cost.unwrap_or(0.0)));
+        }
+    }
+    if matched == 0 {
+        bail!(
+            "the device report is of `{}` with {} placed op(s), none of which is one of the {} of `{}`",
+            device.model,
+            placed.len(),
+            report.ops.len(),
+            report.package
+        );
+    }
+    costliest.sort_by(|a: &(String, String, f64), b| b.2.total_cmp(&a.2));
+    costliest.truncate(COSTLIEST);
+    let rows = rules.active().filter(|r| r.severity >= Severity::MayLeave).filter_map(|r| {
+        let ops = *by_rule.get(r.id.as_str())?;
+        let judgement = match (ops.engine, ops.elsewhere()) {
+            (0, _) => Judgement::Right,
+            (_, 0) => Judgement::Wrong,
+            _ => Judgement::Mixed,
+        };
+        Some(RuleRow { rule: r.id.clone(), severity: r.severity, ops, judgement })
+    });
+    let cost = |on: fn(&DeviceOp) -> bool| placed.values().filter(|o| on(o)).filter_map(|o| o.cost).sum::<f64>();
+    let total = cost(|_| true);
+    Ok(Comparison {
+        device: format!("{}, {}", device.device, device.os),
+        compute_units: device.compute_units.clone(),
+        confusion,
+        rules: rows.collect(),
+        missed,
+        costliest_missed: costliest,
+        unmatched: (report.ops.len() - matched, placed.len() - matched),
+        engine_cost_share: (total > 0.0).then(|| cost(|o| o.preferred == Some(Device::NeuralEngine)) / total),
+    })
+}

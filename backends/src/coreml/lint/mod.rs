@@ -1,0 +1,84 @@
+//! Checks a package against what is known of the Neural Engine.
+//!
+//! No tool off a device can say where an op runs. What is known is a list of rules from Apple's guides, reports and measurements, each
+//! with its source and how well it is known: [`rules`] reads them from `rules.json`, where they are data. [`checks`] looks for
+//! violations in the parsed program, ours or another tool's; [`device`] compares the verdicts with a report from a device, so that a
+//! rule can be promoted or retired without touching code.
+//!
+//! A new rule is an object in `rules.json`; a new kind of check is a file in `checks/` and one line in its `mod.rs`.
+
+pub mod checks;
+mod constant;
+pub mod device;
+pub mod program;
+mod provenance;
+pub mod report;
+pub mod rules;
+mod summary;
+
+use anyhow::Result;
+
+use super::Package;
+use checks::Place;
+use program::Program;
+pub use report::{Finding, OpReport, Report, Subject, Summary, Verdict, Verdicts};
+pub use rules::{Confidence, Rule, Rules, Severity};
+
+/// Checks a package.
+///
+/// # Errors
+/// A package whose program or weight file cannot be read.
+pub fn lint(package: &Package, rules: &Rules) -> Result<Report> {
+    let program = Program::read(package)?;
+    let (mut findings, mut ops) = (Vec::new(), Vec::new());
+    for rule in rules.active() {
+        if let Some(found) = rule.check.look().package(&program) {
+            findings.push(finding(rule, Subject::Package, None, package.path().display().to_string(), found));
+        }
+    }
+    for function in &program.functions {
+        let place = Place { program: &program, function };
+        for rule in rules.active() {
+            for (subject, name, found) in rule.check.look().function(&place) {
+                findings.push(finding(rule, subject, Some(function.name), name, found));
+            }
+        }
+        for op in &function.ops {
+            let provenance = provenance::path(function, op);
+            let from = findings.len();
+            for rule in rules.active() {
+                if let Some(found) = rule.check.look().op(&place, op) {
+                    let finding = finding(rule, Subject::Op, Some(function.name), op.name.into(), found);
+                    findings.push(Finding { ty: Some(op.ty.into()), provenance: provenance.clone(), ..finding });
+                }
+            }
+            let of_op = &findings[from..];
+            ops.push(OpReport {
+                function: function.name.into(),
+                name: op.name.into(),
+                ty: op.ty.into(),
+                provenance,
+                verdict: of_op.iter().map(|f| Verdict::of(f.severity)).max().unwrap_or(Verdict::Stays),
+                rules: of_op.iter().map(|f| f.rule.clone()).collect(),
+            });
+        }
+    }
+    let summary = summary::summary(&program, rules, &findings, &ops);
+    Ok(Report { package: package.path().display().to_string(), summary, findings, ops })
+}
+
+fn finding(rule: &Rule, subject: Subject, function: Option<&str>, name: String, found: String) -> Finding {
+    Finding {
+        rule: rule.id.clone(),
+        severity: rule.severity,
+        confidence: rule.confidence,
+        subject,
+        function: function.map(str::to_string),
+        name,
+        ty: None,
+        provenance: None,
+        text: rule.text.clone(),
+        found,
+        mend: rule.mend.clone(),
+    }
+}

@@ -1,0 +1,54 @@
+//! Where an op came from, as far as names tell.
+//!
+//! This compiler names an op by module path, MIL op and a number (`blocks_3_attn1_to_q_linear_0`); coremltools numbers ops, but names
+//! weights by their path (`blocks_3_attn1_to_q_weight_to_fp16`). What is left without the tail is the path, dots as underscores.
+
+use super::program::{Function, Op, Operand};
+
+/// The module path of an op; `None` if neither its name nor those of its constants tell.
+pub fn path(function: &Function, op: &Op) -> Option<String> {
+    own(op).or_else(|| op.inputs().find_map(|(_, operand)| of_weight(function, operand)))
+}
+
+/// The path in the name of an op of this compiler.
+fn own(op: &Op) -> Option<String> {
+    let stem = op.name.trim_end_matches(|c: char| c.is_ascii_digit()).strip_suffix('_')?;
+    // The writer says `slice` for `slice_by_index`.
+    let kinds = [op.ty, op.ty.split("_by_").next().unwrap_or(op.ty)];
+    let path = kinds.iter().find_map(|kind| stem.strip_suffix(kind))?.strip_suffix('_')?;
+    (!path.is_empty()).then(|| path.into())
+}
+
+/// The path in the name of a weight.
+fn of_weight(function: &Function, operand: Operand) -> Option<String> {
+    let Operand::Name(name) = operand else { return None };
+    function.constant(operand).map(|_| ()).or_else(|| function.constexpr(operand).map(|_| ()))?;
+    let name = ["_to_fp16", "_palettized", "_quantized"].iter().fold(name, |n, tail| n.strip_suffix(tail).unwrap_or(n));
+    let path = ["_weight", "_bias"].iter().find_map(|tail| name.strip_suffix(tail))?;
+    (!path.is_empty()).then(|| path.into())
+}
+
+/// The number after `blocks_` in a path or a name.
+pub fn block(path: &str) -> Option<u32> {
+    let (before, rest) = path.split_once("blocks_")?;
+    if !(before.is_empty() || before.ends_with('_')) {
+        return None;
+    }
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_numbers_after_a_word() {
+        assert_eq!(block("blocks_3_attn1_to_q"), Some(3));
+        assert_eq!(block("m_blocks_12_ffn"), Some(12));
+        assert_eq!(block("blocks_11"), Some(11));
+        for none in ["subblocks_3", "blocks", "blocks_x", "patch_embedding"] {
+            assert_eq!(block(none), None, "{none}");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! What lint says: findings, a verdict for each op, a summary.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use super::rules::{Confidence, Severity};
+
+/// Whether an op runs on the Neural Engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Nothing that is known speaks against it.
+    Stays,
+    /// A rule says that it may not.
+    MayLeave,
+    /// A rule says that it does not, or that the package does not work.
+    Leaves,
+}
+
+impl Verdict {
+    /// All verdicts, best first.
+    pub const ALL: [Verdict; 3] = [Verdict::Stays, Verdict::MayLeave, Verdict::Leaves];
+
+    /// The worst that a finding allows.
+    pub fn of(severity: Severity) -> Verdict {
+        match severity {
+            Severity::Costs => Verdict::Stays,
+            Severity::MayLeave => Verdict::MayLeave,
+            Severity::Leaves | Severity::Breaks => Verdict::Leaves,
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Verdict::Stays => "stays",
+            Verdict::MayLeave => "may leave",
+            Verdict::Leaves => "leaves",
+        })
+    }
+}
+
+/// What a finding is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// An op.
+    Op,
+    /// An input of a function.
+    Input,
+    /// An output of a function.
+    Output,
+    /// A state of a function.
+    State,
+    /// A function.
+    Function,
+    /// The package.
+    Package,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Subject::Op => "op",
+            Subject::Input => "input",
+            Subject::Output => "output",
+            Subject::State => "state",
+            Subject::Function => "function",
+            Subject::Package => "package",
+        })
+    }
+}
+
+/// A violation of a rule.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// The rule.
+    pub rule: String,
+    /// What it does, as the rule says.
+    pub severity: Severity,
+    /// How well the rule is known.
+    pub confidence: Confidence,
+    /// What it is about.
+    pub subject: Subject,
+    /// The function, but for the package's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// Name of the op, value, function or package.
+    pub name: String,
+    /// The op's type.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub ty: Option<String>,
+    /// The module path that the op came from, as far as names tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<String>,
+    /// What must hold.
+    pub text: String,
+    /// What was found.
+    pub found: String,
+    /// What to do instead.
+    pub mend: String,
+}
+
+/// An op with its verdict.
+#[derive(Clone, Debug, Serialize)]
+pub struct OpReport {
+    /// Its function.
+    pub function: String,
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub ty: String,
+    /// The module path that it came from, as far as names tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<String>,
+    /// Whether it stays.
+    pub verdict: Verdict,
+    /// Rules that it violates.
+    pub rules: Vec<String>,
+}
+
+/// Ops by verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Verdicts {
+    /// Ops that stay.
+    pub stays: usize,
+    /// Ops that may leave.
+    pub may_leave: usize,
+    /// Ops that leave.
+    pub leaves: usize,
+}
+
+impl Verdicts {
+    /// Counts one more.
+    pub fn add(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Stays => self.stays += 1,
+            Verdict::MayLeave => self.may_leave += 1,
+            Verdict::Leaves => self.leaves += 1,
+        }
+    }
+
+    /// All ops.
+    pub fn total(&self) -> usize {
+        self.stays + self.may_leave + self.leaves
+    }
+}
+
+impl std::ops::AddAssign for Verdicts {
+    fn add_assign(&mut self, other: Verdicts) {
+        self.stays += other.stays;
+        self.may_leave += other.may_leave;
+        self.leaves += other.leaves;
+    }
+}
+
+/// The largest of something, and the op or value that has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Extreme {
+    /// How large.
+    pub value: u64,
+    /// Whose.
+    pub name: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub ty: String,
+}
+
+/// A function in figures.
+#[derive(Clone, Debug, Serialize)]
+pub struct FunctionSummary {
+    /// Its name.
+    pub name: String,
+    /// Its states.
+    pub states: usize,
+    /// Its ops by verdict.
+    pub verdicts: Verdicts,
+    /// Ops by block of the network, as far as names tell.
+    pub blocks: BTreeMap<u32, usize>,
+    /// Ops outside of blocks, or of which the names do not tell.
+    pub outside_blocks: usize,
+    /// The highest rank.
+    pub rank: Extreme,
+    /// The largest extent.
+    pub extent: Extreme,
+}
+
+/// A package in figures.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Its ops by verdict; constants and `constexpr_*` are none.
+    pub verdicts: Verdicts,
+    /// The worst that any finding allows, those of interfaces and of the package too.
+    pub verdict: Verdict,
+    /// Bytes of weights.
+    pub weight_bytes: u64,
+    /// What the strictest rule allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_limit: Option<u64>,
+    /// Results of ops, by element type.
+    pub dtypes: BTreeMap<String, usize>,
+    /// Ops by type.
+    pub ops: BTreeMap<String, usize>,
+    /// Its functions, the default one first.
+    pub functions: Vec<FunctionSummary>,
+}
+
+/// Everything that lint found in a package.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Its path.
+    pub package: String,
+    /// Figures.
+    pub summary: Summary,
+    /// Violations: the package's, then function by function, an op's in the order of the rules.
+    pub findings: Vec<Finding>,
+    /// Every op with its verdict.
+    pub ops: Vec<OpReport>,
+}
+
+impl Report {
+    /// How often each rule was violated, in the order of the rules.
+    pub fn by_rule(&self) -> BTreeMap<&str, usize> {
+        let mut counts = BTreeMap::new();
+        for finding in &self.findings {
+            *counts.entry(finding.rule.as_str()).or_insert(0) += 1;
+        }
+        counts
+    }
+}

@@ -1,0 +1,63 @@
+//! A package in figures.
+
+use std::collections::BTreeMap;
+
+use super::program::{Function, Program, Value, dtype_name};
+use super::provenance;
+use super::report::{Extreme, Finding, FunctionSummary, OpReport, Summary, Verdict, Verdicts};
+use super::rules::Rules;
+
+/// Counts what was found.
+pub(super) fn summary(program: &Program, rules: &Rules, findings: &[Finding], ops: &[OpReport]) -> Summary {
+    let mut verdicts = Verdicts::default();
+    ops.iter().for_each(|op| verdicts.add(op.verdict));
+    let (mut dtypes, mut types) = (BTreeMap::new(), BTreeMap::new());
+    for op in program.functions.iter().flat_map(|f| &f.ops) {
+        *types.entry(op.ty.to_string()).or_insert(0) += 1;
+        for value in &op.outputs {
+            *dtypes.entry(dtype_name(value.dtype).to_string()).or_insert(0) += 1;
+        }
+    }
+    Summary {
+        verdicts,
+        verdict: findings.iter().map(|f| Verdict::of(f.severity)).max().unwrap_or(Verdict::Stays),
+        weight_bytes: program.weight_bytes,
+        weight_limit: rules.active().filter_map(|r| r.check.weight_limit()).min(),
+        dtypes,
+        ops: types,
+        functions: program.functions.iter().map(|f| function(f, ops)).collect(),
+    }
+}
+
+fn function(f: &Function, ops: &[OpReport]) -> FunctionSummary {
+    let mut out = FunctionSummary {
+        name: f.name.into(),
+        states: f.states.len(),
+        verdicts: Verdicts::default(),
+        blocks: BTreeMap::new(),
+        outside_blocks: 0,
+        rank: Extreme::default(),
+        extent: Extreme::default(),
+    };
+    for op in ops.iter().filter(|op| op.function == f.name) {
+        out.verdicts.add(op.verdict);
+        match op.provenance.as_deref().and_then(provenance::block) {
+            Some(block) => *out.blocks.entry(block).or_insert(0) += 1,
+            None => out.outside_blocks += 1,
+        }
+    }
+    let values = f.inputs.iter().chain(&f.states).chain(f.ops.iter().flat_map(|op| &op.outputs));
+    for value in values {
+        keep(&mut out.rank, value.shape.len() as u64, value);
+        let widest = value.shape.iter().copied().flatten().max().unwrap_or(0);
+        keep(&mut out.extent, widest, value);
+    }
+    out
+}
+
+/// The first of equals stays.
+fn keep(extreme: &mut Extreme, value: u64, of: &Value) {
+    if value > extreme.value {
+        *extreme = Extreme { value, name: of.name.into(), ty: of.ty() };
+    }
+}

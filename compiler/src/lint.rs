@@ -1,0 +1,124 @@
+//! Lint over what lies on disk: a package, or the packages of a kernel folder.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use s2dit_backends::coreml::Package;
+use s2dit_backends::coreml::lint::device::{Comparison, DeviceReport, compare};
+use s2dit_backends::coreml::lint::{self, Report, Rules, Verdict, Verdicts};
+use s2dit_runtime::stream::contract::{self, Contract};
+use serde::Serialize;
+
+/// A package's findings, beside a device's where there is a report of it.
+#[derive(Debug, Serialize)]
+pub struct Linted {
+    /// What the rules say.
+    #[serde(flatten)]
+    pub report: Report,
+    /// What a device says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<Comparison>,
+}
+
+/// Checks a package, or every package of a kernel folder, and compares with device reports.
+///
+/// # Errors
+/// No package there; one that cannot be read; a device report that is none, or of none of these packages.
+pub fn lint(path: &Path, rules: &Rules, device_reports: &[PathBuf]) -> Result<Vec<Linted>> {
+    let mut all = Vec::new();
+    for package in packages(path)? {
+        let report = lint::lint(&Package::open(&package)?, rules)?;
+        all.push(Linted { report, device: None });
+    }
+    for file in device_reports {
+        let device = DeviceReport::read(file)?;
+        let shown = file.display();
+        let linted = match all.as_mut_slice() {
+            [only] => only,
+            several => {
+                let same = |l: &&mut Linted| stem(&l.report.package) == stem(&device.model);
+                several.iter_mut().find(same).with_context(|| {
+                    format!("`{shown}`: it is of `{}`, which is no package of `{}`", device.model, path.display())
+                })?
+            }
+        };
+        if linted.device.is_some() {
+            bail!("`{shown}`: there is another device report of `{}`", linted.report.package);
+        }
+        linted.device = Some(compare(&linted.report, &device, rules).with_context(|| format!("`{shown}`"))?);
+    }
+    Ok(all)
+}
+
+fn stem(path: &str) -> Option<&str> {
+    Path::new(path).file_stem()?.to_str()
+}
+
+/// The package itself, or those of a kernel folder, by name.
+fn packages(path: &Path) -> Result<Vec<PathBuf>> {
+    if !path.join(contract::FILE).is_file() {
+        return Ok(vec![path.into()]);
+    }
+    let contract = Contract::read(path)?;
+    if contract.target != contract::Target::CoreMl {
+        bail!("`{}` is a kernel for ONNX; lint checks Core ML packages", path.display());
+    }
+    let named = contract.functions.all().map(|(_, f)| path.join(&f.file));
+    let unreadable = || format!("cannot read `{}`", path.display());
+    let mut found: BTreeSet<PathBuf> = named.into_iter().collect();
+    for entry in std::fs::read_dir(path).with_context(unreadable)? {
+        let place = entry.with_context(unreadable)?.path();
+        if place.extension().is_some_and(|e| e == "mlpackage") {
+            found.insert(place);
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// Lint in a line, for the end of a compile.
+#[derive(Clone, Debug, Serialize)]
+pub struct Brief {
+    /// Ops of all packages by verdict.
+    pub verdicts: Verdicts,
+    /// The worst that any finding allows.
+    pub verdict: Verdict,
+    /// Rules that say that something leaves, or may, and how often; most often first.
+    pub rules: Vec<(String, usize)>,
+}
+
+impl Brief {
+    /// Sums up what was found.
+    #[must_use]
+    pub fn of(all: &[Linted], rules: &Rules) -> Brief {
+        let mut brief = Brief { verdicts: Verdicts::default(), verdict: Verdict::Stays, rules: Vec::new() };
+        for Linted { report, .. } in all {
+            brief.verdicts += report.summary.verdicts;
+            brief.verdict = brief.verdict.max(report.summary.verdict);
+        }
+        for rule in rules.active().filter(|r| Verdict::of(r.severity) > Verdict::Stays) {
+            let n: usize = all.iter().filter_map(|l| l.report.by_rule().get(rule.id.as_str()).copied()).sum();
+            if n > 0 {
+                brief.rules.push((rule.id.clone(), n));
+            }
+        }
+        brief.rules.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+        brief
+    }
+
+    /// `540 ops: 501 stay, 0 may leave, 39 leave the Neural Engine (fp32 ×39)`
+    #[must_use]
+    pub fn line(&self) -> String {
+        const SHOWN: usize = 4;
+        let rules: Vec<String> = self.rules.iter().take(SHOWN).map(|(rule, n)| format!("{rule} ×{n}")).collect();
+        let more = if self.rules.len() > SHOWN { ", …" } else { "" };
+        let why = if rules.is_empty() { String::new() } else { format!(" ({}{more})", rules.join(", ")) };
+        format!("{}{why}", verdicts(&self.verdicts))
+    }
+}
+
+/// `540 ops: 501 stay, 0 may leave, 39 leave the Neural Engine`
+#[must_use]
+pub fn verdicts(v: &Verdicts) -> String {
+    format!("{} ops: {} stay, {} may leave, {} leave the Neural Engine", v.total(), v.stays, v.may_leave, v.leaves)
+}
