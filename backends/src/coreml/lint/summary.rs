@@ -39,9 +39,10 @@ fn function(f: &Function, ops: &[OpReport]) -> FunctionSummary {
         rank: Extreme::default(),
         extent: Extreme::default(),
     };
-    for op in ops.iter().filter(|op| op.function == f.name) {
-        out.verdicts.add(op.verdict);
-        match op.provenance.as_deref().and_then(provenance::block) {
+    let own: Vec<&OpReport> = ops.iter().filter(|op| op.function == f.name).collect();
+    own.iter().for_each(|op| out.verdicts.add(op.verdict));
+    for block in blocks(&own) {
+        match block {
             Some(block) => *out.blocks.entry(block).or_insert(0) += 1,
             None => out.outside_blocks += 1,
         }
@@ -51,6 +52,21 @@ fn function(f: &Function, ops: &[OpReport]) -> FunctionSummary {
         keep(&mut out.rank, value.shape.len() as u64, value);
         let widest = value.shape.iter().copied().flatten().max().unwrap_or(0);
         keep(&mut out.extent, widest, value);
+    }
+    out
+}
+
+/// Each op's block. One whose names do not tell belongs to a block if those before and after it that tell do.
+fn blocks(ops: &[&OpReport]) -> Vec<Option<u32>> {
+    let told = |op: &&OpReport| op.provenance.as_deref().map(provenance::block);
+    let known: Vec<Option<Option<u32>>> = ops.iter().map(told).collect();
+    let mut out: Vec<Option<u32>> = known.iter().map(|k| k.flatten()).collect();
+    let mut before: Option<(usize, Option<u32>)> = None;
+    for (here, block) in known.iter().enumerate().filter_map(|(i, k)| Some((i, (*k)?))) {
+        if let Some((from, same)) = before.filter(|(_, same)| *same == block) {
+            out[from..here].fill(same);
+        }
+        before = Some((here, block));
     }
     out
 }

@@ -26,8 +26,10 @@ impl Look for Dtype {
 #[serde(deny_unknown_fields)]
 pub struct ConstantDtype {
     dtypes: Vec<String>,
-    /// Parameters that MIL wants so.
+    /// Inputs that are not looked at.
     except: Vec<String>,
+    /// Inputs that are looked at; all if there are none here.
+    only: Vec<String>,
 }
 
 impl Look for ConstantDtype {
@@ -35,8 +37,9 @@ impl Look for ConstantDtype {
         if runtime_values(at, op).iter().any(|v| listed(&self.dtypes, v)) {
             return None;
         }
-        let constants =
-            op.inputs().filter(|(input, o)| is_constant(at.function, *o) && !self.except.iter().any(|e| e == input));
+        let named = |list: &[String], input: &str| list.iter().any(|i| i == input);
+        let looked_at = |input: &str| !named(&self.except, input) && (self.only.is_empty() || named(&self.only, input));
+        let constants = op.inputs().filter(|(input, o)| looked_at(input) && is_constant(at.function, *o));
         constants
             .filter_map(|(input, o)| Some((input, at.function.operand(o)?)))
             .find(|(_, v)| listed(&self.dtypes, v))

@@ -1,6 +1,6 @@
 //! States.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -86,7 +86,11 @@ fn ancestors<'p>(at: &Place<'_, 'p>, values: &[&'p str]) -> HashSet<&'p str> {
     seen
 }
 
-/// No state is written with a concatenation.
+/// Ops that only move elements.
+const MOVES: [&str; 9] =
+    ["concat", "reshape", "transpose", "expand_dims", "squeeze", "slice_by_index", "slice_by_size", "identity", "cast"];
+
+/// No state is written with a concatenation of a part of itself and something else.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StateShift {}
@@ -96,8 +100,23 @@ impl Look for StateShift {
         if op.ty != "write_state" {
             return None;
         }
-        let [data] = op.operands("data")[..] else { return None };
-        let producer = at.function.producer(data).filter(|p| p.ty == "concat")?;
-        Some(format!("written with the concatenation `{}`", producer.name))
+        let joined = moved(at, op.operands("data"));
+        let shift = joined.into_iter().filter(|o| o.ty == "concat").find(|concat| {
+            let parts: Vec<Operand> = concat.inputs().map(|(_, o)| o).collect();
+            moved(at, parts).iter().any(|o| o.ty == "read_state")
+        })?;
+        Some(format!("written with the concatenation `{}`, which keeps a part of it", shift.name))
     }
+}
+
+/// The ops that values come from through [`MOVES`], in program order.
+fn moved<'a, 'p>(at: &Place<'a, 'p>, values: Vec<Operand<'p>>) -> Vec<&'a Op<'p>> {
+    let (mut seen, mut open) = (BTreeSet::new(), values);
+    while let Some(value) = open.pop() {
+        let Some(op) = at.function.producer(value) else { continue };
+        if seen.insert(op.index) && MOVES.contains(&op.ty) {
+            open.extend(op.inputs().map(|(_, o)| o));
+        }
+    }
+    seen.into_iter().map(|index| &at.function.ops[index]).collect()
 }
