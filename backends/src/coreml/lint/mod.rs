@@ -15,6 +15,8 @@ mod provenance;
 pub mod report;
 pub mod rules;
 mod summary;
+#[cfg(test)]
+mod tests;
 
 use anyhow::Result;
 

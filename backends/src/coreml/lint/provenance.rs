@@ -13,8 +13,13 @@ pub fn path(function: &Function, op: &Op) -> Option<String> {
 /// The path in the name of an op of this compiler.
 fn own(op: &Op) -> Option<String> {
     let stem = op.name.trim_end_matches(|c: char| c.is_ascii_digit()).strip_suffix('_')?;
-    // The writer says `slice` for `slice_by_index`.
-    let kinds = [op.ty, op.ty.split("_by_").next().unwrap_or(op.ty)];
+    // The writer numbers most ops by the name that they have in the IR.
+    let in_ir = match op.ty {
+        "slice_by_index" => "slice",
+        "real_div" => "div",
+        ty => ty,
+    };
+    let kinds = [op.ty, in_ir];
     let path = kinds.iter().find_map(|kind| stem.strip_suffix(kind))?.strip_suffix('_')?;
     (!path.is_empty()).then(|| path.into())
 }
