@@ -1,0 +1,105 @@
+// Where Core ML places each op of a model on this device, as `s2ditc lint --device-report` reads it.
+
+import CoreML
+import Foundation
+
+public struct DeviceReport: Codable {
+    public struct Function: Codable {
+        public var name: String
+        public var operations: [Operation]
+    }
+
+    public struct Operation: Codable {
+        /// Name of the first output; ops without one are left out.
+        public var name: String
+        public var type: String
+        /// Absent for what the plan does not place, such as constants.
+        public var preferred: String?
+        public var supported: [String]
+        /// Share of the whole model's work, 0 to 1.
+        public var cost: Double?
+    }
+
+    public var format = "s2ditc-device-report"
+    public var version = 1
+    public var model: String
+    public var device: String
+    public var os: String
+    public var computeUnits: String
+    public var functions: [Function]
+
+    /// Compiles `model` (an .mlpackage, or an .mlmodelc that Xcode made) and asks for the compute plan of every function.
+    public init(model: URL) async throws {
+        let isCompiled = model.pathExtension == "mlmodelc"
+        let compiled = isCompiled ? model : try await MLModel.compileModel(at: model)
+        defer { if !isCompiled { try? FileManager.default.removeItem(at: compiled) } }
+
+        let structure = try await MLModelStructure.load(contentsOf: compiled)
+        guard case .program(let program) = structure else { throw CocoaError(.featureUnsupported) }
+        let names = program.functions.keys.sorted()
+        var functions: [Function] = []
+        for name in names {
+            let configuration = MLModelConfiguration()
+            configuration.computeUnits = .cpuAndNeuralEngine
+            if names.count > 1 { configuration.functionName = name }
+            let plan = try await MLComputePlan.load(contentsOf: compiled, configuration: configuration)
+            guard case .program(let planned) = plan.modelStructure, let function = planned.functions[name] else { continue }
+            var operations: [Operation] = []
+            Self.add(function.block, of: plan, to: &operations)
+            functions.append(Function(name: name, operations: operations))
+        }
+        self.model = model.lastPathComponent
+        self.device = Self.hardware
+        self.os = ProcessInfo.processInfo.operatingSystemVersionString
+        self.computeUnits = "cpu_and_neural_engine"
+        self.functions = functions
+    }
+
+    public func json() throws -> Data {
+        let encoder = JSONEncoder()
+        encoder.keyEncodingStrategy = .convertToSnakeCase
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+        return try encoder.encode(self)
+    }
+
+    private static func add(
+        _ block: MLModelStructure.Program.Block, of plan: MLComputePlan, to operations: inout [Operation]
+    ) {
+        for operation in block.operations where operation.operatorName != "const" {
+            if let output = operation.outputs.first {
+                let usage = plan.deviceUsage(for: operation)
+                operations.append(Operation(
+                    name: output.name,
+                    type: operation.operatorName,
+                    preferred: usage.map { name(of: $0.preferred) },
+                    supported: usage.map { $0.supported.map(name(of:)) } ?? [],
+                    cost: plan.estimatedCost(of: operation)?.weight
+                ))
+            }
+            for inner in operation.blocks { add(inner, of: plan, to: &operations) }
+        }
+    }
+
+    private static func name(of device: MLComputeDevice) -> String {
+        switch device {
+        case .cpu: return "cpu"
+        case .gpu: return "gpu"
+        case .neuralEngine: return "neural_engine"
+        @unknown default: return "cpu"
+        }
+    }
+
+    /// Such as `iPhone17,1` or `Mac15,3`.
+    private static var hardware: String {
+        #if os(macOS)
+        let key = "hw.model"
+        #else
+        let key = "hw.machine"
+        #endif
+        var size = 0
+        guard sysctlbyname(key, nil, &size, nil, 0) == 0, size > 0 else { return "unknown" }
+        var bytes = [CChar](repeating: 0, count: size)
+        guard sysctlbyname(key, &bytes, &size, nil, 0) == 0 else { return "unknown" }
+        return String(cString: bytes)
+    }
+}
