@@ -129,7 +129,7 @@ fn usage_errors_exit_with_2_and_help_shows_examples() {
     assert_eq!(run(&["compile"]).status.code(), Some(2));
     assert_eq!(run(&["verify", "x.onnx"]).status.code(), Some(2));
     assert_eq!(run(&["compile", "x", "--target", "tflite", "--latent", "1x2x2", "-o", "x"]).status.code(), Some(2));
-    for command in ["init", "inspect", "compile", "verify", "demo", "completions"] {
+    for command in ["init", "inspect", "compile", "verify", "lint", "demo", "completions"] {
         assert!(ok(&[command, "--help"]).contains("Example"), "{command}");
     }
     assert!(ok(&["completions", "bash"]).contains("s2ditc"));

@@ -22,7 +22,7 @@ use anyhow::Result;
 
 use super::Package;
 use checks::Place;
-use program::Program;
+use program::{Operand, Program};
 pub use report::{Finding, OpReport, Report, Subject, Summary, Verdict, Verdicts};
 pub use rules::{Confidence, Rule, Rules, Severity};
 
@@ -54,7 +54,14 @@ pub fn lint(package: &Package, rules: &Rules) -> Result<Report> {
                     findings.push(Finding { ty: Some(op.ty.into()), provenance: provenance.clone(), ..finding });
                 }
             }
-            let of_op = &findings[from..];
+            // What is wrong with a state is wrong with the ops that read and write it.
+            let state = op.operands("input").into_iter().find_map(Operand::name).filter(|_| op.ty.ends_with("_state"));
+            let of_state = |f: &&Finding| {
+                f.subject == Subject::State
+                    && f.function.as_deref() == Some(function.name)
+                    && state == Some(f.name.as_str())
+            };
+            let of_op: Vec<&Finding> = findings[from..].iter().chain(findings.iter().filter(of_state)).collect();
             ops.push(OpReport {
                 function: function.name.into(),
                 name: op.name.into(),

@@ -82,6 +82,16 @@ pub enum Operand<'p> {
     Literal(&'p Literal),
 }
 
+impl<'p> Operand<'p> {
+    /// The name, if it is one.
+    pub fn name(self) -> Option<&'p str> {
+        match self {
+            Operand::Name(name) => Some(name),
+            Operand::Literal(_) => None,
+        }
+    }
+}
+
 /// An op that runs: no constant and no `constexpr_*`.
 pub struct Op<'p> {
     /// Its name: that of its first output, or of the attribute `name` where there is none.

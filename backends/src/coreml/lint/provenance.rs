@@ -20,7 +20,11 @@ fn own(op: &Op) -> Option<String> {
         ty => ty,
     };
     let kinds = [op.ty, in_ir];
-    let path = kinds.iter().find_map(|kind| stem.strip_suffix(kind))?.strip_suffix('_')?;
+    let Some(path) = kinds.iter().find_map(|kind| stem.strip_suffix(kind)) else {
+        // An op whose IR name is not MIL's: the word stays, the block is known.
+        return stem.starts_with("blocks_").then(|| stem.into());
+    };
+    let path = path.strip_suffix('_')?;
     (!path.is_empty()).then(|| path.into())
 }
 

@@ -49,7 +49,7 @@ pub struct StateReturned {
 impl Look for StateReturned {
     fn function(&self, at: &Place) -> Vec<Found> {
         let written = at.function.ops.iter().filter(|o| o.ty == "write_state").flat_map(|o| o.operands("data"));
-        let written: Vec<&str> = written.filter_map(name).collect();
+        let written: Vec<&str> = written.filter_map(Operand::name).collect();
         let bad: HashSet<&str> = if self.ancestors {
             let mut above = ancestors(at, &written);
             written.iter().for_each(|w| {
@@ -65,13 +65,6 @@ impl Look for StateReturned {
     }
 }
 
-fn name(operand: Operand<'_>) -> Option<&str> {
-    match operand {
-        Operand::Name(name) => Some(name),
-        Operand::Literal(_) => None,
-    }
-}
-
 /// Every value that one of `values` is computed from, and these.
 fn ancestors<'p>(at: &Place<'_, 'p>, values: &[&'p str]) -> HashSet<&'p str> {
     let mut seen: HashSet<&str> = HashSet::new();
@@ -81,7 +74,7 @@ fn ancestors<'p>(at: &Place<'_, 'p>, values: &[&'p str]) -> HashSet<&'p str> {
             continue;
         }
         let producer = at.function.producer(Operand::Name(value));
-        open.extend(producer.into_iter().flat_map(|op| op.inputs()).filter_map(|(_, o)| name(o)));
+        open.extend(producer.into_iter().flat_map(|op| op.inputs()).filter_map(|(_, o)| o.name()));
     }
     seen
 }

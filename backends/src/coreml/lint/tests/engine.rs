@@ -71,6 +71,16 @@ fn findings_off_ops_count_for_the_package() {
 }
 
 #[test]
+fn what_is_wrong_with_a_state_is_wrong_with_the_ops_on_it() {
+    let source = "state s fp16[1,40]\nstate t fp16[1,32]\na = read_state(input=s) fp16[1,40]\nb = read_state(input=t) fp16[1,32]\n\
+                  c = relu(x=b) fp16[1,32]\nwrite_state(input=s, data=a)\nreturn c";
+    let report = linted(source, "");
+    let verdicts: Vec<_> = report.ops.iter().map(|o| o.verdict).collect();
+    assert_eq!(verdicts, [Verdict::Leaves, Verdict::Stays, Verdict::Stays, Verdict::Leaves]);
+    assert_eq!(report.ops[3].rules, ["state-last-axis"]);
+}
+
+#[test]
 fn overrides_promote_retire_and_reparameterise() {
     let retired = linted(MIXED, r#"{"rules": [{"id": "fp32-constant", "retired": true, "because": "iPhone17,1"}]}"#);
     assert_eq!(retired.summary.verdict, Verdict::MayLeave);
