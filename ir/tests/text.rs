@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use s2dit_ir::ops::{
-    Binary, BroadcastTo, Cast, Concat, LayerNorm, Matmul, Pad, Reduce, ReduceKind, Reshape, Softmax, Transpose, Unary,
+    Binary, BroadcastTo, Cast, Concat, FeatureMap, FusionGate, LayerNorm, LinearAttention, LinearAttentionStep, Matmul,
+    Modulate, Pad, Reduce, ReduceKind, Reshape, RmsNorm, Rope, RopePairs, RunningMean, Sdpa, Softmax, Transpose, Unary,
 };
 use s2dit_ir::text::{parse, print};
 use s2dit_ir::verify::verify;
@@ -19,7 +20,20 @@ fn any_op() -> impl Strategy<Value = Op> {
     });
     let pad = (prop::collection::vec(0usize..3, 3), prop::collection::vec(0usize..3, 3), -1e6..1e6f64)
         .prop_map(|(before, after, value)| Pad { before, after, value }.into());
+    let composite = prop_oneof![
+        (0usize..3, 1e-12..1.0f64).prop_map(|(axis, eps)| RmsNorm { axis, eps }.into()),
+        (0usize..3, prop_oneof![Just(RopePairs::Interleaved), Just(RopePairs::Halves)])
+            .prop_map(|(axis, pairs)| Rope { axis, pairs }.into()),
+        (-1e3..1e3f64).prop_map(|scale| Sdpa { scale }.into()),
+        (0.0..1.0f64).prop_map(|eps| LinearAttention { eps }.into()),
+        Just(LinearAttentionStep {}.into()),
+        Just(RunningMean {}.into()),
+        Just(FeatureMap {}.into()),
+        Just(Modulate {}.into()),
+        Just(FusionGate {}.into()),
+    ];
     prop_oneof![
+        composite,
         unary,
         binary,
         perm,
@@ -37,14 +51,18 @@ fn any_op() -> impl Strategy<Value = Op> {
 
 proptest! {
     #[test]
-    fn random_graphs_survive_their_text(ops in prop::collection::vec((any_op(), any::<[prop::sample::Index; 2]>(), any::<bool>()), 1..40)) {
+    fn random_graphs_survive_their_text(ops in prop::collection::vec((any_op(), any::<[prop::sample::Index; 5]>(), any::<bool>()), 1..40)) {
         let mut f = Function::new("main");
-        let mut values = vec![f.add_param("x", TensorType::new(DType::F32, [2, 3, 4]))];
+        let shapes: [&[usize]; 5] = [&[2, 3, 4], &[2, 3, 2], &[2, 4, 4], &[2, 1, 4], &[1]];
+        let mut values = Vec::new();
+        for (i, shape) in shapes.into_iter().enumerate() {
+            values.push(f.add_param(&format!("x{i}"), TensorType::new(DType::F32, shape)));
+        }
         let literal = Builder::new(&mut f).literal(&TensorType::new(DType::F32, [4]), vec![0.1, -2.0, 3e-7, 4.0]).unwrap();
         values.push(literal);
         for (i, (op, picks, named)) in ops.into_iter().enumerate() {
             let operands: Vec<_> = picks.iter().map(|p| *p.get(&values)).collect();
-            for n in 1..=2 {
+            for n in 1..=5 {
                 if let Ok(v) = f.add(op.clone(), &operands[..n], "a.b") {
                     if named {
                         f.set_name(v, &format!("named {i}\"\\ {n}"));

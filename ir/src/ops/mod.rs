@@ -2,11 +2,12 @@
 //!
 //! An op file holds the attributes, numbered constraints, type inference, the float64 reference evaluation and
 //! the cost. To add an op: write its file, add one line to `ops!` below, and let the compiler show the matches
-//! in the backends that must learn it.
+//! in the backends that must learn it. [`composite`] ops have a decomposition into the others; no backend must know them.
 
 mod binary;
 mod broadcast_to;
 mod cast;
+pub mod composite;
 mod concat;
 mod conv;
 mod gather;
@@ -29,11 +30,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::{Tensor, TensorType};
+use crate::build::Built;
+use crate::{Builder, Tensor, TensorType, ValueId};
 
 pub use binary::{Binary, broadcast_shapes};
 pub use broadcast_to::BroadcastTo;
 pub use cast::Cast;
+pub use composite::{
+    Composite, FeatureMap, FusionGate, LinearAttention, LinearAttentionStep, Modulate, RmsNorm, Rope, RopePairs,
+    RunningMean, Sdpa,
+};
 pub use concat::Concat;
 pub use conv::Conv;
 pub use gather::Gather;
@@ -139,6 +145,27 @@ pub trait OpDef: Clone + Debug + PartialEq + Serialize + DeserializeOwned {
 }
 
 macro_rules! ops {
+    (tensor { $($tensor:tt)* } composite { $( $composite:ident: $name:literal ; )* }) => {
+        ops! { $($tensor)* $( $composite: $name; )* }
+
+        impl Op {
+            /// Adds what a composite stands for; `None` for a tensor op.
+            ///
+            /// # Errors
+            /// Operands that the op refuses.
+            pub fn decompose(&self, b: &mut Builder, operands: &[ValueId]) -> Option<Built> {
+                match self {
+                    $( Op::$composite(op) => Some(op.decompose(b, operands)), )*
+                    _ => None,
+                }
+            }
+
+            /// `true` for an op that has a decomposition.
+            pub fn is_composite(&self) -> bool {
+                matches!(self, $( Op::$composite(_) )|*)
+            }
+        }
+    };
     ($( $variant:ident: $($name:literal)|+ ; )*) => {
         /// Any op. The variants are listed once, in `ops!`.
         #[derive(Clone, Debug, PartialEq)]
@@ -197,28 +224,41 @@ macro_rules! ops {
 }
 
 ops! {
-    Input: "input";
-    Load: "load";
-    Literal: "literal";
-    State: "state";
-    RopeTable: "rope_table";
-    Unary: "abs" | "cos" | "erf" | "exp" | "floor" | "gelu" | "gelu_tanh" | "identity" | "log" | "neg" | "relu"
-        | "round" | "rsqrt" | "sigmoid" | "silu" | "sin" | "softplus" | "sqrt" | "square" | "tanh";
-    Binary: "add" | "sub" | "mul" | "div" | "maximum" | "minimum" | "pow";
-    Cast: "cast";
-    Matmul: "matmul";
-    Linear: "linear";
-    Conv: "conv";
-    LayerNorm: "layer_norm";
-    Softmax: "softmax";
-    Reduce: "reduce_sum" | "reduce_mean" | "reduce_max" | "reduce_min";
-    Reshape: "reshape";
-    Transpose: "transpose";
-    Concat: "concat";
-    Slice: "slice";
-    Pad: "pad";
-    Gather: "gather";
-    BroadcastTo: "broadcast_to";
+    tensor {
+        Input: "input";
+        Load: "load";
+        Literal: "literal";
+        State: "state";
+        RopeTable: "rope_table";
+        Unary: "abs" | "cos" | "erf" | "exp" | "floor" | "gelu" | "gelu_tanh" | "identity" | "log" | "neg" | "relu"
+            | "round" | "rsqrt" | "sigmoid" | "silu" | "sin" | "softplus" | "sqrt" | "square" | "tanh";
+        Binary: "add" | "sub" | "mul" | "div" | "maximum" | "minimum" | "pow";
+        Cast: "cast";
+        Matmul: "matmul";
+        Linear: "linear";
+        Conv: "conv";
+        LayerNorm: "layer_norm";
+        Softmax: "softmax";
+        Reduce: "reduce_sum" | "reduce_mean" | "reduce_max" | "reduce_min";
+        Reshape: "reshape";
+        Transpose: "transpose";
+        Concat: "concat";
+        Slice: "slice";
+        Pad: "pad";
+        Gather: "gather";
+        BroadcastTo: "broadcast_to";
+    }
+    composite {
+        RmsNorm: "rms_norm";
+        Rope: "rope";
+        Sdpa: "sdpa";
+        FeatureMap: "feature_map";
+        LinearAttention: "linear_attention";
+        LinearAttentionStep: "linear_attention_step";
+        RunningMean: "running_mean";
+        Modulate: "modulate";
+        FusionGate: "fusion_gate";
+    }
 }
 
 /// `require!` for the number of operands.

@@ -159,6 +159,15 @@ impl Lowering<'_> {
             Op::Pad(p) => self.pad(v, p),
             Op::Gather(g) => self.gather(v, g),
             Op::BroadcastTo(b) => self.broadcast_to(v, &b.shape),
+            Op::RmsNorm(_)
+            | Op::Rope(_)
+            | Op::Sdpa(_)
+            | Op::FeatureMap(_)
+            | Op::LinearAttention(_)
+            | Op::LinearAttentionStep(_)
+            | Op::RunningMean(_)
+            | Op::Modulate(_)
+            | Op::FusionGate(_) => bail!("a composite: the pass `decompose` comes before"),
         }
     }
 

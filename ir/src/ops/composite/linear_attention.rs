@@ -1,0 +1,69 @@
+//! `linear_attention`: attention over all tokens at once, linear in their number.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::{Cost, OpDef, OpError, ReduceKind, arity, require, same_float};
+use super::{Composite, eval, matrices};
+use crate::build::Built;
+use crate::{Builder, Tensor, TensorType, ValueId};
+
+/// `yᵢ = q̂ᵢ·(Σⱼ k̂ⱼ vⱼᵀ) / (q̂ᵢ·Σⱼ k̂ⱼ + eps)` (Katharopoulos et al., arXiv 2006.16236) over the last two axes. Operands: the features q
+/// `[…, N, d]` and k `[…, M, d]`, v `[…, M, e]`; the result is `[…, N, e]`. Two more operands, q' and k', are the features of
+/// the normaliser where they differ (SANA-Video rotates those of the numerator only).
+///
+/// - C1: one rank ≥ 2 and equal leading axes. C2: widths of q and k agree, lengths of k and v agree; q' is like q and k' like k.
+///   C3: one float dtype.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinearAttention {
+    /// Added to the normaliser.
+    pub eps: f64,
+}
+
+impl OpDef for LinearAttention {
+    fn name(&self) -> &'static str {
+        "linear_attention"
+    }
+
+    fn infer(&self, operands: &[&TensorType], _: Option<&TensorType>) -> Result<TensorType, OpError> {
+        arity(operands, 3..=5)?;
+        require!(operands.len() != 4, "takes q' and k' together");
+        same_float(operands)?;
+        let (q, k, v) = (operands[0], operands[1], operands[2]);
+        let ((q_lead, n, dq), (k_lead, m, dk), (v_lead, keys, e)) =
+            (matrices("q", q)?, matrices("k", k)?, matrices("v", v)?);
+        require!(q_lead == k_lead && k_lead == v_lead, "leading axes of {q}, {k} and {v} must be equal");
+        require!(dq == dk, "q and k must have one width, found {q} and {k}");
+        require!(m == keys, "k and v must have one length, found {k} and {v}");
+        if let [_, _, _, q_norm, k_norm] = operands {
+            require!(*q_norm == q, "q' must be {q}, found {q_norm}");
+            require!(*k_norm == k, "k' must be {k}, found {k_norm}");
+        }
+        Ok(TensorType::new(q.dtype, [q_lead, &[n, e]].concat()))
+    }
+
+    fn eval(&self, operands: &[&Tensor], _: &TensorType) -> Result<Tensor, OpError> {
+        eval(self, operands)
+    }
+
+    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
+        let d = operands[0].shape.last().copied().unwrap_or(0);
+        let products = 2 * d * (operands[2].elements() + ty.elements());
+        let normaliser = operands[1].elements() + 2 * operands[0].elements() + ty.elements();
+        Cost::with_flops((products + normaliser) as u64, operands, ty)
+    }
+}
+
+impl Composite for LinearAttention {
+    fn decompose(&self, b: &mut Builder, operands: &[ValueId]) -> Built {
+        let (q, k, v) = (operands[0], operands[1], operands[2]);
+        let (q_norm, k_norm) = if let [_, _, _, q, k] = *operands { (q, k) } else { (q, k) };
+        let sum = b.t_matmul(k, v)?;
+        let numerator = b.matmul(q, sum)?;
+        let tokens = b.shape(k).len() - 2;
+        let norm = b.reduce(ReduceKind::Sum, k_norm, &[tokens], true)?;
+        let normaliser = b.matmul_t(q_norm, norm)?;
+        let normaliser = b.add_scalar(normaliser, self.eps)?;
+        b.div(numerator, normaliser)
+    }
+}
