@@ -1,12 +1,13 @@
 //! Lint over what lies on disk: a package, or the packages of a kernel folder.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use s2dit_backends::coreml::Package;
 use s2dit_backends::coreml::lint::device::{Comparison, DeviceReport, compare};
-use s2dit_backends::coreml::lint::{self, Report, Rules, Verdict, Verdicts};
+use s2dit_backends::coreml::lint::{self, Report, Rule, Rules, Verdict, Verdicts};
 use s2dit_runtime::stream::contract::{self, Contract};
 use serde::Serialize;
 
@@ -83,7 +84,7 @@ pub struct Brief {
     pub verdicts: Verdicts,
     /// The worst that any finding allows.
     pub verdict: Verdict,
-    /// Rules that say that something leaves, or may, and how often; most often first.
+    /// Rules that say that something leaves, or may, and how often; the worst first, then the most frequent.
     pub rules: Vec<(String, usize)>,
 }
 
@@ -96,13 +97,15 @@ impl Brief {
             brief.verdicts += report.summary.verdicts;
             brief.verdict = brief.verdict.max(report.summary.verdict);
         }
-        for rule in rules.active().filter(|r| Verdict::of(r.severity) > Verdict::Stays) {
-            let n: usize = all.iter().filter_map(|l| l.report.by_rule().get(rule.id.as_str()).copied()).sum();
-            if n > 0 {
-                brief.rules.push((rule.id.clone(), n));
-            }
-        }
-        brief.rules.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+        let counts: Vec<_> = all.iter().map(|l| l.report.by_rule()).collect();
+        let mut violated: Vec<(&Rule, usize)> = rules
+            .active()
+            .filter(|r| Verdict::of(r.severity) > Verdict::Stays)
+            .map(|r| (r, counts.iter().filter_map(|c| c.get(r.id.as_str())).sum()))
+            .filter(|(_, n)| *n > 0)
+            .collect();
+        violated.sort_by_key(|(rule, n)| (Reverse(rule.severity), Reverse(*n)));
+        brief.rules = violated.into_iter().map(|(rule, n)| (rule.id.clone(), n)).collect();
         brief
     }
 

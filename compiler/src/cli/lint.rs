@@ -78,8 +78,10 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     } else if context.quiet {
         print_line(&format!("{}: {}", path.display(), brief.line()))?;
     } else {
-        for linted in &all {
-            print_line(text::report(linted, &rules, args.all).trim_end())?;
+        let reports: Vec<String> = all.iter().map(|linted| text::report(linted, &rules, args.all)).collect();
+        print_line(reports.join("\n").trim_end())?;
+        if all.len() > 1 {
+            print_line(&format!("\n{}: {}", path.display(), brief.line()))?;
         }
     }
     let denied = match args.deny_fallback {

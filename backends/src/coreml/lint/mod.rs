@@ -22,7 +22,7 @@ use anyhow::Result;
 
 use super::Package;
 use checks::Place;
-use program::{Operand, Program};
+use program::{Function, Operand, Program};
 pub use report::{Finding, OpReport, Report, Subject, Summary, Verdict, Verdicts};
 pub use rules::{Confidence, Rule, Rules, Severity};
 
@@ -39,41 +39,46 @@ pub fn lint(package: &Package, rules: &Rules) -> Result<Report> {
         }
     }
     for function in &program.functions {
-        let place = Place { program: &program, function };
-        for rule in rules.active() {
-            for (subject, name, found) in rule.check.look().function(&place) {
-                findings.push(finding(rule, subject, Some(function.name), name, found));
-            }
-        }
-        for op in &function.ops {
-            let provenance = provenance::path(function, op);
-            let from = findings.len();
-            for rule in rules.active() {
-                if let Some(found) = rule.check.look().op(&place, op) {
-                    let finding = finding(rule, Subject::Op, Some(function.name), op.name.into(), found);
-                    findings.push(Finding { ty: Some(op.ty.into()), provenance: provenance.clone(), ..finding });
-                }
-            }
-            // What is wrong with a state is wrong with the ops that read and write it.
-            let state = op.operands("input").into_iter().find_map(Operand::name).filter(|_| op.ty.ends_with("_state"));
-            let of_state = |f: &&Finding| {
-                f.subject == Subject::State
-                    && f.function.as_deref() == Some(function.name)
-                    && state == Some(f.name.as_str())
-            };
-            let of_op: Vec<&Finding> = findings[from..].iter().chain(findings.iter().filter(of_state)).collect();
-            ops.push(OpReport {
-                function: function.name.into(),
-                name: op.name.into(),
-                ty: op.ty.into(),
-                provenance,
-                verdict: of_op.iter().map(|f| Verdict::of(f.severity)).max().unwrap_or(Verdict::Stays),
-                rules: of_op.iter().map(|f| f.rule.clone()).collect(),
-            });
-        }
+        check(&program, function, rules, &mut findings, &mut ops);
     }
     let summary = summary::summary(&program, rules, &findings, &ops);
     Ok(Report { package: package.path().display().to_string(), summary, findings, ops })
+}
+
+/// Checks a function.
+fn check(program: &Program, function: &Function, rules: &Rules, findings: &mut Vec<Finding>, ops: &mut Vec<OpReport>) {
+    let place = Place { program, function };
+    let start = findings.len();
+    for rule in rules.active() {
+        for (subject, name, found) in rule.check.look().function(&place) {
+            findings.push(finding(rule, subject, Some(function.name), name, found));
+        }
+    }
+    let of_interface = start..findings.len();
+    for op in &function.ops {
+        let provenance = provenance::path(function, op);
+        let from = findings.len();
+        for rule in rules.active() {
+            if let Some(found) = rule.check.look().op(&place, op) {
+                let finding = finding(rule, Subject::Op, Some(function.name), op.name.into(), found);
+                findings.push(Finding { ty: Some(op.ty.into()), provenance: provenance.clone(), ..finding });
+            }
+        }
+        // What is wrong with a state is wrong with the ops that read and write it.
+        let state = op.operands("input").into_iter().find_map(Operand::name).filter(|_| op.ty.ends_with("_state"));
+        let of_state = findings[of_interface.clone()]
+            .iter()
+            .filter(|f| f.subject == Subject::State && state == Some(f.name.as_str()));
+        let of_op: Vec<&Finding> = findings[from..].iter().chain(of_state).collect();
+        ops.push(OpReport {
+            function: function.name.into(),
+            name: op.name.into(),
+            ty: op.ty.into(),
+            provenance,
+            verdict: of_op.iter().map(|f| Verdict::of(f.severity)).max().unwrap_or(Verdict::Stays),
+            rules: of_op.iter().map(|f| f.rule.clone()).collect(),
+        });
+    }
 }
 
 fn finding(rule: &Rule, subject: Subject, function: Option<&str>, name: String, found: String) -> Finding {

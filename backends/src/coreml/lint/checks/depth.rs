@@ -18,7 +18,7 @@ fn terms(at: &Place, op: &Op) -> Option<u64> {
     let extents = |input: &str| at.function.input(op, input)?.extents();
     match op.ty {
         "linear" => extents("x")?.last().copied(),
-        "conv" => Some(extents("weight")?.get(1..)?.iter().product()),
+        "conv" => Some(extents("weight")?.get(1..)?.iter().fold(1, |n, d| n.saturating_mul(*d))),
         "matmul" => {
             let x = extents("x")?;
             let transposed = flag(at.function, op, "transpose_x").unwrap_or(false);

@@ -33,7 +33,7 @@ impl LastAxis {
         if value.elements() == Some(1) {
             return None;
         }
-        let stored = last.next_multiple_of(self.multiple);
+        let stored = last.checked_next_multiple_of(self.multiple)?;
         Some(format!("{}: rows of {last} take the room of {stored}", value.ty()))
     }
 }
