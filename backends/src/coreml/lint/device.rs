@@ -1,6 +1,6 @@
 //! What a device says (see `examples/device-report`), and how the verdicts compare with it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -125,8 +125,10 @@ impl Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Judgement {
-    /// All ops that violate it ran elsewhere.
+    /// All ops that violate it ran elsewhere, and of some of them it alone said so.
     Right,
+    /// All ops that violate it ran elsewhere, but another rule said so too.
+    Unproven,
     /// All ops that violate it ran on the engine.
     Wrong,
     /// Some did, some did not.
@@ -184,6 +186,8 @@ pub fn compare(report: &Report, device: &DeviceReport, rules: &Rules) -> Result<
     }
     let mut confusion: BTreeMap<Verdict, Row> = Verdict::ALL.iter().map(|v| (*v, Row::default())).collect();
     let mut by_rule: HashMap<&str, Row> = HashMap::new();
+    let speaks = |rule: &str| rules.get(rule).is_some_and(|r| r.severity >= Severity::MayLeave);
+    let mut alone: HashSet<&str> = HashSet::new();
     let (mut missed, mut costliest) = (BTreeMap::new(), Vec::new());
     let mut matched = 0;
     for op in &report.ops {
@@ -191,6 +195,10 @@ pub fn compare(report: &Report, device: &DeviceReport, rules: &Rules) -> Result<
         matched += 1;
         confusion.entry(op.verdict).or_default().add(truth);
         op.rules.iter().for_each(|rule| by_rule.entry(rule).or_default().add(truth));
+        let against: Vec<&String> = op.rules.iter().filter(|r| speaks(r)).collect();
+        if let [only] = against[..] {
+            alone.insert(only);
+        }
         if op.verdict == Verdict::Stays && truth.preferred != Some(Device::NeuralEngine) {
             *missed.entry(op.ty.clone()).or_insert(0) += 1;
             costliest.push((op.name.clone(), op.ty.clone(), truth.cost.unwrap_or(0.0)));
@@ -210,7 +218,8 @@ pub fn compare(report: &Report, device: &DeviceReport, rules: &Rules) -> Result<
     let rows = rules.active().filter(|r| r.severity >= Severity::MayLeave).filter_map(|r| {
         let ops = *by_rule.get(r.id.as_str())?;
         let judgement = match (ops.engine, ops.elsewhere()) {
-            (0, _) => Judgement::Right,
+            (0, _) if alone.contains(r.id.as_str()) => Judgement::Right,
+            (0, _) => Judgement::Unproven,
             (_, 0) => Judgement::Wrong,
             _ => Judgement::Mixed,
         };

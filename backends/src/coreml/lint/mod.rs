@@ -17,6 +17,7 @@ pub mod rules;
 mod summary;
 #[cfg(test)]
 mod tests;
+pub mod value;
 
 use anyhow::Result;
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::program::{Function, Program, Value, dtype_name};
+use super::program::{Function, Program};
 use super::provenance;
 use super::report::{Extreme, Finding, FunctionSummary, OpReport, Summary, Verdict, Verdicts};
 use super::rules::Rules;
+use super::value::{Value, dtype_name};
 
 /// Counts what was found.
 pub(super) fn summary(program: &Program, rules: &Rules, findings: &[Finding], ops: &[OpReport]) -> Summary {

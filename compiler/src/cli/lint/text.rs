@@ -131,6 +131,7 @@ fn comparison(c: &Comparison, out: &mut String) {
     for row in &c.rules {
         let judgement = match row.judgement {
             Judgement::Right => "right",
+            Judgement::Unproven => "as it says, but other rules said so too",
             Judgement::Wrong => "WRONG: retire it for this device",
             Judgement::Mixed => "mixed",
         };

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Look, Place, constexprs};
 use crate::coreml::lint::program::{Op, bound_one};
+use crate::coreml::lint::value::Value;
 use crate::coreml::proto::Operation;
 
 const SCALED: &str = "constexpr_blockwise_shift_scale";
@@ -42,6 +43,6 @@ impl Look for ScaledLut {
     }
 }
 
-fn operand<'p>(at: &Place<'_, 'p>, op: &'p Operation, input: &str) -> Option<crate::coreml::lint::program::Value<'p>> {
+fn operand<'p>(at: &Place<'_, 'p>, op: &'p Operation, input: &str) -> Option<Value<'p>> {
     at.function.operand(bound_one(op.inputs.get(input)?.arguments.first()?)?)
 }

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Look, Place, runtime_values};
 use crate::coreml::lint::constant::is_constant;
-use crate::coreml::lint::program::{Op, dtype_name};
+use crate::coreml::lint::program::Op;
+use crate::coreml::lint::value::{Value, dtype_name};
 
 /// No op takes or gives, at run time, one of `dtypes`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,6 +48,6 @@ impl Look for ConstantDtype {
     }
 }
 
-fn listed(dtypes: &[String], value: &crate::coreml::lint::program::Value) -> bool {
+fn listed(dtypes: &[String], value: &Value) -> bool {
     dtypes.iter().any(|d| d == dtype_name(value.dtype))
 }

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Found, Look, Place, at_interface};
-use crate::coreml::lint::program::{Op, Value};
+use crate::coreml::lint::program::Op;
+use crate::coreml::lint::value::Value;
 
 /// No extent is above its axis' limit. Axes count from the right, as N, C, D, H, W for rank 5 and N, C, H, W below.
 #[derive(Clone, Debug, Serialize, Deserialize)]

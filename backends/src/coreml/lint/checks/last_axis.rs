@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Found, Look, Place, at_interface};
-use crate::coreml::lint::program::{Op, Value};
+use crate::coreml::lint::program::Op;
 use crate::coreml::lint::report::Subject;
+use crate::coreml::lint::value::Value;
 
 /// The last axis of fp16 values is a multiple of `multiple`.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -22,8 +22,9 @@ mod weights;
 
 use serde::{Deserialize, Serialize};
 
-use super::program::{Function, Op, Program, Value};
+use super::program::{Function, Op, Program};
 use super::report::Subject;
+use super::value::Value;
 
 /// Where a check looks.
 pub struct Place<'a, 'p> {

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Found, Look, Place, at_interface};
-use crate::coreml::lint::program::{Op, Value};
+use crate::coreml::lint::program::Op;
+use crate::coreml::lint::value::Value;
 
 /// No result and no value of the interface has a rank above `max`.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Look, Place};
 use crate::coreml::lint::constant::ints;
-use crate::coreml::lint::program::{Op, Value};
+use crate::coreml::lint::program::Op;
+use crate::coreml::lint::value::Value;
 
 /// A softmax's result and its axis, counted from the left.
 fn softmax<'a>(at: &Place, op: &'a Op) -> Option<(&'a Value<'a>, usize)> {

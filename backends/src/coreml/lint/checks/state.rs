@@ -5,8 +5,9 @@ use std::collections::{BTreeSet, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::{Found, Look, Place};
-use crate::coreml::lint::program::{Op, Operand, dtype_name};
+use crate::coreml::lint::program::{Op, Operand};
 use crate::coreml::lint::report::Subject;
+use crate::coreml::lint::value::dtype_name;
 
 /// States have one of `dtypes`.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ use super::{linted, rules};
 
 const PROGRAM: &str = "
 input x fp16[1,64]
+input w fp32[1,64]
 const k fp32[] = 1
 a = relu(x=x) fp16[1,64]
 b = mul(x=a, y=k) fp16[1,64]
@@ -15,6 +16,7 @@ c = tile(x=b) fp16[1,64]
 d = cumsum(x=c) fp16[1,64]
 e = tile(x=d) fp16[1,64]
 y = exp(x=e) fp16[1,64]
+f = cos(x=w) fp32[1,64]
 return y
 ";
 
@@ -28,7 +30,7 @@ fn device() -> Value {
             {"name": "k", "type": "const"},
             op("a", "neural_engine", &engine, 0.5), op("b", "neural_engine", &engine, 0.1), op("c", "cpu", &["cpu"], 0.1),
             op("d", "cpu", &["cpu", "gpu"], 0.1), op("e", "neural_engine", &engine, 0.1), op("y", "gpu", &engine, 0.1),
-            op("other", "cpu", &["cpu"], 0.0),
+            op("f", "cpu", &["cpu"], 0.0), op("other", "cpu", &["cpu"], 0.0),
         ]}],
     })
 }
@@ -46,11 +48,16 @@ fn the_confusion_is_counted_and_rules_are_judged() {
     let row = |engine, declined, unsupported| Row { engine, declined, unsupported };
     assert_eq!(c.confusion[&Verdict::Stays], row(1, 1, 0));
     assert_eq!(c.confusion[&Verdict::MayLeave], row(1, 0, 2));
-    assert_eq!(c.confusion[&Verdict::Leaves], row(1, 0, 0));
+    assert_eq!(c.confusion[&Verdict::Leaves], row(1, 0, 1));
     let judged: Vec<_> = c.rules.iter().map(|r| (r.rule.as_str(), r.judgement)).collect();
     assert_eq!(
         judged,
-        [("fp32-constant", Judgement::Wrong), ("op-tile", Judgement::Mixed), ("op-known", Judgement::Right)]
+        [
+            ("fp32", Judgement::Unproven),
+            ("fp32-constant", Judgement::Wrong),
+            ("op-tile", Judgement::Mixed),
+            ("op-known", Judgement::Right)
+        ]
     );
     assert_eq!(c.missed.into_iter().collect::<Vec<_>>(), [("exp".to_string(), 1)]);
     assert_eq!(c.costliest_missed, [("y".to_string(), "exp".to_string(), 0.1)]);

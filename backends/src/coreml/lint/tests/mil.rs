@@ -173,7 +173,7 @@ fn named(name: &str, text: &str) -> NamedValueType {
 
 fn dtype(text: &str) -> DataType {
     let all = (0..64).filter_map(|code| DataType::try_from(code).ok());
-    all.into_iter().find(|d| super::super::program::dtype_name(*d) == text).unwrap_or_else(|| panic!("{text}"))
+    all.into_iter().find(|d| super::super::value::dtype_name(*d) == text).unwrap_or_else(|| panic!("{text}"))
 }
 
 /// Element type and extents of `fp16[1,?,64]`.
