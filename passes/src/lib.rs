@@ -6,6 +6,9 @@
 
 pub mod canonicalize;
 pub mod cse;
+pub mod decompose;
+pub mod fuse;
+pub mod pattern;
 pub mod phase;
 pub mod pipeline;
 pub mod precision;
@@ -34,6 +37,8 @@ pub const PASSES: &[Pass] = &[
     Pass { name: "canonicalize", doc: "no op that does nothing, no reshape of a reshape", run: canonicalize::run },
     Pass { name: "cse", doc: "no two live ops that compute the same", run: cse::run },
     Pass { name: "phase", doc: "sinusoids of large phases are computed to the last bits of fp32", run: phase::run },
+    Pass { name: "fuse", doc: "formulas with a name are one op", run: fuse::run },
+    Pass { name: "decompose", doc: "no composite op: tensor ops only", run: decompose::run },
     Pass {
         name: "precision-fp16",
         doc: "fp16 everywhere but in fp32 islands that need the range or the phase",

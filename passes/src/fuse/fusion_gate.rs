@@ -1,0 +1,22 @@
+//! LCHA's gate.
+
+use s2dit_ir::ops::{FusionGate, OpError};
+use s2dit_ir::{Function, ValueId};
+
+use super::Rule;
+use crate::pattern::Match;
+
+pub(super) const RULE: Rule = Rule {
+    name: "fusion_gate",
+    formulas: &[
+        "sigmoid(gate) * x + (1 - sigmoid(gate)) * y where gate: const",
+        "y + sigmoid(gate) * (x - y) where gate: const",
+    ],
+    near: 4,
+    build,
+};
+
+fn build(f: &mut Function, m: &Match, scope: &str) -> Result<ValueId, OpError> {
+    let operands = [m.value(f, "gate")?, m.value(f, "x")?, m.value(f, "y")?];
+    f.add(FusionGate {}.into(), &operands, scope)
+}

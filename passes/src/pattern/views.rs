@@ -1,0 +1,111 @@
+//! `even`, `odd`, `interleave`: pairs of neighbours along the last axis, however they are sliced.
+
+use s2dit_ir::ops::Slice;
+use s2dit_ir::{Function, Op, ValueId};
+
+use super::matcher::{Matcher, inside};
+use super::syntax::{Kind, Pat};
+use super::{Capture, Match};
+
+/// A view that is no op of its own.
+#[derive(Clone, Copy)]
+pub(super) enum View {
+    /// Every second element, from this one.
+    Every2(usize),
+    /// Elements of two tensors by turns.
+    Interleave,
+}
+
+impl View {
+    pub(super) fn of(name: &str) -> Option<View> {
+        match name {
+            "even" => Some(View::Every2(0)),
+            "odd" => Some(View::Every2(1)),
+            "interleave" => Some(View::Interleave),
+            _ => None,
+        }
+    }
+
+    pub(super) fn matches(self, on: &mut Matcher, p: &Pat, parts: &[Pat], v: ValueId, m: &Match) -> Vec<Match> {
+        match (self, parts) {
+            (View::Every2(first), [of]) => match every2(on.f, v, first) {
+                Some(Half { of: x, through, shape }) => {
+                    let mut m = inside(m, v);
+                    m.interior.extend(through);
+                    match of {
+                        // The pairs were taken from another shape of the same elements.
+                        Pat::Hole(name, Kind::Value) if on.f.shape(x) != shape => {
+                            on.bind(p, name, Capture { value: x, view: super::View::Reshape(shape) }, &m)
+                        }
+                        of => on.at(of, x, &m),
+                    }
+                }
+                None => on.refuse(p, v, m),
+            },
+            (View::Interleave, [a, b]) => match interleave(on.f, v) {
+                Some((x, y, through)) => {
+                    let mut m = inside(m, v);
+                    m.interior.extend(through);
+                    let left = on.at(a, x, &m);
+                    left.iter().flat_map(|l| on.at(b, y, l)).collect()
+                }
+                None => on.refuse(p, v, m),
+            },
+            _ => on.refuse(p, v, m),
+        }
+    }
+}
+
+/// Every second element of `of`, seen with `shape`.
+struct Half {
+    of: ValueId,
+    through: Vec<ValueId>,
+    shape: Vec<usize>,
+}
+
+/// `reshape(slice(reshape(x, […, n, 2]), …, i:i+1), […, n])`, or `x[…, i::2]`.
+fn every2(f: &Function, v: ValueId, first: usize) -> Option<Half> {
+    let whole_but_last = |s: &Slice, shape: &[usize]| {
+        (0..shape.len() - 1).all(|i| s.begin[i] == 0 && s.end[i] == shape[i] && s.stride[i] == 1)
+    };
+    match f.op(v) {
+        Op::Slice(s) => {
+            let x = f.operands(v)[0];
+            let shape = f.shape(x);
+            let last = shape.len().checked_sub(1)?;
+            let halves = shape[last].is_multiple_of(2) && f.shape(v)[last] * 2 == shape[last];
+            let found = halves && s.stride[last] == 2 && s.begin[last] == first && whole_but_last(s, shape);
+            found.then(|| Half { of: x, through: Vec::new(), shape: shape.to_vec() })
+        }
+        Op::Reshape(r) => {
+            let slice = f.operands(v)[0];
+            let Op::Slice(s) = f.op(slice) else { return None };
+            let pairs = f.operands(slice)[0];
+            let [lead @ .., 2] = f.shape(pairs) else { return None };
+            let last = lead.len();
+            let one = s.begin[last] == first && s.end[last] == first + 1 && whole_but_last(s, f.shape(pairs));
+            if !one || r.shape != lead || !matches!(f.op(pairs), Op::Reshape(_)) {
+                return None;
+            }
+            let mut shape = lead.to_vec();
+            *shape.last_mut()? *= 2;
+            Some(Half { of: f.operands(pairs)[0], through: vec![slice, pairs], shape })
+        }
+        _ => None,
+    }
+}
+
+/// `reshape(concat(reshape(a, […, n, 1]), reshape(b, […, n, 1])))`
+fn interleave(f: &Function, v: ValueId) -> Option<(ValueId, ValueId, Vec<ValueId>)> {
+    let Op::Reshape(_) = f.op(v) else { return None };
+    let concat = f.operands(v)[0];
+    let Op::Concat(c) = f.op(concat) else { return None };
+    let &[x, y] = &f.operands(concat)[..] else { return None };
+    let column = |v: ValueId| {
+        let [lead @ .., 1] = f.shape(v) else { return None };
+        let Op::Reshape(_) = f.op(v) else { return None };
+        let inner = f.operands(v)[0];
+        (f.shape(inner) == lead && c.axis == lead.len()).then_some(inner)
+    };
+    Some((column(x)?, column(y)?, vec![concat, x, y]))
+}
