@@ -12,6 +12,7 @@ pub mod pattern;
 pub mod phase;
 pub mod pipeline;
 pub mod precision;
+pub mod regions;
 pub mod split;
 pub mod states;
 

@@ -12,7 +12,7 @@ pub(super) const RULE: Rule = Rule {
         "state * past + (k.T @ v) * inverse * new where inverse: number",
         "state * past + sum[tokens](k) * inverse * new where inverse: number",
     ],
-    near: 4,
+    near: 5,
     build,
 };
 

@@ -162,7 +162,7 @@ impl<'f> Matcher<'f> {
             (Binary::Mul, Binary::Div) => number(self.f, y).map(|n| 1.0 / n),
             _ => None,
         };
-        let m = inside(m, v);
+        let (outer, m) = (m, inside(m, v));
         let mut all = Vec::new();
         for (i, part) in parts.iter().enumerate() {
             let taken = match (part, inverse) {
@@ -184,7 +184,7 @@ impl<'f> Matcher<'f> {
             let rest = if op == Binary::Add { Pat::Sum(rest) } else { Pat::Product(rest) };
             all.extend(taken.iter().flat_map(|t| self.at(&rest, x, t)).collect::<Vec<_>>());
         }
-        if all.is_empty() { self.fail(p, v, &m, None) } else { all }
+        if all.is_empty() { self.fail(p, v, outer, None) } else { all }
     }
 
     fn power(&mut self, p: &Pat, base: &Pat, n: u32, v: ValueId, m: &Match) -> Matches {

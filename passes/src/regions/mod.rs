@@ -1,0 +1,169 @@
+//! Recognises whole blocks of S2DiT in a fused graph: LCHA, SSA with its stage, full attention, cross-attention.
+//!
+//! A region is found again whenever it is asked for and is not stored in the graph. An op `lcha` would need some twenty
+//! operands and, in a stream, more than one result (its means are state updates); and every fold that reaches inside would have to
+//! take it apart again. A region is a set of values with a root; what happens inside stays visible to all passes.
+//!
+//! Regions are patterns over the composites that [`crate::fuse`] makes, up to reshapes and transposes.
+
+mod attention;
+mod lcha;
+mod stage;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use s2dit_ir::ops::{Binary, OpError, Unary};
+use s2dit_ir::{Function, Op, ValueId};
+
+use crate::fuse::NearMiss;
+use crate::pattern::{Match, Matcher, Miss, Pattern, constants};
+
+pub use stage::Stage;
+
+/// What a region is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// LinConv hybrid attention: linear attention and a causal depthwise convolution behind a gate.
+    Lcha,
+    /// Softmax self-attention at the low resolution of a [`Stage`], by the stage's number.
+    Ssa(usize),
+    /// Softmax self-attention at token resolution.
+    Full,
+    /// Softmax attention to keys and values of another stream, without rotation.
+    Cross,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Lcha => "lcha",
+            Kind::Ssa(_) => "ssa",
+            Kind::Full => "full",
+            Kind::Cross => "cross",
+        })
+    }
+}
+
+/// A recognised part of a block.
+#[derive(Clone, Debug)]
+pub struct Region {
+    /// What it is.
+    pub kind: Kind,
+    /// Provenance that its ops share, such as `blocks.3.attn1`.
+    pub scope: Arc<str>,
+    /// The tokens that go in.
+    pub input: ValueId,
+    /// The value that comes out.
+    pub root: ValueId,
+    /// The values inside, the root among them; its weights and what other regions share are outside.
+    pub interior: Vec<ValueId>,
+}
+
+/// What a function is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Regions {
+    /// In order of the function.
+    pub regions: Vec<Region>,
+    /// Stages of low resolution, in order of the function.
+    pub stages: Vec<Stage>,
+    /// What looks like a region and is none.
+    pub misses: Vec<NearMiss>,
+}
+
+impl Regions {
+    /// Regions of one kind; the number of an SSA stage does not matter.
+    pub fn count(&self, kind: Kind) -> usize {
+        let same = |r: &&Region| std::mem::discriminant(&r.kind) == std::mem::discriminant(&kind);
+        self.regions.iter().filter(same).count()
+    }
+}
+
+/// Recognises the regions of a fused function.
+///
+/// # Errors
+/// A defect of a pattern.
+pub fn recognise(f: &Function) -> Result<Regions, OpError> {
+    let consts = constants(f);
+    let mut found = Regions { stages: stage::stages(f), ..Regions::default() };
+    let mut on = Finder { f, consts: &consts };
+    lcha::recognise(&mut on, &mut found)?;
+    attention::recognise(&mut on, &mut found)?;
+    let order = f.order();
+    let place = |r: &Region| order.iter().position(|v| *v == r.root);
+    found.regions.sort_by_key(place);
+    Ok(found)
+}
+
+/// Ops of a formula that stand alone: what fusion should have taken and did not.
+pub fn leftovers(f: &Function) -> Vec<ValueId> {
+    let consts = constants(f);
+    let part_of_a_formula = |op: &Op| match op {
+        Op::Matmul(_) | Op::Softmax(_) | Op::Binary(Binary::Div) => true,
+        Op::Unary(u) => matches!(
+            u,
+            Unary::Square
+                | Unary::Rsqrt
+                | Unary::Sqrt
+                | Unary::Softplus
+                | Unary::Sigmoid
+                | Unary::Tanh
+                | Unary::Erf
+                | Unary::Exp
+        ),
+        _ => false,
+    };
+    f.order().into_iter().filter(|v| !consts.contains(v) && part_of_a_formula(f.op(*v))).collect()
+}
+
+/// Looks for any of several patterns.
+struct Finder<'f> {
+    f: &'f Function,
+    consts: &'f HashSet<ValueId>,
+}
+
+impl Finder<'_> {
+    /// The first match of the first pattern that has one, else the miss that got furthest.
+    fn any(&mut self, patterns: &[String], root: ValueId) -> Result<Result<Match, Option<Miss>>, OpError> {
+        let mut furthest: Option<Miss> = None;
+        for text in patterns {
+            let pattern: Pattern = text.parse().map_err(|e| OpError::new(format!("{e}")))?;
+            match Matcher::new(self.f, self.consts).find(&pattern, root) {
+                Ok(matches) => {
+                    if let Some(m) = matches.into_iter().next() {
+                        return Ok(Ok(m));
+                    }
+                }
+                Err(miss) if furthest.as_ref().is_none_or(|f| f.matched < miss.matched) => furthest = Some(miss),
+                Err(_) => {}
+            }
+        }
+        Ok(Err(furthest))
+    }
+
+    fn region(&self, kind: Kind, root: ValueId, m: &Match) -> Option<Region> {
+        let input = m.get("u")?.value;
+        let mut interior = m.interior.clone();
+        interior.sort_unstable();
+        interior.dedup();
+        Some(Region { kind, scope: self.scope(&interior), input, root, interior })
+    }
+
+    /// The path that the values' scopes share.
+    fn scope(&self, values: &[ValueId]) -> Arc<str> {
+        let mut paths = values.iter().map(|&v| &*self.f.node(v).scope).filter(|s| !s.is_empty());
+        let mut common: Vec<&str> = paths.next().map(|s| s.split('.').collect()).unwrap_or_default();
+        for path in paths {
+            let same = common.iter().zip(path.split('.')).take_while(|(a, b)| **a == *b).count();
+            common.truncate(same);
+        }
+        common.join(".").into()
+    }
+
+    fn miss(&self, rule: &'static str, root: ValueId, miss: Option<Miss>) -> Option<NearMiss> {
+        let miss = miss?;
+        let scope = self.f.node(root).scope.clone();
+        Some(NearMiss { rule, scope, reason: miss.to_string(), matched: miss.matched })
+    }
+}

@@ -1,0 +1,120 @@
+//! What the passes recognise in every golden's clip graph and in every function of every stream's kernel: all of it.
+
+use std::path::Path;
+
+use s2dit_ir::{Function, Module};
+use s2dit_passes::regions::{Kind, Regions, leftovers, recognise};
+use s2dit_passes::split::{self, split};
+use s2dit_passes::{Pipeline, fuse};
+use s2ditc::checkpoint::Checkpoint;
+use s2ditc::config::{BlockKind, LatentSize, Preset, S2ditConfig};
+use s2ditc::frontend::s2dit;
+use s2ditc::inspect::SchemaWeights;
+
+fn config(name: &str) -> S2ditConfig {
+    match name {
+        "small" => Preset::Small.config(),
+        "1.8b" => Preset::B1_8.config(),
+        name => {
+            let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens").join(name).join("checkpoint");
+            Checkpoint::open(&dir).expect("a checkpoint").config().clone()
+        }
+    }
+}
+
+fn clip(config: &S2ditConfig, latent: &str) -> Module {
+    let latent: LatentSize = latent.parse().expect("a latent");
+    let mut module = s2dit::clip(config, &SchemaWeights::new(config), latent).expect("a graph");
+    Pipeline::new(&["canonicalize", "phase", "cse"]).expect("passes").run(&mut module, |_, _| {}).expect("a pipeline");
+    module
+}
+
+/// Fuses and recognises; nothing may be nearly recognised, and no op of a formula may stand alone.
+fn recognised(name: &str, f: &mut Function) -> Regions {
+    let misses = fuse::explain(f).expect("fusion");
+    assert!(misses.is_empty(), "{name} @{}: {misses:#?}", f.name);
+    let regions = recognise(f).expect("patterns");
+    assert!(regions.misses.is_empty(), "{name} @{}: {:#?}", f.name, regions.misses);
+    let left: Vec<String> = leftovers(f).iter().map(|&v| format!("{} @ {}", f.op(v).name(), f.node(v).scope)).collect();
+    assert!(left.is_empty(), "{name} @{}: {left:?}", f.name);
+    regions
+}
+
+/// Self-attention of the blocks, in order, must be the layout's; each block also attends to the text.
+fn check_layout(name: &str, config: &S2ditConfig, regions: &Regions, blocks: usize) {
+    let found: Vec<(String, String)> = regions
+        .regions
+        .iter()
+        .filter(|r| r.kind != Kind::Cross)
+        .map(|r| (r.kind.to_string(), r.scope.to_string()))
+        .collect();
+    let wanted: Vec<(String, String)> = config.layout[..blocks]
+        .iter()
+        .enumerate()
+        .map(|(i, kind)| (kind.to_string(), format!("blocks.{i}.attn1")))
+        .collect();
+    assert_eq!(found, wanted, "{name}");
+    assert_eq!(regions.count(Kind::Cross), blocks, "{name}");
+    let low: Vec<usize> = config.stages().into_iter().flat_map(|s| 0..s.len()).collect();
+    let staged = regions.regions.iter().filter(|r| matches!(r.kind, Kind::Ssa(_))).count();
+    assert!(staged <= low.len(), "{name}");
+    for (i, r) in regions.regions.iter().filter(|r| matches!(r.kind, Kind::Ssa(_))).enumerate() {
+        let block: usize = r.scope.split('.').nth(1).and_then(|n| n.parse().ok()).expect("a block");
+        let stage = config.stages().iter().position(|s| s.contains(&block));
+        assert_eq!(Some(r.kind), stage.map(Kind::Ssa), "{name}: SSA block {i}");
+    }
+}
+
+#[test]
+fn every_block_of_every_clip_is_recognised() {
+    for (name, latent) in [
+        ("tiny", "3x8x8"),
+        ("odd", "2x12x8"),
+        ("post", "4x8x4"),
+        ("per_head", "1x12x8"),
+        ("sharded", "5x4x8"),
+        ("stride3", "2x6x12"),
+        ("small", "3x16x24"),
+        ("1.8b", "3x36x64"),
+    ] {
+        let config = config(name);
+        let mut module = clip(&config, latent);
+        let regions = recognised(name, &mut module.functions[0]);
+        check_layout(name, &config, &regions, config.layout.len());
+        assert_eq!(regions.stages.len(), config.stages().len(), "{name}");
+        assert!(regions.stages.iter().all(|s| s.up.is_some()), "{name}");
+    }
+}
+
+#[test]
+fn every_block_of_every_stream_is_recognised() {
+    for (name, latent) in
+        [("stream_tiny", "3x8x8"), ("stream_post", "2x8x4"), ("stream_full", "1x4x8"), ("stream_wide", "3x6x6")]
+    {
+        for half_states in [false, true] {
+            let config = config(name);
+            let chunk = clip(&config, latent);
+            let options = split::Options {
+                chunk: "latent".into(),
+                time: "timestep".into(),
+                prompt: "text".into(),
+                window_frames: config.window_frames,
+                half_states,
+            };
+            let mut module = split(&chunk.functions[0], &options).expect("a split").module;
+            for f in &mut module.functions {
+                let regions = recognised(name, f);
+                let blocks = config.layout.len();
+                match &*f.name {
+                    "denoise" => check_layout(name, &config, &regions, blocks),
+                    // The last block writes its states and is needed for nothing else.
+                    "commit" => check_layout(name, &config, &regions, blocks - 1),
+                    _ => assert!(regions.regions.is_empty()),
+                }
+                let means = f.order().iter().filter(|&&v| f.op(v).name() == "running_mean").count();
+                let lcha = config.layout.iter().filter(|k| **k == BlockKind::Lcha).count();
+                assert_eq!(means, if f.name == "prompt" { 0 } else { 2 * lcha }, "{name} @{}", f.name);
+            }
+        }
+    }
+}
