@@ -5,12 +5,14 @@
 //!   of [`ops`].
 //! - Weights are *constant subgraphs*: `load` leaves with ops over them. Nothing is computed until a backend asks
 //!   [`weights`] for the bytes.
+//! - [`compress`] stores weights in few bits: palettes found by exact k-means, integers with scales.
 //! - [`text`] prints and parses the IR (inverse of each other); [`verify`] checks it; [`interp`] evaluates it in float64.
 //!
 //! What is deliberately absent: files, checkpoints, targets, symbolic shapes, side effects (a state is read by
 //! the `state` op and written by [`Function::updates`] when the function returns).
 
 pub mod build;
+pub mod compress;
 pub mod graph;
 pub mod interp;
 pub mod ops;

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 
-use crate::ops::Cast;
+use crate::compress::{self, Compressed};
+use crate::ops::{Cast, Compress};
 use crate::{DType, Function, Op, OpError, Tensor, TensorType, ValueId, interp};
 
 /// Where a stored tensor lies on disk.
@@ -175,6 +176,42 @@ pub fn constant_bytes(f: &Function, v: ValueId, source: &dyn WeightSource) -> Re
     Ok(out)
 }
 
+/// A compressed weight as it is stored; `v` is the result of a [`Compress`] op.
+///
+/// # Errors
+/// See [`WeightError`]; a weight that its scheme cannot hold.
+pub fn compressed(f: &Function, v: ValueId, source: &dyn WeightSource) -> Result<Compressed, WeightError> {
+    let failed = |error: OpError| WeightError::Op { op: f.op(v).name(), scope: described(f, v), error };
+    let Op::Compress(Compress { scheme }) = f.op(v) else {
+        return Err(failed(OpError::new("expected a compressed weight")));
+    };
+    let operands = f.operands(v);
+    let importance: Option<Vec<f64>> = match operands.get(1) {
+        Some(v) => Some(evaluate_constant(f, *v, source)?.data.into_iter().collect()),
+        None => None,
+    };
+    let weight = operands[0];
+    let halves = match plain_load(f, weight) {
+        Some((tensor, stored)) => {
+            let bytes = load_bytes(source, tensor, &stored)?;
+            let halves = compress::to_halves(&bytes, stored.dtype);
+            source.done(tensor);
+            halves
+        }
+        None => None,
+    };
+    let halves = match halves {
+        Some(halves) => halves,
+        None => evaluate_constant(f, weight, source)?.data.iter().map(|x| f16::from_f64(*x).to_bits()).collect(),
+    };
+    compress::compress(*scheme, f.shape(v), &halves, importance.as_deref()).map_err(failed)
+}
+
+/// The tensor that a constant comes from, or its scope.
+fn described(f: &Function, v: ValueId) -> String {
+    loaded_tensor(f, v).map_or_else(|| f.node(v).scope.to_string(), str::to_string)
+}
+
 /// The value of a constant in float64.
 ///
 /// # Errors
@@ -200,11 +237,11 @@ pub fn constant_key(f: &Function, v: ValueId) -> String {
     key
 }
 
-/// The checkpoint tensor that a constant is, seen through casts and reshapes.
+/// The checkpoint tensor that a constant is, seen through casts, reshapes and compression.
 pub fn loaded_tensor(f: &Function, v: ValueId) -> Option<&str> {
     match f.op(v) {
         Op::Load(load) => Some(&load.tensor),
-        Op::Cast(_) | Op::Reshape(_) => loaded_tensor(f, *f.operands(v).first()?),
+        Op::Cast(_) | Op::Reshape(_) | Op::Compress(_) => loaded_tensor(f, *f.operands(v).first()?),
         _ => None,
     }
 }
@@ -288,7 +325,7 @@ fn write_cast(bytes: &[u8], from: DType, to: DType, out: &mut dyn Write) -> Resu
 }
 
 /// Little-endian float bytes to f32. The bytes need not be aligned.
-fn decode(bytes: &[u8], from: DType, out: &mut [f32]) {
+pub(crate) fn decode(bytes: &[u8], from: DType, out: &mut [f32]) {
     if from == DType::F32 {
         for (o, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
             *o = f32::from_le_bytes(*b);

@@ -8,6 +8,7 @@ mod binary;
 mod broadcast_to;
 mod cast;
 pub mod composite;
+mod compress;
 mod concat;
 mod conv;
 mod gather;
@@ -40,6 +41,7 @@ pub use composite::{
     Composite, FeatureMap, FusionGate, LinearAttention, LinearAttentionStep, Modulate, RmsNorm, Rope, RopePairs,
     RunningMean, Sdpa,
 };
+pub use compress::Compress;
 pub use concat::Concat;
 pub use conv::Conv;
 pub use gather::Gather;
@@ -242,6 +244,7 @@ ops! {
         Reduce: "reduce_sum" | "reduce_mean" | "reduce_max" | "reduce_min";
         Reshape: "reshape";
         Transpose: "transpose";
+        Compress: "compress";
         Concat: "concat";
         Slice: "slice";
         Pad: "pad";
