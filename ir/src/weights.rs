@@ -207,6 +207,12 @@ pub fn compressed(f: &Function, v: ValueId, source: &dyn WeightSource) -> Result
     compress::compress(*scheme, f.shape(v), &halves, importance.as_deref()).map_err(failed)
 }
 
+/// The op of a constant that has a compressed weight below it: evaluated, it would be stored uncompressed.
+pub fn over_compressed(f: &Function, v: ValueId) -> Option<&'static str> {
+    let below = |o: ValueId| matches!(f.op(o), Op::Compress(_)) || over_compressed(f, o).is_some();
+    f.operands(v).into_iter().any(below).then(|| f.op(v).name())
+}
+
 /// The tensor that a constant comes from, or its scope.
 fn described(f: &Function, v: ValueId) -> String {
     loaded_tensor(f, v).map_or_else(|| f.node(v).scope.to_string(), str::to_string)

@@ -12,11 +12,13 @@ pub mod pattern;
 pub mod phase;
 pub mod pipeline;
 pub mod precision;
+pub mod quantize;
 pub mod regions;
 pub mod split;
 pub mod states;
 
 use s2dit_ir::Module;
+use s2dit_ir::compress::Scheme;
 use s2dit_ir::ops::OpError;
 
 pub use pipeline::{Pipeline, Stage};
@@ -49,6 +51,16 @@ pub const PASSES: &[Pass] = &[
         name: "precision-fp16-norms32",
         doc: "as precision-fp16, with the sums of squares in norms in fp32 too",
         run: |m| precision::run(m, Precision::Fp16Norms32),
+    },
+    Pass {
+        name: "quantize-int8",
+        doc: "large weights are int8 with a scale a channel",
+        run: |m| quantize::uniform(m, Scheme::Int8),
+    },
+    Pass {
+        name: "quantize-palette4-group16",
+        doc: "large weights are 4-bit indices into palettes of 16 channels",
+        run: |m| quantize::uniform(m, Scheme::Palette { bits: 4, group: Some(16) }),
     },
 ];
 

@@ -5,12 +5,14 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use half::f16;
 use prost::Message;
+use s2dit_ir::compress::Compressed;
 use s2dit_ir::weights::Remembering;
-use s2dit_ir::{Module, WeightSource, weights};
+use s2dit_ir::{DType, Module, ValueId, WeightSource, weights};
 
 use super::blob::BlobWriter;
-use super::lower::{self, Data, Lowered};
+use super::lower::{self, Data, Lowered, Part};
 use super::package;
 use super::proto::{Metadata, Model, ModelDescription};
 
@@ -114,6 +116,7 @@ fn write_weights(
     let failed = || package::cannot_write(&path);
     let mut out = BlobWriter::new(out, &blobs.layout).with_context(failed)?;
     let mut done = 0;
+    let mut last: Option<(usize, ValueId, Compressed)> = None;
     for (record, data) in records.iter().zip(&blobs.data) {
         out.record(record, |out| {
             let mut out = Watched { out, done: &mut done, total, progress };
@@ -124,6 +127,22 @@ fn write_weights(
                     let written = weights::write_constant(f, *value, source, &mut out)
                         .with_context(|| format!("the weight `{name}`"))?;
                     lower::check(name, f.dtype(*value), &written, non_finite)
+                }
+                Data::Compressed { function, value, part, name } => {
+                    let f = &module.functions[*function];
+                    // The table's record follows that of the codes: one computation serves both.
+                    let weight = match last.take() {
+                        Some((g, v, weight)) if (g, v) == (*function, *value) => weight,
+                        _ => weights::compressed(f, *value, source)
+                            .with_context(|| format!("the weight `{name}`"))?,
+                    };
+                    match part {
+                        Part::Codes => out.write_all(&weight.packed())?,
+                        Part::Table => out.write_all(&table_bytes(&weight, f.dtype(*value)))?,
+                    }
+                    last = Some((*function, *value, weight));
+                    Ok(())
+                }
                 }
             }
         })
@@ -145,6 +164,14 @@ fn finish(mut model: Model, options: &Options, user_defined: BTreeMap<String, St
         model.description.get_or_insert_with(ModelDescription::default).metadata = Some(metadata);
     }
     package::finish(dir, &model.encode_to_vec())
+}
+
+/// Scales or entries, little-endian, in the weight's dtype.
+fn table_bytes(weight: &Compressed, dtype: DType) -> Vec<u8> {
+    match dtype {
+        DType::F16 => weight.table.iter().flat_map(|b| b.to_le_bytes()).collect(),
+        _ => weight.table.iter().flat_map(|b| f16::from_bits(*b).to_f32().to_le_bytes()).collect(),
+    }
 }
 
 /// A sink that reports what went into it.

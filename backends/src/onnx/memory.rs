@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use s2dit_ir::ops::Op;
-use s2dit_ir::{FileRegion, Function, WeightSource, weights};
+use s2dit_ir::{FileRegion, Function, WeightSource};
 
 use super::lower::{Lowered, Round, lower};
-use super::write::{SMALL, encode, refer, tensor};
+use super::stored::Filler;
+use super::write::{SMALL, encode, refer};
 
 /// Where the weights of an in-memory model are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,20 +61,22 @@ pub fn model_in_memory(f: &Function, source: &dyn WeightSource, options: &Memory
     let Lowered { mut graph, constants } = lower(f, options.round, fold, &options.outputs)?;
     let mut regions = Regions::default();
     let mut referred = Vec::new();
-    for (name, v) in &constants {
-        let mut tensor = tensor(f, name, *v);
-        let bytes = f.ty(*v).bytes() as u64;
-        let region = match f.op(*v) {
+    let mut filler = Filler::default();
+    for constant in &constants {
+        let (name, v) = (&constant.name, constant.value);
+        let mut tensor = constant.tensor(f);
+        let bytes = constant.bytes(f);
+        let region = match f.op(v) {
             Op::Load(load) if !fold && bytes >= SMALL => source.region(&load.tensor),
             _ => None,
         };
         match region {
             Some(r) if r.len != bytes => {
-                bail!("tensor `{name}`: expected {} ({bytes} bytes), found {} bytes", f.ty(*v), r.len)
+                bail!("tensor `{name}`: expected {} ({bytes} bytes), found {} bytes", f.ty(v), r.len)
             }
             Some(r) => referred.push((graph.initializer.len(), regions.resolve(r)?)),
             None => {
-                weights::write_constant(f, *v, source, &mut tensor.raw_data)?;
+                filler.write(f, constant, source, &mut tensor.raw_data)?;
             }
         }
         graph.initializer.push(tensor);

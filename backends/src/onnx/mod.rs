@@ -14,6 +14,7 @@ mod lower;
 mod memory;
 pub mod proto;
 pub mod read;
+mod stored;
 mod write;
 
 pub use lower::Round;

@@ -233,6 +233,9 @@ pub enum DimensionValue {
     Param(String),
 }
 
+/// `TensorProto.DataType` of 4-bit integers, two in a byte, the first in the low bits.
+pub const INT4: i32 = 22;
+
 /// `TensorProto.DataType` of a dtype.
 pub const fn data_type(dtype: DType) -> i32 {
     match dtype {

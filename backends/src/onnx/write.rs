@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, bail};
 use prost::Message;
-use s2dit_ir::weights::{Remembering, Written, constant_key, loaded_tensor, write_constant};
+use s2dit_ir::weights::{Remembering, Written, loaded_tensor};
 use s2dit_ir::{Function, ValueId, WeightError, WeightSource};
 
 use super::lower::{Round, lower};
-use super::proto::{
-    GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, data_type, entries,
-};
+use super::proto::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, entries};
+use super::stored::Filler;
 use super::{IR_VERSION, OPSET};
 
 /// Up to this many bytes of weights the model is one file.
@@ -60,7 +59,7 @@ pub fn write_models(
     let mut sizes: HashMap<String, u64> = HashMap::new();
     for (f, _) in models {
         let l = lower(f, Round::AsTyped, true, &[])?;
-        sizes.extend(l.constants.iter().map(|(_, v)| (constant_key(f, *v), f.ty(*v).bytes() as u64)));
+        sizes.extend(l.constants.iter().map(|c| (c.key(f), c.bytes(f))));
         lowered.push(l);
     }
     let total: u64 = sizes.values().sum();
@@ -77,11 +76,13 @@ pub fn write_models(
     };
     let mut done = 0;
     let mut stored: HashMap<String, u64> = HashMap::new();
+    let mut filler = Filler::default();
     for ((f, _), l) in models.iter().zip(&mut lowered) {
-        for (name, v) in &l.constants {
-            let mut tensor = tensor(f, name, *v);
-            let bytes = f.ty(*v).bytes() as u64;
-            let key = constant_key(f, *v);
+        for constant in &l.constants {
+            let (name, v) = (&constant.name, constant.value);
+            let mut tensor = constant.tensor(f);
+            let bytes = constant.bytes(f);
+            let key = constant.key(f);
             let written = match &mut external {
                 Some(_) if stored.contains_key(&key) => {
                     refer(&mut tensor, location, stored[&key], bytes);
@@ -92,18 +93,18 @@ pub fn write_models(
                     let offset = out.align(if bytes >= PAGE { PAGE } else { LINE }).with_context(unwritten)?;
                     refer(&mut tensor, location, offset, bytes);
                     stored.insert(key, offset);
-                    let written = write_constant(f, *v, source, out);
+                    let written = filler.write(f, constant, source, out);
                     written.map_err(|e| match e {
                         WeightError::Io(e) => Error::new(e).context(unwritten()),
                         e => Error::new(e),
                     })?
                 }
-                _ => write_constant(f, *v, source, &mut tensor.raw_data)?,
+                _ => filler.write(f, constant, source, &mut tensor.raw_data)?,
             };
             if written.bytes != bytes {
                 bail!("tensor `{name}`: expected {bytes} bytes, found {}", written.bytes);
             }
-            note_non_finite(f, name, *v, &written, &mut summary)?;
+            note_non_finite(f, name, v, &written, &mut summary)?;
             l.graph.initializer.push(tensor);
             done += bytes;
             progress(done.min(total), total);
@@ -134,16 +135,6 @@ fn note_non_finite(f: &Function, name: &str, v: ValueId, written: &Written, summ
         summary.non_finite.push((shown.to_string(), written.non_finite));
     }
     Ok(())
-}
-
-pub(super) fn tensor(f: &Function, name: &str, v: ValueId) -> TensorProto {
-    let ty = f.ty(v);
-    TensorProto {
-        dims: ty.shape.iter().map(|d| *d as i64).collect(),
-        data_type: data_type(ty.dtype),
-        name: name.into(),
-        ..TensorProto::default()
-    }
 }
 
 /// Makes a tensor a reference to external data.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use s2dit_backends::coreml::lint::Rules;
 use s2dit_backends::output::Staged;
+use s2dit_ir::compress::{EXPECTED, Scheme};
 use s2dit_ir::{Module, text};
 
 use super::progress::{Progress, size};
@@ -23,6 +24,7 @@ use crate::problems::Problem;
 #[command(after_help = "Examples:
   s2ditc compile small/ --target coreml --latent 3x36x64 -o small.mlpackage
   s2ditc compile small/ --target onnx --latent 3x36x64 --precision fp16 -o small.onnx
+  s2ditc compile small/ --target coreml --latent 3x36x64 --quantize palette4-group16 -o small4.mlpackage
   s2ditc compile small/ --target onnx --latent 3x36x64 --emit ir | less
 
 The compiled step takes latent [1,C,F,H,W], timestep [1] in [0, 1000] and text [1,L,text_dim], and returns velocity
@@ -51,6 +53,9 @@ pub(super) struct Args {
     /// fp32 or fp16 [default: fp16 for coreml, fp32 for onnx]
     #[arg(long)]
     precision: Option<Precision>,
+    /// Store large weights in few bits: int8, int4-block32, palette4-group16, palette6, …; fp16 leaves them
+    #[arg(long, value_name = "SCHEME")]
+    quantize: Option<Quantize>,
     /// Stop at the IR and print it (or write it to OUT)
     #[arg(long, value_name = "WHAT")]
     emit: Option<Emit>,
@@ -68,6 +73,20 @@ enum Mode {
     Clip,
     /// A stateful kernel that makes a stream chunk by chunk
     Stream,
+}
+
+/// A scheme for every large weight, or none.
+#[derive(Clone, Copy)]
+struct Quantize(Option<Scheme>);
+
+impl std::str::FromStr for Quantize {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "fp16" => Ok(Quantize(None)),
+            _ => text.parse().map(|s| Quantize(Some(s))).map_err(|_| format!("expected fp16, {EXPECTED}")),
+        }
+    }
 }
 
 /// `FxHxW` or `HxW`.
@@ -125,10 +144,11 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         print_json(&Made { summary, lint })?;
     } else if !context.quiet {
         print_line(&format!(
-            "{}: {} {}, {} ops, {} of weights, {:.1} s",
+            "{}: {} {}{}, {} ops, {} of weights, {:.1} s",
             out.display(),
             summary.target,
             summary.precision,
+            summary.quantize.map(|q| format!(" {q}")).unwrap_or_default(),
             summary.ops,
             size(summary.weight_bytes),
             start.elapsed().as_secs_f64()
@@ -163,8 +183,9 @@ enum Job {
 impl Job {
     fn new(args: &Args) -> Result<Job> {
         let (target, precision) = (args.target, args.precision.unwrap_or(args.target.default_precision()));
+        let quantize = args.quantize.and_then(|q| q.0);
         Ok(match (args.mode, args.latent) {
-            (Mode::Clip, Size::Clip(latent)) => Job::Clip(Options { target, precision, latent }),
+            (Mode::Clip, Size::Clip(latent)) => Job::Clip(Options { target, precision, latent, quantize }),
             (Mode::Stream, Size::Chunk { rows, cols }) => Job::Stream(stream::Options {
                 target,
                 precision,
@@ -172,6 +193,7 @@ impl Job {
                 cols,
                 states: args.states,
                 functions: args.functions,
+                quantize,
             }),
             (Mode::Clip, Size::Chunk { rows, cols }) => {
                 bail!(

@@ -74,7 +74,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         [(Target::Onnx, Precision::Fp32, &onnx), (Target::CoreMl, Precision::Fp16, &package)]
     {
         let start = Instant::now();
-        let options = Options { target, precision, latent: LATENT };
+        let options = Options { target, precision, latent: LATENT, quantize: None };
         let made = {
             let progress = Progress::bytes("weights", context.quiet);
             compile(&checkpoint, &options, out, &mut |done, total| progress.set(done, total))?

@@ -11,7 +11,9 @@ use anyhow::{Context, Result, bail};
 use s2dit_backends::output::Staged;
 use s2dit_backends::{coreml, onnx};
 use s2dit_ir::Module;
-use s2dit_passes::Pipeline;
+use s2dit_ir::compress::Scheme;
+use s2dit_ir::verify::verify;
+use s2dit_passes::{Pipeline, quantize};
 use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
@@ -127,6 +129,8 @@ pub struct Options {
     pub precision: Precision,
     /// Size of the clip.
     pub latent: LatentSize,
+    /// How large weights are stored; `None` for the precision's own.
+    pub quantize: Option<Scheme>,
 }
 
 /// What was made.
@@ -138,6 +142,8 @@ pub struct Summary {
     pub target: Target,
     /// Its arithmetic.
     pub precision: Precision,
+    /// How its large weights are stored, if compressed.
+    pub quantize: Option<Scheme>,
     /// Operations of the target, without constants.
     pub ops: usize,
     /// Bytes of weights.
@@ -155,7 +161,16 @@ pub struct Summary {
 pub fn lower(checkpoint: &Checkpoint, options: &Options) -> Result<Module> {
     let mut module = s2dit::clip(checkpoint.config(), checkpoint, options.latent)?;
     Pipeline::new(&options.target.passes(options.precision))?.run(&mut module, |_, _| {})?;
+    quantize(&mut module, options.quantize)?;
     Ok(module)
+}
+
+/// Compresses the large weights of a module that is otherwise finished.
+fn quantize(module: &mut Module, scheme: Option<Scheme>) -> Result<()> {
+    let Some(scheme) = scheme else { return Ok(()) };
+    quantize::uniform(module, scheme).with_context(|| format!("cannot quantize to {scheme}"))?;
+    verify(module)?;
+    Ok(())
 }
 
 /// Compiles a checkpoint to `out`, which appears whole or not at all. `progress` gets bytes written and bytes in all.
@@ -184,14 +199,21 @@ pub fn compile(
 /// Metadata of the artifact: enough to compile it again.
 fn metadata(checkpoint: &Checkpoint, options: &Options, hash: &str) -> BTreeMap<String, String> {
     let config = checkpoint.config().to_json_value();
-    BTreeMap::from([
+    let mut metadata = BTreeMap::from([
         ("s2ditc.version".into(), env!("CARGO_PKG_VERSION").into()),
         ("s2ditc.checkpoint".into(), format!("blake3:{hash}")),
         ("s2ditc.config".into(), config.to_string()),
         ("s2ditc.latent".into(), options.latent.to_string()),
         ("s2ditc.mode".into(), "clip".into()),
         ("s2ditc.precision".into(), options.precision.to_string()),
-    ])
+    ]);
+    metadata.extend(quantize_entry(options.quantize));
+    metadata
+}
+
+/// What metadata says of compressed weights.
+fn quantize_entry(scheme: Option<Scheme>) -> Option<(String, String)> {
+    scheme.map(|scheme| ("s2ditc.quantize".into(), scheme.to_string()))
 }
 
 fn check_extension(out: &Path, target: Target) -> Result<()> {
@@ -246,6 +268,7 @@ fn write_onnx(
         path: out.into(),
         target: options.target,
         precision: options.precision,
+        quantize: options.quantize,
         ops: written.ops,
         weight_bytes: written.weight_bytes,
         checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),
@@ -285,6 +308,7 @@ fn write_coreml(
         path: out.into(),
         target: options.target,
         precision: options.precision,
+        quantize: options.quantize,
         ops: written.ops,
         weight_bytes: written.weight_bytes,
         checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),

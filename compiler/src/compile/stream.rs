@@ -8,6 +8,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail};
 use s2dit_backends::output::Staged;
 use s2dit_backends::{coreml, onnx};
+use s2dit_ir::compress::Scheme;
 use s2dit_ir::{Function, Module, ValueId};
 use s2dit_passes::split::{self, EMPTY, HostInput, Kernel, StateKind, split};
 use s2dit_passes::{Pipeline, states};
@@ -76,6 +77,8 @@ pub struct Options {
     pub states: States,
     /// How the functions are spread.
     pub functions: Functions,
+    /// How large weights are stored; `None` for the precision's own.
+    pub quantize: Option<Scheme>,
 }
 
 impl Options {
@@ -163,6 +166,7 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options) -> Result<Lowered> {
         States::Native => states::pack(&mut module)?,
     };
     Pipeline::new(&["canonicalize"])?.run(&mut module, |_, _| {})?;
+    super::quantize(&mut module, options.quantize)?;
     Ok(Lowered { module, kernel, packing })
 }
 
@@ -191,7 +195,7 @@ pub fn compile(
         let hash = scope.spawn(|| checkpoint.content_hash().to_hex().to_string());
         let metadata = || {
             let hash = hash.join().unwrap_or_default();
-            metadata(&Contract { checkpoint: format!("blake3:{hash}"), ..contract.clone() })
+            metadata(&Contract { checkpoint: format!("blake3:{hash}"), ..contract.clone() }, options.quantize)
         };
         match options.target {
             Target::Onnx => write_onnx(&lowered.module, checkpoint, metadata, &dir, progress),
@@ -212,6 +216,7 @@ pub fn compile(
         path: out.into(),
         target: options.target,
         precision: options.precision,
+        quantize: options.quantize,
         ops,
         weight_bytes,
         checkpoint: format!("blake3:{hash}"),
@@ -225,14 +230,16 @@ const DATA: &str = "weights.data";
 type Written = (usize, u64, Vec<(String, u64)>);
 
 /// The contract inside the artifact, beside what every artifact says.
-fn metadata(contract: &Contract) -> BTreeMap<String, String> {
-    BTreeMap::from([
+fn metadata(contract: &Contract, quantize: Option<Scheme>) -> BTreeMap<String, String> {
+    let mut metadata = BTreeMap::from([
         ("s2ditc.version".into(), env!("CARGO_PKG_VERSION").into()),
         ("s2ditc.checkpoint".into(), contract.checkpoint.clone()),
         ("s2ditc.config".into(), contract.config.to_string()),
         ("s2ditc.mode".into(), "stream".into()),
         ("s2ditc.contract".into(), serde_json::to_string(contract).unwrap_or_default()),
-    ])
+    ]);
+    metadata.extend(super::quantize_entry(quantize));
+    metadata
 }
 
 fn write_onnx(

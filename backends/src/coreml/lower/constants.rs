@@ -17,8 +17,19 @@ const BLOB_ELEMENTS: usize = 10;
 pub(in super::super) enum Data {
     /// A constant of one of the functions; its errors name it so.
     Value { function: usize, value: ValueId, name: String },
+    /// A part of a compressed weight of one of the functions.
+    Compressed { function: usize, value: ValueId, part: Part, name: String },
     /// These bytes.
     Bytes(Vec<u8>),
+}
+
+/// The records of a compressed weight, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Part {
+    /// One an element.
+    Codes,
+    /// Scales or palettes.
+    Table,
 }
 
 /// The weight file, planned: each different constant once, whichever functions use it, in order of first use.
@@ -31,7 +42,8 @@ pub(in super::super) struct Blobs {
 }
 
 impl Blobs {
-    fn offset(&mut self, key: String, ty: BlobType, elements: usize, data: Data) -> u64 {
+    /// Where the record of this key is, which `data` fills.
+    pub(super) fn offset(&mut self, key: String, ty: BlobType, elements: usize, data: Data) -> u64 {
         *self.by_key.entry(key).or_insert_with(|| {
             self.data.push(data);
             self.layout.push(ty, elements as u64).offset

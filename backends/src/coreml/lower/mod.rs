@@ -4,6 +4,7 @@
 //! first use. MIL's rules that are easy to break: every parameter with a default is written out, scalar operands have the dtype
 //! of the op, and an output is neither an input nor a constant.
 
+mod compressed;
 mod constants;
 mod elementwise;
 mod interface;
@@ -21,7 +22,7 @@ use anyhow::{Context, Result, bail, ensure};
 use s2dit_ir::ops::Op;
 use s2dit_ir::{DType, Function, Module, StateDecl, TensorType, ValueId, WeightSource, weights};
 
-pub(super) use constants::{Blobs, Data, check};
+pub(super) use constants::{Blobs, Data, Part, check};
 pub(super) use interface::single;
 
 use super::proto::{self, Argument, Binding, Block, DataType, NamedValueType, Operation, Program, Value, binding};
@@ -182,7 +183,7 @@ impl<'a> Lowering<'a> {
     fn op(&mut self, v: ValueId, op: &Op) -> Result<()> {
         match op {
             // The caller's values are there already; the others are constants, which come with their users.
-            Op::Input(_) | Op::State(_) | Op::Load(_) | Op::Literal(_) | Op::RopeTable(_) => Ok(()),
+            Op::Input(_) | Op::State(_) | Op::Load(_) | Op::Literal(_) | Op::RopeTable(_) | Op::Compress(_) => Ok(()),
             Op::Unary(kind) => self.unary(v, *kind),
             Op::Binary(kind) => self.binary(v, *kind),
             Op::Cast(c) => self.cast(v, c.dtype),
@@ -235,8 +236,15 @@ impl<'a> Lowering<'a> {
             (None, None) => self.names.numbered(&join(&node.scope, "constant")),
         };
         let shown = tensor.unwrap_or(&name);
-        let value = self.out.blobs.value(self.f, self.index, v, shown, self.source, &mut self.out.non_finite)?;
-        self.constant_op(&name, value);
+        if let Op::Compress(c) = &node.op {
+            self.compressed(v, &name, shown, c.scheme)?;
+        } else {
+            if let Some(op) = weights::over_compressed(self.f, v) {
+                bail!("the constant `{name}` is `{op}` of a compressed weight: it would be stored uncompressed");
+            }
+            let value = self.out.blobs.value(self.f, self.index, v, shown, self.source, &mut self.out.non_finite)?;
+            self.constant_op(&name, value);
+        }
         self.values.insert(v, name.clone());
         self.by_key.insert(key, name.clone());
         Ok(name)

@@ -1,5 +1,6 @@
 //! IR function → ONNX graph.
 
+mod compressed;
 mod elementwise;
 mod names;
 mod norm;
@@ -17,6 +18,7 @@ use super::proto::{
     AttributeProto, Dimension, DimensionValue, GraphProto, NodeProto, TensorProto, TensorShapeProto, TensorTypeProto,
     TypeProto, ValueInfoProto, data_type,
 };
+use super::stored::{Constant, Part};
 
 /// Constant subexpressions of at most this many elements are computed here, if not all are.
 const FOLDED: usize = 1 << 16;
@@ -38,8 +40,8 @@ pub enum Round {
 /// What a lowered graph needs beside its nodes.
 pub(super) struct Lowered {
     pub graph: GraphProto,
-    /// Weights in order of first use: (initializer name, value of the function).
-    pub constants: Vec<(String, ValueId)>,
+    /// Weights in order of first use.
+    pub constants: Vec<Constant>,
 }
 
 /// Lowers a function.
@@ -55,7 +57,9 @@ pub(super) fn lower(f: &Function, round: Round, fold: bool, extra: &[String]) ->
         if matches!(f.op(v), Op::Input(_) | Op::State(_)) || !all(&constant) {
             continue;
         }
-        if fold || f.ty(v).elements() <= FOLDED && all(&folded) {
+        // A compressed weight is stored as it is, in every mode.
+        let compressed = matches!(f.op(v), Op::Compress(_));
+        if fold || compressed || f.ty(v).elements() <= FOLDED && all(&folded) {
             folded.insert(v);
         }
         constant.insert(v);
@@ -90,7 +94,7 @@ struct Lowering<'a> {
     /// fp32 copies of fp16 constants, for users that compute in fp32.
     wide: HashMap<ValueId, String>,
     graph: GraphProto,
-    constants: Vec<(String, ValueId)>,
+    constants: Vec<Constant>,
     by_key: HashMap<String, String>,
     /// Provenance of the nodes that are being emitted.
     scope: Arc<str>,
@@ -107,14 +111,14 @@ impl Lowering<'_> {
             if self.folded.contains(&v) {
                 let used = f.users(v).iter().any(|(u, _)| live.contains(u) && !self.folded.contains(u));
                 if used || outputs.iter().any(|(_, o)| *o == v) {
-                    self.constant(v);
+                    self.constant(v)?;
                 }
                 continue;
             }
             match &node.op {
                 Op::Input(_) => self.input(v, String::new()),
                 Op::State(s) => self.input(v, format!("State `{}` when the step is entered.", s.state)),
-                Op::Load(_) | Op::Literal(_) | Op::RopeTable(_) => self.constant(v),
+                Op::Load(_) | Op::Literal(_) | Op::RopeTable(_) => self.constant(v)?,
                 op => self
                     .op(v, op)
                     .with_context(|| format!("cannot lower `{}` of `{}` to ONNX", op.name(), node.scope))?,
@@ -142,7 +146,7 @@ impl Lowering<'_> {
     /// One match over the closed op set; each family is in its own file.
     fn op(&mut self, v: ValueId, op: &Op) -> Result<()> {
         match op {
-            Op::Input(_) | Op::State(_) | Op::Load(_) | Op::Literal(_) | Op::RopeTable(_) => Ok(()),
+            Op::Input(_) | Op::State(_) | Op::Load(_) | Op::Literal(_) | Op::RopeTable(_) | Op::Compress(_) => Ok(()),
             Op::Unary(kind) => self.unary(v, *kind),
             Op::Binary(kind) => self.binary(v, *kind),
             Op::Cast(_) => self.cast(v),
@@ -238,8 +242,9 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// A weight: an initializer, filled in by the writer. Equal expressions share one.
-    fn constant(&mut self, v: ValueId) {
+    /// A weight: an initializer, filled in by the writer, or several and the nodes that put them together. Equal expressions
+    /// share them.
+    fn constant(&mut self, v: ValueId) -> Result<()> {
         let key = weights::constant_key(self.f, v);
         let name = match self.by_key.get(&key) {
             Some(name) => name.clone(),
@@ -252,11 +257,18 @@ impl Lowering<'_> {
                     }
                 };
                 self.by_key.insert(key, name.clone());
-                self.constants.push((name.clone(), v));
+                match (self.f.op(v), weights::over_compressed(self.f, v)) {
+                    (Op::Compress(c), _) => self.compressed(v, &name, c.scheme)?,
+                    (_, Some(op)) => {
+                        bail!("the constant `{name}` is `{op}` of a compressed weight: it would be stored uncompressed")
+                    }
+                    _ => self.constants.push(Constant { name: name.clone(), value: v, part: Part::Whole }),
+                }
                 name
             }
         };
         self.values.insert(v, name);
+        Ok(())
     }
 
     /// A checkpoint tensor keeps its name; other constants are called by what they are and where they are used first.
