@@ -6,6 +6,7 @@
 
 mod args;
 mod attention;
+mod compressed;
 mod constant;
 mod elementwise;
 mod norm;
@@ -94,6 +95,7 @@ fn handler(op: &str) -> Option<Handler> {
         .or_else(|| slice::handler(op))
         .or_else(|| select::handler(op))
         .or_else(|| attention::handler(op))
+        .or_else(|| compressed::handler(op))
 }
 
 fn unknown_ops(operations: &[Operation]) -> BTreeMap<&str, usize> {

@@ -1,5 +1,6 @@
 //! Reads an mlpackage from disk, ours or another tool's, trusting nothing in it.
 
+mod compressed;
 mod interface;
 mod manifest;
 mod weights;
@@ -13,6 +14,7 @@ use prost::Message;
 use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
 
 use super::proto::{DataType, Function, Model, NamedValueType, Operation, Program, value_type};
+pub(super) use compressed::is_compressed;
 pub use interface::Feature;
 pub use weights::{BlobRecord, WeightFile};
 
@@ -179,14 +181,23 @@ impl Package {
     }
 }
 
-/// Weights by record: `@64` is the tensor whose record starts at byte 64 of the weight file.
+/// Weights by record: `@64` is the tensor whose record starts at byte 64 of the weight file. Compressed ones by function and
+/// value: `main%w`.
 impl WeightSource for Package {
     fn ty(&self, name: &str) -> Option<TensorType> {
+        if let Some((function, value)) = name.split_once('%') {
+            return self.compressed(function, value).ok().map(|c| c.ty);
+        }
         let record = self.weights.as_ref()?.record(offset_of(name)?).ok()?;
         Some(TensorType::new(record.dtype?, [record.elements()?]))
     }
 
     fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
+        if let Some((function, value)) = name.split_once('%') {
+            let decoded = self.compressed(function, value).and_then(|c| c.bytes());
+            let failed = |e: anyhow::Error| WeightError::Read { name: name.into(), message: format!("{e:#}") };
+            return decoded.map(Cow::Owned).map_err(failed);
+        }
         let missing = || WeightError::Missing { name: name.into() };
         let weights = self.weights.as_ref().ok_or_else(missing)?;
         let record = weights
@@ -205,6 +216,11 @@ impl WeightSource for Package {
 /// The weight source's name of a record.
 pub(super) fn record_name(offset: u64) -> String {
     format!("@{offset}")
+}
+
+/// The weight source's name of a compressed weight. `%` is in no identifier of MIL.
+pub(super) fn compressed_name(function: &str, value: &str) -> String {
+    format!("{function}%{value}")
 }
 
 fn offset_of(name: &str) -> Option<u64> {

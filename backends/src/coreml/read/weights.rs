@@ -7,6 +7,8 @@ use anyhow::{Context, Result, bail};
 use memmap2::Mmap;
 use s2dit_ir::DType;
 
+use crate::coreml::proto::DataType;
+
 const SENTINEL: u32 = 0xDEAD_BEEF;
 const ALIGNMENT: u64 = 64;
 
@@ -42,6 +44,24 @@ impl BlobRecord {
     pub fn elements(&self) -> Option<usize> {
         let bits = self.size.checked_mul(8)?.checked_sub(self.padding_bits)?;
         usize::try_from(bits / u64::from(self.bits)).ok()
+    }
+
+    /// MIL's type of the elements.
+    pub(in crate::coreml) fn data_type(&self) -> Option<DataType> {
+        Some(match self.code {
+            1 => DataType::Float16,
+            2 => DataType::Float32,
+            3 => DataType::Uint8,
+            4 => DataType::Int8,
+            8 => DataType::Int4,
+            9 => DataType::Uint1,
+            10 => DataType::Uint2,
+            11 => DataType::Uint4,
+            12 => DataType::Uint3,
+            13 => DataType::Uint6,
+            14 => DataType::Int32,
+            _ => return None,
+        })
     }
 
     /// The type's name in reports.
