@@ -10,6 +10,9 @@
 /// Below this many points a row is filled by one thread.
 const PARALLEL: usize = 4096;
 
+/// Columns, or starts, that are looked at together.
+const LANES: usize = 8;
+
 /// Buffers that one clustering leaves to the next.
 #[derive(Default)]
 pub(super) struct Solver {
@@ -101,8 +104,8 @@ struct Row<'a> {
 impl Row<'_> {
     /// Fills the columns from `first` on; their best starts lie in `low..=high`.
     fn fill(&self, best: &mut [f64], starts: &mut [u16], first: usize, low: usize, high: usize) {
-        if best.is_empty() {
-            return;
+        if best.len() <= LANES {
+            return self.fill_block(best, starts, first, low, high);
         }
         let middle = best.len() / 2;
         let i = first + middle;
@@ -123,9 +126,43 @@ impl Row<'_> {
         }
     }
 
+    /// [`Row::fill`] for a few columns: all starts for all of them at once, which is faster than to halve on.
+    fn fill_block(&self, best: &mut [f64], starts: &mut [u16], first: usize, low: usize, high: usize) {
+        if best.is_empty() {
+            return;
+        }
+        let column = |lane: usize| first + lane.min(best.len() - 1);
+        let w: [f64; LANES] = std::array::from_fn(|l| self.sums.weight[column(l)]);
+        let s: [f64; LANES] = std::array::from_fn(|l| self.sums.moment[column(l)]);
+        let mut most = [f64::NEG_INFINITY; LANES];
+        // Starts as numbers of the same width as gains, so that both are selected by one mask.
+        let mut at = [0.0f64; LANES];
+        // Starts before the first column are starts for every column.
+        let from = low.max(usize::from(self.above[first]));
+        let to = (high + 1).min(first).max(from);
+        let before = self.before[from..to].iter().zip(&self.sums.weight[from..to]).zip(&self.sums.moment[from..to]);
+        for (j, ((b, wj), sj)) in before.enumerate() {
+            for l in 0..LANES {
+                let d = s[l] - sj;
+                let gain = b + d * d / (w[l] - wj);
+                let more = gain > most[l];
+                most[l] = if more { gain } else { most[l] };
+                at[l] = if more { j as f64 } else { at[l] };
+            }
+        }
+        for (l, (best, start)) in best.iter_mut().zip(starts).enumerate() {
+            (*best, *start) = (most[l], (from + at[l] as usize) as u16);
+            for j in to..=high.min(first + l - usize::from(first + l > 0)) {
+                let gain = self.before[j] + self.sums.gain(j, first + l);
+                if gain > *best {
+                    (*best, *start) = (gain, j as u16);
+                }
+            }
+        }
+    }
+
     /// The largest gain of the first `i` points whose last cluster starts in `from..=to`, and the smallest such start.
     fn search(&self, i: usize, from: usize, to: usize) -> (f64, usize) {
-        const LANES: usize = 8;
         let (w, s) = (self.sums.weight[i], self.sums.moment[i]);
         let before = &self.before[from..=to];
         let weight = &self.sums.weight[from..=to];

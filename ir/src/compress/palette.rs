@@ -5,22 +5,12 @@ use half::f16;
 use super::kmeans::Solver;
 use crate::ops::{OpError, require};
 
-/// The fp16 bits of an element as a number that grows with it.
-const fn key(bits: u16) -> u16 {
-    // −0 is 0.
-    let bits = if bits == 0x8000 { 0 } else { bits };
-    if bits & 0x8000 == 0 { bits | 0x8000 } else { !bits }
-}
+/// fp16 bits of infinity without its sign.
+const INFINITE: u16 = 0x7c00;
+const SIGN: u16 = 0x8000;
+/// Counts that are skipped together if they are zero.
+const BLOCK: usize = 32;
 
-/// The inverse of [`key`].
-const fn bits(key: u16) -> u16 {
-    if key & 0x8000 == 0 { !key } else { key & 0x7fff }
-}
-
-/// The key of infinity; larger ones are NaN.
-const INFINITE: usize = key(0x7c00) as usize;
-/// The key of −infinity; smaller ones are NaN.
-const NEGATIVE_INFINITE: usize = key(0xfc00) as usize;
 /// Weights of input channels are kept above this part of the largest, so that no element is without a say.
 const LEAST_IMPORTANCE: f64 = 1e-6;
 
@@ -44,12 +34,15 @@ impl Importance {
     }
 }
 
-/// Buffers that one run leaves to the next.
+/// Buffers that one run leaves to the next. Tables are indexed by fp16 bits.
 pub(super) struct Scratch {
+    /// Zero between runs.
     counts: Vec<u32>,
+    /// The same with importance; empty without.
     mass: Vec<f64>,
     codes: Vec<u8>,
-    keys: Vec<u16>,
+    /// Distinct elements, ascending: bits, numbers, weights. −0 is 0.
+    bits: Vec<u16>,
     values: Vec<f64>,
     weights: Vec<f64>,
     solver: Solver,
@@ -61,7 +54,7 @@ impl Default for Scratch {
             counts: vec![0; 1 << 16],
             mass: Vec::new(),
             codes: vec![0; 1 << 16],
-            keys: Vec::new(),
+            bits: Vec::new(),
             values: Vec::new(),
             weights: Vec::new(),
             solver: Solver::default(),
@@ -88,35 +81,32 @@ impl Scratch {
         let mut from = 0;
         for (entry, &to) in entries.iter_mut().zip(&ends) {
             let mean = Solver::mean(&self.values[from..to], &self.weights[from..to]);
-            *entry = key(f16::from_f64(mean).to_bits());
+            *entry = f16::from_f64(mean).to_bits();
             from = to;
         }
         let used = ends.len();
         let last = entries[used - 1];
         entries[used..].fill(last);
         // The entries were rounded: each element goes to the nearest one, the lower one of two.
-        let centres: Vec<f64> = entries[..used].iter().map(|k| f16::from_bits(bits(*k)).to_f64()).collect();
+        let centres: Vec<f64> = entries[..used].iter().map(|b| f16::from_bits(*b).to_f64()).collect();
         let mut at = 0;
-        for (k, x) in self.keys.iter().zip(&self.values) {
+        for (bits, x) in self.bits.iter().zip(&self.values) {
             while at + 1 < used && (centres[at + 1] - x).abs() < (centres[at] - x).abs() {
                 at += 1;
             }
-            self.codes[usize::from(*k)] = at as u8;
+            self.codes[usize::from(*bits)] = at as u8;
         }
+        self.codes[usize::from(SIGN)] = self.codes[0];
         for (code, e) in codes.iter_mut().zip(elements) {
-            *code = self.codes[usize::from(key(*e))];
-        }
-        for entry in entries {
-            *entry = bits(*entry);
+            *code = self.codes[usize::from(*e)];
         }
         0
     }
 
-    /// The distinct elements in ascending order with their weights.
+    /// Finds the distinct elements and their weights; returns how many elements are not finite.
     fn histogram(&mut self, elements: &[u16], importance: Option<&Importance>) -> usize {
-        self.counts.fill(0);
         for e in elements {
-            self.counts[usize::from(key(*e))] += 1;
+            self.counts[usize::from(*e)] += 1;
         }
         if let Some(importance) = importance {
             self.mass.clear();
@@ -125,24 +115,45 @@ impl Scratch {
             for row in rows {
                 for (channel, weight) in row.chunks(importance.inner).zip(&importance.weights) {
                     for e in channel {
-                        self.mass[usize::from(key(*e))] += weight;
+                        self.mass[usize::from(*e)] += weight;
                     }
                 }
             }
+            self.mass[0] += self.mass[usize::from(SIGN)];
         }
-        self.keys.clear();
+        self.counts[0] += std::mem::take(&mut self.counts[usize::from(SIGN)]);
+        self.bits.clear();
         self.values.clear();
         self.weights.clear();
-        let counts = self.counts.iter().enumerate();
-        for (k, &count) in counts.skip(NEGATIVE_INFINITE + 1).take(INFINITE - NEGATIVE_INFINITE - 1) {
-            if count > 0 {
-                self.keys.push(k as u16);
-                self.values.push(f16::from_bits(bits(k as u16)).to_f64());
-                self.weights.push(if importance.is_some() { self.mass[k] } else { f64::from(count) });
+        let mut non_finite = 0;
+        // Negative numbers descend with their bits, positive ones ascend.
+        let (positive, negative) = self.counts.split_at_mut(usize::from(SIGN));
+        let negative = negative.chunks_mut(BLOCK).enumerate().rev().map(|(i, c)| (i, c, true));
+        for (block, counts, negative) in
+            negative.chain(positive.chunks_mut(BLOCK).enumerate().map(|(i, c)| (i, c, false)))
+        {
+            if counts.iter().all(|c| *c == 0) {
+                continue;
+            }
+            for i in 0..BLOCK {
+                let i = if negative { BLOCK - 1 - i } else { i };
+                let count = std::mem::take(&mut counts[i]);
+                if count == 0 {
+                    continue;
+                }
+                let magnitude = (block * BLOCK + i) as u16;
+                if magnitude >= INFINITE {
+                    non_finite += count as usize;
+                    continue;
+                }
+                let bits = if negative { magnitude | SIGN } else { magnitude };
+                self.bits.push(bits);
+                self.values.push(f16::from_bits(bits).to_f64());
+                let weight = self.mass.get(usize::from(bits)).copied();
+                self.weights.push(weight.filter(|_| importance.is_some()).unwrap_or(f64::from(count)));
             }
         }
-        let outside = self.counts[..=NEGATIVE_INFINITE].iter().chain(&self.counts[INFINITE..]);
-        outside.map(|c| *c as usize).sum()
+        non_finite
     }
 }
 
@@ -158,15 +169,16 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_in_the_order_of_the_numbers() {
-        let least = 2f32.powi(-24);
-        let numbers = [f32::NEG_INFINITY, -65504.0, -1.0, -least, 0.0, least, 1.0, 65504.0, f32::INFINITY];
-        let keys: Vec<u16> = numbers.iter().map(|x| key(f16::from_f32(*x).to_bits())).collect();
-        assert!(keys.is_sorted_by(|a, b| a < b), "{keys:?}");
-        for (x, k) in numbers.iter().zip(keys) {
-            assert_eq!(f16::from_bits(bits(k)).to_f32(), *x);
+    fn distinct_elements_are_found_in_ascending_order() {
+        let numbers = [1.5f32, -65504.0, 0.0, 2f32.powi(-24), -1.0, -2f32.powi(-24), 65504.0, -0.0, 1.5];
+        let elements: Vec<u16> = numbers.iter().map(|x| f16::from_f32(*x).to_bits()).collect();
+        let mut scratch = Scratch::default();
+        for _ in 0..2 {
+            assert_eq!(scratch.histogram(&elements, None), 0);
+            let least = 2f64.powi(-24);
+            assert_eq!(scratch.values, [-65504.0, -1.0, -least, 0.0, least, 1.5, 65504.0]);
+            assert_eq!(scratch.weights, [1.0, 1.0, 1.0, 2.0, 1.0, 2.0, 1.0]);
         }
-        assert_eq!(key(0x8000), key(0));
     }
 
     #[test]
