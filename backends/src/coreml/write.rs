@@ -133,8 +133,7 @@ fn write_weights(
                     // The table's record follows that of the codes: one computation serves both.
                     let weight = match last.take() {
                         Some((g, v, weight)) if (g, v) == (*function, *value) => weight,
-                        _ => weights::compressed(f, *value, source)
-                            .with_context(|| format!("the weight `{name}`"))?,
+                        _ => weights::compressed(f, *value, source).with_context(|| format!("the weight `{name}`"))?,
                     };
                     match part {
                         Part::Codes => out.write_all(&weight.packed())?,
@@ -142,7 +141,6 @@ fn write_weights(
                     }
                     last = Some((*function, *value, weight));
                     Ok(())
-                }
                 }
             }
         })

@@ -92,6 +92,7 @@ impl Options {
             cols,
             states: States::Io,
             functions: Functions::Separate,
+            quantize: None,
         }
     }
 }
