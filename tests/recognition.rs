@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use s2dit_ir::{Function, Module};
+use s2dit_ir::interp::{self, Bindings};
+use s2dit_ir::{Function, Module, Tensor, WeightSource, text};
 use s2dit_passes::regions::{Kind, Regions, leftovers, recognise};
 use s2dit_passes::split::{self, split};
 use s2dit_passes::{Pipeline, fuse};
@@ -22,9 +23,9 @@ fn config(name: &str) -> S2ditConfig {
     }
 }
 
-fn clip(config: &S2ditConfig, latent: &str) -> Module {
+fn clip(config: &S2ditConfig, weights: &dyn WeightSource, latent: &str) -> Module {
     let latent: LatentSize = latent.parse().expect("a latent");
-    let mut module = s2dit::clip(config, &SchemaWeights::new(config), latent).expect("a graph");
+    let mut module = s2dit::clip(config, weights, latent).expect("a graph");
     Pipeline::new(&["canonicalize", "phase", "cse"]).expect("passes").run(&mut module, |_, _| {}).expect("a pipeline");
     module
 }
@@ -78,7 +79,7 @@ fn every_block_of_every_clip_is_recognised() {
         ("1.8b", "3x36x64"),
     ] {
         let config = config(name);
-        let mut module = clip(&config, latent);
+        let mut module = clip(&config, &SchemaWeights::new(&config), latent);
         let regions = recognised(name, &mut module.functions[0]);
         check_layout(name, &config, &regions, config.layout.len());
         assert_eq!(regions.stages.len(), config.stages().len(), "{name}");
@@ -93,7 +94,7 @@ fn every_block_of_every_stream_is_recognised() {
     {
         for half_states in [false, true] {
             let config = config(name);
-            let chunk = clip(&config, latent);
+            let chunk = clip(&config, &SchemaWeights::new(&config), latent);
             let options = split::Options {
                 chunk: "latent".into(),
                 time: "timestep".into(),
@@ -117,4 +118,49 @@ fn every_block_of_every_stream_is_recognised() {
             }
         }
     }
+}
+
+#[test]
+fn fused_goldens_have_the_same_numbers() {
+    for (name, latent) in [("tiny", "3x8x8"), ("post", "4x8x4"), ("per_head", "1x12x8")] {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens").join(name).join("checkpoint");
+        let checkpoint = Checkpoint::open(&dir).expect("a checkpoint");
+        let mut module = clip(checkpoint.config(), &checkpoint, latent);
+        let bindings = noise(&module.functions[0]);
+        let run = |m: &Module| interp::run(&m.functions[0], &checkpoint, &bindings).expect("values").remove(0).data;
+        let plain = run(&module);
+        let scale = plain.iter().fold(0.0, |a: f64, x| a.max(x.abs()));
+        assert!(scale > 0.1, "{name}: nothing to compare");
+        for pass in ["fuse", "decompose"] {
+            Pipeline::new(&[pass]).expect("a pass").run(&mut module, |_, _| {}).expect("a pipeline");
+            let worst = plain.iter().zip(&run(&module)).fold(0.0, |a: f64, (x, y)| a.max((x - y).abs()));
+            assert!(worst <= 1e-12 * scale, "{name} after {pass}: {worst:e}");
+        }
+    }
+}
+
+/// The frontend writes each formula as its composite decomposes: so the way there and back changes nothing at all.
+#[test]
+fn the_round_trip_gives_the_frontends_graph() {
+    let config = config("1.8b");
+    let mut module = clip(&config, &SchemaWeights::new(&config), "3x36x64");
+    let before = text::print(&module);
+    Pipeline::new(&["fuse", "decompose", "cse"]).expect("passes").run(&mut module, |_, _| {}).expect("a pipeline");
+    let after = text::print(&module);
+    for (a, b) in before.lines().zip(after.lines()) {
+        assert_eq!(a, b);
+    }
+    assert_eq!(before.len(), after.len());
+}
+
+/// Values for the parameters that look random.
+fn noise(f: &Function) -> Bindings {
+    let mut bindings = Bindings::default();
+    for &p in f.params() {
+        let ty = f.ty(p);
+        let values = (0..ty.elements()).map(|i| ((i * 7919 + p.index() * 104_729) as f64 * 0.618).sin()).collect();
+        let name = f.node(p).name.as_deref().expect("a name").to_string();
+        bindings.params.insert(name, Tensor::from_values(ty, values).expect("values"));
+    }
+    bindings
 }

@@ -62,11 +62,15 @@ impl Target {
 
     /// Names of the passes that prepare a graph for this target.
     ///
+    /// Formulas are named first, whatever way they were written, and taken apart again into the tensor ops that the backends
+    /// lower: between `fuse` and `decompose` is the place of passes that work on composites. Precision comes after
+    /// both: its islands are made of tensor ops.
+    ///
     /// The Neural Engine accumulates norms wider than fp16 but stores each result in fp16, and an fp32 op leaves it: so for Core
     /// ML norms stay fp16, for ONNX Runtime they do not.
     #[must_use]
     pub fn passes(self, precision: Precision) -> Vec<&'static str> {
-        let mut passes = vec!["canonicalize", "phase", "cse"];
+        let mut passes = vec!["canonicalize", "phase", "cse", "fuse", "decompose", "cse"];
         match (self, precision) {
             (_, Precision::Fp32) => {}
             (Target::CoreMl, Precision::Fp16) => passes.push("precision-fp16"),
