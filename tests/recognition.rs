@@ -1,7 +1,8 @@
 //! What the passes recognise in every golden's clip graph and in every function of every stream's kernel: all of it.
 
-use std::path::Path;
+mod common;
 
+use common::{arg, golden, ok};
 use s2dit_ir::interp::{self, Bindings};
 use s2dit_ir::{Function, Module, Tensor, WeightSource, text};
 use s2dit_passes::regions::{Kind, Regions, leftovers, recognise};
@@ -11,13 +12,14 @@ use s2ditc::checkpoint::Checkpoint;
 use s2ditc::config::{BlockKind, LatentSize, Preset, S2ditConfig};
 use s2ditc::frontend::s2dit;
 use s2ditc::inspect::SchemaWeights;
+use serde_json::Value;
 
 fn config(name: &str) -> S2ditConfig {
     match name {
         "small" => Preset::Small.config(),
         "1.8b" => Preset::B1_8.config(),
         name => {
-            let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens").join(name).join("checkpoint");
+            let dir = golden(name).join("checkpoint");
             Checkpoint::open(&dir).expect("a checkpoint").config().clone()
         }
     }
@@ -123,7 +125,7 @@ fn every_block_of_every_stream_is_recognised() {
 #[test]
 fn fused_goldens_have_the_same_numbers() {
     for (name, latent) in [("tiny", "3x8x8"), ("post", "4x8x4"), ("per_head", "1x12x8")] {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens").join(name).join("checkpoint");
+        let dir = golden(name).join("checkpoint");
         let checkpoint = Checkpoint::open(&dir).expect("a checkpoint");
         let mut module = clip(checkpoint.config(), &checkpoint, latent);
         let bindings = noise(&module.functions[0]);
@@ -151,6 +153,49 @@ fn the_round_trip_gives_the_frontends_graph() {
         assert_eq!(a, b);
     }
     assert_eq!(before.len(), after.len());
+}
+
+/// A finished package is read back and recognised, fp16 and folded constants and all.
+#[test]
+fn packages_are_recognised() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    for (name, mode, latent) in [("odd", "clip", "2x12x8"), ("stream_post", "stream", "8x4")] {
+        let checkpoint = arg(&golden(name).join("checkpoint"));
+        let out = work.path().join(if mode == "clip" { "clip.mlpackage" } else { "kernel" });
+        ok(&["compile", "-q", &checkpoint, "--target", "coreml", "--mode", mode, "--latent", latent, "-o", &arg(&out)]);
+        let package = if mode == "clip" { out } else { out.join("kernel.mlpackage") };
+        let report: Value = serde_json::from_str(&ok(&["inspect", "--json", &arg(&package)])).expect("JSON");
+        let step = &report["recognised"][0];
+        let layout = config(name).layout;
+        for kind in [BlockKind::Lcha, BlockKind::Ssa, BlockKind::Full] {
+            let wanted = layout.iter().filter(|k| **k == kind).count();
+            assert_eq!(step[kind.to_string()], wanted, "{name}: {kind}");
+        }
+        assert_eq!(step["cross"], layout.len(), "{name}");
+        assert_eq!(step["leftovers"], serde_json::json!({}), "{name}");
+        assert_eq!(step["near_misses"], serde_json::json!([]), "{name}");
+    }
+}
+
+/// What is not the formula is named: another kernel, a norm that multiplies by the root.
+#[test]
+fn near_misses_say_why() {
+    let config = config("tiny");
+    let printed = text::print(&clip(&config, &SchemaWeights::new(&config), "3x8x8"));
+    for (from, to, rule, reason) in [
+        ("softplus(", "exp(", "lcha", "expected `feature_map("),
+        ("rsqrt(", "sqrt(", "attention", "expected `rms_norm("),
+    ] {
+        let mut module = text::parse(&printed.replace(from, to)).expect("IR");
+        let f = &mut module.functions[0];
+        let misses = fuse::explain(f).expect("fusion");
+        let regions = recognise(f).expect("patterns");
+        let told = misses.iter().chain(&regions.misses).find(|m| m.rule == rule);
+        let told = told.unwrap_or_else(|| panic!("{to}: {misses:?} {:?}", regions.misses));
+        assert!(told.reason.contains(reason), "{told:?}");
+        assert!(told.scope.starts_with("blocks."), "{told:?}");
+        assert!(!leftovers(f).is_empty());
+    }
 }
 
 /// Values for the parameters that look random.

@@ -16,6 +16,7 @@ pub mod quantize;
 pub mod regions;
 pub mod split;
 pub mod states;
+pub mod widen;
 
 use s2dit_ir::Module;
 use s2dit_ir::compress::Scheme;
@@ -42,6 +43,7 @@ pub const PASSES: &[Pass] = &[
     Pass { name: "phase", doc: "sinusoids of large phases are computed to the last bits of fp32", run: phase::run },
     Pass { name: "fuse", doc: "formulas with a name are one op", run: fuse::run },
     Pass { name: "decompose", doc: "no composite op: tensor ops only", run: decompose::run },
+    Pass { name: "widen", doc: "every float is fp32: what an fp16 graph means", run: widen::run },
     Pass {
         name: "precision-fp16",
         doc: "fp16 everywhere but in fp32 islands that need the range or the phase",

@@ -1,5 +1,6 @@
 //! `s2ditc inspect`
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,7 +10,7 @@ use anyhow::Result;
 use super::progress::{count, size};
 use super::{print_json, print_line};
 use crate::config::LatentSize;
-use crate::inspect::{ArtifactReport, ModelReport, Report, inspect};
+use crate::inspect::{ArtifactReport, ModelReport, Recognition, Report, inspect};
 
 /// Show what a checkpoint, an ONNX file or an mlpackage is
 #[derive(clap::Args)]
@@ -43,6 +44,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
                 c.hash
             );
             model(&c.model, &mut text)?;
+            recognised(&c.recognised, &mut text)?;
             text
         }
         Report::Onnx(a) => artifact("ONNX model", a)?,
@@ -110,6 +112,40 @@ fn model(m: &ModelReport, out: &mut String) -> Result<()> {
     Ok(())
 }
 
+fn recognised(list: &[Recognition], out: &mut String) -> Result<()> {
+    let listed = |counts: &BTreeMap<&str, usize>| {
+        counts.iter().map(|(op, n)| format!("{n} {op}")).collect::<Vec<_>>().join(", ")
+    };
+    for r in list {
+        writeln!(
+            out,
+            "\nrecognised in `{}`: {} lcha, {} ssa in {} stage(s), {} full, {} cross",
+            r.function, r.lcha, r.ssa, r.stages, r.full, r.cross
+        )?;
+        for region in r.regions.iter().filter(|region| region.kind != "cross") {
+            let stage = region.stage.map(|s| format!(" {s}")).unwrap_or_default();
+            let kind = format!("{}{stage}", region.kind);
+            writeln!(
+                out,
+                "  {:<18} {kind:<6} {:>7} tokens  {}",
+                region.scope,
+                region.tokens,
+                listed(&region.formulas)
+            )?;
+        }
+        if !r.formulas.is_empty() {
+            writeln!(out, "  formulas: {}", listed(&r.formulas))?;
+        }
+        if !r.leftovers.is_empty() {
+            writeln!(out, "  ops of such formulas that stand alone: {}", listed(&r.leftovers))?;
+        }
+        for miss in &r.near_misses {
+            writeln!(out, "  nearly {} at `{}`: {}", miss.rule, miss.scope, miss.reason)?;
+        }
+    }
+    Ok(())
+}
+
 fn artifact(what: &str, a: &ArtifactReport) -> Result<String> {
     let mut out = format!("{what} {}: {}\n", a.path, a.format);
     for (title, list) in [("input", &a.inputs), ("output", &a.outputs), ("state", &a.states)] {
@@ -125,6 +161,10 @@ fn artifact(what: &str, a: &ArtifactReport) -> Result<String> {
     for chunk in a.ops.chunks(4) {
         let row: Vec<String> = chunk.iter().map(|(op, n)| format!("{:<28}", format!("{n:>5} {op}"))).collect();
         writeln!(out, "  {}", row.concat().trim_end())?;
+    }
+    recognised(&a.recognised, &mut out)?;
+    if let Some(why) = &a.not_recognised {
+        writeln!(out, "\nno formulas recognised: {why}")?;
     }
     if !a.metadata.is_empty() {
         writeln!(out, "\nmetadata")?;

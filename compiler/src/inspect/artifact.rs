@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::ModelReport;
+use super::{ModelReport, Recognition, recognition};
 use crate::config::{LatentSize, S2ditConfig};
 
 /// An input, output or state.
@@ -45,6 +45,10 @@ pub struct ArtifactReport {
     pub weights_by_dtype: BTreeMap<String, u64>,
     /// User-defined metadata.
     pub metadata: BTreeMap<String, String>,
+    /// What is recognised in each function of a package.
+    pub recognised: Vec<Recognition>,
+    /// Why nothing could be: an ONNX file, or ops that cannot be read back.
+    pub not_recognised: Option<String>,
     /// The model, if the metadata tells which (artifacts of this compiler).
     pub model: Option<ModelReport>,
 }
@@ -82,6 +86,8 @@ pub(super) fn onnx(path: &Path) -> Result<ArtifactReport> {
             format!("external data: {}", external.into_keys().collect::<Vec<_>>().join(", "))
         },
         weights_by_dtype,
+        recognised: Vec::new(),
+        not_recognised: Some("an ONNX file is not read back as a graph".into()),
         model: model_of(&metadata),
         metadata,
     })
@@ -102,6 +108,10 @@ pub(super) fn mlpackage(path: &Path) -> Result<ArtifactReport> {
         *weights_by_dtype.entry(record.type_name().into()).or_default() += record.size;
     }
     let metadata = package.metadata();
+    let (recognised, not_recognised) = match recognised(&package) {
+        Ok(list) => (list, None),
+        Err(why) => (Vec::new(), Some(format!("{why:#}"))),
+    };
     Ok(ArtifactReport {
         path: path.display().to_string(),
         format: package.format(),
@@ -113,7 +123,17 @@ pub(super) fn mlpackage(path: &Path) -> Result<ArtifactReport> {
         weight_bytes: weights_by_dtype.values().sum(),
         weight_storage: "weights/weight.bin".into(),
         weights_by_dtype,
+        recognised,
+        not_recognised,
         model: model_of(&metadata),
         metadata,
     })
+}
+
+fn recognised(package: &s2dit_backends::coreml::Package) -> Result<Vec<Recognition>> {
+    let mut all = Vec::new();
+    for function in package.functions() {
+        all.extend(recognition(s2dit_backends::coreml::raise(package, Some(&function))?)?);
+    }
+    Ok(all)
 }

@@ -2,6 +2,7 @@
 
 mod artifact;
 mod model;
+mod recognition;
 
 use std::path::Path;
 
@@ -10,9 +11,11 @@ use serde::Serialize;
 
 pub use artifact::ArtifactReport;
 pub use model::{BlockCost, Layer, ModelReport, SchemaWeights};
+pub use recognition::{NearMiss, Recognised, Recognition, recognition};
 
 use crate::checkpoint::{CONFIG_FILE, Checkpoint};
 use crate::config::LatentSize;
+use crate::frontend::s2dit;
 
 /// Latent of the costs when none is asked for: the 1.8B preset's chunk.
 const DEFAULT_LATENT: LatentSize = LatentSize { frames: 3, rows: 36, cols: 64 };
@@ -46,6 +49,8 @@ pub struct CheckpointReport {
     pub hash: String,
     /// The model.
     pub model: ModelReport,
+    /// What is recognised in its clip graph.
+    pub recognised: Vec<Recognition>,
 }
 
 /// Inspects a path by what lies there.
@@ -64,7 +69,9 @@ pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<Report> {
             );
         }
         let checkpoint = Checkpoint::open(path)?;
-        let model = ModelReport::new(checkpoint.config(), latent.unwrap_or(DEFAULT_LATENT))?;
+        let latent = latent.unwrap_or(DEFAULT_LATENT);
+        let model = ModelReport::new(checkpoint.config(), latent)?;
+        let recognised = recognition(s2dit::clip(checkpoint.config(), &checkpoint, latent)?)?;
         return Ok(Report::Checkpoint(CheckpointReport {
             path: path.display().to_string(),
             files: checkpoint.files().len(),
@@ -73,6 +80,7 @@ pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<Report> {
             dtypes: checkpoint.dtypes().iter().map(|(d, n)| (d.to_string(), *n)).collect(),
             hash: format!("blake3:{}", checkpoint.content_hash().to_hex()),
             model,
+            recognised,
         }));
     }
     if path.is_file() {

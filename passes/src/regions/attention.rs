@@ -3,21 +3,21 @@
 use s2dit_ir::ops::OpError;
 use s2dit_ir::{Function, Op, ValueId};
 
-use super::{Finder, Kind, Regions, stage};
+use super::{Finder, Kind, Regions, parsed, stage};
 
 /// Every `linear` over an `sdpa` is an attention, or nearly one.
 pub(super) fn recognise(on: &mut Finder, found: &mut Regions) -> Result<(), OpError> {
     let rotated = "rope(~rms_norm(~linear(u, ..), ..), ..)";
-    let own = [
+    let own = parsed(&[
         format!("linear(~sdpa({rotated}, {rotated}, ~linear(u, ..)), ..)"),
         format!("linear(~sdpa({rotated}, concat(keys, {rotated}), concat(values, ~linear(u, ..)), mask), ..)"),
-    ];
-    let cross = ["linear(~sdpa(~rms_norm(~linear(u, ..), ..), k, v), ..)".to_string()];
+    ])?;
+    let cross = parsed(&["linear(~sdpa(~rms_norm(~linear(u, ..), ..), k, v), ..)".to_string()])?;
     for v in on.f.order() {
         if !is_root(on.f, v) {
             continue;
         }
-        match (on.any(&own, v)?, on.any(&cross, v)?) {
+        match (on.any(&own, v), on.any(&cross, v)) {
             (Ok(m), _) => {
                 let input = m.get("u").map_or(v, |u| u.value);
                 let kind = stage::of(on.f, &found.stages, input).map_or(Kind::Full, Kind::Ssa);

@@ -1,59 +1,73 @@
-//! LCHA: `fusion_gate(gate, to_out(linear attention of u), local_mix(causal depthwise convolution of u))`.
+//! LCHA: `to_out(linear attention of u)` and `local_mix(causal depthwise convolution of u)`, mixed by a gate.
+//!
+//! The gate is a `fusion_gate`, or what folding makes of it: two constant factors, or none beside the weights of the two products.
 
-use s2dit_ir::Op;
-use s2dit_ir::ops::OpError;
+use s2dit_ir::ops::{Binary, OpError};
+use s2dit_ir::{Function, Op, ValueId};
 
-use super::{Finder, Kind, Regions};
+use super::{Finder, Kind, NearMiss, Regions, parsed};
+use crate::pattern::Pattern;
 
-/// Every gate is the root of an LCHA, or of something that nearly is one.
+/// Every gate is the root of an LCHA, or of something that nearly is one; so are sums that look like a folded one.
 pub(super) fn recognise(on: &mut Finder, found: &mut Regions) -> Result<(), OpError> {
-    let patterns = patterns();
+    let gated = mixed_by(|a, b| format!("fusion_gate(gate, {a}, {b})"))?;
+    let scaled = mixed_by(|a, b| format!("a * {a} + b * {b} where a: const, b: const"))?;
+    let folded = mixed_by(|a, b| format!("{a} + {b}"))?;
     for v in on.f.order() {
-        if !matches!(on.f.op(v), Op::FusionGate(_)) {
-            continue;
-        }
-        match on.any(&patterns, v)? {
-            Ok(m) if m.interior.iter().all(|&i| depthwise(on.f.op(i), on, i)) => {
+        let (patterns, sure) = match on.f.op(v) {
+            Op::FusionGate(_) => (&gated, true),
+            Op::Binary(Binary::Add) => match sum_of(on, v) {
+                Some(Binary::Mul) => (&scaled, false),
+                _ => (&folded, false),
+            },
+            _ => continue,
+        };
+        match on.any(patterns, v) {
+            Ok(m) if m.interior.iter().all(|&i| depthwise(on.f, i)) => {
                 found.regions.extend(on.region(Kind::Lcha, v, &m));
             }
-            Ok(_) => found.misses.push(super::NearMiss {
+            Ok(_) => found.misses.push(NearMiss {
                 rule: "lcha",
                 scope: on.f.node(v).scope.clone(),
                 reason: "the convolution is not depthwise".into(),
                 matched: usize::MAX,
             }),
-            Err(miss) => found.misses.extend(on.miss("lcha", v, miss)),
+            Err(miss) if sure => found.misses.extend(on.miss("lcha", v, miss)),
+            Err(_) => {}
         }
     }
     Ok(())
 }
 
-fn depthwise(op: &Op, on: &Finder, v: s2dit_ir::ValueId) -> bool {
-    match op {
-        Op::Conv(c) => on.f.shape(v).get(1) == Some(&c.groups),
+/// `Mul` if both terms of a sum are products.
+fn sum_of(on: &Finder, v: ValueId) -> Option<Binary> {
+    let products = on.f.operands(v).into_iter().all(|o| matches!(on.f.op(o), Op::Binary(Binary::Mul)));
+    products.then_some(Binary::Mul)
+}
+
+fn depthwise(f: &Function, v: ValueId) -> bool {
+    match f.op(v) {
+        Op::Conv(c) => f.shape(v).get(1) == Some(&c.groups),
         _ => true,
     }
 }
 
-/// A clip's and a stream's, with the rotation before and after the kernel, with and without frames from before.
-fn patterns() -> Vec<String> {
-    let normed = |what: &str| format!("~rms_norm(~linear(u, {what}, ..), ..)");
-    let (q, k, v) = (normed("wq"), normed("wk"), "~linear(u, ..)");
-    let pre = |x: &str| format!("feature_map(rope({x}, ..), ..)");
-    let post = |x: &str| format!("rope(feature_map({x}, ..), ..)");
-    let plain = |x: &str| format!("feature_map({x}, ..)");
-    let step = |q: &str, k: &str, kn: &str, qn: &str| {
-        format!(
-            "linear_attention_step({q}, running_mean({k}, {v}, sum, past, new), running_mean({kn}, norm, past, new), eps{qn})"
-        )
-    };
+/// The two branches of a clip and of a stream, with the rotation before and after the kernel, with and without frames from before.
+fn mixed_by(gate: impl Fn(&str, &str) -> String) -> Result<Vec<Pattern>, OpError> {
+    let (normed, v) = ("~rms_norm(~linear(u, ..), ..)", "~linear(u, ..)");
+    let plain = format!("feature_map({normed}, ..)");
+    let pre = format!("feature_map(rope({normed}, ..), ..)");
+    let post = format!("rope({plain}, ..)");
+    let mean = |k: &str| format!("running_mean({k}, {v}, sum, past, new)");
+    let mean_norm = |k: &str| format!("running_mean({k}, norm, past, new)");
     let attention = [
-        format!("linear_attention({}, {}, {v})", pre(&q), pre(&k)),
-        format!("linear_attention({}, {}, {v}, {}, {})", post(&q), post(&k), plain(&q), plain(&k)),
-        step(&pre(&q), &pre(&k), &pre(&k), ""),
-        step(&post(&q), &post(&k), &plain(&k), &format!(", {}", plain(&q))),
+        format!("linear_attention({pre}, {pre}, {v})"),
+        format!("linear_attention({post}, {post}, {v}, {plain}, {plain})"),
+        format!("linear_attention_step({pre}, {}, {}, eps)", mean(&pre), mean_norm(&pre)),
+        format!("linear_attention_step({post}, {}, {}, eps, {plain})", mean(&post), mean_norm(&plain)),
     ];
     let local = ["conv(~u, ..)", "conv(concat(tail, ~u), ..)"];
-    let mix = |a: &String, l: &str| format!("fusion_gate(gate, linear(~{a}, ..), linear(~{l}, ..))");
-    attention.iter().flat_map(|a| local.map(|l| mix(a, l))).collect()
+    let branch = |of: &str| format!("linear(~{of}, ..)");
+    let mixed = attention.iter().flat_map(|a| local.map(|l| gate(&branch(a), &branch(l))));
+    parsed(&mixed.collect::<Vec<_>>())
 }

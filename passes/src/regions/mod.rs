@@ -117,6 +117,10 @@ pub fn leftovers(f: &Function) -> Vec<ValueId> {
     f.order().into_iter().filter(|v| !consts.contains(v) && part_of_a_formula(f.op(*v))).collect()
 }
 
+fn parsed(patterns: &[String]) -> Result<Vec<Pattern>, OpError> {
+    patterns.iter().map(|text| text.parse().map_err(|e| OpError::new(format!("{e}")))).collect()
+}
+
 /// Looks for any of several patterns.
 struct Finder<'f> {
     f: &'f Function,
@@ -125,21 +129,20 @@ struct Finder<'f> {
 
 impl Finder<'_> {
     /// The first match of the first pattern that has one, else the miss that got furthest.
-    fn any(&mut self, patterns: &[String], root: ValueId) -> Result<Result<Match, Option<Miss>>, OpError> {
+    fn any(&mut self, patterns: &[Pattern], root: ValueId) -> Result<Match, Option<Miss>> {
         let mut furthest: Option<Miss> = None;
-        for text in patterns {
-            let pattern: Pattern = text.parse().map_err(|e| OpError::new(format!("{e}")))?;
-            match Matcher::new(self.f, self.consts).find(&pattern, root) {
+        for pattern in patterns {
+            match Matcher::new(self.f, self.consts).find(pattern, root) {
                 Ok(matches) => {
                     if let Some(m) = matches.into_iter().next() {
-                        return Ok(Ok(m));
+                        return Ok(m);
                     }
                 }
                 Err(miss) if furthest.as_ref().is_none_or(|f| f.matched < miss.matched) => furthest = Some(miss),
                 Err(_) => {}
             }
         }
-        Ok(Err(furthest))
+        Err(furthest)
     }
 
     fn region(&self, kind: Kind, root: ValueId, m: &Match) -> Option<Region> {
@@ -150,15 +153,17 @@ impl Finder<'_> {
         Some(Region { kind, scope: self.scope(&interior), input, root, interior })
     }
 
-    /// The path that the values' scopes share.
+    /// The path that the values' scopes share; a package writes `_` where a checkpoint writes `.`.
     fn scope(&self, values: &[ValueId]) -> Arc<str> {
-        let mut paths = values.iter().map(|&v| &*self.f.node(v).scope).filter(|s| !s.is_empty());
-        let mut common: Vec<&str> = paths.next().map(|s| s.split('.').collect()).unwrap_or_default();
+        let paths: Vec<&str> = values.iter().map(|&v| &*self.f.node(v).scope).filter(|s| !s.is_empty()).collect();
+        let separator = if paths.iter().any(|p| p.contains('.')) { "." } else { "_" };
+        let mut paths = paths.into_iter();
+        let mut common: Vec<&str> = paths.next().map(|s| s.split(separator).collect()).unwrap_or_default();
         for path in paths {
-            let same = common.iter().zip(path.split('.')).take_while(|(a, b)| **a == *b).count();
+            let same = common.iter().zip(path.split(separator)).take_while(|(a, b)| **a == *b).count();
             common.truncate(same);
         }
-        common.join(".").into()
+        common.join(separator).into()
     }
 
     fn miss(&self, rule: &'static str, root: ValueId, miss: Option<Miss>) -> Option<NearMiss> {
