@@ -115,6 +115,8 @@ fn tract_is_of_the_same_opinion() {
             "onnx",
             "--latent",
             latent,
+            "--opset",
+            "21",
             "-o",
             &out,
         ]);

@@ -269,7 +269,10 @@ fn every_op_of_the_ir_has_a_case() {
         .iter()
         .flat_map(|(_, f)| f.order().into_iter().map(|v| f.op(v).name()).collect::<Vec<_>>())
         .collect();
-    for op in Op::NAMES {
+    // The pass `decompose` comes before the backend.
+    let decomposed =
+        ["sdpa", "feature_map", "linear_attention", "linear_attention_step", "running_mean", "fusion_gate"];
+    for op in Op::NAMES.iter().filter(|op| !decomposed.contains(op)) {
         assert!(used.contains(op), "no case in tests/ops has `{op}`");
     }
 }

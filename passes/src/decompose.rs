@@ -9,16 +9,47 @@
 //! Afterwards no live op is a composite.
 
 use s2dit_ir::ops::OpError;
-use s2dit_ir::{Builder, Module};
+use s2dit_ir::{Builder, Function, Module, Op, ValueId};
 
 /// Runs on every function; returns the number of composites replaced.
 ///
 /// # Errors
 /// None in practice: a decomposition has its op's type.
 pub fn run(module: &mut Module) -> Result<usize, OpError> {
+    run_except(module, |_, _| false)
+}
+
+/// Whether a composite has an ONNX op, or ops that ONNX Runtime takes for one, in opset 21.
+#[must_use]
+pub fn onnx21_has(f: &Function, v: ValueId) -> bool {
+    match f.op(v) {
+        Op::RmsNorm(n) => n.axis + 1 == f.ty(v).rank(),
+        Op::Modulate(_) => true,
+        _ => false,
+    }
+}
+
+/// The same in opset 23.
+#[must_use]
+pub fn onnx23_has(f: &Function, v: ValueId) -> bool {
+    match f.op(v) {
+        // RotaryEmbedding takes [B, A, N, d] with tables that all heads share.
+        Op::Rope(r) => r.axis == 3 && f.ty(v).rank() == 4 && f.ty(f.operands(v)[1]).rank() == 2,
+        _ => onnx21_has(f, v),
+    }
+}
+
+/// [`run`], but composites that `keep` says stay.
+///
+/// # Errors
+/// None in practice: a decomposition has its op's type.
+pub fn run_except(module: &mut Module, keep: impl Fn(&Function, ValueId) -> bool) -> Result<usize, OpError> {
     let mut changes = 0;
     for f in &mut module.functions {
         for v in f.order() {
+            if keep(f, v) {
+                continue;
+            }
             let (op, operands, scope) = (f.op(v).clone(), f.operands(v), f.node(v).scope.clone());
             let mut b = Builder::new(f);
             b.enter(&scope);

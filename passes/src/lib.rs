@@ -7,6 +7,7 @@
 pub mod canonicalize;
 pub mod cse;
 pub mod decompose;
+pub mod fold_gate;
 pub mod fuse;
 pub mod pattern;
 pub mod phase;
@@ -43,6 +44,17 @@ pub const PASSES: &[Pass] = &[
     Pass { name: "phase", doc: "sinusoids of large phases are computed to the last bits of fp32", run: phase::run },
     Pass { name: "fuse", doc: "formulas with a name are one op", run: fuse::run },
     Pass { name: "decompose", doc: "no composite op: tensor ops only", run: decompose::run },
+    Pass {
+        name: "decompose-for-onnx21",
+        doc: "no composite op but those that ONNX has, or ONNX Runtime makes of their parts",
+        run: |m| decompose::run_except(m, decompose::onnx21_has),
+    },
+    Pass {
+        name: "decompose-for-onnx23",
+        doc: "the same with the ops of opset 23",
+        run: |m| decompose::run_except(m, decompose::onnx23_has),
+    },
+    Pass { name: "fold-gate", doc: "no fusion gate over two projections", run: fold_gate::run },
     Pass { name: "widen", doc: "every float is fp32: what an fp16 graph means", run: widen::run },
     Pass {
         name: "precision-fp16",

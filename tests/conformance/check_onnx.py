@@ -19,7 +19,7 @@ try:
 except ImportError:
     onnxruntime = None
 
-OPSET, IR_VERSION = 21, 10
+OPSETS, IR_VERSION = {21, 23}, 10
 SMALL, PAGE, LINE = 1024, 4096, 64
 WIDTH = {onnx.TensorProto.BFLOAT16: 2}
 
@@ -37,8 +37,10 @@ def check_structure(path, ours=True):
     model = onnx.load(str(path), load_external_data=False)
     graph = model.graph
     opsets = {o.domain: o.version for o in model.opset_import}
-    if opsets != {"": OPSET}:
-        yield f"opset_import: expected ai.onnx {OPSET}, found {opsets}"
+    if set(opsets) != {""} or opsets[""] not in OPSETS:
+        yield f"opset_import: expected ai.onnx of {sorted(OPSETS)}, found {opsets}"
+    elif (opsets[""] == 23) != any(node.op_type == "RotaryEmbedding" for node in graph.node):
+        yield f"opset_import: {opsets['']} is not the lowest that has every op"
     if model.ir_version != IR_VERSION:
         yield f"ir_version: expected {IR_VERSION}, found {model.ir_version}"
     if model.producer_name != "s2ditc" or not model.producer_version:

@@ -58,7 +58,7 @@ pub struct InMemory {
 /// An op that ONNX cannot express, a weight that cannot be read, an unknown name in `options.outputs`.
 pub fn model_in_memory(f: &Function, source: &dyn WeightSource, options: &MemoryOptions) -> Result<InMemory> {
     let fold = options.weights == WeightMode::Materialize;
-    let Lowered { mut graph, constants } = lower(f, options.round, fold, &options.outputs)?;
+    let Lowered { mut graph, opset, constants } = lower(f, options.round, fold, &options.outputs)?;
     let mut regions = Regions::default();
     let mut referred = Vec::new();
     let mut filler = Filler::default();
@@ -87,7 +87,7 @@ pub fn model_in_memory(f: &Function, source: &dyn WeightSource, options: &Memory
         let location = inside.with_context(|| format!("`{}`: expected a path in UTF-8", r.path.display()))?;
         refer(&mut graph.initializer[i], location, r.offset, r.len);
     }
-    Ok(InMemory { bytes: encode(graph, Vec::new()), folder })
+    Ok(InMemory { bytes: encode(graph, opset, Vec::new()), folder })
 }
 
 /// Files that are referred to.

@@ -1,4 +1,4 @@
-//! ONNX, opset 21.
+//! ONNX, opset 21, or 23 where the graph has rotary embeddings.
 //!
 //! - [`write_models`] writes files (and their external data) for users;
 //! - [`model_in_memory`] makes the model that the runtime gives to ONNX Runtime, for a graph that was read back from a package;
@@ -21,7 +21,7 @@ pub use lower::Round;
 pub use memory::{InMemory, MemoryOptions, WeightMode, model_in_memory};
 pub use write::{INLINE_LIMIT, Summary, write_models};
 
-/// The operator set that is emitted.
+/// The operator set that is emitted, if no op needs a later one.
 pub const OPSET: i64 = 21;
 /// The IR version that goes with it.
 pub const IR_VERSION: i64 = 10;

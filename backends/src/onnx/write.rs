@@ -10,10 +10,10 @@ use prost::Message;
 use s2dit_ir::weights::{Remembering, Written, loaded_tensor};
 use s2dit_ir::{Function, ValueId, WeightError, WeightSource};
 
+use super::IR_VERSION;
 use super::lower::{Round, lower};
 use super::proto::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, entries};
 use super::stored::Filler;
-use super::{IR_VERSION, OPSET};
 
 /// Up to this many bytes of weights the model is one file.
 pub const INLINE_LIMIT: u64 = 32 << 20;
@@ -115,7 +115,7 @@ pub fn write_models(
     }
     let metadata = entries(&metadata());
     for ((_, path), l) in models.iter().zip(lowered) {
-        std::fs::write(path, encode(l.graph, metadata.clone())).context("cannot write the model")?;
+        std::fs::write(path, encode(l.graph, l.opset, metadata.clone())).context("cannot write the model")?;
     }
     summary.non_finite.sort();
     summary.non_finite.dedup();
@@ -148,12 +148,12 @@ pub(super) fn refer(tensor: &mut TensorProto, location: &str, offset: u64, lengt
     ];
 }
 
-pub(super) fn encode(graph: GraphProto, metadata_props: Vec<StringStringEntryProto>) -> Vec<u8> {
+pub(super) fn encode(graph: GraphProto, opset: i64, metadata_props: Vec<StringStringEntryProto>) -> Vec<u8> {
     ModelProto {
         ir_version: IR_VERSION,
         producer_name: "s2ditc".into(),
         producer_version: env!("CARGO_PKG_VERSION").into(),
-        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: opset }],
         metadata_props,
         graph: Some(graph),
         ..ModelProto::default()

@@ -14,7 +14,7 @@ use super::progress::{Progress, size};
 use super::{Context, print_json, print_line};
 use crate::checkpoint::Checkpoint;
 use crate::compile::stream::{self, Functions, States};
-use crate::compile::{Options, Precision, Summary, Target, compile, lower};
+use crate::compile::{Options, Opset, Precision, Summary, Target, compile, lower};
 use crate::config::LatentSize;
 use crate::lint::{Brief, lint};
 use crate::problems::Problem;
@@ -56,6 +56,9 @@ pub(super) struct Args {
     /// Store large weights in few bits: int8, int4-block32, palette4-group16, palette6, …; fp16 leaves them
     #[arg(long, value_name = "SCHEME")]
     quantize: Option<Quantize>,
+    /// Newest ONNX operator set to use: 21 (older runtimes, tract) or 23 [default: 23]
+    #[arg(long, value_name = "N", default_value = "23", hide_default_value = true)]
+    opset: Opset,
     /// Stop at the IR and print it (or write it to OUT)
     #[arg(long, value_name = "WHAT")]
     emit: Option<Emit>,
@@ -185,10 +188,11 @@ impl Job {
         let (target, precision) = (args.target, args.precision.unwrap_or(args.target.default_precision()));
         let quantize = args.quantize.and_then(|q| q.0);
         Ok(match (args.mode, args.latent) {
-            (Mode::Clip, Size::Clip(latent)) => Job::Clip(Options { target, precision, latent, quantize }),
+            (Mode::Clip, Size::Clip(latent)) => Job::Clip(Options { target, precision, opset: args.opset, latent, quantize }),
             (Mode::Stream, Size::Chunk { rows, cols }) => Job::Stream(stream::Options {
                 target,
                 precision,
+                opset: args.opset,
                 rows,
                 cols,
                 states: args.states,

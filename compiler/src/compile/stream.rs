@@ -14,7 +14,7 @@ use s2dit_passes::split::{self, EMPTY, HostInput, Kernel, StateKind, split};
 use s2dit_passes::{Pipeline, states};
 use s2dit_runtime::stream::contract::{self, Contract};
 
-use super::{Precision, Summary, Target};
+use super::{Opset, Precision, Summary, Target};
 use crate::checkpoint::Checkpoint;
 use crate::config::{LatentSize, SampleSteps};
 use crate::frontend::s2dit;
@@ -69,6 +69,8 @@ pub struct Options {
     pub target: Target,
     /// Arithmetic.
     pub precision: Precision,
+    /// The newest ONNX operator set that may be used.
+    pub opset: Opset,
     /// Latent rows and columns.
     pub rows: usize,
     /// See [`Options::rows`].
@@ -88,6 +90,7 @@ impl Options {
         Options {
             target: Target::Onnx,
             precision: Precision::Fp32,
+            opset: Opset::V21,
             rows,
             cols,
             states: States::Io,
@@ -156,7 +159,7 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options) -> Result<Lowered> {
     };
     let mut kernel = split(&chunk.functions[0], &split_options)?;
     let mut module = std::mem::take(&mut kernel.module);
-    Pipeline::new(&options.target.passes(options.precision))?.run(&mut module, |_, _| {})?;
+    Pipeline::new(&options.target.passes(options.precision, options.opset))?.run(&mut module, |_, _| {})?;
     let declared = module.states.clone();
     kernel.module.states = declared;
     let packing = match options.states {

@@ -1,5 +1,6 @@
 //! IR function → ONNX graph.
 
+mod composite;
 mod compressed;
 mod elementwise;
 mod names;
@@ -14,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use s2dit_ir::ops::{Binary, Op, ReduceKind, Unary};
 use s2dit_ir::{DType, Function, TensorType, ValueId, weights};
 
+use super::OPSET;
 use super::proto::{
     AttributeProto, Dimension, DimensionValue, GraphProto, NodeProto, TensorProto, TensorShapeProto, TensorTypeProto,
     TypeProto, ValueInfoProto, data_type,
@@ -40,6 +42,8 @@ pub enum Round {
 /// What a lowered graph needs beside its nodes.
 pub(super) struct Lowered {
     pub graph: GraphProto,
+    /// The operator set that the graph needs.
+    pub opset: i64,
     /// Weights in order of first use.
     pub constants: Vec<Constant>,
 }
@@ -76,9 +80,11 @@ pub(super) fn lower(f: &Function, round: Round, fold: bool, extra: &[String]) ->
         constants: Vec::new(),
         by_key: HashMap::new(),
         scope: "".into(),
+        absorbed: composite::modulated_norms(f, &order),
+        opset: OPSET,
     };
     l.run(&order, extra)?;
-    Ok(Lowered { graph: l.graph, constants: l.constants })
+    Ok(Lowered { graph: l.graph, opset: l.opset, constants: l.constants })
 }
 
 struct Lowering<'a> {
@@ -98,6 +104,10 @@ struct Lowering<'a> {
     by_key: HashMap<String, String>,
     /// Provenance of the nodes that are being emitted.
     scope: Arc<str>,
+    /// Norms that are emitted with the modulation behind them.
+    absorbed: HashSet<ValueId>,
+    /// The lowest operator set that has every op so far.
+    opset: i64,
 }
 
 impl Lowering<'_> {
@@ -119,6 +129,7 @@ impl Lowering<'_> {
                 Op::Input(_) => self.input(v, String::new()),
                 Op::State(s) => self.input(v, format!("State `{}` when the step is entered.", s.state)),
                 Op::Load(_) | Op::Literal(_) | Op::RopeTable(_) => self.constant(v)?,
+                Op::LayerNorm(_) if self.absorbed.contains(&v) => {}
                 op => self
                     .op(v, op)
                     .with_context(|| format!("cannot lower `{}` of `{}` to ONNX", op.name(), node.scope))?,
@@ -163,14 +174,14 @@ impl Lowering<'_> {
             Op::Pad(p) => self.pad(v, p),
             Op::Gather(g) => self.gather(v, g),
             Op::BroadcastTo(b) => self.broadcast_to(v, &b.shape),
-            Op::RmsNorm(_)
-            | Op::Rope(_)
-            | Op::Sdpa(_)
+            Op::RmsNorm(n) => self.rms_norm(v, n),
+            Op::Rope(r) => self.rope(v, r),
+            Op::Modulate(_) => self.modulate(v),
+            Op::Sdpa(_)
             | Op::FeatureMap(_)
             | Op::LinearAttention(_)
             | Op::LinearAttentionStep(_)
             | Op::RunningMean(_)
-            | Op::Modulate(_)
             | Op::FusionGate(_) => bail!("a composite: the pass `decompose` comes before"),
         }
     }
