@@ -43,9 +43,15 @@ pub enum OutputError {
 /// A file or folder that is being written beside its place. Dropped without [`Staged::commit`], it is removed.
 #[derive(Debug)]
 pub struct Staged {
+    /// The place as it was asked for: errors name it.
+    asked: PathBuf,
+    /// The same with links followed.
     place: PathBuf,
     staging: PathBuf,
     committed: bool,
+    /// Held as long as this process writes: see [`sweep`].
+    #[cfg(unix)]
+    _lock: Option<fs::File>,
 }
 
 impl Staged {
@@ -61,9 +67,9 @@ impl Staged {
             let found = if found.is_dir() { "a folder" } else { "a device, pipe or socket" };
             return Err(OutputError::Occupied { path: place.into(), found, expected: "a file".into() });
         }
-        let staged = Staged::beside(&real)?;
+        let staged = Staged::beside(place, &real)?;
         fs::File::create(&staged.staging).map_err(|error| OutputError::Io { path: place.into(), error })?;
-        Ok(staged)
+        Ok(staged.locked())
     }
 
     /// Stages a folder, which exists and is empty after this call. An existing folder at the place is replaced only if it
@@ -88,34 +94,62 @@ impl Staged {
                 return Err(occupied("a folder with other things in it"));
             }
         }
-        let staged = Staged::beside(place)?;
+        let staged = Staged::beside(place, place)?;
         fs::create_dir(&staged.staging).map_err(|error| OutputError::Io { path: place.into(), error })?;
-        Ok(staged)
+        Ok(staged.locked())
     }
 
-    fn beside(place: &Path) -> Result<Staged, OutputError> {
+    fn beside(asked: &Path, place: &Path) -> Result<Staged, OutputError> {
         let parent = match place.parent() {
             Some(p) if p.as_os_str().is_empty() => Path::new("."),
             Some(p) => p,
             None => {
                 return Err(OutputError::Occupied {
-                    path: place.into(),
+                    path: asked.into(),
                     found: "the root folder",
                     expected: "a name below it".into(),
                 });
             }
         };
-        let no_name = || OutputError::Io { path: place.into(), error: io::Error::other("the path has no file name") };
+        let no_name = || OutputError::Io { path: asked.into(), error: io::Error::other("the path has no file name") };
         let mut name = OsString::from(".");
         name.push(place.file_name().ok_or_else(no_name)?);
-        name.push(format!(".partial-{}", std::process::id()));
+        name.push(".partial-");
         if !parent.is_dir() {
-            return Err(OutputError::NoParent { path: place.into(), parent: parent.into() });
+            return Err(OutputError::NoParent { path: asked.into(), parent: parent.into() });
         }
+        #[cfg(unix)]
+        sweep(parent, &name);
+        name.push(std::process::id().to_string());
         let staging = parent.join(name);
         let _ = remove(&staging);
         pending().insert(staging.clone());
-        Ok(Staged { place: place.into(), staging, committed: false })
+        Ok(Staged {
+            asked: asked.into(),
+            place: place.into(),
+            staging,
+            committed: false,
+            #[cfg(unix)]
+            _lock: None,
+        })
+    }
+
+    /// Marks the staging path as being written by a living process.
+    #[cfg(unix)]
+    fn locked(mut self) -> Staged {
+        self._lock = fs::File::open(&self.staging).ok().filter(|file| file.try_lock().is_ok());
+        self
+    }
+
+    #[cfg(not(unix))]
+    fn locked(self) -> Staged {
+        self
+    }
+
+    /// A message about the staging path, about the place instead: the staging path is gone when it is read.
+    #[must_use]
+    pub fn at_place(&self, message: &str) -> String {
+        message.replace(&*self.staging.to_string_lossy(), &self.asked.to_string_lossy())
     }
 
     /// Where to write.
@@ -132,9 +166,22 @@ impl Staged {
     ///
     /// # Errors
     /// The rename failed; the old output is still whole.
-    pub fn commit(mut self) -> Result<(), OutputError> {
+    pub fn commit(self) -> Result<(), OutputError> {
+        Staged::commit_all(vec![self])
+    }
+
+    /// Puts several outputs in their places, in this order. No signal that [`remove_partials_on_signal`] handles comes
+    /// between them.
+    ///
+    /// # Errors
+    /// A rename failed; this output and those after it are not in place.
+    pub fn commit_all(mut outputs: Vec<Staged>) -> Result<(), OutputError> {
         let mut pending = pending();
-        let io = |error| OutputError::Io { path: self.place.clone(), error };
+        outputs.iter_mut().try_for_each(|staged| staged.put(&mut pending))
+    }
+
+    fn put(&mut self, pending: &mut BTreeSet<PathBuf>) -> Result<(), OutputError> {
+        let io = |error| OutputError::Io { path: self.asked.clone(), error };
         if self.staging.is_dir() && self.place.is_dir() {
             swap_folders(&self.staging, &self.place).map_err(io)?;
             // The staging path now holds the old folder.
@@ -154,6 +201,29 @@ impl Drop for Staged {
             let mut pending = pending();
             let _ = remove(&self.staging);
             pending.remove(&self.staging);
+        }
+    }
+}
+
+/// Removes what processes that were killed left behind when they wrote the same output: staging paths whose process
+/// is dead, and that no process holds locked (it may be one of another container, whose numbers mean nothing here).
+#[cfg(unix)]
+fn sweep(parent: &Path, prefix: &std::ffi::OsStr) {
+    use rustix::process::{Pid, test_kill_process};
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
+        let pid = pid.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).and_then(Pid::from_raw);
+        let dead = pid.is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH));
+        // A pipe would block whoever opens it.
+        if !dead || !entry.file_type().is_ok_and(|ty| ty.is_file() || ty.is_dir()) {
+            continue;
+        }
+        let path = entry.path();
+        if let Ok(file) = fs::File::open(&path)
+            && file.try_lock().is_ok()
+        {
+            let _ = remove(&path);
         }
     }
 }
@@ -263,6 +333,46 @@ mod tests {
         fs::write(staged.path().join("half"), b"...").unwrap();
         drop(staged);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn leftovers_of_the_dead_are_removed_and_those_of_the_living_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let (dead, alive) = (child.id(), std::os::unix::process::parent_id());
+        let leftover = |name: &str, pid| dir.path().join(format!(".{name}.partial-{pid}"));
+        for (name, pid) in [("x.onnx", dead), ("x.onnx", alive), ("y.onnx", dead)] {
+            fs::write(leftover(name, pid), b"half").unwrap();
+        }
+        let package = leftover("x.mlpackage", dead);
+        fs::create_dir_all(package.join("Data")).unwrap();
+        let held = fs::File::open(&package).unwrap();
+        held.lock().unwrap();
+
+        Staged::file(&dir.path().join("x.onnx")).unwrap().commit().unwrap();
+        assert!(!leftover("x.onnx", dead).exists());
+        assert!(leftover("x.onnx", alive).exists() && leftover("y.onnx", dead).exists());
+        let place = dir.path().join("x.mlpackage");
+        drop(Staged::folder(&place, "Manifest.json", |_| true).unwrap());
+        assert!(package.exists(), "locked by another process");
+        drop(held);
+        drop(Staged::folder(&place, "Manifest.json", |_| true).unwrap());
+        assert!(!package.exists());
+    }
+
+    #[test]
+    fn several_outputs_are_committed_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        let staged = vec![Staged::file(&a).unwrap(), Staged::file(&b).unwrap()];
+        // A folder that came meanwhile is in the way of the second.
+        fs::create_dir(&b).unwrap();
+        fs::write(b.join("x"), b"").unwrap();
+        assert!(Staged::commit_all(staged).unwrap_err().to_string().contains("b`"));
+        assert!(a.is_file() && b.join("x").exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl std::error::Error for Problem {}
 pub struct Problems(pub Vec<Problem>);
 
 /// A hostile file can have millions of problems; nobody reads more than this many.
-const MOST_SHOWN: usize = 2000;
+const MOST_SHOWN: usize = 60;
 
 impl Problems {
     /// No problems yet.
@@ -121,14 +121,18 @@ pub fn shown(text: &str) -> String {
 
 /// The candidate nearest to `name`, if it is near enough to be what was meant.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = name.chars().count().max(3) / 3 + 1;
     candidates
         .into_iter()
-        .filter(|candidate| candidate.len().abs_diff(name.len()) <= 4 * limit)
-        .map(|candidate| (edit_distance(name, candidate), candidate))
-        .filter(|(distance, _)| *distance <= limit)
+        .filter_map(|candidate| Some((slips(name, candidate)?, candidate)))
         .min()
         .map(|(_, candidate)| candidate)
+}
+
+/// The edits between a name and what may have been meant, if they are few enough.
+pub fn slips(name: &str, meant: &str) -> Option<usize> {
+    let limit = name.chars().count().max(3) / 3 + 1;
+    let near = meant.len().abs_diff(name.len()) <= 4 * limit;
+    near.then(|| edit_distance(name, meant)).filter(|distance| *distance <= limit)
 }
 
 /// Levenshtein distance.

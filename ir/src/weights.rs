@@ -252,6 +252,21 @@ pub fn loaded_tensor(f: &Function, v: ValueId) -> Option<&str> {
     }
 }
 
+/// The checkpoint tensors that a constant is computed from, in order and each once: `a, b`. `None` if there are none.
+pub fn sources(f: &Function, v: ValueId) -> Option<String> {
+    let (mut names, mut seen, mut ahead) = (Vec::new(), std::collections::HashSet::new(), vec![v]);
+    while let Some(at) = ahead.pop() {
+        if !seen.insert(at) {
+            continue;
+        }
+        match f.op(at) {
+            Op::Load(load) if !names.contains(&load.tensor.as_str()) => names.push(&load.tensor),
+            _ => ahead.extend(f.operands(at).iter().rev()),
+        }
+    }
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
 /// `load` under reshapes and casts of which at most one rounds.
 pub(crate) fn plain_load(f: &Function, v: ValueId) -> Option<(&str, TensorType)> {
     let mut dtypes = vec![f.dtype(v)];

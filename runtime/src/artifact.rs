@@ -63,7 +63,7 @@ impl Artifact {
     /// # Errors
     /// Nothing there, or something that is neither an ONNX file nor an mlpackage.
     pub fn open(path: &Path) -> Result<Artifact> {
-        if path.is_file() {
+        if path.exists() && !path.is_dir() {
             let model = onnx::read::Model::open(path)?;
             model.check_external_files()?;
             return Ok(Artifact::Onnx(path.into(), Box::new(model)));

@@ -189,7 +189,8 @@ fn builder(env: &Environment, options: &SessionOptions) -> ort::Result<ort::sess
     let mut builder = OrtSession::builder(env)?
         .with_optimization_level(level)?
         .with_intra_threads(options.threads)?
-        .with_log_level(ort::logging::LogLevel::Error)?
+        // What goes wrong comes back as an error; the library would print it as well.
+        .with_log_level(ort::logging::LogLevel::Fatal)?
         // Otherwise weights stored as integers are multiplied with 8-bit activations.
         .with_config_entry("session.qdq_matmulnbits_accuracy_level", "0")?;
     if options.keep_weights_mapped {

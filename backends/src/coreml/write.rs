@@ -124,9 +124,10 @@ fn write_weights(
                 Data::Bytes(bytes) => Ok(out.write_all(bytes)?),
                 Data::Value { function, value, name } => {
                     let f = &module.functions[*function];
+                    let name = weights::sources(f, *value).unwrap_or_else(|| name.clone());
                     let written = weights::write_constant(f, *value, source, &mut out)
                         .with_context(|| format!("the weight `{name}`"))?;
-                    lower::check(name, f.dtype(*value), &written, non_finite)
+                    lower::check(&name, f.dtype(*value), &written, non_finite)
                 }
                 Data::Compressed { function, value, part, name } => {
                     let f = &module.functions[*function];

@@ -11,6 +11,8 @@ use super::proto::{
     data_type_name,
 };
 
+use crate::input::{LFS_POINTER, is_lfs_pointer, read_file};
+
 /// Protobuf's own limit.
 const LARGEST: u64 = 2 << 30;
 
@@ -43,6 +45,9 @@ impl Model {
         let shown = path.display();
         if bytes.is_empty() {
             bail!("`{shown}` is not an ONNX model: the file is empty");
+        }
+        if is_lfs_pointer(&bytes) {
+            bail!("`{shown}` is {LFS_POINTER}");
         }
         let mut proto = ModelProto::decode(bytes.as_slice())
             .map_err(|e| anyhow::anyhow!("`{shown}` is not an ONNX model, or it is cut short: {e}"))?;
@@ -129,7 +134,7 @@ impl Model {
     /// The first file that is not.
     pub fn check_external_files(&self) -> Result<()> {
         for (file, needed) in self.external_files() {
-            let path = self.folder().join(&file);
+            let path = self.path.with_file_name(&file);
             let (shown, model) = (path.display(), self.path.display());
             match std::fs::metadata(&path) {
                 Ok(m) if !m.is_file() => bail!("`{model}` keeps weights in `{shown}`: expected a file"),
@@ -193,11 +198,7 @@ impl Model {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     let shown = path.display();
-    let size = std::fs::metadata(path).with_context(|| format!("cannot read `{shown}`"))?.len();
-    if size > LARGEST {
-        bail!("`{shown}`: found {size} bytes, expected at most {LARGEST} of an ONNX model");
-    }
-    std::fs::read(path).with_context(|| format!("cannot read `{shown}`"))
+    read_file(path, LARGEST).with_context(|| format!("cannot read `{shown}` as an ONNX model"))
 }
 
 fn external<'a>(t: &'a TensorProto, key: &str) -> Option<&'a str> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, bail};
 use prost::Message;
-use s2dit_ir::weights::{Remembering, Written, loaded_tensor};
+use s2dit_ir::weights::{Remembering, Written, sources};
 use s2dit_ir::{Function, ValueId, WeightError, WeightSource};
 
 use super::IR_VERSION;
@@ -123,7 +123,7 @@ pub fn write_models(
 }
 
 fn note_non_finite(f: &Function, name: &str, v: ValueId, written: &Written, summary: &mut Summary) -> Result<()> {
-    let shown = loaded_tensor(f, v).unwrap_or(name);
+    let shown = sources(f, v).unwrap_or_else(|| name.into());
     if written.overflowed > 0 {
         bail!(
             "tensor `{shown}`: found {} finite element(s) that {} cannot hold; expected all in its range, or --precision fp32",
@@ -132,7 +132,7 @@ fn note_non_finite(f: &Function, name: &str, v: ValueId, written: &Written, summ
         );
     }
     if written.non_finite > 0 {
-        summary.non_finite.push((shown.to_string(), written.non_finite));
+        summary.non_finite.push((shown, written.non_finite));
     }
     Ok(())
 }

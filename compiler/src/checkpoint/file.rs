@@ -6,6 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+use s2dit_backends::input::{LFS_POINTER, check_regular, is_lfs_pointer};
 use s2dit_ir::{DType, FileRegion, TensorType, WeightError, WeightSource};
 
 use super::header::{self, Header};
@@ -45,18 +46,17 @@ impl SafetensorsFile {
         let place = path.display().to_string();
         let unreadable = |error: std::io::Error| Problems::one(&place, error.to_string(), "a safetensors file");
         // Before opening: a pipe would block.
-        let meta = std::fs::metadata(path).map_err(unreadable)?;
-        if !meta.is_file() {
-            let found = if meta.is_dir() { "a folder" } else { "something that is not a file" };
-            return Err(Problems::one(&place, found, "a safetensors file"));
-        }
+        check_regular(path).map_err(unreadable)?;
         let file = File::open(path).map_err(unreadable)?;
-        if meta.len() == 0 {
+        if file.metadata().map_err(unreadable)?.len() == 0 {
             return Err(Problems::one(&place, "0 bytes", "a safetensors file"));
         }
         // SAFETY: the map is read-only and holds plain bytes. Another process that shortens the file while it is
         // mapped raises SIGBUS, which ends this process without undefined behaviour of its own.
         let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
+        if is_lfs_pointer(&map) {
+            return Err(Problems::one(&place, LFS_POINTER, "a safetensors file"));
+        }
         let header = header::parse(&place, &map)?;
         // Tensors are read front to back, large ones whole. Only a hint.
         #[cfg(unix)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use s2dit_backends::input::{LFS_POINTER, is_lfs_pointer, read_file};
 use serde_json::Value;
 
 use super::{SafetensorsFile, Weights};
@@ -78,11 +79,10 @@ pub(super) fn open(dir: &Path, path: &Path) -> Result<Weights, Problems> {
 fn read(path: &Path, place: &str) -> Result<BTreeMap<String, String>, Problems> {
     const EXPECTED: &str = "a JSON object with a `weight_map` from tensors to shards";
     let bad = |found: String| Problems::one(place, found, EXPECTED);
-    let size = std::fs::metadata(path).map_err(|error| bad(error.to_string()))?.len();
-    if size > LARGEST_INDEX {
-        return Err(bad(format!("{size} bytes")));
+    let bytes = read_file(path, LARGEST_INDEX).map_err(|error| bad(error.to_string()))?;
+    if is_lfs_pointer(&bytes) {
+        return Err(bad(LFS_POINTER.to_owned()));
     }
-    let bytes = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
 
     /// Only the map counts; `metadata.total_size` is wrong in many published indexes.
     #[derive(serde::Deserialize)]

@@ -296,10 +296,9 @@ fn tensors_are_compared_with_the_configuration() {
         tensors.push(("pos_embed".into(), Dtype::F32, vec![1], vec![0; 4]));
     });
     for expected in [
-        "6 problems:",
+        "5 problems:",
         "blocks.1.ffn.net.2.bias: found no such tensor, expected [48] of bf16, f16 or f32",
-        "found no such tensor (but `blocks.0.attn1.local_cnv.bias`, which has its shape)",
-        "local_cnv.bias: found an unknown tensor, expected no such tensor (is it `blocks.0.attn1.local_conv.bias`?)",
+        "local_cnv.bias: found an unknown tensor, expected `blocks.0.attn1.local_conv.bias`, which is missing",
         "pos_embed: found an unknown tensor, expected no such tensor for this config.json",
         "proj_out.weight: found f32[48, 16], expected [16, 48]",
         "blocks.2.norm2.weight: found i32[48], expected [48] of bf16",
@@ -317,6 +316,57 @@ fn a_prefix_on_every_name_is_one_problem() {
     });
     assert!(message.contains("found every tensor under the prefix \"module.\""), "{message}");
     assert!(!message.contains("problems"), "{message}");
+}
+
+/// The causes are told, not their thousand effects.
+#[test]
+fn many_tensors_with_one_problem_are_one_problem() {
+    let prefixed = rewritten(|tensors| {
+        tensors.retain(|tensor| tensor.0 != "proj_out.bias");
+        for tensor in tensors {
+            tensor.0 = format!("model.{}", tensor.0);
+        }
+    });
+    assert!(prefixed.contains("found every tensor under the prefix \"model.\""), "{prefixed}");
+    assert!(prefixed.contains("proj_out.bias: found no such tensor"), "{prefixed}");
+    assert!(prefixed.starts_with("2 problems:"), "{prefixed}");
+
+    let doubles = rewritten(|tensors| {
+        for tensor in tensors {
+            tensor.1 = Dtype::F64;
+            tensor.3.extend(tensor.3.clone());
+        }
+    });
+    assert!(doubles.contains("found every tensor (") && doubles.contains("of dtype f64"), "{doubles}");
+    assert!(!doubles.contains("problems"), "{doubles}");
+
+    let renamed = rewritten(|tensors| {
+        for tensor in tensors {
+            tensor.0 = tensor.0.replace("attn1.to_q", "attn1.to_query").replace("stages.0", "stages.1");
+        }
+    });
+    assert!(renamed.contains("blocks.0.attn1.to_query.bias: found an unknown tensor (and 3 more"), "{renamed}");
+    assert!(renamed.contains("stages.0") && renamed.contains("stages.1"), "{renamed}");
+
+    let cut = rewritten(|tensors| tensors.retain(|tensor| !tensor.0.starts_with("blocks.2.")));
+    assert!(cut.contains("blocks.2: found none of its"), "{cut}");
+    assert!(!cut.contains("problems"), "{cut}");
+
+    let grown = rewritten(|tensors| {
+        let more: Vec<_> = tensors.iter().filter(|tensor| tensor.0.starts_with("blocks.3.")).cloned().collect();
+        tensors.extend(
+            more.into_iter().map(|tensor| (tensor.0.replace("blocks.3.", "blocks.4."), tensor.1, tensor.2, tensor.3)),
+        );
+    });
+    assert!(grown.contains("blocks.4: found") && grown.contains("4 blocks, 1 SSA stages"), "{grown}");
+
+    let foreign = rewritten(|tensors| {
+        for (n, tensor) in tensors.iter_mut().enumerate() {
+            tensor.0 = format!("wholly.different.{n}");
+        }
+    });
+    assert!(foreign.contains("more missing tensors") && foreign.contains("more unknown tensors"), "{foreign}");
+    assert!(foreign.lines().count() < 40, "{foreign}");
 }
 
 /// Opens a tiny sharded checkpoint after changing its index and its files.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use s2dit_backends::coreml::lint::Rules;
 use s2dit_backends::output::Staged;
 use s2dit_ir::compress::{EXPECTED, Scheme};
@@ -12,7 +12,7 @@ use s2dit_ir::{Module, text};
 
 use super::progress::{Progress, size};
 use super::{Context, print_json, print_line};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{CONFIG_FILE, Checkpoint, INDEX_FILE, SafetensorsFile};
 use crate::compile::stream::{self, Functions, States};
 use crate::compile::{Options, Opset, Precision, Summary, Target, compile, lower};
 use crate::config::LatentSize;
@@ -125,8 +125,9 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         match &args.output {
             None => print_line(text.trim_end())?,
             Some(out) => {
+                refuse_inputs(&checkpoint, out)?;
                 let staged = Staged::file(out)?;
-                std::fs::write(staged.path(), text)?;
+                std::fs::write(staged.path(), text).with_context(|| format!("cannot write `{}`", out.display()))?;
                 staged.commit()?;
             }
         }
@@ -135,6 +136,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let Some(out) = &args.output else {
         bail!("no output: name one with -o, such as -o model.{}", args.target.extension());
     };
+    refuse_inputs(&checkpoint, out)?;
     let summary = {
         let progress = Progress::bytes("weights", context.quiet);
         job.compile(&checkpoint, out, &mut |done, total| progress.set(done, total))?
@@ -175,6 +177,18 @@ struct Made {
 fn brief(out: &Path) -> Result<Brief> {
     let rules = Rules::builtin()?;
     Ok(Brief::of(&lint(out, &rules, &[])?, &rules))
+}
+
+/// Refuses an output that would take the place of a file of the checkpoint, or of a folder around it.
+fn refuse_inputs(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
+    let Ok(out_real) = std::fs::canonicalize(out) else { return Ok(()) };
+    let text = [CONFIG_FILE, INDEX_FILE].map(|name| checkpoint.dir().join(name));
+    for input in text.iter().map(PathBuf::as_path).chain(checkpoint.files().iter().map(SafetensorsFile::path)) {
+        if std::fs::canonicalize(input).is_ok_and(|input| input.starts_with(&out_real)) {
+            bail!("cannot write `{}`: `{}` of the checkpoint is there", out.display(), input.display());
+        }
+    }
+    Ok(())
 }
 
 /// What is compiled, clip or stream.

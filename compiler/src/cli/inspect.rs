@@ -18,7 +18,7 @@ use crate::inspect::{ArtifactReport, ModelReport, Recognition, Report, inspect};
 pub(super) struct Args {
     /// Checkpoint folder, .onnx file or .mlpackage
     path: PathBuf,
-    /// Latent frames, rows and columns for a checkpoint's costs [default: 3x36x64]
+    /// Latent frames, rows and columns for a checkpoint's costs [default: 3x36x64, or the nearest that fits]
     #[arg(long, value_name = "FxHxW")]
     latent: Option<LatentSize>,
     /// Print the report as JSON

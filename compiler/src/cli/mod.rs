@@ -11,6 +11,7 @@ mod verify;
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
 
 /// Compiles S2DiT video diffusion transformers to Core ML and ONNX, and proves the result on this machine.
@@ -83,7 +84,8 @@ pub fn main() -> ExitCode {
         }
     };
     done.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        // Not `eprintln`, which panics if standard error is closed or full.
+        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("error: {error:#}\n"));
         ExitCode::FAILURE
     })
 }
@@ -98,6 +100,6 @@ fn print_line(text: &str) -> anyhow::Result<()> {
     use std::io::Write;
     match writeln!(std::io::stdout(), "{text}") {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        done => Ok(done?),
+        done => done.context("cannot write to standard output"),
     }
 }

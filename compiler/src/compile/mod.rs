@@ -288,13 +288,12 @@ fn write_onnx(
     };
     let written = onnx::write_models(&[(function, model.path())], checkpoint, metadata, stage, location, progress)
         .with_context(|| format!("cannot write `{}`", out.display()))?;
-    match data {
-        // The data first: a model never refers to data that is not there.
-        Some(data) => data.commit()?,
-        None if old_data => remove_stale(&data_place)?,
-        None => {}
+    let has_data = data.is_some();
+    // The data first: a model never refers to data that is not there.
+    Staged::commit_all(data.into_iter().chain([model]).collect())?;
+    if old_data && !has_data {
+        remove_stale(&data_place)?;
     }
-    model.commit()?;
     Ok(Summary {
         path: out.into(),
         target: options.target,
@@ -305,6 +304,15 @@ fn write_onnx(
         checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),
         non_finite: written.non_finite,
     })
+}
+
+/// An error of a writer, about the output rather than the path where it was staged.
+fn unwritten(staged: &Staged, out: &Path, error: &anyhow::Error) -> anyhow::Error {
+    let message = staged.at_place(&format!("{error:#}"));
+    match message.starts_with("cannot write `") {
+        true => anyhow::Error::msg(message),
+        false => anyhow::anyhow!("cannot write `{}`: {message}", out.display()),
+    }
 }
 
 /// The data of a larger model that was here before would only confuse.
@@ -333,7 +341,7 @@ fn write_coreml(
         license: String::new(),
     };
     let written = coreml::write_package(module, checkpoint, &about, metadata, package.path(), progress)
-        .with_context(|| format!("cannot write `{}`", out.display()))?;
+        .map_err(|error| unwritten(&package, out, &error))?;
     package.commit()?;
     Ok(Summary {
         path: out.into(),

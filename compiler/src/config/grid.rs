@@ -17,8 +17,10 @@ pub struct LatentSize {
     pub cols: usize,
 }
 
-/// No phone, and no server, gets near it; keeps every product of sizes far from overflow.
+/// No phone, and no server, gets near these; they keep every product of sizes far from overflow, and tables that have a
+/// row for each token small.
 const LARGEST_SIDE: usize = 16_384;
+const MOST_TOKENS: usize = 1 << 20;
 
 impl FromStr for LatentSize {
     type Err = Problem;
@@ -77,7 +79,8 @@ impl S2ditConfig {
     /// The token grid of a latent.
     ///
     /// # Errors
-    /// A side is zero, or not a multiple of the patch (times the SSA stride, where the layout has a stage).
+    /// A side is zero, or not a multiple of the patch (times the SSA stride, where the layout has a stage); more tokens
+    /// than make sense.
     pub fn grid(&self, latent: LatentSize) -> Result<Grid, Problems> {
         let has_stage = self.count(BlockKind::Ssa) > 0;
         let stride = if has_stage { self.ssa_stride } else { 1 };
@@ -106,7 +109,33 @@ impl S2ditConfig {
         check("rows", latent.rows, patch_rows, stride);
         check("columns", latent.cols, patch_cols, stride);
         problems.into_result()?;
-        Ok(Grid { frames: latent.frames, rows: latent.rows / patch_rows, cols: latent.cols / patch_cols })
+        let grid = Grid { frames: latent.frames, rows: latent.rows / patch_rows, cols: latent.cols / patch_cols };
+        let tokens = grid.tokens();
+        if tokens > MOST_TOKENS {
+            let gigabytes = tokens as f64 * self.hidden_size() as f64 * 2.0 / 1e9;
+            return Err(Problems::one(
+                format!("latent {latent}"),
+                format!(
+                    "{tokens} tokens ({grid}), {gigabytes:.1} GB in fp16 for one activation of width {}",
+                    self.hidden_size()
+                ),
+                format!("at most {MOST_TOKENS} tokens"),
+            ));
+        }
+        Ok(grid)
+    }
+
+    /// The latent nearest to `wanted` that fits: rows and columns are multiples of the patch (times the SSA stride).
+    #[must_use]
+    pub fn nearest_latent(&self, wanted: LatentSize) -> LatentSize {
+        let stride = if self.count(BlockKind::Ssa) > 0 { self.ssa_stride } else { 1 };
+        let nearest = |size: usize, patch: usize| {
+            let step = patch * stride;
+            ((size + step / 2) / step).max(1) * step
+        };
+        let [_, patch_rows, patch_cols] = self.patch_size;
+        let (rows, cols) = (nearest(wanted.rows, patch_rows), nearest(wanted.cols, patch_cols));
+        LatentSize { frames: wanted.frames, rows, cols }
     }
 
     /// The grid on which a block runs, given the token grid.

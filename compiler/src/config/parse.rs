@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
+use s2dit_backends::input::{LFS_POINTER, is_lfs_pointer, read_file};
 use serde_json::Value;
 
 use super::{BlockKind, QkNorm, RopeInKernel, S2ditConfig, SampleSteps};
@@ -47,15 +48,10 @@ impl S2ditConfig {
     pub fn read(path: &Path) -> Result<Self, Problems> {
         let place = path.display().to_string();
         let unreadable = |error: std::io::Error| Problems::one(&place, error.to_string(), "a readable config.json");
-        let size = std::fs::metadata(path).map_err(unreadable)?.len();
-        if size > LARGEST_FILE {
-            return Err(Problems::one(
-                &place,
-                format!("{size} bytes"),
-                format!("a configuration of at most {LARGEST_FILE} bytes"),
-            ));
+        let bytes = read_file(path, LARGEST_FILE).map_err(unreadable)?;
+        if is_lfs_pointer(&bytes) {
+            return Err(Problems::one(&place, LFS_POINTER, "a configuration"));
         }
-        let bytes = std::fs::read(path).map_err(unreadable)?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             Problems::one(&place, format!("a byte that is not UTF-8 at {at}"), "JSON text")

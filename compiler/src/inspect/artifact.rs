@@ -63,10 +63,11 @@ fn model_of(metadata: &BTreeMap<String, String>) -> Option<ModelReport> {
 /// An ONNX file.
 ///
 /// # Errors
-/// A file that is not ONNX.
+/// A file that is not ONNX, or whose external data is not there.
 pub(super) fn onnx(path: &Path) -> Result<ArtifactReport> {
     use s2dit_backends::onnx::read::{Model, Value};
     let model = Model::open(path)?;
+    model.check_external_files()?;
     let feature = |v: Value| Feature { name: v.name, dtype: v.dtype, shape: v.shape };
     let weights_by_dtype = model.weights_by_dtype();
     let external = model.external_files();

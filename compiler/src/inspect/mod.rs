@@ -17,7 +17,7 @@ use crate::checkpoint::{CONFIG_FILE, Checkpoint};
 use crate::config::LatentSize;
 use crate::frontend::s2dit;
 
-/// Latent of the costs when none is asked for: the 1.8B preset's chunk.
+/// Latent of the costs when none is asked for, or the nearest one that fits: the 1.8B preset's chunk.
 const DEFAULT_LATENT: LatentSize = LatentSize { frames: 3, rows: 36, cols: 64 };
 
 /// What was inspected.
@@ -69,7 +69,7 @@ pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<Report> {
             );
         }
         let checkpoint = Checkpoint::open(path)?;
-        let latent = latent.unwrap_or(DEFAULT_LATENT);
+        let latent = latent.unwrap_or_else(|| checkpoint.config().nearest_latent(DEFAULT_LATENT));
         let model = ModelReport::new(checkpoint.config(), latent)?;
         let recognised = recognition(s2dit::clip(checkpoint.config(), &checkpoint, latent)?)?;
         return Ok(Report::Checkpoint(CheckpointReport {
@@ -83,7 +83,13 @@ pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<Report> {
             recognised,
         }));
     }
-    if path.is_file() {
+    if path.extension().is_some_and(|e| e == "safetensors") {
+        bail!(
+            "`{}`: expected a checkpoint folder, an .onnx file or an .mlpackage; inspect the folder that holds this file and {CONFIG_FILE}",
+            path.display()
+        );
+    }
+    if path.exists() {
         return Ok(Report::Onnx(artifact::onnx(path)?));
     }
     bail!("`{}`: expected a checkpoint folder, an .onnx file or an .mlpackage; nothing is there", path.display())

@@ -5,13 +5,17 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::input::read_file;
+
+const LARGEST: u64 = 16 << 20;
+
 /// The path of the model specification.
 pub(super) fn specification(package: &Path) -> Result<PathBuf> {
     let path = package.join("Manifest.json");
     let shown = path.display().to_string();
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("cannot read `{shown}`: `{}` is not an mlpackage", package.display()))?;
-    let manifest: Value = serde_json::from_str(&text).with_context(|| format!("`{shown}` is not JSON"))?;
+    let text = read_file(&path, LARGEST)
+        .with_context(|| format!("`{}` is not an mlpackage: cannot read its `Manifest.json`", package.display()))?;
+    let manifest: Value = serde_json::from_slice(&text).with_context(|| format!("`{shown}` is not JSON"))?;
     let version = manifest["fileFormatVersion"].as_str().unwrap_or_default();
     if version != "1.0.0" {
         bail!("`{shown}`: found fileFormatVersion `{version}`, expected `1.0.0`");

@@ -13,8 +13,9 @@ use anyhow::{Context, Result, bail};
 use prost::Message;
 use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
 
-use super::proto::{DataType, Function, Model, NamedValueType, Operation, Program, value_type};
+use super::proto::{DataType, Function, Model, NamedValueType, Operation, Program, value, value_type};
 pub(super) use compressed::is_compressed;
+use crate::input::{LFS_POINTER, is_lfs_pointer, read_file};
 pub use interface::Feature;
 pub use weights::{BlobRecord, WeightFile};
 
@@ -40,21 +41,20 @@ impl Package {
     pub fn open(path: &Path) -> Result<Package> {
         let shown = path.display();
         let spec = manifest::specification(path)?;
-        let size = std::fs::metadata(&spec).with_context(|| format!("cannot read `{}`", spec.display()))?.len();
-        if size >= SPEC_LIMIT {
-            bail!("`{}`: found {size} bytes, expected fewer than {SPEC_LIMIT}", spec.display());
+        let bytes = read_file(&spec, SPEC_LIMIT).with_context(|| format!("cannot read `{}`", spec.display()))?;
+        if is_lfs_pointer(&bytes) {
+            bail!("`{}` is {LFS_POINTER}", spec.display());
         }
-        let bytes = std::fs::read(&spec).with_context(|| format!("cannot read `{}`", spec.display()))?;
         let model = Model::decode(bytes.as_slice())
             .map_err(|e| anyhow::anyhow!("`{}` is not a Core ML model specification: {e}", spec.display()))?;
         let version = model.specification_version;
         if !OPSETS.iter().any(|(v, _)| *v == version) {
             bail!("`{}`: found specification version {version}, expected 6 to 10", spec.display());
         }
-        let weights = spec.with_file_name("weights").join("weight.bin");
-        let weights = if weights.is_file() {
-            manifest::check_inside(path, &weights)?;
-            let file = WeightFile::open(&weights)?;
+        let weights_path = spec.with_file_name("weights").join("weight.bin");
+        let weights = if weights_path.exists() {
+            manifest::check_inside(path, &weights_path)?;
+            let file = WeightFile::open(&weights_path)?;
             file.records()?;
             Some(file)
         } else {
@@ -65,11 +65,21 @@ impl Package {
         if program.functions.is_empty() {
             bail!("`{shown}`: the program has no functions");
         }
+        if package.weights.is_none() && package.refers_to_weights() {
+            bail!("`{shown}`: the model keeps weights in `{}`, which does not exist", weights_path.display());
+        }
         for (name, function) in &program.functions {
             package.check_opset(name, function)?;
             package.check_description(name, function)?;
         }
         Ok(package)
+    }
+
+    /// Whether some constant is stored outside the model specification.
+    fn refers_to_weights(&self) -> bool {
+        let functions = self.program().into_iter().flat_map(|p| p.functions.values());
+        let ops = functions.flat_map(|f| f.block_specializations.values()).flat_map(|b| &b.operations);
+        ops.flat_map(|o| o.attributes.values()).any(|v| matches!(v.value, Some(value::Value::BlobFileValue(_))))
     }
 
     fn check_opset(&self, name: &str, function: &Function) -> Result<()> {

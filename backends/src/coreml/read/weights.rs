@@ -8,6 +8,7 @@ use memmap2::Mmap;
 use s2dit_ir::DType;
 
 use crate::coreml::proto::DataType;
+use crate::input::{LFS_POINTER, check_regular, is_lfs_pointer};
 
 const SENTINEL: u32 = 0xDEAD_BEEF;
 const ALIGNMENT: u64 = 64;
@@ -101,9 +102,13 @@ impl WeightFile {
     /// A file that cannot be mapped or is no blob storage of version 2.
     pub fn open(path: &Path) -> Result<WeightFile> {
         let shown = path.display();
-        let file = File::open(path).with_context(|| format!("cannot read `{shown}`"))?;
+        let file = check_regular(path).and_then(|()| File::open(path));
+        let file = file.with_context(|| format!("cannot read `{shown}`"))?;
         // SAFETY: the map is read only; a file that another process shortens meanwhile ends this one with SIGBUS, as any map.
         let map = unsafe { Mmap::map(&file) }.with_context(|| format!("cannot map `{shown}`"))?;
+        if is_lfs_pointer(&map) {
+            bail!("`{shown}` is {LFS_POINTER}");
+        }
         if map.len() < ALIGNMENT as usize {
             bail!("`{shown}`: {} bytes, but a weight file has a header of {ALIGNMENT}", map.len());
         }
