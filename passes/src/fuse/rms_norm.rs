@@ -10,7 +10,9 @@ pub(super) const RULE: Rule = Rule {
     name: "rms_norm",
     formulas: &[
         "x * rsqrt(mean[axis](x^2) + eps) * gain where eps: number, gain: const",
+        "x * rsqrt(mean[axis](x^2) + eps + more) * gain where eps: number, more: number, gain: const",
         "x * rsqrt(mean[axis](x^2) + eps) where eps: number",
+        "x * rsqrt(mean[axis](x^2) + eps + more) where eps: number, more: number",
     ],
     near: 3,
     build,
@@ -24,5 +26,7 @@ fn build(f: &mut Function, m: &Match, scope: &str) -> Result<ValueId, OpError> {
         let gain = m.value(f, "gain")?;
         operands.push(along(f, gain, x, &[axis], scope)?);
     }
-    f.add(RmsNorm { axis, eps: m.number("eps")? }.into(), &operands, scope)
+    // MIL's rsqrt has an ε of its own, which comes on top.
+    let eps = m.number("eps")? + m.number("more").unwrap_or(0.0);
+    f.add(RmsNorm { axis, eps }.into(), &operands, scope)
 }

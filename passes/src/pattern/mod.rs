@@ -30,6 +30,7 @@ use s2dit_ir::{Function, Op, ValueId};
 
 pub use matcher::{Matcher, constants};
 pub use syntax::{Pattern, SyntaxError};
+pub use views::permutation;
 
 /// A value that a name stands for, seen through a layout change that the formula does not care about.
 #[derive(Clone, Debug, PartialEq, Eq)]

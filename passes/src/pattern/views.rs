@@ -56,6 +56,30 @@ impl View {
     }
 }
 
+/// How the axes of `from`, those of extent 1 left out, stand in `to`, which is `from` behind transposes and reshapes that only add or
+/// drop axes of extent 1.
+pub fn permutation(f: &Function, from: ValueId, to: ValueId) -> Option<Vec<usize>> {
+    let wide = |v: ValueId| f.shape(v).iter().filter(|&&s| s != 1).count();
+    if from == to {
+        return Some((0..wide(from)).collect());
+    }
+    let inner = *f.operands(to).first()?;
+    let below = permutation(f, from, inner)?;
+    match f.op(to) {
+        Op::Reshape(_) => {
+            let extents = |v: ValueId| f.shape(v).iter().copied().filter(|&s| s != 1).collect::<Vec<_>>();
+            (extents(inner) == extents(to)).then_some(below)
+        }
+        Op::Transpose(t) => {
+            // The number of each axis among those that are wider than 1.
+            let shape = f.shape(inner);
+            let number = |axis: usize| shape[..axis].iter().filter(|&&s| s != 1).count();
+            Some(t.perm.iter().filter(|&&p| shape[p] != 1).map(|&p| below[number(p)]).collect())
+        }
+        _ => None,
+    }
+}
+
 /// Every second element of `of`, seen with `shape`.
 struct Half {
     of: ValueId,

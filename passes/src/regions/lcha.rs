@@ -54,9 +54,9 @@ fn depthwise(f: &Function, v: ValueId) -> bool {
 
 /// The two branches of a clip and of a stream, with the rotation before and after the kernel, with and without frames from before.
 fn mixed_by(gate: impl Fn(&str, &str) -> String) -> Result<Vec<Pattern>, OpError> {
-    let (normed, v) = ("~rms_norm(~linear(u, ..), ..)", "~linear(u, ..)");
-    let plain = format!("feature_map({normed}, ..)");
-    let pre = format!("feature_map(rope({normed}, ..), ..)");
+    let (normed, v) = ("rms_norm(~linear(u, ..), ..)", "~linear(u, ..)");
+    let plain = format!("feature_map(~{normed}, ..)");
+    let pre = format!("feature_map(~rope(~{normed}, ..), ..)");
     let post = format!("rope({plain}, ..)");
     let mean = |k: &str| format!("running_mean({k}, {v}, sum, past, new)");
     let mean_norm = |k: &str| format!("running_mean({k}, norm, past, new)");

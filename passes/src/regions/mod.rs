@@ -150,7 +150,9 @@ impl Finder<'_> {
         let mut interior = m.interior.clone();
         interior.sort_unstable();
         interior.dedup();
-        Some(Region { kind, scope: self.scope(&interior), input, root, interior })
+        let common = self.scope(&interior);
+        let scope = if common.is_empty() { self.f.node(root).scope.clone() } else { common };
+        Some(Region { kind, scope, input, root, interior })
     }
 
     /// The path that the values' scopes share; a package writes `_` where a checkpoint writes `.`.
