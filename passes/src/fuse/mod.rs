@@ -20,6 +20,7 @@ mod layer_norm;
 mod linear_attention;
 mod linear_attention_step;
 mod modulate;
+mod padded_conv;
 mod rms_norm;
 mod rope;
 mod running_mean;
@@ -48,6 +49,7 @@ struct Rule {
 
 /// Every rule, in the order in which they run: a formula's parts before the formula that names them.
 const RULES: &[Rule] = &[
+    padded_conv::RULE,
     gelu::TANH,
     gelu::ERF,
     silu::RULE,

@@ -2,17 +2,20 @@
 //!
 //! The gate is a `fusion_gate`, or what folding makes of it: two constant factors, or none beside the weights of the two products.
 
+use std::collections::HashSet;
+
 use s2dit_ir::ops::{Binary, OpError};
 use s2dit_ir::{Function, Op, ValueId};
 
 use super::{Finder, Kind, NearMiss, Regions, parsed};
-use crate::pattern::Pattern;
+use crate::pattern::{Miss, Pattern};
 
 /// Every gate is the root of an LCHA, or of something that nearly is one; so are sums that look like a folded one.
 pub(super) fn recognise(on: &mut Finder, found: &mut Regions) -> Result<(), OpError> {
     let gated = mixed_by(|a, b| format!("fusion_gate(gate, {a}, {b})"))?;
     let scaled = mixed_by(|a, b| format!("a * {a} + b * {b} where a: const, b: const"))?;
     let folded = mixed_by(|a, b| format!("{a} + {b}"))?;
+    let mut nearly = Vec::new();
     for v in on.f.order() {
         let (patterns, sure) = match on.f.op(v) {
             Op::FusionGate(_) => (&gated, true),
@@ -33,11 +36,35 @@ pub(super) fn recognise(on: &mut Finder, found: &mut Regions) -> Result<(), OpEr
                 matched: usize::MAX,
             }),
             Err(miss) if sure => found.misses.extend(on.miss("lcha", v, miss)),
-            Err(_) => {}
+            Err(miss) => nearly.push((v, miss)),
         }
     }
+    explain(on, found, nearly);
     Ok(())
 }
+
+/// Linear attention outside of every LCHA: the sum behind it that came furthest says why.
+fn explain(on: &Finder, found: &mut Regions, nearly: Vec<(ValueId, Option<Miss>)>) {
+    let taken: HashSet<ValueId> = found.regions.iter().flat_map(|r| r.interior.iter().copied()).collect();
+    let order = on.f.order();
+    let outside = |v: &&ValueId| {
+        matches!(on.f.op(**v), Op::LinearAttention(_) | Op::LinearAttentionStep(_)) && !taken.contains(*v)
+    };
+    for &v in order.iter().filter(outside) {
+        let mut behind = HashSet::from([v]);
+        let mut edge = vec![v];
+        for _ in 0..BEHIND {
+            edge = edge.iter().flat_map(|&at| on.f.users(at)).map(|(user, _)| user).collect();
+            behind.extend(&edge);
+        }
+        let here = nearly.iter().filter(|(root, miss)| behind.contains(root) && miss.is_some());
+        let furthest = here.max_by_key(|(_, miss)| miss.as_ref().map(|m| m.matched));
+        found.misses.extend(furthest.and_then(|(root, miss)| on.miss("lcha", *root, miss.clone())));
+    }
+}
+
+/// Ops between linear attention and the gate: layout, a product, a factor, the sum; and one to spare.
+const BEHIND: usize = 6;
 
 /// `Mul` if both terms of a sum are products.
 fn sum_of(on: &Finder, v: ValueId) -> Option<Binary> {
