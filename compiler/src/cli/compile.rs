@@ -10,6 +10,7 @@ use s2dit_backends::output::Staged;
 use s2dit_ir::compress::{EXPECTED, Scheme};
 use s2dit_ir::{Module, text};
 
+use super::inspect::recognised;
 use super::progress::{Progress, size};
 use super::{Context, print_json, print_line};
 use crate::checkpoint::{CONFIG_FILE, Checkpoint, INDEX_FILE, SafetensorsFile};
@@ -17,6 +18,7 @@ use crate::compile::stream::{self, Functions, States};
 use crate::compile::{Options, Opset, Precision, Summary, Target, compile, lower};
 use crate::config::LatentSize;
 use crate::lint::{Brief, lint};
+use crate::inspect::recognition;
 use crate::problems::Problem;
 
 /// Compile a checkpoint to an ONNX file or a Core ML package
@@ -62,6 +64,9 @@ pub(super) struct Args {
     /// Stop at the IR and print it (or write it to OUT)
     #[arg(long, value_name = "WHAT")]
     emit: Option<Emit>,
+    /// Stop and say what a pass recognises, and what nearly and why not: fuse
+    #[arg(long, value_name = "PASS", conflicts_with = "emit")]
+    explain: Option<Explain>,
     /// File or package to make
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
@@ -116,6 +121,12 @@ enum Emit {
     Ir,
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Explain {
+    /// The formulas and blocks of each function that the target would get
+    Fuse,
+}
+
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let start = Instant::now();
     let checkpoint = Checkpoint::open(&args.checkpoint)?;
@@ -130,6 +141,17 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
                 std::fs::write(staged.path(), text).with_context(|| format!("cannot write `{}`", out.display()))?;
                 staged.commit()?;
             }
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(Explain::Fuse) = args.explain {
+        let found = recognition(job.lower(&checkpoint)?)?;
+        if args.json {
+            print_json(&found)?;
+        } else {
+            let mut text = String::new();
+            recognised(&found, &mut text)?;
+            print_line(text.trim())?;
         }
         return Ok(ExitCode::SUCCESS);
     }

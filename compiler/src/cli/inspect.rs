@@ -112,7 +112,8 @@ fn model(m: &ModelReport, out: &mut String) -> Result<()> {
     Ok(())
 }
 
-fn recognised(list: &[Recognition], out: &mut String) -> Result<()> {
+/// What was recognised in each function, and what nearly was.
+pub(super) fn recognised(list: &[Recognition], out: &mut String) -> Result<()> {
     let listed = |counts: &BTreeMap<&str, usize>| {
         counts.iter().map(|(op, n)| format!("{n} {op}")).collect::<Vec<_>>().join(", ")
     };
