@@ -70,12 +70,15 @@ pub fn run(
     Ok(chosen)
 }
 
-/// Compresses every weight with one scheme; returns how many there are.
+/// Compresses every weight with one scheme; returns how many are compressed. A weight with fewer input channels than a block
+/// has is left alone: a patch embedding has no blocks.
 ///
 /// # Errors
 /// See [`run`].
 pub fn uniform(module: &mut Module, scheme: Scheme) -> Result<usize, OpError> {
-    Ok(run(module, |_, _| Some(scheme))?.len())
+    let fits = |ty: &TensorType| !matches!(scheme, Scheme::Block { block, .. } if ty.shape[1] < block);
+    let weights = run(module, |_, ty| fits(ty).then_some(scheme))?;
+    Ok(weights.iter().filter(|w| w.scheme.is_some()).count())
 }
 
 /// The weight that an op multiplies with, if it is worth compressing.

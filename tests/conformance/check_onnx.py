@@ -25,6 +25,8 @@ WIDTH = {onnx.TensorProto.BFLOAT16: 2}
 
 
 def nbytes(tensor):
+    if tensor.data_type in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4):
+        return -(-int(np.prod(tensor.dims, dtype=np.int64)) // 2)
     width = WIDTH.get(tensor.data_type)
     if width is None:
         width = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize

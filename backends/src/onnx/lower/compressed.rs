@@ -1,11 +1,12 @@
-//! Compressed weights in standard ops: integers by `DequantizeLinear`, palettes by bit planes and `GatherElements`.
+//! Compressed weights in standard ops: integers by `DequantizeLinear`, palettes by bit planes and `Gather`.
 //!
 //! ONNX has no types of 1, 3 or 6 bits, so palette indices are stored as bytes that hold 8, 4, 2 or 1 bits of 1, 2, 4 or 8
 //! indices, lowest first (3 bits are 2 + 1, 6 bits are 4 + 2):
 //!
 //! ```text
 //! bytes [n/2, 1] ─BitShift→ [n/2, 2] ─BitwiseAnd→ Cast → Reshape [groups, n/groups] ─┐
-//! palettes [groups, 16] ─────────────────────────────────────────── GatherElements ──┴→ Reshape → the weight
+//! 16 · [0, 1, …]ᵀ [groups, 1] ────────────────────────────────────────────────── Add ┴┐
+//! palettes [groups · 16] ───────────────────────────────────────────────────── Gather ┴→ Reshape → the weight
 //! ```
 
 use anyhow::{Context, Result};
@@ -45,11 +46,15 @@ impl Lowering<'_> {
             }
             Scheme::Palette { bits, .. } => {
                 let indices = self.indices(v, name, bits, runs.count * runs.len);
-                let palettes = self.part(name, "palettes", v, Part::Table { dims: vec![runs.count, runs.entries] });
+                let palettes = self.part(name, "palettes", v, Part::Table { dims: vec![runs.count * runs.entries] });
                 let indices = self.step("Cast", &[indices], vec![int("to", i64::from(data_type(DType::I32)))]);
                 let rows = self.ints(&[runs.count, runs.len]);
-                let indices = self.step("Reshape", &[indices, rows], vec![]);
-                let flat = self.step("GatherElements", &[palettes, indices], vec![int("axis", 1)]);
+                let mut indices = self.step("Reshape", &[indices, rows], vec![]);
+                if runs.count > 1 {
+                    let starts = self.starts(runs.count, runs.entries);
+                    indices = self.step("Add", &[indices, starts], vec![]);
+                }
+                let flat = self.step("Gather", &[palettes, indices], vec![int("axis", 0)]);
                 let shape = self.ints(&shape);
                 self.push("Reshape", &[flat, shape], name.to_string(), vec![]);
             }
@@ -112,17 +117,28 @@ impl Lowering<'_> {
 
     /// A few uint8 numbers.
     fn bytes(&mut self, values: &[u8]) -> String {
-        let key = format!("bytes {values:?}");
+        let joined: Vec<String> = values.iter().map(ToString::to_string).collect();
+        self.small(&format!("bytes_{}", joined.join("_")), DType::U8, &[values.len()], values.to_vec())
+    }
+
+    /// Where each palette starts, a column of int32.
+    fn starts(&mut self, count: usize, entries: usize) -> String {
+        let raw = (0..count).flat_map(|i| ((i * entries) as i32).to_le_bytes()).collect();
+        self.small(&format!("starts_{count}_{entries}"), DType::I32, &[count, 1], raw)
+    }
+
+    /// A small initializer, which `wanted` describes.
+    fn small(&mut self, wanted: &str, dtype: DType, dims: &[usize], raw_data: Vec<u8>) -> String {
+        let key = format!("small {wanted}");
         if let Some(name) = self.by_key.get(&key) {
             return name.clone();
         }
-        let joined: Vec<String> = values.iter().map(ToString::to_string).collect();
-        let name = self.names.unique(&format!("bytes_{}", joined.join("_")));
+        let name = self.names.unique(wanted);
         self.graph.initializer.push(TensorProto {
-            dims: vec![values.len() as i64],
-            data_type: data_type(DType::U8),
+            dims: dims.iter().map(|d| *d as i64).collect(),
+            data_type: data_type(dtype),
             name: name.clone(),
-            raw_data: values.to_vec(),
+            raw_data,
             ..TensorProto::default()
         });
         self.by_key.insert(key, name.clone());
