@@ -79,6 +79,7 @@ def case(name, inputs, build, ref, dtypes=("fp32", "fp16"), **options):
 
 def all_cases():
     # The families register themselves.
+    import mil_cases_compressed  # noqa: F401
     import mil_cases_elementwise  # noqa: F401
     import mil_cases_product  # noqa: F401
     import mil_cases_shape  # noqa: F401
