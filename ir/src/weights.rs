@@ -99,6 +99,14 @@ pub enum WeightError {
         /// What failed.
         error: OpError,
     },
+    /// A weight that its scheme cannot hold.
+    #[error("tensor `{name}`: {error}")]
+    Compress {
+        /// Name of the tensor.
+        name: String,
+        /// What does not hold.
+        error: OpError,
+    },
     /// The weight source could not read the tensor.
     #[error("tensor `{name}`: {message}")]
     Read {
@@ -181,7 +189,7 @@ pub fn constant_bytes(f: &Function, v: ValueId, source: &dyn WeightSource) -> Re
 /// # Errors
 /// See [`WeightError`]; a weight that its scheme cannot hold.
 pub fn compressed(f: &Function, v: ValueId, source: &dyn WeightSource) -> Result<Compressed, WeightError> {
-    let failed = |error: OpError| WeightError::Op { op: f.op(v).name(), scope: described(f, v), error };
+    let failed = |error: OpError| WeightError::Compress { name: described(f, v), error };
     let Op::Compress(Compress { scheme }) = f.op(v) else {
         return Err(failed(OpError::new("expected a compressed weight")));
     };
