@@ -40,6 +40,18 @@ pub enum OutputError {
     },
 }
 
+impl OutputError {
+    /// The error without the output's path.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match self {
+            OutputError::NoParent { parent, .. } => format!("no folder `{}`", parent.display()),
+            OutputError::Occupied { found, .. } => format!("{found} in the way"),
+            OutputError::Io { error, .. } => error.to_string(),
+        }
+    }
+}
+
 /// A file or folder that is being written beside its place. Dropped without [`Staged::commit`], it is removed.
 #[derive(Debug)]
 pub struct Staged {

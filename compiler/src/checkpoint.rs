@@ -10,7 +10,7 @@ mod index;
 mod validate;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -99,6 +99,8 @@ struct Weights {
     files: Vec<SafetensorsFile>,
     /// Tensor name to index in `files`.
     tensors: BTreeMap<String, usize>,
+    /// Tensors that are there, but with a problem that is told already.
+    damaged: BTreeSet<String>,
 }
 
 impl Checkpoint {
@@ -117,10 +119,14 @@ impl Checkpoint {
         let mut problems = Problems::new();
         let config = problems.absorb(S2ditConfig::read(&dir.join(CONFIG_FILE)));
         let weights = problems.absorb(Weights::open(dir));
+        let weights = weights.map(|(weights, damage)| {
+            problems.extend(damage);
+            weights
+        });
         let (Some(config), Some(weights)) = (config, weights) else { return Err(problems) };
         let checkpoint = Checkpoint { dir: dir.to_owned(), config, weights, hash: OnceLock::new() };
-        checkpoint.validate(&checkpoint.config)?;
-        Ok(checkpoint)
+        problems.absorb(checkpoint.validate(&checkpoint.config));
+        problems.into_result().map(|()| checkpoint)
     }
 
     /// The folder.
@@ -225,15 +231,17 @@ impl Weights {
         self.tensors.get(name).map(|file| &self.files[*file])
     }
 
-    /// Opens the weights of a folder, whole or sharded.
-    fn open(dir: &Path) -> Result<Self, Problems> {
+    /// Opens the weights of a folder, whole or sharded, with what is wrong with them: if that is anything, they are good
+    /// for finding more, and nothing else.
+    fn open(dir: &Path) -> Result<(Self, Problems), Problems> {
         let whole = dir.join(WEIGHTS_FILE);
         let index = dir.join(INDEX_FILE);
         match (whole.exists(), index.exists()) {
             (true, false) => {
-                let file = SafetensorsFile::open(&whole)?;
+                let (file, problems) = SafetensorsFile::open_damaged(&whole)?;
                 let tensors = file.tensors().map(|(name, _)| (name.to_owned(), 0)).collect();
-                Ok(Weights { files: vec![file], tensors })
+                let damaged = file.damaged().map(str::to_owned).collect();
+                Ok((Weights { files: vec![file], tensors, damaged }, problems))
             }
             (false, true) => index::open(dir, &index),
             (true, true) => Err(Problems::one(

@@ -73,9 +73,9 @@ const CHUNK: usize = 1 << 20;
 pub fn init(options: &InitOptions, dir: &Path, progress: Progress) -> Result<InitSummary, Problems> {
     place::check_replaceable(dir, options.force)?;
     if let Some(parent) = dir.parent() {
-        std::fs::create_dir_all(parent).map_err(|error| unplaceable(dir, &error))?;
+        std::fs::create_dir_all(parent).map_err(|error| unplaceable(dir, error.to_string()))?;
     }
-    let staged = Staged::folder(dir, CONFIG_FILE, |_| true).map_err(|error| unplaceable(dir, &error))?;
+    let staged = Staged::folder(dir, CONFIG_FILE, |_| true).map_err(|error| unplaceable(dir, error.reason()))?;
     let summary = write_checkpoint(options, staged.path(), progress).map_err(|mut problems| {
         // The staging folder is gone when this is read; what matters is where the files were to go.
         for problem in &mut problems.0 {
@@ -85,12 +85,12 @@ pub fn init(options: &InitOptions, dir: &Path, progress: Progress) -> Result<Ini
         }
         problems
     })?;
-    staged.commit().map_err(|error| unplaceable(dir, &error))?;
+    staged.commit().map_err(|error| unplaceable(dir, error.reason()))?;
     Ok(summary)
 }
 
-fn unplaceable(dir: &Path, error: &dyn std::error::Error) -> Problems {
-    Problems::one(dir.display().to_string(), format!("an error ({error})"), "to create the folder")
+fn unplaceable(dir: &Path, reason: String) -> Problems {
+    Problems::one(dir.display().to_string(), reason, "a folder that can be made")
 }
 
 /// Writes a checkpoint into an existing folder, without care for what is in it.

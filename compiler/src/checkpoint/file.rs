@@ -43,6 +43,15 @@ impl SafetensorsFile {
     /// # Errors
     /// Every problem of the header, or that the file cannot be read.
     pub fn open(path: &Path) -> Result<Self, Problems> {
+        let (file, problems) = Self::open_damaged(path)?;
+        problems.into_result().map(|()| file)
+    }
+
+    /// Opens a file whose header may be damaged, to see what else is wrong. With any problem its data must not be read.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has no header.
+    pub(super) fn open_damaged(path: &Path) -> Result<(Self, Problems), Problems> {
         let place = path.display().to_string();
         let unreadable = |error: std::io::Error| Problems::one(&place, error.to_string(), "a safetensors file");
         // Before opening: a pipe would block.
@@ -57,11 +66,16 @@ impl SafetensorsFile {
         if is_lfs_pointer(&map) {
             return Err(Problems::one(&place, LFS_POINTER, "a safetensors file"));
         }
-        let header = header::parse(&place, &map)?;
+        let (header, problems) = header::scan(&place, &map)?;
         // Tensors are read front to back, large ones whole. Only a hint.
         #[cfg(unix)]
         let _ = map.advise(memmap2::Advice::Sequential);
-        Ok(SafetensorsFile { path: path.to_owned(), map, header })
+        Ok((SafetensorsFile { path: path.to_owned(), map, header }, problems))
+    }
+
+    /// Tensors whose header entries cannot be used; none in a file from [`SafetensorsFile::open`].
+    pub(super) fn damaged(&self) -> impl Iterator<Item = &str> {
+        self.header.damaged.iter().map(String::as_str)
     }
 
     /// The file.

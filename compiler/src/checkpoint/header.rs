@@ -1,6 +1,6 @@
 //! The header of a safetensors file, checked against everything that the file says and is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use s2dit_ir::{DType, TensorType};
@@ -19,11 +19,21 @@ const LARGEST_HEADER: u64 = 100_000_000;
 #[derive(Debug)]
 pub(super) struct Header {
     pub tensors: BTreeMap<String, TensorInfo>,
+    /// Tensors whose entries say nothing that could be used.
+    pub damaged: BTreeSet<String>,
     pub metadata: BTreeMap<String, String>,
 }
 
 /// Reads the header of a whole file; `place` names it in problems.
+#[cfg(test)]
 pub(super) fn parse(place: &str, file: &[u8]) -> Result<Header, Problems> {
+    let (header, problems) = scan(place, file)?;
+    problems.into_result().map(|()| header)
+}
+
+/// Reads what can be read of the header of a whole file, and what is wrong with the rest: if that is anything, nothing may
+/// be read from the file. `place` names it in problems.
+pub(super) fn scan(place: &str, file: &[u8]) -> Result<(Header, Problems), Problems> {
     let size = file.len() as u64;
     let Some((length, rest)) = file.split_first_chunk::<8>() else {
         return Err(Problems::one(
@@ -50,7 +60,7 @@ pub(super) fn parse(place: &str, file: &[u8]) -> Result<Header, Problems> {
         place,
         data_start: 8 + length,
         data_len: data.len() as u64,
-        header: Header { tensors: BTreeMap::new(), metadata: BTreeMap::new() },
+        header: Header { tensors: BTreeMap::new(), damaged: BTreeSet::new(), metadata: BTreeMap::new() },
         problems: Problems::new(),
     };
     let mut json = serde_json::Deserializer::from_str(text);
@@ -58,8 +68,7 @@ pub(super) fn parse(place: &str, file: &[u8]) -> Result<Header, Problems> {
         .and_then(|()| json.end())
         .map_err(|error| Problems::one(place, format!("a bad header ({error})"), "a JSON object of tensors"))?;
     reader.check_layout();
-    reader.problems.into_result()?;
-    Ok(reader.header)
+    Ok((reader.header, reader.problems))
 }
 
 /// Checks each entry as it is parsed, so that a hostile header costs little more memory than it has bytes.
@@ -92,6 +101,8 @@ impl<'de> Visitor<'de> for &mut Reader<'_> {
                 self.problem(&name, "the tensor twice", "it once");
             } else if let Some(info) = self.tensor(&name, entry) {
                 self.header.tensors.insert(name, info);
+            } else {
+                self.header.damaged.insert(name);
             }
         }
         Ok(())

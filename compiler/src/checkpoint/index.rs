@@ -1,6 +1,6 @@
 //! Sharded weights: the index, and the shards that it names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use s2dit_backends::input::{LFS_POINTER, is_lfs_pointer, read_file};
@@ -13,7 +13,7 @@ use crate::problems::{Problems, quoted, shown};
 const LARGEST_INDEX: u64 = 100_000_000;
 
 /// Opens the shards of an index, each file once.
-pub(super) fn open(dir: &Path, path: &Path) -> Result<Weights, Problems> {
+pub(super) fn open(dir: &Path, path: &Path) -> Result<(Weights, Problems), Problems> {
     let place = path.display().to_string();
     let map = read(path, &place)?;
 
@@ -22,7 +22,7 @@ pub(super) fn open(dir: &Path, path: &Path) -> Result<Weights, Problems> {
     for (tensor, shard) in &map {
         shards.entry(shard).or_default().push(tensor);
     }
-    let mut weights = Weights { files: Vec::new(), tensors: BTreeMap::new() };
+    let mut weights = Weights { files: Vec::new(), tensors: BTreeMap::new(), damaged: BTreeSet::new() };
     for (shard, named) in shards {
         if !is_file_name(shard) {
             problems.push(
@@ -41,9 +41,11 @@ pub(super) fn open(dir: &Path, path: &Path) -> Result<Weights, Problems> {
             );
             continue;
         }
-        let Some(file) = problems.absorb(SafetensorsFile::open(&shard_path)) else { continue };
+        let Some((file, damage)) = problems.absorb(SafetensorsFile::open_damaged(&shard_path)) else { continue };
+        problems.extend(damage);
+        weights.damaged.extend(file.damaged().map(str::to_owned));
         for tensor in named {
-            if file.get(tensor).is_none() {
+            if file.get(tensor).is_none() && !weights.damaged.contains(tensor) {
                 problems.push(
                     format!("{}: {}", shard_path.display(), shown(tensor)),
                     "no such tensor",
@@ -62,17 +64,20 @@ pub(super) fn open(dir: &Path, path: &Path) -> Result<Weights, Problems> {
                     "the tensor",
                     format!("it in {} alone, as {place} says", quoted(home)),
                 ),
-                None => problems.push(
-                    format!("{}: {}", shard_path.display(), shown(tensor)),
-                    "a tensor that the index does not name",
-                    format!("it in the `weight_map` of {place}"),
-                ),
+                None => {
+                    weights.damaged.insert(tensor.to_owned());
+                    problems.push(
+                        format!("{}: {}", shard_path.display(), shown(tensor)),
+                        "a tensor that the index does not name",
+                        format!("it in the `weight_map` of {place}"),
+                    );
+                }
             }
         }
         weights.files.push(file);
     }
-    problems.into_result()?;
-    Ok(weights)
+    weights.damaged.extend(map.keys().filter(|tensor| !weights.tensors.contains_key(*tensor)).cloned());
+    Ok((weights, problems))
 }
 
 /// The `weight_map` of an index: tensor to shard.

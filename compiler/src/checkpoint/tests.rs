@@ -418,6 +418,32 @@ fn an_index_is_not_trusted() {
     check(cut, "is the file truncated");
 }
 
+/// A damaged header hides neither what else is wrong with the tensors nor the configuration's problems.
+#[test]
+fn a_damaged_header_hides_nothing() {
+    let dir = folder();
+    tiny(dir.path(), FloatType::Bf16, u64::MAX);
+    let path = dir.path().join(WEIGHTS_FILE);
+    let text = fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(text[..8].try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&text[8..8 + length]).unwrap();
+    header["proj_out.bias"]["dtype"] = json!("F8_E4M3");
+    let entries = header.as_object_mut().unwrap();
+    let moved = entries.remove("blocks.0.attn1.to_q.weight").unwrap();
+    entries.insert("pos_embed".into(), moved);
+    let header = header.to_string();
+    fs::write(&path, [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &text[8 + length..]].concat()).unwrap();
+    let message = Checkpoint::open(dir.path()).unwrap_err().to_string();
+    for expected in [
+        "3 problems:",
+        "proj_out.bias: found dtype \"F8_E4M3\"",
+        "blocks.0.attn1.to_q.weight: found no such tensor",
+        "pos_embed: found an unknown tensor",
+    ] {
+        assert!(message.contains(expected), "{message}\nlacks {expected}");
+    }
+}
+
 #[test]
 fn an_index_that_names_a_tensor_twice() {
     let dir = folder();

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use s2dit_backends::input::read_file;
 use s2dit_runtime::Engine;
 use serde::Serialize;
 
@@ -64,6 +65,9 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         let progress = Progress::bytes("weights", context.quiet);
         init(&options, &checkpoint_dir, &|done, total| progress.set(done, total))?
     };
+    if std::fs::metadata(&golden).is_ok() && read_file(&golden, GOLDEN.len() as u64).ok().as_deref() != Some(GOLDEN) {
+        bail!("`{}` is not the demo's: expected an empty folder, or that of another demo", golden.display());
+    }
     std::fs::write(&golden, GOLDEN).with_context(|| format!("cannot write `{}`", golden.display()))?;
     say(&line(&checkpoint_dir, &format!("{} parameters, bf16, {}", count(made.parameters), size(made.bytes)), start))?;
     let checkpoint = Checkpoint::open(&checkpoint_dir)?;

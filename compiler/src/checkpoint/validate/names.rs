@@ -15,6 +15,7 @@ impl Job<'_> {
         let mut extra: BTreeSet<&str> = self.weights.tensors.keys().map(String::as_str).collect();
         let mut missing: Vec<&TensorSpec> =
             specs.iter().filter(|spec| !extra.remove(stored(&spec.name).as_str())).collect();
+        missing.retain(|spec| !self.weights.damaged.contains(&stored(&spec.name)));
 
         let renamed = self.renamed(&mut missing, &mut extra);
         self.list(renamed, "renamed tensors", "the names that config.json calls for", problems);
