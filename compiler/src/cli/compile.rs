@@ -15,10 +15,10 @@ use super::progress::{Progress, size};
 use super::{Context, print_json, print_line};
 use crate::checkpoint::{CONFIG_FILE, Checkpoint, INDEX_FILE, SafetensorsFile};
 use crate::compile::stream::{self, Functions, States};
-use crate::compile::{Options, Opset, Precision, Summary, Target, compile, lower};
+use crate::compile::{Opset, Options, Precision, Summary, Target, compile, lower};
 use crate::config::LatentSize;
-use crate::lint::{Brief, lint};
 use crate::inspect::recognition;
+use crate::lint::{Brief, lint};
 use crate::problems::Problem;
 
 /// Compile a checkpoint to an ONNX file or a Core ML package
@@ -224,7 +224,9 @@ impl Job {
         let (target, precision) = (args.target, args.precision.unwrap_or(args.target.default_precision()));
         let quantize = args.quantize.and_then(|q| q.0);
         Ok(match (args.mode, args.latent) {
-            (Mode::Clip, Size::Clip(latent)) => Job::Clip(Options { target, precision, opset: args.opset, latent, quantize }),
+            (Mode::Clip, Size::Clip(latent)) => {
+                Job::Clip(Options { target, precision, opset: args.opset, latent, quantize })
+            }
             (Mode::Stream, Size::Chunk { rows, cols }) => Job::Stream(stream::Options {
                 target,
                 precision,

@@ -14,8 +14,8 @@ use prost::Message;
 use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
 
 use super::proto::{DataType, Function, Model, NamedValueType, Operation, Program, value, value_type};
-pub(super) use compressed::is_compressed;
 use crate::input::{LFS_POINTER, is_lfs_pointer, read_file};
+pub(super) use compressed::is_compressed;
 pub use interface::Feature;
 pub use weights::{BlobRecord, WeightFile};
 
