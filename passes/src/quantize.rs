@@ -83,7 +83,8 @@ pub fn uniform(module: &mut Module, scheme: Scheme) -> Result<usize, OpError> {
 
 /// The weight that an op multiplies with, if it is worth compressing.
 fn weight_of(f: &Function, user: ValueId) -> Option<ValueId> {
-    if !matches!(f.op(user), Op::Linear(_) | Op::Conv(_)) {
+    // A constant product, such as a modulation at a known timestep, is computed here, from the exact weight.
+    if !matches!(f.op(user), Op::Linear(_) | Op::Conv(_)) || f.is_const(user) {
         return None;
     }
     let v = *f.operands(user).get(1)?;

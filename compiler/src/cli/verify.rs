@@ -30,7 +30,7 @@ pub(super) struct Args {
     /// An .onnx file, an .mlpackage or a kernel folder
     artifact: PathBuf,
     /// Reference inputs and outputs
-    #[arg(long, value_name = "FILE", conflicts_with = "checkpoint")]
+    #[arg(long, value_name = "FILE", conflicts_with = "checkpoint", required_unless_present = "checkpoint")]
     golden: Option<PathBuf>,
     /// Compare with the plain fp32 graph of this checkpoint instead, on seeded inputs
     #[arg(long, value_name = "DIR")]
@@ -72,9 +72,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let reference = match (&args.golden, &args.checkpoint) {
         (Some(golden), _) => Reference::Golden(golden.clone()),
         (None, Some(dir)) => Reference::Checkpoint { dir: dir.clone(), seed: args.seed },
-        (None, None) => {
-            bail!("no reference: name a golden with --golden FILE, or the checkpoint with --checkpoint DIR")
-        }
+        (None, None) => unreachable!("clap requires one of the two"),
     };
     if args.artifact.join(contract::FILE).exists() {
         return kernel(args, &reference, context);

@@ -92,11 +92,11 @@ impl Target {
     /// `opset` is the newest ONNX operator set that may be used.
     #[must_use]
     pub fn passes(self, precision: Precision, opset: Opset) -> Vec<&'static str> {
-        let mut passes = vec!["canonicalize", "phase", "cse", "fuse"];
+        let mut passes = vec!["canonicalize", "phase", "cse", "fuse", "fold-gate"];
         passes.extend::<&[_]>(match (self, precision) {
             // ONNX Runtime runs these composites several times as fast as their parts.
-            (Target::Onnx, Precision::Fp32) if opset == Opset::V23 => &["fold-gate", "decompose-for-onnx23", "cse"],
-            (Target::Onnx, Precision::Fp32) => &["fold-gate", "decompose-for-onnx21", "cse"],
+            (Target::Onnx, Precision::Fp32) if opset == Opset::V23 => &["decompose-for-onnx23", "cse"],
+            (Target::Onnx, Precision::Fp32) => &["decompose-for-onnx21", "cse"],
             (Target::Onnx, Precision::Fp16) => &["decompose", "cse", "precision-fp16-norms32"],
             (Target::CoreMl, Precision::Fp32) => &["decompose", "cse"],
             (Target::CoreMl, Precision::Fp16) => &["decompose", "cse", "precision-fp16"],
