@@ -65,13 +65,14 @@ pub fn compress(
         }
         Scheme::Int8 | Scheme::Block { .. } => {
             require!(importance.is_none(), "scheme `{scheme}`: only palettes take the importance of input channels");
-            let numbers = |(wide, ((elements, codes), scale)): (&mut Vec<f32>, ((&[u16], &mut [u8]), &mut [u16]))| {
-                wide.resize(elements.len(), 0.0);
-                elements.reinterpret_cast::<f16>().convert_to_f32_slice(wide);
-                scale[0] = integer::quantize(wide, scheme.bits(), codes);
-                elements.iter().filter(|e| *e & 0x7c00 == 0x7c00).count()
-            };
-            jobs.with_min_len((1 << 14) / runs.len.min(1 << 14)).map_init(Vec::new, |w, job| numbers((w, job))).sum()
+            jobs.with_min_len((1 << 14) / runs.len.min(1 << 14))
+                .map_init(Vec::new, |wide, ((elements, codes), scale)| {
+                    wide.resize(elements.len(), 0.0);
+                    elements.reinterpret_cast::<f16>().convert_to_f32_slice(wide);
+                    scale[0] = integer::quantize(wide, scheme.bits(), codes);
+                    elements.iter().filter(|e| *e & 0x7c00 == 0x7c00).count()
+                })
+                .sum()
         }
     };
     require!(

@@ -39,12 +39,12 @@ pub(super) fn recognise(on: &mut Finder, found: &mut Regions) -> Result<(), OpEr
             Err(miss) => nearly.push((v, miss)),
         }
     }
-    explain(on, found, nearly);
+    explain(on, found, &nearly);
     Ok(())
 }
 
 /// Linear attention outside of every LCHA: the sum behind it that came furthest says why.
-fn explain(on: &Finder, found: &mut Regions, nearly: Vec<(ValueId, Option<Miss>)>) {
+fn explain(on: &Finder, found: &mut Regions, nearly: &[(ValueId, Option<Miss>)]) {
     let taken: HashSet<ValueId> = found.regions.iter().flat_map(|r| r.interior.iter().copied()).collect();
     let order = on.f.order();
     let outside = |v: &&ValueId| {
