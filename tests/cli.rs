@@ -136,3 +136,42 @@ fn usage_errors_exit_with_2_and_help_shows_examples() {
     }
     assert!(ok(&["completions", "bash"]).contains("s2ditc"));
 }
+
+/// Every pass keeps the numbers of every golden's graph, and of a stream's three functions: run in ONNX Runtime after each one.
+#[test]
+fn no_pass_moves_the_numbers() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let moved = |name: &str, flags: &[&str]| {
+        let checkpoint = arg(&golden(name).join("checkpoint"));
+        let out =
+            arg(&work.path().join(format!("{name}{}", if flags[1] == "coreml" { ".mlpackage" } else { ".onnx" })));
+        let report = json(
+            &[&["compile", &checkpoint, "--verify-each", "--json", "-o", &out, "--target"][..], &flags[1..]].concat(),
+        );
+        let rows = report["passes"].as_array().expect("passes").clone();
+        assert!(rows.len() > 5 && rows[0]["moved"]["results"].as_u64() > Some(0), "{name}: {report}");
+        for row in rows {
+            let bar = if row["pass"] == "precision-fp16" { 2e-3 } else { 2e-6 };
+            let far = row["moved"]["relative_l2"].as_f64().unwrap_or(0.0);
+            assert!(far < bar, "{name}, pass {}: the results moved by {far:.1e}", row["pass"]);
+        }
+    };
+    for (name, latent) in [("tiny", "3x8x8"), ("odd", "2x12x8"), ("post", "4x8x4")] {
+        for target in ["coreml", "onnx"] {
+            moved(name, &["--target", target, "--latent", latent]);
+        }
+    }
+    moved("stream_post", &["--target", "onnx", "--mode", "stream", "--latent", "8x8"]);
+}
+
+#[test]
+fn the_ir_after_any_pass() {
+    let checkpoint = arg(&golden("tiny").join("checkpoint"));
+    let emit = ["compile", &checkpoint, "--target", "coreml", "--latent", "3x8x8", "--emit", "ir"];
+    let after = |pass: &str| ok(&[&emit[..], &["--after", pass]].concat());
+    assert!(after("fuse").contains("= rms_norm(") && !after("decompose").contains("= rms_norm("));
+    assert_eq!(after("fuse"), after("4"));
+    let refused = run(&[&emit[..], &["--after", "fusion"]].concat());
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && message.contains("4 fuse"), "{message}");
+}

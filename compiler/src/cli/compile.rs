@@ -7,15 +7,18 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use s2dit_backends::coreml::lint::Rules;
 use s2dit_backends::output::Staged;
+use s2dit_ir::Module;
 use s2dit_ir::compress::{EXPECTED, Scheme};
-use s2dit_ir::{Module, text};
+use s2dit_passes::Stage;
 
 use super::inspect::recognised;
+use super::passes::{Passes, eprint_rows};
 use super::progress::{Progress, size};
 use super::{Context, print_json, print_line};
 use crate::checkpoint::{CONFIG_FILE, Checkpoint, INDEX_FILE, SafetensorsFile};
 use crate::compile::stream::{self, Functions, States};
-use crate::compile::{Opset, Options, Precision, Summary, Target, compile, lower};
+use crate::compile::watch::Row;
+use crate::compile::{Opset, Options, Precision, Summary, Target, Watch, compile, lower};
 use crate::config::LatentSize;
 use crate::inspect::recognition;
 use crate::lint::{Brief, lint};
@@ -64,6 +67,15 @@ pub(super) struct Args {
     /// Stop at the IR and print it (or write it to OUT)
     #[arg(long, value_name = "WHAT")]
     emit: Option<Emit>,
+    /// The IR after this pass, by name (the last of the name) or position, instead of after all
+    #[arg(long, value_name = "PASS", requires = "emit")]
+    after: Option<String>,
+    /// Say what each pass did and how long it took
+    #[arg(long)]
+    time_passes: bool,
+    /// Run the graph in ONNX Runtime after each pass, and say how far its results moved
+    #[arg(long)]
+    verify_each: bool,
     /// Stop and say what a pass recognises, and what nearly and why not: fuse
     #[arg(long, value_name = "PASS", conflicts_with = "emit")]
     explain: Option<Explain>,
@@ -131,8 +143,11 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let start = Instant::now();
     let checkpoint = Checkpoint::open(&args.checkpoint)?;
     let job = Job::new(args)?;
+    let mut passes =
+        Passes::new(args.after.as_deref(), args.time_passes, args.verify_each.then_some(&checkpoint), context);
     if let Some(Emit::Ir) = args.emit {
-        let text = text::print(&job.lower(&checkpoint)?);
+        let module = job.lower(&checkpoint, &mut |stage, module| passes.see(stage, module))?;
+        let text = passes.text(&module)?;
         match &args.output {
             None => print_line(text.trim_end())?,
             Some(out) => {
@@ -142,10 +157,11 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
                 staged.commit()?;
             }
         }
+        eprint_rows(&passes.finish()?);
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(Explain::Fuse) = args.explain {
-        let found = recognition(job.lower(&checkpoint)?)?;
+        let found = recognition(job.lower(&checkpoint, &mut |_, _| {})?)?;
         if args.json {
             print_json(&found)?;
         } else {
@@ -161,15 +177,20 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     refuse_inputs(&checkpoint, out)?;
     let summary = {
         let progress = Progress::bytes("weights", context.quiet);
-        job.compile(&checkpoint, out, &mut |done, total| progress.set(done, total))?
+        let watch = &mut |stage: Option<&Stage>, module: &Module| passes.see(stage, module);
+        job.compile(&checkpoint, out, watch, &mut |done, total| progress.set(done, total))?
     };
+    let passes = passes.finish()?;
     for (tensor, n) in &summary.non_finite {
         eprintln!("warning: tensor `{tensor}`: {n} element(s) are NaN or infinite; they were kept");
     }
     let lint = (args.target == Target::CoreMl && (args.json || !context.quiet)).then(|| brief(out)).transpose()?;
     if args.json {
-        print_json(&Made { summary, lint })?;
-    } else if !context.quiet {
+        print_json(&Made { summary, passes, lint })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprint_rows(&passes);
+    if !context.quiet {
         print_line(&format!(
             "{}: {} {}{}, {} ops, {} of weights, {:.1} s",
             out.display(),
@@ -192,6 +213,8 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
 struct Made {
     #[serde(flatten)]
     summary: Summary,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    passes: Vec<Row>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lint: Option<Brief>,
 }
@@ -250,17 +273,23 @@ impl Job {
         })
     }
 
-    fn lower(&self, checkpoint: &Checkpoint) -> Result<Module> {
+    fn lower(&self, checkpoint: &Checkpoint, watch: &mut Watch) -> Result<Module> {
         match self {
-            Job::Clip(options) => lower(checkpoint, options),
-            Job::Stream(options) => Ok(stream::lower(checkpoint, options)?.module),
+            Job::Clip(options) => lower(checkpoint, options, watch),
+            Job::Stream(options) => Ok(stream::lower(checkpoint, options, watch)?.module),
         }
     }
 
-    fn compile(&self, checkpoint: &Checkpoint, out: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Summary> {
+    fn compile(
+        &self,
+        checkpoint: &Checkpoint,
+        out: &Path,
+        watch: &mut Watch,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Summary> {
         match self {
-            Job::Clip(options) => compile(checkpoint, options, out, progress),
-            Job::Stream(options) => stream::compile(checkpoint, options, out, progress),
+            Job::Clip(options) => compile(checkpoint, options, out, watch, progress),
+            Job::Stream(options) => stream::compile(checkpoint, options, out, watch, progress),
         }
     }
 }

@@ -81,7 +81,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         let options = Options { target, precision, opset: Opset::default(), latent: LATENT, quantize: None };
         let made = {
             let progress = Progress::bytes("weights", context.quiet);
-            compile(&checkpoint, &options, out, &mut |done, total| progress.set(done, total))?
+            compile(&checkpoint, &options, out, &mut |_, _| {}, &mut |done, total| progress.set(done, total))?
         };
         say(&line(out, &format!("{precision}, {} ops, {} of weights", made.ops, size(made.weight_bytes)), start))?;
     }

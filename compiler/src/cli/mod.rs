@@ -5,6 +5,7 @@ mod demo;
 mod init;
 mod inspect;
 mod lint;
+mod passes;
 pub mod progress;
 mod stream;
 mod verify;

@@ -1,11 +1,13 @@
 //! From an open checkpoint to a finished file or kernel folder.
 
 pub mod stream;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use s2dit_backends::output::Staged;
@@ -13,7 +15,7 @@ use s2dit_backends::{coreml, onnx};
 use s2dit_ir::Module;
 use s2dit_ir::compress::Scheme;
 use s2dit_ir::verify::verify;
-use s2dit_passes::{Pipeline, quantize};
+use s2dit_passes::{Pipeline, Stage, quantize};
 use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
@@ -185,26 +187,50 @@ pub struct Summary {
     pub non_finite: Vec<(String, u64)>,
 }
 
+/// Sees the module before the first pass (without a stage) and after each one.
+pub type Watch<'a> = dyn FnMut(Option<&Stage>, &Module) + 'a;
+
 /// The graph that the target would get, after its passes.
 ///
 /// # Errors
 /// A latent that does not fit; a defect of a pass.
-pub fn lower(checkpoint: &Checkpoint, options: &Options) -> Result<Module> {
+pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> Result<Module> {
     let mut module = s2dit::clip(checkpoint.config(), checkpoint, options.latent)?;
-    Pipeline::new(&options.target.passes(options.precision, options.opset))?.run(&mut module, |_, _| {})?;
-    quantize(&mut module, options.quantize)?;
+    watch(None, &module);
+    run_passes(&options.target.passes(options.precision, options.opset), &mut module, watch)?;
+    quantize(&mut module, options.quantize, watch)?;
     Ok(module)
 }
 
-/// Compresses the large weights of a module that is otherwise finished.
-fn quantize(module: &mut Module, scheme: Option<Scheme>) -> Result<()> {
-    let Some(scheme) = scheme else { return Ok(()) };
-    quantize::uniform(module, scheme).with_context(|| format!("cannot quantize to {scheme}"))?;
-    verify(module)?;
+fn run_passes(names: &[&str], module: &mut Module, watch: &mut Watch) -> Result<()> {
+    Pipeline::new(names)?.run(module, |stage, module| watch(Some(stage), module))?;
     Ok(())
 }
 
-/// Compiles a checkpoint to `out`, which appears whole or not at all. `progress` gets bytes written and bytes in all.
+/// Compresses the large weights of a module that is otherwise finished.
+fn quantize(module: &mut Module, scheme: Option<Scheme>, watch: &mut Watch) -> Result<()> {
+    let Some(scheme) = scheme else { return Ok(()) };
+    step("quantize", module, watch, |module| {
+        quantize::uniform(module, scheme).with_context(|| format!("cannot quantize to {scheme}"))
+    })
+}
+
+/// What is a pass to the watcher, but takes more than a module. `run` returns its number of changes.
+fn step(
+    name: &'static str,
+    module: &mut Module,
+    watch: &mut Watch,
+    run: impl FnOnce(&mut Module) -> Result<usize>,
+) -> Result<()> {
+    let start = Instant::now();
+    let changes = run(module)?;
+    let time = start.elapsed();
+    verify(module)?;
+    watch(Some(&Stage { pass: name, changes, time }), module);
+    Ok(())
+}
+
+/// Compiles a checkpoint to `out`, which appears whole or not at all. `watch` sees every pass; `progress` gets bytes written and bytes in all.
 ///
 /// # Errors
 /// A latent that does not fit, an output that cannot be written, weights that the precision cannot hold.
@@ -212,10 +238,11 @@ pub fn compile(
     checkpoint: &Checkpoint,
     options: &Options,
     out: &Path,
+    watch: &mut Watch,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
     check_extension(out, options.target)?;
-    let module = lower(checkpoint, options)?;
+    let module = lower(checkpoint, options, watch)?;
     std::thread::scope(|scope| {
         // The hash reads every weight once: beside the writer it costs little more than the second core.
         let hash = scope.spawn(|| checkpoint.content_hash().to_hex().to_string());

@@ -11,10 +11,10 @@ use s2dit_backends::{coreml, onnx};
 use s2dit_ir::compress::Scheme;
 use s2dit_ir::{Function, Module, ValueId};
 use s2dit_passes::split::{self, EMPTY, HostInput, Kernel, StateKind, split};
-use s2dit_passes::{Pipeline, states};
+use s2dit_passes::states;
 use s2dit_runtime::stream::contract::{self, Contract};
 
-use super::{Opset, Precision, Summary, Target};
+use super::{Opset, Precision, Summary, Target, Watch, run_passes, step};
 use crate::checkpoint::Checkpoint;
 use crate::config::{LatentSize, SampleSteps};
 use crate::frontend::s2dit;
@@ -123,7 +123,7 @@ impl Lowered {
 ///
 /// # Errors
 /// A bidirectional checkpoint; a choice that the target does not have; a latent that does not fit.
-pub fn lower(checkpoint: &Checkpoint, options: &Options) -> Result<Lowered> {
+pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> Result<Lowered> {
     let config = checkpoint.config();
     let Some(frames) = config.chunk_frames else {
         return Err(Problems::one(
@@ -149,7 +149,8 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options) -> Result<Lowered> {
     }
     let latent = LatentSize { frames, rows: options.rows, cols: options.cols };
     let mut chunk = s2dit::clip(config, checkpoint, latent)?;
-    Pipeline::new(&["canonicalize", "phase", "cse"])?.run(&mut chunk, |_, _| {})?;
+    watch(None, &chunk);
+    run_passes(&["canonicalize", "phase", "cse"], &mut chunk, watch)?;
     let split_options = split::Options {
         chunk: "latent".into(),
         time: "timestep".into(),
@@ -157,20 +158,27 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options) -> Result<Lowered> {
         window_frames: config.window_frames,
         half_states: options.precision == Precision::Fp16,
     };
-    let mut kernel = split(&chunk.functions[0], &split_options)?;
-    let mut module = std::mem::take(&mut kernel.module);
-    Pipeline::new(&options.target.passes(options.precision, options.opset))?.run(&mut module, |_, _| {})?;
+    let mut kernel = None;
+    step("split", &mut chunk, watch, |chunk| {
+        let mut split = split(&chunk.functions[0], &split_options)?;
+        *chunk = std::mem::take(&mut split.module);
+        kernel = Some(split);
+        Ok(chunk.functions.len())
+    })?;
+    let (mut kernel, mut module) = (kernel.context("no kernel")?, chunk);
+    run_passes(&options.target.passes(options.precision, options.opset), &mut module, watch)?;
     let declared = module.states.clone();
     kernel.module.states = declared;
-    let packing = match options.states {
-        States::Io => {
-            states::to_io(&mut module)?;
-            Vec::new()
+    let mut packing = Vec::new();
+    step("states", &mut module, watch, |module| {
+        match options.states {
+            States::Io => states::to_io(module)?,
+            States::Native => packing = states::pack(module)?,
         }
-        States::Native => states::pack(&mut module)?,
-    };
-    Pipeline::new(&["canonicalize"])?.run(&mut module, |_, _| {})?;
-    super::quantize(&mut module, options.quantize)?;
+        Ok(kernel.module.states.len())
+    })?;
+    run_passes(&["canonicalize"], &mut module, watch)?;
+    super::quantize(&mut module, options.quantize, watch)?;
     Ok(Lowered { module, kernel, packing })
 }
 
@@ -182,9 +190,10 @@ pub fn compile(
     checkpoint: &Checkpoint,
     options: &Options,
     out: &Path,
+    watch: &mut Watch,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
-    let lowered = lower(checkpoint, options)?;
+    let lowered = lower(checkpoint, options, watch)?;
     let ours = |name: &str| {
         let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
         let functions = ["prompt", "denoise", "commit", "kernel"];

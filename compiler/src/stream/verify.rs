@@ -199,7 +199,8 @@ fn reference_session(
         );
     }
     let options = kernel::Options::reference(contract.chunk.rows, contract.chunk.cols);
-    let (module, contract) = kernel::lower(&checkpoint, &options)?.with_contract(&checkpoint, &options, hash)?;
+    let (module, contract) =
+        kernel::lower(&checkpoint, &options, &mut |_, _| {})?.with_contract(&checkpoint, &options, hash)?;
     StreamSession::in_memory(contract, &module, &checkpoint, run).context("cannot run the reference kernel")
 }
 

@@ -1,0 +1,95 @@
+//! What `s2ditc compile` says of its passes: `--emit ir --after`, `--time-passes`, `--verify-each`.
+
+use std::fmt::Write;
+
+use anyhow::{Result, bail};
+use s2dit_ir::{Module, text};
+use s2dit_passes::Stage;
+
+use super::Context;
+use crate::checkpoint::Checkpoint;
+use crate::compile::watch::{Row, Watcher};
+
+/// What was asked about the passes, and what was seen so far.
+pub(super) struct Passes<'a> {
+    after: Option<&'a str>,
+    wanted: bool,
+    watcher: Watcher<'a>,
+    seen: Vec<&'static str>,
+    text: Option<String>,
+}
+
+impl<'a> Passes<'a> {
+    /// `after` is the pass whose IR is wanted; with `verify_each` the graph of this checkpoint is run after each pass.
+    pub fn new(after: Option<&'a str>, time: bool, verify_each: Option<&'a Checkpoint>, context: Context) -> Self {
+        let weights = verify_each.map(|checkpoint| checkpoint as _);
+        let watcher = Watcher::new(weights, context.threads);
+        Passes { after, wanted: time || verify_each.is_some(), watcher, seen: Vec::new(), text: None }
+    }
+
+    pub fn see(&mut self, stage: Option<&Stage>, module: &Module) {
+        self.watcher.see(stage, module);
+        let Some(stage) = stage else { return };
+        self.seen.push(stage.pass);
+        let position = self.seen.len().to_string();
+        if self.after.is_some_and(|after| after == stage.pass || after == position) {
+            self.text = Some(text::print(module));
+        }
+    }
+
+    /// The IR that was asked for; `module` is the finished one.
+    pub fn text(&mut self, module: &Module) -> Result<String> {
+        match (self.after, self.text.take()) {
+            (None, _) => Ok(text::print(module)),
+            (Some(_), Some(text)) => Ok(text),
+            (Some(after), None) => bail!(
+                "--after: found {after:?}, expected a pass of this compile, by name or position: {}",
+                self.seen
+                    .iter()
+                    .enumerate()
+                    .map(|(i, name)| format!("{} {name}", i + 1))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
+        }
+    }
+
+    /// What each pass did; nothing if nobody asked.
+    pub fn finish(self) -> Result<Vec<Row>> {
+        let rows = self.watcher.finish()?;
+        Ok(if self.wanted { rows } else { Vec::new() })
+    }
+}
+
+/// Prints the passes on standard error: standard output may be the IR.
+pub(super) fn eprint_rows(rows: &[Row]) {
+    if rows.is_empty() {
+        return;
+    }
+    let mut table = format!("{:>3} {:24} {:>8} {:>8} {:>9}", "", "pass", "changes", "ops", "time");
+    let compared = rows.iter().any(|row| row.moved.is_some());
+    if compared {
+        table += "   moved (rel. L2)  since the start   most";
+    }
+    for (i, row) in rows.iter().enumerate() {
+        let _ = write!(
+            table,
+            "\n{:>3} {:24} {:>8} {:>8} {:>6.1} ms",
+            i + 1,
+            row.pass,
+            row.changes,
+            row.ops,
+            1e3 * row.seconds
+        );
+        match &row.moved {
+            Some(m) => {
+                let worst = if m.relative_l2 > 0.0 { m.worst.as_str() } else { "" };
+                let _ = write!(table, "   {:>15.1e} {:>16.1e}   {worst}", m.relative_l2, m.relative_l2_in_all);
+            }
+            None if compared => table += "   other results than before",
+            None => {}
+        }
+    }
+    // Not `eprintln`, which panics if standard error is closed or full.
+    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{table}\n"));
+}
