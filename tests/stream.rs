@@ -5,7 +5,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use common::{arg, fails, files, golden, ok, s2ditc};
+use common::{arg, fails, files, golden, ok, run, s2ditc};
 use serde_json::Value;
 
 /// Relative L2 error that a chunk of an fp32 kernel may have against float64 PyTorch.
@@ -358,5 +358,7 @@ fn what_cannot_be_verified_is_named() {
     says(&verify(&["--golden", &reference, "--chunks", "9"]), &["9", "7"]);
     says(&verify(&["--golden", &reference, "--blocks"]), &["--blocks"]);
     says(&verify(&["--checkpoint", &arg(&golden("stream_post").join("checkpoint"))]), &["was made from checkpoint"]);
-    says(&verify(&[]), &["--golden", "--checkpoint"]);
+    let usage = run(&["verify", &kernel]);
+    assert_eq!(usage.status.code(), Some(2));
+    says(&String::from_utf8_lossy(&usage.stderr), &["--golden", "--checkpoint"]);
 }

@@ -26,14 +26,15 @@ bar fails the verification too.
 
 The golden of a stream has stream.noise [chunks,steps,1,C,F,H,W], text [1,L,text_dim] and stream.latents [chunks,1,C,F,H,W]: the
 first noise of a chunk starts it, the others re-noise. A kernel folder is compared chunk by chunk.")]
+#[command(group(clap::ArgGroup::new("reference").required(true)))]
 pub(super) struct Args {
     /// An .onnx file, an .mlpackage or a kernel folder
     artifact: PathBuf,
     /// Reference inputs and outputs
-    #[arg(long, value_name = "FILE", conflicts_with = "checkpoint", required_unless_present = "checkpoint")]
+    #[arg(long, value_name = "FILE", group = "reference")]
     golden: Option<PathBuf>,
     /// Compare with the plain fp32 graph of this checkpoint instead, on seeded inputs
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", group = "reference")]
     checkpoint: Option<PathBuf>,
     /// Seed of the inputs for --checkpoint
     #[arg(long, default_value_t = 0)]
