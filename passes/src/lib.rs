@@ -16,6 +16,7 @@ pub mod precision;
 pub mod quantize;
 pub mod regions;
 pub mod split;
+pub mod split_conv;
 pub mod states;
 pub mod widen;
 
@@ -55,6 +56,7 @@ pub const PASSES: &[Pass] = &[
         run: |m| decompose::run_except(m, decompose::onnx23_has),
     },
     Pass { name: "fold-gate", doc: "no fusion gate over two projections", run: fold_gate::run },
+    Pass { name: "split-conv3d", doc: "no depthwise convolution over time", run: split_conv::run },
     Pass { name: "widen", doc: "every float is fp32: what an fp16 graph means", run: widen::run },
     Pass {
         name: "precision-fp16",

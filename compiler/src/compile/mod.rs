@@ -97,9 +97,9 @@ impl Target {
         let mut passes = vec!["canonicalize", "phase", "cse", "fuse", "fold-gate"];
         passes.extend::<&[_]>(match (self, precision) {
             // ONNX Runtime runs these composites several times as fast as their parts.
-            (Target::Onnx, Precision::Fp32) if opset == Opset::V23 => &["decompose-for-onnx23", "cse"],
-            (Target::Onnx, Precision::Fp32) => &["decompose-for-onnx21", "cse"],
-            (Target::Onnx, Precision::Fp16) => &["decompose", "cse", "precision-fp16-norms32"],
+            (Target::Onnx, Precision::Fp32) if opset == Opset::V23 => &["split-conv3d", "decompose-for-onnx23", "cse"],
+            (Target::Onnx, Precision::Fp32) => &["split-conv3d", "decompose-for-onnx21", "cse"],
+            (Target::Onnx, Precision::Fp16) => &["split-conv3d", "decompose", "cse", "precision-fp16-norms32"],
             (Target::CoreMl, Precision::Fp32) => &["decompose", "cse"],
             (Target::CoreMl, Precision::Fp16) => &["decompose", "cse", "precision-fp16"],
         });
