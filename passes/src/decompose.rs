@@ -35,6 +35,12 @@ pub fn onnx23_has(f: &Function, v: ValueId) -> bool {
     match f.op(v) {
         // RotaryEmbedding takes [B, A, N, d] with tables that all heads share.
         Op::Rope(r) => r.axis == 3 && f.ty(v).rank() == 4 && f.ty(f.operands(v)[1]).rank() == 2,
+        // Attention takes [B, A, N, d], the same A for all.
+        Op::Sdpa(_) => {
+            let operands = f.operands(v);
+            let same = |o: &ValueId| f.ty(*o).rank() == 4 && f.shape(*o)[..2] == f.shape(v)[..2];
+            operands.len() == 3 && f.ty(v).rank() == 4 && operands.iter().all(same)
+        }
         _ => onnx21_has(f, v),
     }
 }

@@ -4,6 +4,7 @@
 //! [`PASSES`]. A pass knows neither checkpoints nor files. Its tests are text: `passes/tests/text/NAME.s2` holds IR before and
 //! after; `S2DITC_BLESS=1 cargo test -p s2dit-passes` writes the *after* anew.
 
+pub mod bound;
 pub mod canonicalize;
 pub mod cse;
 pub mod decompose;

@@ -41,7 +41,7 @@ def check_structure(path, ours=True):
     opsets = {o.domain: o.version for o in model.opset_import}
     if set(opsets) != {""} or opsets[""] not in OPSETS:
         yield f"opset_import: expected ai.onnx of {sorted(OPSETS)}, found {opsets}"
-    elif (opsets[""] == 23) != any(node.op_type == "RotaryEmbedding" for node in graph.node):
+    elif (opsets[""] == 23) != any(node.op_type in ("RotaryEmbedding", "Attention") for node in graph.node):
         yield f"opset_import: {opsets['']} is not the lowest that has every op"
     if model.ir_version != IR_VERSION:
         yield f"ir_version: expected {IR_VERSION}, found {model.ir_version}"

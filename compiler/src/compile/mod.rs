@@ -15,7 +15,7 @@ use s2dit_backends::{coreml, onnx};
 use s2dit_ir::Module;
 use s2dit_ir::compress::Scheme;
 use s2dit_ir::verify::verify;
-use s2dit_passes::{Pipeline, Stage, quantize};
+use s2dit_passes::{Pipeline, Stage, bound, quantize};
 use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
@@ -97,8 +97,10 @@ impl Target {
         let mut passes = vec!["canonicalize", "phase", "cse", "fuse", "fold-gate"];
         passes.extend::<&[_]>(match (self, precision) {
             // ONNX Runtime runs these composites several times as fast as their parts.
-            (Target::Onnx, Precision::Fp32) if opset == Opset::V23 => &["split-conv3d", "decompose-for-onnx23", "cse"],
-            (Target::Onnx, Precision::Fp32) => &["split-conv3d", "decompose-for-onnx21", "cse"],
+            (Target::Onnx, Precision::Fp32) if opset == Opset::V23 => {
+                &[BOUND, "split-conv3d", "decompose-for-onnx23", "cse"]
+            }
+            (Target::Onnx, Precision::Fp32) => &[BOUND, "split-conv3d", "decompose-for-onnx21", "cse"],
             (Target::Onnx, Precision::Fp16) => &["split-conv3d", "decompose", "cse", "precision-fp16-norms32"],
             (Target::CoreMl, Precision::Fp32) => &["decompose", "cse"],
             (Target::CoreMl, Precision::Fp16) => &["decompose", "cse", "precision-fp16"],
@@ -197,15 +199,24 @@ pub type Watch<'a> = dyn FnMut(Option<&Stage>, &Module) + 'a;
 pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> Result<Module> {
     let mut module = s2dit::clip(checkpoint.config(), checkpoint, options.latent)?;
     watch(None, &module);
-    run_passes(&options.target.passes(options.precision, options.opset), &mut module, watch)?;
+    run_passes(&options.target.passes(options.precision, options.opset), &mut module, checkpoint, watch)?;
     quantize(&mut module, options.quantize, watch)?;
     Ok(module)
 }
 
-fn run_passes(names: &[&str], module: &mut Module, watch: &mut Watch) -> Result<()> {
-    Pipeline::new(names)?.run(module, |stage, module| watch(Some(stage), module))?;
+fn run_passes(names: &[&str], module: &mut Module, weights: &Checkpoint, watch: &mut Watch) -> Result<()> {
+    for &name in names {
+        if name == BOUND {
+            step(BOUND, module, watch, |module| Ok(bound::run(module, weights)?))?;
+        } else {
+            Pipeline::new(&[name])?.run(module, |stage, module| watch(Some(stage), module))?;
+        }
+    }
     Ok(())
 }
+
+/// The pass that reads weights.
+const BOUND: &str = "bound-softplus";
 
 /// Compresses the large weights of a module that is otherwise finished.
 fn quantize(module: &mut Module, scheme: Option<Scheme>, watch: &mut Watch) -> Result<()> {

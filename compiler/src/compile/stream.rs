@@ -150,7 +150,7 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
     let latent = LatentSize { frames, rows: options.rows, cols: options.cols };
     let mut chunk = s2dit::clip(config, checkpoint, latent)?;
     watch(None, &chunk);
-    run_passes(&["canonicalize", "phase", "cse"], &mut chunk, watch)?;
+    run_passes(&["canonicalize", "phase", "cse"], &mut chunk, checkpoint, watch)?;
     let split_options = split::Options {
         chunk: "latent".into(),
         time: "timestep".into(),
@@ -166,7 +166,7 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
         Ok(chunk.functions.len())
     })?;
     let (mut kernel, mut module) = (kernel.context("no kernel")?, chunk);
-    run_passes(&options.target.passes(options.precision, options.opset), &mut module, watch)?;
+    run_passes(&options.target.passes(options.precision, options.opset), &mut module, checkpoint, watch)?;
     let declared = module.states.clone();
     kernel.module.states = declared;
     let mut packing = Vec::new();
@@ -177,7 +177,7 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
         }
         Ok(kernel.module.states.len())
     })?;
-    run_passes(&["canonicalize"], &mut module, watch)?;
+    run_passes(&["canonicalize"], &mut module, checkpoint, watch)?;
     super::quantize(&mut module, options.quantize, watch)?;
     Ok(Lowered { module, kernel, packing })
 }

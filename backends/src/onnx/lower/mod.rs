@@ -1,5 +1,6 @@
 //! IR function → ONNX graph.
 
+mod attention;
 mod composite;
 mod compressed;
 mod elementwise;
@@ -15,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use s2dit_ir::ops::{Binary, Op, ReduceKind, Unary};
 use s2dit_ir::{DType, Function, TensorType, ValueId, weights};
 
+use self::attention::OfTokens;
 use super::OPSET;
 use super::proto::{
     AttributeProto, Dimension, DimensionValue, GraphProto, NodeProto, TensorProto, TensorShapeProto, TensorTypeProto,
@@ -68,6 +70,12 @@ pub(super) fn lower(f: &Function, round: Round, fold: bool, extra: &[String]) ->
         }
         constant.insert(v);
     }
+    let (attentions, mut absorbed) = match round {
+        // Every value inside is rounded.
+        Round::F16Results => Default::default(),
+        Round::AsTyped | Round::F32Compute => attention::of_tokens(f, &order),
+    };
+    absorbed.extend(composite::modulated_norms(f, &order));
     let mut l = Lowering {
         f,
         round,
@@ -80,10 +88,10 @@ pub(super) fn lower(f: &Function, round: Round, fold: bool, extra: &[String]) ->
         constants: Vec::new(),
         by_key: HashMap::new(),
         scope: "".into(),
-        absorbed: composite::modulated_norms(f, &order),
+        absorbed,
         opset: OPSET,
     };
-    l.run(&order, extra)?;
+    l.run(&order, &attentions, extra)?;
     Ok(Lowered { graph: l.graph, opset: l.opset, constants: l.constants })
 }
 
@@ -104,14 +112,14 @@ struct Lowering<'a> {
     by_key: HashMap<String, String>,
     /// Provenance of the nodes that are being emitted.
     scope: Arc<str>,
-    /// Norms that are emitted with the modulation behind them.
+    /// What is emitted with something behind it: norms with a modulation, heads with an attention.
     absorbed: HashSet<ValueId>,
     /// The lowest operator set that has every op so far.
     opset: i64,
 }
 
 impl Lowering<'_> {
-    fn run(&mut self, order: &[ValueId], extra: &[String]) -> Result<()> {
+    fn run(&mut self, order: &[ValueId], attentions: &HashMap<ValueId, OfTokens>, extra: &[String]) -> Result<()> {
         let f = self.f;
         let outputs: Vec<(String, ValueId)> = names::outputs(f).collect();
         let live: HashSet<ValueId> = order.iter().copied().collect();
@@ -129,9 +137,9 @@ impl Lowering<'_> {
                 Op::Input(_) => self.input(v, String::new()),
                 Op::State(s) => self.input(v, format!("State `{}` when the step is entered.", s.state)),
                 Op::Load(_) | Op::Literal(_) | Op::RopeTable(_) => self.constant(v)?,
-                Op::LayerNorm(_) if self.absorbed.contains(&v) => {}
+                _ if self.absorbed.contains(&v) => {}
                 op => self
-                    .op(v, op)
+                    .op(v, op, attentions.get(&v))
                     .with_context(|| format!("cannot lower `{}` of `{}` to ONNX", op.name(), node.scope))?,
             }
         }
@@ -155,7 +163,10 @@ impl Lowering<'_> {
     }
 
     /// One match over the closed op set; each family is in its own file.
-    fn op(&mut self, v: ValueId, op: &Op) -> Result<()> {
+    fn op(&mut self, v: ValueId, op: &Op, attention: Option<&OfTokens>) -> Result<()> {
+        if let Some(attention) = attention {
+            return self.attention_of_tokens(v, attention);
+        }
         match op {
             Op::Input(_) | Op::State(_) | Op::Load(_) | Op::Literal(_) | Op::RopeTable(_) | Op::Compress(_) => Ok(()),
             Op::Unary(kind) => self.unary(v, *kind),
@@ -177,8 +188,8 @@ impl Lowering<'_> {
             Op::RmsNorm(n) => self.rms_norm(v, n),
             Op::Rope(r) => self.rope(v, r),
             Op::Modulate(_) => self.modulate(v),
-            Op::Sdpa(_)
-            | Op::FeatureMap(_)
+            Op::Sdpa(s) => self.sdpa(v, s),
+            Op::FeatureMap(_)
             | Op::LinearAttention(_)
             | Op::LinearAttentionStep(_)
             | Op::RunningMean(_)
