@@ -13,6 +13,7 @@ pub mod inspect;
 mod json;
 pub mod lint;
 pub mod problems;
+pub mod quantize;
 pub mod schema;
 pub mod stream;
 pub mod verify;

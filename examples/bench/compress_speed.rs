@@ -28,7 +28,7 @@ fn main() {
             let stored: Vec<u8> = weights.iter().flat_map(|x| half_bytes(*x, dtype)).collect();
             let start = Instant::now();
             let halves = to_halves(&stored, dtype).unwrap_or_default();
-            let compressed = match compress(scheme, &SHAPE, &halves, None) {
+            let compressed = match compress(scheme, &SHAPE, &halves, None, None) {
                 Ok(compressed) => compressed,
                 Err(e) => {
                     eprintln!("{e}");

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 
-use crate::compress::{self, Compressed};
+use crate::compress::{self, Compressed, Feedback};
 use crate::ops::{Cast, Compress};
 use crate::{DType, Function, Op, OpError, Tensor, TensorType, ValueId, interp};
 
@@ -198,6 +198,12 @@ pub fn compressed(f: &Function, v: ValueId, source: &dyn WeightSource) -> Result
         Some(v) => Some(evaluate_constant(f, *v, source)?.data.into_iter().collect()),
         None => None,
     };
+    let factors: Option<Vec<f32>> = match operands.get(2) {
+        Some(v) => Some(floats(f, *v, source)?),
+        None => None,
+    };
+    let inner = f.shape(v)[1].max(1);
+    let feedback = factors.as_deref().map(|factors| Feedback { factors, block: factors.len() / inner });
     let weight = operands[0];
     let halves = match plain_load(f, weight) {
         Some((tensor, stored)) => {
@@ -212,7 +218,21 @@ pub fn compressed(f: &Function, v: ValueId, source: &dyn WeightSource) -> Result
         Some(halves) => halves,
         None => evaluate_constant(f, weight, source)?.data.iter().map(|x| f16::from_f64(*x).to_bits()).collect(),
     };
-    compress::compress(*scheme, f.shape(v), &halves, importance.as_deref()).map_err(failed)
+    compress::compress(*scheme, f.shape(v), &halves, importance.as_deref(), feedback).map_err(failed)
+}
+
+/// A constant in fp32; a stored tensor is not held in float64 on the way.
+fn floats(f: &Function, v: ValueId, source: &dyn WeightSource) -> Result<Vec<f32>, WeightError> {
+    if let Some((tensor, stored)) = plain_load(f, v)
+        && matches!(stored.dtype, DType::F16 | DType::BF16 | DType::F32)
+    {
+        let bytes = load_bytes(source, tensor, &stored)?;
+        let mut wide = vec![0.0; stored.elements()];
+        decode(&bytes, stored.dtype, &mut wide);
+        source.done(tensor);
+        return Ok(wide);
+    }
+    Ok(evaluate_constant(f, v, source)?.data.iter().map(|x| *x as f32).collect())
 }
 
 /// The op of a constant that has a compressed weight below it: evaluated, it would be stored uncompressed.

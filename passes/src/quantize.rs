@@ -9,65 +9,120 @@
 //! tables and positions are small and feel every bit, so they stay as they are. The pass comes last: what is computed from a
 //! compressed weight would have to be stored uncompressed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use s2dit_ir::compress::Scheme;
 use s2dit_ir::ops::{Compress, OpError};
-use s2dit_ir::{Function, Module, Op, TensorType, ValueId, weights};
+use s2dit_ir::{Builder, Function, Module, Op, TensorType, ValueId, weights};
 
 /// Smaller weights save too little.
 pub const LEAST_ELEMENTS: usize = 1 << 14;
 /// Fewer elements an output channel are a depthwise kernel's.
 pub const LEAST_FAN_IN: usize = 32;
 
-/// A weight that can be compressed, and what was chosen for it.
+/// A weight that can be compressed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weight {
-    /// The checkpoint's tensor; for a computed weight, where it is used.
+    /// See [`name`].
     pub name: String,
     /// Its type in the graph.
     pub ty: TensorType,
-    /// `None` for a weight that was left alone.
-    pub scheme: Option<Scheme>,
+    /// Where in the module: function, the op that multiplies with it first, and the weight.
+    pub at: (usize, ValueId, ValueId),
 }
 
-/// Compresses every weight as `choose` says, which is asked once for each different weight. Returns the weights in order of
-/// first use.
-///
-/// # Errors
-/// A scheme that a weight does not fit; the error names the weight.
-pub fn run(
-    module: &mut Module,
-    mut choose: impl FnMut(&str, &TensorType) -> Option<Scheme>,
-) -> Result<Vec<Weight>, OpError> {
-    let mut chosen: Vec<Weight> = Vec::new();
-    let mut by_key: HashMap<String, Option<Scheme>> = HashMap::new();
-    for f in &mut module.functions {
-        let mut made: HashMap<ValueId, ValueId> = HashMap::new();
+/// How a weight is to be stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// Codes and tables.
+    pub scheme: Scheme,
+    /// A tensor of the weight source: the importance of the input channels.
+    pub importance: Option<(String, TensorType)>,
+    /// A tensor of the weight source: the factors of error feedback. Used only beside an importance.
+    pub feedback: Option<(String, TensorType)>,
+}
+
+impl From<Scheme> for Choice {
+    fn from(scheme: Scheme) -> Self {
+        Choice { scheme, importance: None, feedback: None }
+    }
+}
+
+/// Every weight of a module that can be compressed, in order of first use, equal ones once.
+pub fn weights_of(module: &Module) -> Vec<Weight> {
+    let (mut found, mut seen) = (Vec::new(), HashSet::new());
+    for (index, f) in module.functions.iter().enumerate() {
         for user in f.order() {
             let Some(v) = weight_of(f, user) else { continue };
-            let name = weights::loaded_tensor(f, v).unwrap_or(&f.node(user).scope).to_string();
-            let scheme = *by_key.entry(weights::constant_key(f, v)).or_insert_with(|| {
-                let scheme = choose(&name, f.ty(v));
-                chosen.push(Weight { name: name.clone(), ty: f.ty(v).clone(), scheme });
-                scheme
-            });
-            let Some(scheme) = scheme else { continue };
+            if seen.insert(weights::constant_key(f, v)) {
+                found.push(Weight { name: name(f, v, user), ty: f.ty(v).clone(), at: (index, user, v) });
+            }
+        }
+    }
+    found
+}
+
+/// What a weight is called, whatever was done to it: the checkpoint's tensor that it is computed from, the largest if there
+/// are several; the scope of its use if there is none.
+pub fn name(f: &Function, v: ValueId, user: ValueId) -> String {
+    let (mut ahead, mut seen) = (vec![v], HashSet::new());
+    let mut largest: Option<(usize, &str)> = None;
+    while let Some(at) = ahead.pop() {
+        if !seen.insert(at) {
+            continue;
+        }
+        ahead.extend(f.operands(at).into_iter().rev());
+        if let Op::Load(load) = f.op(at)
+            && largest.is_none_or(|(n, _)| f.ty(at).elements() > n)
+        {
+            largest = Some((f.ty(at).elements(), &load.tensor));
+        }
+    }
+    largest.map_or_else(|| f.node(user).scope.to_string(), |(_, name)| name.to_string())
+}
+
+/// Compresses every weight as `choose` says. Returns how many different ones were compressed.
+///
+/// # Errors
+/// A scheme or statistics that a weight does not fit; the error names the weight.
+pub fn run(module: &mut Module, mut choose: impl FnMut(&str, &TensorType) -> Option<Choice>) -> Result<usize, OpError> {
+    let mut count = HashSet::new();
+    for f in &mut module.functions {
+        let mut made: HashMap<ValueId, Option<ValueId>> = HashMap::new();
+        for user in f.order() {
+            let Some(v) = weight_of(f, user) else { continue };
             let stored = match made.get(&v) {
-                Some(&stored) => stored,
+                Some(stored) => *stored,
                 None => {
-                    let scope = f.node(v).scope.clone();
-                    let stored = f
-                        .add(Compress { scheme }.into(), &[v], &scope)
+                    let name = name(f, v, user);
+                    let stored = choose(&name, f.ty(v))
+                        .map(|choice| compress(f, v, &choice))
+                        .transpose()
                         .map_err(|e| OpError::new(format!("weight `{name}`: {e}")))?;
+                    if stored.is_some() {
+                        count.insert(weights::constant_key(f, v));
+                    }
                     made.insert(v, stored);
                     stored
                 }
             };
-            f.set_operand(user, 1, stored);
+            if let Some(stored) = stored {
+                f.set_operand(user, 1, stored);
+            }
         }
     }
-    Ok(chosen)
+    Ok(count.len())
+}
+
+fn compress(f: &mut Function, v: ValueId, choice: &Choice) -> Result<ValueId, OpError> {
+    let scope = f.node(v).scope.clone();
+    let mut operands = vec![v];
+    let mut b = Builder::new(f);
+    b.enter(&scope);
+    for (tensor, ty) in choice.importance.iter().chain(&choice.feedback) {
+        operands.push(b.load(tensor, ty)?);
+    }
+    b.op(Compress { scheme: choice.scheme }, &operands)
 }
 
 /// Compresses every weight with one scheme; returns how many are compressed. A weight with fewer input channels than a block
@@ -76,9 +131,12 @@ pub fn run(
 /// # Errors
 /// See [`run`].
 pub fn uniform(module: &mut Module, scheme: Scheme) -> Result<usize, OpError> {
-    let fits = |ty: &TensorType| !matches!(scheme, Scheme::Block { block, .. } if ty.shape[1] < block);
-    let weights = run(module, |_, ty| fits(ty).then_some(scheme))?;
-    Ok(weights.iter().filter(|w| w.scheme.is_some()).count())
+    run(module, |_, ty| has_blocks(scheme, ty).then(|| scheme.into()))
+}
+
+/// Whether a weight has as many input channels as a block of the scheme.
+pub fn has_blocks(scheme: Scheme, ty: &TensorType) -> bool {
+    !matches!(scheme, Scheme::Block { block, .. } if ty.shape[1] < block)
 }
 
 /// The weight that an op multiplies with, if it is worth compressing.

@@ -26,7 +26,7 @@ mod write;
 pub use package::MANIFEST;
 pub use raise::raise;
 pub use read::Package;
-pub use write::{Options, Summary, write_package, write_siblings};
+pub use write::{Options, Summary, weight_bytes, write_package, write_siblings};
 
 /// The specification version of iOS 18 and macOS 15, the first with states and several functions.
 pub const SPECIFICATION_VERSION: i32 = 9;

@@ -100,6 +100,14 @@ pub fn write_siblings(
     Ok(Summary { ops, weights: blobs.layout.records().len(), weight_bytes: blobs.layout.data_bytes(), non_finite })
 }
 
+/// Bytes of the weights that [`write_package`] would write. Nothing large is computed.
+///
+/// # Errors
+/// See [`write_package`].
+pub fn weight_bytes(module: &Module, source: &dyn WeightSource) -> Result<u64> {
+    Ok(lower::lower(module, source)?.blobs.layout.data_bytes())
+}
+
 fn write_weights(
     lowered: &mut Lowered,
     module: &Module,

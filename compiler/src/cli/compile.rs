@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use s2dit_backends::coreml::lint::Rules;
 use s2dit_backends::output::Staged;
 use s2dit_ir::Module;
-use s2dit_ir::compress::{EXPECTED, Scheme};
+use s2dit_ir::compress::EXPECTED;
 use s2dit_passes::Stage;
 
 use super::inspect::recognised;
@@ -23,6 +24,7 @@ use crate::config::LatentSize;
 use crate::inspect::recognition;
 use crate::lint::{Brief, lint};
 use crate::problems::Problem;
+use crate::quantize::{OpenPlan, Quantize, Storage};
 
 /// Compile a checkpoint to an ONNX file or a Core ML package
 #[derive(clap::Args)]
@@ -58,9 +60,10 @@ pub(super) struct Args {
     /// fp32 or fp16 [default: fp16 for coreml, fp32 for onnx]
     #[arg(long)]
     precision: Option<Precision>,
-    /// Store large weights in few bits: int8, int4-block32, palette4-group16, palette6, …; fp16 leaves them
-    #[arg(long, value_name = "SCHEME")]
-    quantize: Option<Quantize>,
+    /// Store large weights in few bits: int8, int4-block32, palette4-group16, palette6, …; fp16 leaves them; or as a plan
+    /// says (plan.toml, from s2ditc quantize)
+    #[arg(long, value_name = "SCHEME|PLAN")]
+    quantize: Option<How>,
     /// Newest ONNX operator set to use: 21 (older runtimes, tract) or 23 [default: 23]
     #[arg(long, value_name = "N", default_value = "23", hide_default_value = true)]
     opset: Opset,
@@ -95,17 +98,31 @@ enum Mode {
     Stream,
 }
 
-/// A scheme for every large weight, or none.
-#[derive(Clone, Copy)]
-struct Quantize(Option<Scheme>);
+/// A scheme for every large weight, or a plan's file.
+#[derive(Clone)]
+enum How {
+    Every(Storage),
+    Plan(PathBuf),
+}
 
-impl std::str::FromStr for Quantize {
+impl std::str::FromStr for How {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "fp16" => Ok(Quantize(None)),
-            _ => text.parse().map(|s| Quantize(Some(s))).map_err(|_| format!("expected fp16, {EXPECTED}")),
+        match text.parse() {
+            Ok(storage) => Ok(How::Every(storage)),
+            Err(_) if text.ends_with(".toml") => Ok(How::Plan(text.into())),
+            Err(_) => Err(format!("expected a plan's file (NAME.toml), fp16, {EXPECTED}")),
         }
+    }
+}
+
+impl How {
+    fn open(&self, checkpoint: &Checkpoint) -> Result<Option<Quantize>> {
+        Ok(match self {
+            How::Every(Storage::Whole) => None,
+            How::Every(Storage::Compressed(scheme)) => Some(Quantize::Uniform(*scheme)),
+            How::Plan(path) => Some(Quantize::Plan(Arc::new(OpenPlan::open(path, checkpoint)?))),
+        })
     }
 }
 
@@ -142,7 +159,7 @@ enum Explain {
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let start = Instant::now();
     let checkpoint = Checkpoint::open(&args.checkpoint)?;
-    let job = Job::new(args)?;
+    let job = Job::new(args, &checkpoint)?;
     let mut passes =
         Passes::new(args.after.as_deref(), args.time_passes, args.verify_each.then_some(&checkpoint), context);
     if let Some(Emit::Ir) = args.emit {
@@ -196,7 +213,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
             out.display(),
             summary.target,
             summary.precision,
-            summary.quantize.map(|q| format!(" {q}")).unwrap_or_default(),
+            summary.quantize.as_ref().map(|q| format!(" {q}")).unwrap_or_default(),
             summary.ops,
             size(summary.weight_bytes),
             start.elapsed().as_secs_f64()
@@ -243,9 +260,9 @@ enum Job {
 }
 
 impl Job {
-    fn new(args: &Args) -> Result<Job> {
+    fn new(args: &Args, checkpoint: &Checkpoint) -> Result<Job> {
         let (target, precision) = (args.target, args.precision.unwrap_or(args.target.default_precision()));
-        let quantize = args.quantize.and_then(|q| q.0);
+        let quantize = args.quantize.as_ref().map(|how| how.open(checkpoint)).transpose()?.flatten();
         Ok(match (args.mode, args.latent) {
             (Mode::Clip, Size::Clip(latent)) => {
                 Job::Clip(Options { target, precision, opset: args.opset, latent, quantize })

@@ -7,6 +7,7 @@ mod inspect;
 mod lint;
 mod passes;
 pub mod progress;
+mod quantize;
 mod stream;
 mod verify;
 
@@ -40,6 +41,7 @@ enum Command {
     Init(init::Args),
     Inspect(inspect::Args),
     Compile(compile::Args),
+    Quantize(Box<quantize::Args>),
     Verify(verify::Args),
     Stream(Box<stream::Args>),
     Lint(lint::Args),
@@ -73,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Init(args) => init::run(&args, context),
         Command::Inspect(args) => inspect::run(&args),
         Command::Compile(args) => compile::run(&args, context),
+        Command::Quantize(args) => quantize::run(&args, context),
         Command::Verify(args) => verify::run(&args, context),
         Command::Stream(args) => stream::run(&args, context),
         Command::Lint(args) => lint::run(&args, context),

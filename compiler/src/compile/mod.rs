@@ -13,15 +13,15 @@ use anyhow::{Context, Result, bail};
 use s2dit_backends::output::Staged;
 use s2dit_backends::{coreml, onnx};
 use s2dit_ir::Module;
-use s2dit_ir::compress::Scheme;
 use s2dit_ir::verify::verify;
-use s2dit_passes::{Pipeline, Stage, bound, quantize};
+use s2dit_passes::{Pipeline, Stage, bound};
 use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::LatentSize;
 use crate::frontend::s2dit;
 use crate::problems::{Problem, quoted};
+use crate::quantize::{Quantize, Sources};
 
 /// What is emitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -165,7 +165,7 @@ pub struct Options {
     /// Size of the clip.
     pub latent: LatentSize,
     /// How large weights are stored; `None` for the precision's own.
-    pub quantize: Option<Scheme>,
+    pub quantize: Option<Quantize>,
 }
 
 /// What was made.
@@ -178,7 +178,7 @@ pub struct Summary {
     /// Its arithmetic.
     pub precision: Precision,
     /// How its large weights are stored, if compressed.
-    pub quantize: Option<Scheme>,
+    pub quantize: Option<Quantize>,
     /// Operations of the target, without constants.
     pub ops: usize,
     /// Bytes of weights.
@@ -200,7 +200,7 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
     let mut module = s2dit::clip(checkpoint.config(), checkpoint, options.latent)?;
     watch(None, &module);
     run_passes(&options.target.passes(options.precision, options.opset), &mut module, checkpoint, watch)?;
-    quantize(&mut module, options.quantize, watch)?;
+    quantize(&mut module, options.quantize.as_ref(), checkpoint, watch)?;
     Ok(module)
 }
 
@@ -219,11 +219,9 @@ fn run_passes(names: &[&str], module: &mut Module, weights: &Checkpoint, watch: 
 const BOUND: &str = "bound-softplus";
 
 /// Compresses the large weights of a module that is otherwise finished.
-fn quantize(module: &mut Module, scheme: Option<Scheme>, watch: &mut Watch) -> Result<()> {
-    let Some(scheme) = scheme else { return Ok(()) };
-    step("quantize", module, watch, |module| {
-        quantize::uniform(module, scheme).with_context(|| format!("cannot quantize to {scheme}"))
-    })
+fn quantize(module: &mut Module, how: Option<&Quantize>, checkpoint: &Checkpoint, watch: &mut Watch) -> Result<()> {
+    let Some(how) = how else { return Ok(()) };
+    step("quantize", module, watch, |module| how.apply(module, checkpoint))
 }
 
 /// What is a pass to the watcher, but takes more than a module. `run` returns its number of changes.
@@ -276,13 +274,8 @@ fn metadata(checkpoint: &Checkpoint, options: &Options, hash: &str) -> BTreeMap<
         ("s2ditc.mode".into(), "clip".into()),
         ("s2ditc.precision".into(), options.precision.to_string()),
     ]);
-    metadata.extend(quantize_entry(options.quantize));
+    metadata.extend(options.quantize.iter().flat_map(Quantize::metadata));
     metadata
-}
-
-/// What metadata says of compressed weights.
-fn quantize_entry(scheme: Option<Scheme>) -> Option<(String, String)> {
-    scheme.map(|scheme| ("s2ditc.quantize".into(), scheme.to_string()))
 }
 
 fn check_extension(out: &Path, target: Target) -> Result<()> {
@@ -324,7 +317,8 @@ fn write_onnx(
         data = Some(staged);
         Ok(path)
     };
-    let written = onnx::write_models(&[(function, model.path())], checkpoint, metadata, stage, location, progress)
+    let source = Sources::new(checkpoint, options.quantize.as_ref());
+    let written = onnx::write_models(&[(function, model.path())], &source, metadata, stage, location, progress)
         .with_context(|| format!("cannot write `{}`", out.display()))?;
     let has_data = data.is_some();
     // The data first: a model never refers to data that is not there.
@@ -336,7 +330,7 @@ fn write_onnx(
         path: out.into(),
         target: options.target,
         precision: options.precision,
-        quantize: options.quantize,
+        quantize: options.quantize.clone(),
         ops: written.ops,
         weight_bytes: written.weight_bytes,
         checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),
@@ -378,14 +372,15 @@ fn write_coreml(
         author: "s2ditc".into(),
         license: String::new(),
     };
-    let written = coreml::write_package(module, checkpoint, &about, metadata, package.path(), progress)
+    let source = Sources::new(checkpoint, options.quantize.as_ref());
+    let written = coreml::write_package(module, &source, &about, metadata, package.path(), progress)
         .map_err(|error| unwritten(&package, out, &error))?;
     package.commit()?;
     Ok(Summary {
         path: out.into(),
         target: options.target,
         precision: options.precision,
-        quantize: options.quantize,
+        quantize: options.quantize.clone(),
         ops: written.ops,
         weight_bytes: written.weight_bytes,
         checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),

@@ -8,7 +8,6 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail};
 use s2dit_backends::output::Staged;
 use s2dit_backends::{coreml, onnx};
-use s2dit_ir::compress::Scheme;
 use s2dit_ir::{Function, Module, ValueId};
 use s2dit_passes::split::{self, EMPTY, HostInput, Kernel, StateKind, split};
 use s2dit_passes::states;
@@ -19,6 +18,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::{LatentSize, SampleSteps};
 use crate::frontend::s2dit;
 use crate::problems::{Problem, Problems, quoted};
+use crate::quantize::{Quantize, Sources};
 
 /// Where the states live between calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,7 +80,7 @@ pub struct Options {
     /// How the functions are spread.
     pub functions: Functions,
     /// How large weights are stored; `None` for the precision's own.
-    pub quantize: Option<Scheme>,
+    pub quantize: Option<Quantize>,
 }
 
 impl Options {
@@ -178,7 +178,7 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
         Ok(kernel.module.states.len())
     })?;
     run_passes(&["canonicalize"], &mut module, checkpoint, watch)?;
-    super::quantize(&mut module, options.quantize, watch)?;
+    super::quantize(&mut module, options.quantize.as_ref(), checkpoint, watch)?;
     Ok(Lowered { module, kernel, packing })
 }
 
@@ -204,18 +204,19 @@ pub fn compile(
     let folder = Staged::folder(out, contract::FILE, ours)?;
     let dir = folder.path().to_path_buf();
     let contract = contract(checkpoint, options, &lowered, String::new())?;
+    let source = Sources::new(checkpoint, options.quantize.as_ref());
     let written = std::thread::scope(|scope| -> Result<_> {
         let hash = scope.spawn(|| checkpoint.content_hash().to_hex().to_string());
         let metadata = || {
             let hash = hash.join().unwrap_or_default();
-            metadata(&Contract { checkpoint: format!("blake3:{hash}"), ..contract.clone() }, options.quantize)
+            metadata(&Contract { checkpoint: format!("blake3:{hash}"), ..contract.clone() }, options.quantize.as_ref())
         };
         match options.target {
-            Target::Onnx => write_onnx(&lowered.module, checkpoint, metadata, &dir, progress),
+            Target::Onnx => write_onnx(&lowered.module, &source, metadata, &dir, progress),
             Target::CoreMl if options.functions == Functions::Shared => {
-                write_package(&lowered.module, checkpoint, metadata, &dir, progress)
+                write_package(&lowered.module, &source, metadata, &dir, progress)
             }
-            Target::CoreMl => write_packages(&lowered.module, checkpoint, metadata, &dir, progress),
+            Target::CoreMl => write_packages(&lowered.module, &source, metadata, &dir, progress),
         }
     });
     let (ops, weight_bytes, non_finite) = written.with_context(|| format!("cannot write `{}`", out.display()))?;
@@ -229,7 +230,7 @@ pub fn compile(
         path: out.into(),
         target: options.target,
         precision: options.precision,
-        quantize: options.quantize,
+        quantize: options.quantize.clone(),
         ops,
         weight_bytes,
         checkpoint: format!("blake3:{hash}"),
@@ -243,7 +244,7 @@ const DATA: &str = "weights.data";
 type Written = (usize, u64, Vec<(String, u64)>);
 
 /// The contract inside the artifact, beside what every artifact says.
-fn metadata(contract: &Contract, quantize: Option<Scheme>) -> BTreeMap<String, String> {
+fn metadata(contract: &Contract, quantize: Option<&Quantize>) -> BTreeMap<String, String> {
     let mut metadata = BTreeMap::from([
         ("s2ditc.version".into(), env!("CARGO_PKG_VERSION").into()),
         ("s2ditc.checkpoint".into(), contract.checkpoint.clone()),
@@ -251,13 +252,13 @@ fn metadata(contract: &Contract, quantize: Option<Scheme>) -> BTreeMap<String, S
         ("s2ditc.mode".into(), "stream".into()),
         ("s2ditc.contract".into(), serde_json::to_string(contract).unwrap_or_default()),
     ]);
-    metadata.extend(super::quantize_entry(quantize));
+    metadata.extend(quantize.into_iter().flat_map(Quantize::metadata));
     metadata
 }
 
 fn write_onnx(
     module: &Module,
-    checkpoint: &Checkpoint,
+    source: &Sources<'_>,
     metadata: impl FnOnce() -> BTreeMap<String, String>,
     dir: &Path,
     progress: &mut dyn FnMut(u64, u64),
@@ -265,7 +266,7 @@ fn write_onnx(
     let paths: Vec<_> = module.functions.iter().map(|f| dir.join(format!("{}.onnx", f.name))).collect();
     let models: Vec<(&Function, &Path)> = module.functions.iter().zip(paths.iter().map(|p| p.as_path())).collect();
     let data = || Ok(dir.join(DATA));
-    let written = onnx::write_models(&models, checkpoint, metadata, data, DATA, progress)?;
+    let written = onnx::write_models(&models, source, metadata, data, DATA, progress)?;
     Ok((written.ops, written.weight_bytes, written.non_finite))
 }
 
@@ -281,14 +282,14 @@ fn about() -> coreml::Options {
 /// One package with every function.
 fn write_package(
     module: &Module,
-    checkpoint: &Checkpoint,
+    source: &Sources<'_>,
     metadata: impl FnOnce() -> BTreeMap<String, String>,
     dir: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Written> {
     let package = dir.join("kernel.mlpackage");
     std::fs::create_dir(&package)?;
-    let written = coreml::write_package(module, checkpoint, &about(), metadata, &package, progress)?;
+    let written = coreml::write_package(module, source, &about(), metadata, &package, progress)?;
     Ok((written.ops, written.weight_bytes, written.non_finite))
 }
 
@@ -299,7 +300,7 @@ const SIBLINGS: [&[&str]; 2] = [&["denoise", "commit"], &["prompt"]];
 /// A package a function.
 fn write_packages(
     module: &Module,
-    checkpoint: &Checkpoint,
+    source: &Sources<'_>,
     metadata: impl FnOnce() -> BTreeMap<String, String>,
     dir: &Path,
     progress: &mut dyn FnMut(u64, u64),
@@ -321,7 +322,7 @@ fn write_packages(
     for (group, packages) in &groups {
         let dirs: Vec<&Path> = packages.iter().map(|p| p.as_path()).collect();
         let metadata = || std::cell::LazyCell::force(&metadata).clone();
-        let written = coreml::write_siblings(group, checkpoint, &about(), metadata, &dirs, progress)?;
+        let written = coreml::write_siblings(group, source, &about(), metadata, &dirs, progress)?;
         total.0 += written.ops;
         total.1 += written.weight_bytes;
         total.2.extend(written.non_finite);

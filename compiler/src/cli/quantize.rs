@@ -1,0 +1,111 @@
+//! `s2ditc quantize`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use super::progress::{Progress, size};
+use super::{Context, print_json, print_line};
+use crate::checkpoint::Checkpoint;
+use crate::config::LatentSize;
+use crate::quantize::{Goal, Request, Samples, Storage, Survey, make};
+
+/// Plan how each large weight is stored, for compile --quantize
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  s2ditc quantize small/ --scheme palette4-group16 --calibrate seeded -o plan.toml
+  s2ditc quantize small/ --target-size 24MB --calibrate samples.safetensors -o plan.toml
+  s2ditc quantize small/ --min-snr 35 -o plan.toml
+  s2ditc compile small/ --target coreml --latent 3x36x64 --quantize plan.toml -o small.mlpackage
+
+Samples are a safetensors file with latent [N,C,F,H,W], timestep [N] and text [N,L,text_dim], as in a golden. `seeded` stands for eight
+samples of noise, which --target-size and --min-snr take if none are named. Statistics go beside the plan, as
+PLAN.stats.safetensors; both files are needed to compile. A plan is for one checkpoint and every target.")]
+pub(super) struct Args {
+    /// Folder with config.json and safetensors
+    checkpoint: PathBuf,
+    /// One scheme for every weight that it fits: int8, palette4-group16, …
+    #[arg(long, value_name = "SCHEME", required_unless_present_any = ["target_size", "min_snr"])]
+    scheme: Option<Storage>,
+    /// The least error in at most this size of all weights of the fp16 package, such as 900MB or 1.2GB
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["scheme", "min_snr"])]
+    target_size: Option<Bytes>,
+    /// The fewest bytes with at least this signal-to-noise ratio, shown by a run
+    #[arg(long, value_name = "DB", conflicts_with = "scheme")]
+    min_snr: Option<f64>,
+    /// Collect statistics on these samples (a safetensors file, or seeded), and choose codes by them
+    #[arg(long, value_name = "FILE|seeded")]
+    calibrate: Option<Samples>,
+    /// Latent to measure at: frames, rows and columns [default: 3x16x24, or the checkpoint's chunk]
+    #[arg(long, value_name = "FxHxW")]
+    latent: Option<LatentSize>,
+    /// The plan to make
+    #[arg(short, long, value_name = "PLAN.toml")]
+    output: PathBuf,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A number of bytes with a unit.
+#[derive(Clone, Copy)]
+struct Bytes(u64);
+
+impl std::str::FromStr for Bytes {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = match &text[digits.len()..] {
+            "" | "B" => 1.0,
+            "kB" | "KB" => 1e3,
+            "MB" => 1e6,
+            "GB" => 1e9,
+            "KiB" => 1024.0,
+            "MiB" => 1024.0 * 1024.0,
+            "GiB" => 1024.0 * 1024.0 * 1024.0,
+            _ => f64::NAN,
+        };
+        let bytes = digits.trim().parse::<f64>().map_or(f64::NAN, |n| n * unit);
+        match bytes >= 1.0 && bytes < 1e15 {
+            true => Ok(Bytes(bytes as u64)),
+            false => Err("expected a size such as 900MB, 1.2GB or 850MiB".into()),
+        }
+    }
+}
+
+pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
+    if args.output.extension().is_none_or(|e| e != "toml") {
+        bail!("output `{}`: expected a name that ends in `.toml`", args.output.display());
+    }
+    let checkpoint = Checkpoint::open(&args.checkpoint)?;
+    let goal = match (args.scheme, args.target_size, args.min_snr) {
+        (Some(scheme), ..) => Goal::Scheme(scheme),
+        (_, Some(Bytes(size)), _) => Goal::Size(size),
+        (_, _, Some(snr)) if snr.is_finite() => Goal::Snr(snr),
+        _ => bail!("--min-snr: expected a number of decibels, such as 35"),
+    };
+    let frames = checkpoint.config().chunk_frames.unwrap_or(3);
+    let latent = args.latent.unwrap_or(LatentSize { frames, rows: 16, cols: 24 });
+    let survey = Survey::new(&checkpoint, latent)?;
+    let request = Request { goal, calibrate: args.calibrate.clone(), threads: context.threads };
+    let made = {
+        let progress = Progress::calls("quantize", context.quiet);
+        make(&survey, &request, &args.output, &mut |what, done, all| {
+            progress.say(done as u64, all as u64, || what.to_string());
+        })?
+    };
+    if args.json {
+        print_json(&made.plan)?;
+    } else if !context.quiet {
+        let snr = made.plan.snr_db.map(|db| format!(", {db:.1} dB")).unwrap_or_default();
+        print_line(&format!(
+            "{}: {} weights, {} of {}{snr}",
+            args.output.display(),
+            made.plan.weight.len(),
+            size(made.plan.weight_bytes),
+            size(made.whole_bytes)
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

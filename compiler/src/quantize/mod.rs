@@ -1,0 +1,244 @@
+//! Compressed weights: one scheme for all, or a plan that chooses one for each.
+
+mod make;
+mod measure;
+mod plan;
+mod samples;
+mod search;
+mod statistics;
+mod survey;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use s2dit_ir::compress::Scheme;
+use s2dit_ir::{FileRegion, Module, TensorType, WeightError, WeightSource};
+use s2dit_passes::quantize::{self as pass, Choice};
+use serde::{Serialize, Serializer};
+
+pub use make::{Goal, Made, Point, Request, make};
+pub use plan::{Calibration, Entry, FORMAT, Plan, Storage, VERSION};
+pub use samples::Samples;
+pub use survey::Survey;
+
+use crate::checkpoint::{Checkpoint, SafetensorsFile};
+use crate::problems::{Problems, quoted};
+
+/// How large weights are stored.
+#[derive(Clone, Debug)]
+pub enum Quantize {
+    /// All of them in one scheme.
+    Uniform(Scheme),
+    /// As a plan says.
+    Plan(Arc<OpenPlan>),
+}
+
+/// A plan with the files that it needs, checked against its checkpoint.
+#[derive(Debug)]
+pub struct OpenPlan {
+    /// The file, for errors.
+    pub place: String,
+    /// What it says.
+    pub plan: Plan,
+    /// blake3 of the plan's file.
+    pub hash: String,
+    statistics: Option<SafetensorsFile>,
+}
+
+impl fmt::Display for Quantize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Quantize::Uniform(scheme) => scheme.fmt(f),
+            Quantize::Plan(plan) => write!(f, "plan {}", &plan.hash[..16.min(plan.hash.len())]),
+        }
+    }
+}
+
+impl Serialize for Quantize {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl OpenPlan {
+    /// Opens a plan with its statistics.
+    ///
+    /// # Errors
+    /// A plan or statistics that cannot be read, that changed since they were made, or that are of another checkpoint.
+    pub fn open(path: &Path, checkpoint: &Checkpoint) -> Result<OpenPlan, Problems> {
+        let plan = Plan::read(path)?;
+        let hash = hash_of(path)?;
+        OpenPlan::new(plan, path, hash, checkpoint)
+    }
+
+    /// See [`OpenPlan::open`]; the statistics are looked for beside `path`.
+    ///
+    /// # Errors
+    /// See [`OpenPlan::open`].
+    pub fn new(plan: Plan, path: &Path, hash: String, checkpoint: &Checkpoint) -> Result<OpenPlan, Problems> {
+        let place = path.display().to_string();
+        let found = format!("blake3:{}", checkpoint.content_hash().to_hex());
+        if plan.checkpoint != found {
+            let (is, dir) = (quoted(&plan.checkpoint), checkpoint.dir().display());
+            let expected = format!("\"{found}\", which `{dir}` is; make the plan again");
+            return Err(Problems::one(format!("{place}: checkpoint"), is, expected));
+        }
+        let statistics = match &plan.calibration {
+            None => None,
+            Some(calibration) => {
+                let field = format!("{place}: calibration.file");
+                if Path::new(&calibration.file).components().count() != 1 {
+                    return Err(Problems::one(field, quoted(&calibration.file), "the name of a file beside the plan"));
+                }
+                let file: PathBuf = path.with_file_name(&calibration.file);
+                let is = hash_of(&file)?;
+                if is != calibration.hash {
+                    let expected = format!("{}, the file that the plan was made with", quoted(&calibration.hash));
+                    return Err(Problems::one(file.display().to_string(), quoted(&is), expected));
+                }
+                Some(SafetensorsFile::open(&file)?)
+            }
+        };
+        Ok(OpenPlan { place, plan, hash, statistics })
+    }
+
+    /// Compresses the weights of a module as planned.
+    fn apply(&self, module: &mut Module, exists: impl Fn(&str) -> bool) -> Result<usize> {
+        let weights: Vec<(String, TensorType)> = pass::weights_of(module).into_iter().map(|w| (w.name, w.ty)).collect();
+        let chosen = self.plan.resolve(&self.place, &weights, exists)?;
+        let choices: BTreeMap<&String, Choice> = chosen
+            .iter()
+            .filter_map(|(name, storage)| match storage {
+                Storage::Whole => None,
+                Storage::Compressed(scheme) => Some((name, *scheme)),
+            })
+            .map(|(name, scheme)| Ok((name, self.choice(name, scheme)?)))
+            .collect::<Result<_>>()?;
+        let mut fits = Problems::new();
+        let count = pass::run(module, |name, ty| {
+            let choice = choices.get(&name.to_string())?;
+            // The factors of a linear do not fit a kernel of several positions, however the target spells the op.
+            let one_position = ty.shape[2..].iter().all(|n| *n == 1);
+            let feedback = choice.feedback.clone().filter(|_| one_position);
+            if let Some((tensor, stored)) = &choice.importance
+                && stored.shape != [ty.shape[1]]
+            {
+                fits.push(
+                    format!("{}: weight {}", self.place, quoted(name)),
+                    format!("statistics {stored} ({tensor})"),
+                    { format!("[{}]", ty.shape[1]) },
+                );
+                return None;
+            }
+            Some(Choice { feedback, ..choice.clone() })
+        })?;
+        fits.into_result()?;
+        Ok(count)
+    }
+
+    fn choice(&self, name: &str, scheme: Scheme) -> Result<Choice, Problems> {
+        let Some(input) = self.plan.entry(name).and_then(|entry| entry.statistics.as_ref()) else {
+            return Ok(scheme.into());
+        };
+        let stored = |prefix: &str| {
+            let tensor = format!("{prefix}{input}");
+            let info = self.statistics.as_ref()?.get(&tensor)?;
+            Some((tensor, info.ty.clone()))
+        };
+        let importance = stored(IMPORTANCE);
+        if importance.is_none() {
+            let place = format!("{}: weight {}: statistics", self.place, quoted(name));
+            return Err(Problems::one(place, quoted(input), "a tensor of the calibration's file"));
+        }
+        Ok(Choice { scheme, importance, feedback: stored(FEEDBACK) })
+    }
+}
+
+/// Names of the statistics' tensors start with these; the checkpoint's never do.
+pub(crate) const IMPORTANCE: &str = "importance:";
+pub(crate) const FEEDBACK: &str = "feedback:";
+
+fn hash_of(path: &Path) -> Result<String, Problems> {
+    let hashed = std::fs::File::open(path).and_then(|file| {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(file)?;
+        Ok(hasher.finalize())
+    });
+    let hash = hashed.map_err(|e| Problems::one(path.display().to_string(), e.to_string(), "a readable file"))?;
+    Ok(format!("blake3:{}", hash.to_hex()))
+}
+
+impl Quantize {
+    /// Compresses the large weights of a module that is otherwise finished.
+    ///
+    /// # Errors
+    /// A scheme that a weight does not fit; a plan that is not the module's.
+    pub fn apply(&self, module: &mut Module, checkpoint: &Checkpoint) -> Result<usize> {
+        match self {
+            Quantize::Uniform(scheme) => {
+                pass::uniform(module, *scheme).with_context(|| format!("cannot quantize to {scheme}"))
+            }
+            Quantize::Plan(plan) => plan.apply(module, |name| checkpoint.get(name).is_some()),
+        }
+    }
+
+    /// What artifacts say of it.
+    #[must_use]
+    pub fn metadata(&self) -> BTreeMap<String, String> {
+        let mut metadata = BTreeMap::from([("s2ditc.quantize".into(), self.to_string())]);
+        if let Quantize::Plan(plan) = self {
+            metadata.insert("s2ditc.quantize.plan".into(), plan.hash.clone());
+            if let Some(snr) = plan.plan.snr_db.filter(|_| plan.plan.overrides.is_empty()) {
+                metadata.insert("s2ditc.quantize.snr_db".into(), format!("{snr:.2}"));
+            }
+        }
+        metadata
+    }
+
+    fn statistics(&self) -> Option<&SafetensorsFile> {
+        match self {
+            Quantize::Uniform(_) => None,
+            Quantize::Plan(plan) => plan.statistics.as_ref(),
+        }
+    }
+}
+
+/// The tensors of a checkpoint, and the statistics of a plan.
+pub struct Sources<'a> {
+    checkpoint: &'a Checkpoint,
+    statistics: Option<&'a SafetensorsFile>,
+}
+
+impl<'a> Sources<'a> {
+    /// What the constants of a graph that is stored this way are computed from.
+    #[must_use]
+    pub fn new(checkpoint: &'a Checkpoint, quantize: Option<&'a Quantize>) -> Self {
+        Sources { checkpoint, statistics: quantize.and_then(Quantize::statistics) }
+    }
+
+    fn of(&self, name: &str) -> &'a dyn WeightSource {
+        match self.statistics {
+            Some(file) if name.starts_with(IMPORTANCE) || name.starts_with(FEEDBACK) => file,
+            _ => self.checkpoint,
+        }
+    }
+}
+
+impl WeightSource for Sources<'_> {
+    fn ty(&self, name: &str) -> Option<TensorType> {
+        self.of(name).ty(name)
+    }
+    fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
+        self.of(name).bytes(name)
+    }
+    fn region(&self, name: &str) -> Option<FileRegion> {
+        self.of(name).region(name)
+    }
+    fn done(&self, name: &str) {
+        self.of(name).done(name);
+    }
+}

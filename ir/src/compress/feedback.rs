@@ -1,0 +1,154 @@
+//! Error feedback: the error of a channel is made good, as far as it can be, by the channels after it.
+//!
+//! The table of each run is fixed; codes are chosen channel by channel. If an input channel j is about Σ Fⱼₖ·(channel k) over
+//! the channels k after it, the error e that rounding leaves on the weight of j acts on the output as e·Fⱼₖ on the weights
+//! of k do, and is taken out there (E. Frantar et al., *GPTQ*, 2023: with H = XᵀX and H⁻¹ = UᵀU, Fⱼₖ = −Uⱼₖ/Uⱼⱼ).
+
+use half::f16;
+use rayon::prelude::*;
+
+use super::{Compressed, Scheme};
+use crate::ops::{OpError, require};
+
+/// Output channels that are done together, so that a row of F is read once for all of them.
+const ROWS: usize = 16;
+
+/// Fⱼₖ of a weight, by blocks of input channels: row j holds the F of channel j for the channels of its own block, and zero up
+/// to and with j itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Feedback<'a> {
+    /// Row-major `[input channels, block]`.
+    pub factors: &'a [f32],
+    /// Channels of a block; it divides the input channels.
+    pub block: usize,
+}
+
+/// Chooses the codes of a weight again, with its table as it is. `elements` are fp16 bits; the kernel has one position.
+pub(super) fn reassign(
+    compressed: &mut Compressed,
+    shape: &[usize],
+    elements: &[u16],
+    feedback: Feedback<'_>,
+) -> Result<(), OpError> {
+    let (inner, block) = (shape[1], feedback.block);
+    require!(
+        shape[2..].iter().all(|n| *n == 1),
+        "error feedback: found a kernel of shape {:?}, expected one position",
+        &shape[2..]
+    );
+    require!(
+        block > 0 && inner.is_multiple_of(block) && feedback.factors.len() == inner * block,
+        "error feedback: found {} factors in blocks of {block}, expected [{inner}, a part of it]",
+        feedback.factors.len()
+    );
+    let scheme = compressed.scheme;
+    let runs = scheme.runs(shape)?;
+    let table: Vec<f32> = compressed.table.iter().map(|b| f16::from_bits(*b).to_f32()).collect();
+    let grid = Grid { scheme, table: &table, entries: runs.entries, run_len: runs.len };
+    compressed.codes.par_chunks_mut(ROWS * inner).enumerate().for_each_init(Vec::new, |wide, (chunk, codes)| {
+        let first = chunk * ROWS * inner;
+        let rows = codes.len() / inner;
+        for from in (0..inner).step_by(block) {
+            wide.clear();
+            for row in 0..rows {
+                let at = first + row * inner + from;
+                wide.extend(elements[at..at + block].iter().map(|b| f16::from_bits(*b).to_f32()));
+            }
+            for (j, factors) in feedback.factors[from * block..][..block * block].chunks_exact(block).enumerate() {
+                for (row, wide) in wide.chunks_exact_mut(block).enumerate() {
+                    let at = row * inner + from + j;
+                    let (code, value) = grid.nearest(first + at, wide[j]);
+                    codes[at] = code;
+                    let error = wide[j] - value;
+                    if error != 0.0 {
+                        for (w, f) in wide[j + 1..].iter_mut().zip(&factors[j + 1..]) {
+                            *w += error * f;
+                        }
+                    }
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+/// The numbers that an element can become.
+struct Grid<'a> {
+    scheme: Scheme,
+    table: &'a [f32],
+    entries: usize,
+    run_len: usize,
+}
+
+impl Grid<'_> {
+    /// The code whose number is nearest to `x` in the run of the element at `at`, and that number.
+    fn nearest(&self, at: usize, x: f32) -> (u8, f32) {
+        let table = &self.table[at / self.run_len * self.entries..][..self.entries];
+        match self.scheme {
+            Scheme::Palette { .. } => {
+                // Entries ascend: the first one above the middle to its next.
+                let code = table.windows(2).take_while(|pair| x - pair[0] > pair[1] - x).count();
+                (code as u8, table[code])
+            }
+            Scheme::Int8 | Scheme::Block { .. } => {
+                let (low, high) = super::integer::range(self.scheme.bits());
+                let code = (x / table[0]).round_ties_even().clamp(low, high);
+                (code as i8 as u8, code * table[0])
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DType;
+    use crate::compress::compress;
+
+    fn halves(values: &[f32]) -> Vec<u16> {
+        values.iter().map(|x| f16::from_f32(*x).to_bits()).collect()
+    }
+
+    /// Two channels that always carry the same number: their weights may err, their sum need not.
+    #[test]
+    fn the_next_channel_makes_good() {
+        let elements = halves(&[0.4, 0.4, 0.0, 1.0]);
+        let scheme = "palette1".parse().unwrap();
+        let mut c = compress(scheme, &[2, 2], &elements, None, None).unwrap();
+        c.table = halves(&[0.0, 1.0]);
+        reassign(&mut c, &[2, 2], &elements, Feedback { factors: &[0.0, 1.0, 0.0, 0.0], block: 2 }).unwrap();
+        assert_eq!(c.decompress(DType::F32), [0.0, 1.0, 0.0, 1.0]);
+        reassign(&mut c, &[2, 2], &elements, Feedback { factors: &[0.0; 4], block: 2 }).unwrap();
+        assert_eq!(c.decompress(DType::F32), [0.0, 0.0, 0.0, 1.0], "without feedback: the nearest");
+    }
+
+    #[test]
+    fn without_factors_codes_stay_the_nearest() {
+        let elements: Vec<u16> =
+            halves(&(0..32 * 64).map(|i| ((i * 37 % 1999) as f32 / 1000.0 - 1.0).powi(3)).collect::<Vec<_>>());
+        for scheme in ["palette4-group16", "palette8", "int8", "int4-block32"] {
+            let scheme = scheme.parse().unwrap();
+            let mut c = compress(scheme, &[32, 64], &elements, None, None).unwrap();
+            let plain = c.decompress(DType::F32);
+            reassign(&mut c, &[32, 64], &elements, Feedback { factors: &[0.0; 64 * 16], block: 16 }).unwrap();
+            let error = |y: &[f64]| -> f64 {
+                elements.iter().zip(y).map(|(x, y)| (f16::from_bits(*x).to_f64() - y).powi(2)).sum()
+            };
+            let (before, after) = (error(&plain), error(&c.decompress(DType::F32)));
+            assert!((before - after).abs() <= 1e-6 * before, "{scheme}: {before} became {after}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let elements = [0; 8];
+        let mut c = compress(Scheme::Int8, &[2, 4], &elements, None, None).unwrap();
+        let wrong = |factors: &[f32], block| {
+            reassign(&mut c.clone(), &[2, 4], &elements, Feedback { factors, block }).unwrap_err().to_string()
+        };
+        assert!(wrong(&[0.0; 12], 3).contains("in blocks of 3"));
+        assert!(wrong(&[0.0; 7], 2).contains("found 7 factors"));
+        let error = reassign(&mut c, &[2, 2, 2], &elements, Feedback { factors: &[0.0; 4], block: 2 });
+        assert!(error.unwrap_err().to_string().contains("expected one position"));
+    }
+}
