@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use s2dit_backends::coreml::Package;
 use s2dit_backends::coreml::lint::device::{Comparison, DeviceReport, compare};
 use s2dit_backends::coreml::lint::{self, Report, Rule, Rules, Verdict, Verdicts};
+use s2dit_runtime::pipeline::{self, Pipeline};
 use s2dit_runtime::stream::contract::{self, Contract};
 use serde::Serialize;
 
@@ -58,6 +59,10 @@ fn stem(path: &str) -> Option<&str> {
 
 /// The package itself, or those of a kernel folder, by name.
 fn packages(path: &Path) -> Result<Vec<PathBuf>> {
+    if path.join(pipeline::FILE).is_file() {
+        let opened = Pipeline::open(path)?;
+        return Ok(opened.description().parts.iter().map(|part| path.join(&part.file)).collect());
+    }
     if !path.join(contract::FILE).is_file() {
         return Ok(vec![path.into()]);
     }
@@ -65,7 +70,11 @@ fn packages(path: &Path) -> Result<Vec<PathBuf>> {
     if contract.target != contract::Target::CoreMl {
         bail!("`{}` is a kernel for ONNX; lint checks Core ML packages", path.display());
     }
-    let named = contract.functions.all().map(|(_, f)| path.join(&f.file));
+    let files = |f: &contract::Function| match f.parts.as_slice() {
+        [] => vec![path.join(&f.file)],
+        parts => parts.iter().map(|part| path.join(&part.file)).collect(),
+    };
+    let named = contract.functions.all().into_iter().flat_map(|(_, f)| files(f));
     let unreadable = || format!("cannot read `{}`", path.display());
     let mut found: BTreeSet<PathBuf> = named.into_iter().collect();
     for entry in std::fs::read_dir(path).with_context(unreadable)? {

@@ -10,6 +10,7 @@ pub mod cse;
 pub mod decompose;
 pub mod fold_gate;
 pub mod fuse;
+pub mod partition;
 pub mod pattern;
 pub mod phase;
 pub mod pipeline;

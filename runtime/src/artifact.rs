@@ -9,6 +9,8 @@ use s2dit_backends::coreml::{self, Package};
 use s2dit_backends::onnx::{self, MemoryOptions, Round, WeightMode};
 use s2dit_ir::{Function, WeightSource};
 
+use crate::pipeline::{self, Chain, Pipeline};
+use crate::stream::contract;
 use crate::{HostTensor, Port, Session, SessionOptions};
 
 /// What executes an ONNX graph.
@@ -49,12 +51,14 @@ pub struct RunOptions {
     pub quiet: bool,
 }
 
-/// An ONNX file or an mlpackage, as it lies on disk.
+/// An ONNX file, an mlpackage or a folder of packages that make one step, as it lies on disk.
 pub enum Artifact {
     /// An ONNX file.
     Onnx(PathBuf, Box<onnx::read::Model>),
     /// A Core ML package.
     MlPackage(Box<Package>),
+    /// Core ML packages that run one after the other.
+    Pipeline(Box<Pipeline>),
 }
 
 impl Artifact {
@@ -72,7 +76,10 @@ impl Artifact {
         {
             return Ok(Artifact::MlPackage(Box::new(Package::open(path)?)));
         }
-        let found = if path.exists() { "a folder without Manifest.json" } else { "nothing" };
+        if path.join(pipeline::FILE).exists() {
+            return Ok(Artifact::Pipeline(Box::new(Pipeline::open(path)?)));
+        }
+        let found = if path.exists() { "a folder without Manifest.json or pipeline.json" } else { "nothing" };
         bail!("`{}`: expected an .onnx file or an .mlpackage, found {found}", path.display())
     }
 
@@ -81,6 +88,7 @@ impl Artifact {
         match self {
             Artifact::Onnx(_, model) => model.metadata(),
             Artifact::MlPackage(package) => package.metadata(),
+            Artifact::Pipeline(pipeline) => pipeline.description().metadata.clone(),
         }
     }
 
@@ -95,6 +103,14 @@ impl Artifact {
                 let port = |v: coreml::read::Feature| Port { name: v.name, dtype: v.dtype, shape: v.shape };
                 package.inputs().into_iter().map(port).collect()
             }
+            Artifact::Pipeline(pipeline) => {
+                let port = |p: &contract::Port| Port {
+                    name: p.name.clone(),
+                    dtype: p.dtype.to_string(),
+                    shape: p.shape.iter().map(|&d| d as i64).collect(),
+                };
+                pipeline.description().inputs.iter().map(port).collect()
+            }
         }
     }
 
@@ -103,6 +119,7 @@ impl Artifact {
         match self {
             Artifact::Onnx(_, model) => model.outputs().into_iter().map(|v| v.name).collect(),
             Artifact::MlPackage(package) => package.outputs().into_iter().map(|v| v.name).collect(),
+            Artifact::Pipeline(pipeline) => pipeline.description().outputs.iter().map(|p| p.name.clone()).collect(),
         }
     }
 
@@ -112,14 +129,11 @@ impl Artifact {
             Artifact::Onnx(_, model) => {
                 model.values().filter(|n| block_index(n).is_some()).map(str::to_string).collect()
             }
-            Artifact::MlPackage(package) => package
-                .operations()
-                .flat_map(|op| &op.outputs)
-                .map(|o| o.name.clone())
-                .filter(|n| block_index(n).is_some())
-                .collect(),
+            Artifact::MlPackage(package) => computed_blocks(package).collect(),
+            Artifact::Pipeline(pipeline) => pipeline.parts().iter().flat_map(computed_blocks).collect(),
         };
         names.sort_by_key(|n| block_index(n));
+        names.dedup();
         names
     }
 
@@ -139,9 +153,9 @@ impl Artifact {
                 }
                 self.session(options)?.run(inputs)
             }
-            Artifact::MlPackage(package) => {
+            Artifact::MlPackage(_) | Artifact::Pipeline(_) => {
                 if options.engine == Engine::Tract {
-                    bail!("`{}`: --engine tract runs ONNX files only", package.path().display());
+                    bail!("--engine tract runs ONNX files only");
                 }
                 self.session(options)?.run(inputs)
             }
@@ -153,6 +167,7 @@ impl Artifact {
         match self {
             Artifact::Onnx(_, model) => model.inputs().iter().any(|v| v.dtype == "f16"),
             Artifact::MlPackage(package) => package.has_fp16(),
+            Artifact::Pipeline(pipeline) => pipeline.parts().iter().any(Package::has_fp16),
         }
     }
 
@@ -160,7 +175,7 @@ impl Artifact {
     ///
     /// # Errors
     /// Options that do not apply; a model that ONNX Runtime does not take.
-    pub fn session(&self, options: &RunOptions) -> Result<Session> {
+    pub fn session(&self, options: &RunOptions) -> Result<Chain> {
         match self {
             Artifact::Onnx(path, _) if options.fp16 => {
                 bail!("`{}`: --fp16 rounds as the Neural Engine does, so it applies to mlpackages only", path.display())
@@ -168,22 +183,31 @@ impl Artifact {
             Artifact::Onnx(path, model) => {
                 let session_options = session_options(options, false);
                 if options.probes.is_empty() {
-                    return Session::from_file(path, &session_options);
+                    return Session::from_file(path, &session_options).map(Chain::from);
                 }
                 let bytes = model.with_outputs(&options.probes)?;
                 let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                Session::from_bytes(&bytes, Some(folder), &session_options)
+                Session::from_bytes(&bytes, Some(folder), &session_options).map(Chain::from)
             }
             Artifact::MlPackage(package) => {
-                if options.fp16 && !package.has_fp16() {
-                    bail!("`{}`: an fp32 package: --fp16 would round nothing; leave it out", package.path().display());
-                }
+                self.check_rounding(package.path(), options)?;
                 let module = coreml::raise(package, None)?;
                 let Some(function) = module.functions.first() else { bail!("a package without a function") };
                 let round = if options.fp16 { Round::F16Results } else { Round::F32Compute };
-                function_session(function, &**package, round, options)
+                function_session(function, &**package, round, options).map(Chain::from)
+            }
+            Artifact::Pipeline(pipeline) => {
+                self.check_rounding(pipeline.dir(), options)?;
+                pipeline.chain(options)
             }
         }
+    }
+
+    fn check_rounding(&self, path: &Path, options: &RunOptions) -> Result<()> {
+        if options.fp16 && !self.has_fp16() {
+            bail!("`{}`: an fp32 package: --fp16 would round nothing; leave it out", path.display());
+        }
+        Ok(())
     }
 }
 
@@ -232,6 +256,12 @@ fn run_tract(
 #[cfg(not(feature = "tract"))]
 fn run_tract(_: &Path, _: &BTreeMap<String, HostTensor>, _: &RunOptions) -> Result<BTreeMap<String, HostTensor>> {
     bail!("this build has no tract: build with `cargo build --release --features tract`")
+}
+
+/// Named blocks that a package computes.
+fn computed_blocks(package: &Package) -> impl Iterator<Item = String> {
+    let names = package.operations().flat_map(|op| &op.outputs).map(|o| o.name.clone());
+    names.filter(|n| block_index(n).is_some())
 }
 
 /// `block12` → 12

@@ -10,6 +10,7 @@ mod artifact;
 pub mod compare;
 pub mod library;
 pub mod ort_engine;
+pub mod pipeline;
 pub mod stream;
 mod tensor;
 #[cfg(feature = "tract")]
@@ -17,5 +18,6 @@ pub mod tract_engine;
 
 pub use artifact::{Artifact, Engine, RunOptions, function_session, run_function};
 pub use ort_engine::{Port, Session, SessionOptions};
+pub use pipeline::{Chain, Pipeline};
 pub use stream::{StreamOptions, StreamSession};
 pub use tensor::HostTensor;

@@ -17,6 +17,7 @@ use super::passes::{Passes, eprint_rows};
 use super::progress::{Progress, size};
 use super::{Context, print_json, print_line};
 use crate::checkpoint::{CONFIG_FILE, Checkpoint, INDEX_FILE, SafetensorsFile};
+use crate::compile::parts::Partition;
 use crate::compile::stream::{self, Functions, States};
 use crate::compile::watch::Row;
 use crate::compile::{Opset, Options, Precision, Summary, Target, Watch, compile, lower};
@@ -64,6 +65,10 @@ pub(super) struct Args {
     /// says (plan.toml, from s2ditc quantize)
     #[arg(long, value_name = "SCHEME|PLAN")]
     quantize: Option<How>,
+    /// Spread the step over packages that each fit a phone: auto (below 1 GB of weights each), a number, or a size such as 900MB
+    /// [Core ML]. OUT is a folder: the packages and pipeline.json; of a stream, the kernel
+    #[arg(long, value_name = "HOW")]
+    partition: Option<Partition>,
     /// Newest ONNX operator set to use: 21 (older runtimes, tract) or 23 [default: 23]
     #[arg(long, value_name = "N", default_value = "23", hide_default_value = true)]
     opset: Opset,
@@ -209,11 +214,12 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     eprint_rows(&passes);
     if !context.quiet {
         print_line(&format!(
-            "{}: {} {}{}, {} ops, {} of weights, {:.1} s",
+            "{}: {} {}{}{}, {} ops, {} of weights, {:.1} s",
             out.display(),
             summary.target,
             summary.precision,
             summary.quantize.as_ref().map(|q| format!(" {q}")).unwrap_or_default(),
+            summary.parts.map(|n| format!(" in {n} package(s)")).unwrap_or_default(),
             summary.ops,
             size(summary.weight_bytes),
             start.elapsed().as_secs_f64()
@@ -263,9 +269,13 @@ impl Job {
     fn new(args: &Args, checkpoint: &Checkpoint) -> Result<Job> {
         let (target, precision) = (args.target, args.precision.unwrap_or(args.target.default_precision()));
         let quantize = args.quantize.as_ref().map(|how| how.open(checkpoint)).transpose()?.flatten();
+        let partition = args.partition;
+        if partition.is_some() && target != Target::CoreMl {
+            bail!("--partition is for packages: use it with --target coreml");
+        }
         Ok(match (args.mode, args.latent) {
             (Mode::Clip, Size::Clip(latent)) => {
-                Job::Clip(Options { target, precision, opset: args.opset, latent, quantize })
+                Job::Clip(Options { target, precision, opset: args.opset, latent, quantize, partition })
             }
             (Mode::Stream, Size::Chunk { rows, cols }) => Job::Stream(stream::Options {
                 target,
@@ -276,6 +286,7 @@ impl Job {
                 states: args.states,
                 functions: args.functions,
                 quantize,
+                partition,
             }),
             (Mode::Clip, Size::Chunk { rows, cols }) => {
                 bail!(

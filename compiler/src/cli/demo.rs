@@ -78,7 +78,8 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         [(Target::Onnx, Precision::Fp32, &onnx), (Target::CoreMl, Precision::Fp16, &package)]
     {
         let start = Instant::now();
-        let options = Options { target, precision, opset: Opset::default(), latent: LATENT, quantize: None };
+        let options =
+            Options { target, precision, opset: Opset::default(), latent: LATENT, quantize: None, partition: None };
         let made = {
             let progress = Progress::bytes("weights", context.quiet);
             compile(&checkpoint, &options, out, &mut |_, _| {}, &mut |done, total| progress.set(done, total))?

@@ -49,6 +49,11 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         }
         Report::Onnx(a) => artifact("ONNX model", a)?,
         Report::MlPackage(a) => artifact("Core ML package", a)?,
+        Report::Pipeline { parts } => {
+            let what = |i: usize| format!("Core ML package {} of {}", i + 1, parts.len());
+            let texts = parts.iter().enumerate().map(|(i, part)| artifact(&what(i), part));
+            texts.collect::<Result<Vec<_>>>()?.join("\n")
+        }
     };
     print_line(text.trim_end())?;
     Ok(ExitCode::SUCCESS)

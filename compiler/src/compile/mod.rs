@@ -1,5 +1,6 @@
 //! From an open checkpoint to a finished file or kernel folder.
 
+pub mod parts;
 pub mod stream;
 pub mod watch;
 
@@ -17,6 +18,7 @@ use s2dit_ir::verify::verify;
 use s2dit_passes::{Pipeline, Stage, bound};
 use serde::Serialize;
 
+use self::parts::Partition;
 use crate::checkpoint::Checkpoint;
 use crate::config::LatentSize;
 use crate::frontend::s2dit;
@@ -166,6 +168,8 @@ pub struct Options {
     pub latent: LatentSize,
     /// How large weights are stored; `None` for the precision's own.
     pub quantize: Option<Quantize>,
+    /// Several packages that make the step together [Core ML].
+    pub partition: Option<Partition>,
 }
 
 /// What was made.
@@ -179,6 +183,9 @@ pub struct Summary {
     pub precision: Precision,
     /// How its large weights are stored, if compressed.
     pub quantize: Option<Quantize>,
+    /// Packages that a partitioned step was spread over; of a kernel, those of `denoise`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parts: Option<usize>,
     /// Operations of the target, without constants.
     pub ops: usize,
     /// Bytes of weights.
@@ -250,7 +257,9 @@ pub fn compile(
     watch: &mut Watch,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
-    check_extension(out, options.target)?;
+    if options.partition.is_none() {
+        check_extension(out, options.target)?;
+    }
     let module = lower(checkpoint, options, watch)?;
     std::thread::scope(|scope| {
         // The hash reads every weight once: beside the writer it costs little more than the second core.
@@ -331,6 +340,7 @@ fn write_onnx(
         target: options.target,
         precision: options.precision,
         quantize: options.quantize.clone(),
+        parts: None,
         ops: written.ops,
         weight_bytes: written.weight_bytes,
         checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),
@@ -365,7 +375,6 @@ fn write_coreml(
     out: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
-    let package = Staged::folder(out, coreml::MANIFEST, |name| [coreml::MANIFEST, "Data"].contains(&name))?;
     let about = coreml::Options {
         short_description: "One step of an S2DiT video diffusion transformer.".into(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -373,17 +382,28 @@ fn write_coreml(
         license: String::new(),
     };
     let source = Sources::new(checkpoint, options.quantize.as_ref());
-    let written = coreml::write_package(module, &source, &about, metadata, package.path(), progress)
-        .map_err(|error| unwritten(&package, out, &error))?;
-    package.commit()?;
+    let ((ops, weight_bytes, non_finite), parts) = match options.partition {
+        Some(how) => {
+            let (written, count) = parts::write_clip(module, how, &source, &about, metadata, out, progress)?;
+            (written, Some(count))
+        }
+        None => {
+            let package = Staged::folder(out, coreml::MANIFEST, |name| [coreml::MANIFEST, "Data"].contains(&name))?;
+            let written = coreml::write_package(module, &source, &about, metadata, package.path(), progress)
+                .map_err(|error| unwritten(&package, out, &error))?;
+            package.commit()?;
+            ((written.ops, written.weight_bytes, written.non_finite), None)
+        }
+    };
     Ok(Summary {
         path: out.into(),
         target: options.target,
         precision: options.precision,
         quantize: options.quantize.clone(),
-        ops: written.ops,
-        weight_bytes: written.weight_bytes,
+        parts,
+        ops,
+        weight_bytes,
         checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),
-        non_finite: written.non_finite,
+        non_finite,
     })
 }

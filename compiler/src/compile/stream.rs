@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use s2dit_backends::output::Staged;
 use s2dit_backends::{coreml, onnx};
 use s2dit_ir::{Function, Module, ValueId};
+use s2dit_passes::partition::partition;
 use s2dit_passes::split::{self, EMPTY, HostInput, Kernel, StateKind, split};
 use s2dit_passes::states;
 use s2dit_runtime::stream::contract::{self, Contract};
 
+use super::parts::{Partition, described, is_part};
 use super::{Opset, Precision, Summary, Target, Watch, run_passes, step};
 use crate::checkpoint::Checkpoint;
 use crate::config::{LatentSize, SampleSteps};
@@ -81,6 +83,8 @@ pub struct Options {
     pub functions: Functions,
     /// How large weights are stored; `None` for the precision's own.
     pub quantize: Option<Quantize>,
+    /// Several packages for each function [Core ML].
+    pub partition: Option<Partition>,
 }
 
 impl Options {
@@ -96,6 +100,7 @@ impl Options {
             states: States::Io,
             functions: Functions::Separate,
             quantize: None,
+            partition: None,
         }
     }
 }
@@ -106,6 +111,8 @@ pub struct Lowered {
     pub module: Module,
     kernel: Kernel,
     packing: Vec<states::Packed>,
+    /// If the functions are partitioned: each one's parts, with their place among the blocks.
+    parts: BTreeMap<String, Vec<(usize, Function)>>,
 }
 
 impl Lowered {
@@ -144,6 +151,9 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
     if options.target == Target::Onnx && options.states == States::Native {
         bail!("--states native is Core ML's: ONNX has no states; use --states io");
     }
+    if options.states == States::Native && options.partition.is_some() {
+        bail!("--partition needs --states io: packages cannot share a Core ML state");
+    }
     if options.states == States::Native && options.precision == Precision::Fp32 {
         bail!("--states native needs --precision fp16: Core ML's states are fp16 only; use --states io for fp32");
     }
@@ -179,7 +189,22 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
     })?;
     run_passes(&["canonicalize"], &mut module, checkpoint, watch)?;
     super::quantize(&mut module, options.quantize.as_ref(), checkpoint, watch)?;
-    Ok(Lowered { module, kernel, packing })
+    let parts = options.partition.map(|how| cut(&module, how)).transpose()?.unwrap_or_default();
+    Ok(Lowered { module, kernel, packing, parts })
+}
+
+/// The parts of each function. `denoise` and `commit` are cut alike, because they share weights.
+fn cut(module: &Module, how: Partition) -> Result<BTreeMap<String, Vec<(usize, Function)>>> {
+    let function = |name: &str| module.function(name).with_context(|| format!("no function `{name}`"));
+    let (denoise, commit, prompt) = (function("denoise")?, function("commit")?, function("prompt")?);
+    let starts = how.starts(&[denoise, commit])?;
+    // The prompt is a fraction of the step: a number of packages is meant for the step.
+    let prompt_starts = match how {
+        Partition::Count(_) => vec![0],
+        Partition::Auto | Partition::Bytes(_) => how.starts(&[prompt])?,
+    };
+    let cut = [(denoise, &starts), (commit, &starts), (prompt, &prompt_starts)];
+    cut.into_iter().map(|(f, starts)| Ok((f.name.clone(), partition(f, starts)?))).collect()
 }
 
 /// Compiles a kernel folder to `out`, which appears whole or not at all.
@@ -200,6 +225,7 @@ pub fn compile(
         name == contract::FILE
             || name == DATA
             || (functions.contains(&stem) && ["onnx", "mlpackage"].contains(&extension))
+            || functions.iter().any(|function| is_part(name, function))
     };
     let folder = Staged::folder(out, contract::FILE, ours)?;
     let dir = folder.path().to_path_buf();
@@ -213,10 +239,10 @@ pub fn compile(
         };
         match options.target {
             Target::Onnx => write_onnx(&lowered.module, &source, metadata, &dir, progress),
-            Target::CoreMl if options.functions == Functions::Shared => {
+            Target::CoreMl if options.partition.is_none() && options.functions == Functions::Shared => {
                 write_package(&lowered.module, &source, metadata, &dir, progress)
             }
-            Target::CoreMl => write_packages(&lowered.module, &source, metadata, &dir, progress),
+            Target::CoreMl => write_packages(&lowered, &source, metadata, &dir, progress),
         }
     });
     let (ops, weight_bytes, non_finite) = written.with_context(|| format!("cannot write `{}`", out.display()))?;
@@ -231,6 +257,7 @@ pub fn compile(
         target: options.target,
         precision: options.precision,
         quantize: options.quantize.clone(),
+        parts: lowered.parts.get("denoise").map(Vec::len),
         ops,
         weight_bytes,
         checkpoint: format!("blake3:{hash}"),
@@ -241,7 +268,8 @@ pub fn compile(
 /// The weights of all functions of an ONNX kernel.
 const DATA: &str = "weights.data";
 
-type Written = (usize, u64, Vec<(String, u64)>);
+/// Ops, bytes of weights, weights that are not finite.
+pub(super) type Written = (usize, u64, Vec<(String, u64)>);
 
 /// The contract inside the artifact, beside what every artifact says.
 fn metadata(contract: &Contract, quantize: Option<&Quantize>) -> BTreeMap<String, String> {
@@ -297,25 +325,35 @@ fn write_package(
 /// them.
 const SIBLINGS: [&[&str]; 2] = [&["denoise", "commit"], &["prompt"]];
 
-/// A package a function.
+/// A package a function, or a part of one.
 fn write_packages(
-    module: &Module,
+    lowered: &Lowered,
     source: &Sources<'_>,
     metadata: impl FnOnce() -> BTreeMap<String, String>,
     dir: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Written> {
+    let module = &lowered.module;
     let mut groups = Vec::new();
     for names in SIBLINGS {
-        let mut group = Module { states: module.states.clone(), functions: Vec::new() };
-        let mut packages = Vec::new();
+        // By part; the only one of a function that is whole is called 0.
+        let mut group: BTreeMap<usize, (Module, Vec<PathBuf>)> = BTreeMap::new();
         for name in names {
-            group.functions.push(module.function(name).with_context(|| format!("no function `{name}`"))?.clone());
-            let package = dir.join(format!("{name}.mlpackage"));
-            std::fs::create_dir(&package)?;
-            packages.push(package);
+            let whole = || module.function(name).with_context(|| format!("no function `{name}`")).cloned();
+            let parts = match lowered.parts.get(*name) {
+                Some(parts) => parts.clone(),
+                None => vec![(0, whole()?)],
+            };
+            for (index, function) in parts {
+                let package = dir.join(artifact_file(name, lowered.parts.contains_key(*name).then_some(index)));
+                std::fs::create_dir(&package)?;
+                let empty = || (Module { states: module.states.clone(), functions: Vec::new() }, Vec::new());
+                let (siblings, packages) = group.entry(index).or_insert_with(empty);
+                siblings.functions.push(function);
+                packages.push(package);
+            }
         }
-        groups.push((group, packages));
+        groups.extend(group.into_values());
     }
     let metadata = std::cell::LazyCell::new(metadata);
     let mut total: Written = (0, 0, Vec::new());
@@ -332,6 +370,11 @@ fn write_packages(
     Ok(total)
 }
 
+/// The package of a function, or of one of its parts.
+fn artifact_file(name: &str, part: Option<usize>) -> String {
+    format!("{name}{}.mlpackage", part.map(|index| index.to_string()).unwrap_or_default())
+}
+
 /// What a host needs to know; `checkpoint` is the hash.
 fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash: String) -> Result<Contract> {
     let config = checkpoint.config();
@@ -344,12 +387,13 @@ fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash:
     let shift = config.flow_shift;
     let sigmas: Vec<f64> = steps.iter().map(|t| t / 1000.0).map(|s| shift * s / (1.0 + (shift - 1.0) * s)).collect();
     let native = options.states == States::Native;
-    let separate = options.target == Target::Onnx || options.functions == Functions::Separate;
+    let separate =
+        options.target == Target::Onnx || options.partition.is_some() || options.functions == Functions::Separate;
     let function = |name: &str| -> Result<contract::Function> {
         let f = lowered.module.function(name).with_context(|| format!("no function `{name}`"))?;
         let file = match (options.target, separate) {
             (Target::Onnx, _) => format!("{name}.onnx"),
-            (Target::CoreMl, true) => format!("{name}.mlpackage"),
+            (Target::CoreMl, true) => artifact_file(name, lowered.parts.get(name).map(|parts| parts[0].0)),
             (Target::CoreMl, false) => "kernel.mlpackage".into(),
         };
         let port = |name: &str, v: ValueId| contract::Port {
@@ -363,6 +407,13 @@ fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash:
             function: if packages_call_it_main { "main".into() } else { name.into() },
             inputs: f.params().iter().map(|&p| port(f.node(p).name.as_deref().unwrap_or_default(), p)).collect(),
             outputs: f.results.iter().map(|(name, v)| port(name, *v)).collect(),
+            parts: lowered
+                .parts
+                .get(name)
+                .into_iter()
+                .flatten()
+                .map(|(index, part)| described(part, artifact_file(name, Some(*index))))
+                .collect(),
         })
     };
     let host_inputs = lowered

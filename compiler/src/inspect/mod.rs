@@ -7,6 +7,7 @@ mod recognition;
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use s2dit_runtime::pipeline::{self, Pipeline};
 use serde::Serialize;
 
 pub use artifact::ArtifactReport;
@@ -30,6 +31,11 @@ pub enum Report {
     Onnx(ArtifactReport),
     /// A Core ML package.
     MlPackage(ArtifactReport),
+    /// A folder of packages that make one step.
+    Pipeline {
+        /// In the order in which they run.
+        parts: Vec<ArtifactReport>,
+    },
 }
 
 /// A checkpoint folder.
@@ -60,6 +66,11 @@ pub struct CheckpointReport {
 pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<Report> {
     if path.is_dir() && (path.extension().is_some_and(|e| e == "mlpackage") || path.join("Manifest.json").exists()) {
         return Ok(Report::MlPackage(artifact::mlpackage(path)?));
+    }
+    if path.join(pipeline::FILE).is_file() {
+        let opened = Pipeline::open(path)?;
+        let files = opened.description().parts.iter().map(|part| path.join(&part.file));
+        return Ok(Report::Pipeline { parts: files.map(|file| artifact::mlpackage(&file)).collect::<Result<_>>()? });
     }
     if path.is_dir() {
         if !path.join(CONFIG_FILE).exists() {

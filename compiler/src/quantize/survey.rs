@@ -53,7 +53,14 @@ impl<'a> Survey<'a> {
     /// # Errors
     /// A latent that does not fit.
     pub fn new(checkpoint: &'a Checkpoint, latent: LatentSize) -> Result<Self> {
-        let options = |target, precision| Options { target, precision, opset: Opset::V23, latent, quantize: None };
+        let options = |target, precision| Options {
+            target,
+            precision,
+            opset: Opset::V23,
+            latent,
+            quantize: None,
+            partition: None,
+        };
         let module = lower(checkpoint, &options(Target::Onnx, Precision::Fp32), &mut |_, _| {})?;
         let mut weights = pass::weights_of(&module);
         let mut names = std::collections::BTreeSet::new();
@@ -81,6 +88,7 @@ impl<'a> Survey<'a> {
             opset: Opset::V23,
             latent: self.latent,
             quantize: Some(quantize.clone()),
+            partition: None,
         };
         let package = lower(self.checkpoint, &options, &mut |_, _| {})?;
         coreml::weight_bytes(&package, &Sources::new(self.checkpoint, Some(quantize)))

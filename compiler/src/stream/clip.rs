@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use s2dit_runtime::stream::sampler::{Guided, euler, euler_sigmas};
-use s2dit_runtime::{Artifact, HostTensor, RunOptions, Session};
+use s2dit_runtime::{Artifact, Chain, HostTensor, RunOptions};
 
 use super::{LatentsFile, seeded_noise};
 use crate::config::{S2ditConfig, SampleSteps};
@@ -15,7 +15,7 @@ pub const LATENT: &str = "latent";
 
 /// A compiled clip step, loaded.
 pub struct Clip {
-    session: Session,
+    session: Chain,
     steps: usize,
     flow_shift: f64,
     latent: Vec<usize>,

@@ -11,6 +11,8 @@ use s2dit_ir::ops::RopePart;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::pipeline::Part;
+
 /// The contract's file in a kernel folder.
 pub const FILE: &str = "contract.json";
 /// What the field `format` says.
@@ -189,6 +191,9 @@ pub struct Function {
     pub inputs: Vec<Port>,
     /// What comes back.
     pub outputs: Vec<Port>,
+    /// If the function is spread over several packages: all of them, in the order in which they run; `file` is then the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
 }
 
 /// An input or output of a function.

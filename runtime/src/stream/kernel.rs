@@ -10,16 +10,16 @@ use s2dit_ir::{Module, WeightSource};
 
 use super::StreamOptions;
 use super::contract::{self, Contract, Precision, StatesPolicy, Target};
-use crate::{HostTensor, RunOptions, Session, SessionOptions, function_session};
+use crate::{Chain, HostTensor, RunOptions, Session, SessionOptions, function_session};
 
 /// What a state's new value is called among a function's outputs, after the state's name.
 pub(super) const OUT: &str = "_out";
 
 /// The three functions, loaded.
 pub(super) struct Kernel {
-    pub(super) prompt: Session,
-    pub(super) denoise: Session,
-    pub(super) commit: Session,
+    pub(super) prompt: Chain,
+    pub(super) denoise: Chain,
+    pub(super) commit: Chain,
 }
 
 impl Kernel {
@@ -28,9 +28,9 @@ impl Kernel {
         let mut loader = Loader { dir, contract, options, packages: BTreeMap::new() };
         let functions = &contract.functions;
         let mut load = |name: &str, f: &contract::Function| {
-            let session = loader.function(f).with_context(|| format!("function `{name}` of `{}`", dir.display()))?;
-            check(contract, name, f, &session).with_context(|| format!("`{}`", dir.join(&f.file).display()))?;
-            Ok::<_, anyhow::Error>(session)
+            let chain = loader.function(f).with_context(|| format!("function `{name}` of `{}`", dir.display()))?;
+            check(contract, name, f, &chain).with_context(|| format!("`{}`", dir.join(&f.file).display()))?;
+            Ok::<_, anyhow::Error>(chain)
         };
         Ok(Kernel {
             prompt: load("prompt", &functions.prompt)?,
@@ -51,9 +51,9 @@ impl Kernel {
         let run = RunOptions { threads: options.threads, quiet: options.quiet, ..RunOptions::default() };
         let load = |name: &str, f: &contract::Function| {
             let function = module.function(name).with_context(|| format!("no function `{name}`"))?;
-            let session = function_session(function, weights, Round::AsTyped, &run)?;
-            check(contract, name, f, &session)?;
-            Ok::<_, anyhow::Error>(session)
+            let chain = Chain::from(function_session(function, weights, Round::AsTyped, &run)?);
+            check(contract, name, f, &chain)?;
+            Ok::<_, anyhow::Error>(chain)
         };
         let functions = &contract.functions;
         Ok(Kernel {
@@ -72,8 +72,16 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn function(&mut self, f: &contract::Function) -> Result<Session> {
-        let path = self.dir.join(&f.file);
+    fn function(&mut self, f: &contract::Function) -> Result<Chain> {
+        if f.parts.is_empty() {
+            return self.artifact(&f.file, &f.function).map(Chain::from);
+        }
+        let parts = f.parts.iter().map(|part| self.artifact(&part.file, &f.function)).collect::<Result<_>>()?;
+        Ok(Chain::new(parts, f.outputs.iter().map(|p| p.name.clone()).collect()))
+    }
+
+    fn artifact(&mut self, file: &str, function: &str) -> Result<Session> {
+        let path = self.dir.join(file);
         if !path.exists() {
             bail!("`{}`: the contract names this artifact, but it is not there", path.display());
         }
@@ -102,7 +110,7 @@ impl Loader<'_> {
                 let names = package.functions();
                 let name = match names.as_slice() {
                     [only] => only.as_str(),
-                    _ => f.function.as_str(),
+                    _ => function,
                 };
                 let module = coreml::raise(package, Some(name))?;
                 let Some(function) = module.functions.first() else { bail!("a package without a function") };
@@ -120,7 +128,7 @@ impl Loader<'_> {
 
 /// Checks that a loaded function takes and returns what the contract says. A native state that a function declares without
 /// reading it is no input here.
-fn check(contract: &Contract, name: &str, f: &contract::Function, session: &Session) -> Result<()> {
+fn check(contract: &Contract, name: &str, f: &contract::Function, session: &Chain) -> Result<()> {
     let state = |n: &str| contract.states.iter().find(|s| s.name == n);
     let native = contract.states_policy == StatesPolicy::Native;
     let fits = |found: &[i64], want: &[usize]| {

@@ -1,0 +1,264 @@
+//! A step that is spread over several packages: `pipeline.json`, and models that run one after the other.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use s2dit_backends::coreml::{self, Package};
+use s2dit_backends::onnx::Round;
+use serde::{Deserialize, Serialize};
+
+use crate::stream::contract;
+use crate::{HostTensor, Port, RunOptions, Session, function_session};
+
+/// The description's file in a folder of packages.
+pub const FILE: &str = "pipeline.json";
+/// What the field `format` says.
+pub const FORMAT: &str = "s2dit-pipeline";
+/// The version that this build writes and reads.
+pub const VERSION: u32 = 1;
+
+/// A part of a function: an artifact, what it takes, what it returns. Tensors are passed on by name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// The artifact, in the same folder.
+    pub file: String,
+    /// Inputs of the whole, and what earlier parts return.
+    pub inputs: Vec<contract::Port>,
+    /// Outputs of the whole, and what later parts take.
+    pub outputs: Vec<contract::Port>,
+}
+
+/// `pipeline.json`: a clip's step as packages that run one after the other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Description {
+    /// [`FORMAT`].
+    pub format: String,
+    /// [`VERSION`].
+    pub version: u32,
+    /// What the host passes.
+    pub inputs: Vec<contract::Port>,
+    /// What comes back.
+    pub outputs: Vec<contract::Port>,
+    /// In the order in which they run.
+    pub parts: Vec<Part>,
+    /// What every part's metadata says.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A folder of packages with its description.
+pub struct Pipeline {
+    dir: PathBuf,
+    description: Description,
+    parts: Vec<Package>,
+}
+
+impl Pipeline {
+    /// Opens the folder `dir`.
+    ///
+    /// # Errors
+    /// No description, one of another format, packages that are missing or do not fit it.
+    pub fn open(dir: &Path) -> Result<Pipeline> {
+        let path = dir.join(FILE);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        let description: Description =
+            serde_json::from_str(&text).with_context(|| format!("`{}`: not a pipeline", path.display()))?;
+        if (description.format.as_str(), description.version) != (FORMAT, VERSION) {
+            bail!(
+                "`{}`: found format {:?}, version {}, expected {FORMAT:?}, version {VERSION}",
+                path.display(),
+                description.format,
+                description.version
+            );
+        }
+        if description.parts.is_empty() {
+            bail!("`{}`: parts: found none, expected at least one", path.display());
+        }
+        let mut known: HashSet<&str> = description.inputs.iter().map(|p| p.name.as_str()).collect();
+        let mut parts = Vec::new();
+        for part in &description.parts {
+            if let Some(port) = part.inputs.iter().find(|p| !known.contains(p.name.as_str())) {
+                bail!("`{}`: `{}` takes `{}`, which nothing before it makes", path.display(), part.file, port.name);
+            }
+            known.extend(part.outputs.iter().map(|p| p.name.as_str()));
+            if part.file.contains(['/', '\\']) || part.file.starts_with('.') {
+                bail!("`{}`: file: found {:?}, expected a name in this folder", path.display(), part.file);
+            }
+            let package = Package::open(&dir.join(&part.file))?;
+            fits(dir, part, &package, &description)?;
+            parts.push(package);
+        }
+        if let Some(port) = description.outputs.iter().find(|p| !known.contains(p.name.as_str())) {
+            bail!("`{}`: outputs: no part returns `{}`", path.display(), port.name);
+        }
+        Ok(Pipeline { dir: dir.into(), description, parts })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// `pipeline.json`.
+    #[must_use]
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// The packages, in order.
+    #[must_use]
+    pub fn parts(&self) -> &[Package] {
+        &self.parts
+    }
+
+    /// Loads every part; see [`crate::Artifact::session`].
+    ///
+    /// # Errors
+    /// Options that do not apply; a model that ONNX Runtime does not take.
+    pub fn chain(&self, options: &RunOptions) -> Result<Chain> {
+        let round = if options.fp16 { Round::F16Results } else { Round::F32Compute };
+        let mut sessions = Vec::new();
+        let mut missing: Vec<&String> = options.probes.iter().collect();
+        for package in &self.parts {
+            let module = coreml::raise(package, None)?;
+            let Some(function) = module.functions.first() else { bail!("a package without a function") };
+            let taken = |n: &str| function.params().iter().any(|&p| function.node(p).name.as_deref() == Some(n));
+            let (here, later): (Vec<&String>, Vec<&String>) =
+                missing.into_iter().partition(|n| function.by_name(n).is_some() && !taken(n));
+            missing = later;
+            // What a part returns is there without asking.
+            let returned = |n: &str| function.results.iter().any(|(r, _)| r == n);
+            let probes = here.into_iter().filter(|n| !returned(n)).cloned().collect();
+            sessions.push(function_session(function, package, round, &RunOptions { probes, ..options.clone() })?);
+        }
+        if let Some(name) = missing.first() {
+            bail!("`{}`: no part computes a value named `{name}`", self.dir.display());
+        }
+        let outputs = self.description.outputs.iter().map(|p| p.name.clone());
+        Ok(Chain::new(sessions, outputs.chain(options.probes.iter().cloned()).collect()))
+    }
+}
+
+/// Checks that a package is the part that the description means.
+fn fits(dir: &Path, part: &Part, package: &Package, description: &Description) -> Result<()> {
+    let place = dir.join(&part.file);
+    let (inputs, outputs) = (package.inputs(), package.outputs());
+    for (what, declared, found) in [("input", &part.inputs, inputs), ("output", &part.outputs, outputs)] {
+        for port in declared {
+            let Some(feature) = found.iter().find(|f| f.name == port.name) else {
+                bail!("`{}`: no {what} `{}`, which {FILE} declares", place.display(), port.name);
+            };
+            // Another tool's outputs need not say their shape.
+            let same = feature.shape.iter().map(|&d| usize::try_from(d).ok()).eq(port.shape.iter().map(|&d| Some(d)));
+            if !same && !feature.shape.is_empty() {
+                bail!(
+                    "`{}`, {what} `{}`: found shape {:?}, expected {:?}",
+                    place.display(),
+                    port.name,
+                    feature.shape,
+                    port.shape
+                );
+            }
+        }
+    }
+    let metadata = package.metadata();
+    for key in ["s2ditc.checkpoint", "s2ditc.part"] {
+        let wanted = match key {
+            "s2ditc.part" => part_metadata(description, part),
+            _ => description.metadata.get(key).cloned(),
+        };
+        if metadata.get(key) != wanted.as_ref() {
+            let text = |x: Option<&String>| x.map_or("nothing".into(), |x| format!("{x:?}"));
+            bail!(
+                "`{}`: {key}: found {}, expected {}: a part of another model?",
+                place.display(),
+                text(metadata.get(key)),
+                text(wanted.as_ref())
+            );
+        }
+    }
+    Ok(())
+}
+
+fn part_metadata(description: &Description, part: &Part) -> Option<String> {
+    let index = description.parts.iter().position(|p| p.file == part.file)?;
+    Some(part_of(index, description.parts.len()))
+}
+
+/// What a part's metadata says under `s2ditc.part`.
+#[must_use]
+pub fn part_of(index: usize, count: usize) -> String {
+    format!("{} of {count}", index + 1)
+}
+
+/// Models that run one after the other; what one returns, later ones take by name.
+pub struct Chain {
+    parts: Vec<Session>,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+}
+
+impl Chain {
+    /// A chain that returns `outputs`.
+    #[must_use]
+    pub fn new(parts: Vec<Session>, outputs: Vec<String>) -> Chain {
+        let mut made: Vec<Port> = Vec::new();
+        let mut inputs: Vec<Port> = Vec::new();
+        for part in &parts {
+            for port in part.inputs() {
+                if !made.iter().chain(&inputs).any(|p| p.name == port.name) {
+                    inputs.push(port.clone());
+                }
+            }
+            made.extend(part.outputs().iter().cloned());
+        }
+        made.retain(|p| outputs.contains(&p.name));
+        Chain { parts, inputs, outputs: made }
+    }
+
+    /// What the first part takes, and what later parts take beside what is made before them.
+    #[must_use]
+    pub fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+
+    /// What comes back.
+    #[must_use]
+    pub fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    /// [`Session::run`] of the whole chain.
+    ///
+    /// # Errors
+    /// A missing or unknown input, a wrong shape, a failing op.
+    pub fn run(&mut self, inputs: &BTreeMap<String, HostTensor>) -> Result<BTreeMap<String, HostTensor>> {
+        crate::ort_engine::check_inputs(&self.inputs, inputs)?;
+        self.run_with(|name| inputs.get(name))
+    }
+
+    /// [`Session::run_with`] of the whole chain.
+    ///
+    /// # Errors
+    /// A missing input, a wrong shape, a failing op.
+    pub fn run_with<'a>(
+        &mut self,
+        input: impl Fn(&str) -> Option<&'a HostTensor>,
+    ) -> Result<BTreeMap<String, HostTensor>> {
+        let mut made: BTreeMap<String, HostTensor> = BTreeMap::new();
+        for part in &mut self.parts {
+            let results = part.run_with(|name| made.get(name).or_else(|| input(name)))?;
+            made.extend(results);
+        }
+        made.retain(|name, _| self.outputs.iter().any(|p| p.name == *name));
+        Ok(made)
+    }
+}
+
+impl From<Session> for Chain {
+    fn from(session: Session) -> Chain {
+        let outputs = session.outputs().iter().map(|p| p.name.clone()).collect();
+        Chain::new(vec![session], outputs)
+    }
+}

@@ -1,0 +1,125 @@
+//! `compile --partition`: a step as packages that run one after the other.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{arg, fails, golden, ok, python, repo};
+use serde_json::Value;
+
+fn compile(name: &str, latent: &str, flags: &[&str], out: &Path) -> Value {
+    let checkpoint = arg(&golden(name).join("checkpoint"));
+    let args = ["compile", "-q", "--json", &checkpoint, "--target", "coreml", "--latent", latent, "-o", &arg(out)];
+    serde_json::from_str(&ok(&[&args[..], flags].concat())).expect("a JSON summary")
+}
+
+fn packages(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).expect("a folder").map(|e| e.expect("an entry").path());
+    let mut found: Vec<PathBuf> = entries.filter(|p| p.extension().is_some_and(|e| e == "mlpackage")).collect();
+    found.sort();
+    found
+}
+
+fn weights(package: &Path) -> u64 {
+    fs::metadata(package.join("Data/com.apple.CoreML/weights/weight.bin")).map_or(0, |m| m.len())
+}
+
+/// coremltools lifts every part, as it does whole packages.
+fn judge(paths: &[PathBuf]) {
+    let script = repo().join("tests/conformance/check_mlpackage.py");
+    let judged = Command::new(python::interpreter()).arg(script).args(paths).output().expect("python starts");
+    assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stderr));
+}
+
+#[test]
+fn parts_compute_what_the_reference_does() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    for (name, latent) in [("tiny", "3x8x8"), ("odd", "2x12x8"), ("post", "4x8x4")] {
+        let reference = arg(&golden(name).join("golden.safetensors"));
+        for (precision, count) in [("fp32", "2"), ("fp16", "3")] {
+            let out = work.path().join(format!("{name}-{precision}"));
+            let made = compile(name, latent, &["--precision", precision, "--partition", count], &out);
+            let parts = packages(&out);
+            assert_eq!(made["parts"].as_u64().map(|n| n.to_string()).as_deref(), Some(count));
+            assert_eq!(parts.len().to_string(), count);
+            // The bars of whole packages; 2e-6 is 114 dB.
+            let bars: &[&[&str]] = match precision {
+                "fp32" => &[&["--min-snr", "114", "--blocks"]],
+                _ => &[&["--min-snr", "60", "--blocks"], &["--min-snr", "50", "--fp16"]],
+            };
+            for bar in bars {
+                ok(&[&["verify", "-q", &arg(&out), "--golden", &reference], *bar].concat());
+            }
+            let inspected: Value = serde_json::from_str(&ok(&["inspect", "--json", &arg(&out)])).expect("JSON");
+            assert_eq!(inspected["parts"].as_array().map(Vec::len), Some(parts.len()));
+            ok(&["lint", &arg(&out)]);
+            judge(&parts);
+        }
+    }
+}
+
+#[test]
+fn a_kernel_in_parts_streams() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let out = work.path().join("kernel");
+    compile("stream_post", "8x4", &["--mode", "stream", "--partition", "2"], &out);
+    let names: Vec<String> =
+        packages(&out).iter().map(|p| p.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect();
+    assert_eq!(
+        names,
+        ["commit0.mlpackage", "commit1.mlpackage", "denoise0.mlpackage", "denoise1.mlpackage", "prompt0.mlpackage"]
+    );
+    let reference = arg(&golden("stream_post").join("golden.safetensors"));
+    ok(&["verify", "-q", &arg(&out), "--golden", &reference, "--fp16", "--min-snr", "45"]);
+    judge(&packages(&out));
+}
+
+#[test]
+fn a_size_is_a_limit() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let out = work.path().join("parts");
+    let whole = compile("tiny", "3x8x8", &[], &work.path().join("whole.mlpackage"))["weight_bytes"].as_u64();
+    let whole = whole.expect("bytes");
+    let limit = whole / 2;
+    compile("tiny", "3x8x8", &["--partition", &limit.to_string()], &out);
+    let sizes: Vec<u64> = packages(&out).iter().map(|p| weights(p)).collect();
+    // Besides weights a file has a header, and a record with padding for each of them.
+    assert!(sizes.len() >= 2 && sizes.iter().all(|s| *s < limit + limit / 5), "{sizes:?}, at most {limit}");
+    let auto = work.path().join("auto");
+    assert_eq!(compile("tiny", "3x8x8", &["--partition", "auto"], &auto)["parts"], 1);
+}
+
+#[test]
+fn what_cannot_be_partitioned_is_named() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let checkpoint = arg(&golden("tiny").join("checkpoint"));
+    let out = work.path().join("parts");
+    let compile_args = ["compile", &checkpoint, "--latent", "3x8x8", "-o", &arg(&out)];
+    let refused = |flags: &[&str], parts: &[&str]| {
+        let message = fails(&[&compile_args[..], flags].concat());
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+        assert!(!out.exists());
+    };
+    refused(&["--target", "onnx", "--partition", "2"], &["--partition", "coreml"]);
+    refused(&["--target", "coreml", "--partition", "9"], &["9 packages", "at most 4"]);
+    refused(&["--target", "coreml", "--partition", "10kB"], &["block 0", "10000"]);
+
+    // A folder that is not what its description says.
+    compile("tiny", "3x8x8", &["--partition", "2"], &out);
+    let verify = |dir: &Path, parts: &[&str]| {
+        let reference = arg(&golden("tiny").join("golden.safetensors"));
+        let message = fails(&["verify", &arg(dir), "--golden", &reference]);
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    };
+    let description = out.join("pipeline.json");
+    let text = fs::read_to_string(&description).expect("a description");
+    fs::write(&description, text.replace("part1.mlpackage", "part0.mlpackage")).expect("written");
+    verify(&out, &["part0.mlpackage"]);
+    fs::write(&description, text.replace("s2dit-pipeline", "pipeline")).expect("written");
+    verify(&out, &["pipeline.json", "format"]);
+    fs::write(&description, &text).expect("written");
+    fs::remove_dir_all(out.join("part1.mlpackage")).expect("removed");
+    verify(&out, &["part1.mlpackage"]);
+}
