@@ -202,8 +202,8 @@ pub fn compressed(f: &Function, v: ValueId, source: &dyn WeightSource) -> Result
         Some(v) => Some(floats(f, *v, source)?),
         None => None,
     };
-    let inner = f.shape(v)[1].max(1);
-    let feedback = factors.as_deref().map(|factors| Feedback { factors, block: factors.len() / inner });
+    let inputs = f.shape(v)[1..].iter().product::<usize>().max(1);
+    let feedback = factors.as_deref().map(|factors| Feedback { factors, block: factors.len() / inputs });
     let weight = operands[0];
     let halves = match plain_load(f, weight) {
         Some((tensor, stored)) => {

@@ -10,7 +10,7 @@ use s2dit_passes::quantize::{Choice, Weight};
 
 use super::measure::{Runner, decibels};
 use super::plan::{Calibration, Entry, FORMAT, Plan, Storage, VERSION};
-use super::samples::{Inputs, Samples};
+use super::samples::{Inputs, Parts, Samples};
 use super::search::{Way, pick};
 use super::statistics::{self, Names};
 use super::survey::fits;
@@ -125,14 +125,16 @@ impl Calibrated {
         let name = format!("{stem}.stats.safetensors");
         let staged = Staged::file(&out.with_file_name(&name))?;
         let samples = source.inputs(&survey.module.functions[0])?;
-        let names = statistics::collect(survey, &samples, threads, staged.path(), &mut |done, all| {
+        let parts = Parts::of(&samples);
+        let names = statistics::collect(survey, parts.calibration, threads, staged.path(), &mut |done, all| {
             progress("calibration", done, all);
         })?;
         let about = Calibration {
             file: name,
             hash: hash_of(staged.path())?,
-            samples: samples.len(),
+            samples: parts.calibration.len(),
             source: source.to_string(),
+            held_out: if parts.held_out { parts.measurement.len() } else { 0 },
         };
         let file = SafetensorsFile::open(staged.path())?;
         Ok(Calibrated { staged, about, names, samples, file })
@@ -150,8 +152,7 @@ impl Calibrated {
             let info = self.file.get(&tensor)?;
             Some((tensor, info.ty.clone()))
         };
-        let one_position = weight.ty.shape[2..].iter().all(|n| *n == 1);
-        Choice { scheme, importance: stored(IMPORTANCE), feedback: stored(FEEDBACK).filter(|_| one_position) }
+        Choice { scheme, importance: stored(IMPORTANCE), feedback: stored(FEEDBACK) }
     }
 }
 
@@ -229,7 +230,7 @@ impl<'a> Maker<'a> {
         let mut open = self.plan(storage.to_string(), entries)?;
         let mut pareto = Vec::new();
         if let Some(calibrated) = self.calibrated {
-            let snr = decibels(Runner::new(self.survey, &calibrated.samples, threads)?.plan(&open)?);
+            let snr = decibels(Runner::new(self.survey, Parts::of(&calibrated.samples).measurement, threads)?.plan(&open)?);
             open.plan.snr_db = Some(rounded(snr));
             pareto.push(Point { what: storage.to_string(), bytes: open.plan.weight_bytes, snr_db: snr });
         }
@@ -239,7 +240,7 @@ impl<'a> Maker<'a> {
     /// Measures every weight: what each way to store it adds to the error of the output.
     fn search(&'a self, threads: usize, progress: Progress<'_>) -> Result<Search<'a>> {
         let Some(calibrated) = self.calibrated else { bail!("a search needs calibration") };
-        let runner = Runner::new(self.survey, &calibrated.samples, threads)?;
+        let runner = Runner::new(self.survey, Parts::of(&calibrated.samples).measurement, threads)?;
         let sources = super::Sources { checkpoint: self.survey.checkpoint, statistics: Some(&calibrated.file) };
         let all = self.survey.weights.len();
         let mut curves = Vec::new();

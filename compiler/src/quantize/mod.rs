@@ -121,9 +121,6 @@ impl OpenPlan {
         let mut fits = Problems::new();
         let count = pass::run(module, |name, ty| {
             let choice = choices.get(&name.to_string())?;
-            // The factors of a linear do not fit a kernel of several positions, however the target spells the op.
-            let one_position = ty.shape[2..].iter().all(|n| *n == 1);
-            let feedback = choice.feedback.clone().filter(|_| one_position);
             if let Some((tensor, stored)) = &choice.importance
                 && stored.shape != [ty.shape[1]]
             {
@@ -134,7 +131,7 @@ impl OpenPlan {
                 );
                 return None;
             }
-            Some(Choice { feedback, ..choice.clone() })
+            Some(choice.clone())
         })?;
         fits.into_result()?;
         Ok(count)

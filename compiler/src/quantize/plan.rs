@@ -121,10 +121,12 @@ pub struct Calibration {
     pub file: String,
     /// `blake3:` and the hash of that file.
     pub hash: String,
-    /// Samples that were run.
+    /// Samples that they were collected on.
     pub samples: usize,
     /// Where they came from.
     pub source: String,
+    /// Samples that the SNR was measured on, none of them used for the statistics; 0 if it was measured on these.
+    pub held_out: usize,
 }
 
 /// A weight.

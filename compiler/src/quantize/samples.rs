@@ -24,8 +24,8 @@ pub enum Samples {
 /// Inputs of one call.
 pub type Inputs = BTreeMap<String, HostTensor>;
 
-/// So many seeded samples are made.
-const SEEDED: usize = 8;
+/// So many seeded samples are made: a quarter is for measuring.
+const SEEDED: usize = 16;
 const SEED: u64 = 0x5eed;
 
 impl std::str::FromStr for Samples {
@@ -41,6 +41,29 @@ impl std::fmt::Display for Samples {
             Samples::Seeded => f.write_str("seeded"),
             Samples::File(path) => path.display().fmt(f),
         }
+    }
+}
+
+/// Samples by what they are for.
+pub struct Parts<'a> {
+    /// Statistics are collected on these.
+    pub calibration: &'a [Inputs],
+    /// Errors are measured on these: others, if there are enough.
+    pub measurement: &'a [Inputs],
+    /// Whether they are others.
+    pub held_out: bool,
+}
+
+impl<'a> Parts<'a> {
+    /// The last quarter is for measuring; of less than four samples, all are for both.
+    #[must_use]
+    pub fn of(samples: &'a [Inputs]) -> Self {
+        let held_out = samples.len() / 4;
+        if held_out == 0 {
+            return Parts { calibration: samples, measurement: samples, held_out: false };
+        }
+        let (calibration, measurement) = samples.split_at(samples.len() - held_out);
+        Parts { calibration, measurement, held_out: true }
     }
 }
 
@@ -65,8 +88,11 @@ fn seeded(f: &Function) -> Vec<Inputs> {
             let shape = f.shape(p).to_vec();
             let n = shape.iter().product();
             let data = match name.as_str() {
-                // One in each of as many parts of the range: every time of a clip has its say.
-                "timestep" => (0..n).map(|_| (i as f32 + rng.random::<f32>()) * 1000.0 / SEEDED as f32).collect(),
+                // One in each of as many parts of the range, in an order that no split follows.
+                "timestep" => {
+                    let part = (i * 7 % SEEDED) as f32;
+                    (0..n).map(|_| (part + rng.random::<f32>()) * 1000.0 / SEEDED as f32).collect()
+                }
                 _ => (0..n).map(|_| rng.sample(StandardNormal)).collect(),
             };
             (name, HostTensor { shape, data })

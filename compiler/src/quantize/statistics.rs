@@ -3,6 +3,7 @@
 
 mod factors;
 mod file;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,15 +11,17 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use nalgebra::DMatrix;
 use rayon::prelude::*;
-use s2dit_ir::{DType, Function, Module, Op, TensorType, ValueId};
+use s2dit_ir::{DType, Function, Module, TensorType, ValueId};
 use s2dit_passes::quantize::Weight;
 use s2dit_runtime::HostTensor;
 
 use super::measure::session;
 use super::samples::Inputs;
 use super::{FEEDBACK, IMPORTANCE, Survey};
+use factors::Moments;
+use windows::Windows;
 
-/// Channels whose products are held at once; a wider input is cut into blocks.
+/// Inputs whose products are held at once; more are cut into blocks.
 const WIDEST_BLOCK: usize = 1024;
 /// Bytes of activations and products that are held at once.
 const HELD: usize = 512 << 20;
@@ -28,10 +31,12 @@ struct Input {
     /// The first weight that it is multiplied with.
     name: String,
     value: ValueId,
+    /// Input channels of the weight.
     channels: usize,
-    /// Elements of one channel that lie together.
-    inner: usize,
-    /// Channels of a block; 0 if some weight's kernel has several positions.
+    windows: Windows,
+    /// Inputs of an output channel.
+    inputs: usize,
+    /// Inputs of a block.
     block: usize,
 }
 
@@ -39,57 +44,50 @@ impl Input {
     fn of(f: &Function, weight: &Weight) -> Input {
         let (_, user, _) = weight.at;
         let value = f.operands(user)[0];
-        let channels = weight.ty.shape[1];
-        let inner = match f.op(user) {
-            // [N, C, …]
-            Op::Conv(_) => f.shape(value)[2..].iter().product(),
-            _ => 1,
-        };
-        let one_position = weight.ty.shape[2..].iter().all(|n| *n == 1);
-        let block = (1..=WIDEST_BLOCK.min(channels)).rev().find(|b| channels.is_multiple_of(*b)).unwrap_or(1);
-        Input { name: weight.name.clone(), value, channels, inner, block: if one_position { block } else { 0 } }
+        let windows = Windows::of(f.op(user), f.shape(value), &weight.ty.shape);
+        let inputs: usize = weight.ty.shape[1..].iter().product();
+        let block = (1..=WIDEST_BLOCK.min(inputs)).rev().find(|b| inputs.is_multiple_of(*b)).unwrap_or(1);
+        Input { name: weight.name.clone(), value, channels: weight.ty.shape[1], windows, inputs, block }
     }
 
     fn held(&self, f: &Function) -> usize {
-        f.ty(self.value).bytes() + self.channels * self.block * size_of::<f64>()
+        f.ty(self.value).bytes() + self.inputs * self.block * size_of::<f64>()
     }
 }
 
-/// Sums over tokens: squares a channel, products of two channels of a block.
+/// Sums over what an output is made of.
 struct Sums {
+    /// Squares, a channel.
     squares: Vec<f64>,
-    products: Vec<DMatrix<f64>>,
-    tokens: usize,
+    /// Products, a block.
+    blocks: Vec<Moments>,
 }
 
 impl Sums {
     fn new(input: &Input) -> Sums {
-        let blocks = if input.block > 0 { input.channels / input.block } else { 0 };
-        Sums {
-            squares: vec![0.0; input.channels],
-            products: vec![DMatrix::zeros(input.block, input.block); blocks],
-            tokens: 0,
-        }
+        let block = Moments { products: DMatrix::zeros(input.block, input.block), fourth: 0.0, count: 0 };
+        Sums { squares: vec![0.0; input.channels], blocks: vec![block; input.inputs / input.block] }
     }
 
     fn add(&mut self, input: &Input, x: &HostTensor) {
-        let (channels, inner) = (input.channels, input.inner);
-        for sample in x.data.chunks(channels * inner) {
-            for (square, channel) in self.squares.iter_mut().zip(sample.chunks(inner)) {
-                *square += channel.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>();
+        let (windows, block) = (&input.windows, input.block);
+        self.blocks.par_iter_mut().enumerate().for_each(|(b, sums)| {
+            let columns = DMatrix::from_fn(block, windows.count(), |i, w| windows.input(&x.data, w, b * block + i));
+            sums.products.gemm(1.0, &columns, &columns.transpose(), 1.0);
+            sums.fourth += columns.column_iter().map(|window| window.norm_squared().powi(2)).sum::<f64>();
+            sums.count += windows.count();
+        });
+    }
+
+    /// Mean squares of the channels.
+    fn finish(&mut self, input: &Input) {
+        let positions = input.inputs / input.channels;
+        for (b, sums) in self.blocks.iter().enumerate() {
+            for i in 0..input.block {
+                let mean = sums.products[(i, i)] / (sums.count * positions).max(1) as f64;
+                self.squares[(b * input.block + i) / positions] += mean;
             }
         }
-        let tokens = x.data.len() / channels.max(1);
-        self.tokens += tokens;
-        let block = input.block;
-        self.products.par_iter_mut().enumerate().for_each(|(b, products)| {
-            let at = |token: usize, channel: usize| {
-                let (sample, position) = (token / inner, token % inner);
-                f64::from(x.data[(sample * channels + b * block + channel) * inner + position])
-            };
-            let columns = DMatrix::from_fn(block, tokens, |channel, token| at(token, channel));
-            products.gemm(1.0, &columns, &columns.transpose(), 1.0);
-        });
     }
 }
 
@@ -112,27 +110,18 @@ pub fn collect(
     let mut names = Names::new();
     for weight in &survey.weights {
         let found = Input::of(f, weight);
-        match inputs
-            .iter_mut()
-            .find(|i| i.value == found.value && i.channels == found.channels && i.inner == found.inner)
-        {
-            Some(input) => {
-                input.block = input.block.max(found.block);
-                names.insert(weight.name.clone(), input.name.clone());
-            }
-            None => {
-                names.insert(weight.name.clone(), found.name.clone());
-                inputs.push(found);
-            }
+        let same = |i: &&Input| i.value == found.value && i.windows == found.windows && i.inputs == found.inputs;
+        let known = inputs.iter().find(same).map(|input| input.name.clone());
+        names.insert(weight.name.clone(), known.clone().unwrap_or_else(|| found.name.clone()));
+        if known.is_none() {
+            inputs.push(found);
         }
     }
     let mut entries = Vec::new();
     for input in &inputs {
         entries.push((format!("{IMPORTANCE}{}", input.name), TensorType::new(DType::F32, [input.channels])));
-        if input.block > 0 {
-            let ty = TensorType::new(DType::F16, [input.channels, input.block]);
-            entries.push((format!("{FEEDBACK}{}", input.name), ty));
-        }
+        let factors = TensorType::new(DType::F16, [input.inputs, input.block]);
+        entries.push((format!("{FEEDBACK}{}", input.name), factors));
     }
     let mut file = file::Writer::create(path, &entries)?;
     let mut done = 0;
@@ -144,10 +133,8 @@ pub fn collect(
         });
         let batch = &inputs[done..][..more.count().max(1)];
         for sums in run(survey, batch, samples, threads)? {
-            let n = sums.tokens.max(1) as f64;
-            let squares: Vec<f64> = sums.squares.iter().map(|s| s / n).collect();
-            file.f32s(squares.iter().map(|x| *x as f32))?;
-            let factors: Vec<Vec<f32>> = sums.products.par_iter().map(factors::feedback).collect();
+            file.f32s(sums.squares.iter().map(|x| *x as f32))?;
+            let factors: Vec<Vec<f32>> = sums.blocks.par_iter().map(factors::feedback).collect();
             for block in factors {
                 file.f16s(block.into_iter())?;
             }
@@ -175,6 +162,9 @@ fn run(survey: &Survey<'_>, batch: &[Input], samples: &[Inputs], threads: usize)
         for (i, (input, sums)) in batch.iter().zip(&mut sums).enumerate() {
             sums.add(input, outputs.get(&name(i)).with_context(|| format!("no output for `{}`", input.name))?);
         }
+    }
+    for (input, sums) in batch.iter().zip(&mut sums) {
+        sums.finish(input);
     }
     Ok(sums)
 }

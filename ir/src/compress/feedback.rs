@@ -1,8 +1,9 @@
-//! Error feedback: the error of a channel is made good, as far as it can be, by the channels after it.
+//! Error feedback: the error of a weight is made good, as far as it can be, by the weights after it.
 //!
-//! The table of each run is fixed; codes are chosen channel by channel. If an input channel j is about Σ Fⱼₖ·(channel k) over
-//! the channels k after it, the error e that rounding leaves on the weight of j acts on the output as e·Fⱼₖ on the weights
-//! of k do, and is taken out there (E. Frantar et al., *GPTQ*, 2023: with H = XᵀX and H⁻¹ = UᵀU, Fⱼₖ = −Uⱼₖ/Uⱼⱼ).
+//! The table of each run is fixed; codes are chosen input by input. The inputs of an output channel are its input channels,
+//! or for a kernel of several positions these channels at each position. If an input j is about Σ Fⱼₖ·(input k) over the
+//! inputs k after it, the error e that rounding leaves on the weight of j acts on the output as e·Fⱼₖ on the weights of k
+//! do, and is taken out there (E. Frantar et al., *GPTQ*, 2023: with H = XᵀX and H⁻¹ = UᵀU, Fⱼₖ = −Uⱼₖ/Uⱼⱼ).
 
 use half::f16;
 use rayon::prelude::*;
@@ -13,29 +14,24 @@ use crate::ops::{OpError, require};
 /// Output channels that are done together, so that a row of F is read once for all of them.
 const ROWS: usize = 16;
 
-/// Fⱼₖ of a weight, by blocks of input channels: row j holds the F of channel j for the channels of its own block, and zero up
-/// to and with j itself.
+/// Fⱼₖ of a weight, by blocks of inputs: row j holds the F of input j for the inputs of its own block, and zero up to and with
+/// j itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Feedback<'a> {
-    /// Row-major `[input channels, block]`.
+    /// Row-major `[inputs, block]`.
     pub factors: &'a [f32],
-    /// Channels of a block; it divides the input channels.
+    /// Inputs of a block; it divides the inputs.
     pub block: usize,
 }
 
-/// Chooses the codes of a weight again, with its table as it is. `elements` are fp16 bits; the kernel has one position.
+/// Chooses the codes of a weight again, with its table as it is. `elements` are fp16 bits.
 pub(super) fn reassign(
     compressed: &mut Compressed,
     shape: &[usize],
     elements: &[u16],
     feedback: Feedback<'_>,
 ) -> Result<(), OpError> {
-    let (inner, block) = (shape[1], feedback.block);
-    require!(
-        shape[2..].iter().all(|n| *n == 1),
-        "error feedback: found a kernel of shape {:?}, expected one position",
-        &shape[2..]
-    );
+    let (inner, block) = (shape[1..].iter().product::<usize>(), feedback.block);
     require!(
         block > 0 && inner.is_multiple_of(block) && feedback.factors.len() == inner * block,
         "error feedback: found {} factors in blocks of {block}, expected [{inner}, a part of it]",
@@ -148,7 +144,7 @@ mod tests {
         };
         assert!(wrong(&[0.0; 12], 3).contains("in blocks of 3"));
         assert!(wrong(&[0.0; 7], 2).contains("found 7 factors"));
-        let error = reassign(&mut c, &[2, 2, 2], &elements, Feedback { factors: &[0.0; 4], block: 2 });
-        assert!(error.unwrap_err().to_string().contains("expected one position"));
+        let kernel = reassign(&mut c, &[2, 2, 2], &elements, Feedback { factors: &[0.0; 8], block: 2 });
+        assert!(kernel.is_ok(), "a kernel of two positions has four inputs");
     }
 }

@@ -2,16 +2,40 @@
 
 use nalgebra::DMatrix;
 
-/// Part of the mean of the diagonal that is added to it: the samples are few, and may leave channels without a value.
-const DAMPING: f64 = 0.01;
+/// The least part of the mean of the diagonal that is added to it.
+const LEAST_DAMPING: f64 = 0.01;
+
+/// Sums over windows: products of two inputs, fourth powers of the windows' norms, and the number of windows.
+#[derive(Clone, Debug)]
+pub(super) struct Moments {
+    pub products: DMatrix<f64>,
+    pub fourth: f64,
+    pub count: usize,
+}
+
+impl Moments {
+    /// How much of a multiple of the identity makes up for there being few samples, as a part of the mean of the diagonal:
+    /// the shrinkage of least expected error of O. Ledoit and M. Wolf, *A well-conditioned estimator for large-dimensional
+    /// covariance matrices*, 2004.
+    fn damping(&self) -> f64 {
+        let (n, p) = (self.count.max(1) as f64, self.products.nrows().max(1) as f64);
+        let mean = self.products.trace() / n / p;
+        let squares = self.products.norm_squared() / (n * n);
+        let apart = squares - p * mean * mean;
+        let noise = ((self.fourth / n - squares) / n).clamp(0.0, apart.max(0.0));
+        let part = if apart > 0.0 { noise / apart } else { 1.0 };
+        (part / (1.0 - part).max(1e-6)).max(LEAST_DAMPING)
+    }
+}
 
 /// Fⱼₖ of a block, row-major: H = XᵀX + damping, H⁻¹ = UᵀU with U upper triangular, Fⱼₖ = −Uⱼₖ/Uⱼⱼ for k > j, else 0.
 ///
 /// With J the reversal of order and JHJ = LLᵀ, U is JL⁻¹J: no inverse of H is made.
-pub(super) fn feedback(products: &DMatrix<f64>) -> Vec<f32> {
+pub(super) fn feedback(moments: &Moments) -> Vec<f32> {
+    let products = &moments.products;
     let n = products.nrows();
     let none = || vec![0.0; n * n];
-    let damping = DAMPING * products.diagonal().sum() / n.max(1) as f64;
+    let damping = moments.damping() * products.trace() / n.max(1) as f64;
     if !(damping.is_finite() && damping > 0.0) {
         return none();
     }
@@ -32,13 +56,19 @@ pub(super) fn feedback(products: &DMatrix<f64>) -> Vec<f32> {
 mod tests {
     use super::*;
 
+    fn of(x: &DMatrix<f64>) -> Moments {
+        let fourth = x.row_iter().map(|row| row.norm_squared().powi(2)).sum();
+        Moments { products: x.transpose() * x, fourth, count: x.nrows() }
+    }
+
     /// The factors of a channel are those of the least squares of it over the channels after it.
     #[test]
     fn factors_are_regressions() {
         let x = DMatrix::from_fn(40, 4, |i, j| (((i * 7 + j * 13 + i * i * (j + 1)) % 23) as f64 - 11.0) / 7.0);
         let h = x.transpose() * &x;
-        let damping = DAMPING * h.diagonal().sum() / 4.0;
-        let f = feedback(&h);
+        let moments = of(&x);
+        let damping = moments.damping() * h.trace() / 4.0;
+        let f = feedback(&moments);
         for j in 0..4 {
             let after: Vec<usize> = (j + 1..4).collect();
             let a = DMatrix::from_fn(after.len(), after.len(), |p, q| {
@@ -55,9 +85,20 @@ mod tests {
 
     #[test]
     fn equal_channels_pass_their_error_on_and_silence_says_nothing() {
-        let f = feedback(&DMatrix::from_element(2, 2, 5.0));
+        let f = feedback(&of(&DMatrix::from_fn(100, 2, |i, _| if i % 2 == 0 { 1.0 } else { -1.0 })));
         assert!((f[1] - 1.0).abs() < 0.02, "{f:?}");
-        assert_eq!(feedback(&DMatrix::zeros(3, 3)), vec![0.0; 9]);
-        assert_eq!(feedback(&DMatrix::from_element(1, 1, f64::NAN)), [0.0]);
+        assert_eq!(feedback(&of(&DMatrix::zeros(5, 3))), vec![0.0; 9]);
+        assert_eq!(feedback(&of(&DMatrix::from_element(1, 1, f64::NAN))), [0.0]);
+    }
+
+    /// Few samples of independent inputs show correlations that are not there.
+    #[test]
+    fn what_few_samples_show_is_damped() {
+        let noise = |i: usize| ((i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64 / f64::from(1 << 23) - 1.0;
+        let damping = |rows: usize| of(&DMatrix::from_fn(rows, 64, |i, j| noise(i * 64 + j))).damping();
+        assert!(damping(8) > 2.0, "{}", damping(8));
+        assert!(damping(8) > damping(800));
+        let equal = of(&DMatrix::from_fn(800, 64, |i, _| noise(i)));
+        assert!(equal.damping() < 0.02, "{}", equal.damping());
     }
 }
