@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use rayon::prelude::*;
 use s2dit_backends::output::Staged;
 use s2dit_ir::compress::Scheme;
 use s2dit_passes::quantize::{Choice, Weight};
@@ -126,7 +127,7 @@ impl Calibrated {
         let staged = Staged::file(&out.with_file_name(&name))?;
         let samples = source.inputs(&survey.module.functions[0])?;
         let parts = Parts::of(&samples);
-        let names = statistics::collect(survey, parts.calibration, threads, staged.path(), &mut |done, all| {
+        let names = statistics::collect(survey, parts.calibration, &source.times(), threads, staged.path(), &mut |done, all| {
             progress("calibration", done, all);
         })?;
         let about = Calibration {
@@ -241,41 +242,44 @@ impl<'a> Maker<'a> {
     fn search(&'a self, threads: usize, progress: Progress<'_>) -> Result<Search<'a>> {
         let Some(calibrated) = self.calibrated else { bail!("a search needs calibration") };
         let runner = Runner::new(self.survey, Parts::of(&calibrated.samples).measurement, threads)?;
-        let sources = super::Sources { checkpoint: self.survey.checkpoint, statistics: Some(&calibrated.file) };
         let all = self.survey.weights.len();
         let mut curves = Vec::new();
-        for (i, weight) in self.survey.weights.iter().enumerate() {
-            let values = self.survey.values(weight)?;
-            let mut curve = Curve { ways: vec![self.way(weight, Storage::Whole, 0.0)?], alone: None, note: None };
-            if values.non_finite() > 0 {
-                curve.note = Some(format!("{} element(s) are NaN or infinite", values.non_finite()));
-            } else {
-                let moments = calibrated.moments(weight)?;
-                let sample = values.sample();
-                let loss = |scheme| sample.loss(Storage::Compressed(scheme), Some(&moments), Some(&moments), None);
-                let probe = PROBES.iter().find(|s| fits(**s, &weight.ty));
-                let (gain, alone) = match probe {
-                    Some(probe) => {
-                        let choice = calibrated.choice(weight, *probe);
-                        let alone = runner.alone(&weight.name, &choice, &sources)?;
-                        let local = loss(*probe)?.weighted;
-                        (if local > 0.0 { alone / local } else { 0.0 }, Some(alone))
-                    }
-                    None => (0.0, None),
-                };
-                curve.alone = alone.map(decibels);
-                for scheme in SCHEMES.into_iter().filter(|s| fits(*s, &weight.ty)) {
-                    let loss = loss(scheme)?;
-                    let mut way = self.way(weight, Storage::Compressed(scheme), gain * loss.weighted)?;
-                    way.1.error = if loss.relative == 0.0 { 0.0 } else { way.1.error.max(f64::MIN_POSITIVE) };
-                    curve.ways.push(way);
-                }
-            }
-            curves.push(curve);
-            progress("sensitivity", i + 1, all);
+        // As many weights at a time as there are threads.
+        for chunk in self.survey.weights.chunks(rayon::current_num_threads().max(1)) {
+            let measured: Vec<Curve> =
+                chunk.par_iter().map(|weight| self.curve(weight, calibrated, &runner)).collect::<Result<_>>()?;
+            curves.extend(measured);
+            progress("sensitivity", curves.len(), all);
         }
         let fixed = self.survey.whole_bytes - curves.iter().map(|c| c.ways[0].1.bytes).sum::<u64>();
         Ok(Search { maker: self, runner, curves, fixed })
+    }
+
+    fn curve(&self, weight: &Weight, calibrated: &Calibrated, runner: &Runner<'_>) -> Result<Curve> {
+        let values = self.survey.values(weight)?;
+        let mut curve = Curve { ways: vec![self.way(weight, Storage::Whole, 0.0)?], alone: None, note: None };
+        if values.non_finite() > 0 {
+            curve.note = Some(format!("{} element(s) are NaN or infinite", values.non_finite()));
+            return Ok(curve);
+        }
+        let moments = calibrated.moments(weight)?;
+        let sample = values.sample();
+        let loss = |scheme| sample.loss(Storage::Compressed(scheme), Some(&moments), Some(&moments), None);
+        let mut gain = 0.0;
+        if let Some(probe) = PROBES.iter().find(|s| fits(**s, &weight.ty)) {
+            let sources = super::Sources { checkpoint: self.survey.checkpoint, statistics: Some(&calibrated.file) };
+            let alone = runner.alone(&weight.name, &calibrated.choice(weight, *probe), &sources)?;
+            let local = loss(*probe)?.weighted;
+            gain = if local > 0.0 { alone / local } else { 0.0 };
+            curve.alone = Some(decibels(alone));
+        }
+        for scheme in SCHEMES.into_iter().filter(|s| fits(*s, &weight.ty)) {
+            let loss = loss(scheme)?;
+            // What is not exact is never chosen before what is, however little it does on these samples.
+            let error = if loss.relative == 0.0 { 0.0 } else { (gain * loss.weighted).max(f64::MIN_POSITIVE) };
+            curve.ways.push(self.way(weight, Storage::Compressed(scheme), error)?);
+        }
+        Ok(curve)
     }
 
     fn way(&self, weight: &Weight, storage: Storage, error: f64) -> Result<(Storage, Way)> {

@@ -17,6 +17,9 @@ pub struct Runner<'a> {
     threads: usize,
 }
 
+/// Samples that a single weight is measured on: its error need not be known as well as the plan's.
+const ALONE: usize = 2;
+
 /// The result of a clip.
 const OUTPUT: &str = "velocity";
 
@@ -37,22 +40,28 @@ impl<'a> Runner<'a> {
     /// A failing engine.
     pub fn new(survey: &'a Survey<'a>, samples: &'a [Inputs], threads: usize) -> Result<Self> {
         let mut runner = Runner { survey, samples, reference: Vec::new(), threads };
-        runner.reference = runner.outputs(&survey.module, survey.checkpoint)?;
+        runner.reference = runner.outputs(&survey.module, survey.checkpoint, samples, threads)?;
         Ok(runner)
     }
 
-    fn outputs(&self, module: &Module, source: &dyn WeightSource) -> Result<Vec<Vec<f32>>> {
-        let mut session = session(module, source, self.threads)?;
+    fn outputs(
+        &self,
+        module: &Module,
+        source: &dyn WeightSource,
+        samples: &[Inputs],
+        threads: usize,
+    ) -> Result<Vec<Vec<f32>>> {
+        let mut session = session(module, source, threads)?;
         let run = |inputs| {
             let mut outputs = session.run(inputs)?;
             Ok(outputs.remove(OUTPUT).with_context(|| format!("no output `{OUTPUT}`"))?.data)
         };
-        self.samples.iter().map(run).collect()
+        samples.iter().map(run).collect()
     }
 
-    /// ‖compressed − whole‖² / ‖whole‖² over all samples.
-    fn error(&self, module: &Module, source: &dyn WeightSource) -> Result<f64> {
-        let outputs = self.outputs(module, source)?;
+    /// ‖compressed − whole‖² / ‖whole‖² over the first samples.
+    fn error(&self, module: &Module, source: &dyn WeightSource, samples: usize, threads: usize) -> Result<f64> {
+        let outputs = self.outputs(module, source, &self.samples[..samples.min(self.samples.len())], threads)?;
         let (mut errors, mut squares) = (0.0, 0.0);
         for (x, r) in outputs.iter().flatten().zip(self.reference.iter().flatten()) {
             let (x, r) = (f64::from(*x), f64::from(*r));
@@ -62,14 +71,14 @@ impl<'a> Runner<'a> {
         Ok(if squares > 0.0 { errors / squares } else { errors })
     }
 
-    /// The error when only this weight is compressed.
+    /// The error when only this weight is compressed. Several may be asked for at once: each takes one thread.
     ///
     /// # Errors
     /// A scheme that does not fit; a failing engine.
     pub fn alone(&self, name: &str, choice: &Choice, source: &dyn WeightSource) -> Result<f64> {
         let mut module = self.survey.module.clone();
         pass::run(&mut module, |n, _| (n == name).then(|| choice.clone()))?;
-        self.error(&module, source)
+        self.error(&module, source, ALONE, 1)
     }
 
     /// The error of a plan.
@@ -80,7 +89,7 @@ impl<'a> Runner<'a> {
         let mut module = self.survey.module.clone();
         plan.apply(&mut module, |name| self.survey.checkpoint.get(name).is_some())?;
         let source = Sources { checkpoint: self.survey.checkpoint, statistics: plan.statistics.as_ref() };
-        self.error(&module, &source)
+        self.error(&module, &source, self.samples.len(), self.threads)
     }
 }
 

@@ -27,6 +27,8 @@ pub type Inputs = BTreeMap<String, HostTensor>;
 /// So many seeded samples are made: a quarter is for measuring.
 const SEEDED: usize = 16;
 const SEED: u64 = 0x5eed;
+/// So many timesteps are run through what depends on nothing else.
+const TIMES: usize = 512;
 
 impl std::str::FromStr for Samples {
     type Err = std::convert::Infallible;
@@ -77,6 +79,17 @@ impl Samples {
             Samples::Seeded => Ok(seeded(f)),
             Samples::File(path) => read(path, f),
         }
+    }
+}
+
+impl Samples {
+    /// More timesteps, for what depends on nothing else: it has one row a sample. None beside samples of a file, whose
+    /// timesteps are those that matter.
+    #[must_use]
+    pub fn times(&self) -> Vec<Inputs> {
+        let count = if *self == Samples::Seeded { TIMES } else { 0 };
+        let time = |i: usize| HostTensor { shape: vec![1], data: vec![(i as f32 + 0.5) * 1000.0 / TIMES as f32] };
+        (0..count).map(|i| Inputs::from([("timestep".to_string(), time(i))])).collect()
     }
 }
 

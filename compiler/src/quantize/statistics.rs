@@ -5,7 +5,7 @@ mod factors;
 mod file;
 mod windows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -38,6 +38,8 @@ struct Input {
     inputs: usize,
     /// Inputs of a block.
     block: usize,
+    /// Whether it depends on no other parameter than the timestep.
+    of_time: bool,
 }
 
 impl Input {
@@ -47,12 +49,27 @@ impl Input {
         let windows = Windows::of(f.op(user), f.shape(value), &weight.ty.shape);
         let inputs: usize = weight.ty.shape[1..].iter().product();
         let block = (1..=WIDEST_BLOCK.min(inputs)).rev().find(|b| inputs.is_multiple_of(*b)).unwrap_or(1);
-        Input { name: weight.name.clone(), value, channels: weight.ty.shape[1], windows, inputs, block }
+        let of_time = parameters(f, value).iter().all(|name| name == "timestep");
+        Input { name: weight.name.clone(), value, channels: weight.ty.shape[1], windows, inputs, block, of_time }
     }
 
     fn held(&self, f: &Function) -> usize {
         f.ty(self.value).bytes() + self.inputs * self.block * size_of::<f64>()
     }
+}
+
+/// The parameters that a value depends on.
+fn parameters(f: &Function, v: ValueId) -> BTreeSet<String> {
+    let (mut ahead, mut seen, mut found) = (vec![v], HashSet::new(), BTreeSet::new());
+    while let Some(at) = ahead.pop() {
+        if seen.insert(at) {
+            ahead.extend(f.operands(at));
+            if f.params().contains(&at) {
+                found.insert(f.node(at).name.as_deref().unwrap_or_default().to_string());
+            }
+        }
+    }
+    found
 }
 
 /// Sums over what an output is made of.
@@ -94,13 +111,15 @@ impl Sums {
 /// Which input's statistics each weight has.
 pub type Names = BTreeMap<String, String>;
 
-/// Runs the samples and writes the statistics to `path`. Returns which are whose. `progress` gets inputs done and all.
+/// Runs the samples, and more `times` for what depends on the timestep only, and writes the statistics to `path`. Returns
+/// which are whose. `progress` gets inputs done and all.
 ///
 /// # Errors
 /// A failing engine; a file that cannot be written.
 pub fn collect(
     survey: &Survey<'_>,
     samples: &[Inputs],
+    times: &[Inputs],
     threads: usize,
     path: &Path,
     progress: &mut dyn FnMut(usize, usize),
@@ -117,6 +136,8 @@ pub fn collect(
             inputs.push(found);
         }
     }
+    // What depends on the timestep only is run apart.
+    inputs.sort_by_key(|i| !i.of_time);
     let mut entries = Vec::new();
     for input in &inputs {
         entries.push((format!("{IMPORTANCE}{}", input.name), TensorType::new(DType::F32, [input.channels])));
@@ -127,11 +148,13 @@ pub fn collect(
     let mut done = 0;
     while done < inputs.len() {
         let mut held = 0;
+        let of_time = inputs[done].of_time;
         let more = inputs[done..].iter().take_while(|i| {
             held += i.held(f);
-            held <= HELD
+            held <= HELD && i.of_time == of_time
         });
         let batch = &inputs[done..][..more.count().max(1)];
+        let samples = if of_time && !times.is_empty() { times } else { samples };
         for sums in run(survey, batch, samples, threads)? {
             file.f32s(sums.squares.iter().map(|x| *x as f32))?;
             let factors: Vec<Vec<f32>> = sums.blocks.par_iter().map(factors::feedback).collect();
@@ -151,6 +174,8 @@ fn run(survey: &Survey<'_>, batch: &[Input], samples: &[Inputs], threads: usize)
     let mut f = survey.module.functions[0].clone();
     let name = |i: usize| format!("calibration.{i}");
     f.results = batch.iter().enumerate().map(|(i, input)| (name(i), input.value)).collect();
+    f.remove_dead();
+    f.remove_unused_params(&[]);
     let module = Module { states: survey.module.states.clone(), functions: vec![f] };
     let mut session = session(&module, survey.checkpoint, threads)?;
     let mut sums: Vec<Sums> = batch.iter().map(Sums::new).collect();
