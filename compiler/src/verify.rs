@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::checkpoint::{Checkpoint, SafetensorsFile};
 use crate::config::LatentSize;
 use crate::frontend::s2dit;
+use crate::quantize::{How, Sources, bar};
 
 /// Where the truth comes from.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub enum Reference {
         dir: PathBuf,
         /// Seed of the inputs.
         seed: u64,
+        /// Weights of the graph that are stored as in the artifact: then only its storage and arithmetic are judged.
+        quantize: Option<How>,
     },
 }
 
@@ -136,13 +139,19 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
             }
             (inputs, expected)
         }
-        Reference::Checkpoint { dir, seed } => from_checkpoint(&artifact, path, dir, *seed, &run)?,
+        Reference::Checkpoint { dir, seed, quantize } => {
+            from_checkpoint(&artifact, path, dir, *seed, quantize.as_ref(), &run)?
+        }
     };
     notes.extend(about_inputs(&ports, &inputs));
     let outputs = artifact.run(&inputs, &run).with_context(|| format!("cannot run `{}`", path.display()))?;
 
     let has_fp16 = artifact.has_fp16();
-    let bar = options.min_snr.unwrap_or(if has_fp16 { FP16_BAR } else { FP32_BAR });
+    let usual = if has_fp16 { FP16_BAR } else { FP32_BAR };
+    let bar = match reference {
+        Reference::Checkpoint { quantize: Some(_), .. } => options.min_snr.unwrap_or(usual),
+        _ => bar(&artifact.metadata(), options.min_snr, usual).with_context(|| format!("`{}`", path.display()))?,
+    };
     let mut names: Vec<&String> = expected.keys().collect();
     names.sort_by_key(|n| (block_index(n), (*n).clone()));
     let mut rows = Vec::new();
@@ -163,7 +172,10 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
         artifact: path.display().to_string(),
         reference: match reference {
             Reference::Golden(g) => g.display().to_string(),
-            Reference::Checkpoint { dir, seed } => format!("{} (fp32, inputs of seed {seed})", dir.display()),
+            Reference::Checkpoint { dir, seed, quantize } => {
+                let how = if quantize.is_some() { "fp32, quantized" } else { "fp32" };
+                format!("{} ({how}, inputs of seed {seed})", dir.display())
+            }
         },
         engine: match options.engine {
             Engine::Ort => "ort",
@@ -225,6 +237,7 @@ fn from_checkpoint(
     path: &Path,
     dir: &Path,
     seed: u64,
+    quantize: Option<&How>,
     run: &RunOptions,
 ) -> Result<(Tensors, Tensors)> {
     let checkpoint = Checkpoint::open(dir)?;
@@ -242,8 +255,19 @@ fn from_checkpoint(
     let side = |n: i64| usize::try_from(n).context("the input `latent` has no static shape");
     let latent = LatentSize { frames: side(*frames)?, rows: side(*rows)?, cols: side(*cols)? };
     let mut module = s2dit::clip(checkpoint.config(), &checkpoint, latent)?;
-    // In fp32 the plain sinusoids would be the least exact part of the reference.
-    Pipeline::new(&["phase"])?.run(&mut module, |_, _| {})?;
+    let quantize = quantize.map(|how| how.open(&checkpoint)).transpose()?.flatten();
+    match &quantize {
+        // In fp32 the plain sinusoids would be the least exact part of the reference.
+        None => {
+            Pipeline::new(&["phase"])?.run(&mut module, |_, _| {})?;
+        }
+        Some(quantize) => {
+            // What the gate is folded into is compressed as it is then.
+            let passes = ["canonicalize", "phase", "cse", "fuse", "fold-gate", "decompose", "cse"];
+            Pipeline::new(&passes)?.run(&mut module, |_, _| {})?;
+            quantize.apply(&mut module, &checkpoint)?;
+        }
+    }
     let chunk = &module.functions[0];
     for port in &ports {
         let wanted = chunk.by_name(&port.name).map(|v| chunk.shape(v).iter().map(|d| *d as i64).collect::<Vec<_>>());
@@ -255,7 +279,7 @@ fn from_checkpoint(
     let inputs = seeded_inputs(&ports, seed)?;
     let mut expected = run_function(
         &module.functions[0],
-        &checkpoint,
+        &Sources::new(&checkpoint, quantize.as_ref()),
         Round::AsTyped,
         &inputs,
         &RunOptions { fp16: false, engine: Engine::Ort, ..run.clone() },

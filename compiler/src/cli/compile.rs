@@ -2,15 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use s2dit_backends::coreml::lint::Rules;
 use s2dit_backends::output::Staged;
-use s2dit_ir::Module;
-use s2dit_ir::compress::EXPECTED;
-use s2dit_passes::Stage;
+use s2dit_ir::{Module, text};
 
 use super::inspect::recognised;
 use super::passes::{Passes, eprint_rows};
@@ -25,7 +22,7 @@ use crate::config::LatentSize;
 use crate::inspect::recognition;
 use crate::lint::{Brief, lint};
 use crate::problems::Problem;
-use crate::quantize::{OpenPlan, Quantize, Storage};
+use crate::quantize::How;
 
 /// Compile a checkpoint to an ONNX file or a Core ML package
 #[derive(clap::Args)]
@@ -101,34 +98,6 @@ enum Mode {
     Clip,
     /// A stateful kernel that makes a stream chunk by chunk
     Stream,
-}
-
-/// A scheme for every large weight, or a plan's file.
-#[derive(Clone)]
-enum How {
-    Every(Storage),
-    Plan(PathBuf),
-}
-
-impl std::str::FromStr for How {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.parse() {
-            Ok(storage) => Ok(How::Every(storage)),
-            Err(_) if text.ends_with(".toml") => Ok(How::Plan(text.into())),
-            Err(_) => Err(format!("expected a plan's file (NAME.toml), fp16, {EXPECTED}")),
-        }
-    }
-}
-
-impl How {
-    fn open(&self, checkpoint: &Checkpoint) -> Result<Option<Quantize>> {
-        Ok(match self {
-            How::Every(Storage::Whole) => None,
-            How::Every(Storage::Compressed(scheme)) => Some(Quantize::Uniform(*scheme)),
-            How::Plan(path) => Some(Quantize::Plan(Arc::new(OpenPlan::open(path, checkpoint)?))),
-        })
-    }
 }
 
 /// `FxHxW` or `HxW`.

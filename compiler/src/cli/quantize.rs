@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use s2dit_backends::output::Staged;
 
 use super::progress::{Progress, size};
 use super::{Context, print_json, print_line};
 use crate::checkpoint::Checkpoint;
 use crate::config::LatentSize;
-use crate::quantize::{Goal, Request, Samples, Storage, Survey, make};
+use crate::quantize::{Goal, Request, Samples, Storage, Survey, html, make};
 
 /// Plan how each large weight is stored, for compile --quantize
 #[derive(clap::Args)]
@@ -43,7 +44,10 @@ pub(super) struct Args {
     /// The plan to make
     #[arg(short, long, value_name = "PLAN.toml")]
     output: PathBuf,
-    /// Print the result as JSON
+    /// Also write a page about the plan: sizes, errors of blocks, error against bits, the worst weights
+    #[arg(long, value_name = "HTML")]
+    report: Option<PathBuf>,
+    /// Print the plan, errors of blocks and other sizes as JSON
     #[arg(long)]
     json: bool,
 }
@@ -95,8 +99,13 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
             progress.say(done as u64, all as u64, || what.to_string());
         })?
     };
+    if let Some(path) = &args.report {
+        let staged = Staged::file(path)?;
+        std::fs::write(staged.path(), html(&made)).with_context(|| format!("cannot write `{}`", path.display()))?;
+        staged.commit()?;
+    }
     if args.json {
-        print_json(&made.plan)?;
+        print_json(&made)?;
     } else if !context.quiet {
         let snr = made.plan.snr_db.map(|db| format!(", {db:.1} dB")).unwrap_or_default();
         print_line(&format!(

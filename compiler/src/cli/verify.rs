@@ -9,6 +9,7 @@ use s2dit_runtime::stream::contract;
 
 use super::progress::Progress;
 use super::{Context, print_json, print_line};
+use crate::quantize::How;
 use crate::stream::verify as stream;
 use crate::verify::{Options, Reference, Report, verify};
 
@@ -36,10 +37,14 @@ pub(super) struct Args {
     /// Compare with the plain fp32 graph of this checkpoint instead, on seeded inputs
     #[arg(long, value_name = "DIR", group = "reference")]
     checkpoint: Option<PathBuf>,
+    /// Compress the weights of the checkpoint's graph as those of the artifact are, and judge only storage and arithmetic
+    #[arg(long, value_name = "SCHEME|PLAN", requires = "checkpoint")]
+    quantize: Option<How>,
     /// Seed of the inputs for --checkpoint
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Lowest signal-to-noise ratio that passes [default: 100 for fp32 artifacts, 50 for fp16, 45 for fp16 streams]
+    /// Lowest signal-to-noise ratio that passes [default: 100 for fp32 artifacts, 50 for fp16, 45 for fp16 streams; for
+    /// quantized ones 3 less than their plan measured]
     #[arg(long, value_name = "DB", value_parser = decibels)]
     min_snr: Option<f64>,
     /// Round the result of every fp16 op to fp16, as the Neural Engine stores it (packages only)
@@ -72,7 +77,9 @@ fn decibels(text: &str) -> Result<f64, String> {
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let reference = match (&args.golden, &args.checkpoint) {
         (Some(golden), _) => Reference::Golden(golden.clone()),
-        (None, Some(dir)) => Reference::Checkpoint { dir: dir.clone(), seed: args.seed },
+        (None, Some(dir)) => {
+            Reference::Checkpoint { dir: dir.clone(), seed: args.seed, quantize: args.quantize.clone() }
+        }
         (None, None) => unreachable!("clap requires one of the two"),
     };
     if args.artifact.join(contract::FILE).exists() {

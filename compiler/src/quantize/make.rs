@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use s2dit_backends::output::Staged;
 use s2dit_ir::compress::Scheme;
 use s2dit_passes::quantize::{Choice, Weight};
+use serde::Serialize;
 
 use super::measure::{Runner, decibels};
 use super::plan::{Calibration, Entry, FORMAT, Plan, Storage, VERSION};
@@ -42,26 +43,26 @@ pub struct Request {
 }
 
 /// A size and what it costs.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Point {
-    /// What was stored.
-    pub what: String,
     /// Bytes of all weights.
     pub bytes: u64,
-    /// SNR of the output.
+    /// SNR of the output, as predicted.
     pub snr_db: f64,
 }
 
 /// A plan that was made, and how.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Made {
     /// The plan.
     pub plan: Plan,
     /// Bytes of all weights, nothing compressed.
     pub whole_bytes: u64,
-    /// For each weight: shape and, if measured, the SNR in dB when only it is stored in few bits.
-    pub about: BTreeMap<String, (Vec<usize>, Option<f64>)>,
-    /// Sizes that could have been chosen, by prediction.
+    /// For each weight of the plan, the SNR in dB when only it is stored in 4 bits, if that was measured.
+    pub alone_db: Vec<Option<f64>>,
+    /// SNR of each block's output in dB.
+    pub blocks_db: Vec<f64>,
+    /// What other sizes would give.
     pub pareto: Vec<Point>,
 }
 
@@ -127,9 +128,16 @@ impl Calibrated {
         let staged = Staged::file(&out.with_file_name(&name))?;
         let samples = source.inputs(&survey.module.functions[0])?;
         let parts = Parts::of(&samples);
-        let names = statistics::collect(survey, parts.calibration, &source.times(), threads, staged.path(), &mut |done, all| {
-            progress("calibration", done, all);
-        })?;
+        let names = statistics::collect(
+            survey,
+            parts.calibration,
+            &source.times(),
+            threads,
+            staged.path(),
+            &mut |done, all| {
+                progress("calibration", done, all);
+            },
+        )?;
         let about = Calibration {
             file: name,
             hash: hash_of(staged.path())?,
@@ -206,10 +214,6 @@ impl<'a> Maker<'a> {
         Ok(Entry { name: weight.name.clone(), scheme, bytes, error, statistics, why })
     }
 
-    fn about(&self) -> BTreeMap<String, (Vec<usize>, Option<f64>)> {
-        self.survey.weights.iter().map(|w| (w.name.clone(), (w.ty.shape.clone(), None))).collect()
-    }
-
     fn uniform(&self, storage: Storage, threads: usize, progress: Progress<'_>) -> Result<Made> {
         let mut entries = Vec::new();
         let all = self.survey.weights.len();
@@ -228,14 +232,33 @@ impl<'a> Maker<'a> {
             entries.push(self.entry(weight, scheme, loss.relative, why)?);
             progress("weights", i + 1, all);
         }
-        let mut open = self.plan(storage.to_string(), entries)?;
-        let mut pareto = Vec::new();
-        if let Some(calibrated) = self.calibrated {
-            let snr = decibels(Runner::new(self.survey, Parts::of(&calibrated.samples).measurement, threads)?.plan(&open)?);
-            open.plan.snr_db = Some(rounded(snr));
-            pareto.push(Point { what: storage.to_string(), bytes: open.plan.weight_bytes, snr_db: snr });
-        }
-        Ok(Made { plan: open.plan, whole_bytes: self.survey.whole_bytes, about: self.about(), pareto })
+        let open = self.plan(storage.to_string(), entries)?;
+        let seeded;
+        let samples = match self.calibrated {
+            Some(calibrated) => Parts::of(&calibrated.samples).measurement,
+            None => {
+                seeded = Samples::Seeded.inputs(&self.survey.module.functions[0])?;
+                &seeded[..1]
+            }
+        };
+        let runner = Runner::new(self.survey, samples, threads)?;
+        let alone = vec![None; open.plan.weight.len()];
+        let snr = decibels(runner.plan(&open)?);
+        self.made(open, snr, alone, &runner, Vec::new())
+    }
+
+    fn made(
+        &self,
+        mut open: OpenPlan,
+        snr: f64,
+        alone_db: Vec<Option<f64>>,
+        runner: &Runner<'_>,
+        pareto: Vec<Point>,
+    ) -> Result<Made> {
+        let blocks_db = runner.blocks(&open)?;
+        // Hundredths of a dB are all that a plan says.
+        open.plan.snr_db = Some((snr * 100.0).floor() / 100.0);
+        Ok(Made { plan: open.plan, whole_bytes: self.survey.whole_bytes, alone_db, blocks_db, pareto })
     }
 
     /// Measures every weight: what each way to store it adds to the error of the output.
@@ -356,34 +379,25 @@ impl Search<'_> {
         }
     }
 
-    fn made(&self, mut open: OpenPlan, snr: f64) -> Made {
-        open.plan.snr_db = Some(rounded(snr));
-        let mut about = self.maker.about();
-        for (weight, curve) in self.maker.survey.weights.iter().zip(&self.curves) {
-            if let Some(entry) = about.get_mut(&weight.name) {
-                entry.1 = curve.alone;
-            }
-        }
+    fn made(&self, open: OpenPlan, snr: f64) -> Result<Made> {
         let ways = self.ways();
         let (least, most) = (self.least() - self.fixed, self.maker.survey.whole_bytes - self.fixed);
-        let mut pareto: Vec<Point> = (0..=24)
-            .filter_map(|i| {
-                let budget = least + (most - least) * i / 24;
-                let picks = pick(&ways, budget)?;
-                let picked = || ways.iter().zip(&picks).map(|(w, i)| w[*i]);
-                let error: f64 = picked().map(|w| w.error).sum();
-                let bytes = self.fixed + picked().map(|w| w.bytes).sum::<u64>();
-                (error > 0.0).then(|| Point { what: "predicted".into(), bytes, snr_db: decibels(error) })
-            })
-            .collect();
-        pareto.push(Point { what: "this plan".into(), bytes: open.plan.weight_bytes, snr_db: snr });
-        Made { plan: open.plan, whole_bytes: self.maker.survey.whole_bytes, about, pareto }
+        let point = |budget| {
+            let picks = pick(&ways, budget)?;
+            let picked = || ways.iter().zip(&picks).map(|(w, i)| w[*i]);
+            let error: f64 = picked().map(|w| w.error).sum();
+            let bytes = self.fixed + picked().map(|w| w.bytes).sum::<u64>();
+            (error > 0.0).then(|| Point { bytes, snr_db: decibels(error) })
+        };
+        let pareto = (0..=24).filter_map(|i| point(least + (most - least) * i / 24)).collect();
+        let alone = self.curves.iter().map(|c| c.alone).collect();
+        self.maker.made(open, snr, alone, &self.runner, pareto)
     }
 
     fn smallest_error(&self, target: u64) -> Result<Made> {
         let open = self.planned(target, &format!("at most {target} bytes"))?;
         let snr = decibels(self.runner.plan(&open)?);
-        Ok(self.made(open, snr))
+        self.made(open, snr)
     }
 
     /// The smallest plan that a real run shows to reach `least` dB: sizes are halved towards it.
@@ -416,7 +430,7 @@ impl Search<'_> {
                 (open, snr)
             }
         };
-        Ok(self.made(open, snr))
+        self.made(open, snr)
     }
 
     /// The size at which the prediction reaches this SNR.
@@ -434,9 +448,4 @@ impl Search<'_> {
         }
         high
     }
-}
-
-/// Hundredths of a dB are all that a plan says.
-fn rounded(snr: f64) -> f64 {
-    (snr * 100.0).floor() / 100.0
 }

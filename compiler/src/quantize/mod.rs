@@ -3,6 +3,7 @@
 mod make;
 mod measure;
 mod plan;
+mod report;
 mod samples;
 mod search;
 mod statistics;
@@ -12,21 +13,57 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
-use s2dit_ir::compress::Scheme;
+use anyhow::{Context, Result, bail};
+use s2dit_ir::compress::{EXPECTED, Scheme};
 use s2dit_ir::{FileRegion, Module, TensorType, WeightError, WeightSource};
 use s2dit_passes::quantize::{self as pass, Choice};
 use serde::{Serialize, Serializer};
 
 pub use make::{Goal, Made, Point, Request, make};
 pub use plan::{Calibration, Entry, FORMAT, Plan, Storage, VERSION};
+pub use report::html;
 pub use samples::Samples;
 pub use survey::Survey;
 
 use crate::checkpoint::{Checkpoint, SafetensorsFile};
 use crate::problems::{Problems, quoted};
+
+/// How large weights are to be stored, as the command line says it: a scheme, `fp16`, or a plan's file.
+#[derive(Clone, Debug)]
+pub enum How {
+    /// All the same.
+    Every(Storage),
+    /// As a plan says.
+    Plan(PathBuf),
+}
+
+impl FromStr for How {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(storage) => Ok(How::Every(storage)),
+            Err(_) if text.ends_with(".toml") => Ok(How::Plan(text.into())),
+            Err(_) => Err(format!("expected a plan's file (NAME.toml), fp16, {EXPECTED}")),
+        }
+    }
+}
+
+impl How {
+    /// Opens the plan, if it is one; `None` for `fp16`.
+    ///
+    /// # Errors
+    /// See [`OpenPlan::open`].
+    pub fn open(&self, checkpoint: &Checkpoint) -> Result<Option<Quantize>, Problems> {
+        Ok(match self {
+            How::Every(Storage::Whole) => None,
+            How::Every(Storage::Compressed(scheme)) => Some(Quantize::Uniform(*scheme)),
+            How::Plan(path) => Some(Quantize::Plan(Arc::new(OpenPlan::open(path, checkpoint)?))),
+        })
+    }
+}
 
 /// How large weights are stored.
 #[derive(Clone, Debug)]
@@ -127,7 +164,7 @@ impl OpenPlan {
                 fits.push(
                     format!("{}: weight {}", self.place, quoted(name)),
                     format!("statistics {stored} ({tensor})"),
-                    format!("[{}]", ty.shape[1]),
+                    { format!("[{}]", ty.shape[1]) },
                 );
                 return None;
             }
@@ -237,5 +274,26 @@ impl WeightSource for Sources<'_> {
     }
     fn done(&self, name: &str) {
         self.of(name).done(name);
+    }
+}
+
+/// Decibels below its plan's SNR at which a quantized artifact fails: other inputs and fp16 may cost some.
+const SLACK: f64 = 3.0;
+
+/// The bar of an artifact: the one that was asked for; for a quantized artifact what its plan measured, less 3 dB; else
+/// `usual`.
+///
+/// # Errors
+/// A quantized artifact of which nothing was measured.
+pub fn bar(metadata: &BTreeMap<String, String>, asked: Option<f64>, usual: f64) -> Result<f64> {
+    let measured = metadata.get("s2ditc.quantize.snr_db").and_then(|db| db.parse::<f64>().ok());
+    match (asked, metadata.get("s2ditc.quantize"), measured) {
+        (Some(asked), ..) => Ok(asked),
+        (None, None, _) => Ok(usual),
+        (None, Some(_), Some(measured)) => Ok(usual.min(measured - SLACK)),
+        (None, Some(how), None) => bail!(
+            "the artifact is quantized ({how}) and says no SNR: give the lowest that passes with --min-snr, or compare with the \
+             same quantization: --checkpoint DIR --quantize {how}"
+        ),
     }
 }

@@ -177,7 +177,7 @@ fn run(survey: &Survey<'_>, batch: &[Input], samples: &[Inputs], threads: usize)
     f.remove_dead();
     f.remove_unused_params(&[]);
     let module = Module { states: survey.module.states.clone(), functions: vec![f] };
-    let mut session = session(&module, survey.checkpoint, threads)?;
+    let mut session = session(&module, survey.checkpoint, threads, &[])?;
     let mut sums: Vec<Sums> = batch.iter().map(Sums::new).collect();
     for sample in samples {
         let needed: Vec<String> = session.inputs().iter().map(|p| p.name.clone()).collect();

@@ -6,12 +6,13 @@ use anyhow::{Context, Result, bail};
 use s2dit_backends::output::Staged;
 use s2dit_runtime::compare::{Metrics, compare};
 use s2dit_runtime::stream::contract::{Contract, Precision, Target};
-use s2dit_runtime::{HostTensor, StreamOptions, StreamSession};
+use s2dit_runtime::{Artifact, HostTensor, StreamOptions, StreamSession};
 use serde::Serialize;
 
 use super::{LATENTS, Noise, Recording, plot, prompt_of, seeded_prompt};
 use crate::checkpoint::{Checkpoint, SafetensorsFile};
 use crate::compile::stream as kernel;
+use crate::quantize::bar;
 use crate::verify::Reference;
 
 /// A verification job.
@@ -106,7 +107,10 @@ pub fn verify(
             }
             (Noise::Recorded(noise), text, Truth::Recorded(expected), options.chunks.unwrap_or(chunks))
         }
-        Reference::Checkpoint { dir: checkpoint, seed } => {
+        Reference::Checkpoint { dir: checkpoint, seed, quantize } => {
+            if quantize.is_some() {
+                bail!("--quantize is for clips: a kernel is compared with the uncompressed kernel; use --min-snr");
+            }
             let session = reference_session(dir, &contract, checkpoint, &run)?;
             let text = seeded_prompt(*seed, contract.text.shape());
             (Noise::Seed(*seed), text, Truth::Session(Box::new(session)), options.chunks.unwrap_or(CHUNKS))
@@ -117,10 +121,12 @@ pub fn verify(
     if let Truth::Session(session) = &mut truth {
         session.set_prompt(text)?;
     }
-    let bar = options.min_snr.unwrap_or(match contract.precision {
+    let usual = match contract.precision {
         Precision::Fp32 => FP32_BAR,
         Precision::Fp16 => FP16_BAR,
-    });
+    };
+    let metadata = Artifact::open(&dir.join(&contract.functions.denoise.file))?.metadata();
+    let bar = bar(&metadata, options.min_snr, usual).with_context(|| format!("`{}`", dir.display()))?;
     let elements: usize = contract.chunk.shape().iter().product();
     let mut rows = Vec::new();
     for chunk in 0..chunks {
@@ -144,7 +150,7 @@ pub fn verify(
         artifact: dir.display().to_string(),
         reference: match reference {
             Reference::Golden(path) => path.display().to_string(),
-            Reference::Checkpoint { dir, seed } => format!("{} (fp32 kernel, noise of seed {seed})", dir.display()),
+            Reference::Checkpoint { dir, seed, .. } => format!("{} (fp32 kernel, noise of seed {seed})", dir.display()),
         },
         kernel: contract.summary(),
         arithmetic: match (contract.precision, contract.target, options.fp16) {

@@ -51,7 +51,9 @@ impl OpDef for Compress {
         let elements: Vec<u16> = operands[0].data.iter().map(|x| f16::from_f64(*x).to_bits()).collect();
         let importance: Option<Vec<f64>> = operands.get(1).map(|t| t.data.iter().copied().collect());
         let factors: Option<Vec<f32>> = operands.get(2).map(|t| t.data.iter().map(|x| *x as f32).collect());
-        let feedback = factors.as_deref().map(|factors| Feedback { factors, block: factors.len() / (ty.elements() / ty.shape[0]) });
+        let feedback = factors
+            .as_deref()
+            .map(|factors| Feedback { factors, block: factors.len() / (ty.elements() / ty.shape[0]) });
         let stored = compress(self.scheme, &ty.shape, &elements, importance.as_deref(), feedback)?;
         Tensor::from_values(ty, stored.decompress(ty.dtype)).ok_or_else(|| OpError::new("codes of another number"))
     }

@@ -94,7 +94,8 @@ mod tests {
     /// Few samples of independent inputs show correlations that are not there.
     #[test]
     fn what_few_samples_show_is_damped() {
-        let noise = |i: usize| ((i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64 / f64::from(1 << 23) - 1.0;
+        let noise =
+            |i: usize| ((i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64 / f64::from(1 << 23) - 1.0;
         let damping = |rows: usize| of(&DMatrix::from_fn(rows, 64, |i, j| noise(i * 64 + j))).damping();
         assert!(damping(8) > 2.0, "{}", damping(8));
         assert!(damping(8) > damping(800));
