@@ -280,7 +280,8 @@ impl<'a> Maker<'a> {
 
     fn curve(&self, weight: &Weight, calibrated: &Calibrated, runner: &Runner<'_>) -> Result<Curve> {
         let values = self.survey.values(weight)?;
-        let mut curve = Curve { ways: vec![self.way(weight, Storage::Whole, 0.0)?], alone: None, note: None };
+        let ways = vec![self.way(weight, Storage::Whole, 0.0)?];
+        let mut curve = Curve { ways, relative: vec![0.0], alone: None, note: None };
         if values.non_finite() > 0 {
             curve.note = Some(format!("{} element(s) are NaN or infinite", values.non_finite()));
             return Ok(curve);
@@ -301,6 +302,7 @@ impl<'a> Maker<'a> {
             // What is not exact is never chosen before what is, however little it does on these samples.
             let error = if loss.relative == 0.0 { 0.0 } else { (gain * loss.weighted).max(f64::MIN_POSITIVE) };
             curve.ways.push(self.way(weight, Storage::Compressed(scheme), error)?);
+            curve.relative.push(loss.relative);
         }
         Ok(curve)
     }
@@ -314,6 +316,8 @@ impl<'a> Maker<'a> {
 /// What can be done with a weight.
 struct Curve {
     ways: Vec<(Storage, Way)>,
+    /// ‖stored − weight‖ / ‖weight‖ of each way.
+    relative: Vec<f64>,
     alone: Option<f64>,
     note: Option<String>,
 }
@@ -360,13 +364,7 @@ impl Search<'_> {
                     ),
                     (None, None) => "no scheme fits".into(),
                 };
-                let error = match storage {
-                    Storage::Whole => 0.0,
-                    _ => {
-                        let moments = self.maker.calibrated.map(|c| c.moments(weight)).transpose()?;
-                        self.maker.survey.values(weight)?.loss(storage, None, moments.as_deref(), None)?.relative
-                    }
-                };
+                let error = curve.relative[*pick];
                 entries.push(self.maker.entry(weight, storage, error, why)?);
             }
             let open = self.maker.plan(goal.into(), entries)?;
@@ -400,30 +398,31 @@ impl Search<'_> {
         self.made(open, snr)
     }
 
-    /// The smallest plan that a real run shows to reach `least` dB: sizes are halved towards it.
+    /// The smallest plan that a real run shows to reach `least` dB: the prediction is corrected by what was measured.
     fn smallest(&self, least: f64, progress: Progress<'_>) -> Result<Made> {
-        const RUNS: usize = 12;
+        const RUNS: usize = 6;
+        /// A plan this little above the goal is small enough.
+        const NEAR: f64 = 0.3;
         let goal = format!("at least {least} dB");
-        let (mut low, mut high) = (self.least(), self.maker.survey.whole_bytes);
         let mut found: Option<(OpenPlan, f64)> = None;
-        // Whole weights are exact, so that the largest plan always passes.
+        let mut aim = least;
         for run in 0..RUNS {
-            let target = if run == 0 { self.predicted(least).clamp(low, high) } else { low + (high - low) / 2 };
-            let open = self.planned(target, &goal)?;
+            let open = self.planned(self.predicted(aim), &goal)?;
             let snr = decibels(self.runner.plan(&open)?);
-            if snr >= least {
-                high = open.plan.weight_bytes;
-                found = Some((open, snr));
-            } else {
-                low = target;
-            }
             progress("runs", run + 1, RUNS);
-            if high.saturating_sub(low) < self.maker.survey.whole_bytes / 500 {
+            let smaller = found.as_ref().is_none_or(|(best, _)| open.plan.weight_bytes < best.plan.weight_bytes);
+            // What two weights do together is seldom more than their sum, but it can be.
+            aim += least + NEAR / 2.0 - snr;
+            if snr >= least && smaller {
+                found = Some((open, snr));
+            }
+            if found.as_ref().is_some_and(|(_, snr)| *snr <= least + NEAR) {
                 break;
             }
         }
         let (open, snr) = match found {
             Some(found) => found,
+            // Whole weights are exact, so that the largest plan always passes.
             None => {
                 let open = self.planned(self.maker.survey.whole_bytes, &goal)?;
                 let snr = decibels(self.runner.plan(&open)?);

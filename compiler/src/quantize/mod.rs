@@ -164,7 +164,7 @@ impl OpenPlan {
                 fits.push(
                     format!("{}: weight {}", self.place, quoted(name)),
                     format!("statistics {stored} ({tensor})"),
-                    { format!("[{}]", ty.shape[1]) },
+                    format!("[{}]", ty.shape[1]),
                 );
                 return None;
             }

@@ -139,7 +139,7 @@ pub struct Entry {
     pub scheme: Storage,
     /// Bytes, with scales and palettes.
     pub bytes: u64,
-    /// ‖stored − weight‖ / ‖weight‖.
+    /// ‖stored − weight‖ / ‖weight‖ of the nearest codes; of a large weight in a search, of some of its rows.
     pub error: f64,
     /// Whose input's statistics its codes are chosen with.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -13,7 +13,7 @@ use crate::compile::{Opset, Options, Precision, Target, lower};
 use crate::config::LatentSize;
 
 /// Rows whose errors stand for all of a large weight, in groups that are spread over it.
-const SAMPLED_GROUPS: usize = 16;
+const SAMPLED_GROUPS: usize = 4;
 const GROUP: usize = 16;
 
 /// What can be compressed.
