@@ -14,6 +14,7 @@ mod json;
 pub mod lint;
 pub mod problems;
 pub mod quantize;
+pub mod ranges;
 pub mod schema;
 pub mod stream;
 pub mod verify;

@@ -112,6 +112,7 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
         threads: options.threads,
         probes: blocks.clone(),
         quiet: options.quiet,
+        ranges: false,
     };
     let mut notes = Vec::new();
     let (inputs, expected) = match reference {
@@ -218,7 +219,7 @@ fn about_inputs(ports: &[Port], inputs: &Tensors) -> Vec<String> {
     notes
 }
 
-fn read_tensors<'a>(file: &SafetensorsFile, names: impl Iterator<Item = &'a str>) -> Result<Tensors> {
+pub(crate) fn read_tensors<'a>(file: &SafetensorsFile, names: impl Iterator<Item = &'a str>) -> Result<Tensors> {
     let mut tensors = Tensors::new();
     for name in names {
         let Some(info) = file.get(name) else {
@@ -291,7 +292,7 @@ fn from_checkpoint(
 
 /// Standard normal latents and text, a timestep in [0, 1000]; rounded to fp16 where the artifact takes fp16, so that only the
 /// arithmetic is compared.
-fn seeded_inputs(ports: &[Port], seed: u64) -> Result<Tensors> {
+pub(crate) fn seeded_inputs(ports: &[Port], seed: u64) -> Result<Tensors> {
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
     let mut inputs = Tensors::new();
     for port in ports {

@@ -10,6 +10,7 @@ use s2dit_backends::onnx::{self, MemoryOptions, Round, WeightMode};
 use s2dit_ir::{Function, WeightSource};
 
 use crate::pipeline::{self, Chain, Pipeline};
+use crate::ranges;
 use crate::stream::contract;
 use crate::{HostTensor, Port, Session, SessionOptions};
 
@@ -47,6 +48,8 @@ pub struct RunOptions {
     pub threads: usize,
     /// Values to return beside the outputs, by name.
     pub probes: Vec<String>,
+    /// Return the largest magnitude of every fp16 value of a package too; see [`crate::ranges`].
+    pub ranges: bool,
     /// No notes on standard error.
     pub quiet: bool,
 }
@@ -236,7 +239,8 @@ pub fn function_session(
     options: &RunOptions,
 ) -> Result<Session> {
     let memory = MemoryOptions { round, weights: WeightMode::Reference, outputs: options.probes.clone() };
-    let model = onnx::model_in_memory(f, weights, &memory)?;
+    let watched = options.ranges.then(|| ranges::watched(f)).transpose()?;
+    let model = onnx::model_in_memory(watched.as_ref().unwrap_or(f), weights, &memory)?;
     Session::from_bytes(&model.bytes, model.folder.as_deref(), &session_options(options, true))
 }
 

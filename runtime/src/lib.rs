@@ -11,6 +11,7 @@ pub mod compare;
 pub mod library;
 pub mod ort_engine;
 pub mod pipeline;
+pub mod ranges;
 pub mod stream;
 mod tensor;
 #[cfg(feature = "tract")]

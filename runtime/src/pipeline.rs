@@ -8,6 +8,7 @@ use s2dit_backends::coreml::{self, Package};
 use s2dit_backends::onnx::Round;
 use serde::{Deserialize, Serialize};
 
+use crate::ranges::is_range;
 use crate::stream::contract;
 use crate::{HostTensor, Port, RunOptions, Session, function_session};
 
@@ -213,7 +214,7 @@ impl Chain {
             }
             made.extend(part.outputs().iter().cloned());
         }
-        made.retain(|p| outputs.contains(&p.name));
+        made.retain(|p| outputs.contains(&p.name) || is_range(&p.name));
         Chain { parts, inputs, outputs: made }
     }
 

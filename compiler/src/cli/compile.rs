@@ -7,7 +7,8 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use s2dit_backends::coreml::lint::Rules;
 use s2dit_backends::output::Staged;
-use s2dit_ir::{Module, text};
+use s2dit_ir::Module;
+use s2dit_passes::Stage;
 
 use super::inspect::recognised;
 use super::passes::{Passes, eprint_rows};

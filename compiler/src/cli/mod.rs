@@ -8,6 +8,7 @@ mod lint;
 mod passes;
 pub mod progress;
 mod quantize;
+mod ranges;
 mod stream;
 mod verify;
 
@@ -44,6 +45,7 @@ enum Command {
     Quantize(Box<quantize::Args>),
     Verify(verify::Args),
     Stream(Box<stream::Args>),
+    Ranges(ranges::Args),
     Lint(lint::Args),
     Demo(demo::Args),
     /// Print a completion script for a shell
@@ -79,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args, context),
         Command::Stream(args) => stream::run(&args, context),
         Command::Lint(args) => lint::run(&args, context),
+        Command::Ranges(args) => ranges::run(&args, context),
         Command::Demo(args) => demo::run(&args, context),
         Command::Completions { shell } => {
             // Into memory first: the generator panics if the reader goes away.

@@ -6,7 +6,13 @@ use s2dit_runtime::stream::contract::{FORMAT, Function, Functions};
 use super::*;
 
 fn contract() -> Contract {
-    let f = || Function { file: "x".into(), function: "x".into(), inputs: Vec::new(), outputs: Vec::new() };
+    let f = || Function {
+        file: "x".into(),
+        function: "x".into(),
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        parts: Vec::new(),
+    };
     Contract {
         format: FORMAT.into(),
         version: VERSION,

@@ -90,7 +90,7 @@ pub fn verify(
     options: &Options,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Report> {
-    let run = StreamOptions { fp16: options.fp16, threads: options.threads, quiet: options.quiet };
+    let run = StreamOptions { fp16: options.fp16, threads: options.threads, quiet: options.quiet, ranges: false };
     let contract = Contract::read(dir)?;
     if options.fp16 && contract.precision == Precision::Fp32 {
         bail!("`{}`: an fp32 kernel: --fp16 would round nothing; leave it out", dir.display());

@@ -10,6 +10,7 @@ use s2dit_ir::{Module, WeightSource};
 
 use super::StreamOptions;
 use super::contract::{self, Contract, Precision, StatesPolicy, Target};
+use crate::ranges;
 use crate::{Chain, HostTensor, RunOptions, Session, SessionOptions, function_session};
 
 /// What a state's new value is called among a function's outputs, after the state's name.
@@ -118,6 +119,8 @@ impl Loader<'_> {
                     (true, Precision::Fp16) => Round::F16Results,
                     _ => Round::F32Compute,
                 };
+                let watched = self.options.ranges.then(|| ranges::watched(function)).transpose()?;
+                let function = watched.as_ref().unwrap_or(function);
                 let memory = MemoryOptions { round, weights: WeightMode::Reference, outputs: Vec::new() };
                 let model = onnx::model_in_memory(function, package, &memory)?;
                 Session::from_bytes(&model.bytes, model.folder.as_deref(), &options(true))

@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail};
 use s2dit_ir::{DType, Module, WeightSource};
 
 use crate::HostTensor;
+use crate::ranges::{self, Ranges};
 use contract::Contract;
 use kernel::{Kernel, OUT, Values};
 use state::Snapshot;
@@ -26,6 +27,8 @@ use state::Snapshot;
 pub struct StreamOptions {
     /// Round the result of every fp16 op of a package to fp16, as the Neural Engine stores it.
     pub fp16: bool,
+    /// Keep the largest magnitude of every fp16 value of a package; see [`StreamSession::ranges`].
+    pub ranges: bool,
     /// Threads; 0 is one.
     pub threads: usize,
     /// No notes on standard error.
@@ -40,6 +43,7 @@ pub struct StreamSession {
     states: BTreeMap<String, HostTensor>,
     text: Option<HostTensor>,
     prompt: BTreeMap<String, HostTensor>,
+    ranges: Ranges,
 }
 
 impl StreamSession {
@@ -77,7 +81,15 @@ impl StreamSession {
                 (s.name.clone(), HostTensor { shape: s.shape.clone(), data })
             })
             .collect();
-        StreamSession { contract, kernel, chunks: 0, states, text: None, prompt: BTreeMap::new() }
+        StreamSession {
+            contract,
+            kernel,
+            chunks: 0,
+            states,
+            text: None,
+            prompt: BTreeMap::new(),
+            ranges: Ranges::new(),
+        }
     }
 
     /// The kernel's contract.
@@ -96,6 +108,12 @@ impl StreamSession {
     #[must_use]
     pub fn states(&self) -> &BTreeMap<String, HostTensor> {
         &self.states
+    }
+
+    /// The largest magnitudes so far, if [`StreamOptions::ranges`] asked for them.
+    #[must_use]
+    pub fn ranges(&self) -> &Ranges {
+        &self.ranges
     }
 
     /// Whether a prompt was set.
@@ -124,6 +142,7 @@ impl StreamSession {
         let inputs = BTreeMap::from([("text".to_string(), text)]);
         let values = Values(vec![&inputs]);
         self.prompt = self.kernel.prompt.run_with(|name| values.get(name)).context("function `prompt`")?;
+        ranges::take(&mut self.prompt, &mut self.ranges);
         self.text = inputs.into_values().next();
         Ok(())
     }
@@ -169,6 +188,7 @@ impl StreamSession {
             let own = BTreeMap::from([("latent".to_string(), x.clone()), ("timestep".to_string(), timestep)]);
             let values = Values(vec![&own, &host, prompt, states]);
             let mut out = denoise.run_with(|name| values.get(name)).context("function `denoise`")?;
+            ranges::take(&mut out, &mut self.ranges);
             progress(step + 1, steps + 1);
             out.remove("velocity").context("function `denoise` returns no `velocity`")
         })?;
@@ -179,6 +199,7 @@ impl StreamSession {
         let own = BTreeMap::from([("latent".to_string(), clean)]);
         let values = Values(vec![&own, &host, prompt, states]);
         let mut out = self.kernel.commit.run_with(|name| values.get(name)).context("function `commit`")?;
+        ranges::take(&mut out, &mut self.ranges);
         let mut states = BTreeMap::new();
         for state in &self.contract.states {
             let name = format!("{}{OUT}", state.name);

@@ -1,0 +1,86 @@
+//! `s2ditc ranges`
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::progress::Progress;
+use super::{Context, print_json, print_line};
+use crate::ranges::{AT_RISK, LARGEST, Options, Verdict, ranges};
+
+/// Say how close each fp16 value of a package comes to the largest fp16 number
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  s2ditc ranges small.mlpackage
+  s2ditc ranges small.kernel --samples 1000 --json > ranges.json
+
+The artifact is run in fp32, so that what fp16 cannot hold is seen. Exit code 1 if a value overflows.")]
+pub(super) struct Args {
+    /// An .mlpackage, a folder of partitioned packages or a kernel folder
+    artifact: PathBuf,
+    /// Recorded inputs, as for verify, instead of seeded ones
+    #[arg(long, value_name = "FILE")]
+    golden: Option<PathBuf>,
+    /// Clips to run, with timesteps from 1000 to 0; chunks of a stream [default: 8, or all of the golden]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    samples: Option<u64>,
+    /// Seed of the inputs
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Values to list
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    top: usize,
+    /// Print the report of every value as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
+    let options = Options {
+        golden: args.golden.clone(),
+        seed: args.seed,
+        samples: args.samples,
+        threads: context.threads,
+        quiet: context.quiet,
+    };
+    let report = {
+        let progress = Progress::calls("samples", context.quiet);
+        ranges(&args.artifact, &options, &mut |done, total| progress.say(done, total, || format!("{done} of {total}")))?
+    };
+    if args.json {
+        print_json(&report)?;
+    } else if !context.quiet || report.overflows > 0 {
+        let mut text = format!(
+            "{}, {}\n{:>12} {:>9}  {:10} {:18} of\n",
+            report.artifact, report.inputs, "largest", "headroom", "", "op"
+        );
+        for row in report.rows.iter().take(args.top) {
+            let verdict = match row.verdict {
+                Verdict::Overflows => "OVERFLOWS",
+                Verdict::AtRisk => "at risk",
+                Verdict::Holds => "",
+            };
+            let scope = if report.rows[0].function == "main" {
+                row.scope.clone()
+            } else {
+                format!("{}: {}", row.function, row.scope)
+            };
+            let headroom = f64::from(LARGEST) / f64::from(row.largest.max(f32::MIN_POSITIVE));
+            writeln!(text, "{:>12.4e} {:>8.1}×  {verdict:10} {:18} {scope}", row.largest, headroom, row.op)?;
+            if !row.rewrite.is_empty() {
+                writeln!(text, "{:>36}{}", "", row.rewrite)?;
+            }
+        }
+        write!(
+            text,
+            "{} fp16 values: {} overflow, {} above {AT_RISK} are at risk, the rest hold",
+            report.rows.len(),
+            report.overflows,
+            report.at_risk
+        )?;
+        print_line(&text)?;
+    }
+    Ok(if report.overflows > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
