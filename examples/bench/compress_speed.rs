@@ -2,6 +2,7 @@
 //!
 //! ```sh
 //! cargo run --release -p s2dit-ir --example compress_speed [SCHEME...]
+//! compress_speed --raw FILE ROWS COLUMNS SCHEME       # seconds and relative error for fp16 bits, little-endian
 //! ```
 
 use std::time::Instant;
@@ -13,6 +14,11 @@ const SHAPE: [usize; 2] = [2048, 4096];
 
 fn main() {
     let mut schemes: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, file, rows, columns, scheme] = schemes.as_slice()
+        && flag == "--raw"
+    {
+        return raw(file, [rows, columns].map(|n| n.parse().expect("a number")), scheme);
+    }
     if schemes.is_empty() {
         let all = ["int8", "int8-block32", "int4-block32", "palette4-group16", "palette4", "palette6", "palette8"];
         schemes = all.map(String::from).to_vec();
@@ -52,6 +58,25 @@ fn main() {
             );
         }
     }
+}
+
+/// One tensor of a file.
+fn raw(file: &str, shape: [usize; 2], scheme: &str) {
+    let bytes = std::fs::read(file).expect("a readable file");
+    let start = Instant::now();
+    let halves = to_halves(&bytes, DType::F16).expect("fp16");
+    let scheme: Scheme = scheme.parse().expect("a scheme");
+    let compressed = compress(scheme, &shape, &halves, None, None).expect("a tensor that the scheme fits");
+    let packed = compressed.packed();
+    let seconds = start.elapsed().as_secs_f64();
+    assert!(packed.len() < bytes.len());
+    let (mut signal, mut noise) = (0.0, 0.0);
+    for (h, y) in halves.iter().zip(compressed.decompress(DType::F16)) {
+        let x = half::f16::from_bits(*h).to_f64();
+        signal += x * x;
+        noise += (x - y).powi(2);
+    }
+    println!("{seconds} {}", (noise / signal).sqrt());
 }
 
 fn half_bytes(x: f32, dtype: DType) -> [u8; 2] {
