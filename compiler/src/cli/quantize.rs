@@ -96,7 +96,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let made = {
         let progress = Progress::calls("quantize", context.quiet);
         make(&survey, &request, &args.output, &mut |what, done, all| {
-            progress.say(done as u64, all as u64, || what.to_string());
+            progress.say(done as u64, all as u64, || format!("{what} {done}/{all}"));
         })?
     };
     if let Some(path) = &args.report {

@@ -243,22 +243,21 @@ impl<'a> Maker<'a> {
         };
         let runner = Runner::new(self.survey, samples, threads)?;
         let alone = vec![None; open.plan.weight.len()];
-        let snr = decibels(runner.plan(&open)?);
-        self.made(open, snr, alone, &runner, Vec::new())
+        let measured = if Runner::can_run(&open) { Some(runner.plan(&open)?) } else { None };
+        Ok(self.made(open, measured, alone, Vec::new()))
     }
 
     fn made(
         &self,
         mut open: OpenPlan,
-        snr: f64,
+        measured: Option<(f64, Vec<f64>)>,
         alone_db: Vec<Option<f64>>,
-        runner: &Runner<'_>,
         pareto: Vec<Point>,
-    ) -> Result<Made> {
-        let blocks_db = runner.blocks(&open)?;
+    ) -> Made {
         // Hundredths of a dB are all that a plan says.
-        open.plan.snr_db = Some((snr * 100.0).floor() / 100.0);
-        Ok(Made { plan: open.plan, whole_bytes: self.survey.whole_bytes, alone_db, blocks_db, pareto })
+        open.plan.snr_db = measured.as_ref().map(|(error, _)| (decibels(*error) * 100.0).floor() / 100.0);
+        let blocks_db = measured.map(|(_, blocks)| blocks).unwrap_or_default();
+        Made { plan: open.plan, whole_bytes: self.survey.whole_bytes, alone_db, blocks_db, pareto }
     }
 
     /// Measures every weight: what each way to store it adds to the error of the output.
@@ -377,7 +376,7 @@ impl Search<'_> {
         }
     }
 
-    fn made(&self, open: OpenPlan, snr: f64) -> Result<Made> {
+    fn made(&self, open: OpenPlan, measured: (f64, Vec<f64>)) -> Made {
         let ways = self.ways();
         let (least, most) = (self.least() - self.fixed, self.maker.survey.whole_bytes - self.fixed);
         let point = |budget| {
@@ -389,13 +388,13 @@ impl Search<'_> {
         };
         let pareto = (0..=24).filter_map(|i| point(least + (most - least) * i / 24)).collect();
         let alone = self.curves.iter().map(|c| c.alone).collect();
-        self.maker.made(open, snr, alone, &self.runner, pareto)
+        self.maker.made(open, Some(measured), alone, pareto)
     }
 
     fn smallest_error(&self, target: u64) -> Result<Made> {
         let open = self.planned(target, &format!("at most {target} bytes"))?;
-        let snr = decibels(self.runner.plan(&open)?);
-        self.made(open, snr)
+        let measured = self.runner.plan(&open)?;
+        Ok(self.made(open, measured))
     }
 
     /// The smallest plan that a real run shows to reach `least` dB: the prediction is corrected by what was measured.
@@ -404,32 +403,31 @@ impl Search<'_> {
         /// A plan this little above the goal is small enough.
         const NEAR: f64 = 0.3;
         let goal = format!("at least {least} dB");
-        let mut found: Option<(OpenPlan, f64)> = None;
+        let mut found: Option<(OpenPlan, (f64, Vec<f64>))> = None;
         let mut aim = least;
         for run in 0..RUNS {
             let open = self.planned(self.predicted(aim), &goal)?;
-            let snr = decibels(self.runner.plan(&open)?);
+            let measured = self.runner.plan(&open)?;
+            let snr = decibels(measured.0);
             progress("runs", run + 1, RUNS);
             let smaller = found.as_ref().is_none_or(|(best, _)| open.plan.weight_bytes < best.plan.weight_bytes);
             // What two weights do together is seldom more than their sum, but it can be.
             aim += least + NEAR / 2.0 - snr;
             if snr >= least && smaller {
-                found = Some((open, snr));
+                found = Some((open, measured));
             }
-            if found.as_ref().is_some_and(|(_, snr)| *snr <= least + NEAR) {
+            if found.as_ref().is_some_and(|(_, (error, _))| decibels(*error) <= least + NEAR) {
                 break;
             }
         }
-        let (open, snr) = match found {
-            Some(found) => found,
+        if found.is_none() {
             // Whole weights are exact, so that the largest plan always passes.
-            None => {
-                let open = self.planned(self.maker.survey.whole_bytes, &goal)?;
-                let snr = decibels(self.runner.plan(&open)?);
-                (open, snr)
-            }
-        };
-        self.made(open, snr)
+            let open = self.planned(self.maker.survey.whole_bytes, &goal)?;
+            let measured = self.runner.plan(&open)?;
+            found = Some((open, measured));
+        }
+        let (open, measured) = found.context("no plan")?;
+        Ok(self.made(open, measured))
     }
 
     /// The size at which the prediction reaches this SNR.

@@ -1,20 +1,24 @@
 //! What compression does to the model's output, by running it.
 
-use anyhow::{Context, Result};
-use s2dit_backends::onnx::Round;
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use rayon::prelude::*;
+use s2dit_backends::onnx::{MemoryOptions, Round, WeightMode, model_in_memory};
 use s2dit_ir::{Module, WeightSource};
 use s2dit_passes::quantize::{self as pass, Choice};
 use s2dit_runtime::compare::EXACT_DB;
-use s2dit_runtime::{Engine, RunOptions, Session, function_session};
+use s2dit_runtime::{HostTensor, Session, SessionOptions};
 
 use super::samples::Inputs;
-use super::{OpenPlan, Sources, Survey};
+use super::{OpenPlan, Sources, Storage, Survey};
 
 /// Runs the model on samples and compares it with itself, uncompressed.
 pub struct Runner<'a> {
     survey: &'a Survey<'a>,
     samples: &'a [Inputs],
-    reference: Vec<Vec<f32>>,
+    reference: Vec<Outputs>,
+    blocks: Vec<String>,
     threads: usize,
 }
 
@@ -24,16 +28,34 @@ const ALONE: usize = 2;
 /// The result of a clip.
 const OUTPUT: &str = "velocity";
 
-/// A session of the surveyed graph or a changed one; `probes` are values to return beside the results.
-pub(super) fn session(
+/// Compressed weights lie in the model that is run, which protobuf limits to 2 GiB.
+const LARGEST: u64 = 1_900_000_000;
+
+type Outputs = BTreeMap<String, HostTensor>;
+
+/// Runs samples of a graph, `threads` at a time, and gives the outputs to `each` in order. `probes` are values to return
+/// beside the results. A sample has one thread: the sums of several would depend on their number.
+pub(super) fn run(
     module: &Module,
     source: &dyn WeightSource,
-    threads: usize,
+    samples: &[Inputs],
     probes: &[String],
-) -> Result<Session> {
+    threads: usize,
+    mut each: impl FnMut(Outputs) -> Result<()>,
+) -> Result<()> {
     let f = module.functions.first().context("a module without a function")?;
-    let options = RunOptions { engine: Engine::Ort, threads, probes: probes.to_vec(), ..RunOptions::default() };
-    function_session(f, source, Round::AsTyped, &options)
+    let memory = MemoryOptions { round: Round::AsTyped, weights: WeightMode::Reference, outputs: probes.to_vec() };
+    let model = model_in_memory(f, source, &memory)?;
+    let options = SessionOptions { threads: 1, keep_weights_mapped: true, quiet: false };
+    let session = || Session::from_bytes(&model.bytes, model.folder.as_deref(), &options);
+    let count = threads.clamp(1, samples.len().max(1));
+    let mut sessions: Vec<Session> = (0..count).map(|_| session()).collect::<Result<_>>()?;
+    for chunk in samples.chunks(count) {
+        let run = |(session, sample): (&mut Session, &Inputs)| session.run_with(|name| sample.get(name));
+        let outputs: Vec<Outputs> = sessions.par_iter_mut().zip(chunk).map(run).collect::<Result<_>>()?;
+        outputs.into_iter().try_for_each(&mut each)?;
+    }
+    Ok(())
 }
 
 impl<'a> Runner<'a> {
@@ -42,31 +64,29 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// A failing engine.
     pub fn new(survey: &'a Survey<'a>, samples: &'a [Inputs], threads: usize) -> Result<Self> {
-        let mut runner = Runner { survey, samples, reference: Vec::new(), threads };
-        runner.reference = runner.outputs(&survey.module, survey.checkpoint, samples, threads)?;
+        let f = &survey.module.functions[0];
+        let blocks: Vec<String> =
+            (0..).map(|i| format!("block{i}")).take_while(|name| f.by_name(name).is_some()).collect();
+        let mut runner = Runner { survey, samples, reference: Vec::new(), blocks, threads };
+        runner.reference = runner.outputs(&survey.module, survey.checkpoint)?;
         Ok(runner)
     }
 
-    fn outputs(
-        &self,
-        module: &Module,
-        source: &dyn WeightSource,
-        samples: &[Inputs],
-        threads: usize,
-    ) -> Result<Vec<Vec<f32>>> {
-        let mut session = session(module, source, threads, &[])?;
-        let run = |inputs| {
-            let mut outputs = session.run(inputs)?;
-            Ok(outputs.remove(OUTPUT).with_context(|| format!("no output `{OUTPUT}`"))?.data)
-        };
-        samples.iter().map(run).collect()
+    /// The results of every sample, and the blocks of the first.
+    fn outputs(&self, module: &Module, source: &dyn WeightSource) -> Result<Vec<Outputs>> {
+        let mut all: Vec<Outputs> = Vec::new();
+        run(module, source, self.samples, &self.blocks, self.threads, |mut outputs| {
+            outputs.retain(|name, _| name == OUTPUT || all.is_empty());
+            all.push(outputs);
+            Ok(())
+        })?;
+        Ok(all)
     }
 
-    /// ‖compressed − whole‖² / ‖whole‖² over the first samples.
-    fn error(&self, module: &Module, source: &dyn WeightSource, samples: usize, threads: usize) -> Result<f64> {
-        let outputs = self.outputs(module, source, &self.samples[..samples.min(self.samples.len())], threads)?;
-        let pairs = outputs.iter().flatten().zip(self.reference.iter().flatten());
-        Ok(relative(pairs))
+    /// ‖x − r‖² / ‖r‖² of a value over the samples that have it.
+    fn error(&self, name: &str, outputs: &[Outputs]) -> f64 {
+        let pairs = outputs.iter().zip(&self.reference).filter_map(|(x, r)| x.get(name).zip(r.get(name)));
+        relative(pairs.flat_map(|(x, r)| x.data.iter().zip(&r.data)))
     }
 
     /// The error when only this weight is compressed. Several may be asked for at once: each takes one thread.
@@ -76,44 +96,35 @@ impl<'a> Runner<'a> {
     pub fn alone(&self, name: &str, choice: &Choice, source: &dyn WeightSource) -> Result<f64> {
         let mut module = self.survey.module.clone();
         pass::run(&mut module, |n, _| (n == name).then(|| choice.clone()))?;
-        self.error(&module, source, ALONE, 1)
+        let mut outputs = Vec::new();
+        run(&module, source, &self.samples[..ALONE.min(self.samples.len())], &[], 1, |o| {
+            outputs.push(o);
+            Ok(())
+        })?;
+        Ok(self.error(OUTPUT, &outputs))
     }
 
-    /// The error of a plan.
+    /// The error of a plan, and the SNR in dB of the output of each block on the first sample.
     ///
     /// # Errors
-    /// A plan that does not fit; a failing engine.
-    pub fn plan(&self, plan: &OpenPlan) -> Result<f64> {
-        let (module, source) = self.planned(plan)?;
-        self.error(&module, &source, self.samples.len(), self.threads)
-    }
-
-    /// The SNR in dB of the output of each block, on the first sample.
-    ///
-    /// # Errors
-    /// See [`Runner::plan`].
-    pub fn blocks(&self, plan: &OpenPlan) -> Result<Vec<f64>> {
-        let (module, source) = self.planned(plan)?;
-        let f = &self.survey.module.functions[0];
-        let names: Vec<String> =
-            (0..).map(|i| format!("block{i}")).take_while(|name| f.by_name(name).is_some()).collect();
-        let Some(sample) = self.samples.first() else { return Ok(Vec::new()) };
-        let whole = session(&self.survey.module, self.survey.checkpoint, self.threads, &names)?.run(sample)?;
-        let stored = session(&module, &source, self.threads, &names)?.run(sample)?;
-        let of = |name: &String| {
-            let pair = stored.get(name).zip(whole.get(name)).with_context(|| format!("no value `{name}`"))?;
-            Ok(decibels(relative(pair.0.data.iter().zip(&pair.1.data))))
-        };
-        names.iter().map(of).collect()
-    }
-
-    fn planned<'p>(&self, plan: &'p OpenPlan) -> Result<(Module, Sources<'p>)>
-    where
-        'a: 'p,
-    {
+    /// A plan that does not fit or cannot be run, see [`Runner::can_run`]; a failing engine.
+    pub fn plan(&self, plan: &OpenPlan) -> Result<(f64, Vec<f64>)> {
+        if !Runner::can_run(plan) {
+            bail!("found more than {LARGEST} bytes of compressed weights, expected less: larger plans cannot be run");
+        }
         let mut module = self.survey.module.clone();
         plan.apply(&mut module, |name| self.survey.checkpoint.get(name).is_some())?;
-        Ok((module, Sources { checkpoint: self.survey.checkpoint, statistics: plan.statistics.as_ref() }))
+        let source = Sources { checkpoint: self.survey.checkpoint, statistics: plan.statistics.as_ref() };
+        let outputs = self.outputs(&module, &source)?;
+        let blocks = self.blocks.iter().map(|name| decibels(self.error(name, &outputs)));
+        Ok((self.error(OUTPUT, &outputs), blocks.collect()))
+    }
+
+    /// Whether the compressed weights of a plan fit into a model that can be run.
+    #[must_use]
+    pub fn can_run(plan: &OpenPlan) -> bool {
+        let compressed = plan.plan.weight.iter().filter(|w| w.scheme != Storage::Whole);
+        compressed.map(|w| w.bytes).sum::<u64>() <= LARGEST
     }
 }
 

@@ -15,7 +15,7 @@ use s2dit_ir::{DType, Function, Module, TensorType, ValueId};
 use s2dit_passes::quantize::Weight;
 use s2dit_runtime::HostTensor;
 
-use super::measure::session;
+use super::measure;
 use super::samples::Inputs;
 use super::{FEEDBACK, IMPORTANCE, Survey};
 use factors::Moments;
@@ -177,17 +177,13 @@ fn run(survey: &Survey<'_>, batch: &[Input], samples: &[Inputs], threads: usize)
     f.remove_dead();
     f.remove_unused_params(&[]);
     let module = Module { states: survey.module.states.clone(), functions: vec![f] };
-    let mut session = session(&module, survey.checkpoint, threads, &[])?;
     let mut sums: Vec<Sums> = batch.iter().map(Sums::new).collect();
-    for sample in samples {
-        let needed: Vec<String> = session.inputs().iter().map(|p| p.name.clone()).collect();
-        let sample =
-            sample.iter().filter(|(name, _)| needed.contains(name)).map(|(n, t)| (n.clone(), t.clone())).collect();
-        let outputs = session.run(&sample)?;
+    measure::run(&module, survey.checkpoint, samples, &[], threads, |outputs| {
         for (i, (input, sums)) in batch.iter().zip(&mut sums).enumerate() {
             sums.add(input, outputs.get(&name(i)).with_context(|| format!("no output for `{}`", input.name))?);
         }
-    }
+        Ok(())
+    })?;
     for (input, sums) in batch.iter().zip(&mut sums) {
         sums.finish(input);
     }
