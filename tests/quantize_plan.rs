@@ -118,7 +118,7 @@ fn what_is_wrong_with_a_plan_is_named() {
     let cases: Vec<((String, String), &[&str])> = vec![
         (("version = 1".into(), "version = 2".into()), &["plan.toml: version: found 2, expected 1"]),
         (("format = \"s2ditc.quantize-plan\"".into(), String::new()), &["plan.toml: format: found none"]),
-        (("[override]".into(), "[overide]".into()), &["plan.toml, line ", "unknown field `overide`"]),
+        (("\n[override]".into(), "\n[overide]".into()), &["plan.toml, line ", "unknown field `overide`"]),
         (("goal = ".into(), "goal ".into()), &["plan.toml, line 7"]),
         (
             (first("checkpoint = "), "checkpoint = \"blake3:00\"".into()),
@@ -141,12 +141,12 @@ fn what_is_wrong_with_a_plan_is_named() {
         ),
         ((entry.into(), entry.replace("to_q", "to_k")), &["\"blocks.0.attn1.to_k.weight\": found two entries"]),
         (
-            ("[override]".into(), "[override]\n\"block.*\" = \"fp16\"".into()),
+            ("\n[override]".into(), "\n[override]\n\"block.*\" = \"fp16\"".into()),
             &["override \"block.*\": found no weight that it matches"],
         ),
-        (("[override]".into(), "[override]\n\"blocks.[\" = \"fp16\"".into()), &["override \"blocks.[\""]),
+        (("\n[override]".into(), "\n[override]\n\"blocks.[\" = \"fp16\"".into()), &["override \"blocks.[\""]),
         (
-            ("[override]".into(), "[override]\n\"patch_embedding*\" = \"palette8-group1\"".into()),
+            ("\n[override]".into(), "\n[override]\n\"patch_embedding*\" = \"palette8-group1\"".into()),
             &["found 64 elements a palette, expected at least its 256 entries"],
         ),
         (
