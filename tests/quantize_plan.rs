@@ -125,7 +125,7 @@ fn what_is_wrong_with_a_plan_is_named() {
             &["checkpoint: found \"blake3:00\"", "make the plan again"],
         ),
         ((first("latent = "), "latent = \"3x4\"".into()), &["plan.toml: latent: found \"3x4\""]),
-        (scheme("palette5"), &["plan.toml, line ", "found \"palette5\"", "palette"]),
+        (scheme("palette5"), &["plan.toml, line ", "found `palette5`, which is none of fp16, int8"]),
         (
             scheme("palette4-group24"),
             &["weight \"blocks.0.attn1.to_q.weight\"", "512 output channels, expected a multiple of 24"],

@@ -47,7 +47,7 @@ impl FromStr for Storage {
             _ => text
                 .parse()
                 .map(Storage::Compressed)
-                .map_err(|_: String| format!("found {}, expected fp16, {EXPECTED}", quoted(text))),
+                .map_err(|_: String| format!("`{}`, which is none of fp16, {EXPECTED}", shown(text))),
         }
     }
 }
