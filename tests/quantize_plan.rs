@@ -161,7 +161,6 @@ fn what_is_wrong_with_a_plan_is_named() {
     ];
     for ((from, to), expected) in cases {
         assert!(good.contains(&from), "{from}");
-        eprintln!("{to}");
         fs::write(&path, good.replacen(&from, &to, 1)).expect("the plan");
         let error = error();
         for part in expected {

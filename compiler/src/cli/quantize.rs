@@ -71,7 +71,7 @@ impl std::str::FromStr for Bytes {
             _ => f64::NAN,
         };
         let bytes = digits.trim().parse::<f64>().map_or(f64::NAN, |n| n * unit);
-        match bytes >= 1.0 && bytes < 1e15 {
+        match (1.0..1e15).contains(&bytes) {
             true => Ok(Bytes(bytes as u64)),
             false => Err("expected a size such as 900MB, 1.2GB or 850MiB".into()),
         }

@@ -56,7 +56,7 @@ fn bars(blocks_db: &[f64]) -> String {
     let errors: Vec<f64> = blocks_db.iter().map(|db| 10f64.powf(-db / 20.0)).collect();
     let most = errors.iter().fold(0.0f64, |a, b| a.max(*b)).max(f64::MIN_POSITIVE);
     let step = (800.0 / errors.len().max(1) as f64).min(60.0);
-    let mut svg = format!("<svg viewBox=\"0 0 820 210\" width=\"820\" height=\"210\" role=\"img\">\n");
+    let mut svg = String::from("<svg viewBox=\"0 0 820 210\" width=\"820\" height=\"210\" role=\"img\">\n");
     for (i, (error, db)) in errors.iter().zip(blocks_db).enumerate() {
         let (x, height) = (10.0 + step * i as f64, HEIGHT * error / most);
         let _ = writeln!(
