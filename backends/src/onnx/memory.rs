@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use prost::Message;
 use s2dit_ir::ops::Op;
 use s2dit_ir::{FileRegion, Function, WeightSource};
 
 use super::lower::{Lowered, Round, lower};
 use super::stored::Filler;
-use super::write::{SMALL, encode, refer};
+use super::write::{SMALL, model, refer};
 
 /// Where the weights of an in-memory model are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,7 +88,7 @@ pub fn model_in_memory(f: &Function, source: &dyn WeightSource, options: &Memory
         let location = inside.with_context(|| format!("`{}`: expected a path in UTF-8", r.path.display()))?;
         refer(&mut graph.initializer[i], location, r.offset, r.len);
     }
-    Ok(InMemory { bytes: encode(graph, opset, Vec::new()), folder })
+    Ok(InMemory { bytes: model(graph, opset, Vec::new()).encode_to_vec(), folder })
 }
 
 /// Files that are referred to.

@@ -10,6 +10,7 @@
 //!
 //! States become inputs `NAME` and outputs `NAME_out`: the caller carries them from step to step.
 
+pub mod identity;
 mod lower;
 mod memory;
 pub mod proto;

@@ -1,11 +1,13 @@
 //! Any ONNX file, for `inspect` and for exposing intermediate values.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use prost::Message;
 
+use super::identity;
 use super::proto::{
     Dimension, DimensionValue, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto,
     data_type_name,
@@ -128,11 +130,14 @@ impl Model {
         files
     }
 
-    /// Checks that every file of external data is there and long enough.
+    /// Checks that every file of external data is there and long enough; of a model of ours, that it is the very data that was
+    /// written with it.
     ///
     /// # Errors
     /// The first file that is not.
     pub fn check_external_files(&self) -> Result<()> {
+        let metadata = self.metadata();
+        let identity = metadata.get(identity::KEY);
         for (file, needed) in self.external_files() {
             let path = self.path.with_file_name(&file);
             let (shown, model) = (path.display(), self.path.display());
@@ -141,7 +146,10 @@ impl Model {
                 Ok(m) if m.len() < needed => {
                     bail!("`{model}` keeps weights in `{shown}`: expected {needed} bytes, found {}", m.len())
                 }
-                Ok(_) => {}
+                Ok(_) => {
+                    let check = |said: &String| identity::check(said, &mut File::open(&path)?);
+                    identity.map_or(Ok(()), check).with_context(|| format!("`{model}` keeps weights in `{shown}`"))?;
+                }
                 Err(e) => bail!("`{model}` keeps weights in `{shown}`: {e}"),
             }
         }

@@ -11,6 +11,7 @@ use s2dit_ir::weights::{Remembering, Written, sources};
 use s2dit_ir::{Function, ValueId, WeightError, WeightSource};
 
 use super::IR_VERSION;
+use super::identity::Identity;
 use super::lower::{Round, lower};
 use super::proto::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, entries};
 use super::stored::Filler;
@@ -40,7 +41,7 @@ pub struct Summary {
 /// Writes functions as ONNX models, each to its path.
 ///
 /// The weights of several functions, or more than [`INLINE_LIMIT`] of one, go to the file that `data` stages on demand, equal ones
-/// once; the models refer to it as `location`. `metadata` is asked for when the weights have been written, and goes into every
+/// once; the models refer to it as `location`, and know it by its [identity](super::identity). `metadata` is asked for when the weights have been written, and goes into every
 /// model. `progress` gets bytes written and bytes in all. Weights pass through in pieces: memory does not grow with their
 /// size.
 ///
@@ -110,12 +111,18 @@ pub fn write_models(
             progress(done.min(total), total);
         }
     }
+    let metadata = entries(&metadata());
+    let mut protos: Vec<ModelProto> = lowered.into_iter().map(|l| model(l.graph, l.opset, metadata.clone())).collect();
     if let Some(mut out) = external {
+        let identity = Identity::of(&protos);
+        for proto in &mut protos {
+            proto.metadata_props.push(identity.entry(out.at));
+        }
+        out.write_all(&identity.trailer()).with_context(unwritten)?;
         out.flush().with_context(unwritten)?;
     }
-    let metadata = entries(&metadata());
-    for ((_, path), l) in models.iter().zip(lowered) {
-        std::fs::write(path, encode(l.graph, l.opset, metadata.clone())).context("cannot write the model")?;
+    for ((_, path), proto) in models.iter().zip(protos) {
+        std::fs::write(path, proto.encode_to_vec()).context("cannot write the model")?;
     }
     summary.non_finite.sort();
     summary.non_finite.dedup();
@@ -148,7 +155,7 @@ pub(super) fn refer(tensor: &mut TensorProto, location: &str, offset: u64, lengt
     ];
 }
 
-pub(super) fn encode(graph: GraphProto, opset: i64, metadata_props: Vec<StringStringEntryProto>) -> Vec<u8> {
+pub(super) fn model(graph: GraphProto, opset: i64, metadata_props: Vec<StringStringEntryProto>) -> ModelProto {
     ModelProto {
         ir_version: IR_VERSION,
         producer_name: "s2ditc".into(),
@@ -158,7 +165,6 @@ pub(super) fn encode(graph: GraphProto, opset: i64, metadata_props: Vec<StringSt
         graph: Some(graph),
         ..ModelProto::default()
     }
-    .encode_to_vec()
 }
 
 /// The external data file.
