@@ -21,7 +21,7 @@ use crate::problems::Problem;
 /// `ssa_stride` \[2\], `conv_kernel` \[[3, 3, 3]\], `rope_theta` \[10000.0\], `rope_in_kernel` \["pre"\],
 /// `qk_norm` \["rms_norm_across_heads"\], `eps` \[1e-6\], `chunk_frames` \[3\], `window_frames` \[21\],
 /// `sample_steps` \[[1000, 750, 500, 250]\], `flow_shift` \[5.0\]. All others are required. A name that starts with
-/// `_` is metadata of whoever wrote the file, and ignored; any other unknown name is an error.
+/// `_` is metadata of whoever wrote the file, and ignored, but `_class_name` must be [`S2ditConfig::CLASS_NAME`] if it is there; any other unknown name is an error.
 ///
 /// A value of this type that came from [`S2ditConfig::parse`], [`S2ditConfig::read`], [`with_overrides`] or a
 /// [`Preset`] is valid; the helpers below rely on it.

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use s2dit_backends::input::{LFS_POINTER, is_lfs_pointer, read_file};
+use s2dit_runtime::stream::sampler::{euler_sigmas, shifted};
 use serde_json::Value;
 
 use super::{BlockKind, QkNorm, RopeInKernel, S2ditConfig, SampleSteps};
@@ -111,7 +112,26 @@ impl S2ditConfig {
                 format!("at most {LARGEST}"),
             ));
         }
+        config.check_sampler(place)?;
         Ok(config)
+    }
+
+    /// Checks that the shift leaves the sampler's noise levels apart: near 0 and far above 1 they fall together, or on no number.
+    fn check_sampler(&self, place: &str) -> Result<(), Problems> {
+        let sigmas = match &self.sample_steps {
+            SampleSteps::Timesteps(steps) => steps.iter().map(|t| shifted(t / 1000.0, self.flow_shift)).collect(),
+            SampleSteps::Count(steps) => euler_sigmas(*steps, self.flow_shift),
+        };
+        // The shift of 1 is 1 but for the last bit.
+        let in_range = sigmas.iter().all(|sigma| (0.0..=1.0 + 1e-9).contains(sigma));
+        if in_range && sigmas.is_sorted_by(|a, b| a > b) {
+            return Ok(());
+        }
+        Err(Problems::one(
+            format!("{place}: flow_shift"),
+            format!("{:?}", self.flow_shift),
+            "a shift s with which the noise levels s·σ/(1 + (s − 1)·σ) of sample_steps descend within 0 to 1",
+        ))
     }
 }
 
@@ -127,6 +147,9 @@ impl<'a> Fields<'a> {
     fn new(entries: Vec<(String, Value)>, place: &'a str) -> Self {
         let mut fields = Fields { place, entries: BTreeMap::new(), problems: Problems::new() };
         for (name, value) in entries {
+            if name == "_class_name" && value != S2ditConfig::CLASS_NAME {
+                fields.problem(&name, compact(&value), quoted(S2ditConfig::CLASS_NAME));
+            }
             if name.starts_with('_') {
                 continue;
             }
@@ -280,13 +303,14 @@ impl<'a> Fields<'a> {
         match steps {
             Some(steps)
                 if !steps.is_empty()
+                    && steps[0] > 0.0
                     && steps.iter().all(|t| (0.0..=1000.0).contains(t))
                     && steps.is_sorted_by(|a, b| a > b) =>
             {
                 SampleSteps::Timesteps(steps)
             }
             _ => {
-                let expected = "a number of steps (1 to 100000), or a list of timesteps that descends within 0 to 1000";
+                let expected = "a number of steps (1 to 100000), or a list of timesteps that descends within 0 to 1000 from above 0";
                 self.problem(FIELD, compact(&value), expected);
                 default()
             }

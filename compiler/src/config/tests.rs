@@ -44,7 +44,7 @@ fn the_large_preset_is_the_specification() {
 #[test]
 fn defaults_stand_in_for_optional_fields_only() {
     let required = json!({
-        "_class_name": "X", "_diffusers_version": "0.36.0", "in_channels": 4, "out_channels": 4,
+        "_class_name": "S2DiTTransformer3DModel", "_diffusers_version": "0.36.0", "in_channels": 4, "out_channels": 4,
         "patch_size": [1, 2, 2], "num_attention_heads": 2, "attention_head_dim": 24, "ffn_dim": 8,
         "text_dim": 8, "text_len": 8, "layout": ["full"],
     });
@@ -77,6 +77,12 @@ fn bad_values_name_the_field_and_what_was_expected() {
     assert!(only_problem("sample_steps", json!([250, 500])).contains("descends"));
     assert!(only_problem("sample_steps", json!([1001])).contains("descends"));
     assert!(only_problem("sample_steps", json!([])).contains("descends"));
+    assert!(only_problem("sample_steps", json!([0])).contains("from above 0"));
+    for shift in [1e-300, 1e300] {
+        assert!(only_problem("flow_shift", json!(shift)).contains("noise levels"));
+    }
+    let class = only_problem("_class_name", json!("WanTransformer3DModel"));
+    assert!(class.contains("found \"WanTransformer3DModel\", expected \"S2DiTTransformer3DModel\""), "{class}");
     assert!(only_problem("eps", json!(0)).contains("above 0"));
     assert!(only_problem("freq_dim", json!(33)).contains("even"));
     assert!(only_problem("num_attention_heads", json!(1 << 20)).contains("at most"));

@@ -36,6 +36,12 @@ impl Clip {
         };
         let config = S2ditConfig::parse(config, &format!("{shown}: metadata s2ditc.config"))?;
         let SampleSteps::Count(steps) = config.sample_steps else {
+            if config.chunk_frames.is_none() {
+                bail!(
+                    "`{shown}`: config.json: sample_steps: found a list, expected a count: the number of steps of a \
+                     bidirectional checkpoint (chunk_frames is null)"
+                );
+            }
             bail!(
                 "`{shown}`: a whole clip of an autoregressive checkpoint, which makes video chunk by chunk: compile it with \
                  --mode stream"

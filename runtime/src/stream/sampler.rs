@@ -18,6 +18,29 @@ impl Sampler {
         let sigmas: Vec<f64> = sample_steps.iter().map(|t| shifted(t / 1000.0, shift)).collect();
         Sampler::FlowMatchingAr { timesteps: sigmas.iter().map(|s| 1000.0 * s).collect(), sigmas }
     }
+
+    /// Checks that there are steps, and that they go down.
+    ///
+    /// # Errors
+    /// The field and what is wrong with it.
+    pub fn check(&self) -> Result<()> {
+        let Sampler::FlowMatchingAr { timesteps, sigmas } = self;
+        if sigmas.is_empty() || sigmas.len() != timesteps.len() {
+            bail!(
+                "field `sampler`: found {} timesteps and {} sigmas, expected as many, at least one",
+                timesteps.len(),
+                sigmas.len()
+            );
+        }
+        // The highest level is 1 but for rounding.
+        for (field, list, most) in [("timesteps", timesteps, 1000.0), ("sigmas", sigmas, 1.0)] {
+            let in_range = list.iter().all(|x| (0.0..=most * (1.0 + 1e-9)).contains(x));
+            if !in_range || !list.is_sorted_by(|a, b| a > b) {
+                bail!("field `sampler.{field}`: found {list:?}, expected numbers that descend within 0 to {most}");
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Makes a chunk: noise to estimate, estimate to the next level with fresh noise, and so on. `velocity(x, timestep, step)` is
