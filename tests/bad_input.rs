@@ -534,3 +534,55 @@ fn a_result_below_the_bar_fails_without_an_error() {
     assert_eq!(done.status.code(), Some(1));
     says(&String::from_utf8_lossy(&done.stdout), &["FAILED", "the first block below the bar is block0"]);
 }
+
+#[test]
+fn a_checkpoint_with_another_configuration_is_another_model() {
+    let c = Copy::of("stream_tiny");
+    let (dir, at) = (arg(&c.dir()), |name: &str| arg(&c.work.path().join(name)));
+    let compile = |out: &str| {
+        ok(&["compile", "-q", &dir, "--target", "onnx", "--latent", "3x8x8", "-o", &at(&format!("{out}.onnx"))]);
+        ok(&["compile", "-q", &dir, "--target", "onnx", "--mode", "stream", "--latent", "8x8", "-o", &at(out)]);
+    };
+    compile("one");
+    ok(&["stream", "-q", &at("one"), "--prompt-seed", "1", "--state-out", &at("state")]);
+    let mut was = serde_json::Value::Null;
+    c.edit_config(|config| was = std::mem::replace(&mut config["rope_theta"], 77.0.into()));
+    let was = if was.is_null() { "10000".to_owned() } else { was.to_string() };
+    for artifact in ["one", "one.onnx"] {
+        let error = fails(&["verify", "-q", &at(artifact), "--checkpoint", &dir]);
+        says(&error, &["config.json", "field `rope_theta`: found 77.0", &format!("expected {was}")]);
+    }
+    compile("two");
+    let error = fails(&["stream", "-q", &at("two"), "--state-in", &at("state")]);
+    says(&error, &["another model", "field `rope_theta`", "expected 77.0"]);
+
+    // Weights of one compile beside the models of another, as a killed process may leave them.
+    fs::copy(at("two/weights.data"), at("two/kept")).expect("a copy");
+    fs::copy(at("one/weights.data"), at("two/weights.data")).expect("a copy");
+    for args in [&["inspect", &at("two/denoise.onnx")][..], &["stream", "-q", &at("two"), "--prompt-seed", "1"]] {
+        says(&fails(args), &["weights.data", "expected the weights of blake3:", "not of one compile"]);
+    }
+    let mut longer = fs::read(at("two/kept")).expect("weights");
+    longer.extend(longer.clone());
+    fs::write(at("two/weights.data"), &longer).expect("weights");
+    says(&fails(&["inspect", &at("two/denoise.onnx")]), &["weights.data", &format!("found {}", longer.len())]);
+    fs::rename(at("two/kept"), at("two/weights.data")).expect("weights");
+    ok(&["inspect", &at("two/denoise.onnx")]);
+
+    // Artifacts of one kernel in the folder of the other, and an edited contract.
+    fs::copy(at("one/denoise.onnx"), at("two/denoise.onnx")).expect("a copy");
+    let error = fails(&["stream", "-q", &at("two"), "--prompt-seed", "1"]);
+    says(&error, &["two/denoise.onnx", "field `config.rope_theta`", "found 77.0"]);
+    let contract = c.work.path().join("one/contract.json");
+    let text = fs::read_to_string(&contract).expect("a contract");
+    for (from, to, field) in [
+        ("\"functions_policy\": \"separate\"", "\"functions_policy\": \"shared\"", "functions_policy"),
+        ("\"precision\": \"fp32\"", "\"precision\": \"fp16\"", "precision"),
+        ("\"precision\"", "\"by\": \"me\", \"precision\"", "by"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        fs::write(&contract, text.replace(from, to)).expect("a contract");
+        let error = fails(&["stream", "-q", &at("one"), "--prompt-seed", "1"]);
+        says(&error, &["onnx", "contract.json", &format!("field `{field}`")]);
+    }
+}

@@ -348,6 +348,65 @@ fn what_cannot_be_streamed_is_named() {
 }
 
 #[test]
+fn a_restored_stream_keeps_its_seed() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let kernel = arg(&tiny(work.path(), FP32[0]));
+    let at = |name: &str| arg(&work.path().join(name));
+    let start = ["stream", "-q", &kernel, "--prompt-seed", "2", "--seed", "18446744073709551615"];
+    ok(&[&start[..], &["--chunks", "3", "-o", &at("whole")]].concat());
+    ok(&[&start[..], &["--chunks", "1", "--state-out", &at("s")]].concat());
+    let go_on = ["stream", "-q", &kernel, "--state-in", &at("s")];
+    ok(&[&go_on[..], &["--chunks", "2", "-o", &at("rest")]].concat());
+    let (whole, rest) = (latents(Path::new(&at("whole"))), latents(Path::new(&at("rest"))));
+    assert!(whole[whole.len() - rest.len()..] == rest, "the continuation has other noise");
+    let conflict = fails(&[&go_on[..], &["--seed", "5"]].concat());
+    says(&conflict, &["--seed", "found 5", "expected 18446744073709551615"]);
+    let noise = arg(&golden("stream_tiny").join("golden.safetensors"));
+    ok(&["stream", "-q", &kernel, "--prompt-seed", "2", "--noise", &noise, "--chunks", "1", "--state-out", &at("s")]);
+    says(&fails(&go_on), &["recorded noise", "--seed"]);
+}
+
+#[test]
+fn inputs_are_not_written_over() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let kernel = tiny(work.path(), FP32[0]);
+    let at = |name: &str| arg(&work.path().join(name));
+    let golden = golden("stream_tiny").join("golden.safetensors");
+    for name in ["prompt", "swap", "noise", "golden"] {
+        std::fs::copy(&golden, at(name)).expect("a copy");
+    }
+    std::os::unix::fs::symlink(at("noise"), at("link")).expect("a link");
+    let before = files(work.path());
+    let swap = format!("1={}", at("swap"));
+    let inputs = ["--prompt", &at("prompt"), "--prompt-at", &swap, "--noise", &at("noise"), "--chunks", "2"];
+    let kernel = arg(&kernel);
+    let stream = |more: &[&str]| fails(&[&["stream", "-q", &kernel], &inputs[..], more].concat());
+    for (flag, place, input) in [
+        ("-o", "prompt", "--prompt"),
+        ("--state-out", "swap", "--prompt-at"),
+        ("-o", "link", "--noise"),
+        ("--state-out", "onnx-fp32-io-separate/contract.json", "ARTIFACT"),
+        ("-o", "onnx-fp32-io-separate/denoise.onnx", "ARTIFACT"),
+        ("-o", "onnx-fp32-io-separate/new", "ARTIFACT"),
+    ] {
+        says(&stream(&[flag, &at(place)]), &[flag, place, input]);
+    }
+    says(&stream(&["-o", &at("x"), "--state-out", &at("./x")]), &["--state-out", "./x", "-o"]);
+    std::os::unix::fs::symlink(at("golden"), at("error.svg")).expect("a link");
+    says(
+        &fails(&["verify", "-q", &kernel, "--golden", &at("golden"), "--plot", &at("error.svg")]),
+        &["--plot", "error.svg", "--golden"],
+    );
+    std::fs::remove_file(at("error.svg")).expect("a link");
+    assert!(files(work.path()) == before, "an input was written over");
+
+    // A stream may go on in the place of its state, but its chunks may not go there.
+    ok(&["stream", "-q", &kernel, "--prompt-seed", "1", "--state-out", &at("s")]);
+    ok(&["stream", "-q", &kernel, "--state-in", &at("s"), "--state-out", &at("s")]);
+    says(&fails(&["stream", "-q", &kernel, "--state-in", &at("s"), "-o", &at("s")]), &["-o", "--state-in"]);
+}
+
+#[test]
 fn what_cannot_be_verified_is_named() {
     let work = tempfile::tempdir().expect("a temporary folder");
     let kernel = arg(&tiny(work.path(), FP32[1]));

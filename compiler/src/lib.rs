@@ -12,6 +12,7 @@ pub mod init;
 pub mod inspect;
 mod json;
 pub mod lint;
+pub mod made_from;
 pub mod problems;
 pub mod quantize;
 pub mod ranges;

@@ -79,7 +79,7 @@ impl Recording {
     /// Reads `stream.noise`.
     ///
     /// # Errors
-    /// No such tensor; one that does not fit the kernel.
+    /// No such tensor; one that does not fit the kernel; NaN or infinite elements.
     pub fn read(file: &SafetensorsFile, contract: &Contract) -> Result<Recording> {
         let shown = file.path().display().to_string();
         let Some(info) = file.get(NOISE) else {
@@ -97,7 +97,8 @@ impl Recording {
                  kernel was compiled for"
             );
         }
-        Ok(Recording { shown, shape: shape.clone(), data: file.tensor_f32(NOISE)? })
+        let data = finite(file, NOISE)?;
+        Ok(Recording { shown, shape: shape.clone(), data })
     }
 
     /// Chunks there are.
@@ -171,7 +172,19 @@ pub fn prompt_of(file: &SafetensorsFile, expected: [usize; 3]) -> Result<HostTen
             expected[1]
         );
     }
-    HostTensor::new(expected, file.tensor_f32(TEXT)?).context("a tensor that does not fill its shape")
+    HostTensor::new(expected, finite(file, TEXT)?).context("a tensor that does not fill its shape")
+}
+
+/// A tensor's numbers.
+///
+/// # Errors
+/// NaN or infinite elements: what comes of them would be found an hour later, and far from here.
+fn finite(file: &SafetensorsFile, name: &str) -> Result<Vec<f32>> {
+    let data = file.tensor_f32(name)?;
+    if let Some(i) = data.iter().position(|x| !x.is_finite()) {
+        bail!("`{}`, tensor `{name}`: element {i}: found {}, expected finite numbers", file.path().display(), data[i]);
+    }
+    Ok(data)
 }
 
 /// A safetensors file with one tensor, written chunk by chunk; it appears when it is whole.

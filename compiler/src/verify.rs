@@ -17,6 +17,7 @@ use crate::checkpoint::{Checkpoint, SafetensorsFile};
 use crate::config::LatentSize;
 use crate::frontend::s2dit;
 use crate::quantize::{How, Sources, bar};
+use crate::made_from;
 
 /// Where the truth comes from.
 #[derive(Clone, Debug)]
@@ -243,12 +244,9 @@ fn from_checkpoint(
 ) -> Result<(Tensors, Tensors)> {
     let checkpoint = Checkpoint::open(dir)?;
     let metadata = artifact.metadata();
-    if let Some(made_from) = metadata.get("s2ditc.checkpoint") {
-        let hash = format!("blake3:{}", checkpoint.content_hash().to_hex());
-        if *made_from != hash {
-            bail!("`{}` was made from checkpoint {made_from}, but `{}` is {hash}", path.display(), dir.display());
-        }
-    }
+    let config = metadata.get("s2ditc.config").map(|text| serde_json::from_str(text)).transpose();
+    let config = config.with_context(|| format!("`{}`: metadata `s2ditc.config`: not JSON", path.display()))?;
+    made_from::check(path, metadata.get("s2ditc.checkpoint").map(String::as_str), config.as_ref(), &checkpoint)?;
     let ports = artifact.inputs();
     let Some([_, _, frames, rows, cols]) = ports.iter().find(|p| p.name == "latent").map(|p| p.shape.as_slice()) else {
         bail!("`{}`: expected an input `latent` [1, C, F, H, W]", path.display());

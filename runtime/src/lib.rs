@@ -8,6 +8,7 @@
 
 mod artifact;
 pub mod compare;
+mod difference;
 pub mod library;
 pub mod ort_engine;
 pub mod pipeline;
@@ -18,6 +19,7 @@ mod tensor;
 pub mod tract_engine;
 
 pub use artifact::{Artifact, Engine, RunOptions, function_session, run_function};
+pub use difference::{Difference, first_difference};
 pub use ort_engine::{Port, Session, SessionOptions};
 pub use pipeline::{Chain, Pipeline};
 pub use stream::{StreamOptions, StreamSession};

@@ -6,6 +6,7 @@ mod init;
 mod inspect;
 mod lint;
 mod passes;
+mod places;
 pub mod progress;
 mod quantize;
 mod ranges;

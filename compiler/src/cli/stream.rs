@@ -10,6 +10,7 @@ use s2dit_runtime::stream::contract;
 use s2dit_runtime::{HostTensor, RunOptions, StreamOptions, StreamSession};
 use serde::Serialize;
 
+use super::places::Places;
 use super::progress::Progress;
 use super::{Context, print_json, print_line};
 use crate::problems::{Problem, quoted};
@@ -26,7 +27,7 @@ use crate::stream::{LatentsFile, Noise, Preview, read_prompt, seeded_prompt};
 
 A prompt is a safetensors file with the tensor text [1,L,text_dim]: the text encoder's output, padded with zeros to the
 checkpoint's text_len. Latents are written as stream.latents [chunks,1,C,F,H,W]. A stream that is restored with --state-in goes on
-bit for bit: its noise depends on the seed and the chunk's index alone.
+bit for bit: its noise depends on the seed, which the state holds, and the chunk's index alone.
 
 An .onnx file or .mlpackage of a bidirectional checkpoint (chunk_frames null) makes one clip, with Euler steps and
 classifier-free guidance: --steps, --guidance, --negative. It is written as latent [1,C,F,H,W].")]
@@ -45,9 +46,9 @@ pub(super) struct Args {
     /// Chunks to make [default: 1, or all of --noise]
     #[arg(long, value_name = "N")]
     chunks: Option<u64>,
-    /// Seed of the noise
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    /// Seed of the noise [default: that of --state-in, or 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
     /// Recorded noise instead: a safetensors file with stream.noise [chunks,steps,1,C,F,H,W]
     #[arg(long, value_name = "FILE", conflicts_with = "seed")]
     noise: Option<PathBuf>,
@@ -60,7 +61,7 @@ pub(super) struct Args {
     /// Go on where a saved stream stood
     #[arg(long, value_name = "FILE")]
     state_in: Option<PathBuf>,
-    /// Save the stream at the end
+    /// Save the stream at the end; may be the file of --state-in
     #[arg(long, value_name = "FILE")]
     state_out: Option<PathBuf>,
     /// Save to --state-out after every N chunks too
@@ -110,6 +111,8 @@ impl FromStr for PromptAt {
 struct Summary {
     artifact: PathBuf,
     kernel: String,
+    /// Seed of the noise, if it was not recorded.
+    seed: Option<u64>,
     first_chunk: u64,
     chunks: u64,
     /// Latent frames.
@@ -127,6 +130,22 @@ struct Summary {
 }
 
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
+    Places::default()
+        .input("ARTIFACT", [&args.artifact])
+        .input("--prompt", &args.prompt)
+        .input("--prompt-at", args.prompt_at.iter().map(|at| &at.file))
+        .input("--noise", &args.noise)
+        .input("--negative", &args.negative)
+        .output("-o", &args.output)
+        .output("--preview", &args.preview)
+        .output("--state-out", &args.state_out)
+        .check()?;
+    // Not against --state-out: the state is read first, and the stream may be saved where it was.
+    Places::default()
+        .input("--state-in", &args.state_in)
+        .output("-o", &args.output)
+        .output("--preview", &args.preview)
+        .check()?;
     if args.artifact.is_dir() && args.artifact.join(contract::FILE).exists() {
         return stream(args, context);
     }
@@ -152,13 +171,18 @@ fn stream(args: &Args, context: Context) -> Result<ExitCode> {
     let mut session = StreamSession::open(&args.artifact, &options)?;
     let load_seconds = start.elapsed().as_secs_f64();
     let contract = session.contract().clone();
-    let noise = match &args.noise {
-        Some(path) => Noise::open(path, &contract)?,
-        None => Noise::Seed(args.seed),
-    };
+    let recorded = args.noise.as_ref().map(|path| Noise::open(path, &contract)).transpose()?;
     if let Some(state) = &args.state_in {
         session.restore(state)?;
     }
+    let noise = match recorded {
+        Some(noise) => noise,
+        None => Noise::Seed(seed(args, &session)?),
+    };
+    session.set_seed(match noise {
+        Noise::Seed(seed) => Some(seed),
+        Noise::Recorded(_) => None,
+    });
     let first = session.chunks();
     let left = noise.chunks().map(|all| all.saturating_sub(first));
     let chunks = args.chunks.or(left).unwrap_or(1);
@@ -236,6 +260,7 @@ fn stream(args: &Args, context: Context) -> Result<ExitCode> {
     let summary = Summary {
         artifact: args.artifact.clone(),
         kernel: contract.summary(),
+        seed: session.seed(),
         first_chunk: first,
         chunks,
         frames: chunks * frames,
@@ -253,6 +278,21 @@ fn stream(args: &Args, context: Context) -> Result<ExitCode> {
         print_line(&text(&summary))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The seed of a stream's noise: a stream that goes on keeps the one it has.
+fn seed(args: &Args, session: &StreamSession) -> Result<u64> {
+    match (args.seed, session.seed(), &args.state_in) {
+        (Some(asked), Some(made), Some(state)) if asked != made => bail!(
+            "--seed: found {asked}, expected {made}, the seed that `{}` was made with; without --seed the stream goes on with it",
+            state.display()
+        ),
+        (None, None, Some(state)) => bail!(
+            "`{}` was made with recorded noise, so there is no seed to go on with: name one with --seed, or noise with --noise",
+            state.display()
+        ),
+        (asked, made, _) => Ok(asked.or(made).unwrap_or_default()),
+    }
 }
 
 fn text(s: &Summary) -> String {
@@ -317,7 +357,7 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
     let progress = Progress::calls("steps", context.quiet);
     let start = Instant::now();
     let guided = negative.as_ref().map(|text| (text, args.guidance));
-    let made = clip.sample(args.seed, steps, &text, guided, |done| {
+    let made = clip.sample(args.seed.unwrap_or_default(), steps, &text, guided, |done| {
         progress.say(done as u64, steps as u64, || format!("step {done}/{steps}"));
     })?;
     let seconds = start.elapsed().as_secs_f64();

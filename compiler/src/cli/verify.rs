@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use s2dit_runtime::Engine;
 use s2dit_runtime::stream::contract;
 
+use super::places::Places;
 use super::progress::Progress;
 use super::{Context, print_json, print_line};
 use crate::quantize::How;
@@ -75,6 +76,12 @@ fn decibels(text: &str) -> Result<f64, String> {
 }
 
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
+    Places::default()
+        .input("ARTIFACT", [&args.artifact])
+        .input("--golden", &args.golden)
+        .input("--checkpoint", &args.checkpoint)
+        .output("--plot", &args.plot)
+        .check()?;
     let reference = match (&args.golden, &args.checkpoint) {
         (Some(golden), _) => Reference::Golden(golden.clone()),
         (None, Some(dir)) => {

@@ -13,6 +13,7 @@ use super::{LATENTS, Noise, Recording, plot, prompt_of, seeded_prompt};
 use crate::checkpoint::{Checkpoint, SafetensorsFile};
 use crate::compile::stream as kernel;
 use crate::quantize::bar;
+use crate::made_from;
 use crate::verify::Reference;
 
 /// A verification job.
@@ -196,14 +197,7 @@ fn reference_session(
 ) -> Result<StreamSession> {
     let checkpoint = Checkpoint::open(checkpoint)?;
     let hash = format!("blake3:{}", checkpoint.content_hash().to_hex());
-    if contract.checkpoint != hash {
-        bail!(
-            "`{}` was made from checkpoint {}, but `{}` is {hash}",
-            kernel_dir.display(),
-            contract.checkpoint,
-            checkpoint.dir().display()
-        );
-    }
+    made_from::check(kernel_dir, Some(&contract.checkpoint), Some(&contract.config), &checkpoint)?;
     let options = kernel::Options::reference(contract.chunk.rows, contract.chunk.cols);
     let (module, contract) =
         kernel::lower(&checkpoint, &options, &mut |_, _| {})?.with_contract(&checkpoint, &options, hash)?;

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use s2dit_ir::DType;
 use s2dit_ir::ops::RopePart;
 use serde::{Deserialize, Serialize};
@@ -332,7 +332,10 @@ impl Contract {
             ),
             None => bail!("field `version`: missing, expected {VERSION}"),
         }
-        let contract: Contract = serde_json::from_value(value).context("not a kernel contract")?;
+        let contract: Contract = serde_path_to_error::deserialize(value).map_err(|error| {
+            let (path, error) = (error.path().to_string(), error.inner());
+            if path == "." { anyhow!("not a kernel contract: {error}") } else { anyhow!("field `{path}`: {error}") }
+        })?;
         contract.check()?;
         Ok(contract)
     }
@@ -372,14 +375,7 @@ impl Contract {
     /// # Errors
     /// What does not fit.
     pub fn check(&self) -> Result<()> {
-        let Sampler::FlowMatchingAr { timesteps, sigmas } = &self.sampler;
-        if sigmas.is_empty() || sigmas.len() != timesteps.len() {
-            bail!(
-                "field `sampler`: found {} timesteps and {} sigmas, expected as many, at least one",
-                timesteps.len(),
-                sigmas.len()
-            );
-        }
+        self.sampler.check()?;
         let chunk = &self.chunk;
         if chunk.shape().contains(&0) {
             bail!("field `chunk`: found {:?}, expected no zero", chunk.shape());
@@ -419,7 +415,7 @@ impl Contract {
                 if grid[0] != self.chunk.frames {
                     bail!("host input `{name}`: found a grid of {} frames, expected {}", grid[0], self.chunk.frames);
                 }
-                if axis_dims.iter().any(|d| d % 2 != 0) || theta.is_nan() || theta <= 0.0 {
+                if axis_dims.iter().any(|d| d % 2 != 0) || !theta.is_finite() || theta <= 0.0 {
                     bail!(
                         "host input `{name}`: found axis_dims {axis_dims:?} and theta {theta}, expected even ones and a \
                          positive one"
@@ -427,7 +423,10 @@ impl Contract {
                 }
                 grid.iter().product::<usize>() * (axis_dims.iter().sum::<usize>() / 2)
             }
-            HostInputKind::WindowMask { window_tokens, tokens_per_frame, own_tokens, .. } => {
+            HostInputKind::WindowMask { window_tokens, tokens_per_frame, own_tokens, empty } => {
+                if !empty.is_finite() || empty >= 0.0 {
+                    bail!("host input `{name}`: found {empty} where there is no key, expected a finite number below 0");
+                }
                 if window_tokens != tokens_per_frame * self.window_frames {
                     bail!(
                         "host input `{name}`: found a window of {window_tokens} tokens, expected {} frames of {tokens_per_frame}",

@@ -7,6 +7,7 @@
 pub mod contract;
 pub mod host;
 mod kernel;
+pub mod made_for;
 pub mod sampler;
 pub mod state;
 
@@ -40,6 +41,7 @@ pub struct StreamSession {
     contract: Contract,
     kernel: Kernel,
     chunks: u64,
+    seed: Option<u64>,
     states: BTreeMap<String, HostTensor>,
     text: Option<HostTensor>,
     prompt: BTreeMap<String, HostTensor>,
@@ -53,6 +55,7 @@ impl StreamSession {
     /// Not a kernel folder; artifacts that do not fit its contract; a failing engine.
     pub fn open(dir: &Path, options: &StreamOptions) -> Result<StreamSession> {
         let contract = Contract::read(dir)?;
+        made_for::check(dir, &contract)?;
         let kernel = Kernel::load(dir, &contract, options)?;
         Ok(StreamSession::start(contract, kernel))
     }
@@ -85,6 +88,7 @@ impl StreamSession {
             contract,
             kernel,
             chunks: 0,
+            seed: None,
             states,
             text: None,
             prompt: BTreeMap::new(),
@@ -102,6 +106,17 @@ impl StreamSession {
     #[must_use]
     pub fn chunks(&self) -> u64 {
         self.chunks
+    }
+
+    /// Seed of the noise, if the stream's owner named one.
+    #[must_use]
+    pub fn seed(&self) -> Option<u64> {
+        self.seed
+    }
+
+    /// Says what seed the noise is made of, for whoever goes on from [`StreamSession::save`]; `None` if it is recorded.
+    pub fn set_seed(&mut self, seed: Option<u64>) {
+        self.seed = seed;
     }
 
     /// The states after the last commit, by name. Those of dtype f16 hold f16 numbers.
@@ -226,7 +241,8 @@ impl StreamSession {
     /// # Errors
     /// A place that cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let snapshot = Snapshot { chunks: self.chunks, states: self.states.clone(), text: self.text.clone() };
+        let snapshot =
+            Snapshot { chunks: self.chunks, seed: self.seed, states: self.states.clone(), text: self.text.clone() };
         state::save(path, &self.contract, &snapshot)
     }
 
@@ -235,11 +251,11 @@ impl StreamSession {
     /// # Errors
     /// A file that is no stream state, or one of another model. The stream is then where it was before.
     pub fn restore(&mut self, path: &Path) -> Result<()> {
-        let Snapshot { chunks, states, text } = state::restore(path, &self.contract)?;
+        let Snapshot { chunks, seed, states, text } = state::restore(path, &self.contract)?;
         if let Some(text) = text {
             self.set_prompt(text).with_context(|| format!("`{}`", path.display()))?;
         }
-        (self.chunks, self.states) = (chunks, states);
+        (self.chunks, self.seed, self.states) = (chunks, seed, states);
         Ok(())
     }
 }

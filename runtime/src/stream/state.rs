@@ -8,13 +8,16 @@ use half::f16;
 use s2dit_backends::output::Staged;
 use s2dit_ir::DType;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde_json::Value;
 
 use super::contract::Contract;
-use crate::HostTensor;
+use crate::{HostTensor, first_difference};
 
 /// What the metadata field `format` says.
 const FORMAT: &str = "s2dit-stream-state";
-const VERSION: &str = "1";
+const VERSION: &str = "2";
+/// More chunks than any stream has: a position above it is a damaged file, and sums with it could overflow.
+pub const MOST_CHUNKS: u64 = 1 << 40;
 /// The prompt's name in the file; a state's is `state.NAME`.
 const TEXT: &str = "text";
 const PREFIX: &str = "state.";
@@ -24,6 +27,8 @@ const PREFIX: &str = "state.";
 pub struct Snapshot {
     /// Chunks committed so far.
     pub chunks: u64,
+    /// Seed of the noise; `None` if it was recorded.
+    pub seed: Option<u64>,
     /// The states, by name.
     pub states: BTreeMap<String, HostTensor>,
     /// The prompt, if one was set.
@@ -55,6 +60,10 @@ pub fn save(path: &Path, contract: &Contract, snapshot: &Snapshot) -> Result<()>
     metadata.insert("format".into(), FORMAT.into());
     metadata.insert("version".into(), VERSION.into());
     metadata.insert("chunks".into(), snapshot.chunks.to_string());
+    metadata.insert("config".into(), contract.config.to_string());
+    if let Some(seed) = snapshot.seed {
+        metadata.insert("seed".into(), seed.to_string());
+    }
     let mut tensors: Vec<(String, Dtype, &[usize], Vec<u8>)> = Vec::new();
     for (name, tensor) in &snapshot.states {
         let half = contract.states.iter().any(|s| s.name == *name && s.dtype == DType::F16);
@@ -81,7 +90,7 @@ pub fn save(path: &Path, contract: &Contract, snapshot: &Snapshot) -> Result<()>
 /// Reads a snapshot for the kernel of `contract`.
 ///
 /// # Errors
-/// Not a state file; one of another model, chunk size or policy; states that are not what the contract declares.
+/// Not a state file; one of another model, configuration, chunk size or policy; a number that is not finite; states that are not what the contract declares.
 pub fn restore(path: &Path, contract: &Contract) -> Result<Snapshot> {
     let shown = path.display();
     let bytes = std::fs::read(path).with_context(|| format!("cannot read `{shown}`"))?;
@@ -105,8 +114,19 @@ pub fn restore(path: &Path, contract: &Contract) -> Result<Snapshot> {
             bail!("`{shown}`: {what}{name} is {found}, but the kernel's is {expected}");
         }
     }
-    let chunks = field("chunks");
-    let Ok(chunks) = chunks.parse() else { bail!("`{shown}`: field `chunks`: found `{chunks}`, expected a number") };
+    // The checkpoint's hash is of its tensors: what they mean is in the configuration.
+    let config: Value = serde_json::from_str(field("config"))
+        .with_context(|| format!("`{shown}`: field `config`: expected the checkpoint's configuration as JSON"))?;
+    if let Some(difference) = first_difference(&config, &contract.config) {
+        bail!("`{shown}`: a state of another model: config.json, {difference}, as the kernel's");
+    }
+    let number = |name: &str, most: u64| {
+        let text = field(name);
+        let number = text.parse().ok().filter(|n| *n <= most);
+        number.with_context(|| format!("`{shown}`: field `{name}`: found `{text}`, expected a number up to {most}"))
+    };
+    let chunks = number("chunks", MOST_CHUNKS)?;
+    let seed = metadata.contains_key("seed").then(|| number("seed", u64::MAX)).transpose()?;
     let mut states = BTreeMap::new();
     for state in &contract.states {
         let name = format!("{PREFIX}{}", state.name);
@@ -125,7 +145,7 @@ pub fn restore(path: &Path, contract: &Contract) -> Result<Snapshot> {
         Ok(view) => Some(tensor(&view).with_context(|| format!("`{shown}`: tensor `{TEXT}`"))?),
         Err(_) => None,
     };
-    Ok(Snapshot { chunks, states, text })
+    Ok(Snapshot { chunks, seed, states, text })
 }
 
 fn tensor(view: &TensorView<'_>) -> Result<HostTensor> {
@@ -134,6 +154,9 @@ fn tensor(view: &TensorView<'_>) -> Result<HostTensor> {
         Dtype::F16 => view.data().as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
         other => bail!("found {other:?}, expected F16 or F32"),
     };
+    if let Some(i) = data.iter().position(|x| !x.is_finite()) {
+        bail!("element {i}: found {}, expected finite numbers", data[i]);
+    }
     HostTensor::new(view.shape(), data).context("a tensor that does not fill its shape")
 }
 

@@ -279,8 +279,61 @@ fn what_does_not_fit_is_named() {
     write_contract(other.path(), &changed);
     let message = error(open(other.path(), false).restore(&file));
     assert!(message.contains("another model") && message.contains("blake3:00"), "{message}");
+    changed["checkpoint"] = json!("blake3:00");
+    changed["config"] = json!({"rope_theta": 500.0});
+    write_contract(other.path(), &changed);
+    let message = error(open(other.path(), false).restore(&file));
+    assert!(message.contains("config.json, field `rope_theta`: found nothing, expected 500.0"), "{message}");
     std::fs::write(&file, b"junk").unwrap();
     assert!(error(s.restore(&file)).contains("stream state"));
+}
+
+#[test]
+fn a_damaged_state_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    onnx_kernel(dir.path());
+    let contract = Contract::read(dir.path()).unwrap();
+    let (_, s) = stream(dir.path(), false, 1);
+    let file = dir.path().join("stream.safetensors");
+    let refused = |change: &dyn Fn(&mut Snapshot)| {
+        let mut snapshot =
+            Snapshot { chunks: s.chunks, seed: Some(u64::MAX), states: s.states.clone(), text: s.text.clone() };
+        change(&mut snapshot);
+        state::save(&file, &contract, &snapshot).unwrap();
+        let error = open(dir.path(), false).restore(&file).err()?;
+        Some(format!("{error:#}"))
+    };
+    assert_eq!(refused(&|_| {}), None);
+    let far = refused(&|s| s.chunks = state::MOST_CHUNKS + 1).unwrap();
+    assert!(far.contains("field `chunks`: found `1099511627777`, expected a number up to 1099511627776"), "{far}");
+    let nan = refused(&|s| s.states.get_mut("window").unwrap().data[2] = f32::NAN).unwrap();
+    assert!(nan.contains("tensor `state.window`: element 2: found NaN"), "{nan}");
+}
+
+#[test]
+fn artifacts_of_another_kernel_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ["prompt.onnx", "denoise.onnx", "commit.onnx"];
+    let ours = contract("f32", false, files);
+    for f in &module("f32", false).functions {
+        let path = dir.path().join(format!("{}.onnx", f.name));
+        let mut theirs = ours.clone();
+        if f.name == "denoise" {
+            theirs["window_frames"] = json!(7);
+        }
+        let metadata = || BTreeMap::from([(made_for::CONTRACT.to_string(), theirs.to_string())]);
+        let no_data = || panic!("no external data");
+        onnx::write_models(&[(f, path.as_path())], &NoWeights, metadata, no_data, "none", &mut |_, _| {}).unwrap();
+    }
+    write_contract(dir.path(), &ours);
+    let error = format!("{:#}", StreamSession::open(dir.path(), &StreamOptions::default()).err().unwrap());
+    assert!(error.contains("denoise.onnx") && error.contains("field `window_frames`: found 2"), "{error}");
+    onnx_kernel(dir.path());
+    let mut made = ours;
+    made["compiler"] = json!("s2ditc 0.1.0");
+    write_contract(dir.path(), &made);
+    let error = format!("{:#}", StreamSession::open(dir.path(), &StreamOptions::default()).err().unwrap());
+    assert!(error.contains("no `s2ditc.contract`"), "{error}");
 }
 
 #[test]
@@ -305,6 +358,13 @@ fn a_folder_that_is_no_kernel_is_refused() {
     assert!(refused(&|c| c["version"] = json!(2)).contains("found 2, expected 1"));
     assert!(refused(&|c| c["format"] = json!("mp4")).contains("expected \"s2dit-kernel\""));
     assert!(refused(&|c| c["window_frames"] = json!(3)).contains("host input `mask_0`"));
+    for (field, wrong) in [("timesteps", json!([1001, 500])), ("sigmas", json!([1, 1])), ("sigmas", json!([1]))] {
+        let error = refused(&|c| c["sampler"][field] = wrong.clone());
+        assert!(error.contains("field `sampler") && error.contains("descend") == (wrong != json!([1])), "{error}");
+    }
+    assert!(refused(&|c| c["host_inputs"][1]["empty"] = json!(1)).contains("a finite number below 0"));
+    let error = refused(&|c| c["states"][1]["shape"] = json!("wide"));
+    assert!(error.contains("field `states[1].shape`"), "{error}");
     assert!(
         refused(&|c| c["functions"]["commit"]["file"] = json!("../commit.onnx"))
             .contains("a name in the kernel folder")
