@@ -18,7 +18,7 @@ use crate::checkpoint::{CONFIG_FILE, Checkpoint, INDEX_FILE, SafetensorsFile};
 use crate::compile::parts::Partition;
 use crate::compile::stream::{self, Functions, States};
 use crate::compile::watch::Row;
-use crate::compile::{Opset, Options, Precision, Summary, Target, Watch, compile, lower};
+use crate::compile::{Opset, Options, Precision, Quantized, Summary, Target, Watch, compile, lower};
 use crate::config::LatentSize;
 use crate::inspect::recognition;
 use crate::lint::{Brief, lint};
@@ -176,6 +176,11 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     for (tensor, n) in &summary.non_finite {
         eprintln!("warning: tensor `{tensor}`: {n} element(s) are NaN or infinite; they were kept");
     }
+    if let (Some(how), Some(Quantized { weights: 0, of })) = (&summary.quantize, summary.quantized) {
+        eprintln!(
+            "warning: --quantize {how}: 0 of {of} weights quantized: none is large enough, or the plan names none"
+        );
+    }
     let lint = (args.target == Target::CoreMl && (args.json || !context.quiet)).then(|| brief(out)).transpose()?;
     if args.json {
         print_json(&Made { summary, passes, lint })?;
@@ -184,7 +189,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     eprint_rows(&passes);
     if !context.quiet {
         print_line(&format!(
-            "{}: {} {}{}{}, {} ops, {} of weights, {:.1} s",
+            "{}: {} {}{}{}, {} ops, {} of weights{}, {:.1} s",
             out.display(),
             summary.target,
             summary.precision,
@@ -192,6 +197,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
             summary.parts.map(|n| format!(" in {n} package(s)")).unwrap_or_default(),
             summary.ops,
             size(summary.weight_bytes),
+            summary.quantized.map(|q| format!(", {} of {} weights quantized", q.weights, q.of)).unwrap_or_default(),
             start.elapsed().as_secs_f64()
         ))?;
         if let Some(lint) = lint {

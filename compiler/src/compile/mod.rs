@@ -1,6 +1,7 @@
 //! From an open checkpoint to a finished file or kernel folder.
 
 pub mod parts;
+mod quantized;
 pub mod stream;
 pub mod watch;
 
@@ -17,6 +18,8 @@ use s2dit_ir::Module;
 use s2dit_ir::verify::verify;
 use s2dit_passes::{Pipeline, Stage, bound};
 use serde::Serialize;
+
+pub use self::quantized::Quantized;
 
 use self::parts::Partition;
 use crate::checkpoint::Checkpoint;
@@ -186,6 +189,8 @@ pub struct Summary {
     /// Packages that a partitioned step was spread over; of a kernel, those of `denoise`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parts: Option<usize>,
+    /// How many are.
+    pub quantized: Option<Quantized>,
     /// Operations of the target, without constants.
     pub ops: usize,
     /// Bytes of weights.
@@ -261,7 +266,7 @@ pub fn compile(
         check_extension(out, options.target)?;
     }
     let module = lower(checkpoint, options, watch)?;
-    std::thread::scope(|scope| {
+    let summary = std::thread::scope(|scope| {
         // The hash reads every weight once: beside the writer it costs little more than the second core.
         let hash = scope.spawn(|| checkpoint.content_hash().to_hex().to_string());
         let metadata = || metadata(checkpoint, options, &hash.join().unwrap_or_default());
@@ -269,7 +274,9 @@ pub fn compile(
             Target::Onnx => write_onnx(&module, checkpoint, options, metadata, out, progress),
             Target::CoreMl => write_coreml(&module, checkpoint, options, metadata, out, progress),
         }
-    })
+    })?;
+    let quantized = options.quantize.as_ref().map(|_| Quantized::of(&module));
+    Ok(Summary { quantized, ..summary })
 }
 
 /// Metadata of the artifact: enough to compile it again.
@@ -341,6 +348,7 @@ fn write_onnx(
         precision: options.precision,
         quantize: options.quantize.clone(),
         parts: None,
+        quantized: None,
         ops: written.ops,
         weight_bytes: written.weight_bytes,
         checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),
@@ -403,6 +411,7 @@ fn write_coreml(
         parts,
         ops,
         weight_bytes,
+        quantized: None,
         checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),
         non_finite,
     })

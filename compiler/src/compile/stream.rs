@@ -15,7 +15,7 @@ use s2dit_passes::states;
 use s2dit_runtime::stream::contract::{self, Contract};
 
 use super::parts::{Partition, described, is_part};
-use super::{Opset, Precision, Summary, Target, Watch, run_passes, step};
+use super::{Opset, Precision, Quantized, Summary, Target, Watch, run_passes, step};
 use crate::checkpoint::Checkpoint;
 use crate::config::{LatentSize, SampleSteps};
 use crate::frontend::s2dit;
@@ -258,6 +258,7 @@ pub fn compile(
         precision: options.precision,
         quantize: options.quantize.clone(),
         parts: lowered.parts.get("denoise").map(Vec::len),
+        quantized: options.quantize.as_ref().map(|_| Quantized::of(&lowered.module)),
         ops,
         weight_bytes,
         checkpoint: format!("blake3:{hash}"),
