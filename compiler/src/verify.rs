@@ -16,8 +16,8 @@ use serde::Serialize;
 use crate::checkpoint::{Checkpoint, SafetensorsFile};
 use crate::config::LatentSize;
 use crate::frontend::s2dit;
-use crate::quantize::{How, Sources, bar};
 use crate::made_from;
+use crate::quantize::{How, Sources, bar};
 
 /// Where the truth comes from.
 #[derive(Clone, Debug)]

@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::{LATENTS, Noise, Recording, plot, prompt_of, seeded_prompt};
 use crate::checkpoint::{Checkpoint, SafetensorsFile};
 use crate::compile::stream as kernel;
-use crate::quantize::bar;
 use crate::made_from;
+use crate::quantize::bar;
 use crate::verify::Reference;
 
 /// A verification job.
