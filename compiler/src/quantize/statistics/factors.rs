@@ -69,7 +69,6 @@ mod tests {
         let moments = of(&x);
         let damping = moments.damping() * h.trace() / 4.0;
         let f = feedback(&moments);
-        // Nothing comes after the last one.
         for j in 0..3 {
             let after: Vec<usize> = (j + 1..4).collect();
             let a = DMatrix::from_fn(after.len(), after.len(), |p, q| {
@@ -95,11 +94,19 @@ mod tests {
     /// Few samples of independent inputs show correlations that are not there.
     #[test]
     fn what_few_samples_show_is_damped() {
-        let noise =
-            |i: usize| ((i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64 / f64::from(1 << 23) - 1.0;
+        // SplitMix64.
+        let noise = |i: usize| {
+            let mut z = (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((z ^ (z >> 31)) >> 40) as f64 / f64::from(1 << 23) - 1.0
+        };
         let damping = |rows: usize| of(&DMatrix::from_fn(rows, 64, |i, j| noise(i * 64 + j))).damping();
         assert!(damping(8) > 2.0, "{}", damping(8));
-        assert!(damping(8) > damping(800));
+        // With something in common, more samples are trusted more.
+        let shared =
+            |rows: usize| of(&DMatrix::from_fn(rows, 64, |i, j| noise(i * 64 + j) + noise((1 << 20) + i))).damping();
+        assert!(shared(8) > 4.0 * shared(800), "{} and {}", shared(8), shared(800));
         let equal = of(&DMatrix::from_fn(800, 64, |i, _| noise(i)));
         assert!(equal.damping() < 0.02, "{}", equal.damping());
     }
