@@ -21,6 +21,9 @@ except ImportError:
 
 OPSETS, IR_VERSION = {21, 23}, 10
 SMALL, PAGE, LINE = 1024, 4096, 64
+# What our external data ends with: this and a hash that the models' metadata names.
+MAGIC = b"s2ditc weights:\n"
+TRAILER = len(MAGIC) + 32
 WIDTH = {onnx.TensorProto.BFLOAT16: 2}
 
 
@@ -97,8 +100,16 @@ def check_structure(path, ours=True):
             end = max(end, stop)
         if kernel:
             end = max(sibling_ends(path.parent, location))
-        if ours and file.stat().st_size != end or file.stat().st_size < end:
-            yield f"external data `{location}`: expected {end} bytes, found {file.stat().st_size}"
+        found = file.stat().st_size
+        if found != end + TRAILER if ours else found < end:
+            yield f"external data `{location}`: expected {end} bytes and {TRAILER} of identity, found {found}"
+        if ours:
+            with file.open("rb") as data:
+                data.seek(end)
+                magic, identity = data.read(len(MAGIC)), data.read().hex()
+            said = {p.key: p.value for p in model.metadata_props}.get("s2ditc.data")
+            if magic != MAGIC or said != f"blake3:{identity} {found}":
+                yield f"external data `{location}` ends with {magic!r} {identity}, but the model says {said}"
 
 
 def external_place(tensor):

@@ -117,6 +117,7 @@ pub fn write_models(
         let identity = Identity::of(&protos);
         for proto in &mut protos {
             proto.metadata_props.push(identity.entry(out.at));
+            proto.metadata_props.sort_by(|a, b| a.key.cmp(&b.key));
         }
         out.write_all(&identity.trailer()).with_context(unwritten)?;
         out.flush().with_context(unwritten)?;
