@@ -13,6 +13,7 @@ use s2dit_passes::Stage;
 use super::inspect::recognised;
 use super::passes::{Passes, eprint_rows};
 use super::progress::{Progress, size};
+use super::usage::refuse;
 use super::{Context, print_json, print_line};
 use crate::checkpoint::{CONFIG_FILE, Checkpoint, INDEX_FILE, SafetensorsFile};
 use crate::compile::parts::Partition;
@@ -50,12 +51,12 @@ pub(super) struct Args {
     /// A whole clip in one step, or a stream of chunks
     #[arg(long, value_name = "MODE", default_value = "clip")]
     mode: Mode,
-    /// Where a stream keeps its states: io (inputs and outputs) or native (Core ML states)
-    #[arg(long, default_value = "io")]
-    states: States,
-    /// A stream's functions: shared (one package) or separate (one each) [Core ML]
-    #[arg(long, default_value = "shared")]
-    functions: Functions,
+    /// Where a stream keeps its states: io (inputs and outputs) or native (Core ML states) [default: io]
+    #[arg(long)]
+    states: Option<States>,
+    /// A stream's functions: shared (one package) or separate (one each) [default: shared for coreml; onnx is always separate]
+    #[arg(long)]
+    functions: Option<Functions>,
     /// fp32 or fp16 [default: fp16 for coreml, fp32 for onnx]
     #[arg(long)]
     precision: Option<Precision>,
@@ -68,8 +69,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "HOW")]
     partition: Option<Partition>,
     /// Newest ONNX operator set to use: 21 (older runtimes, tract) or 23 [default: 23]
-    #[arg(long, value_name = "N", default_value = "23", hide_default_value = true)]
-    opset: Opset,
+    #[arg(long, value_name = "N")]
+    opset: Option<Opset>,
     /// Stop at the IR and print it (or write it to OUT)
     #[arg(long, value_name = "WHAT")]
     emit: Option<Emit>,
@@ -131,8 +132,28 @@ enum Explain {
     Fuse,
 }
 
+impl Args {
+    /// Refuses what would do nothing.
+    fn check(&self) -> Result<()> {
+        let given = [(self.states.is_some(), "--states"), (self.functions.is_some(), "--functions")];
+        if let (Mode::Clip, Some((_, flag))) = (self.mode, given.into_iter().find(|(given, _)| *given)) {
+            refuse!("{flag} is for --mode stream: a clip has no states, and one function");
+        }
+        match self.target {
+            Target::CoreMl if self.opset.is_some() => {
+                refuse!("--opset is for --target onnx: a Core ML package has no ONNX operators");
+            }
+            Target::Onnx if self.functions == Some(Functions::Shared) => {
+                refuse!("--functions shared is for --target coreml: an ONNX file has one function");
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let start = Instant::now();
+    args.check()?;
     let checkpoint = Checkpoint::open(&args.checkpoint)?;
     let job = Job::new(args, &checkpoint)?;
     let mut passes =
@@ -251,16 +272,16 @@ impl Job {
         }
         Ok(match (args.mode, args.latent) {
             (Mode::Clip, Size::Clip(latent)) => {
-                Job::Clip(Options { target, precision, opset: args.opset, latent, quantize, partition })
+                Job::Clip(Options { target, precision, opset: args.opset.unwrap_or_default(), latent, quantize, partition })
             }
             (Mode::Stream, Size::Chunk { rows, cols }) => Job::Stream(stream::Options {
                 target,
                 precision,
-                opset: args.opset,
+                opset: args.opset.unwrap_or_default(),
                 rows,
                 cols,
-                states: args.states,
-                functions: args.functions,
+                states: args.states.unwrap_or_default(),
+                functions: args.functions.unwrap_or_default(),
                 quantize,
                 partition,
             }),

@@ -11,6 +11,7 @@ pub mod progress;
 mod quantize;
 mod ranges;
 mod stream;
+mod usage;
 mod verify;
 
 use std::process::ExitCode;
@@ -67,7 +68,10 @@ struct Context {
 /// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(said) => return say(&said),
+    };
     let threads = cli.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     // Both fail only if done twice, and then what was done first still holds.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
@@ -94,8 +98,27 @@ pub fn main() -> ExitCode {
     done.unwrap_or_else(|error| {
         // Not `eprintln`, which panics if standard error is closed or full.
         let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("error: {error:#}\n"));
-        ExitCode::FAILURE
+        if error.is::<usage::Usage>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
     })
+}
+
+/// The exit code for a wrong command line.
+const USAGE: u8 = 2;
+
+/// Prints help, the version or what is wrong with the command line. Help that nobody could read is a failure.
+fn say(said: &clap::Error) -> ExitCode {
+    use std::io::Write;
+    let printed = said.print().and_then(|()| std::io::stdout().flush());
+    if said.use_stderr() {
+        return ExitCode::from(USAGE);
+    }
+    match printed {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            let _ = writeln!(std::io::stderr(), "error: cannot write to standard output: {e}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 /// Prints a report as JSON on standard output.

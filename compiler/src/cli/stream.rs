@@ -7,11 +7,13 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use s2dit_runtime::stream::contract;
+use s2dit_runtime::stream::state::MOST_CHUNKS;
 use s2dit_runtime::{HostTensor, RunOptions, StreamOptions, StreamSession};
 use serde::Serialize;
 
 use super::places::Places;
 use super::progress::Progress;
+use super::usage::{gif, refuse};
 use super::{Context, print_json, print_line};
 use crate::problems::{Problem, quoted};
 use crate::stream::clip::Clip;
@@ -44,7 +46,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "CHUNK=FILE")]
     prompt_at: Vec<PromptAt>,
     /// Chunks to make [default: 1, or all of --noise]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MOST_CHUNKS))]
     chunks: Option<u64>,
     /// Seed of the noise [default: that of --state-in, or 0]
     #[arg(long, value_name = "N")]
@@ -56,7 +58,7 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Moving picture to write: the latents' three main directions as colours
-    #[arg(long, value_name = "GIF")]
+    #[arg(long, value_name = "GIF", value_parser = gif)]
     preview: Option<PathBuf>,
     /// Go on where a saved stream stood
     #[arg(long, value_name = "FILE")]
@@ -130,6 +132,12 @@ struct Summary {
 }
 
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
+    for (i, at) in args.prompt_at.iter().enumerate() {
+        if let Some(other) = args.prompt_at[..i].iter().find(|other| other.chunk == at.chunk) {
+            let (chunk, one, two) = (at.chunk, other.file.display(), at.file.display());
+            refuse!("--prompt-at: found two prompts for chunk {chunk}, `{one}` and `{two}`; expected one");
+        }
+    }
     Places::default()
         .input("ARTIFACT", [&args.artifact])
         .input("--prompt", &args.prompt)
