@@ -41,9 +41,9 @@ pub(super) struct Args {
     /// Compress the weights of the checkpoint's graph as those of the artifact are, and judge only storage and arithmetic
     #[arg(long, value_name = "SCHEME|PLAN", requires = "checkpoint")]
     quantize: Option<How>,
-    /// Seed of the inputs for --checkpoint
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// Seed of the inputs for --checkpoint [default: 0]
+    #[arg(long, value_name = "N", conflicts_with = "golden")]
+    seed: Option<u64>,
     /// Lowest signal-to-noise ratio that passes [default: 100 for fp32 artifacts, 50 for fp16, 45 for fp16 streams; for
     /// quantized ones 3 less than their plan measured]
     #[arg(long, value_name = "DB", value_parser = decibels)]
@@ -85,7 +85,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let reference = match (&args.golden, &args.checkpoint) {
         (Some(golden), _) => Reference::Golden(golden.clone()),
         (None, Some(dir)) => {
-            Reference::Checkpoint { dir: dir.clone(), seed: args.seed, quantize: args.quantize.clone() }
+            Reference::Checkpoint { dir: dir.clone(), seed: args.seed.unwrap_or_default(), quantize: args.quantize.clone() }
         }
         (None, None) => unreachable!("clap requires one of the two"),
     };
