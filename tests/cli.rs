@@ -69,6 +69,45 @@ fn inspect_says_what_things_are() {
 }
 
 #[test]
+fn inspect_sums_up_a_kernel() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let checkpoint = arg(&golden("stream_tiny").join("checkpoint"));
+    for (target, states, in_states) in [("onnx", "io", true), ("coreml", "io", true), ("coreml", "native", false)] {
+        let out = work.path().join(format!("{target}-{states}"));
+        let place = arg(&out);
+        let flags =
+            ["--mode", "stream", "--latent", "8x8", "--target", target, "--states", states, "--precision", "fp16"];
+        ok(&[&["compile", "-q", &checkpoint, "-o", &place], &flags[..]].concat());
+        let report = json(&["inspect", "--json", &place]);
+        let contract: Value =
+            serde_json::from_str(&std::fs::read_to_string(out.join("contract.json")).expect("a contract"))
+                .expect("JSON");
+        assert_eq!(report["kind"], "kernel");
+        for field in ["target", "precision", "states_policy", "functions_policy", "chunk", "sampler", "checkpoint"] {
+            assert_eq!(report[field], contract[field], "{field}");
+        }
+        let commit = &report["functions"][2];
+        assert_eq!((&commit["name"], &commit["file"]), (&"commit".into(), &contract["functions"]["commit"]["file"]));
+        let name = &contract["states"][0]["name"];
+        let inputs = commit["inputs"].as_array().expect("inputs");
+        assert_eq!(inputs.iter().any(|i| i["name"] == *name), in_states);
+        // Every state is fp16 here.
+        let side = |d: &Value| d.as_u64().expect("a side");
+        let bytes = |s: &Value| s["shape"].as_array().expect("a shape").iter().map(side).product::<u64>() * 2;
+        let sum: u64 = contract["states"].as_array().expect("states").iter().map(bytes).sum();
+        assert_eq!(report["state_bytes"], sum);
+        let text = ok(&["inspect", &place]);
+        for part in
+            ["prompt: ", "denoise: ", "velocity", "past_weight", " steps a chunk", name.as_str().expect("a name")]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+    std::fs::remove_file(work.path().join("onnx-io/weights.data")).expect("weights");
+    assert!(common::fails(&["inspect", &arg(&work.path().join("onnx-io"))]).contains("weights.data"));
+}
+
+#[test]
 fn emitted_ir_is_ir() {
     let checkpoint = arg(&golden("tiny").join("checkpoint"));
     let args = ["compile", &checkpoint, "--target", "coreml", "--latent", "3x8x8", "--emit", "ir"];
@@ -131,10 +170,41 @@ fn usage_errors_exit_with_2_and_help_shows_examples() {
     assert_eq!(run(&["compile"]).status.code(), Some(2));
     assert_eq!(run(&["verify", "x.onnx"]).status.code(), Some(2));
     assert_eq!(run(&["compile", "x", "--target", "tflite", "--latent", "1x2x2", "-o", "x"]).status.code(), Some(2));
+    let kernel = ["compile", "x", "--mode", "stream", "--latent", "8x8", "-o", "x"];
+    let clip = ["compile", "x", "--latent", "1x8x8", "-o", "x"];
+    let stream = ["stream", "x"];
+    for (args, more, says) in [
+        (&clip[..], &["--target", "coreml", "--states", "io"][..], "--states is for --mode stream"),
+        (&clip, &["--target", "coreml", "--functions", "separate"], "--functions is for --mode stream"),
+        (&clip, &["--target", "coreml", "--opset", "21"], "--opset is for --target onnx"),
+        (&kernel, &["--target", "onnx", "--functions", "shared"], "--functions shared is for --target coreml"),
+        (&["verify", "x"], &["--golden", "y", "--seed", "0"], "--seed"),
+        (&["verify", "x"], &["--golden", "y", "--plot", "y.png"], "ends in .svg"),
+        (&stream, &["--preview", "y.mp4"], "ends in .gif"),
+        (&stream, &["--chunks", "0"], "--chunks"),
+        (&stream, &["--chunks", "18446744073709551615"], "--chunks"),
+        (&stream, &["--prompt-at", "3=a", "--prompt-at", "3=b"], "two prompts for chunk 3"),
+    ] {
+        let out = run(&[args, more].concat());
+        let stderr = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(2), "{args:?} {more:?}: {stderr}");
+        assert!(stderr.contains(says), "{args:?} {more:?}: {stderr}");
+    }
     for command in ["init", "inspect", "compile", "verify", "lint", "demo", "completions"] {
         assert!(ok(&[command, "--help"]).contains("Example"), "{command}");
     }
     assert!(ok(&["completions", "bash"]).contains("s2ditc"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn help_that_cannot_be_written_is_a_failure() {
+    for args in [&["--help"][..], &["--version"], &["stream", "--help"], &["completions", "bash"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+        let out = common::s2ditc().args(args).stdout(full).output().expect("s2ditc starts");
+        assert_eq!(out.status.code(), Some(1), "{args:?}");
+        assert!(String::from_utf8_lossy(&out.stderr).contains("cannot write to standard output"), "{args:?}");
+    }
 }
 
 /// Every pass keeps the numbers of every golden's graph, and of a stream's three functions: run in ONNX Runtime after each one.

@@ -251,7 +251,14 @@ fn bad_input_is_one_clear_error() {
     let work = tempfile::tempdir().expect("a temporary folder");
     let out = arg(&package(work.path(), "tiny", "3x8x8"));
     let missing = arg(&work.path().join("missing.mlpackage"));
-    assert!(fails(&["lint", &missing]).contains("missing.mlpackage"));
+    let nothing = fails(&["lint", &missing]);
+    assert!(nothing.contains("missing.mlpackage") && nothing.contains("found nothing"), "{nothing}");
+    let onnx = work.path().join("x.onnx");
+    fs::write(&onnx, "").expect("a file");
+    for (path, found) in [(arg(&onnx), "an ONNX file"), (arg(work.path()), "a folder without Manifest.json")] {
+        let error = fails(&["lint", &path]);
+        assert!(error.contains("expected an .mlpackage or the folder") && error.contains(found), "{error}");
+    }
     let file = work.path().join("file.json");
     let with = |text: &str, option: &str| {
         fs::write(&file, text).expect("a file");

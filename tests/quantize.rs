@@ -149,7 +149,7 @@ fn streams_are_compressed_too() {
     let work = tempfile::tempdir().expect("a temporary folder");
     let checkpoint = arg(&checkpoint(work.path()));
     let size = |dir: &Path| files(dir).iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
-    for (target, functions) in [("coreml", "shared"), ("coreml", "separate"), ("onnx", "shared")] {
+    for (target, functions) in [("coreml", "shared"), ("coreml", "separate"), ("onnx", "separate")] {
         let compile = |scheme: &str| {
             let out = work.path().join(format!("{target}-{functions}-{scheme}"));
             let args = ["compile", "-q", &checkpoint, "--mode", "stream", "--target", target, "--functions", functions];
@@ -168,6 +168,43 @@ fn streams_are_compressed_too() {
             _ => judge("check_onnx.py", &with("onnx")),
         }
     }
+}
+
+#[test]
+fn it_is_said_how_many_weights_are_quantized() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| arg(&work.path().join(name));
+    let compile = |checkpoint: &str, out: &str, latent: &str| {
+        let args = ["--target", "onnx", "--latent", latent, "--quantize", "palette4-group16"];
+        let made = run(&[&["compile", checkpoint, "--json", "-o", &at(out)], &args[..]].concat());
+        let report: serde_json::Value = serde_json::from_slice(&made.stdout).expect("a JSON summary");
+        let count = |field: &str| report["quantized"][field].as_u64().expect("a count");
+        (count("weights"), count("of"), String::from_utf8_lossy(&made.stderr).into_owned())
+    };
+    // Its weights are all too small.
+    let (weights, of, warned) = compile(&arg(&golden("tiny").join("checkpoint")), "tiny.onnx", "3x8x8");
+    assert!(weights == 0 && of > 0);
+    assert!(warned.contains(&format!("warning: --quantize palette4-group16: 0 of {of} weights")), "{warned}");
+
+    let checkpoint = arg(&checkpoint(work.path()));
+    let (weights, of, warned) = compile(&checkpoint, "x.onnx", "3x4x4");
+    assert!(0 < weights && weights < of && !warned.contains("warning"), "{weights} of {of}: {warned}");
+    let args = ["--target", "coreml", "--latent", "3x4x4", "--quantize", "int8", "-o", &at("x.mlpackage")];
+    let text = ok(&[&["compile", &checkpoint], &args[..]].concat());
+    assert!(text.contains(" weights quantized, "), "{text}");
+
+    let args = ["verify", &at("x.onnx"), "--checkpoint", &checkpoint];
+    let report: serde_json::Value = serde_json::from_str(&ok(&[&args[..], &["--json"]].concat())).expect("a report");
+    assert_eq!((&report["quantize"], &report["min_snr_db"]), (&"palette4-group16".into(), &10.0.into()));
+    assert!(ok(&args).contains("weights quantized (palette4-group16)"));
+    fails_below(&[&args[..], &["--min-snr", "90"]].concat());
+}
+
+/// A result below the bar: exit 1 without an error.
+fn fails_below(args: &[&str]) {
+    let out = run(args);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&out.stdout).contains("FAILED"));
 }
 
 #[test]

@@ -269,6 +269,37 @@ fn a_bidirectional_checkpoint_makes_a_clip() {
     assert!(error < 1e-4, "the targets differ by {error}");
 }
 
+#[test]
+fn a_clip_needs_a_number_of_steps() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| arg(&work.path().join(name));
+    ok(&["init", "-q", "--preset", "tiny", "--set", "chunk_frames=null", "-o", &at("c")]);
+    ok(&["compile", "-q", &at("c"), "--target", "onnx", "--latent", "3x8x8", "-o", &at("x.onnx")]);
+    let error = fails(&["stream", "-q", &at("x.onnx"), "--prompt-seed", "1"]);
+    says(&error, &["x.onnx", "sample_steps: found a list, expected a count"]);
+    assert!(!error.contains("--mode stream"), "{error}");
+}
+
+#[test]
+fn noise_that_is_not_finite_is_named() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let kernel = arg(&tiny(work.path(), FP32[0]));
+    let reference = golden("stream_tiny").join("golden.safetensors");
+    let bytes = std::fs::read(&reference).expect("a golden");
+    let header = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
+    let index: Value = serde_json::from_slice(&bytes[8..8 + header]).expect("a header");
+    for (tensor, flag) in [("stream.noise", "--noise"), ("text", "--prompt")] {
+        let mut bytes = bytes.clone();
+        let at = 8 + header + index[tensor]["data_offsets"][0].as_u64().expect("an offset") as usize + 3 * 4;
+        bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+        let file = arg(&work.path().join("nan.safetensors"));
+        std::fs::write(&file, bytes).expect("written");
+        let prompt: &[&str] = if flag == "--noise" { &["--prompt-seed", "1"] } else { &[] };
+        let error = fails(&[&["stream", "-q", &kernel, flag, &file], prompt].concat());
+        says(&error, &["nan.safetensors", tensor, "element 3: found NaN"]);
+    }
+}
+
 #[track_caller]
 fn says(error: &str, parts: &[&str]) {
     for part in parts {

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use s2dit_backends::coreml::Package;
 use s2dit_backends::coreml::lint::device::{Comparison, DeviceReport, compare};
 use s2dit_backends::coreml::lint::{self, Report, Rule, Rules, Verdict, Verdicts};
 use s2dit_runtime::pipeline::{self, Pipeline};
+use s2dit_backends::coreml::{self, Package};
 use s2dit_runtime::stream::contract::{self, Contract};
 use serde::Serialize;
 
@@ -64,7 +64,14 @@ fn packages(path: &Path) -> Result<Vec<PathBuf>> {
         return Ok(opened.description().parts.iter().map(|part| path.join(&part.file)).collect());
     }
     if !path.join(contract::FILE).is_file() {
-        return Ok(vec![path.into()]);
+        let found = match path.metadata() {
+            Ok(_) if path.join(coreml::MANIFEST).exists() => return Ok(vec![path.into()]),
+            Ok(m) if m.is_dir() => format!("a folder without {}", coreml::MANIFEST),
+            Ok(_) if path.extension().is_some_and(|e| e == "onnx") => "an ONNX file".into(),
+            Ok(_) => "a file".into(),
+            Err(_) => "nothing".into(),
+        };
+        bail!("`{}`: expected an .mlpackage or the folder of a Core ML kernel, found {found}", path.display());
     }
     let contract = Contract::read(path)?;
     if contract.target != contract::Target::CoreMl {

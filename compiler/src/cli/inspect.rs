@@ -1,5 +1,7 @@
 //! `s2ditc inspect`
 
+mod kernel;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -12,11 +14,11 @@ use super::{print_json, print_line};
 use crate::config::LatentSize;
 use crate::inspect::{ArtifactReport, ModelReport, Recognition, Report, inspect};
 
-/// Show what a checkpoint, an ONNX file or an mlpackage is
+/// Show what a checkpoint, an ONNX file, an mlpackage or a kernel folder is
 #[derive(clap::Args)]
 #[command(after_help = "Example: s2ditc inspect small/ --latent 3x36x64")]
 pub(super) struct Args {
-    /// Checkpoint folder, .onnx file or .mlpackage
+    /// Checkpoint folder, .onnx file, .mlpackage or kernel folder
     path: PathBuf,
     /// Latent frames, rows and columns for a checkpoint's costs [default: 3x36x64, or the nearest that fits]
     #[arg(long, value_name = "FxHxW")]
@@ -54,6 +56,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             let texts = parts.iter().enumerate().map(|(i, part)| artifact(&what(i), part));
             texts.collect::<Result<Vec<_>>>()?.join("\n")
         }
+        Report::Kernel(k) => kernel::text(k)?,
     };
     print_line(text.trim_end())?;
     Ok(ExitCode::SUCCESS)

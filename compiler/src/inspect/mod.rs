@@ -1,6 +1,7 @@
-//! What a checkpoint, an ONNX file or an mlpackage is, for people and as data.
+//! What a checkpoint, an ONNX file, an mlpackage or a kernel folder is, for people and as data.
 
 mod artifact;
+mod kernel;
 mod model;
 mod recognition;
 
@@ -8,9 +9,11 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use s2dit_runtime::pipeline::{self, Pipeline};
+use s2dit_runtime::stream::contract;
 use serde::Serialize;
 
 pub use artifact::ArtifactReport;
+pub use kernel::{FunctionReport, KernelReport, StateReport};
 pub use model::{BlockCost, Layer, ModelReport, SchemaWeights};
 pub use recognition::{NearMiss, Recognised, Recognition, recognition};
 
@@ -36,6 +39,8 @@ pub enum Report {
         /// In the order in which they run.
         parts: Vec<ArtifactReport>,
     },
+    /// A kernel folder.
+    Kernel(KernelReport),
 }
 
 /// A checkpoint folder.
@@ -62,7 +67,7 @@ pub struct CheckpointReport {
 /// Inspects a path by what lies there.
 ///
 /// # Errors
-/// Nothing there, or something that is none of the three; problems of the file.
+/// Nothing there, or something that is none of these; problems of the file.
 pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<Report> {
     if path.is_dir() && (path.extension().is_some_and(|e| e == "mlpackage") || path.join("Manifest.json").exists()) {
         return Ok(Report::MlPackage(artifact::mlpackage(path)?));
@@ -72,11 +77,15 @@ pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<Report> {
         let files = opened.description().parts.iter().map(|part| path.join(&part.file));
         return Ok(Report::Pipeline { parts: files.map(|file| artifact::mlpackage(&file)).collect::<Result<_>>()? });
     }
+    if path.is_dir() && path.join(contract::FILE).exists() {
+        return Ok(Report::Kernel(kernel::kernel(path)?));
+    }
     if path.is_dir() {
         if !path.join(CONFIG_FILE).exists() {
             bail!(
-                "`{}`: expected a checkpoint folder with {CONFIG_FILE}, or an .mlpackage with Manifest.json",
-                path.display()
+                "`{}`: expected a checkpoint folder with {CONFIG_FILE}, an .mlpackage with Manifest.json or a kernel folder with {}",
+                path.display(),
+                contract::FILE
             );
         }
         let checkpoint = Checkpoint::open(path)?;

@@ -1,0 +1,52 @@
+//! A kernel folder as text.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+use s2dit_runtime::stream::contract::{Port, Sampler};
+
+use crate::cli::progress::size;
+use crate::inspect::KernelReport;
+
+/// The report for people.
+pub(super) fn text(k: &KernelReport) -> Result<String> {
+    let quantized = k.quantize.as_ref().map(|scheme| format!(", weights quantized ({scheme})")).unwrap_or_default();
+    let mut out = format!("kernel {}: {}{quantized}, {}, by {}\n", k.path, k.summary, size(k.bytes), k.compiler);
+    writeln!(out, "{}\n", k.checkpoint)?;
+    let [_, c, f, h, w] = k.chunk.shape();
+    writeln!(
+        out,
+        "a chunk is {c}×{f}×{h}×{w}; windows hold {} latent frames; prompts {}×{}",
+        k.window_frames, k.text.tokens, k.text.dim
+    )?;
+    let Sampler::FlowMatchingAr { timesteps, .. } = &k.sampler;
+    let steps: Vec<String> = timesteps.iter().map(|t| format!("{t:.1}")).collect();
+    writeln!(out, "{} steps a chunk, at {}", steps.len(), steps.join(", "))?;
+    for function in &k.functions {
+        writeln!(out, "\n{}: `{}` of {}", function.name, function.function, function.file)?;
+        // States and what the host computes are many, and listed once below.
+        let listed = |name: &str| {
+            let state = name.strip_suffix("_out").unwrap_or(name);
+            k.states.iter().any(|s| s.name == state) || k.host_inputs.iter().any(|(host, _)| host == name)
+        };
+        for (what, ports) in [("input", &function.inputs), ("output", &function.outputs)] {
+            let (others, shown): (Vec<&Port>, Vec<&Port>) = ports.iter().partition(|p| listed(&p.name));
+            for p in shown {
+                writeln!(out, "  {what:<7} {:<16} {}{:?}", p.name, p.dtype, p.shape)?;
+            }
+            if !others.is_empty() {
+                writeln!(out, "  {what:<7} and {} states and host inputs", others.len())?;
+            }
+        }
+    }
+    writeln!(out, "\nhost inputs")?;
+    for (name, kind) in &k.host_inputs {
+        writeln!(out, "  {name:<24} {kind}")?;
+    }
+    writeln!(out, "\n{} states, {}", k.states.len(), size(k.state_bytes))?;
+    for s in &k.states {
+        let shape = format!("{}{:?}", s.dtype, s.shape);
+        writeln!(out, "  {:<24} {shape:<22} {:>10}  {}", s.name, size(s.bytes), s.meaning)?;
+    }
+    Ok(out)
+}

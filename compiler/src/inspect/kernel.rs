@@ -1,0 +1,163 @@
+//! Kernel folders: what the contract says, and what lies there.
+
+use std::path::Path;
+
+use anyhow::Result;
+use s2dit_backends::onnx::read::Model;
+use s2dit_runtime::stream::contract::{
+    Chunk, Contract, FunctionsPolicy, Port, Precision, Sampler, StatesPolicy, Target, Text,
+};
+use s2dit_runtime::stream::made_for;
+use serde::Serialize;
+
+use crate::verify::Stored;
+
+/// A kernel folder.
+#[derive(Debug, Serialize)]
+pub struct KernelReport {
+    /// The folder.
+    pub path: String,
+    /// Who compiled it.
+    pub compiler: String,
+    /// Target, precision and policies in a few words.
+    pub summary: String,
+    /// What the artifacts are.
+    pub target: Target,
+    /// Their arithmetic.
+    pub precision: Precision,
+    /// Where the states live.
+    pub states_policy: StatesPolicy,
+    /// How the functions are spread.
+    pub functions_policy: FunctionsPolicy,
+    /// How large weights are stored, if in few bits.
+    pub quantize: Option<String>,
+    /// Hash of the checkpoint.
+    pub checkpoint: String,
+    /// What one call makes.
+    pub chunk: Chunk,
+    /// Latent frames that the windows hold.
+    pub window_frames: usize,
+    /// The prompt.
+    pub text: Text,
+    /// The sampler.
+    pub sampler: Sampler,
+    /// The functions, in the order they are called.
+    pub functions: Vec<FunctionReport>,
+    /// Inputs that the host computes: (name, kind).
+    pub host_inputs: Vec<(String, String)>,
+    /// The states.
+    pub states: Vec<StateReport>,
+    /// Bytes of all states: what a stream carries from chunk to chunk.
+    pub state_bytes: u64,
+    /// Bytes of all files in the folder.
+    pub bytes: u64,
+}
+
+/// A function of a kernel.
+#[derive(Debug, Serialize)]
+pub struct FunctionReport {
+    /// Its name in the contract.
+    pub name: &'static str,
+    /// The artifact.
+    pub file: String,
+    /// Its name in the artifact.
+    pub function: String,
+    /// What the host passes.
+    pub inputs: Vec<Port>,
+    /// What comes back.
+    pub outputs: Vec<Port>,
+}
+
+/// A state of a kernel.
+#[derive(Debug, Serialize)]
+pub struct StateReport {
+    /// Its name.
+    pub name: String,
+    /// Its element type.
+    pub dtype: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its bytes.
+    pub bytes: u64,
+    /// What it holds.
+    pub meaning: String,
+}
+
+/// A kernel folder.
+///
+/// # Errors
+/// A contract that cannot be read; artifacts that are not there, or not of this contract.
+pub(super) fn kernel(path: &Path) -> Result<KernelReport> {
+    let contract = Contract::read(path)?;
+    made_for::check(path, &contract)?;
+    if contract.target == Target::Onnx {
+        for (_, f) in contract.functions.all() {
+            Model::open(&path.join(&f.file))?.check_external_files()?;
+        }
+    }
+    let stored = Stored::of(&made_for::metadata(path, &contract, &contract.functions.denoise)?);
+    let functions = contract.functions.all().map(|(name, f)| FunctionReport {
+        name,
+        file: f.file.clone(),
+        function: f.function.clone(),
+        inputs: f.inputs.clone(),
+        outputs: f.outputs.clone(),
+    });
+    let states: Vec<StateReport> = (contract.states.iter())
+        .map(|s| StateReport {
+            name: s.name.clone(),
+            dtype: s.dtype.to_string(),
+            shape: s.shape.clone(),
+            bytes: (s.shape.iter().product::<usize>() * s.dtype.size()) as u64,
+            meaning: s.meaning.clone(),
+        })
+        .collect();
+    let kind = |kind: &_| serde_json::to_value(kind).ok().and_then(|v| v["kind"].as_str().map(str::to_string));
+    Ok(KernelReport {
+        path: path.display().to_string(),
+        bytes: bytes(path),
+        state_bytes: states.iter().map(|s| s.bytes).sum(),
+        states,
+        functions: functions.into(),
+        host_inputs: contract.host_inputs.iter().map(|h| (h.name.clone(), kind(&h.kind).unwrap_or_default())).collect(),
+        quantize: stored.map(|stored| stored.scheme),
+        summary: contract.summary(),
+        compiler: contract.compiler,
+        target: contract.target,
+        precision: contract.precision,
+        states_policy: contract.states_policy,
+        functions_policy: contract.functions_policy,
+        checkpoint: contract.checkpoint,
+        chunk: contract.chunk,
+        window_frames: contract.window_frames,
+        text: contract.text,
+        sampler: contract.sampler,
+    })
+}
+
+/// Bytes of all files in a folder, links not followed; a file of two names counts once.
+fn bytes(folder: &Path) -> u64 {
+    let (mut seen, mut ahead, mut sum) = (std::collections::HashSet::new(), vec![folder.to_path_buf()], 0);
+    while let Some(at) = ahead.pop() {
+        for entry in std::fs::read_dir(at).into_iter().flatten().flatten() {
+            let Ok(found) = entry.metadata() else { continue };
+            if found.is_dir() {
+                ahead.push(entry.path());
+            } else if seen.insert(identity(&found, entry.path())) {
+                sum += found.len();
+            }
+        }
+    }
+    sum
+}
+
+#[cfg(unix)]
+fn identity(found: &std::fs::Metadata, _: std::path::PathBuf) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    (found.dev(), found.ino())
+}
+
+#[cfg(not(unix))]
+fn identity(_: &std::fs::Metadata, path: std::path::PathBuf) -> std::path::PathBuf {
+    path
+}
