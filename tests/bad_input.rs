@@ -536,6 +536,16 @@ fn a_result_below_the_bar_fails_without_an_error() {
 }
 
 #[test]
+fn a_plan_is_not_written_over() {
+    let c = Copy::of("tiny");
+    let plan = arg(&c.work.path().join("plan.toml"));
+    fs::write(&plan, "precious").expect("a plan");
+    let args = ["--target", "onnx", "--latent", "3x8x8", "--quantize", &plan, "--emit", "ir", "-o", &plan];
+    says(&fails(&[&["compile", &arg(&c.dir())], &args[..]].concat()), &["-o", "--quantize", "plan.toml"]);
+    assert_eq!(fs::read_to_string(&plan).expect("a plan"), "precious");
+}
+
+#[test]
 fn a_checkpoint_with_another_configuration_is_another_model() {
     let c = Copy::of("stream_tiny");
     let (dir, at) = (arg(&c.dir()), |name: &str| arg(&c.work.path().join(name)));

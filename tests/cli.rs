@@ -65,6 +65,7 @@ fn inspect_says_what_things_are() {
         assert_eq!(report["model"]["parameters"], by_part, "{target}: the model is known from the metadata");
         assert!(report["weight_bytes"].as_u64().expect("bytes") >= by_part * 2);
         assert!(ok(&["inspect", &out]).contains("weights:"));
+        assert_eq!(run(&["inspect", "--latent", "2x12x8", &out]).status.code(), Some(2));
     }
 }
 
@@ -181,6 +182,7 @@ fn usage_errors_exit_with_2_and_help_shows_examples() {
         (&["verify", "x"], &["--golden", "y", "--seed", "0"], "--seed"),
         (&["verify", "x"], &["--golden", "y", "--plot", "y.png"], "ends in .svg"),
         (&stream, &["--preview", "y.mp4"], "ends in .gif"),
+        (&stream, &["--guidance", "3"], "--negative"),
         (&stream, &["--chunks", "0"], "--chunks"),
         (&stream, &["--chunks", "18446744073709551615"], "--chunks"),
         (&stream, &["--prompt-at", "3=a", "--prompt-at", "3=b"], "two prompts for chunk 3"),

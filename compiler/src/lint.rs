@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use s2dit_backends::coreml::lint::device::{Comparison, DeviceReport, compare};
 use s2dit_backends::coreml::lint::{self, Report, Rule, Rules, Verdict, Verdicts};
-use s2dit_runtime::pipeline::{self, Pipeline};
 use s2dit_backends::coreml::{self, Package};
+use s2dit_runtime::pipeline::{self, Pipeline};
 use s2dit_runtime::stream::contract::{self, Contract};
 use serde::Serialize;
 

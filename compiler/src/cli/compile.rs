@@ -12,6 +12,7 @@ use s2dit_passes::Stage;
 
 use super::inspect::recognised;
 use super::passes::{Passes, eprint_rows};
+use super::places::Places;
 use super::progress::{Progress, size};
 use super::usage::refuse;
 use super::{Context, print_json, print_line};
@@ -154,6 +155,11 @@ impl Args {
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let start = Instant::now();
     args.check()?;
+    let plan = args.quantize.as_ref().and_then(|how| match how {
+        How::Plan(path) => Some(path),
+        How::Every(_) => None,
+    });
+    Places::default().input("--quantize", plan).output("-o", &args.output).check()?;
     let checkpoint = Checkpoint::open(&args.checkpoint)?;
     let job = Job::new(args, &checkpoint)?;
     let mut passes =
@@ -271,9 +277,14 @@ impl Job {
             bail!("--partition is for packages: use it with --target coreml");
         }
         Ok(match (args.mode, args.latent) {
-            (Mode::Clip, Size::Clip(latent)) => {
-                Job::Clip(Options { target, precision, opset: args.opset.unwrap_or_default(), latent, quantize, partition })
-            }
+            (Mode::Clip, Size::Clip(latent)) => Job::Clip(Options {
+                target,
+                precision,
+                opset: args.opset.unwrap_or_default(),
+                latent,
+                quantize,
+                partition,
+            }),
             (Mode::Stream, Size::Chunk { rows, cols }) => Job::Stream(stream::Options {
                 target,
                 precision,

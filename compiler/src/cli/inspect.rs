@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::progress::{count, size};
+use super::usage::refuse;
 use super::{print_json, print_line};
 use crate::config::LatentSize;
 use crate::inspect::{ArtifactReport, ModelReport, Recognition, Report, inspect};
@@ -30,6 +31,9 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let report = inspect(&args.path, args.latent)?;
+    if args.latent.is_some() && !matches!(report, Report::Checkpoint(_)) {
+        refuse!("--latent is for checkpoints: `{}` was compiled for one size", args.path.display());
+    }
     if args.json {
         print_json(&report)?;
         return Ok(ExitCode::SUCCESS);

@@ -72,9 +72,9 @@ pub(super) struct Args {
     /// Euler steps of a clip [default: the checkpoint's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     steps: Option<u16>,
-    /// Guidance of a clip: v = v_neg + G·(v_pos − v_neg)
-    #[arg(long, value_name = "G", default_value_t = 5.0)]
-    guidance: f64,
+    /// Guidance of a clip: v = v_neg + G·(v_pos − v_neg) [default: 5]
+    #[arg(long, value_name = "G", requires = "negative")]
+    guidance: Option<f64>,
     /// Negative prompt of a clip; without it there is no guidance
     #[arg(long, value_name = "FILE")]
     negative: Option<PathBuf>,
@@ -345,8 +345,9 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
     if let Some((_, flag)) = stream_only.into_iter().find(|(given, _)| *given) {
         bail!("{flag} is for streams, but `{}` makes a whole clip: compile with --mode stream", path.display());
     }
-    if !args.guidance.is_finite() {
-        bail!("--guidance: found {}, expected a finite number", args.guidance);
+    let guidance = args.guidance.unwrap_or(5.0);
+    if !guidance.is_finite() {
+        refuse!("--guidance: found {guidance}, expected a finite number");
     }
     let run = RunOptions { fp16: args.fp16, threads: context.threads, quiet: context.quiet, ..RunOptions::default() };
     let mut clip = Clip::open(path, &run)?;
@@ -364,7 +365,7 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
     let mut preview = args.preview.as_deref().map(|p| Preview::create(p, chunk)).transpose()?;
     let progress = Progress::calls("steps", context.quiet);
     let start = Instant::now();
-    let guided = negative.as_ref().map(|text| (text, args.guidance));
+    let guided = negative.as_ref().map(|text| (text, guidance));
     let made = clip.sample(args.seed.unwrap_or_default(), steps, &text, guided, |done| {
         progress.say(done as u64, steps as u64, || format!("step {done}/{steps}"));
     })?;

@@ -84,9 +84,11 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         .check()?;
     let reference = match (&args.golden, &args.checkpoint) {
         (Some(golden), _) => Reference::Golden(golden.clone()),
-        (None, Some(dir)) => {
-            Reference::Checkpoint { dir: dir.clone(), seed: args.seed.unwrap_or_default(), quantize: args.quantize.clone() }
-        }
+        (None, Some(dir)) => Reference::Checkpoint {
+            dir: dir.clone(),
+            seed: args.seed.unwrap_or_default(),
+            quantize: args.quantize.clone(),
+        },
         (None, None) => unreachable!("clap requires one of the two"),
     };
     if args.artifact.join(contract::FILE).exists() {

@@ -10,7 +10,6 @@ use s2dit_runtime::stream::contract::{
 use s2dit_runtime::stream::made_for;
 use serde::Serialize;
 
-use crate::verify::Stored;
 
 /// A kernel folder.
 #[derive(Debug, Serialize)]
@@ -95,7 +94,7 @@ pub(super) fn kernel(path: &Path) -> Result<KernelReport> {
             Model::open(&path.join(&f.file))?.check_external_files()?;
         }
     }
-    let stored = Stored::of(&made_for::metadata(path, &contract, &contract.functions.denoise)?);
+    let quantize = Artifact::open(&path.join(&contract.functions.denoise.file))?.metadata().remove("s2ditc.quantize");
     let functions = contract.functions.all().map(|(name, f)| FunctionReport {
         name,
         file: f.file.clone(),
@@ -120,7 +119,7 @@ pub(super) fn kernel(path: &Path) -> Result<KernelReport> {
         states,
         functions: functions.into(),
         host_inputs: contract.host_inputs.iter().map(|h| (h.name.clone(), kind(&h.kind).unwrap_or_default())).collect(),
-        quantize: stored.map(|stored| stored.scheme),
+        quantize,
         summary: contract.summary(),
         compiler: contract.compiler,
         target: contract.target,

@@ -24,6 +24,8 @@ pub fn check(dir: &Path, contract: &Contract) -> Result<()> {
     // As it is written, so that a field that the contract does not know is seen too.
     let ours: Value = serde_json::from_str(&text).with_context(|| format!("`{}`", place.display()))?;
     let mut files: Vec<&str> = contract.functions.all().iter().map(|(_, f)| f.file.as_str()).collect();
+    files.extend(contract.functions.all().iter().flat_map(|(_, f)| &f.parts).map(|part| part.file.as_str()));
+    files.sort_unstable();
     files.dedup();
     for file in files {
         let path = dir.join(file);
