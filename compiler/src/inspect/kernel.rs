@@ -4,12 +4,12 @@ use std::path::Path;
 
 use anyhow::Result;
 use s2dit_backends::onnx::read::Model;
+use s2dit_runtime::Artifact;
 use s2dit_runtime::stream::contract::{
     Chunk, Contract, FunctionsPolicy, Port, Precision, Sampler, StatesPolicy, Target, Text,
 };
 use s2dit_runtime::stream::made_for;
 use serde::Serialize;
-
 
 /// A kernel folder.
 #[derive(Debug, Serialize)]
