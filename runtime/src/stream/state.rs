@@ -81,9 +81,29 @@ pub fn save(path: &Path, contract: &Contract, snapshot: &Snapshot) -> Result<()>
         .map(|(name, dtype, shape, bytes)| Ok((name.as_str(), TensorView::new(*dtype, shape.to_vec(), bytes)?)))
         .collect::<Result<Vec<_>>>()?;
     let staged = Staged::file(path)?;
-    let bytes = safetensors::serialize(views, Some(metadata))?;
+    let mut bytes = safetensors::serialize(views, Some(metadata))?;
+    sort_metadata(&mut bytes).with_context(|| format!("cannot write `{}`", path.display()))?;
     std::fs::write(staged.path(), bytes).with_context(|| format!("cannot write `{}`", path.display()))?;
     staged.commit()?;
+    Ok(())
+}
+
+/// Puts the metadata in order, in place: the library writes it in the order of a hash map, and the same stream should be the
+/// same bytes.
+fn sort_metadata(file: &mut [u8]) -> Result<()> {
+    let (length, rest) = file.split_first_chunk::<8>().context("no header")?;
+    let length = usize::try_from(u64::from_le_bytes(*length))?;
+    let header = rest.get(..length).context("no header")?;
+    let mut sorted: Value = serde_json::from_slice(header)?;
+    if let Some(metadata) = sorted.get_mut("__metadata__") {
+        metadata.sort_all_objects();
+    }
+    let mut sorted = sorted.to_string().into_bytes();
+    if sorted.len() > length {
+        bail!("found a header of {length} bytes, expected {}", sorted.len());
+    }
+    sorted.resize(length, b' ');
+    file[8..8 + length].copy_from_slice(&sorted);
     Ok(())
 }
 

@@ -304,6 +304,9 @@ fn a_damaged_state_is_refused() {
         Some(format!("{error:#}"))
     };
     assert_eq!(refused(&|_| {}), None);
+    let first = std::fs::read(&file).unwrap();
+    assert_eq!(refused(&|_| {}), None);
+    assert!(std::fs::read(&file).unwrap() == first, "the same stream is the same bytes");
     let far = refused(&|s| s.chunks = state::MOST_CHUNKS + 1).unwrap();
     assert!(far.contains("field `chunks`: found `1099511627777`, expected a number up to 1099511627776"), "{far}");
     let nan = refused(&|s| s.states.get_mut("window").unwrap().data[2] = f32::NAN).unwrap();

@@ -29,13 +29,14 @@ pub(super) fn text(k: &KernelReport) -> Result<String> {
             let state = name.strip_suffix("_out").unwrap_or(name);
             k.states.iter().any(|s| s.name == state) || k.host_inputs.iter().any(|(host, _)| host == name)
         };
-        for (what, ports) in [("input", &function.inputs), ("output", &function.outputs)] {
+        let kinds = [("input", "states and host inputs", &function.inputs), ("output", "states", &function.outputs)];
+        for (what, rest, ports) in kinds {
             let (others, shown): (Vec<&Port>, Vec<&Port>) = ports.iter().partition(|p| listed(&p.name));
             for p in shown {
                 writeln!(out, "  {what:<7} {:<16} {}{:?}", p.name, p.dtype, p.shape)?;
             }
             if !others.is_empty() {
-                writeln!(out, "  {what:<7} and {} states and host inputs", others.len())?;
+                writeln!(out, "  {what:<7} and {} {rest}", others.len())?;
             }
         }
     }
@@ -46,7 +47,7 @@ pub(super) fn text(k: &KernelReport) -> Result<String> {
     writeln!(out, "\n{} states, {}", k.states.len(), size(k.state_bytes))?;
     for s in &k.states {
         let shape = format!("{}{:?}", s.dtype, s.shape);
-        writeln!(out, "  {:<24} {shape:<22} {:>10}  {}", s.name, size(s.bytes), s.meaning)?;
+        writeln!(out, "  {:<24} {shape:<28} {:>10}  {}", s.name, size(s.bytes), s.meaning)?;
     }
     Ok(out)
 }
