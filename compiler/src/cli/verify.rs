@@ -9,6 +9,7 @@ use s2dit_runtime::stream::contract;
 
 use super::places::Places;
 use super::progress::Progress;
+use super::usage::svg;
 use super::{Context, print_json, print_line};
 use crate::quantize::How;
 use crate::stream::verify as stream;
@@ -61,7 +62,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     chunks: Option<u64>,
     /// Draw SNR against chunk of a stream
-    #[arg(long, value_name = "SVG")]
+    #[arg(long, value_name = "SVG", value_parser = svg)]
     plot: Option<PathBuf>,
     /// Print the report as JSON
     #[arg(long)]

@@ -1,5 +1,6 @@
 //! Whether the artifacts of a kernel folder are of one compile: each carries the contract that it was made for.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -25,8 +26,8 @@ pub fn check(dir: &Path, contract: &Contract) -> Result<()> {
     let ours: Value = serde_json::from_str(&text).with_context(|| format!("`{}`", place.display()))?;
     let mut files: Vec<&str> = contract.functions.all().iter().map(|(_, f)| f.file.as_str()).collect();
     files.extend(contract.functions.all().iter().flat_map(|(_, f)| &f.parts).map(|part| part.file.as_str()));
-    files.sort_unstable();
-    files.dedup();
+    let mut seen = HashSet::new();
+    files.retain(|file| seen.insert(*file));
     for file in files {
         let path = dir.join(file);
         let shown = path.display();
