@@ -137,7 +137,8 @@ impl Pipeline {
             bail!("`{}`: no part computes a value named `{name}`", self.dir.display());
         }
         let outputs = self.description.outputs.iter().map(|p| p.name.clone());
-        Ok(Chain::new(sessions, outputs.chain(options.probes.iter().cloned()).collect()))
+        let outputs: Vec<String> = outputs.chain(options.probes.iter().cloned()).collect();
+        Ok(Chain::new(sessions, &outputs))
     }
 }
 
@@ -203,7 +204,7 @@ pub struct Chain {
 impl Chain {
     /// A chain that returns `outputs`.
     #[must_use]
-    pub fn new(parts: Vec<Session>, outputs: Vec<String>) -> Chain {
+    pub fn new(parts: Vec<Session>, outputs: &[String]) -> Chain {
         let mut made: Vec<Port> = Vec::new();
         let mut inputs: Vec<Port> = Vec::new();
         for part in &parts {
@@ -259,7 +260,7 @@ impl Chain {
 
 impl From<Session> for Chain {
     fn from(session: Session) -> Chain {
-        let outputs = session.outputs().iter().map(|p| p.name.clone()).collect();
-        Chain::new(vec![session], outputs)
+        let outputs: Vec<String> = session.outputs().iter().map(|p| p.name.clone()).collect();
+        Chain::new(vec![session], &outputs)
     }
 }

@@ -78,7 +78,8 @@ impl Loader<'_> {
             return self.artifact(&f.file, &f.function).map(Chain::from);
         }
         let parts = f.parts.iter().map(|part| self.artifact(&part.file, &f.function)).collect::<Result<_>>()?;
-        Ok(Chain::new(parts, f.outputs.iter().map(|p| p.name.clone()).collect()))
+        let outputs: Vec<String> = f.outputs.iter().map(|p| p.name.clone()).collect();
+        Ok(Chain::new(parts, &outputs))
     }
 
     fn artifact(&mut self, file: &str, function: &str) -> Result<Session> {
