@@ -247,3 +247,42 @@ fn the_ir_after_any_pass() {
     let message = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(1) && message.contains("4 fuse"), "{message}");
 }
+
+/// The largest values of the blocks are those of PyTorch's, and nothing of a golden's package overflows.
+#[test]
+fn ranges_are_those_of_the_reference() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let checkpoint = arg(&golden("tiny").join("checkpoint"));
+    let reference = golden("tiny").join("golden.safetensors");
+    let out = arg(&work.path().join("tiny.mlpackage"));
+    ok(&["compile", "-q", &checkpoint, "--target", "coreml", "--latent", "3x8x8", "-o", &out]);
+    let report = json(&["ranges", &out, "--golden", &arg(&reference), "--json"]);
+    assert_eq!((&report["overflows"], &report["at_risk"]), (&0.into(), &0.into()));
+    let bytes = std::fs::read(&reference).expect("a golden");
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("a golden");
+    for block in 0..4 {
+        let data = tensors.tensor(&format!("block{block}")).expect("a block").data().to_vec();
+        let values = data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four bytes")).abs());
+        let largest = f64::from(values.fold(0.0, f32::max));
+        let near = |row: &Value| {
+            let found = row["largest"].as_f64().unwrap_or(0.0);
+            row["scope"] == format!("block{block}") && (found / largest - 1.0).abs() < 5e-3
+        };
+        assert!(report["rows"].as_array().expect("rows").iter().any(near), "block {block}: {largest}");
+    }
+
+    let kernel = arg(&work.path().join("kernel"));
+    let checkpoint = arg(&golden("stream_tiny").join("checkpoint"));
+    let stream = ["--target", "coreml", "--mode", "stream", "--latent", "8x8", "-o", &kernel];
+    ok(&[&["compile", "-q", &checkpoint], &stream[..]].concat());
+    let report = json(&["ranges", &kernel, "--samples", "3", "--json"]);
+    let functions: std::collections::BTreeSet<&str> =
+        report["rows"].as_array().expect("rows").iter().filter_map(|r| r["function"].as_str()).collect();
+    assert!(["commit", "denoise", "prompt"].iter().all(|f| functions.contains(f)), "{functions:?}");
+
+    let plain = arg(&work.path().join("plain.mlpackage"));
+    let tiny = arg(&golden("tiny").join("checkpoint"));
+    ok(&["compile", "-q", &tiny, "--target", "coreml", "--precision", "fp32", "--latent", "3x8x8", "-o", &plain]);
+    let refused = run(&["ranges", &plain]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("no fp16 values"));
+}

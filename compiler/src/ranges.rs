@@ -55,7 +55,7 @@ pub struct Row {
     pub function: String,
     /// What computes it.
     pub op: String,
-    /// The module that it comes from.
+    /// Its name in the package, which begins with the module that it comes from.
     pub scope: String,
     /// Its largest magnitude, computed in fp32; 3.4e38 stands for infinity.
     pub largest: f32,
