@@ -5,10 +5,11 @@
 //! transpose(transpose(x)) → transpose(x)  transpose by the identity → x
 //! cast(x) to its own dtype → x            identity(x) → x
 //! slice of everything → x                 concat of one → x
+//! slice(slice(x)) → slice(x)
 //! ```
 //! A named value (`block0`) is left alone: its name must keep meaning the same value. Afterwards dead ops are gone.
 
-use s2dit_ir::ops::{OpError, Reshape, Transpose, Unary};
+use s2dit_ir::ops::{OpError, Reshape, Slice, Transpose, Unary};
 use s2dit_ir::{Function, Module, Op, ValueId};
 
 /// Runs on every function; returns the number of ops removed or replaced.
@@ -52,6 +53,15 @@ fn simpler(f: &mut Function, v: ValueId) -> Result<Option<ValueId>, OpError> {
             }
             _ => None,
         },
+        Op::Slice(outer) => match f.op(x).clone() {
+            Op::Slice(inner) if f.node(x).name.is_none() && steps_of_one(&inner) && steps_of_one(&outer) => {
+                let from = |ends: &[usize]| ends.iter().zip(&inner.begin).map(|(e, b)| e + b).collect();
+                let (begin, end) = (from(&outer.begin), from(&outer.end));
+                let whole = f.operands(x)[0];
+                Some(f.add(Slice { begin, end, stride: outer.stride }.into(), &[whole], &scope)?)
+            }
+            _ => None,
+        },
         Op::Transpose(Transpose { perm }) => match f.op(x).clone() {
             Op::Transpose(Transpose { perm: first }) if f.node(x).name.is_none() => {
                 let inner = f.operands(x)[0];
@@ -66,4 +76,8 @@ fn simpler(f: &mut Function, v: ValueId) -> Result<Option<ValueId>, OpError> {
         },
         _ => None,
     })
+}
+
+fn steps_of_one(slice: &Slice) -> bool {
+    slice.stride.iter().all(|&s| s == 1)
 }

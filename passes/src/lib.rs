@@ -6,6 +6,7 @@
 
 pub mod bound;
 pub mod canonicalize;
+pub mod channels_first;
 pub mod cse;
 pub mod decompose;
 pub mod fold_gate;
@@ -58,12 +59,22 @@ pub const PASSES: &[Pass] = &[
         run: |m| decompose::run_except(m, decompose::onnx23_has),
     },
     Pass { name: "fold-gate", doc: "no fusion gate over two projections", run: fold_gate::run },
+    Pass {
+        name: "channels-first",
+        doc: "tokens lie on the last axis, products with weights are 1×1 convolutions",
+        run: channels_first::run,
+    },
     Pass { name: "split-conv3d", doc: "no depthwise convolution over time", run: split_conv::run },
     Pass { name: "widen", doc: "every float is fp32: what an fp16 graph means", run: widen::run },
     Pass {
         name: "precision-fp16",
         doc: "fp16 everywhere but in fp32 islands that need the range or the phase",
         run: |m| precision::run(m, Precision::Fp16),
+    },
+    Pass {
+        name: "precision-fp16-only",
+        doc: "fp16 everywhere but in the phases of sinusoids",
+        run: |m| precision::run(m, Precision::Fp16Only),
     },
     Pass {
         name: "precision-fp16-norms32",

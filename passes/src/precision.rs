@@ -29,6 +29,8 @@ pub enum Precision {
     Fp16,
     /// Sums of squares stay fp32 as well.
     Fp16Norms32,
+    /// Only phases stay fp32: sums were scaled to fit (see [`crate::channels_first`]).
+    Fp16Only,
 }
 
 /// Runs on every function and state of an f32 module; returns the number of values that became fp16.
@@ -132,6 +134,7 @@ fn islands(f: &Function, order: &[ValueId], precision: Precision) -> HashSet<Val
         let operands = f.operands(v);
         let carried = |set: &HashSet<ValueId>| operands.iter().any(|o| set.contains(o));
         match f.op(v) {
+            _ if precision == Precision::Fp16Only => {}
             Op::Unary(Unary::Softplus | Unary::Exp) => {
                 sums.insert(v);
             }

@@ -142,7 +142,12 @@ pub fn has_blocks(scheme: Scheme, ty: &TensorType) -> bool {
 /// The weight that an op multiplies with, if it is worth compressing.
 fn weight_of(f: &Function, user: ValueId) -> Option<ValueId> {
     // A constant product, such as a modulation at a known timestep, is computed here, from the exact weight.
-    if !matches!(f.op(user), Op::Linear(_) | Op::Conv(_)) || f.is_const(user) {
+    let dense = match f.op(user) {
+        Op::Linear(_) => true,
+        Op::Conv(conv) => conv.groups == 1,
+        _ => false,
+    };
+    if !dense || f.is_const(user) {
         return None;
     }
     let v = *f.operands(user).get(1)?;

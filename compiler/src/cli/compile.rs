@@ -20,7 +20,9 @@ use crate::checkpoint::{CONFIG_FILE, Checkpoint, INDEX_FILE, SafetensorsFile};
 use crate::compile::parts::Partition;
 use crate::compile::stream::{self, Functions, States};
 use crate::compile::watch::Row;
-use crate::compile::{Opset, Options, Precision, Quantized, Summary, Target, Watch, compile, lower};
+use crate::compile::{
+    Attention, Compute, Layout, Opset, Options, Precision, Quantized, Summary, Target, Watch, compile, lower,
+};
 use crate::config::LatentSize;
 use crate::inspect::recognition;
 use crate::lint::{Brief, lint};
@@ -69,6 +71,13 @@ pub(super) struct Args {
     /// [Core ML]. OUT is a folder: the packages and pipeline.json; of a stream, the kernel
     #[arg(long, value_name = "HOW")]
     partition: Option<Partition>,
+    /// What packages are shaped for: ane (the Neural Engine: channels first, all fp16) or any (as PyTorch has it) [Core ML;
+    /// default: ane]
+    #[arg(long)]
+    compute: Option<Compute>,
+    /// Heads of softmax attention on the Neural Engine: batched (fewest ops) or per-head (smallest values) [default: batched]
+    #[arg(long)]
+    attention: Option<Attention>,
     /// Newest ONNX operator set to use: 21 (older runtimes, tract) or 23 [default: 23]
     #[arg(long, value_name = "N")]
     opset: Option<Opset>,
@@ -140,7 +149,13 @@ impl Args {
         if let (Mode::Clip, Some((_, flag))) = (self.mode, given.into_iter().find(|(given, _)| *given)) {
             refuse!("{flag} is for --mode stream: a clip has no states, and one function");
         }
+        if self.compute == Some(Compute::Any) && self.attention.is_some() {
+            refuse!("--attention is for --compute ane: any leaves attention as it is");
+        }
         match self.target {
+            Target::Onnx if self.compute.is_some() || self.attention.is_some() => {
+                refuse!("--compute and --attention are for --target coreml");
+            }
             Target::CoreMl if self.opset.is_some() => {
                 refuse!("--opset is for --target onnx: a Core ML package has no ONNX operators");
             }
@@ -273,6 +288,8 @@ impl Job {
         let (target, precision) = (args.target, args.precision.unwrap_or(args.target.default_precision()));
         let quantize = args.quantize.as_ref().map(|how| how.open(checkpoint)).transpose()?.flatten();
         let partition = args.partition;
+        let layout =
+            Layout { compute: args.compute.unwrap_or_default(), attention: args.attention.unwrap_or_default() };
         if partition.is_some() && target != Target::CoreMl {
             bail!("--partition is for packages: use it with --target coreml");
         }
@@ -281,6 +298,7 @@ impl Job {
                 target,
                 precision,
                 opset: args.opset.unwrap_or_default(),
+                layout,
                 latent,
                 quantize,
                 partition,
@@ -289,6 +307,7 @@ impl Job {
                 target,
                 precision,
                 opset: args.opset.unwrap_or_default(),
+                layout,
                 rows,
                 cols,
                 states: args.states.unwrap_or_default(),

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::progress::{Progress, count, size};
 use super::{Context, print_json, print_line};
 use crate::checkpoint::{Checkpoint, FloatType};
-use crate::compile::{Opset, Options, Precision, Target, compile};
+use crate::compile::{Layout, Opset, Options, Precision, Target, compile};
 use crate::config::{LatentSize, Preset};
 use crate::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
 use crate::verify::{self, Reference, verify};
@@ -78,8 +78,15 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         [(Target::Onnx, Precision::Fp32, &onnx), (Target::CoreMl, Precision::Fp16, &package)]
     {
         let start = Instant::now();
-        let options =
-            Options { target, precision, opset: Opset::default(), latent: LATENT, quantize: None, partition: None };
+        let options = Options {
+            target,
+            precision,
+            opset: Opset::default(),
+            layout: Layout::default(),
+            latent: LATENT,
+            quantize: None,
+            partition: None,
+        };
         let made = {
             let progress = Progress::bytes("weights", context.quiet);
             compile(&checkpoint, &options, out, &mut |_, _| {}, &mut |done, total| progress.set(done, total))?

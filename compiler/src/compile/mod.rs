@@ -1,5 +1,7 @@
 //! From an open checkpoint to a finished file or kernel folder.
 
+mod choice;
+mod compute;
 pub mod parts;
 mod quantized;
 pub mod stream;
@@ -16,9 +18,10 @@ use s2dit_backends::output::Staged;
 use s2dit_backends::{coreml, onnx};
 use s2dit_ir::Module;
 use s2dit_ir::verify::verify;
-use s2dit_passes::{Pipeline, Stage, bound};
+use s2dit_passes::{Pipeline, Stage, bound, channels_first};
 use serde::Serialize;
 
+pub use self::compute::{Attention, Compute, Layout};
 pub use self::quantized::Quantized;
 
 use self::parts::Partition;
@@ -96,9 +99,9 @@ impl Target {
     ///
     /// The Neural Engine accumulates norms wider than fp16 but stores each result in fp16, and an fp32 op leaves it: so for Core
     /// ML norms stay fp16, for ONNX Runtime they do not.
-    /// `opset` is the newest ONNX operator set that may be used.
+    /// `opset` is the newest ONNX operator set that may be used; `compute` what a Core ML package is shaped for.
     #[must_use]
-    pub fn passes(self, precision: Precision, opset: Opset) -> Vec<&'static str> {
+    pub fn passes(self, precision: Precision, opset: Opset, compute: Compute) -> Vec<&'static str> {
         let mut passes = vec!["canonicalize", "phase", "cse", "fuse", "fold-gate"];
         passes.extend::<&[_]>(match (self, precision) {
             // ONNX Runtime runs these composites several times as fast as their parts.
@@ -107,6 +110,12 @@ impl Target {
             }
             (Target::Onnx, Precision::Fp32) => &[BOUND, "split-conv3d", "decompose-for-onnx21", "cse"],
             (Target::Onnx, Precision::Fp16) => &["split-conv3d", "decompose", "cse", "precision-fp16-norms32"],
+            (Target::CoreMl, Precision::Fp32) if compute == Compute::Ane => {
+                &[CHANNELS_FIRST, "canonicalize", "decompose", "cse"]
+            }
+            (Target::CoreMl, Precision::Fp16) if compute == Compute::Ane => {
+                &[CHANNELS_FIRST, "canonicalize", "decompose", "cse", "precision-fp16-only", "canonicalize"]
+            }
             (Target::CoreMl, Precision::Fp32) => &["decompose", "cse"],
             (Target::CoreMl, Precision::Fp16) => &["decompose", "cse", "precision-fp16"],
         });
@@ -167,6 +176,8 @@ pub struct Options {
     pub precision: Precision,
     /// The newest ONNX operator set that may be used.
     pub opset: Opset,
+    /// What a Core ML package is shaped for.
+    pub layout: Layout,
     /// Size of the clip.
     pub latent: LatentSize,
     /// How large weights are stored; `None` for the precision's own.
@@ -211,15 +222,25 @@ pub type Watch<'a> = dyn FnMut(Option<&Stage>, &Module) + 'a;
 pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> Result<Module> {
     let mut module = s2dit::clip(checkpoint.config(), checkpoint, options.latent)?;
     watch(None, &module);
-    run_passes(&options.target.passes(options.precision, options.opset), &mut module, checkpoint, watch)?;
+    let passes = options.target.passes(options.precision, options.opset, options.layout.compute);
+    let shape = options.layout.options(options.quantize.as_ref(), []);
+    run_passes(&passes, &mut module, checkpoint, &shape, watch)?;
     quantize(&mut module, options.quantize.as_ref(), checkpoint, watch)?;
     Ok(module)
 }
 
-fn run_passes(names: &[&str], module: &mut Module, weights: &Checkpoint, watch: &mut Watch) -> Result<()> {
+fn run_passes(
+    names: &[&str],
+    module: &mut Module,
+    weights: &Checkpoint,
+    shape: &channels_first::Options,
+    watch: &mut Watch,
+) -> Result<()> {
     for &name in names {
         if name == BOUND {
             step(BOUND, module, watch, |module| Ok(bound::run(module, weights)?))?;
+        } else if name == CHANNELS_FIRST {
+            step(CHANNELS_FIRST, module, watch, |module| Ok(channels_first::run_with(module, shape)?))?;
         } else {
             Pipeline::new(&[name])?.run(module, |stage, module| watch(Some(stage), module))?;
         }
@@ -229,6 +250,8 @@ fn run_passes(names: &[&str], module: &mut Module, weights: &Checkpoint, watch: 
 
 /// The pass that reads weights.
 const BOUND: &str = "bound-softplus";
+/// The pass that has options.
+const CHANNELS_FIRST: &str = "channels-first";
 
 /// Compresses the large weights of a module that is otherwise finished.
 fn quantize(module: &mut Module, how: Option<&Quantize>, checkpoint: &Checkpoint, watch: &mut Watch) -> Result<()> {

@@ -1,9 +1,7 @@
 //! From an open checkpoint to a streaming kernel: a folder with a contract and the three functions.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use s2dit_backends::output::Staged;
@@ -14,12 +12,13 @@ use s2dit_passes::split::{self, EMPTY, HostInput, Kernel, StateKind, split};
 use s2dit_passes::states;
 use s2dit_runtime::stream::contract::{self, Contract};
 
+use super::choice::choice;
 use super::parts::{Partition, described, is_part};
-use super::{Opset, Precision, Quantized, Summary, Target, Watch, run_passes, step};
+use super::{Attention, Compute, Layout, Opset, Precision, Quantized, Summary, Target, Watch, run_passes, step};
 use crate::checkpoint::Checkpoint;
 use crate::config::{LatentSize, SampleSteps};
 use crate::frontend::s2dit;
-use crate::problems::{Problem, Problems, quoted};
+use crate::problems::Problems;
 use crate::quantize::{Quantize, Sources};
 
 /// Where the states live between calls.
@@ -42,25 +41,6 @@ pub enum Functions {
     Separate,
 }
 
-macro_rules! choice {
-    ($ty:ident, $place:literal, $($variant:ident = $name:literal),+) => {
-        impl fmt::Display for $ty {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self { $($ty::$variant => $name),+ })
-            }
-        }
-        impl FromStr for $ty {
-            type Err = Problem;
-            fn from_str(text: &str) -> Result<Self, Problem> {
-                match text {
-                    $($name => Ok($ty::$variant),)+
-                    _ => Err(Problem { place: $place.into(), found: quoted(text), expected: [$(concat!("\"", $name, "\"")),+].join(" or ") }),
-                }
-            }
-        }
-    };
-}
-
 choice!(States, "states", Io = "io", Native = "native");
 choice!(Functions, "functions", Shared = "shared", Separate = "separate");
 
@@ -73,6 +53,8 @@ pub struct Options {
     pub precision: Precision,
     /// The newest ONNX operator set that may be used.
     pub opset: Opset,
+    /// What Core ML packages are shaped for.
+    pub layout: Layout,
     /// Latent rows and columns.
     pub rows: usize,
     /// See [`Options::rows`].
@@ -95,6 +77,7 @@ impl Options {
             target: Target::Onnx,
             precision: Precision::Fp32,
             opset: Opset::V21,
+            layout: Layout { compute: Compute::Any, attention: Attention::Batched },
             rows,
             cols,
             states: States::Io,
@@ -160,7 +143,8 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
     let latent = LatentSize { frames, rows: options.rows, cols: options.cols };
     let mut chunk = s2dit::clip(config, checkpoint, latent)?;
     watch(None, &chunk);
-    run_passes(&["canonicalize", "phase", "cse"], &mut chunk, checkpoint, watch)?;
+    let shape = options.layout.options(options.quantize.as_ref(), []);
+    run_passes(&["canonicalize", "phase", "cse"], &mut chunk, checkpoint, &shape, watch)?;
     let split_options = split::Options {
         chunk: "latent".into(),
         time: "timestep".into(),
@@ -176,7 +160,10 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
         Ok(chunk.functions.len())
     })?;
     let (mut kernel, mut module) = (kernel.context("no kernel")?, chunk);
-    run_passes(&options.target.passes(options.precision, options.opset), &mut module, checkpoint, watch)?;
+    let prompt = kernel.prompt_values.iter().map(|(name, _)| name.clone());
+    let shape = options.layout.options(options.quantize.as_ref(), prompt);
+    let passes = options.target.passes(options.precision, options.opset, options.layout.compute);
+    run_passes(&passes, &mut module, checkpoint, &shape, watch)?;
     let declared = module.states.clone();
     kernel.module.states = declared;
     let mut packing = Vec::new();
@@ -187,7 +174,7 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
         }
         Ok(kernel.module.states.len())
     })?;
-    run_passes(&["canonicalize"], &mut module, checkpoint, watch)?;
+    run_passes(&["canonicalize"], &mut module, checkpoint, &shape, watch)?;
     super::quantize(&mut module, options.quantize.as_ref(), checkpoint, watch)?;
     let parts = options.partition.map(|how| cut(&module, how)).transpose()?.unwrap_or_default();
     Ok(Lowered { module, kernel, packing, parts })

@@ -9,7 +9,7 @@ use s2dit_passes::quantize::{self as pass, Weight};
 
 use super::{Quantize, Sources, Storage};
 use crate::checkpoint::Checkpoint;
-use crate::compile::{Opset, Options, Precision, Target, lower};
+use crate::compile::{Layout, Opset, Options, Precision, Target, lower};
 use crate::config::LatentSize;
 
 /// Rows whose errors stand for all of a large weight, in groups that are spread over it.
@@ -57,6 +57,7 @@ impl<'a> Survey<'a> {
             target,
             precision,
             opset: Opset::V23,
+            layout: Layout::default(),
             latent,
             quantize: None,
             partition: None,
@@ -86,6 +87,7 @@ impl<'a> Survey<'a> {
             target: Target::CoreMl,
             precision: Precision::Fp16,
             opset: Opset::V23,
+            layout: Layout::default(),
             latent: self.latent,
             quantize: Some(quantize.clone()),
             partition: None,

@@ -17,6 +17,7 @@ mod leaf;
 mod linear;
 mod matmul;
 mod pad;
+mod pixel_shuffle;
 mod reduce;
 mod reshape;
 mod rope_table;
@@ -50,6 +51,7 @@ pub use leaf::{Input, Literal, Load, State};
 pub use linear::Linear;
 pub use matmul::Matmul;
 pub use pad::Pad;
+pub use pixel_shuffle::PixelShuffle;
 pub use reduce::{Reduce, ReduceKind};
 pub use reshape::Reshape;
 pub use rope_table::{RopePart, RopeTable};
@@ -248,6 +250,7 @@ ops! {
         Concat: "concat";
         Slice: "slice";
         Pad: "pad";
+        PixelShuffle: "pixel_shuffle";
         Gather: "gather";
         BroadcastTo: "broadcast_to";
     }

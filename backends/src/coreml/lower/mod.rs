@@ -10,6 +10,7 @@ mod elementwise;
 mod interface;
 mod names;
 mod norm;
+mod peephole;
 mod product;
 mod shape;
 #[cfg(test)]
@@ -78,6 +79,7 @@ struct Lowering<'a> {
     /// Names that values get because results have them.
     result_names: HashMap<ValueId, String>,
     constant: HashSet<ValueId>,
+    together: peephole::Together,
     /// MIL value of each IR value that has one.
     values: HashMap<ValueId, String>,
     /// MIL value of each constant, by its expression.
@@ -103,6 +105,7 @@ impl<'a> Lowering<'a> {
             out,
             result_names: HashMap::new(),
             constant: HashSet::new(),
+            together: peephole::Together::default(),
             values: HashMap::new(),
             by_key: HashMap::new(),
             operations: Vec::new(),
@@ -118,6 +121,7 @@ impl<'a> Lowering<'a> {
                 self.constant.insert(v);
             }
         }
+        self.together = peephole::Together::of(f, &order, &self.constant);
         for (name, v) in &f.results {
             let node = f.node(*v);
             let computed = !matches!(node.op, Op::Input(_)) && !self.constant.contains(v);
@@ -144,10 +148,13 @@ impl<'a> Lowering<'a> {
             }
         }
         for &v in &order {
-            if self.constant.contains(&v) {
+            if self.constant.contains(&v) || self.together.takes(v) {
                 continue;
             }
             let node = f.node(v);
+            if self.together(v)? {
+                continue;
+            }
             self.op(v, &node.op).with_context(|| format!("`{}` of `{}`", node.op.name(), node.scope))?;
         }
         for (state, v) in &f.updates {
@@ -198,6 +205,7 @@ impl<'a> Lowering<'a> {
             Op::Concat(c) => self.concat(v, c.axis),
             Op::Slice(s) => self.slice(v, s),
             Op::Pad(p) => self.pad(v, p),
+            Op::PixelShuffle(p) => self.pixel_shuffle(v, p.factor),
             Op::Gather(g) => self.gather(v, g.axis),
             Op::BroadcastTo(b) => self.broadcast_to(v, &b.shape),
             Op::RmsNorm(_)

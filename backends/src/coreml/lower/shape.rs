@@ -92,6 +92,13 @@ impl Lowering<'_> {
         self.emit(v, "pad", vec![("x", named(&x)), ("pad", pad), ("mode", mode), ("constant_val", value)])
     }
 
+    pub(super) fn pixel_shuffle(&mut self, v: ValueId, factor: usize) -> Result<()> {
+        self.takes(v, FLOATS)?;
+        let x = self.operands(v)?.remove(0);
+        let factor = self.int(v, "upscale_factor", factor)?;
+        self.emit(v, "pixel_shuffle", vec![("x", named(&x)), ("upscale_factor", factor)])
+    }
+
     pub(super) fn gather(&mut self, v: ValueId, axis: usize) -> Result<()> {
         self.takes(v, &[DType::F16, DType::F32, DType::I32, DType::I16, DType::I8, DType::U16, DType::U8])?;
         let operands = self.operands(v)?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use s2dit_ir::ValueId;
-use s2dit_ir::ops::Unary;
+use s2dit_ir::ops::{PixelShuffle, Unary};
 
 use super::select::{elements, take};
 use super::{Handler, Raise};
@@ -194,13 +194,11 @@ fn pad(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
 fn pixel_shuffle(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     let x = r.operand(op, "x")?;
     let f = usize::try_from(r.int(op, "upscale_factor", None)?)?;
-    let &[n, c, h, w] = r.b.shape(x) else { bail!("expected rank 4") };
+    let &[_, c, _, _] = r.b.shape(x) else { bail!("expected rank 4") };
     if f == 0 || !c.is_multiple_of(f * f) {
         bail!("factor {f} for {c} channels");
     }
-    let y = r.b.reshape(x, &[n, c / (f * f), f, f, h, w])?;
-    let y = r.b.transpose(y, &[0, 1, 4, 2, 5, 3])?;
-    Ok(vec![r.b.reshape(y, &[n, c / (f * f), h * f, w * f])?])
+    Ok(vec![r.b.op(PixelShuffle { factor: f }, &[x])?])
 }
 
 fn pixel_unshuffle(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {

@@ -1,7 +1,7 @@
-//! Ops that move elements: Reshape, Transpose, Concat, Slice, Pad, Gather, BroadcastTo.
+//! Ops that move elements: Reshape, Transpose, Concat, Slice, Pad, PixelShuffle, Gather, BroadcastTo.
 
 use anyhow::Result;
-use s2dit_ir::ops::{Concat, Gather, Pad, Slice};
+use s2dit_ir::ops::{Concat, Gather, Pad, PixelShuffle, Slice};
 use s2dit_ir::{TensorType, ValueId};
 
 use super::{Lowering, int, ints, string};
@@ -50,6 +50,12 @@ impl Lowering<'_> {
         let pads = self.ints(&pads);
         let value = self.filled(p.value, &TensorType::new(self.dtype(v), []));
         self.emit(v, "Pad", &[x[0].clone(), pads, value], vec![string("mode", "constant")]);
+        Ok(())
+    }
+
+    pub(super) fn pixel_shuffle(&mut self, v: ValueId, p: &PixelShuffle) -> Result<()> {
+        let x = self.operands(v)?;
+        self.emit(v, "DepthToSpace", &x, vec![int("blocksize", p.factor as i64), string("mode", "CRD")]);
         Ok(())
     }
 

@@ -1,0 +1,73 @@
+//! `pixel_shuffle`: channels become pixels.
+
+use ndarray::IxDyn;
+use serde::{Deserialize, Serialize};
+
+use super::{Cost, OpDef, OpError, arity, require};
+use crate::{Tensor, TensorType};
+
+/// `y[n, c, h·s + i, w·s + j] = x[n, (c·s + i)·s + j, h, w]` with s = factor, as `torch.nn.functional.pixel_shuffle` and MIL's
+/// `pixel_shuffle` have it. Operand x `[N, C·s², H, W]`; the result is `[N, C, H·s, W·s]`.
+///
+/// - C1: rank 4. C2: factor ≥ 1, its square divides the channels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PixelShuffle {
+    /// How many pixels a pixel becomes, in each direction.
+    pub factor: usize,
+}
+
+impl OpDef for PixelShuffle {
+    fn name(&self) -> &'static str {
+        "pixel_shuffle"
+    }
+
+    fn infer(&self, operands: &[&TensorType], _: Option<&TensorType>) -> Result<TensorType, OpError> {
+        arity(operands, 1..=1)?;
+        let &[n, c, h, w] = &operands[0].shape[..] else {
+            return Err(OpError::new(format!("takes [N, C, H, W], found {}", operands[0])));
+        };
+        let s = self.factor;
+        let square = s.checked_mul(s).unwrap_or(0);
+        require!(square > 0 && c.is_multiple_of(square), "{c} channels are not a multiple of the factor {s} squared");
+        Ok(TensorType::new(operands[0].dtype, [n, c / square, h * s, w * s]))
+    }
+
+    fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
+        let (x, s) = (&operands[0].data, self.factor);
+        let &[n, c, h, w] = x.shape() else { return Err(OpError::new("takes [N, C, H, W]")) };
+        let data = x
+            .as_standard_layout()
+            .into_shape_with_order(IxDyn(&[n, c / (s * s), s, s, h, w]))
+            .map_err(|e| OpError::new(e.to_string()))?
+            .permuted_axes(IxDyn(&[0, 1, 4, 2, 5, 3]))
+            .as_standard_layout()
+            .into_shape_with_order(IxDyn(&ty.shape))
+            .map_err(|e| OpError::new(e.to_string()))?
+            .into_owned();
+        Ok(Tensor { dtype: ty.dtype, data })
+    }
+
+    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
+        Cost::with_flops(0, operands, ty)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DType;
+
+    /// The first of `torch.nn.functional.pixel_shuffle(torch.arange(8.).reshape(1, 4, 1, 2), 2)`.
+    #[test]
+    fn shuffles_as_torch_does() {
+        let ty = TensorType::new(DType::F32, [1, 4, 1, 2]);
+        let data = ndarray::Array::range(0.0, 8.0, 1.0).into_shape_with_order(IxDyn(&ty.shape)).unwrap();
+        let op = PixelShuffle { factor: 2 };
+        let to = op.infer(&[&ty], None).unwrap();
+        let y = op.eval(&[&Tensor { dtype: DType::F32, data }], &to).unwrap();
+        assert_eq!(y.data.shape(), [1, 1, 2, 4]);
+        assert_eq!(y.data.iter().copied().collect::<Vec<_>>(), [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
+        assert!(op.infer(&[&TensorType::new(DType::F32, [1, 6, 1, 2])], None).is_err());
+    }
+}

@@ -1,0 +1,140 @@
+//! Convolutions over space, and over time and space, on planes.
+
+use s2dit_ir::ops::{Conv, OpError};
+use s2dit_ir::{Builder, ValueId};
+
+use super::form::natural;
+use super::{Rewriter, Stored};
+
+/// No axis of a tensor is longer on the engine.
+const LARGEST_EXTENT: usize = 16_384;
+
+impl Rewriter<'_> {
+    pub(super) fn conv(&mut self, v: ValueId, operands: &[ValueId], conv: &Conv) -> Result<Option<Stored>, OpError> {
+        if !operands[1..].iter().all(|&o| self.is_const(o)) || conv.dilations.iter().any(|&d| d != 1) {
+            return Ok(None);
+        }
+        match self.tiles(v, operands, conv)? {
+            Some(stored) => Ok(Some(stored)),
+            None => self.time_in_channels(v, operands, conv),
+        }
+    }
+
+    /// Windows that tile each frame (patches, strides): frames lie below each other in one plane, which no window leaves.
+    fn tiles(&mut self, v: ValueId, operands: &[ValueId], conv: &Conv) -> Result<Option<Stored>, OpError> {
+        let (x, kernel) = (operands[0], self.dims(operands[1]));
+        let dims = self.dims(x);
+        let padded = conv.pad_before.iter().chain(&conv.pad_after).any(|&p| p != 0);
+        let (order, channels, rows, cols, frames) = match *dims {
+            [frames, channels, rows, cols] => (vec![1, 0, 2, 3], channels, rows, cols, frames),
+            [1, channels, frames, rows, cols] if kernel[2] == 1 && conv.strides[0] == 1 => {
+                (natural(5), channels, rows, cols, frames)
+            }
+            _ => return Ok(None),
+        };
+        let [kh, kw] = kernel[kernel.len() - 2..] else { return Ok(None) };
+        let strides = &conv.strides[conv.strides.len() - 2..];
+        if padded || conv.groups != 1 || strides != [kh, kw] || rows % kh != 0 || cols % kw != 0 {
+            return Ok(None);
+        }
+        let plane = self.ordered(x, &order, &[1, channels, frames * rows, cols])?;
+        let weight = self.plain(operands[1])?;
+        let bias = operands.get(2).map(|&b| self.plain(b)).transpose()?;
+        let weight_shape = [kernel[0], kernel[1], kh, kw];
+        let value = self.at(v, |b| {
+            let weight = b.reshape(weight, &weight_shape)?;
+            let conv = Conv {
+                strides: vec![kh, kw],
+                pad_before: vec![0, 0],
+                pad_after: vec![0, 0],
+                dilations: vec![1, 1],
+                groups: 1,
+            };
+            b.conv(conv, plane, weight, bias)
+        })?;
+        Ok(Some(Stored { value, order }))
+    }
+
+    /// A depthwise convolution over time and space: the frames of a channel are channels of their own, and one grouped plane
+    /// convolution takes each group of frames to the group of its results. Its kernel holds each tap where the frame is
+    /// that it meets, and zeros before the first and after the last: a band, as a convolution in time is one.
+    ///
+    /// Long clips go in runs of frames, so that channels stay in the engine's range.
+    fn time_in_channels(&mut self, v: ValueId, operands: &[ValueId], conv: &Conv) -> Result<Option<Stored>, OpError> {
+        let (x, kernel) = (operands[0], self.dims(operands[1]));
+        let (&[1, width, frames, rows, cols], &[_, _, made, out_rows, out_cols]) = (self.dims(x), self.dims(v)) else {
+            return Ok(None);
+        };
+        let &[_, 1, taps, kh, kw] = kernel else { return Ok(None) };
+        let plain = conv.strides.iter().all(|&s| s == 1) && conv.groups == width && kernel[0] == width;
+        if !plain || (out_rows, out_cols) != (rows, cols) {
+            return Ok(None);
+        }
+        let order = natural(5);
+        let all = self.in_form(x, &order)?;
+        let weight = self.plain(operands[1])?;
+        let bias = operands.get(2).map(|&b| self.plain(b)).transpose()?;
+        let run = (LARGEST_EXTENT / width).saturating_sub(taps - 1).clamp(1, made);
+        let value = self.at(v, |b| {
+            let mut parts = Vec::new();
+            for first in (0..made).step_by(run) {
+                let count = run.min(made - first);
+                // Frames that the run's taps meet; before and after the clip there is only padding.
+                let begin = first.saturating_sub(conv.pad_before[0]);
+                let end = (first + count - 1 + taps).saturating_sub(conv.pad_before[0]).min(frames);
+                let band = band(b, weight, [first, count], [begin, end], conv.pad_before[0])?;
+                let kernel = b.reshape(band, &[width * count, end - begin, kh, kw])?;
+                let bias = match bias {
+                    Some(bias) => {
+                        let bias = b.reshape(bias, &[width, 1])?;
+                        let bias = b.broadcast_to(bias, &[width, count])?;
+                        Some(b.reshape(bias, &[width * count])?)
+                    }
+                    None => None,
+                };
+                let input = if (begin, end) == (0, frames) { all } else { b.slice(all, 2, begin, end)? };
+                let input = b.reshape(input, &[1, width * (end - begin), rows, cols])?;
+                let plane = Conv {
+                    strides: vec![1, 1],
+                    pad_before: conv.pad_before[1..].to_vec(),
+                    pad_after: conv.pad_after[1..].to_vec(),
+                    dilations: vec![1, 1],
+                    groups: width,
+                };
+                let part = b.conv(plane, input, kernel, bias)?;
+                parts.push(if parts.is_empty() && count == made {
+                    part
+                } else {
+                    b.reshape(part, &[1, width, count, rows * cols])?
+                });
+            }
+            if parts.len() == 1 { Ok(parts[0]) } else { b.concat(&parts, 2) }
+        })?;
+        Ok(Some(Stored { value, order }))
+    }
+}
+
+/// The kernels `[D, count, end − begin, kh, kw]` that take frames `begin..end` to frames `first..first + count`.
+fn band(
+    b: &mut Builder,
+    weight: ValueId,
+    [first, count]: [usize; 2],
+    [begin, end]: [usize; 2],
+    pad_before: usize,
+) -> Result<ValueId, OpError> {
+    let taps = b.shape(weight)[2];
+    let mut rows = Vec::with_capacity(count);
+    for frame in first..first + count {
+        // Tap k meets the frame `frame + k − pad_before`.
+        let meets = |k: usize| (frame + k).checked_sub(pad_before).filter(|at| (begin..end).contains(at));
+        let met: Vec<usize> = (0..taps).filter(|&k| meets(k).is_some()).collect();
+        let (Some(&low), Some(&high)) = (met.first(), met.last()) else {
+            return Err(OpError::new("a frame that no tap meets"));
+        };
+        let part = b.slice(weight, 2, low, high + 1)?;
+        let before = meets(low).unwrap_or(begin) - begin;
+        let after = end - begin - before - (high + 1 - low);
+        rows.push(b.pad(part, &[0, 0, before, 0, 0], &[0, 0, after, 0, 0], 0.0)?);
+    }
+    b.concat(&rows, 1)
+}
