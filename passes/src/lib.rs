@@ -21,6 +21,7 @@ pub mod regions;
 pub mod split;
 pub mod split_conv;
 pub mod states;
+pub mod timesteps;
 pub mod widen;
 
 use s2dit_ir::Module;
@@ -46,6 +47,11 @@ pub const PASSES: &[Pass] = &[
     Pass { name: "canonicalize", doc: "no op that does nothing, no reshape of a reshape", run: canonicalize::run },
     Pass { name: "cse", doc: "no two live ops that compute the same", run: cse::run },
     Pass { name: "phase", doc: "sinusoids of large phases are computed to the last bits of fp32", run: phase::run },
+    Pass {
+        name: "timesteps-1000-to-250",
+        doc: "what depends on `timestep` alone is a table of four rows",
+        run: |m| timesteps::run(m, "timestep", &[1000.0, 750.0, 500.0, 250.0]),
+    },
     Pass { name: "fuse", doc: "formulas with a name are one op", run: fuse::run },
     Pass { name: "decompose", doc: "no composite op: tensor ops only", run: decompose::run },
     Pass {

@@ -8,7 +8,7 @@
 //! a = t₁·ω₁  exact for t₁ < 2¹²        r = t₁·ω₂ + t₂·ω  small
 //! cos(t·ω) → cos a·cos r − sin a·sin r    sin(t·ω) → sin a·cos r + cos a·sin r
 //! ```
-//! Fires on `sin` and `cos` of `mul(t, literal)` in f32.
+//! Fires on `sin` and `cos` of `mul(t, literal)` in f32, but not where the product is exact: it would split its own result.
 
 use std::collections::HashMap;
 
@@ -27,6 +27,9 @@ pub fn run(module: &mut Module) -> Result<usize, OpError> {
             let Op::Unary(kind @ (Unary::Sin | Unary::Cos)) = *f.op(v) else { continue };
             let phase = f.operands(v)[0];
             let Some((t, omega)) = product_with_literal(f, phase) else { continue };
+            if is_exact(f, t, &omega.1) {
+                continue;
+            }
             let scope = f.node(v).scope.clone();
             let s = match split.get(&phase) {
                 Some(s) => *s,
@@ -52,6 +55,11 @@ fn product_with_literal(f: &Function, phase: ValueId) -> Option<(ValueId, (Tenso
         Op::Literal(l) => Some((operands[t], (f.ty(operands[w]).clone(), l.values.clone()))),
         _ => None,
     })
+}
+
+/// Whether `t·ω` is a product of `t₁` and `ω₁`.
+fn is_exact(f: &Function, t: ValueId, omega: &[f64]) -> bool {
+    matches!(f.op(t), Op::Unary(Unary::Floor)) && omega.iter().all(|w| *w == twelve_bits(*w))
 }
 
 /// cos and sin of the exact part and of the rest.

@@ -1,0 +1,80 @@
+//! Tables of timesteps against the graph that they take the place of, in float64 and in fp16's own numbers.
+
+use s2dit_ir::interp::{self, Bindings};
+use s2dit_ir::text::parse;
+use s2dit_ir::weights::NoWeights;
+use s2dit_ir::{DType, Module, Tensor, TensorType};
+use s2dit_passes::timesteps;
+
+const GRAPH: &str = r#"module {
+  func @main(%x: f32[2], %timestep: f32[1]) {
+    %w = literal {values = [1.0, 0.1, 0.01, 0.001]} : f32[4]
+    %angle = mul(%timestep, %w) : f32[4]
+    %c = cos(%angle) : f32[4]
+    %s = sin(%angle) : f32[4]
+    %cs = concat(%c, %s) {axis = 0} : f32[8]
+    %rows = reshape(%cs) {shape = [4, 2]} : f32[4, 2]
+    %flat = reshape(%timestep) {shape = [1, 1]} : f32[1, 1]
+    %weight = literal {values = [0.001, -0.002]} : f32[2, 1]
+    %linear = linear(%flat, %weight) : f32[1, 2]
+    %tanh = tanh(%linear) : f32[1, 2]
+    %sum = add(%rows, %tanh) : f32[4, 2]
+    %y = add(%sum, %x) : f32[4, 2]
+    return y = %y, tanh = %tanh
+  }
+}
+"#;
+
+fn run(module: &Module, t: f64) -> Vec<Tensor> {
+    let mut bindings = Bindings::default();
+    let mut bind = |name: &str, values: Vec<f64>| {
+        let ty = TensorType::new(DType::F32, [values.len()]);
+        bindings.params.insert(name.into(), Tensor::from_values(&ty, values).unwrap());
+    };
+    bind("x", vec![0.5, -3.0]);
+    bind("timestep", vec![t]);
+    interp::run(&module.functions[0], &NoWeights, &bindings).unwrap()
+}
+
+fn distance(a: &[Tensor], b: &[Tensor]) -> f64 {
+    let differences = a.iter().zip(b).flat_map(|(a, b)| a.data.iter().zip(&b.data).map(|(a, b)| (a - b).abs()));
+    differences.fold(0.0, f64::max)
+}
+
+#[test]
+fn tables_are_the_graph_at_every_listed_timestep() {
+    let shifted = [1000.0, 937.5, f64::from(833.333_3_f32), 625.0];
+    for listed in [&shifted[..], &[731.25], &[0.0, 0.25, 0.5]] {
+        let before = parse(GRAPH).unwrap();
+        let mut after = before.clone();
+        assert_eq!(timesteps::run(&mut after, "timestep", listed).unwrap(), 2);
+        s2dit_ir::verify::verify(&after).unwrap();
+        let f = &after.functions[0];
+        assert!(f.order().iter().all(|&v| f.is_const(v) || !["cos", "sin", "tanh"].contains(&f.op(v).name())));
+        for &t in listed {
+            let expected = run(&before, t);
+            for asked in [t, DType::F16.round(t), DType::F32.round(t)] {
+                assert_eq!(distance(&run(&after, asked), &expected), 0.0, "{t} as {asked}");
+            }
+        }
+    }
+}
+
+#[test]
+fn timesteps_that_fp16_confuses_are_refused() {
+    let refused = |listed: &[f64], parts: &[&str]| {
+        let mut module = parse(GRAPH).unwrap();
+        let message = timesteps::run(&mut module, "timestep", listed).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    };
+    refused(&[], &["at least one"]);
+    refused(&[f64::NAN], &["NaN", "finite"]);
+    refused(&[500.0, 999.3, 998.9], &["999.3", "998.9", "at least"]);
+    refused(&[1.0, 1.125], &["1.125", "at least 0.25"]);
+}
+
+#[test]
+fn a_function_without_the_parameter_is_left_alone() {
+    let mut module = parse(GRAPH).unwrap();
+    assert_eq!(timesteps::run(&mut module, "time", &[1.0]).unwrap(), 0);
+}
