@@ -3,6 +3,7 @@
 mod grid;
 mod overrides;
 mod parse;
+mod sampler;
 
 use std::fmt;
 use std::ops::Range;

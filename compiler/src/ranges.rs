@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use s2dit_runtime::ranges::{self, Ranges};
 use s2dit_runtime::stream::contract::{self, Contract, Precision, Target};
+use s2dit_runtime::timesteps::{INPUT, Timesteps};
 use s2dit_runtime::{Artifact, HostTensor, RunOptions, StreamOptions, StreamSession};
 use serde::Serialize;
 
@@ -134,9 +135,12 @@ fn of_clip(path: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)) -
     }
     let run = RunOptions { ranges: true, threads: options.threads, quiet: options.quiet, ..RunOptions::default() };
     let mut session = artifact.session(&run)?;
-    let ports = artifact.inputs();
+    let (ports, listed) = (artifact.inputs(), artifact.timesteps()?);
     let mut found = Ranges::new();
     let mut sample = |inputs: BTreeMap<String, HostTensor>| -> Result<()> {
+        if let Some(listed) = &listed {
+            listed.check_inputs(&inputs).with_context(|| format!("`{}`", path.display()))?;
+        }
         let mut results = session.run(&inputs).with_context(|| format!("cannot run `{}`", path.display()))?;
         ranges::take(&mut results, &mut found);
         Ok(())
@@ -148,14 +152,18 @@ fn of_clip(path: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)) -
     }
     let samples = options.samples.unwrap_or(SAMPLES);
     for i in 0..samples {
-        let mut inputs = seeded_inputs(&ports, options.seed.wrapping_add(i))?;
-        if let Some(t) = inputs.get_mut("timestep") {
-            t.data.fill(1000.0 * (1.0 - i as f32 / (samples.max(2) - 1) as f32));
+        let mut inputs = seeded_inputs(&ports, listed.as_ref(), options.seed.wrapping_add(i))?;
+        if let Some(t) = inputs.get_mut(INPUT) {
+            t.data.fill(match listed.as_ref().map(Timesteps::list) {
+                Some(list) if !list.is_empty() => list[i as usize % list.len()] as f32,
+                _ => 1000.0 * (1.0 - i as f32 / (samples.max(2) - 1) as f32),
+            });
         }
         sample(inputs)?;
         progress(i + 1, samples);
     }
-    Ok((found, format!("{samples} clip(s) of seed {}, timesteps from 1000 to 0", options.seed)))
+    let timesteps = listed.as_ref().map_or("from 1000 to 0".into(), Timesteps::to_string);
+    Ok((found, format!("{samples} clip(s) of seed {}, timesteps {timesteps}", options.seed)))
 }
 
 fn of_stream(dir: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)) -> Result<(Ranges, String)> {

@@ -10,10 +10,12 @@ use s2dit_backends::onnx::Round;
 use s2dit_ir::DType;
 use s2dit_passes::Pipeline;
 use s2dit_runtime::compare::{Metrics, compare};
+use s2dit_runtime::timesteps::{INPUT, Timesteps};
 use s2dit_runtime::{Artifact, Engine, HostTensor, Port, RunOptions, run_function};
 use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, SafetensorsFile};
+use crate::compile::timesteps::tables;
 use crate::config::LatentSize;
 use crate::frontend::s2dit;
 use crate::made_from;
@@ -103,6 +105,7 @@ const FP16_BAR: f64 = 50.0;
 pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<Report> {
     let artifact = Artifact::open(path)?;
     let ports = artifact.inputs();
+    let listed = artifact.timesteps().with_context(|| format!("`{}`", path.display()))?;
     let blocks = if options.blocks { artifact.blocks() } else { Vec::new() };
     if options.blocks && blocks.is_empty() {
         bail!("`{}`: no values named block0, block1, … to compare", path.display());
@@ -145,7 +148,7 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
             from_checkpoint(&artifact, path, dir, *seed, quantize.as_ref(), &run)?
         }
     };
-    notes.extend(about_inputs(&ports, &inputs));
+    notes.extend(about_inputs(&ports, &inputs, listed.as_ref()));
     let outputs = artifact.run(&inputs, &run).with_context(|| format!("cannot run `{}`", path.display()))?;
 
     let has_fp16 = artifact.has_fp16();
@@ -201,11 +204,14 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
 type Tensors = BTreeMap<String, HostTensor>;
 
 /// What is odd about inputs, without being wrong.
-fn about_inputs(ports: &[Port], inputs: &Tensors) -> Vec<String> {
+fn about_inputs(ports: &[Port], inputs: &Tensors, listed: Option<&Timesteps>) -> Vec<String> {
     let mut notes = Vec::new();
     let loses = |p: &&Port| {
         let data = inputs.get(&p.name).map(|t| t.data.as_slice()).unwrap_or_default();
-        p.dtype == "f16" && data.iter().any(|x| DType::F16.round(f64::from(*x)) as f32 != *x)
+        // A listed timestep means the same however it is rounded.
+        p.dtype == "f16"
+            && (listed.is_none() || p.name != INPUT)
+            && data.iter().any(|x| DType::F16.round(f64::from(*x)) as f32 != *x)
     };
     let rounded: Vec<&str> = ports.iter().filter(loses).map(|p| p.name.as_str()).collect();
     if !rounded.is_empty() {
@@ -247,7 +253,7 @@ fn from_checkpoint(
     let config = metadata.get("s2ditc.config").map(|text| serde_json::from_str(text)).transpose();
     let config = config.with_context(|| format!("`{}`: metadata `s2ditc.config`: not JSON", path.display()))?;
     made_from::check(path, metadata.get("s2ditc.checkpoint").map(String::as_str), config.as_ref(), &checkpoint)?;
-    let ports = artifact.inputs();
+    let (ports, listed) = (artifact.inputs(), artifact.timesteps()?);
     let Some([_, _, frames, rows, cols]) = ports.iter().find(|p| p.name == "latent").map(|p| p.shape.as_slice()) else {
         bail!("`{}`: expected an input `latent` [1, C, F, H, W]", path.display());
     };
@@ -262,6 +268,9 @@ fn from_checkpoint(
         }
         Some(quantize) => {
             // What the gate is folded into is compressed as it is then.
+            if let Some(listed) = &listed {
+                tables(&mut module, listed)?;
+            }
             let passes = ["canonicalize", "phase", "cse", "fuse", "fold-gate", "decompose", "cse"];
             Pipeline::new(&passes)?.run(&mut module, |_, _| {})?;
             quantize.apply(&mut module, &checkpoint)?;
@@ -275,7 +284,7 @@ fn from_checkpoint(
             bail!("`{}`, input `{}`: found {:?}, the checkpoint has {wanted}", path.display(), port.name, port.shape);
         }
     }
-    let inputs = seeded_inputs(&ports, seed)?;
+    let inputs = seeded_inputs(&ports, listed.as_ref(), seed)?;
     let mut expected = run_function(
         &module.functions[0],
         &Sources::new(&checkpoint, quantize.as_ref()),
@@ -288,9 +297,9 @@ fn from_checkpoint(
     Ok((inputs, expected))
 }
 
-/// Standard normal latents and text, a timestep in [0, 1000]; rounded to fp16 where the artifact takes fp16, so that only the
+/// Standard normal latents and text, a timestep in [0, 1000] or of the list; the others rounded to fp16 where the artifact takes fp16, so that only the
 /// arithmetic is compared.
-pub(crate) fn seeded_inputs(ports: &[Port], seed: u64) -> Result<Tensors> {
+pub(crate) fn seeded_inputs(ports: &[Port], listed: Option<&Timesteps>, seed: u64) -> Result<Tensors> {
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
     let mut inputs = Tensors::new();
     for port in ports {
@@ -301,11 +310,12 @@ pub(crate) fn seeded_inputs(ports: &[Port], seed: u64) -> Result<Tensors> {
             .collect::<Result<_, _>>()
             .with_context(|| format!("input `{}` has no static shape", port.name))?;
         let n = shape.iter().product();
-        let mut data: Vec<f32> = match port.name.as_str() {
-            "timestep" => (0..n).map(|_| rng.random_range(0.0..1000.0)).collect(),
+        let mut data: Vec<f32> = match (port.name.as_str(), listed.map(Timesteps::list)) {
+            (INPUT, Some(list @ [_, ..])) => (0..n).map(|_| list[rng.random_range(0..list.len())] as f32).collect(),
+            (INPUT, _) => (0..n).map(|_| rng.random_range(0.0..1000.0)).collect(),
             _ => (0..n).map(|_| rng.sample(StandardNormal)).collect(),
         };
-        if port.dtype == "f16" {
+        if port.dtype == "f16" && (listed.is_none() || port.name != INPUT) {
             for x in &mut data {
                 *x = DType::F16.round(f64::from(*x)) as f32;
             }

@@ -12,6 +12,7 @@ use s2dit_ir::{Function, WeightSource};
 use crate::pipeline::{self, Chain, Pipeline};
 use crate::ranges;
 use crate::stream::contract;
+use crate::timesteps::Timesteps;
 use crate::{HostTensor, Port, Session, SessionOptions};
 
 /// What executes an ONNX graph.
@@ -95,6 +96,14 @@ impl Artifact {
         }
     }
 
+    /// The only timesteps that the artifact answers; `None` for any.
+    ///
+    /// # Errors
+    /// Metadata that is not a list of timesteps.
+    pub fn timesteps(&self) -> Result<Option<Timesteps>> {
+        Timesteps::of(&self.metadata())
+    }
+
     /// Inputs: name, dtype, shape.
     pub fn inputs(&self) -> Vec<Port> {
         match self {
@@ -143,12 +152,15 @@ impl Artifact {
     /// Runs the artifact.
     ///
     /// # Errors
-    /// Options that do not apply; inputs that do not fit; a failing engine.
+    /// Options that do not apply; inputs that do not fit; a timestep that the artifact was not compiled for; a failing engine.
     pub fn run(
         &self,
         inputs: &BTreeMap<String, HostTensor>,
         options: &RunOptions,
     ) -> Result<BTreeMap<String, HostTensor>> {
+        if let Some(listed) = self.timesteps()? {
+            listed.check_inputs(inputs)?;
+        }
         match self {
             Artifact::Onnx(path, _) => {
                 if options.engine == Engine::Tract && !options.fp16 {

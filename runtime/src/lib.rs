@@ -3,6 +3,7 @@
 //! - [`Artifact`] opens an ONNX file or an mlpackage as it lies on disk and runs it. A package is read back, raised to IR, lowered
 //!   to ONNX in memory and run by ONNX Runtime; its weights stay where they are, mapped.
 //! - [`stream`] makes video chunk by chunk with a kernel folder.
+//! - [`timesteps`] are those that an artifact was compiled for, if it does not take any.
 //! - [`library`] finds ONNX Runtime's shared library, or fetches it on first need.
 //! - [`compare`] says how far a tensor is from a reference.
 
@@ -15,6 +16,7 @@ pub mod pipeline;
 pub mod ranges;
 pub mod stream;
 mod tensor;
+pub mod timesteps;
 #[cfg(feature = "tract")]
 pub mod tract_engine;
 
@@ -24,3 +26,4 @@ pub use ort_engine::{Port, Session, SessionOptions};
 pub use pipeline::{Chain, Pipeline};
 pub use stream::{StreamOptions, StreamSession};
 pub use tensor::HostTensor;
+pub use timesteps::Timesteps;

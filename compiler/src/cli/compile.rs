@@ -21,7 +21,7 @@ use crate::compile::parts::Partition;
 use crate::compile::stream::{self, Functions, States};
 use crate::compile::watch::Row;
 use crate::compile::{
-    Attention, Compute, Layout, Opset, Options, Precision, Quantized, Summary, Target, Watch, compile, lower,
+    Attention, Compute, Layout, Opset, Options, Precision, Quantized, Summary, Target, Timesteps, Watch, compile, lower,
 };
 use crate::config::LatentSize;
 use crate::inspect::recognition;
@@ -60,6 +60,10 @@ pub(super) struct Args {
     /// A stream's functions: shared (one package) or separate (one each) [default: shared for coreml; onnx is always separate]
     #[arg(long)]
     functions: Option<Functions>,
+    /// Timesteps that the step can be asked for: any, or from-config (the sampler's, as tables in place of the time embedding)
+    /// [default: any; from-config for a coreml stream]
+    #[arg(long, value_name = "WHICH")]
+    timesteps: Option<Timesteps>,
     /// fp32 or fp16 [default: fp16 for coreml, fp32 for onnx]
     #[arg(long)]
     precision: Option<Precision>,
@@ -143,6 +147,14 @@ enum Explain {
 }
 
 impl Args {
+    /// Which timesteps, if it was not said: a stream asks for its sampler's only, and a phone gains most from tables.
+    fn timesteps(&self) -> Timesteps {
+        self.timesteps.unwrap_or(match (self.mode, self.target) {
+            (Mode::Stream, Target::CoreMl) => Timesteps::FromConfig,
+            _ => Timesteps::Any,
+        })
+    }
+
     /// Refuses what would do nothing.
     fn check(&self) -> Result<()> {
         let given = [(self.states.is_some(), "--states"), (self.functions.is_some(), "--functions")];
@@ -178,7 +190,8 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let checkpoint = Checkpoint::open(&args.checkpoint)?;
     let job = Job::new(args, &checkpoint)?;
     let mut passes =
-        Passes::new(args.after.as_deref(), args.time_passes, args.verify_each.then_some(&checkpoint), context);
+        Passes::new(args.after.as_deref(), args.time_passes, args.verify_each.then_some(&checkpoint), context)
+            .at(args.timesteps().listed(checkpoint.config()));
     if let Some(Emit::Ir) = args.emit {
         let module = job.lower(&checkpoint, &mut |stage, module| passes.see(stage, module))?;
         let text = passes.text(&module)?;
@@ -300,6 +313,7 @@ impl Job {
                 opset: args.opset.unwrap_or_default(),
                 layout,
                 latent,
+                timesteps: args.timesteps(),
                 quantize,
                 partition,
             }),
@@ -310,6 +324,7 @@ impl Job {
                 layout,
                 rows,
                 cols,
+                timesteps: args.timesteps(),
                 states: args.states.unwrap_or_default(),
                 functions: args.functions.unwrap_or_default(),
                 quantize,

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::progress::{Progress, count, size};
 use super::{Context, print_json, print_line};
 use crate::checkpoint::{Checkpoint, FloatType};
-use crate::compile::{Layout, Opset, Options, Precision, Target, compile};
+use crate::compile::{Layout, Opset, Options, Precision, Target, Timesteps, compile};
 use crate::config::{LatentSize, Preset};
 use crate::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
 use crate::verify::{self, Reference, verify};
@@ -84,6 +84,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
             opset: Opset::default(),
             layout: Layout::default(),
             latent: LATENT,
+            timesteps: Timesteps::Any,
             quantize: None,
             partition: None,
         };

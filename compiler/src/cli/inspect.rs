@@ -166,6 +166,9 @@ fn artifact(what: &str, a: &ArtifactReport) -> Result<String> {
             writeln!(out, "  {title:<7} {:<12} {}{:?}", v.name, v.dtype, v.shape)?;
         }
     }
+    if let Some(listed) = &a.timesteps {
+        writeln!(out, "  timestep is one of {listed}")?;
+    }
     writeln!(out, "\nweights: {} in {} tensors ({})", size(a.weight_bytes), a.weight_tensors, a.weight_storage)?;
     for (dtype, bytes) in &a.weights_by_dtype {
         writeln!(out, "  {dtype:<8} {:>10}", size(*bytes))?;

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use anyhow::{Result, bail};
 use s2dit_ir::{Module, text};
 use s2dit_passes::Stage;
+use s2dit_runtime::Timesteps;
 
 use super::Context;
 use crate::checkpoint::Checkpoint;
@@ -25,6 +26,11 @@ impl<'a> Passes<'a> {
         let weights = verify_each.map(|checkpoint| checkpoint as _);
         let watcher = Watcher::new(weights, context.threads);
         Passes { after, wanted: time || verify_each.is_some(), watcher, seen: Vec::new(), text: None }
+    }
+
+    /// The graph is run at the first timestep of this list, if there is one.
+    pub fn at(self, listed: Option<Timesteps>) -> Self {
+        Passes { watcher: self.watcher.at(listed), ..self }
     }
 
     pub fn see(&mut self, stage: Option<&Stage>, module: &Module) {

@@ -5,6 +5,7 @@ mod compute;
 pub mod parts;
 mod quantized;
 pub mod stream;
+pub mod timesteps;
 pub mod watch;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use serde::Serialize;
 
 pub use self::compute::{Attention, Compute, Layout};
 pub use self::quantized::Quantized;
+pub use self::timesteps::Timesteps;
 
 use self::parts::Partition;
 use crate::checkpoint::Checkpoint;
@@ -180,6 +182,8 @@ pub struct Options {
     pub layout: Layout,
     /// Size of the clip.
     pub latent: LatentSize,
+    /// Which timesteps it is asked for.
+    pub timesteps: Timesteps,
     /// How large weights are stored; `None` for the precision's own.
     pub quantize: Option<Quantize>,
     /// Several packages that make the step together [Core ML].
@@ -222,6 +226,7 @@ pub type Watch<'a> = dyn FnMut(Option<&Stage>, &Module) + 'a;
 pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> Result<Module> {
     let mut module = s2dit::clip(checkpoint.config(), checkpoint, options.latent)?;
     watch(None, &module);
+    options.timesteps.apply(checkpoint.config(), &mut module, watch)?;
     let passes = options.target.passes(options.precision, options.opset, options.layout.compute);
     let shape = options.layout.options(options.quantize.as_ref(), []);
     run_passes(&passes, &mut module, checkpoint, &shape, watch)?;
@@ -313,6 +318,7 @@ fn metadata(checkpoint: &Checkpoint, options: &Options, hash: &str) -> BTreeMap<
         ("s2ditc.mode".into(), "clip".into()),
         ("s2ditc.precision".into(), options.precision.to_string()),
     ]);
+    metadata.extend(options.timesteps.listed(checkpoint.config()).map(|listed| listed.metadata()));
     metadata.extend(options.quantize.iter().flat_map(Quantize::metadata));
     metadata
 }

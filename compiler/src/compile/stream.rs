@@ -10,11 +10,14 @@ use s2dit_ir::{Function, Module, ValueId};
 use s2dit_passes::partition::partition;
 use s2dit_passes::split::{self, EMPTY, HostInput, Kernel, StateKind, split};
 use s2dit_passes::states;
+use s2dit_runtime::Timesteps as Listed;
 use s2dit_runtime::stream::contract::{self, Contract};
 
 use super::choice::choice;
 use super::parts::{Partition, described, is_part};
-use super::{Attention, Compute, Layout, Opset, Precision, Quantized, Summary, Target, Watch, run_passes, step};
+use super::{
+    Attention, Compute, Layout, Opset, Precision, Quantized, Summary, Target, Timesteps, Watch, run_passes, step,
+};
 use crate::checkpoint::Checkpoint;
 use crate::config::{LatentSize, SampleSteps};
 use crate::frontend::s2dit;
@@ -59,6 +62,8 @@ pub struct Options {
     pub rows: usize,
     /// See [`Options::rows`].
     pub cols: usize,
+    /// Which timesteps `denoise` is asked for.
+    pub timesteps: Timesteps,
     /// Where the states live.
     pub states: States,
     /// How the functions are spread.
@@ -80,6 +85,7 @@ impl Options {
             layout: Layout { compute: Compute::Any, attention: Attention::Batched },
             rows,
             cols,
+            timesteps: Timesteps::Any,
             states: States::Io,
             functions: Functions::Separate,
             quantize: None,
@@ -144,7 +150,7 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
     let mut chunk = s2dit::clip(config, checkpoint, latent)?;
     watch(None, &chunk);
     let shape = options.layout.options(options.quantize.as_ref(), []);
-    run_passes(&["canonicalize", "phase", "cse"], &mut chunk, checkpoint, &shape, watch)?;
+    run_passes(&["canonicalize", "cse"], &mut chunk, checkpoint, &shape, watch)?;
     let split_options = split::Options {
         chunk: "latent".into(),
         time: "timestep".into(),
@@ -160,6 +166,7 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
         Ok(chunk.functions.len())
     })?;
     let (mut kernel, mut module) = (kernel.context("no kernel")?, chunk);
+    options.timesteps.apply(config, &mut module, watch)?;
     let prompt = kernel.prompt_values.iter().map(|(name, _)| name.clone());
     let shape = options.layout.options(options.quantize.as_ref(), prompt);
     let passes = options.target.passes(options.precision, options.opset, options.layout.compute);
@@ -268,6 +275,7 @@ fn metadata(contract: &Contract, quantize: Option<&Quantize>) -> BTreeMap<String
         ("s2ditc.mode".into(), "stream".into()),
         ("s2ditc.contract".into(), serde_json::to_string(contract).unwrap_or_default()),
     ]);
+    metadata.extend(contract.timesteps.as_ref().map(Listed::metadata));
     metadata.extend(quantize.into_iter().flat_map(Quantize::metadata));
     metadata
 }
@@ -366,14 +374,11 @@ fn artifact_file(name: &str, part: Option<usize>) -> String {
 /// What a host needs to know; `checkpoint` is the hash.
 fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash: String) -> Result<Contract> {
     let config = checkpoint.config();
-    let SampleSteps::Timesteps(steps) = &config.sample_steps else {
+    let SampleSteps::Timesteps(_) = &config.sample_steps else {
         bail!(
             "config.json: sample_steps: found a count, expected a list of timesteps: the sampler of a streaming checkpoint"
         );
     };
-    // σ ← s·σ/(1 + (s − 1)·σ)
-    let shift = config.flow_shift;
-    let sigmas: Vec<f64> = steps.iter().map(|t| t / 1000.0).map(|s| shift * s / (1.0 + (shift - 1.0) * s)).collect();
     let native = options.states == States::Native;
     let separate =
         options.target == Target::Onnx || options.partition.is_some() || options.functions == Functions::Separate;
@@ -491,10 +496,8 @@ fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash:
         },
         window_frames: config.window_frames,
         text: contract::Text { tokens: config.text_len, dim: config.text_dim },
-        sampler: contract::Sampler::FlowMatchingAr {
-            timesteps: sigmas.iter().map(|s| f64::from((1000.0 * s) as f32)).collect(),
-            sigmas,
-        },
+        sampler: contract::Sampler::FlowMatchingAr { timesteps: config.timesteps(), sigmas: config.sigmas() },
+        timesteps: options.timesteps.listed(config),
         functions: contract::Functions {
             prompt: function("prompt")?,
             denoise: function("denoise")?,

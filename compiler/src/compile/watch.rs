@@ -10,7 +10,8 @@ use s2dit_backends::onnx::Round;
 use s2dit_ir::{DType, Function, Module, WeightSource};
 use s2dit_passes::{Pipeline, Stage, states};
 use s2dit_runtime::compare::compare;
-use s2dit_runtime::{HostTensor, RunOptions, run_function};
+use s2dit_runtime::timesteps::INPUT;
+use s2dit_runtime::{HostTensor, RunOptions, Timesteps, run_function};
 use serde::Serialize;
 
 /// One pass of a compile.
@@ -49,6 +50,7 @@ type Results = BTreeMap<(String, String), Vec<f32>>;
 pub struct Watcher<'a> {
     weights: Option<&'a dyn WeightSource>,
     run: RunOptions,
+    timesteps: Option<Timesteps>,
     first: Results,
     last: Results,
     rows: Vec<Row>,
@@ -62,7 +64,21 @@ impl<'a> Watcher<'a> {
     #[must_use]
     pub fn new(weights: Option<&'a dyn WeightSource>, threads: usize) -> Watcher<'a> {
         let run = RunOptions { threads, quiet: true, ..RunOptions::default() };
-        Watcher { weights, run, first: Results::new(), last: Results::new(), rows: Vec::new(), failure: None }
+        Watcher {
+            weights,
+            run,
+            timesteps: None,
+            first: Results::new(),
+            last: Results::new(),
+            rows: Vec::new(),
+            failure: None,
+        }
+    }
+
+    /// Runs at the first timestep of this list, if there is one.
+    #[must_use]
+    pub fn at(self, timesteps: Option<Timesteps>) -> Watcher<'a> {
+        Watcher { timesteps, ..self }
     }
 
     /// Sees the module after a pass; `stage` is `None` before the first one.
@@ -100,7 +116,7 @@ impl<'a> Watcher<'a> {
     }
 
     fn compare(&mut self, module: &Module, weights: &dyn WeightSource) -> Result<Option<Moved>> {
-        let results = run(module, weights, &self.run)?;
+        let results = run(module, weights, self.timesteps.as_ref(), &self.run)?;
         let distance = |from: &Results, name: &(String, String), x: &[f32]| {
             from.get(name).filter(|r| r.len() == x.len()).map(|r| compare(x, r).relative_l2)
         };
@@ -132,13 +148,18 @@ impl<'a> Watcher<'a> {
 }
 
 /// The results of every function on its seeded inputs, as `function.result`.
-fn run(module: &Module, weights: &dyn WeightSource, options: &RunOptions) -> Result<Results> {
+fn run(
+    module: &Module,
+    weights: &dyn WeightSource,
+    timesteps: Option<&Timesteps>,
+    options: &RunOptions,
+) -> Result<Results> {
     let mut module = module.clone();
     states::to_io(&mut module)?;
     Pipeline::new(&["decompose"])?.run(&mut module, |_, _| {})?;
     let mut results = Results::new();
     for f in &module.functions {
-        let made = run_function(f, weights, Round::AsTyped, &inputs(f), options)
+        let made = run_function(f, weights, Round::AsTyped, &inputs(f, timesteps), options)
             .with_context(|| format!("cannot run function `{}`", f.name))?;
         // A function of other inputs, such as packed states, is another function. The low part of a sum is rounding errors.
         let made = made.into_iter().filter(|(name, _)| !name.ends_with("_low_out"));
@@ -152,16 +173,17 @@ fn interface(f: &Function) -> String {
 }
 
 /// Inputs that depend on nothing but their names and shapes, and that fp16 holds.
-fn inputs(f: &Function) -> BTreeMap<String, HostTensor> {
+fn inputs(f: &Function, timesteps: Option<&Timesteps>) -> BTreeMap<String, HostTensor> {
     let input = |&v: &s2dit_ir::ValueId| {
         let name = f.node(v).name.as_deref().unwrap_or_default().to_owned();
         let mut rng = ChaCha8Rng::from_seed(*blake3::hash(name.as_bytes()).as_bytes());
         let shape = f.shape(v).to_vec();
         let count: usize = shape.iter().product();
         let normal = |rng: &mut ChaCha8Rng| rng.sample::<f64, _>(StandardNormal);
-        let draw = |rng: &mut ChaCha8Rng| match name.as_str() {
-            "timestep" => rng.random_range(0.0..1000.0),
-            "latent" | "text" => normal(rng),
+        let draw = |rng: &mut ChaCha8Rng| match (name.as_str(), timesteps.and_then(|listed| listed.list().first())) {
+            (INPUT, Some(first)) => *first,
+            (INPUT, None) => rng.random_range(0.0..1000.0),
+            ("latent" | "text", _) => normal(rng),
             _ => normal(rng).abs(),
         };
         let data = (0..count).map(|_| DType::F16.round(draw(&mut rng)) as f32).collect();

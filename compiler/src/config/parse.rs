@@ -5,7 +5,6 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use s2dit_backends::input::{LFS_POINTER, is_lfs_pointer, read_file};
-use s2dit_runtime::stream::sampler::{euler_sigmas, shifted};
 use serde_json::Value;
 
 use super::{BlockKind, QkNorm, RopeInKernel, S2ditConfig, SampleSteps};
@@ -118,10 +117,7 @@ impl S2ditConfig {
 
     /// Checks that the shift leaves the sampler's noise levels apart: near 0 and far above 1 they fall together, or on no number.
     fn check_sampler(&self, place: &str) -> Result<(), Problems> {
-        let sigmas = match &self.sample_steps {
-            SampleSteps::Timesteps(steps) => steps.iter().map(|t| shifted(t / 1000.0, self.flow_shift)).collect(),
-            SampleSteps::Count(steps) => euler_sigmas(*steps, self.flow_shift),
-        };
+        let sigmas = self.sigmas();
         // The shift of 1 is 1 but for the last bit.
         let in_range = sigmas.iter().all(|sigma| (0.0..=1.0 + 1e-9).contains(sigma));
         if in_range && sigmas.is_sorted_by(|a, b| a > b) {

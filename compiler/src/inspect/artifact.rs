@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
+use s2dit_runtime::Timesteps;
 use serde::Serialize;
 
 use super::{ModelReport, Recognition, recognition};
@@ -49,6 +50,8 @@ pub struct ArtifactReport {
     pub recognised: Vec<Recognition>,
     /// Why nothing could be: an ONNX file, or ops that cannot be read back.
     pub not_recognised: Option<String>,
+    /// The only timesteps that it takes, if it does not take any.
+    pub timesteps: Option<Timesteps>,
     /// The model, if the metadata tells which (artifacts of this compiler).
     pub model: Option<ModelReport>,
 }
@@ -89,6 +92,7 @@ pub(super) fn onnx(path: &Path) -> Result<ArtifactReport> {
         weights_by_dtype,
         recognised: Vec::new(),
         not_recognised: Some("an ONNX file is not read back as a graph".into()),
+        timesteps: Timesteps::of(&metadata)?,
         model: model_of(&metadata),
         metadata,
     })
@@ -126,6 +130,7 @@ pub(super) fn mlpackage(path: &Path) -> Result<ArtifactReport> {
         weights_by_dtype,
         recognised,
         not_recognised,
+        timesteps: Timesteps::of(&metadata)?,
         model: model_of(&metadata),
         metadata,
     })

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use anyhow::Result;
 use s2dit_backends::onnx::read::Model;
-use s2dit_runtime::Artifact;
 use s2dit_runtime::stream::contract::{
     Chunk, Contract, FunctionsPolicy, Port, Precision, Sampler, StatesPolicy, Target, Text,
 };
 use s2dit_runtime::stream::made_for;
+use s2dit_runtime::{Artifact, Timesteps};
 use serde::Serialize;
 
 /// A kernel folder.
@@ -40,6 +40,8 @@ pub struct KernelReport {
     pub text: Text,
     /// The sampler.
     pub sampler: Sampler,
+    /// The only timesteps that `denoise` takes, if it does not take any.
+    pub timesteps: Option<Timesteps>,
     /// The functions, in the order they are called.
     pub functions: Vec<FunctionReport>,
     /// Inputs that the host computes: (name, kind).
@@ -131,6 +133,7 @@ pub(super) fn kernel(path: &Path) -> Result<KernelReport> {
         window_frames: contract.window_frames,
         text: contract.text,
         sampler: contract.sampler,
+        timesteps: contract.timesteps,
     })
 }
 

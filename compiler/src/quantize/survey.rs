@@ -9,7 +9,7 @@ use s2dit_passes::quantize::{self as pass, Weight};
 
 use super::{Quantize, Sources, Storage};
 use crate::checkpoint::Checkpoint;
-use crate::compile::{Layout, Opset, Options, Precision, Target, lower};
+use crate::compile::{Layout, Opset, Options, Precision, Target, Timesteps, lower};
 use crate::config::LatentSize;
 
 /// Rows whose errors stand for all of a large weight, in groups that are spread over it.
@@ -59,6 +59,7 @@ impl<'a> Survey<'a> {
             opset: Opset::V23,
             layout: Layout::default(),
             latent,
+            timesteps: Timesteps::Any,
             quantize: None,
             partition: None,
         };
@@ -89,6 +90,7 @@ impl<'a> Survey<'a> {
             opset: Opset::V23,
             layout: Layout::default(),
             latent: self.latent,
+            timesteps: Timesteps::Any,
             quantize: Some(quantize.clone()),
             partition: None,
         };

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use s2dit_runtime::stream::sampler::{Guided, euler, euler_sigmas};
-use s2dit_runtime::{Artifact, Chain, HostTensor, RunOptions};
+use s2dit_runtime::{Artifact, Chain, HostTensor, RunOptions, Timesteps};
 
 use super::{LatentsFile, seeded_noise};
 use crate::config::{S2ditConfig, SampleSteps};
@@ -18,6 +18,7 @@ pub struct Clip {
     session: Chain,
     steps: usize,
     flow_shift: f64,
+    timesteps: Option<Timesteps>,
     latent: Vec<usize>,
     text: [usize; 3],
 }
@@ -55,7 +56,8 @@ impl Clip {
         let (latent, text) = (port("latent")?, port("text")?);
         let Ok(text) = <[usize; 3]>::try_from(text) else { bail!("`{shown}`: input `text` is not [1, L, text_dim]") };
         let session = artifact.session(run).with_context(|| format!("cannot load `{shown}`"))?;
-        Ok(Clip { session, steps, flow_shift: config.flow_shift, latent, text })
+        let timesteps = artifact.timesteps().with_context(|| format!("`{shown}`"))?;
+        Ok(Clip { session, steps, flow_shift: config.flow_shift, timesteps, latent, text })
     }
 
     /// Shape of the prompt.
@@ -79,7 +81,7 @@ impl Clip {
     /// Makes a clip. `negative` is the prompt to go away from and how far; `progress` gets steps done.
     ///
     /// # Errors
-    /// A failing engine; a result that is not finite.
+    /// Steps that the artifact was not compiled for; a failing engine; a result that is not finite.
     pub fn sample(
         &mut self,
         seed: u64,
@@ -90,6 +92,10 @@ impl Clip {
     ) -> Result<HostTensor> {
         let noise = seeded_noise(seed, 0, &self.latent);
         let sigmas = euler_sigmas(steps, self.flow_shift);
+        if let Some(listed) = &self.timesteps {
+            let mut asked = sigmas[..steps].iter().map(|s| 1000.0 * s);
+            asked.try_for_each(|t| listed.check(t)).with_context(|| format!("{steps} steps"))?;
+        }
         let guidance = negative.map_or(1.0, |(_, g)| g);
         let session = &mut self.session;
         let clip = euler(&noise, &sigmas, guidance, |x, t, step| {

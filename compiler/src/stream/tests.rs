@@ -27,6 +27,7 @@ fn contract() -> Contract {
         window_frames: 2,
         text: Text { tokens: 2, dim: 3 },
         sampler: Sampler::autoregressive(&[1000.0, 500.0], 5.0),
+        timesteps: None,
         functions: Functions { prompt: f(), denoise: f(), commit: f() },
         host_inputs: Vec::new(),
         states: Vec::new(),

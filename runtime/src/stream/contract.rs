@@ -11,6 +11,7 @@ use s2dit_ir::ops::RopePart;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::Timesteps;
 use crate::pipeline::Part;
 
 /// The contract's file in a kernel folder.
@@ -49,6 +50,9 @@ pub struct Contract {
     pub text: Text,
     /// The sampler.
     pub sampler: Sampler,
+    /// The only timesteps that `denoise` takes, if it has tables for them; without this field it takes any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timesteps: Option<Timesteps>,
     /// The three functions.
     pub functions: Functions,
     /// Inputs that the host computes.
@@ -376,6 +380,10 @@ impl Contract {
     /// What does not fit.
     pub fn check(&self) -> Result<()> {
         self.sampler.check()?;
+        if let Some(listed) = &self.timesteps {
+            let Sampler::FlowMatchingAr { timesteps, .. } = &self.sampler;
+            timesteps.iter().try_for_each(|&t| listed.check(t)).context("field `sampler.timesteps`")?;
+        }
         let chunk = &self.chunk;
         if chunk.shape().contains(&0) {
             bail!("field `chunk`: found {:?}, expected no zero", chunk.shape());

@@ -21,7 +21,8 @@ pub(super) fn text(k: &KernelReport) -> Result<String> {
     )?;
     let Sampler::FlowMatchingAr { timesteps, .. } = &k.sampler;
     let steps: Vec<String> = timesteps.iter().map(|t| format!("{t:.1}")).collect();
-    writeln!(out, "{} steps a chunk, at {}", steps.len(), steps.join(", "))?;
+    let only = if k.timesteps.is_some() { " and no others" } else { "" };
+    writeln!(out, "{} steps a chunk, at {}{only}", steps.len(), steps.join(", "))?;
     for function in &k.functions {
         writeln!(out, "\n{}: `{}` of {}", function.name, function.function, function.file)?;
         // States and what the host computes are many, and listed once below.

@@ -1,0 +1,118 @@
+//! The timesteps that an artifact was compiled for, if it has tables for some and knows no others.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use anyhow::{Context, Result, bail};
+use s2dit_ir::DType;
+use serde::{Deserialize, Serialize};
+
+use crate::HostTensor;
+
+/// The metadata field with an artifact's [`Timesteps`] as a JSON list; an artifact without it takes any timestep.
+pub const TIMESTEPS: &str = "s2ditc.timesteps";
+/// The input that they are passed in.
+pub const INPUT: &str = "timestep";
+
+/// The only timesteps that an artifact answers; for any other its result would mean nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timesteps(Vec<f64>);
+
+impl Timesteps {
+    /// A list, in the sampler's order.
+    #[must_use]
+    pub fn new(timesteps: Vec<f64>) -> Timesteps {
+        Timesteps(timesteps)
+    }
+
+    /// What an artifact's metadata says; `None` if it takes any timestep.
+    ///
+    /// # Errors
+    /// A field that is not a list of numbers.
+    pub fn of(metadata: &BTreeMap<String, String>) -> Result<Option<Timesteps>> {
+        let Some(text) = metadata.get(TIMESTEPS) else { return Ok(None) };
+        let read = serde_json::from_str(text);
+        read.map(Some).with_context(|| format!("metadata `{TIMESTEPS}`: found `{text}`, expected a list of numbers"))
+    }
+
+    /// The list.
+    #[must_use]
+    pub fn list(&self) -> &[f64] {
+        &self.0
+    }
+
+    /// The metadata that [`Timesteps::of`] reads.
+    #[must_use]
+    pub fn metadata(&self) -> (String, String) {
+        (TIMESTEPS.into(), serde_json::Value::from(self.0.as_slice()).to_string())
+    }
+
+    /// Checks that a timestep is listed: to a millionth, or rounded to fp16.
+    ///
+    /// # Errors
+    /// The timestep, and those that there are.
+    pub fn check(&self, asked: f64) -> Result<()> {
+        let is = |t: &f64| (asked - t).abs() <= 1e-6 * t.abs() || asked == DType::F16.round(*t);
+        if self.0.iter().any(is) {
+            return Ok(());
+        }
+        bail!(
+            "timestep: found {}, expected {self}, which it was compiled for (--timesteps any takes all)",
+            short(asked)
+        )
+    }
+
+    /// [`Timesteps::check`] of the input [`INPUT`], if there is one.
+    ///
+    /// # Errors
+    /// See [`Timesteps::check`].
+    pub fn check_inputs(&self, inputs: &BTreeMap<String, HostTensor>) -> Result<()> {
+        let asked = inputs.get(INPUT).map(|t| t.data.as_slice()).unwrap_or_default();
+        asked.iter().try_for_each(|&t| self.check(f64::from(t)))
+    }
+}
+
+/// With as many digits as fp32 has.
+fn short(t: f64) -> String {
+    format!("{}", t as f32)
+}
+
+/// `1000, 937.5, 833.3333 or 625`
+impl fmt::Display for Timesteps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: Vec<String> = self.0.iter().map(|t| short(*t)).collect();
+        match shown.as_slice() {
+            [rest @ .., last] if !rest.is_empty() => write!(f, "{} or {last}", rest.join(", ")),
+            _ => f.write_str(&shown.concat()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestep_is_listed_as_fp32_and_as_fp16() {
+        let listed = Timesteps::new(vec![1000.0, f64::from(833.333_3_f32), 0.0]);
+        for t in [1000.0, 2500.0 / 3.0, f64::from(833.333_3_f32), 833.5, 0.0] {
+            listed.check(t).unwrap();
+        }
+        for t in [999.5, 833.0, 833.4, 1e-3, f64::NAN] {
+            let message = listed.check(t).unwrap_err().to_string();
+            assert!(message.contains("1000, 833.3333 or 0"), "{message}");
+            assert!(message.contains(&format!("found {}", short(t))), "{message}");
+        }
+    }
+
+    #[test]
+    fn metadata_gives_the_list_back() {
+        let listed = Timesteps::new(vec![1000.0, f64::from(833.333_3_f32)]);
+        let metadata = BTreeMap::from([listed.metadata()]);
+        assert_eq!(Timesteps::of(&metadata).unwrap(), Some(listed));
+        assert_eq!(Timesteps::of(&BTreeMap::new()).unwrap(), None);
+        let wrong = BTreeMap::from([(TIMESTEPS.to_string(), "soon".to_string())]);
+        assert!(Timesteps::of(&wrong).unwrap_err().to_string().contains("`soon`"));
+    }
+}
