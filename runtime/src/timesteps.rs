@@ -58,7 +58,7 @@ impl Timesteps {
             return Ok(());
         }
         bail!(
-            "timestep: found {}, expected {self}, which it was compiled for (--timesteps any takes all)",
+            "timestep: found {}, expected {self}, which the artifact was compiled for; compile it with --timesteps any for others",
             short(asked)
         )
     }
