@@ -13,12 +13,39 @@ fn json_of(args: &[&str]) -> Value {
     serde_json::from_str(&ok(args)).expect("JSON on standard output")
 }
 
-/// A golden's package.
+/// A golden's package in the plain layout, in which there is much to find.
 fn package(work: &Path, name: &str, latent: &str) -> PathBuf {
     let out = work.join(format!("{name}.mlpackage"));
     let checkpoint = arg(&golden(name).join("checkpoint"));
-    ok(&["compile", "-q", &checkpoint, "--target", "coreml", "--latent", latent, "-o", &arg(&out)]);
+    let plain = ["--target", "coreml", "--compute", "any"];
+    ok(&[&["compile", "-q", &checkpoint, "--latent", latent, "-o", &arg(&out)][..], &plain].concat());
     out
+}
+
+/// What is shaped for the Neural Engine stays there, op by op: clips whose timesteps are known, and kernels.
+#[test]
+fn packages_for_the_neural_engine_are_clean() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let small = arg(&work.path().join("small"));
+    ok(&["init", "-q", "--preset", "small", "-o", &small]);
+    let checkpoint = |name: &str| if name == "small" { small.clone() } else { arg(&golden(name).join("checkpoint")) };
+    for (name, latent) in
+        [("tiny", "3x8x8"), ("odd", "2x12x8"), ("post", "4x8x4"), ("per_head", "1x12x8"), ("small", "3x16x24")]
+    {
+        for attention in ["batched", "per-head"] {
+            let out = arg(&work.path().join(format!("{name}-{attention}.mlpackage")));
+            let flags = ["--target", "coreml", "--timesteps", "from-config", "--attention", attention];
+            ok(&[&["compile", "-q", &checkpoint(name), "--latent", latent, "-o", &out][..], &flags].concat());
+            ok(&["lint", "--deny-fallback", &out]);
+        }
+    }
+    for (name, latent) in [("stream_tiny", "8x8"), ("stream_post", "8x4"), ("stream_wide", "8x16"), ("small", "16x24")]
+    {
+        let out = arg(&work.path().join(format!("{name}-kernel")));
+        let flags = ["--target", "coreml", "--mode", "stream"];
+        ok(&[&["compile", "-q", &checkpoint(name), "--latent", latent, "-o", &out][..], &flags].concat());
+        ok(&["lint", "--deny-fallback", &out]);
+    }
 }
 
 fn kernel(work: &Path, options: &[&str]) -> PathBuf {

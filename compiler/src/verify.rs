@@ -165,6 +165,7 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
         let Some(got) = outputs.get(name) else {
             bail!("`{}` has no output `{name}`, which the reference has", path.display());
         };
+        let got = &got.tokens_first(&want.shape);
         if got.shape != want.shape {
             bail!("`{name}`: the artifact gives {:?}, the reference {:?}", got.shape, want.shape);
         }

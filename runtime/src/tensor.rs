@@ -17,10 +17,35 @@ impl HostTensor {
         let shape = shape.into();
         (shape.iter().product::<usize>() == data.len()).then_some(HostTensor { shape, data })
     }
+
+    /// Tokens `[1, D, 1, N]`, which the Neural Engine's layout has, as `[1, N, D]` if that is what is `wanted`; any other as it is. Beyond
+    /// N tokens the layout may hold padding, which is left out.
+    #[must_use]
+    pub fn tokens_first(&self, wanted: &[usize]) -> HostTensor {
+        let (&[1, channels, 1, padded], &[1, tokens, width]) = (&self.shape[..], wanted) else { return self.clone() };
+        if width != channels || tokens > padded {
+            return self.clone();
+        }
+        let at = |i: usize| self.data[(i % width) * padded + i / width];
+        HostTensor { shape: wanted.to_vec(), data: (0..tokens * width).map(at).collect() }
+    }
 }
 
 impl fmt::Debug for HostTensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HostTensor{:?}", self.shape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_first_without_their_padding() {
+        let x = HostTensor::new([1, 2, 1, 3], vec![0.0, 1.0, 9.0, 10.0, 11.0, 19.0]).unwrap();
+        let y = x.tokens_first(&[1, 2, 2]);
+        assert_eq!((y.shape, y.data), (vec![1, 2, 2], vec![0.0, 10.0, 1.0, 11.0]));
+        assert_eq!(x.tokens_first(&[1, 6]).shape, [1, 2, 1, 3]);
     }
 }

@@ -3,6 +3,7 @@
 use s2dit_passes::channels_first;
 use serde::Serialize;
 
+use super::Target;
 use super::choice::choice;
 use crate::quantize::Quantize;
 
@@ -40,7 +41,22 @@ pub struct Layout {
     pub attention: Attention,
 }
 
+/// Metadata key of [`Compute`].
+pub const COMPUTE: &str = "s2ditc.compute";
+
 impl Layout {
+    /// What a package says of itself.
+    pub(super) fn metadata(self, target: Target) -> Vec<(String, String)> {
+        if target != Target::CoreMl {
+            return Vec::new();
+        }
+        let mut metadata = vec![(COMPUTE.into(), self.compute.to_string())];
+        if self.compute == Compute::Ane {
+            metadata.push(("s2ditc.attention".into(), self.attention.to_string()));
+        }
+        metadata
+    }
+
     /// What the pass is told. Weights that are compressed one by one are not joined; `internal` names what only the
     /// functions of a module exchange.
     pub(super) fn options(

@@ -22,7 +22,7 @@ use s2dit_ir::verify::verify;
 use s2dit_passes::{Pipeline, Stage, bound, channels_first};
 use serde::Serialize;
 
-pub use self::compute::{Attention, Compute, Layout};
+pub use self::compute::{Attention, COMPUTE, Compute, Layout};
 pub use self::quantized::Quantized;
 pub use self::timesteps::Timesteps;
 
@@ -319,6 +319,7 @@ fn metadata(checkpoint: &Checkpoint, options: &Options, hash: &str) -> BTreeMap<
         ("s2ditc.precision".into(), options.precision.to_string()),
     ]);
     metadata.extend(options.timesteps.listed(checkpoint.config()).map(|listed| listed.metadata()));
+    metadata.extend(options.layout.metadata(options.target));
     metadata.extend(options.quantize.iter().flat_map(Quantize::metadata));
     metadata
 }

@@ -229,7 +229,10 @@ pub fn compile(
         let hash = scope.spawn(|| checkpoint.content_hash().to_hex().to_string());
         let metadata = || {
             let hash = hash.join().unwrap_or_default();
-            metadata(&Contract { checkpoint: format!("blake3:{hash}"), ..contract.clone() }, options.quantize.as_ref())
+            let contract = Contract { checkpoint: format!("blake3:{hash}"), ..contract.clone() };
+            let mut metadata = metadata(&contract, options.quantize.as_ref());
+            metadata.extend(options.layout.metadata(options.target));
+            metadata
         };
         match options.target {
             Target::Onnx => write_onnx(&lowered.module, &source, metadata, &dir, progress),

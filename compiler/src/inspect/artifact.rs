@@ -7,6 +7,8 @@ use anyhow::Result;
 use s2dit_runtime::Timesteps;
 use serde::Serialize;
 
+use crate::compile::{COMPUTE, Compute};
+
 use super::{ModelReport, Recognition, recognition};
 use crate::config::{LatentSize, S2ditConfig};
 
@@ -114,6 +116,10 @@ pub(super) fn mlpackage(path: &Path) -> Result<ArtifactReport> {
     }
     let metadata = package.metadata();
     let (recognised, not_recognised) = match recognised(&package) {
+        _ if metadata.get(COMPUTE).is_some_and(|compute| *compute == Compute::Ane.to_string()) => (
+            Vec::new(),
+            Some("it is shaped for the Neural Engine; inspect the checkpoint, or compile --compute any".into()),
+        ),
         Ok(list) => (list, None),
         Err(why) => (Vec::new(), Some(format!("{why:#}"))),
     };

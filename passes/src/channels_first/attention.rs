@@ -3,10 +3,58 @@
 //! Scores are `(1, A, M, N)`, keys before queries, so that the softmax runs over an axis before the last.
 
 use s2dit_ir::ops::{OpError, Rope, Sdpa, Unary};
-use s2dit_ir::{Op, ValueId};
+use s2dit_ir::{Builder, Op, ValueId};
 
 use super::projections::exchange;
 use super::{HEADS, Rewriter, Stored};
+
+/// Queries of one head that are looked at together.
+const QUERIES: usize = 512;
+
+/// `v·softmax(kᵀ·q + mask)` over the axis before the last.
+fn attend(b: &mut Builder, q: ValueId, k: ValueId, v: ValueId, mask: Option<ValueId>) -> Result<ValueId, OpError> {
+    let scores = b.t_matmul(k, q)?;
+    let scores = match mask {
+        Some(mask) => b.add(scores, mask)?,
+        None => scores,
+    };
+    let axis = b.shape(scores).len() - 2;
+    let weights = b.softmax(scores, axis)?;
+    b.matmul(v, weights)
+}
+
+/// The same head by head, and [`QUERIES`] by [`QUERIES`]: scores are `(1, M, n)`, the softmax runs over the channels.
+fn by_head(b: &mut Builder, q: ValueId, k: ValueId, v: ValueId, mask: Option<ValueId>) -> Result<ValueId, OpError> {
+    let &[_, heads, width, tokens] = b.shape(q) else { return Err(OpError::new("heads of another rank")) };
+    let flat = |b: &mut Builder, x: ValueId| {
+        let shape = b.shape(x)[1..].to_vec();
+        b.reshape(x, &shape)
+    };
+    let (q, k, v) = (flat(b, q)?, flat(b, k)?, flat(b, v)?);
+    let mask = mask.map(|mask| flat(b, mask)).transpose()?;
+    let mut outputs = Vec::with_capacity(heads);
+    for head in 0..heads {
+        let of_head = |b: &mut Builder, x: ValueId| {
+            if b.shape(x)[0] == 1 { Ok(x) } else { b.slice(x, 0, head, head + 1) }
+        };
+        let (q, k, v) = (of_head(b, q)?, of_head(b, k)?, of_head(b, v)?);
+        let mask = mask.map(|mask| of_head(b, mask)).transpose()?;
+        let mut parts = Vec::new();
+        for first in (0..tokens).step_by(QUERIES) {
+            let of_part = |b: &mut Builder, x: ValueId| match b.shape(x)[2] {
+                1 => Ok(x),
+                _ if tokens <= QUERIES => Ok(x),
+                _ => b.slice(x, 2, first, tokens.min(first + QUERIES)),
+            };
+            let q = of_part(b, q)?;
+            let mask = mask.map(|mask| of_part(b, mask)).transpose()?;
+            parts.push(attend(b, q, k, v, mask)?);
+        }
+        outputs.push(if let [one] = parts[..] { one } else { b.concat(&parts, 2)? });
+    }
+    let all = if let [one] = outputs[..] { one } else { b.concat(&outputs, 0)? };
+    b.reshape(all, &[1, heads, width, tokens])
+}
 
 impl Rewriter<'_> {
     pub(super) fn sdpa(&mut self, v: ValueId, operands: &[ValueId], sdpa: &Sdpa) -> Result<Option<Stored>, OpError> {
@@ -22,15 +70,10 @@ impl Rewriter<'_> {
         };
         let scale = if self.scaled_queries.contains(&v) { 1.0 } else { sdpa.scale };
         let (q, k, values) = (self.in_form(q, &HEADS)?, self.in_form(k, &HEADS)?, self.in_form(values, &HEADS)?);
+        let per_head = self.options.per_head;
         let value = self.at(v, |b| {
             let q = if scale == 1.0 { q } else { b.mul_scalar(q, scale)? };
-            let scores = b.t_matmul(k, q)?;
-            let scores = match mask {
-                Some(mask) => b.add(scores, mask)?,
-                None => scores,
-            };
-            let weights = b.softmax(scores, 2)?;
-            b.matmul(values, weights)
+            if per_head { by_head(b, q, k, values, mask) } else { attend(b, q, k, values, mask) }
         })?;
         Ok(Some(Stored { value, order: HEADS.to_vec() }))
     }

@@ -66,8 +66,12 @@ pub fn run_with(module: &mut Module, options: &Options) -> Result<usize, OpError
         let mut rewriter = Rewriter::new(f, options, &forms);
         rewriter.run()?;
         changes += rewriter.stored.len();
-        *f = rewriter.g;
-        f.remove_dead();
+        // A parameter that only the old form took, such as the past's weight where halves are moved, is none any more.
+        let idle: Vec<String> = idle_params(f);
+        let mut g = rewriter.g;
+        g.remove_dead();
+        g.remove_unused_params(&idle.iter().map(String::as_str).collect::<Vec<_>>());
+        *f = g;
     }
     for state in &mut module.states {
         if let Some(form) = forms.get(&state.name) {
@@ -75,6 +79,16 @@ pub fn run_with(module: &mut Module, options: &Options) -> Result<usize, OpError
         }
     }
     Ok(changes)
+}
+
+/// Parameters that nothing uses.
+fn idle_params(f: &Function) -> Vec<String> {
+    let mut used: HashSet<ValueId> = f.results.iter().chain(&f.updates).map(|(_, v)| *v).collect();
+    for v in f.order() {
+        used.extend(f.operands(v));
+    }
+    let idle = f.params().iter().filter(|p| !used.contains(p));
+    idle.filter_map(|&p| f.node(p).name.as_deref().map(String::from)).collect()
 }
 
 /// Elements of an old value, its axes in another order.
@@ -200,6 +214,7 @@ impl<'a> Rewriter<'a> {
             Op::LayerNorm(norm) => self.layer_norm(v, operands, &norm),
             Op::RmsNorm(norm) => self.rms_norm(v, operands, &norm),
             Op::Linear(_) => self.linear(v, operands),
+            Op::Matmul(matmul) => self.row(v, operands, &matmul),
             Op::Conv(conv) => self.conv(v, operands, &conv),
             Op::Rope(rope) => self.rope(v, operands, &rope),
             Op::FeatureMap(_) => self.feature_map(v, operands),

@@ -1,6 +1,6 @@
 //! Products with weights: 1×1 convolutions.
 
-use s2dit_ir::ops::{Conv, OpError};
+use s2dit_ir::ops::{Conv, Matmul, OpError};
 use s2dit_ir::{Builder, Op, ValueId};
 
 use super::form::natural;
@@ -35,6 +35,29 @@ impl Rewriter<'_> {
         let weight = self.plain(weight)?;
         let bias = bias.map(|b| self.plain(b)).transpose()?;
         let value = self.at(v, |b| product(b, x, weight, bias))?;
+        Ok(Some(Stored { value, order }))
+    }
+
+    /// A row of a constant table, chosen by weights `[1, K]`.
+    pub(super) fn row(
+        &mut self,
+        v: ValueId,
+        operands: &[ValueId],
+        product_op: &Matmul,
+    ) -> Result<Option<Stored>, OpError> {
+        let (x, table) = (operands[0], operands[1]);
+        let plain = !product_op.transpose_x && !product_op.transpose_y;
+        let ([1, _], [_, _]) = (self.dims(x), self.dims(table)) else { return Ok(None) };
+        if !plain || self.is_const(x) || !self.is_const(table) {
+            return Ok(None);
+        }
+        let order = natural(2);
+        let x = self.in_form(x, &order)?;
+        let table = self.plain(table)?;
+        let value = self.at(v, |b| {
+            let weight = b.transpose(table, &[1, 0])?;
+            product(b, x, weight, None)
+        })?;
         Ok(Some(Stored { value, order }))
     }
 

@@ -325,6 +325,10 @@ impl Rewriter<'_> {
                         .filter_map(|m| if let Step::Norm { gain, .. } = m.steps[i] { gain } else { None })
                         .collect();
                     pending.gain = self.gains(members[0].end, &gains, width)?;
+                    // Beside compressed weights a matrix for each head and projection would be large: a product more is not.
+                    if self.options.apart && members[0].steps.len() > i + 1 {
+                        y = self.flush(members[0].end, y, &mut pending, width)?;
+                    }
                 }
                 Step::Rope { cos, sin, pairs } => {
                     if pending.rotated.is_some() {
