@@ -114,7 +114,11 @@ pub fn leftovers(f: &Function) -> Vec<ValueId> {
         ),
         _ => false,
     };
-    f.order().into_iter().filter(|v| !consts.contains(v) && part_of_a_formula(f.op(*v))).collect()
+    // A product with a constant is a layer or a choice from a table, whatever op it is written as.
+    let with_a_constant =
+        |v: ValueId| matches!(f.op(v), Op::Matmul(_)) && f.operands(v).iter().any(|o| consts.contains(o));
+    let left = |v: &ValueId| !consts.contains(v) && part_of_a_formula(f.op(*v)) && !with_a_constant(*v);
+    f.order().into_iter().filter(left).collect()
 }
 
 fn parsed(patterns: &[String]) -> Result<Vec<Pattern>, OpError> {
