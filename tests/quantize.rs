@@ -76,7 +76,7 @@ fn packages_and_onnx_files_hold_the_same_numbers() {
     let schemes = [
         ("int8", 2.0),
         ("int8-block32", 1.9),
-        ("int4-block32", 3.4),
+        ("int4-block32", 3.3),
         ("palette1", 13.0),
         ("palette3-group16", 4.9),
         ("palette4-group16", 3.8),

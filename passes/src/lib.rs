@@ -11,6 +11,7 @@ pub mod cse;
 pub mod decompose;
 pub mod fold_gate;
 pub mod fuse;
+pub mod pad_tokens;
 pub mod partition;
 pub mod pattern;
 pub mod phase;
@@ -65,6 +66,11 @@ pub const PASSES: &[Pass] = &[
         run: |m| decompose::run_except(m, decompose::onnx23_has),
     },
     Pass { name: "fold-gate", doc: "no fusion gate over two projections", run: fold_gate::run },
+    Pass {
+        name: "pad-tokens",
+        doc: "tokens are whole lines of the Neural Engine, padding is masked",
+        run: pad_tokens::run,
+    },
     Pass {
         name: "channels-first",
         doc: "tokens lie on the last axis, products with weights are 1×1 convolutions",

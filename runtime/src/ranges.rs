@@ -62,7 +62,7 @@ fn computes(op: &Op) -> bool {
             | Op::Slice(_)
             | Op::Concat(_)
             | Op::Pad(_)
-            | Op::PixelShuffle(_)
+            | Op::DepthToSpace(_)
             | Op::Gather(_)
             | Op::BroadcastTo(_)
     )

@@ -301,8 +301,11 @@ impl Job {
         let (target, precision) = (args.target, args.precision.unwrap_or(args.target.default_precision()));
         let quantize = args.quantize.as_ref().map(|how| how.open(checkpoint)).transpose()?.flatten();
         let partition = args.partition;
-        let layout =
-            Layout { compute: args.compute.unwrap_or_default(), attention: args.attention.unwrap_or_default() };
+        let layout = Layout {
+            compute: args.compute.unwrap_or_default(),
+            attention: args.attention.unwrap_or_default(),
+            ..Layout::default()
+        };
         if partition.is_some() && target != Target::CoreMl {
             bail!("--partition is for packages: use it with --target coreml");
         }

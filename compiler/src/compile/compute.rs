@@ -39,6 +39,8 @@ pub struct Layout {
     pub compute: Compute,
     /// See [`Attention`].
     pub attention: Attention,
+    /// Weights are not joined, even if none is compressed: what a compressed package is measured against.
+    pub apart: bool,
 }
 
 /// Metadata key of [`Compute`].
@@ -66,7 +68,7 @@ impl Layout {
     ) -> channels_first::Options {
         channels_first::Options {
             internal: internal.into_iter().collect(),
-            apart: quantize.is_some(),
+            apart: self.apart || quantize.is_some(),
             per_head: self.attention == Attention::PerHead,
         }
     }

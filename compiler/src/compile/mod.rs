@@ -113,11 +113,17 @@ impl Target {
             (Target::Onnx, Precision::Fp32) => &[BOUND, "split-conv3d", "decompose-for-onnx21", "cse"],
             (Target::Onnx, Precision::Fp16) => &["split-conv3d", "decompose", "cse", "precision-fp16-norms32"],
             (Target::CoreMl, Precision::Fp32) if compute == Compute::Ane => {
-                &[CHANNELS_FIRST, "canonicalize", "decompose", "cse"]
+                &["pad-tokens", CHANNELS_FIRST, "canonicalize", "decompose", "cse"]
             }
-            (Target::CoreMl, Precision::Fp16) if compute == Compute::Ane => {
-                &[CHANNELS_FIRST, "canonicalize", "decompose", "cse", "precision-fp16-only", "canonicalize"]
-            }
+            (Target::CoreMl, Precision::Fp16) if compute == Compute::Ane => &[
+                "pad-tokens",
+                CHANNELS_FIRST,
+                "canonicalize",
+                "decompose",
+                "cse",
+                "precision-fp16-only",
+                "canonicalize",
+            ],
             (Target::CoreMl, Precision::Fp32) => &["decompose", "cse"],
             (Target::CoreMl, Precision::Fp16) => &["decompose", "cse", "precision-fp16"],
         });

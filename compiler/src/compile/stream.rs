@@ -15,9 +15,7 @@ use s2dit_runtime::stream::contract::{self, Contract};
 
 use super::choice::choice;
 use super::parts::{Partition, described, is_part};
-use super::{
-    Attention, Compute, Layout, Opset, Precision, Quantized, Summary, Target, Timesteps, Watch, run_passes, step,
-};
+use super::{Compute, Layout, Opset, Precision, Quantized, Summary, Target, Timesteps, Watch, run_passes, step};
 use crate::checkpoint::Checkpoint;
 use crate::config::{LatentSize, SampleSteps};
 use crate::frontend::s2dit;
@@ -77,12 +75,12 @@ pub struct Options {
 impl Options {
     /// The kernel that others are compared with: fp32, for ONNX Runtime.
     #[must_use]
-    pub const fn reference(rows: usize, cols: usize) -> Options {
+    pub fn reference(rows: usize, cols: usize) -> Options {
         Options {
             target: Target::Onnx,
             precision: Precision::Fp32,
             opset: Opset::V21,
-            layout: Layout { compute: Compute::Any, attention: Attention::Batched },
+            layout: Layout { compute: Compute::Any, ..Layout::default() },
             rows,
             cols,
             timesteps: Timesteps::Any,

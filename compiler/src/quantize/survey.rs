@@ -57,7 +57,7 @@ impl<'a> Survey<'a> {
             target,
             precision,
             opset: Opset::V23,
-            layout: Layout::default(),
+            layout: Layout { apart: true, ..Layout::default() },
             latent,
             timesteps: Timesteps::Any,
             quantize: None,

@@ -11,13 +11,13 @@ pub mod composite;
 mod compress;
 mod concat;
 mod conv;
+mod depth_to_space;
 mod gather;
 mod layer_norm;
 mod leaf;
 mod linear;
 mod matmul;
 mod pad;
-mod pixel_shuffle;
 mod reduce;
 mod reshape;
 mod rope_table;
@@ -45,13 +45,13 @@ pub use composite::{
 pub use compress::Compress;
 pub use concat::Concat;
 pub use conv::Conv;
+pub use depth_to_space::DepthToSpace;
 pub use gather::Gather;
 pub use layer_norm::LayerNorm;
 pub use leaf::{Input, Literal, Load, State};
 pub use linear::Linear;
 pub use matmul::Matmul;
 pub use pad::Pad;
-pub use pixel_shuffle::PixelShuffle;
 pub use reduce::{Reduce, ReduceKind};
 pub use reshape::Reshape;
 pub use rope_table::{RopePart, RopeTable};
@@ -250,7 +250,7 @@ ops! {
         Concat: "concat";
         Slice: "slice";
         Pad: "pad";
-        PixelShuffle: "pixel_shuffle";
+        DepthToSpace: "depth_to_space";
         Gather: "gather";
         BroadcastTo: "broadcast_to";
     }

@@ -27,6 +27,12 @@ impl Rewriter<'_> {
             self.add_ones(v, operands, &mut values)?;
         }
         let op = self.old.op(v).clone();
+        // What is multiplied with a constant keeps the factor that it has already.
+        if let (Op::Binary(Binary::Mul), [x, mask]) = (&op, operands)
+            && let (Some(&factor), true) = (self.scaled.get(x), self.is_const(*mask))
+        {
+            self.scaled.insert(v, factor);
+        }
         let value = self.at(v, |b| b.op(op, &values))?;
         Ok(Some(Stored { value, order }))
     }

@@ -157,7 +157,7 @@ impl<'a> Rewriter<'a> {
             match self.old.op(v) {
                 Op::Input(_) => self.param(v),
                 Op::State(_) => self.state(v),
-                _ if self.is_const(v) => self.unchanged(v, &self.old.operands(v))?,
+                _ if self.is_const(v) || views::of_caller(self.old, v) => self.unchanged(v, &self.old.operands(v))?,
                 _ => {}
             }
         }
@@ -199,6 +199,7 @@ impl<'a> Rewriter<'a> {
                 None => Ok(self.relabelled(v, operands[0])),
             },
             Op::Slice(slice) => self.slice(v, operands[0], &slice),
+            Op::Pad(pad) => self.pad(v, operands[0], &pad),
             Op::Concat(concat) => self.concat(v, operands, concat.axis),
             Op::Unary(_) | Op::Cast(_) => self.unary(v, operands[0]),
             Op::Binary(_) => {

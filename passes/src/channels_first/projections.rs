@@ -14,7 +14,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use s2dit_ir::ops::{OpError, RopePairs, Unary};
+use s2dit_ir::ops::{Binary, OpError, RopePairs, Unary};
 use s2dit_ir::{Function, Op, ValueId};
 
 use super::elementwise::normalised;
@@ -90,7 +90,7 @@ impl Projections {
         let mut scales = HashMap::new();
         for linear in f.order() {
             let Some(mut member) = member(f, constant, linear) else { continue };
-            let Some((attention, sums_keys)) = attention(f, member.end) else { continue };
+            let Some((attention, sums_keys)) = attention(f, constant, member.end) else { continue };
             let tokens = f.shape(member.end)[2];
             match f.op(attention) {
                 Op::LinearAttention(_) if !member.steps.is_empty() => member.factor = half_of(tokens),
@@ -148,7 +148,9 @@ fn member(f: &Function, constant: &HashSet<ValueId>, linear: ValueId) -> Option<
     if constant.contains(&operands[0]) || !operands[1..].iter().all(|o| constant.contains(o)) {
         return None;
     }
-    let table = |v: ValueId| f.ty(v).rank() == 2 && (constant.contains(&v) || matches!(f.op(v), Op::Input(_)));
+    let table = |v: ValueId| {
+        f.ty(v).rank() == 2 && (constant.contains(&v) || matches!(f.op(v), Op::Input(_)) || views::of_caller(f, v))
+    };
     let (mut end, mut order, mut steps) = (linear, TOKENS.to_vec(), Vec::new());
     let mut found = None;
     loop {
@@ -206,7 +208,7 @@ fn member(f: &Function, constant: &HashSet<ValueId>, linear: ValueId) -> Option<
 }
 
 /// The attention that a value is for, and whether the value is summed over tokens on its way there.
-fn attention(f: &Function, end: ValueId) -> Option<(ValueId, bool)> {
+fn attention(f: &Function, constant: &HashSet<ValueId>, end: ValueId) -> Option<(ValueId, bool)> {
     let (mut seen, mut ahead) = (HashSet::from([end]), VecDeque::from([end]));
     let mut sums = false;
     let mut found = None;
@@ -219,6 +221,8 @@ fn attention(f: &Function, end: ValueId) -> Option<(ValueId, bool)> {
                 }
                 Op::RunningMean(_) => sums |= at == 0,
                 Op::Rope(_) | Op::FeatureMap(_) | Op::Reshape(_) | Op::Transpose(_) | Op::Concat(_) => {}
+                // A mask.
+                Op::Binary(Binary::Mul) if constant.contains(&f.operands(user)[1 - at]) => {}
                 _ => continue,
             }
             if seen.insert(user) {
@@ -325,7 +329,7 @@ impl Rewriter<'_> {
                         .filter_map(|m| if let Step::Norm { gain, .. } = m.steps[i] { gain } else { None })
                         .collect();
                     pending.gain = self.gains(members[0].end, &gains, width)?;
-                    // Beside compressed weights a matrix for each head and projection would be large: a product more is not.
+                    // Beside compressed weights a matrix for each head and projection would be large: an op more is not.
                     if self.options.apart && members[0].steps.len() > i + 1 {
                         y = self.flush(members[0].end, y, &mut pending, width)?;
                     }
@@ -342,6 +346,9 @@ impl Rewriter<'_> {
                     pending.rotated = Some(*pairs);
                 }
                 Step::Feature { weight, bias } => {
+                    if self.options.apart {
+                        y = self.flush(members[0].end, y, &mut pending, width)?;
+                    }
                     let weight = self.plain(*weight)?;
                     let bias = self.plain(*bias)?;
                     let matrix = self.matrix(members[0].end, &mut pending, width)?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use s2dit_ir::ops::{Concat, OpError, Reshape, Slice, Transpose};
+use s2dit_ir::ops::{Concat, OpError, Pad, Reshape, Slice, Transpose};
 use s2dit_ir::{Function, Module, Op, TensorType, ValueId};
 
 use super::form::{Form, natural, same_order};
@@ -29,6 +29,12 @@ pub(super) fn state_forms(module: &Module) -> HashMap<String, Form> {
         forms.insert(state.name.clone(), Form::of(dims, &order));
     }
     forms
+}
+
+/// Whether a value is a table or mask that the caller gives, with padding around.
+pub(super) fn of_caller(f: &Function, v: ValueId) -> bool {
+    let padded = |v: ValueId| matches!(f.op(v), Op::Pad(_)) && matches!(f.op(f.operands(v)[0]), Op::Input(_));
+    f.ty(v).rank() != 3 && padded(v)
 }
 
 /// The order in which functions of one module exchange a value.
@@ -92,6 +98,20 @@ impl Rewriter<'_> {
         }
         let value = self.in_form(x, &order)?;
         let value = self.at(v, |b| b.op(Slice { begin, end, stride }, &[value]))?;
+        Ok(Some(Stored { value, order }))
+    }
+
+    pub(super) fn pad(&mut self, v: ValueId, x: ValueId, pad: &Pad) -> Result<Option<Stored>, OpError> {
+        let Some(stored) = self.stored.get(&x) else { return Ok(None) };
+        let order = stored.order.clone();
+        let form = Form::of(self.dims(x), &order);
+        let (mut before, mut after) = (vec![0; form.shape.len()], vec![0; form.shape.len()]);
+        for axis in (0..order.len()).filter(|&a| pad.before[a] + pad.after[a] > 0) {
+            let Some(at) = form.axis[axis] else { return Ok(None) };
+            (before[at], after[at]) = (pad.before[axis], pad.after[axis]);
+        }
+        let value = self.in_form(x, &order)?;
+        let value = self.at(v, |b| b.pad(value, &before, &after, pad.value))?;
         Ok(Some(Stored { value, order }))
     }
 

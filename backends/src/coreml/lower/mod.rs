@@ -205,7 +205,7 @@ impl<'a> Lowering<'a> {
             Op::Concat(c) => self.concat(v, c.axis),
             Op::Slice(s) => self.slice(v, s),
             Op::Pad(p) => self.pad(v, p),
-            Op::PixelShuffle(p) => self.pixel_shuffle(v, p.factor),
+            Op::DepthToSpace(d) => self.depth_to_space(v, d.block),
             Op::Gather(g) => self.gather(v, g.axis),
             Op::BroadcastTo(b) => self.broadcast_to(v, &b.shape),
             Op::RmsNorm(_)

@@ -92,11 +92,11 @@ impl Lowering<'_> {
         self.emit(v, "pad", vec![("x", named(&x)), ("pad", pad), ("mode", mode), ("constant_val", value)])
     }
 
-    pub(super) fn pixel_shuffle(&mut self, v: ValueId, factor: usize) -> Result<()> {
+    pub(super) fn depth_to_space(&mut self, v: ValueId, block: usize) -> Result<()> {
         self.takes(v, FLOATS)?;
         let x = self.operands(v)?.remove(0);
-        let factor = self.int(v, "upscale_factor", factor)?;
-        self.emit(v, "pixel_shuffle", vec![("x", named(&x)), ("upscale_factor", factor)])
+        let block = self.int(v, "block_size", block)?;
+        self.emit(v, "depth_to_space", vec![("x", named(&x)), ("block_size", block)])
     }
 
     pub(super) fn gather(&mut self, v: ValueId, axis: usize) -> Result<()> {

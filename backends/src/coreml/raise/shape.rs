@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use s2dit_ir::ValueId;
-use s2dit_ir::ops::{PixelShuffle, Unary};
+use s2dit_ir::ops::{DepthToSpace, Unary};
 
 use super::select::{elements, take};
 use super::{Handler, Raise};
@@ -194,11 +194,13 @@ fn pad(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
 fn pixel_shuffle(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     let x = r.operand(op, "x")?;
     let f = usize::try_from(r.int(op, "upscale_factor", None)?)?;
-    let &[_, c, _, _] = r.b.shape(x) else { bail!("expected rank 4") };
+    let &[n, c, h, w] = r.b.shape(x) else { bail!("expected rank 4") };
     if f == 0 || !c.is_multiple_of(f * f) {
         bail!("factor {f} for {c} channels");
     }
-    Ok(vec![r.b.op(PixelShuffle { factor: f }, &[x])?])
+    let y = r.b.reshape(x, &[n, c / (f * f), f, f, h, w])?;
+    let y = r.b.transpose(y, &[0, 1, 4, 2, 5, 3])?;
+    Ok(vec![r.b.reshape(y, &[n, c / (f * f), h * f, w * f])?])
 }
 
 fn pixel_unshuffle(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
@@ -217,13 +219,11 @@ fn pixel_unshuffle(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
 fn depth_to_space(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     let x = r.operand(op, "x")?;
     let b = usize::try_from(r.int(op, "block_size", None)?)?;
-    let &[n, c, h, w] = r.b.shape(x) else { bail!("expected rank 4") };
+    let &[_, c, _, _] = r.b.shape(x) else { bail!("expected rank 4") };
     if b == 0 || !c.is_multiple_of(b * b) {
         bail!("block size {b} for {c} channels");
     }
-    let y = r.b.reshape(x, &[n, b, b, c / (b * b), h, w])?;
-    let y = r.b.transpose(y, &[0, 3, 4, 1, 5, 2])?;
-    Ok(vec![r.b.reshape(y, &[n, c / (b * b), h * b, w * b])?])
+    Ok(vec![r.b.op(DepthToSpace { block: b }, &[x])?])
 }
 
 fn space_to_depth(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {

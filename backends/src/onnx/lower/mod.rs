@@ -183,7 +183,7 @@ impl Lowering<'_> {
             Op::Concat(c) => self.concat(v, c),
             Op::Slice(s) => self.slice(v, s),
             Op::Pad(p) => self.pad(v, p),
-            Op::PixelShuffle(p) => self.pixel_shuffle(v, p),
+            Op::DepthToSpace(d) => self.depth_to_space(v, d),
             Op::Gather(g) => self.gather(v, g),
             Op::BroadcastTo(b) => self.broadcast_to(v, &b.shape),
             Op::RmsNorm(n) => self.rms_norm(v, n),

@@ -1,7 +1,7 @@
-//! Ops that move elements: Reshape, Transpose, Concat, Slice, Pad, PixelShuffle, Gather, BroadcastTo.
+//! Ops that move elements: Reshape, Transpose, Concat, Slice, Pad, DepthToSpace, Gather, BroadcastTo.
 
 use anyhow::Result;
-use s2dit_ir::ops::{Concat, Gather, Pad, PixelShuffle, Slice};
+use s2dit_ir::ops::{Concat, DepthToSpace, Gather, Pad, Slice};
 use s2dit_ir::{TensorType, ValueId};
 
 use super::{Lowering, int, ints, string};
@@ -53,9 +53,9 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    pub(super) fn pixel_shuffle(&mut self, v: ValueId, p: &PixelShuffle) -> Result<()> {
+    pub(super) fn depth_to_space(&mut self, v: ValueId, d: &DepthToSpace) -> Result<()> {
         let x = self.operands(v)?;
-        self.emit(v, "DepthToSpace", &x, vec![int("blocksize", p.factor as i64), string("mode", "CRD")]);
+        self.emit(v, "DepthToSpace", &x, vec![int("blocksize", d.block as i64), string("mode", "DCR")]);
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! `pixel_shuffle`: channels become pixels.
+//! `depth_to_space`: channels become pixels.
 
 use ndarray::IxDyn;
 use serde::{Deserialize, Serialize};
@@ -6,20 +6,20 @@ use serde::{Deserialize, Serialize};
 use super::{Cost, OpDef, OpError, arity, require};
 use crate::{Tensor, TensorType};
 
-/// `y[n, c, h·s + i, w·s + j] = x[n, (c·s + i)·s + j, h, w]` with s = factor, as `torch.nn.functional.pixel_shuffle` and MIL's
-/// `pixel_shuffle` have it. Operand x `[N, C·s², H, W]`; the result is `[N, C, H·s, W·s]`.
+/// `y[n, c, h·b + i, w·b + j] = x[n, (i·b + j)·C + c, h, w]` with b = block: MIL's `depth_to_space`, TensorFlow's, and ONNX's `DepthToSpace` in
+/// mode DCR. (PyTorch's `pixel_shuffle` has the channel slowest instead.) Operand x `[N, b²·C, H, W]`; the result is `[N, C, H·b, W·b]`.
 ///
-/// - C1: rank 4. C2: factor ≥ 1, its square divides the channels.
+/// - C1: rank 4. C2: block ≥ 1, its square divides the channels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PixelShuffle {
+pub struct DepthToSpace {
     /// How many pixels a pixel becomes, in each direction.
-    pub factor: usize,
+    pub block: usize,
 }
 
-impl OpDef for PixelShuffle {
+impl OpDef for DepthToSpace {
     fn name(&self) -> &'static str {
-        "pixel_shuffle"
+        "depth_to_space"
     }
 
     fn infer(&self, operands: &[&TensorType], _: Option<&TensorType>) -> Result<TensorType, OpError> {
@@ -27,20 +27,20 @@ impl OpDef for PixelShuffle {
         let &[n, c, h, w] = &operands[0].shape[..] else {
             return Err(OpError::new(format!("takes [N, C, H, W], found {}", operands[0])));
         };
-        let s = self.factor;
+        let s = self.block;
         let square = s.checked_mul(s).unwrap_or(0);
-        require!(square > 0 && c.is_multiple_of(square), "{c} channels are not a multiple of the factor {s} squared");
+        require!(square > 0 && c.is_multiple_of(square), "{c} channels are not a multiple of the block {s} squared");
         Ok(TensorType::new(operands[0].dtype, [n, c / square, h * s, w * s]))
     }
 
     fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
-        let (x, s) = (&operands[0].data, self.factor);
+        let (x, s) = (&operands[0].data, self.block);
         let &[n, c, h, w] = x.shape() else { return Err(OpError::new("takes [N, C, H, W]")) };
         let data = x
             .as_standard_layout()
-            .into_shape_with_order(IxDyn(&[n, c / (s * s), s, s, h, w]))
+            .into_shape_with_order(IxDyn(&[n, s, s, c / (s * s), h, w]))
             .map_err(|e| OpError::new(e.to_string()))?
-            .permuted_axes(IxDyn(&[0, 1, 4, 2, 5, 3]))
+            .permuted_axes(IxDyn(&[0, 3, 4, 1, 5, 2]))
             .as_standard_layout()
             .into_shape_with_order(IxDyn(&ty.shape))
             .map_err(|e| OpError::new(e.to_string()))?
@@ -58,16 +58,16 @@ mod tests {
     use super::*;
     use crate::DType;
 
-    /// The first of `torch.nn.functional.pixel_shuffle(torch.arange(8.).reshape(1, 4, 1, 2), 2)`.
+    /// ONNX's first example of mode DCR has one channel, where it does not differ from PyTorch's order; this one has two.
     #[test]
-    fn shuffles_as_torch_does() {
-        let ty = TensorType::new(DType::F32, [1, 4, 1, 2]);
+    fn the_channel_is_the_fastest() {
+        let ty = TensorType::new(DType::F32, [1, 8, 1, 1]);
         let data = ndarray::Array::range(0.0, 8.0, 1.0).into_shape_with_order(IxDyn(&ty.shape)).unwrap();
-        let op = PixelShuffle { factor: 2 };
+        let op = DepthToSpace { block: 2 };
         let to = op.infer(&[&ty], None).unwrap();
         let y = op.eval(&[&Tensor { dtype: DType::F32, data }], &to).unwrap();
-        assert_eq!(y.data.shape(), [1, 1, 2, 4]);
-        assert_eq!(y.data.iter().copied().collect::<Vec<_>>(), [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
+        assert_eq!(y.data.shape(), [1, 2, 2, 2]);
+        assert_eq!(y.data.iter().copied().collect::<Vec<_>>(), [0.0, 2.0, 4.0, 6.0, 1.0, 3.0, 5.0, 7.0]);
         assert!(op.infer(&[&TensorType::new(DType::F32, [1, 6, 1, 2])], None).is_err());
     }
 }
