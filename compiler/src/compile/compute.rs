@@ -64,10 +64,12 @@ impl Layout {
     pub(super) fn options(
         self,
         quantize: Option<&Quantize>,
+        partitioned: bool,
         internal: impl IntoIterator<Item = String>,
     ) -> channels_first::Options {
         channels_first::Options {
             internal: internal.into_iter().collect(),
+            across_blocks: !partitioned,
             apart: self.apart || quantize.is_some(),
             per_head: self.attention == Attention::PerHead,
         }

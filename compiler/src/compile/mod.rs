@@ -113,10 +113,11 @@ impl Target {
             (Target::Onnx, Precision::Fp32) => &[BOUND, "split-conv3d", "decompose-for-onnx21", "cse"],
             (Target::Onnx, Precision::Fp16) => &["split-conv3d", "decompose", "cse", "precision-fp16-norms32"],
             (Target::CoreMl, Precision::Fp32) if compute == Compute::Ane => {
-                &["pad-tokens", CHANNELS_FIRST, "canonicalize", "decompose", "cse"]
+                &["pad-tokens", "cse", CHANNELS_FIRST, "canonicalize", "decompose", "cse"]
             }
             (Target::CoreMl, Precision::Fp16) if compute == Compute::Ane => &[
                 "pad-tokens",
+                "cse",
                 CHANNELS_FIRST,
                 "canonicalize",
                 "decompose",
@@ -234,7 +235,7 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
     watch(None, &module);
     options.timesteps.apply(checkpoint.config(), &mut module, watch)?;
     let passes = options.target.passes(options.precision, options.opset, options.layout.compute);
-    let shape = options.layout.options(options.quantize.as_ref(), []);
+    let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some(), []);
     run_passes(&passes, &mut module, checkpoint, &shape, watch)?;
     quantize(&mut module, options.quantize.as_ref(), checkpoint, watch)?;
     Ok(module)

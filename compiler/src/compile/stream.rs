@@ -147,7 +147,7 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
     let latent = LatentSize { frames, rows: options.rows, cols: options.cols };
     let mut chunk = s2dit::clip(config, checkpoint, latent)?;
     watch(None, &chunk);
-    let shape = options.layout.options(options.quantize.as_ref(), []);
+    let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some(), []);
     run_passes(&["canonicalize", "cse"], &mut chunk, checkpoint, &shape, watch)?;
     let split_options = split::Options {
         chunk: "latent".into(),
@@ -166,7 +166,7 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
     let (mut kernel, mut module) = (kernel.context("no kernel")?, chunk);
     options.timesteps.apply(config, &mut module, watch)?;
     let prompt = kernel.prompt_values.iter().map(|(name, _)| name.clone());
-    let shape = options.layout.options(options.quantize.as_ref(), prompt);
+    let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some(), prompt);
     let passes = options.target.passes(options.precision, options.opset, options.layout.compute);
     run_passes(&passes, &mut module, checkpoint, &shape, watch)?;
     let declared = module.states.clone();

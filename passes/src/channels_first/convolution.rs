@@ -4,10 +4,7 @@ use s2dit_ir::ops::{Conv, OpError};
 use s2dit_ir::{Builder, ValueId};
 
 use super::form::natural;
-use super::{Rewriter, Stored};
-
-/// No axis of a tensor is longer on the engine.
-const LARGEST_EXTENT: usize = 16_384;
+use super::{LARGEST_EXTENT, Rewriter, Stored};
 
 impl Rewriter<'_> {
     pub(super) fn conv(&mut self, v: ValueId, operands: &[ValueId], conv: &Conv) -> Result<Option<Stored>, OpError> {

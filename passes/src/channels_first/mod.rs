@@ -41,6 +41,8 @@ use projections::Projections;
 pub struct Options {
     /// Parameters and results that only functions of this module exchange: they take the new layout too.
     pub internal: HashSet<String>,
+    /// Keys and values that several blocks make of the same tokens are computed together.
+    pub across_blocks: bool,
     /// Products of the same tokens are not joined: their weights are stored apart, in their own ways.
     pub apart: bool,
     /// Softmax attention head by head.
@@ -99,6 +101,8 @@ struct Stored {
     order: Vec<usize>,
 }
 
+/// No axis of a tensor is longer on the engine.
+const LARGEST_EXTENT: usize = 16_384;
 /// Tokens `[1, N, D]` as `(1, D, 1, N)`.
 const TOKENS: [usize; 3] = [0, 2, 1];
 /// Heads `[1, A, N, d]` as `(1, A, d, N)`.
@@ -133,7 +137,7 @@ impl<'a> Rewriter<'a> {
                 constant.insert(v);
             }
         }
-        let projections = Projections::of(old, &constant, options.apart);
+        let projections = Projections::of(old, &constant, options);
         Rewriter {
             old,
             options,

@@ -20,7 +20,7 @@ use s2dit_ir::{Function, Op, ValueId};
 use super::elementwise::normalised;
 use super::form::same_order;
 use super::products::product;
-use super::{HEADS, Rewriter, Stored, TOKENS, views};
+use super::{HEADS, LARGEST_EXTENT, Options, Rewriter, Stored, TOKENS, views};
 
 /// What happens to a projection on its way to attention.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +63,8 @@ struct Member {
     end: ValueId,
     /// Multiplied at the end, so that sums over tokens stay small, or instead of the scores.
     factor: f64,
+    /// The query's gain, which the key takes along: a product of both is all that attention sees.
+    partner: Option<ValueId>,
 }
 
 /// Projections of the same tokens for the same attention.
@@ -85,12 +87,14 @@ pub(super) struct Projections {
 }
 
 impl Projections {
-    pub(super) fn of(f: &Function, constant: &HashSet<ValueId>, apart: bool) -> Self {
+    pub(super) fn of(f: &Function, constant: &HashSet<ValueId>, options: &Options) -> Self {
         let mut by_attention: Vec<((ValueId, ValueId), Vec<Member>)> = Vec::new();
         let mut scales = HashMap::new();
         for linear in f.order() {
             let Some(mut member) = member(f, constant, linear) else { continue };
-            let Some((attention, sums_keys)) = attention(f, constant, member.end) else { continue };
+            // A result is for an attention elsewhere.
+            let elsewhere = || f.results.iter().any(|(_, r)| *r == member.end).then_some((member.end, false));
+            let Some((attention, sums_keys)) = attention(f, constant, member.end).or_else(elsewhere) else { continue };
             let tokens = f.shape(member.end)[2];
             match f.op(attention) {
                 Op::LinearAttention(_) if !member.steps.is_empty() => member.factor = half_of(tokens),
@@ -107,30 +111,69 @@ impl Projections {
                 None => by_attention.push((key, vec![member])),
             }
         }
-        let mut groups = HashMap::new();
-        for (key, mut members) in by_attention {
-            let first = members[0].linear;
-            let mut together = 1;
-            let pair = (0..members.len()).flat_map(|i| (0..i).map(move |j| (j, i))).find(|&(j, i)| {
-                let (a, b) = (&members[j].steps, &members[i].steps);
-                let alike = !a.is_empty() && a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.goes_with(b));
-                alike && f.shape(members[j].end) == f.shape(members[i].end)
-            });
-            if let Some((j, i)) = pair {
-                let second = members.remove(i);
-                let one = members.remove(j);
-                members.splice(0..0, [one, second]);
-                together = 2;
+        move_gains(f, &mut by_attention);
+        let like = |m: &Member| (f.shape(m.end), f.shape(f.operands(m.linear)[1]), f.operands(m.linear).len());
+        // The same tokens for several attentions, such as a prompt's for all blocks, as far as the engine's channels go.
+        let mut wide: Vec<((ValueId, ValueId), Vec<Member>)> = Vec::new();
+        for (key, members) in by_attention {
+            let channels = |ms: &[Member]| ms.iter().map(|m| f.shape(m.linear)[2]).sum::<usize>();
+            let fits = |(k, ms): &&mut ((ValueId, ValueId), Vec<Member>)| {
+                let all_like = ms.iter().chain(&members).all(|m| like(m) == like(&members[0]));
+                options.across_blocks && k.0 == key.0 && all_like && channels(ms) + channels(&members) <= LARGEST_EXTENT
+            };
+            match wide.iter_mut().find(fits) {
+                Some((_, all)) if !scales.contains_key(&key) => all.extend(members),
+                _ => wide.push((key, members)),
             }
-            let like = |m: &Member| (f.shape(m.end), f.shape(f.operands(m.linear)[1]), f.operands(m.linear).len());
-            let joined = !apart && members.len() > 1 && members.iter().all(|m| like(m) == like(&members[0]));
-            groups.insert(first, Group { members, together, joined, scaled: scales.get(&key).copied() });
+        }
+        let mut groups = HashMap::new();
+        for (key, members) in wide {
+            let first = members[0].linear;
+            let alike = |a: &Member, b: &Member| {
+                let same_steps =
+                    a.steps.len() == b.steps.len() && a.steps.iter().zip(&b.steps).all(|(a, b)| a.goes_with(b));
+                !a.steps.is_empty() && same_steps && f.shape(a.end) == f.shape(b.end)
+            };
+            let leader = members.iter().max_by_key(|a| members.iter().filter(|b| alike(a, b)).count()).cloned();
+            let (mut ordered, rest): (Vec<Member>, Vec<Member>) =
+                members.into_iter().partition(|m| leader.as_ref().is_some_and(|leader| alike(leader, m)));
+            let together = ordered.len().max(1);
+            ordered.extend(rest);
+            let joined = !options.apart && ordered.len() > 1 && ordered.iter().all(|m| like(m) == like(&ordered[0]));
+            groups.insert(first, Group { members: ordered, together, joined, scaled: scales.get(&key).copied() });
         }
         Projections { groups }
     }
 
     pub(super) fn starts_at(&self, v: ValueId) -> bool {
         self.groups.contains_key(&v)
+    }
+}
+
+/// Softmax attention sees only products of query and key: if neither is rotated, the key takes the query's gain and factor.
+fn move_gains(f: &Function, groups: &mut [((ValueId, ValueId), Vec<Member>)]) {
+    let sole = |m: &Member| f.users(m.end).len() == 1 && f.results.iter().all(|(_, r)| *r != m.end);
+    let mut moved: Vec<(ValueId, ValueId, f64)> = Vec::new();
+    let all: Vec<Member> = groups.iter().flat_map(|(_, members)| members.clone()).collect();
+    for ((_, attention), members) in groups.iter_mut() {
+        let Op::Sdpa(_) = f.op(*attention) else { continue };
+        let operands = f.operands(*attention);
+        for member in members.iter_mut().filter(|m| m.end == operands[0] && sole(m)) {
+            let key = all.iter().find(|m| m.end == operands[1] && sole(m));
+            let normed = |m: &Member| matches!(m.steps[..], [Step::Norm { gain: Some(_), .. }]);
+            let [Step::Norm { gain, .. }] = &mut member.steps[..] else { continue };
+            if let (Some(key), Some(own)) = (key.filter(|k| normed(k)), *gain) {
+                moved.push((key.end, own, member.factor));
+                *gain = None;
+                member.factor = 1.0;
+            }
+        }
+    }
+    for member in groups.iter_mut().flat_map(|(_, members)| members) {
+        if let Some((_, gain, factor)) = moved.iter().find(|(end, ..)| *end == member.end) {
+            member.partner = Some(*gain);
+            member.factor *= factor;
+        }
     }
 }
 
@@ -204,7 +247,7 @@ fn member(f: &Function, constant: &HashSet<ValueId>, linear: ValueId) -> Option<
     }
     let (end, count) = found?;
     steps.truncate(count);
-    Some(Member { linear, steps, end, factor: 1.0 })
+    Some(Member { linear, steps, end, factor: 1.0, partner: None })
 }
 
 /// The attention that a value is for, and whether the value is summed over tokens on its way there.
@@ -241,15 +284,16 @@ impl Rewriter<'_> {
         let x = self.in_form(tokens, &TOKENS)?;
         let mut parts = self.products(x, &group)?.into_iter();
         let mut members = &group.members[..];
-        if group.together == 2
-            && let Some(pair) = parts.next()
+        if group.together > 1
+            && let Some(batch) = parts.next()
         {
-            let y = self.steps(pair, &members[..2])?;
-            for (i, member) in members[..2].iter().enumerate() {
+            let (batched, others) = members.split_at(group.together);
+            let y = self.steps(batch, batched)?;
+            for (i, member) in batched.iter().enumerate() {
                 let value = self.at(member.end, |b| b.slice(y, 0, i, i + 1))?;
                 self.finish(member, value, &group);
             }
-            members = &members[2..];
+            members = others;
         }
         for (member, part) in members.iter().zip(parts) {
             let value = self.steps(part, std::slice::from_ref(member))?;
@@ -306,9 +350,9 @@ impl Rewriter<'_> {
                 b.reshape(y, shape)
             })?);
         }
-        if together == 2 {
-            let pair = self.at(first, |b| b.concat(&parts[..2], 0))?;
-            parts.splice(..2, [pair]);
+        if together > 1 {
+            let batch = self.at(first, |b| b.concat(&parts[..together], 0))?;
+            parts.splice(..together, [batch]);
         }
         Ok(parts)
     }
@@ -324,9 +368,12 @@ impl Rewriter<'_> {
                     y = self.flush(members[0].end, y, &mut pending, width)?;
                     let axes: &[usize] = if *across { &[1, 2] } else { &[2] };
                     y = self.at(members[0].end, |b| normalised(b, y, axes, *eps))?;
-                    let gains: Vec<ValueId> = members
+                    let gains: Vec<Vec<ValueId>> = members
                         .iter()
-                        .filter_map(|m| if let Step::Norm { gain, .. } = m.steps[i] { gain } else { None })
+                        .filter_map(|m| {
+                            if let Step::Norm { gain, .. } = m.steps[i] { Some((gain?, m.partner)) } else { None }
+                        })
+                        .map(|(gain, partner)| [gain].into_iter().chain(partner).collect())
                         .collect();
                     pending.gain = self.gains(members[0].end, &gains, width)?;
                     // Beside compressed weights a matrix for each head and projection would be large: an op more is not.
@@ -385,16 +432,27 @@ impl Rewriter<'_> {
     }
 
     /// Gains `[G, A, 1, d]`, or `[G, 1, 1, d]` if all heads have the same.
-    fn gains(&mut self, at: ValueId, gains: &[ValueId], width: usize) -> Result<Option<ValueId>, OpError> {
+    fn gains(&mut self, at: ValueId, gains: &[Vec<ValueId>], width: usize) -> Result<Option<ValueId>, OpError> {
         if gains.is_empty() {
             return Ok(None);
         }
-        let gains = gains.iter().map(|&g| self.plain(g)).collect::<Result<Vec<_>, _>>()?;
+        let mut factors = Vec::with_capacity(gains.len());
+        for gains in gains {
+            factors.push(gains.iter().map(|&g| self.plain(g)).collect::<Result<Vec<_>, _>>()?);
+        }
         self.at(at, |b| {
             let mut parts = Vec::new();
-            for gain in gains {
-                let heads = b.shape(gain).iter().product::<usize>() / width;
-                parts.push(b.reshape(gain, &[1, heads, 1, width])?);
+            for gains in factors {
+                let mut product = None;
+                for gain in gains {
+                    let heads = b.shape(gain).iter().product::<usize>() / width;
+                    let gain = b.reshape(gain, &[1, heads, 1, width])?;
+                    product = Some(match product {
+                        Some(so_far) => b.mul(so_far, gain)?,
+                        None => gain,
+                    });
+                }
+                parts.extend(product);
             }
             if parts.len() == 1 { Ok(Some(parts[0])) } else { b.concat(&parts, 0).map(Some) }
         })
