@@ -214,7 +214,9 @@ impl Padder<'_> {
                     return Ok(None);
                 }
                 let mut values: Vec<ValueId> = operands.iter().map(|o| self.made[o].value).collect();
-                values[0] = self.masked(operands[0])?;
+                // The mean is over all slots: what is there counts for what is not.
+                let share = lead.map_or(1.0, |p| p.extent() as f64 / p.own as f64);
+                values[0] = self.masked(operands[0], share)?;
                 let op = f.op(v).clone();
                 let value = self.add(v, op, &values)?;
                 Ok(Some(Made { value, padding: None }))
@@ -364,18 +366,18 @@ impl Padder<'_> {
         }
         let mut values = Vec::with_capacity(operands.len());
         for (i, &o) in operands.iter().enumerate() {
-            values.push(if [1, 4].contains(&i) && key.is_some() { self.masked(o)? } else { self.made[&o].value });
+            values.push(if [1, 4].contains(&i) && key.is_some() { self.masked(o, 1.0)? } else { self.made[&o].value });
         }
         let op = self.old.op(v).clone();
         let value = self.add(v, op, &values)?;
         Ok(Some(Made { value, padding: query }))
     }
 
-    /// Keys `[…, N, d]` of which those of the padding are zero.
-    fn masked(&mut self, keys: ValueId) -> Result<ValueId, OpError> {
+    /// Keys `[…, N, d]` times `factor`, those of the padding times zero.
+    fn masked(&mut self, keys: ValueId, factor: f64) -> Result<ValueId, OpError> {
         let Made { value, padding: Some(p) } = self.made[&keys] else { return Ok(self.made[&keys].value) };
         let own = p.before..p.before + p.own;
-        let mask = (0..p.extent()).map(|i| f64::from(u8::from(own.contains(&i)))).collect();
+        let mask = (0..p.extent()).map(|i| if own.contains(&i) { factor } else { 0.0 }).collect();
         let mut shape = vec![1; self.g.ty(value).rank()];
         shape[p.axis] = p.extent();
         let ty = TensorType::new(DType::F32, shape);
