@@ -6,7 +6,7 @@ use s2dit_ir::{Op, ValueId};
 use super::{Rewriter, Stored, TOKENS};
 
 impl Rewriter<'_> {
-    /// A product whose channels (row, column, c) become pixels of a plane: the reshape `[R, w, s, s·C]`, the transpose that puts
+    /// Tokens whose channels (row, column, c) become pixels of a plane: the reshape `[R, w, s, s·C]`, the transpose that puts
     /// a pixel's rows before the columns, and the reshape that joins them are one `depth_to_space`.
     pub(super) fn shuffled(&mut self, v: ValueId) -> Result<Option<Stored>, OpError> {
         let Op::Reshape(_) = self.old.op(v) else { return Ok(None) };
@@ -14,10 +14,9 @@ impl Rewriter<'_> {
         let Op::Transpose(t) = self.old.op(transpose) else { return Ok(None) };
         let split = self.old.operands(transpose)[0];
         let (Op::Reshape(_), [0, 2, 1, 3]) = (self.old.op(split), &t.perm[..]) else { return Ok(None) };
-        let linear = self.old.operands(split)[0];
-        let (Op::Linear(_), &[rows, cols, s, rest]) = (self.old.op(linear), self.dims(split)) else { return Ok(None) };
-        let &[1, tokens, outputs] = self.dims(linear) else { return Ok(None) };
-        if s < 2 || rows * cols != tokens || rest % s != 0 || !self.is_stored(linear) {
+        let x = self.old.operands(split)[0];
+        let (&[1, tokens, outputs], &[rows, cols, s, rest]) = (self.dims(x), self.dims(split)) else { return Ok(None) };
+        if s < 2 || rows * cols != tokens || rest % s != 0 || !self.is_stored(x) {
             return Ok(None);
         }
         let channels = rest / s;
@@ -27,7 +26,7 @@ impl Rewriter<'_> {
             [frames, h, w, c] if (frames * h, w, c) == (rows * s, cols * s, channels) => vec![3, 0, 1, 2],
             _ => return Ok(None),
         };
-        let plane = self.ordered(linear, &TOKENS, &[1, outputs, rows, cols])?;
+        let plane = self.ordered(x, &TOKENS, &[1, outputs, rows, cols])?;
         let value = self.at(v, |b| b.op(DepthToSpace { block: s }, &[plane]))?;
         Ok(Some(Stored { value, order }))
     }
