@@ -35,7 +35,7 @@ const FOLDED: usize = 1 << 16;
 pub enum Round {
     /// As typed: fp16 ops are fp16 ops of the engine.
     AsTyped,
-    /// Everything in fp32; only inputs and weights are fp16 numbers.
+    /// Everything in fp32; only inputs, states and weights are fp16 numbers.
     F32Compute,
     /// Computed in fp32, the result of every fp16 op rounded to fp16: how the Neural Engine stores values.
     F16Results,
@@ -89,6 +89,7 @@ pub(super) fn lower(f: &Function, round: Round, fold: bool, extra: &[String]) ->
         by_key: HashMap::new(),
         scope: "".into(),
         absorbed,
+        kept: kept(f),
         opset: OPSET,
     };
     l.run(&order, &attentions, extra)?;
@@ -114,6 +115,8 @@ struct Lowering<'a> {
     scope: Arc<str>,
     /// What is emitted with something behind it: norms with a modulation, heads with an attention.
     absorbed: HashSet<ValueId>,
+    /// What is kept in a state, and so is an fp16 number for all who read it, whatever computes in fp32.
+    kept: HashSet<ValueId>,
     /// The lowest operator set that has every op so far.
     opset: i64,
 }
@@ -312,8 +315,13 @@ impl Lowering<'_> {
             None => self.fresh(self.f.op(v).name()),
         };
         self.graph.value_info.push(value_info(&name, &self.ty(v)));
-        let rounds = self.round == Round::F16Results && self.f.dtype(v) == DType::F16 && !self.constant.contains(&v);
-        if rounds && computes(self.f.op(v)) {
+        let half = self.f.dtype(v) == DType::F16 && !self.constant.contains(&v);
+        let rounds = match self.round {
+            Round::AsTyped => false,
+            Round::F32Compute => self.kept.contains(&v),
+            Round::F16Results => true,
+        };
+        if half && rounds && computes(self.f.op(v)) {
             let exact = self.names.unique(&format!("{name}/f32"));
             self.push(op_type, inputs, exact.clone(), attributes);
             self.rounded(&exact, name.clone());
@@ -396,6 +404,24 @@ impl Lowering<'_> {
         self.by_key.insert(key, name.clone());
         name
     }
+}
+
+/// What is computed for states: updates, and results `X_out` beside a parameter `X`, without the ops that only move it.
+fn kept(f: &Function) -> HashSet<ValueId> {
+    let params: HashSet<&str> = f.params().iter().filter_map(|&p| f.node(p).name.as_deref()).collect();
+    let state = |(name, _): &&(String, ValueId)| name.strip_suffix("_out").is_some_and(|name| params.contains(name));
+    let mut ahead: Vec<ValueId> = f.updates.iter().chain(f.results.iter().filter(state)).map(|(_, v)| *v).collect();
+    let mut kept = HashSet::new();
+    while let Some(v) = ahead.pop() {
+        match f.op(v) {
+            Op::Reshape(_) | Op::Transpose(_) | Op::Concat(_) | Op::Slice(_) | Op::Pad(_) => {
+                ahead.extend(f.operands(v))
+            }
+            Op::Input(_) | Op::State(_) => {}
+            _ => drop(kept.insert(v)),
+        }
+    }
+    kept
 }
 
 /// `false` for ops whose result consists of numbers that their operands hold: rounding them again changes nothing.

@@ -1,0 +1,279 @@
+//! Queries, keys and values.
+//!
+//! The projections of one attention take the same tokens: they are one product. Queries and keys then go through the same
+//! steps (norm, rotation, feature map) with their own gains: they go together, as a batch of two.
+//!
+//! ```text
+//! q = feature_map(rope(heads(rms_norm(linear(u, Wq)))))      qkv = conv(u, [Wq Wk Wv])       : [1, 3·D, 1, N] → [3, A, d, N]
+//! k = feature_map(rope(heads(rms_norm(linear(u, Wk)))))  →   y   = norm of qkv[0..2]         : [2, A, d, N]
+//! v = heads(linear(u, Wv))                                   φ   = softplus(M·([y y] ⊙ [cos sin]) + b)
+//! ```
+//! The rotation is a product with tables and a fixed exchange of rows. A gain γ commutes with the tables, and the exchange, the
+//! gain and the feature map's matrix are one constant matrix M = W·[1 P]·diag(γ γ): no channel is sliced or swapped at
+//! runtime, whichever way the pairs lie.
+
+mod steps;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use s2dit_ir::ops::{Binary, RopePairs};
+use s2dit_ir::{Function, Op, ValueId};
+
+pub(super) use self::steps::exchange;
+
+use super::form::same_order;
+use super::{HEADS, LARGEST_EXTENT, Options, TOKENS, views};
+
+/// What happens to a projection on its way to attention.
+#[derive(Clone, Debug, PartialEq)]
+enum Step {
+    /// Over all heads, or within each; its gain.
+    Norm {
+        across: bool,
+        eps: f64,
+        gain: Option<ValueId>,
+    },
+    Rope {
+        cos: ValueId,
+        sin: ValueId,
+        pairs: RopePairs,
+    },
+    Feature {
+        weight: ValueId,
+        bias: ValueId,
+    },
+}
+
+impl Step {
+    /// The same but for gains, which may differ within a batch.
+    fn goes_with(&self, other: &Step) -> bool {
+        match (self, other) {
+            (Step::Norm { across: a, eps: x, gain: g }, Step::Norm { across: b, eps: y, gain: h }) => {
+                a == b && x == y && g.is_some() == h.is_some()
+            }
+            _ => self == other,
+        }
+    }
+}
+
+/// One projection.
+#[derive(Clone, Debug)]
+struct Member {
+    linear: ValueId,
+    steps: Vec<Step>,
+    /// The value that is stored as heads.
+    end: ValueId,
+    /// Multiplied at the end, so that sums over tokens stay small, or instead of the scores.
+    factor: f64,
+    /// The query's gain, which the key takes along: a product of both is all that attention sees.
+    partner: Option<ValueId>,
+}
+
+/// Projections of the same tokens for the same attention.
+#[derive(Clone, Debug)]
+struct Group {
+    /// First those that go together.
+    members: Vec<Member>,
+    /// How many do.
+    together: usize,
+    /// One product for all.
+    joined: bool,
+    /// The attention, if it is softmax attention whose factor the query takes.
+    scaled: Option<ValueId>,
+}
+
+/// All groups of a function, by the projection that is computed first.
+#[derive(Debug, Default)]
+pub(super) struct Projections {
+    groups: HashMap<ValueId, Group>,
+}
+
+impl Projections {
+    pub(super) fn of(f: &Function, constant: &HashSet<ValueId>, options: &Options) -> Self {
+        let mut by_attention: Vec<((ValueId, ValueId), Vec<Member>)> = Vec::new();
+        let mut scales = HashMap::new();
+        for linear in f.order() {
+            let Some(mut member) = member(f, constant, linear) else { continue };
+            // A result is for an attention elsewhere.
+            let elsewhere = || f.results.iter().any(|(_, r)| *r == member.end).then_some((member.end, false));
+            let Some((attention, sums_keys)) = attention(f, constant, member.end).or_else(elsewhere) else { continue };
+            let tokens = f.shape(member.end)[2];
+            match f.op(attention) {
+                Op::LinearAttention(_) if !member.steps.is_empty() => member.factor = half_of(tokens),
+                _ if sums_keys && !member.steps.is_empty() => member.factor = half_of(tokens),
+                Op::Sdpa(sdpa) if f.operands(attention)[0] == member.end && !member.steps.is_empty() => {
+                    member.factor = sdpa.scale;
+                    scales.insert((f.operands(linear)[0], attention), attention);
+                }
+                _ => {}
+            }
+            let key = (f.operands(linear)[0], attention);
+            match by_attention.iter_mut().find(|(k, _)| *k == key) {
+                Some((_, members)) => members.push(member),
+                None => by_attention.push((key, vec![member])),
+            }
+        }
+        move_gains(f, &mut by_attention);
+        let like = |m: &Member| (f.shape(m.end), f.shape(f.operands(m.linear)[1]), f.operands(m.linear).len());
+        // The same tokens for several attentions, such as a prompt's for all blocks, as far as the engine's channels go.
+        let mut wide: Vec<((ValueId, ValueId), Vec<Member>)> = Vec::new();
+        for (key, members) in by_attention {
+            let channels = |ms: &[Member]| ms.iter().map(|m| f.shape(m.linear)[2]).sum::<usize>();
+            let fits = |(k, ms): &&mut ((ValueId, ValueId), Vec<Member>)| {
+                let all_like = ms.iter().chain(&members).all(|m| like(m) == like(&members[0]));
+                options.across_blocks && k.0 == key.0 && all_like && channels(ms) + channels(&members) <= LARGEST_EXTENT
+            };
+            match wide.iter_mut().find(fits) {
+                Some((_, all)) if !scales.contains_key(&key) => all.extend(members),
+                _ => wide.push((key, members)),
+            }
+        }
+        let mut groups = HashMap::new();
+        for (key, members) in wide {
+            let first = members[0].linear;
+            let alike = |a: &Member, b: &Member| {
+                let same_steps =
+                    a.steps.len() == b.steps.len() && a.steps.iter().zip(&b.steps).all(|(a, b)| a.goes_with(b));
+                !a.steps.is_empty() && same_steps && f.shape(a.end) == f.shape(b.end)
+            };
+            let leader = members.iter().max_by_key(|a| members.iter().filter(|b| alike(a, b)).count()).cloned();
+            let (mut ordered, rest): (Vec<Member>, Vec<Member>) =
+                members.into_iter().partition(|m| leader.as_ref().is_some_and(|leader| alike(leader, m)));
+            let together = ordered.len().max(1);
+            ordered.extend(rest);
+            let joined = !options.apart && ordered.len() > 1 && ordered.iter().all(|m| like(m) == like(&ordered[0]));
+            groups.insert(first, Group { members: ordered, together, joined, scaled: scales.get(&key).copied() });
+        }
+        Projections { groups }
+    }
+
+    pub(super) fn starts_at(&self, v: ValueId) -> bool {
+        self.groups.contains_key(&v)
+    }
+}
+
+/// Softmax attention sees only products of query and key: if neither is rotated, the key takes the query's gain and factor.
+fn move_gains(f: &Function, groups: &mut [((ValueId, ValueId), Vec<Member>)]) {
+    let sole = |m: &Member| f.users(m.end).len() == 1 && f.results.iter().all(|(_, r)| *r != m.end);
+    let mut moved: Vec<(ValueId, ValueId, f64)> = Vec::new();
+    let all: Vec<Member> = groups.iter().flat_map(|(_, members)| members.clone()).collect();
+    for ((_, attention), members) in groups.iter_mut() {
+        let Op::Sdpa(_) = f.op(*attention) else { continue };
+        let operands = f.operands(*attention);
+        for member in members.iter_mut().filter(|m| m.end == operands[0] && sole(m)) {
+            let key = all.iter().find(|m| m.end == operands[1] && sole(m));
+            let normed = |m: &Member| matches!(m.steps[..], [Step::Norm { gain: Some(_), .. }]);
+            let [Step::Norm { gain, .. }] = &mut member.steps[..] else { continue };
+            if let (Some(key), Some(own)) = (key.filter(|k| normed(k)), *gain) {
+                moved.push((key.end, own, member.factor));
+                *gain = None;
+                member.factor = 1.0;
+            }
+        }
+    }
+    for member in groups.iter_mut().flat_map(|(_, members)| members) {
+        if let Some((_, gain, factor)) = moved.iter().find(|(end, ..)| *end == member.end) {
+            member.partner = Some(*gain);
+            member.factor *= factor;
+        }
+    }
+}
+
+/// A power of two near 1/√tokens: what both factors of a sum over tokens are multiplied with. It is exact, and the ratio of
+/// linear attention does not change.
+pub(super) fn half_of(tokens: usize) -> f64 {
+    let bits = usize::BITS - tokens.saturating_sub(1).leading_zeros();
+    0.5f64.powi(bits.div_ceil(2) as i32)
+}
+
+/// The chain of steps that starts at a product with weights and ends as heads.
+fn member(f: &Function, constant: &HashSet<ValueId>, linear: ValueId) -> Option<Member> {
+    let (Op::Linear(_), [1, _, _]) = (f.op(linear), f.shape(linear)) else { return None };
+    let operands = f.operands(linear);
+    if constant.contains(&operands[0]) || !operands[1..].iter().all(|o| constant.contains(o)) {
+        return None;
+    }
+    let table = |v: ValueId| {
+        f.ty(v).rank() == 2 && (constant.contains(&v) || matches!(f.op(v), Op::Input(_)) || views::of_caller(f, v))
+    };
+    let (mut end, mut order, mut steps) = (linear, TOKENS.to_vec(), Vec::new());
+    let mut found = None;
+    loop {
+        if f.ty(end).rank() == 4 && f.shape(end)[0] == 1 && same_order(f.shape(end), &order, &HEADS) {
+            found = Some((end, steps.len()));
+        }
+        let users = f.users(end);
+        let [(user, 0)] = users[..] else { break };
+        if f.results.iter().chain(&f.updates).any(|(_, r)| *r == end) {
+            break;
+        }
+        let parameters = f.operands(user);
+        match f.op(user) {
+            Op::Reshape(_) | Op::Transpose(_) => match views::relabel(f, user, &order) {
+                Some(next) => order = next,
+                None => break,
+            },
+            Op::RmsNorm(n) => {
+                // Channels of all heads, or of one.
+                let across = match (f.ty(user).rank(), n.axis) {
+                    (3, 2) => true,
+                    (4, 3) => false,
+                    _ => break,
+                };
+                let gain = parameters.get(1).copied();
+                if gain.is_some_and(|g| !constant.contains(&g)) {
+                    break;
+                }
+                steps.push(Step::Norm { across, eps: n.eps, gain });
+            }
+            Op::Rope(r)
+                if r.axis == 3
+                    && same_order(f.shape(end), &order, &HEADS)
+                    && table(parameters[1])
+                    && table(parameters[2]) =>
+            {
+                steps.push(Step::Rope { cos: parameters[1], sin: parameters[2], pairs: r.pairs });
+            }
+            Op::FeatureMap(_)
+                if same_order(f.shape(end), &order, &HEADS) && parameters[1..].iter().all(|p| constant.contains(p)) =>
+            {
+                let (weight, bias) = (parameters[1], parameters[2]);
+                if f.ty(weight).rank() != 4 || f.shape(weight)[2] != f.shape(weight)[3] || f.ty(bias).rank() != 4 {
+                    break;
+                }
+                steps.push(Step::Feature { weight, bias });
+            }
+            _ => break,
+        }
+        end = user;
+    }
+    let (end, count) = found?;
+    steps.truncate(count);
+    Some(Member { linear, steps, end, factor: 1.0, partner: None })
+}
+
+/// The attention that a value is for, and whether the value is summed over tokens on its way there.
+fn attention(f: &Function, constant: &HashSet<ValueId>, end: ValueId) -> Option<(ValueId, bool)> {
+    let (mut seen, mut ahead) = (HashSet::from([end]), VecDeque::from([end]));
+    let mut sums = false;
+    let mut found = None;
+    while let Some(v) = ahead.pop_front() {
+        for (user, at) in f.users(v) {
+            match f.op(user) {
+                Op::Sdpa(_) | Op::LinearAttention(_) | Op::LinearAttentionStep(_) => {
+                    found.get_or_insert(user);
+                    continue;
+                }
+                Op::RunningMean(_) => sums |= at == 0,
+                Op::Rope(_) | Op::FeatureMap(_) | Op::Reshape(_) | Op::Transpose(_) | Op::Concat(_) => {}
+                // A mask.
+                Op::Binary(Binary::Mul) if constant.contains(&f.operands(user)[1 - at]) => {}
+                _ => continue,
+            }
+            if seen.insert(user) {
+                ahead.push_back(user);
+            }
+        }
+    }
+    found.map(|attention| (attention, sums))
+}

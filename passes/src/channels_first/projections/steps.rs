@@ -1,0 +1,283 @@
+//! What happens to projections on their way to attention.
+
+use s2dit_ir::ValueId;
+use s2dit_ir::ops::{OpError, RopePairs, Unary};
+
+use super::super::elementwise::normalised;
+use super::super::products::product;
+use super::super::{HEADS, Rewriter, Stored, TOKENS};
+use super::{Group, Member, Step};
+
+impl Rewriter<'_> {
+    /// Whether a group of projections is computed where `v` is.
+    pub(in super::super) fn project(&mut self, v: ValueId) -> Result<(), OpError> {
+        let Some(group) = self.projections.groups.remove(&v) else { return Ok(()) };
+        let tokens = self.old.operands(v)[0];
+        let x = self.in_form(tokens, &TOKENS)?;
+        let mut parts = self.products(x, &group)?.into_iter();
+        let mut members = &group.members[..];
+        if group.together > 1
+            && let Some(batch) = parts.next()
+        {
+            let (batched, others) = members.split_at(group.together);
+            let y = self.steps(batch, batched)?;
+            for (i, member) in batched.iter().enumerate() {
+                let value = self.at(member.end, |b| b.slice(y, 0, i, i + 1))?;
+                self.finish(member, value, &group);
+            }
+            members = others;
+        }
+        for (member, part) in members.iter().zip(parts) {
+            let value = self.steps(part, std::slice::from_ref(member))?;
+            self.finish(member, value, &group);
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, member: &Member, value: ValueId, group: &Group) {
+        match group.scaled {
+            Some(sdpa) if self.old.operands(sdpa)[0] == member.end => {
+                self.scaled_queries.insert(sdpa);
+            }
+            _ => {
+                self.scaled.insert(member.end, member.factor);
+            }
+        }
+        self.keep(member.end, Stored { value, order: HEADS.to_vec() });
+    }
+
+    /// The projections as heads `[G, A, d, N]`: those that go together, then each of the others.
+    fn products(&mut self, x: ValueId, group: &Group) -> Result<Vec<ValueId>, OpError> {
+        let old = self.old;
+        let shape = |m: &Member, count: usize| {
+            let &[_, heads, tokens, width] = old.shape(m.end) else { return vec![] };
+            vec![count, heads, width, tokens]
+        };
+        let shapes: Vec<_> = group.members.iter().map(|m| shape(m, 1)).collect();
+        let mut parameters = Vec::new();
+        for member in &group.members {
+            let operands = self.old.operands(member.linear);
+            parameters.push((self.plain(operands[1])?, operands.get(2).map(|&b| self.plain(b)).transpose()?));
+        }
+        let first = group.members[0].linear;
+        let together = group.together;
+        if group.joined {
+            let count = group.members.len();
+            let whole = shape(&group.members[0], count);
+            return self.at(first, |b| {
+                let weights: Vec<_> = parameters.iter().map(|(w, _)| *w).collect();
+                let biases: Vec<_> = parameters.iter().filter_map(|(_, b)| *b).collect();
+                let weight = b.concat(&weights, 0)?;
+                let bias = if biases.is_empty() { None } else { Some(b.concat(&biases, 0)?) };
+                let y = product(b, x, weight, bias)?;
+                let y = b.reshape(y, &whole)?;
+                let starts = std::iter::once(0).chain(together..count);
+                starts.map(|i| b.slice(y, 0, i, if i == 0 { together } else { i + 1 })).collect()
+            });
+        }
+        let mut parts = Vec::new();
+        for ((member, shape), (weight, bias)) in group.members.iter().zip(&shapes).zip(parameters) {
+            parts.push(self.at(member.linear, |b| {
+                let y = product(b, x, weight, bias)?;
+                b.reshape(y, shape)
+            })?);
+        }
+        if together > 1 {
+            let batch = self.at(first, |b| b.concat(&parts[..together], 0))?;
+            parts.splice(..together, [batch]);
+        }
+        Ok(parts)
+    }
+
+    /// The steps of projections `[G, A, d, N]` that go together.
+    fn steps(&mut self, x: ValueId, members: &[Member]) -> Result<ValueId, OpError> {
+        let width = self.g.shape(x)[2];
+        let mut pending = Pending { gain: None, rotated: None };
+        let mut y = x;
+        for (i, step) in members[0].steps.iter().enumerate() {
+            match step {
+                Step::Norm { across, eps, .. } => {
+                    y = self.flush(members[0].end, y, &mut pending, width)?;
+                    let axes: &[usize] = if *across { &[1, 2] } else { &[2] };
+                    y = self.at(members[0].end, |b| normalised(b, y, axes, *eps))?;
+                    let gains: Vec<Vec<ValueId>> = members
+                        .iter()
+                        .filter_map(|m| {
+                            if let Step::Norm { gain, .. } = m.steps[i] { Some((gain?, m.partner)) } else { None }
+                        })
+                        .map(|(gain, partner)| [gain].into_iter().chain(partner).collect())
+                        .collect();
+                    pending.gain = self.gains(members[0].end, &gains, width)?;
+                    // Beside compressed weights a matrix for each head and projection would be large: an op more is not.
+                    if self.options.apart && members[0].steps.len() > i + 1 {
+                        y = self.flush(members[0].end, y, &mut pending, width)?;
+                    }
+                }
+                Step::Rope { cos, sin, pairs } => {
+                    if pending.rotated.is_some() {
+                        y = self.flush(members[0].end, y, &mut pending, width)?;
+                    }
+                    let table = self.table(*cos, *sin, *pairs)?;
+                    y = self.at(members[0].end, |b| {
+                        let twice = b.concat(&[y, y], 2)?;
+                        b.mul(twice, table)
+                    })?;
+                    pending.rotated = Some(*pairs);
+                }
+                Step::Feature { weight, bias } => {
+                    if self.options.apart {
+                        y = self.flush(members[0].end, y, &mut pending, width)?;
+                    }
+                    let weight = self.plain(*weight)?;
+                    let bias = self.plain(*bias)?;
+                    let matrix = self.matrix(members[0].end, &mut pending, width)?;
+                    y = self.at(members[0].end, |b| {
+                        let matrix = match matrix {
+                            Some(matrix) => b.matmul(weight, matrix)?,
+                            None => weight,
+                        };
+                        let y = b.matmul(matrix, y)?;
+                        let &[lead, heads, _, features] = b.shape(bias) else {
+                            return Err(OpError::new("a bias of another rank"));
+                        };
+                        let bias = b.reshape(bias, &[lead, heads, features, 1])?;
+                        let y = b.add(y, bias)?;
+                        b.unary(Unary::Softplus, y)
+                    })?;
+                }
+            }
+        }
+        let factors: Vec<f64> = members.iter().map(|m| m.factor).collect();
+        if factors.iter().any(|&f| f != 1.0) {
+            let factor = self.literal(members[0].end, &[factors.len(), 1, 1, 1], factors)?;
+            // A gain or a rotation takes the factor for nothing.
+            if pending.gain.is_some() || pending.rotated.is_some() {
+                pending.gain = Some(match pending.gain {
+                    Some(gain) => self.at(members[0].end, |b| b.mul(gain, factor))?,
+                    None => factor,
+                });
+            } else {
+                return self.at(members[0].end, |b| b.mul(y, factor));
+            }
+        }
+        self.flush(members[0].end, y, &mut pending, width)
+    }
+
+    /// Gains `[G, A, 1, d]`, or `[G, 1, 1, d]` if all heads have the same.
+    fn gains(&mut self, at: ValueId, gains: &[Vec<ValueId>], width: usize) -> Result<Option<ValueId>, OpError> {
+        if gains.is_empty() {
+            return Ok(None);
+        }
+        let mut factors = Vec::with_capacity(gains.len());
+        for gains in gains {
+            factors.push(gains.iter().map(|&g| self.plain(g)).collect::<Result<Vec<_>, _>>()?);
+        }
+        self.at(at, |b| {
+            let mut parts = Vec::new();
+            for gains in factors {
+                let mut product = None;
+                for gain in gains {
+                    let heads = b.shape(gain).iter().product::<usize>() / width;
+                    let gain = b.reshape(gain, &[1, heads, 1, width])?;
+                    product = Some(match product {
+                        Some(so_far) => b.mul(so_far, gain)?,
+                        None => gain,
+                    });
+                }
+                parts.extend(product);
+            }
+            if parts.len() == 1 { Ok(Some(parts[0])) } else { b.concat(&parts, 0).map(Some) }
+        })
+    }
+
+    /// What is pending as a matrix `[…, d, d]`, or `[…, d, 2d]` of a rotation.
+    fn matrix(&mut self, at: ValueId, pending: &mut Pending, width: usize) -> Result<Option<ValueId>, OpError> {
+        let (gain, rotated) = (pending.gain.take(), pending.rotated.take());
+        let matrix = match (rotated, gain) {
+            (None, None) => return Ok(None),
+            (None, Some(_)) => self.literal(at, &[1, 1, width, width], identity(width))?,
+            (Some(pairs), _) => self.literal(at, &[1, 1, width, 2 * width], exchange(width, pairs))?,
+        };
+        let Some(gain) = gain else { return Ok(Some(matrix)) };
+        self.at(at, |b| {
+            let full = rotated.is_some() && b.shape(gain)[3] == width;
+            let gain = if full { b.concat(&[gain, gain], 3)? } else { gain };
+            b.mul(matrix, gain).map(Some)
+        })
+    }
+
+    /// Computes what is pending.
+    fn flush(&mut self, at: ValueId, y: ValueId, pending: &mut Pending, width: usize) -> Result<ValueId, OpError> {
+        if pending.rotated.is_some() {
+            let matrix = self.matrix(at, pending, width)?;
+            return match matrix {
+                Some(matrix) => self.at(at, |b| b.matmul(matrix, y)),
+                None => Ok(y),
+            };
+        }
+        match pending.gain.take() {
+            Some(gain) => self.at(at, |b| {
+                let &[count, heads, one, columns] = b.shape(gain) else {
+                    return Err(OpError::new("a gain of another rank"));
+                };
+                let gain = b.reshape(gain, &[count, heads, columns, one])?;
+                b.mul(y, gain)
+            }),
+            None => Ok(y),
+        }
+    }
+
+    /// The factors of a rotation of `[y y]`: cosines above sines, `[1, 1, 2d, N]`.
+    pub(in super::super) fn table(&mut self, cos: ValueId, sin: ValueId, pairs: RopePairs) -> Result<ValueId, OpError> {
+        let key = (cos, vec![sin.index(), usize::from(pairs == RopePairs::Halves)]);
+        if let Some(&table) = self.made.get(&key) {
+            return Ok(table);
+        }
+        let &[tokens, half] = self.dims(cos) else { return Err(OpError::new("a table of another rank")) };
+        let (c, s) = (self.plain(cos)?, self.plain(sin)?);
+        let table = self.at(cos, |b| {
+            let mut both = Vec::new();
+            for part in [c, s] {
+                let t = b.transpose(part, &[1, 0])?;
+                let (shape, axis) = match pairs {
+                    RopePairs::Interleaved => ([half, 1, tokens], 1),
+                    RopePairs::Halves => ([1, half, tokens], 0),
+                };
+                let t = b.reshape(t, &shape)?;
+                let t = b.concat(&[t, t], axis)?;
+                both.push(b.reshape(t, &[1, 1, 2 * half, tokens])?);
+            }
+            b.concat(&both, 2)
+        })?;
+        self.made.insert(key, table);
+        Ok(table)
+    }
+}
+
+/// What was not computed yet, because the next step may take it along.
+struct Pending {
+    gain: Option<ValueId>,
+    rotated: Option<RopePairs>,
+}
+
+fn identity(width: usize) -> Vec<f64> {
+    (0..width * width).map(|i| f64::from(u8::from(i / width == i % width))).collect()
+}
+
+/// `[1 P]`: what was multiplied with cosines stays, what was multiplied with sines goes to the other of its pair (RoFormer, arXiv
+/// 2104.09864): `a·cos − b·sin` and `b·cos + a·sin`.
+pub(in super::super) fn exchange(width: usize, pairs: RopePairs) -> Vec<f64> {
+    let mut matrix = vec![0.0; 2 * width * width];
+    for i in 0..width / 2 {
+        let (a, b) = match pairs {
+            RopePairs::Interleaved => (2 * i, 2 * i + 1),
+            RopePairs::Halves => (i, i + width / 2),
+        };
+        for row in [a, b] {
+            matrix[row * 2 * width + row] = 1.0;
+        }
+        matrix[a * 2 * width + width + b] = -1.0;
+        matrix[b * 2 * width + width + a] = 1.0;
+    }
+    matrix
+}
