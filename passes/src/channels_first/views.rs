@@ -89,8 +89,8 @@ impl Rewriter<'_> {
         let form = Form::of(dims, &order);
         let (mut begin, mut end, mut stride) =
             (vec![0; form.shape.len()], form.shape.clone(), vec![1; form.shape.len()]);
-        for axis in 0..dims.len() {
-            if (slice.begin[axis], slice.end[axis], slice.stride[axis]) == (0, dims[axis], 1) {
+        for (axis, &extent) in dims.iter().enumerate() {
+            if (slice.begin[axis], slice.end[axis], slice.stride[axis]) == (0, extent, 1) {
                 continue;
             }
             let Some(at) = form.axis[axis] else { return Ok(None) };

@@ -415,7 +415,7 @@ fn kept(f: &Function) -> HashSet<ValueId> {
     while let Some(v) = ahead.pop() {
         match f.op(v) {
             Op::Reshape(_) | Op::Transpose(_) | Op::Concat(_) | Op::Slice(_) | Op::Pad(_) => {
-                ahead.extend(f.operands(v))
+                ahead.extend(f.operands(v));
             }
             Op::Input(_) | Op::State(_) => {}
             _ => drop(kept.insert(v)),
