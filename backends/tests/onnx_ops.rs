@@ -125,8 +125,8 @@ fn functions(dtype: DType) -> Vec<(String, Function)> {
     all
 }
 
-/// The interpreter's values. Constants are rounded to their dtype where they are used; with `rounded`, so is every f16
-/// result.
+/// The interpreter's values. Constants are rounded to their dtype where they are used; so is what a state keeps, and with
+/// `rounded` every f16 result.
 fn reference(f: &Function, source: &Weights, bindings: &interp::Bindings, rounded: bool) -> Vec<(String, Tensor)> {
     let mut values: HashMap<ValueId, Tensor> = HashMap::new();
     for v in f.order() {
@@ -141,7 +141,8 @@ fn reference(f: &Function, source: &Weights, bindings: &interp::Bindings, rounde
             Op::Load(l) => Tensor::from_le_bytes(f.ty(v), &source.bytes(&l.tensor).unwrap()).unwrap(),
             op => op.eval(&inputs, f.ty(v)).unwrap(),
         };
-        if rounded && f.dtype(v) == DType::F16 && !constant {
+        let kept = f.updates.iter().any(|(_, update)| *update == v);
+        if (rounded || kept) && f.dtype(v) == DType::F16 && !constant {
             result.data.mapv_inplace(|x| f.dtype(v).round(x));
         }
         values.insert(v, result);
