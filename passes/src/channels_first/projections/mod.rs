@@ -141,7 +141,9 @@ impl Projections {
                 members.into_iter().partition(|m| leader.as_ref().is_some_and(|leader| alike(leader, m)));
             let together = ordered.len().max(1);
             ordered.extend(rest);
-            let joined = !options.apart && ordered.len() > 1 && ordered.iter().all(|m| like(m) == like(&ordered[0]));
+            let channels: usize = ordered.iter().map(|m| f.shape(m.linear)[2]).sum();
+            let alike = ordered.iter().all(|m| like(m) == like(&ordered[0]));
+            let joined = !options.apart && ordered.len() > 1 && alike && channels <= LARGEST_EXTENT;
             groups.insert(first, Group { members: ordered, together, joined, scaled: scales.get(&key).copied() });
         }
         Projections { groups }
