@@ -8,6 +8,7 @@ mod feedback;
 mod integer;
 mod kmeans;
 mod palette;
+mod penalised;
 mod scheme;
 
 use half::f16;
