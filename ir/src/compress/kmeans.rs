@@ -101,7 +101,7 @@ fn guess(values: &[f64], weights: &[f64], k: usize) -> f64 {
         let root16 = root.sqrt().sqrt();
         integral += width * root * root16 * root16.sqrt().sqrt();
     }
-    total * span * span * integral.powi(3) / (6.0 * (k as f64).powi(3))
+    total * span * span * integral.powi(3) / (6.0 * (k as f64 + 1.0).powi(3))
 }
 
 /// The clustering with k clusters that is as good as `few` and `many`, which are equally good at one penalty.

@@ -9,7 +9,7 @@
 const LANES: usize = 8;
 
 /// Columns of a block at the most.
-const BLOCK: usize = 512;
+const BLOCK: usize = 256;
 
 /// Prefix sums of the weights and of weight × value.
 #[derive(Default)]
