@@ -19,7 +19,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use s2dit_ir::ops::{Binary, Cast, OpError, ReduceKind, Unary};
+use s2dit_ir::ops::{Binary, Cast, Dequantize, OpError, ReduceKind, Unary};
 use s2dit_ir::{DType, Function, Module, Node, Op, ValueId};
 
 /// How far the pass goes.
@@ -82,6 +82,7 @@ fn lower_function(f: &Function, precision: Precision) -> Result<(Function, usize
                 }
                 let op = match op {
                     Op::Cast(_) => Op::Cast(Cast { dtype: want }),
+                    Op::Dequantize(d) => Op::Dequantize(Dequantize { dtype: want, ..d.clone() }),
                     op => op.clone(),
                 };
                 let made = g.add(op, &operands, &node.scope)?;

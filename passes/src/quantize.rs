@@ -8,11 +8,14 @@
 //! [`LEAST_FAN_IN`] of them an output channel: matrices and dense kernels. Depthwise kernels, norms, biases, modulation
 //! tables and positions are small and feel every bit, so they stay as they are. The pass comes last: what is computed from a
 //! compressed weight would have to be stored uncompressed.
+//!
+//! A weight of int8 may be multiplied with int8 activations ([`Choice::input_scale`]): `x` becomes
+//! `dequantize(quantize(x))` before the product, once for all weights that share it. Targets with int8 products see the pair.
 
 use std::collections::{HashMap, HashSet};
 
 use s2dit_ir::compress::Scheme;
-use s2dit_ir::ops::{Compress, OpError};
+use s2dit_ir::ops::{Compress, Dequantize, OpError, Quantize};
 use s2dit_ir::{Builder, Function, Module, Op, TensorType, ValueId, weights};
 
 /// Smaller weights save too little.
@@ -40,11 +43,13 @@ pub struct Choice {
     pub importance: Option<(String, TensorType)>,
     /// A tensor of the weight source: the factors of error feedback. Used only beside an importance.
     pub feedback: Option<(String, TensorType)>,
+    /// The scale at which what it is multiplied with is int8 too.
+    pub input_scale: Option<f64>,
 }
 
 impl From<Scheme> for Choice {
     fn from(scheme: Scheme) -> Self {
-        Choice { scheme, importance: None, feedback: None }
+        Choice { scheme, importance: None, feedback: None, input_scale: None }
     }
 }
 
@@ -88,7 +93,8 @@ pub fn name(f: &Function, v: ValueId, user: ValueId) -> String {
 pub fn run(module: &mut Module, mut choose: impl FnMut(&str, &TensorType) -> Option<Choice>) -> Result<usize, OpError> {
     let mut count = HashSet::new();
     for f in &mut module.functions {
-        let mut made: HashMap<ValueId, Option<ValueId>> = HashMap::new();
+        let mut made: HashMap<ValueId, Option<Stored>> = HashMap::new();
+        let mut integers: HashMap<(ValueId, u64), ValueId> = HashMap::new();
         for user in f.order() {
             let Some(v) = weight_of(f, user) else { continue };
             let stored = match made.get(&v) {
@@ -96,9 +102,12 @@ pub fn run(module: &mut Module, mut choose: impl FnMut(&str, &TensorType) -> Opt
                 None => {
                     let name = name(f, v, user);
                     let stored = choose(&name, f.ty(v))
-                        .map(|choice| compress(f, v, &choice))
+                        .map(|choice| {
+                            let weight = compress(f, v, &choice)?;
+                            Ok(Stored { weight, input_scale: choice.input_scale })
+                        })
                         .transpose()
-                        .map_err(|e| OpError::new(format!("weight `{name}`: {e}")))?;
+                        .map_err(|e: OpError| OpError::new(format!("weight `{name}`: {e}")))?;
                     if stored.is_some() {
                         count.insert(weights::constant_key(f, v));
                     }
@@ -107,11 +116,45 @@ pub fn run(module: &mut Module, mut choose: impl FnMut(&str, &TensorType) -> Opt
                 }
             };
             if let Some(stored) = stored {
-                f.set_operand(user, 1, stored);
+                f.set_operand(user, 1, stored.weight);
+                if let Some(scale) = stored.input_scale {
+                    let x = f.operands(user)[0];
+                    let known = integers.get(&(x, scale.to_bits())).copied();
+                    let made = |f: &mut Function| {
+                        through_int8(f, x, user, scale).map_err(|e| {
+                            OpError::new(format!(
+                                "what weight `{}` is multiplied with: {e}",
+                                name(f, stored.weight, user)
+                            ))
+                        })
+                    };
+                    let rounded = match known {
+                        Some(v) => v,
+                        None => made(f)?,
+                    };
+                    integers.insert((x, scale.to_bits()), rounded);
+                    f.set_operand(user, 0, rounded);
+                }
             }
         }
     }
     Ok(count.len())
+}
+
+/// A compressed weight, and the scale of what it is multiplied with.
+#[derive(Clone, Copy)]
+struct Stored {
+    weight: ValueId,
+    input_scale: Option<f64>,
+}
+
+/// The value in steps of int8, for a product.
+fn through_int8(f: &mut Function, x: ValueId, user: ValueId, scale: f64) -> Result<ValueId, OpError> {
+    let (scope, dtype) = (f.node(user).scope.clone(), f.dtype(x));
+    let mut b = Builder::new(f);
+    b.enter(&scope);
+    let integers = b.op(Quantize { scale }, &[x])?;
+    b.op(Dequantize { scale, dtype }, &[integers])
 }
 
 fn compress(f: &mut Function, v: ValueId, choice: &Choice) -> Result<ValueId, OpError> {

@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 
-use s2dit_ir::ops::{Cast, OpError};
+use s2dit_ir::ops::{Cast, Dequantize, OpError};
 use s2dit_ir::{DType, Function, Module, Node, Op, TensorType, ValueId};
 
 /// Runs on every function and state; returns the number of values that were not fp32.
@@ -43,6 +43,10 @@ fn widened(f: &Function) -> Result<Function, OpError> {
             Op::Input(_) => g.add_param(node.name.as_deref().unwrap_or_default(), wide(&node.ty)),
             Op::Cast(_) if node.ty.dtype.is_float() && g.ty(operands[0]).dtype == DType::F32 => operands[0],
             Op::Cast(_) => g.add(Cast { dtype: wide(&node.ty).dtype }.into(), &operands, &node.scope)?,
+            Op::Dequantize(d) => {
+                let dtype = wide(&node.ty).dtype;
+                g.add(Dequantize { dtype, ..d.clone() }.into(), &operands, &node.scope)?
+            }
             // The stored type of a tensor stays.
             Op::Load(_) => {
                 let stored = g.push(Node { name: None, ..node.clone() }, &[]);

@@ -214,3 +214,21 @@ case(
     lambda i, w: mb.l2_norm(x=i.x, epsilon=i.T(1e-2)),
     lambda i, w: i.x / np.sqrt((i.x**2).sum(axis=(-3, -2, -1), keepdims=True) + float(i.T(1e-2))),
 )
+
+for scale in [0.03125, 0.5]:
+
+    def quantized(i, w, s=scale):
+        integers = mb.quantize(input=i.x, scale=i.T(s), output_dtype="int8")
+        return mb.dequantize(input=integers, scale=i.T(s))
+
+    case(f"int8_{scale}", {"x": EDGES}, quantized, lambda i, w, s=scale: np.clip(np.round(i.x / s), -128, 127) * s)
+case(
+    "int8_zero_point",
+    {"x": EDGES},
+    lambda i, w: mb.dequantize(
+        input=mb.quantize(input=i.x, scale=i.T(0.25), zero_point=np.int8(0), output_dtype="int8"),
+        scale=i.T(0.25),
+        zero_point=np.int8(0),
+    ),
+    lambda i, w: np.clip(np.round(i.x / 0.25), -128, 127) * 0.25,
+)

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use s2dit_backends::output::Staged;
 
+use super::places::Places;
 use super::progress::{Progress, size};
 use super::{Context, print_json, print_line};
 use crate::checkpoint::Checkpoint;
 use crate::config::LatentSize;
-use crate::quantize::{Goal, Request, Samples, Storage, Survey, html, make};
+use crate::quantize::{Goal, Request, Samples, Survey, Uniform, html, make, stats_file};
 
 /// Plan how each large weight is stored, for compile --quantize
 #[derive(clap::Args)]
@@ -26,9 +27,9 @@ PLAN.stats.safetensors; both files are needed to compile. A plan is for one chec
 pub(super) struct Args {
     /// Folder with config.json and safetensors
     checkpoint: PathBuf,
-    /// One scheme for every weight that it fits: int8, palette4-group16, …
+    /// One scheme for every weight that it fits: int8, palette4-group16, …; w8a8: int8 activations too
     #[arg(long, value_name = "SCHEME", required_unless_present_any = ["target_size", "min_snr"])]
-    scheme: Option<Storage>,
+    scheme: Option<Uniform>,
     /// The least error in at most this size of all weights of the fp16 package, such as 900MB or 1.2GB
     #[arg(long, value_name = "SIZE", conflicts_with_all = ["scheme", "min_snr"])]
     target_size: Option<Bytes>,
@@ -82,6 +83,18 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     if args.output.extension().is_none_or(|e| e != "toml") {
         bail!("output `{}`: expected a name that ends in `.toml`", args.output.display());
     }
+    let samples = args.calibrate.as_ref().and_then(|samples| match samples {
+        Samples::File(path) => Some(path),
+        Samples::Seeded => None,
+    });
+    let statistics = stats_file(&args.output);
+    Places::default()
+        .input("DIR", [&args.checkpoint])
+        .input("--calibrate", samples)
+        .output("-o", [&args.output])
+        .output("-o, its statistics", &statistics)
+        .output("--report", &args.report)
+        .check()?;
     let checkpoint = Checkpoint::open(&args.checkpoint)?;
     let goal = match (args.scheme, args.target_size, args.min_snr) {
         (Some(scheme), ..) => Goal::Scheme(scheme),

@@ -1,35 +1,45 @@
 //! Compressed weights: one scheme for all, or a plan that chooses one for each.
 
+mod calibrated;
+mod goal;
 mod make;
 mod measure;
+mod open;
 mod plan;
 mod report;
 mod samples;
 mod search;
+mod sensitivity;
 mod statistics;
+mod storage;
 mod survey;
+mod uniform;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use s2dit_ir::compress::{EXPECTED, Scheme};
 use s2dit_ir::{FileRegion, Module, TensorType, WeightError, WeightSource};
-use s2dit_passes::quantize::{self as pass, Choice};
+use s2dit_passes::quantize as pass;
 use serde::{Serialize, Serializer};
 
+pub use calibrated::stats_file;
 pub use make::{Goal, Made, Point, Request, make};
-pub use plan::{Calibration, Entry, FORMAT, Plan, Storage, VERSION};
+pub use open::OpenPlan;
+pub use plan::{Calibration, Entry, FORMAT, Plan, VERSION};
 pub use report::html;
 pub use samples::Samples;
+pub use storage::Storage;
 pub use survey::Survey;
+pub use uniform::Uniform;
 
 use crate::checkpoint::{Checkpoint, SafetensorsFile};
-use crate::problems::{Problems, quoted};
+use crate::problems::Problems;
 
 /// How large weights are to be stored, as the command line says it: a scheme, `fp16`, or a plan's file.
 #[derive(Clone, Debug)]
@@ -46,6 +56,9 @@ impl FromStr for How {
         match text.parse() {
             Ok(storage) => Ok(How::Every(storage)),
             Err(_) if text.ends_with(".toml") => Ok(How::Plan(text.into())),
+            Err(_) if text == W8A8 => Err(format!(
+                "{W8A8} needs the ranges of activations: make a plan with `s2ditc quantize --scheme {W8A8}` and name that"
+            )),
             Err(_) => Err(format!("expected a plan's file (NAME.toml), fp16, {EXPECTED}")),
         }
     }
@@ -74,18 +87,6 @@ pub enum Quantize {
     Plan(Arc<OpenPlan>),
 }
 
-/// A plan with the files that it needs, checked against its checkpoint.
-#[derive(Debug)]
-pub struct OpenPlan {
-    /// The file, for errors.
-    pub place: String,
-    /// What it says.
-    pub plan: Plan,
-    /// blake3 of the plan's file.
-    pub hash: String,
-    statistics: Option<SafetensorsFile>,
-}
-
 impl fmt::Display for Quantize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -101,110 +102,12 @@ impl Serialize for Quantize {
     }
 }
 
-impl OpenPlan {
-    /// Opens a plan with its statistics.
-    ///
-    /// # Errors
-    /// A plan or statistics that cannot be read, that changed since they were made, or that are of another checkpoint.
-    pub fn open(path: &Path, checkpoint: &Checkpoint) -> Result<OpenPlan, Problems> {
-        let plan = Plan::read(path)?;
-        let hash = hash_of(path)?;
-        OpenPlan::new(plan, path, hash, checkpoint)
-    }
-
-    /// See [`OpenPlan::open`]; the statistics are looked for beside `path`.
-    ///
-    /// # Errors
-    /// See [`OpenPlan::open`].
-    pub fn new(plan: Plan, path: &Path, hash: String, checkpoint: &Checkpoint) -> Result<OpenPlan, Problems> {
-        let place = path.display().to_string();
-        let found = format!("blake3:{}", checkpoint.content_hash().to_hex());
-        if plan.checkpoint != found {
-            let (is, dir) = (quoted(&plan.checkpoint), checkpoint.dir().display());
-            let expected = format!("\"{found}\", which `{dir}` is; make the plan again");
-            return Err(Problems::one(format!("{place}: checkpoint"), is, expected));
-        }
-        let statistics = match &plan.calibration {
-            None => None,
-            Some(calibration) => {
-                let field = format!("{place}: calibration.file");
-                if Path::new(&calibration.file).components().count() != 1 {
-                    return Err(Problems::one(field, quoted(&calibration.file), "the name of a file beside the plan"));
-                }
-                let file: PathBuf = path.with_file_name(&calibration.file);
-                let is = hash_of(&file)?;
-                if is != calibration.hash {
-                    let expected = format!("{}, the file that the plan was made with", quoted(&calibration.hash));
-                    return Err(Problems::one(file.display().to_string(), quoted(&is), expected));
-                }
-                Some(SafetensorsFile::open(&file)?)
-            }
-        };
-        Ok(OpenPlan { place, plan, hash, statistics })
-    }
-
-    /// Compresses the weights of a module as planned.
-    fn apply(&self, module: &mut Module, exists: impl Fn(&str) -> bool) -> Result<usize> {
-        let weights: Vec<(String, TensorType)> = pass::weights_of(module).into_iter().map(|w| (w.name, w.ty)).collect();
-        let chosen = self.plan.resolve(&self.place, &weights, exists)?;
-        let choices: BTreeMap<&String, Choice> = chosen
-            .iter()
-            .filter_map(|(name, storage)| match storage {
-                Storage::Whole => None,
-                Storage::Compressed(scheme) => Some((name, *scheme)),
-            })
-            .map(|(name, scheme)| Ok((name, self.choice(name, scheme)?)))
-            .collect::<Result<_>>()?;
-        let mut fits = Problems::new();
-        let count = pass::run(module, |name, ty| {
-            let choice = choices.get(&name.to_string())?;
-            if let Some((tensor, stored)) = &choice.importance
-                && stored.shape != [ty.shape[1]]
-            {
-                fits.push(
-                    format!("{}: weight {}", self.place, quoted(name)),
-                    format!("statistics {stored} ({tensor})"),
-                    format!("[{}]", ty.shape[1]),
-                );
-                return None;
-            }
-            Some(choice.clone())
-        })?;
-        fits.into_result()?;
-        Ok(count)
-    }
-
-    fn choice(&self, name: &str, scheme: Scheme) -> Result<Choice, Problems> {
-        let Some(input) = self.plan.entry(name).and_then(|entry| entry.statistics.as_ref()) else {
-            return Ok(scheme.into());
-        };
-        let stored = |prefix: &str| {
-            let tensor = format!("{prefix}{input}");
-            let info = self.statistics.as_ref()?.get(&tensor)?;
-            Some((tensor, info.ty.clone()))
-        };
-        let importance = stored(IMPORTANCE);
-        if importance.is_none() {
-            let place = format!("{}: weight {}: statistics", self.place, quoted(name));
-            return Err(Problems::one(place, quoted(input), "a tensor of the calibration's file"));
-        }
-        Ok(Choice { scheme, importance, feedback: stored(FEEDBACK) })
-    }
-}
-
 /// Names of the statistics' tensors start with these; the checkpoint's never do.
 pub(crate) const IMPORTANCE: &str = "importance:";
 pub(crate) const FEEDBACK: &str = "feedback:";
 
-fn hash_of(path: &Path) -> Result<String, Problems> {
-    let hashed = std::fs::File::open(path).and_then(|file| {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(file)?;
-        Ok(hasher.finalize())
-    });
-    let hash = hashed.map_err(|e| Problems::one(path.display().to_string(), e.to_string(), "a readable file"))?;
-    Ok(format!("blake3:{}", hash.to_hex()))
-}
+/// What int8 weights with int8 activations are called.
+const W8A8: &str = "w8a8";
 
 impl Quantize {
     /// Compresses the large weights of a module that is otherwise finished.

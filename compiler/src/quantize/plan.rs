@@ -1,16 +1,14 @@
 //! The plan: how each large weight is stored and why, as a TOML file that a person can read and change.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
 
 use globset::{GlobBuilder, GlobMatcher};
 use s2dit_backends::input::read_file;
 use s2dit_ir::TensorType;
-use s2dit_ir::compress::{EXPECTED, Scheme};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
+use super::Storage;
 use crate::config::LatentSize;
 use crate::problems::{Problems, nearest, quoted, shown};
 
@@ -20,68 +18,6 @@ pub const FORMAT: &str = "s2ditc.quantize-plan";
 pub const VERSION: u32 = 1;
 /// Far above any plan.
 const LARGEST_FILE: u64 = 64 << 20;
-
-/// How a weight is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Storage {
-    /// In the precision of the model.
-    Whole,
-    /// Compressed.
-    Compressed(Scheme),
-}
-
-impl fmt::Display for Storage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Storage::Whole => f.write_str("fp16"),
-            Storage::Compressed(scheme) => scheme.fmt(f),
-        }
-    }
-}
-
-impl FromStr for Storage {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "fp16" => Ok(Storage::Whole),
-            _ => text
-                .parse()
-                .map(Storage::Compressed)
-                .map_err(|_: String| format!("`{}`, which is none of fp16, {EXPECTED}", shown(text))),
-        }
-    }
-}
-
-impl Serialize for Storage {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Storage {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-impl Storage {
-    /// Bytes of a stored weight of this shape, in an fp16 model.
-    ///
-    /// # Errors
-    /// What of the shape the scheme does not fit.
-    pub fn bytes(self, shape: &[usize]) -> Result<u64, String> {
-        let elements: usize = shape.iter().product();
-        let Storage::Compressed(scheme) = self else { return Ok(2 * elements as u64) };
-        let runs = scheme.runs(shape).map_err(|e| e.to_string())?;
-        if runs.entries > runs.len {
-            return Err(format!(
-                "scheme `{scheme}`: found {} elements a palette, expected at least its {} entries",
-                runs.len, runs.entries
-            ));
-        }
-        scheme.bytes(shape).map(|n| n as u64).map_err(|e| e.to_string())
-    }
-}
 
 /// A plan, as it is in its file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,6 +29,9 @@ pub struct Plan {
     pub version: u32,
     /// `blake3:` and the hash of the checkpoint's tensors.
     pub checkpoint: String,
+    /// The checkpoint's configuration, as JSON; plans of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
     /// The latent that it was measured at.
     pub latent: String,
     /// What was asked for.
@@ -144,6 +83,9 @@ pub struct Entry {
     /// Whose input's statistics its codes are chosen with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statistics: Option<String>,
+    /// The scale at which its input is int8 too; counts only where the weight is int8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_scale: Option<f64>,
     /// Why this scheme.
     pub why: String,
 }

@@ -3,6 +3,7 @@
 
 mod factors;
 mod file;
+mod magnitudes;
 mod windows;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -19,6 +20,7 @@ use super::measure;
 use super::samples::Inputs;
 use super::{FEEDBACK, IMPORTANCE, Survey};
 use factors::Moments;
+use magnitudes::Magnitudes;
 use windows::Windows;
 
 /// Inputs whose products are held at once; more are cut into blocks.
@@ -78,16 +80,20 @@ struct Sums {
     squares: Vec<f64>,
     /// Products, a block.
     blocks: Vec<Moments>,
+    /// Of all elements.
+    magnitudes: Magnitudes,
 }
 
 impl Sums {
     fn new(input: &Input) -> Sums {
         let block = Moments { products: DMatrix::zeros(input.block, input.block), fourth: 0.0, count: 0 };
-        Sums { squares: vec![0.0; input.channels], blocks: vec![block; input.inputs / input.block] }
+        let blocks = vec![block; input.inputs / input.block];
+        Sums { squares: vec![0.0; input.channels], blocks, magnitudes: Magnitudes::new() }
     }
 
     fn add(&mut self, input: &Input, x: &HostTensor) {
         let (windows, block) = (&input.windows, input.block);
+        self.magnitudes.add(&x.data);
         self.blocks.par_iter_mut().enumerate().for_each(|(b, sums)| {
             let columns = DMatrix::from_fn(block, windows.count(), |i, w| windows.input(&x.data, w, b * block + i));
             sums.products.gemm(1.0, &columns, &columns.transpose(), 1.0);
@@ -111,8 +117,15 @@ impl Sums {
 /// Which input's statistics each weight has.
 pub type Names = BTreeMap<String, String>;
 
-/// Runs the samples, and more `times` for what depends on the timestep only, and writes the statistics to `path`. Returns
-/// which are whose. `progress` gets inputs done and all.
+/// What plans say of inputs.
+pub struct Collected {
+    /// Whose statistics are whose.
+    pub names: Names,
+    /// The scale at which each input is int8, by its name. What depends on the timestep only has none: it is one row.
+    pub scales: BTreeMap<String, f64>,
+}
+
+/// Runs the samples, and more `times` for what depends on the timestep only, and writes the statistics to `path`. `progress` gets inputs done and all.
 ///
 /// # Errors
 /// A failing engine; a file that cannot be written.
@@ -123,7 +136,7 @@ pub fn collect(
     threads: usize,
     path: &Path,
     progress: &mut dyn FnMut(usize, usize),
-) -> Result<Names> {
+) -> Result<Collected> {
     let f = &survey.module.functions[0];
     let mut inputs: Vec<Input> = Vec::new();
     let mut names = Names::new();
@@ -144,6 +157,7 @@ pub fn collect(
         let factors = TensorType::new(DType::F16, [input.inputs, input.block]);
         entries.push((format!("{FEEDBACK}{}", input.name), factors));
     }
+    let mut scales = BTreeMap::new();
     let mut file = file::Writer::create(path, &entries)?;
     let mut done = 0;
     while done < inputs.len() {
@@ -155,7 +169,9 @@ pub fn collect(
         });
         let batch = &inputs[done..][..more.count().max(1)];
         let samples = if of_time && !times.is_empty() { times } else { samples };
-        for sums in run(survey, batch, samples, threads)? {
+        for (input, sums) in batch.iter().zip(run(survey, batch, samples, threads)?) {
+            let scale = sums.magnitudes.scale().filter(|_| !of_time);
+            scales.extend(scale.map(|scale| (input.name.clone(), scale)));
             file.f32s(sums.squares.iter().map(|x| *x as f32))?;
             let factors: Vec<Vec<f32>> = sums.blocks.par_iter().map(factors::feedback).collect();
             for block in factors {
@@ -166,7 +182,7 @@ pub fn collect(
         }
     }
     file.finish()?;
-    Ok(names)
+    Ok(Collected { names, scales })
 }
 
 /// The sums of a few inputs, over all samples.

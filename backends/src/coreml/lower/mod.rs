@@ -4,6 +4,7 @@
 //! first use. MIL's rules that are easy to break: every parameter with a default is written out, scalar operands have the dtype
 //! of the op, and an output is neither an input nor a constant.
 
+mod activation;
 mod compressed;
 mod constants;
 mod elementwise;
@@ -194,6 +195,8 @@ impl<'a> Lowering<'a> {
             Op::Unary(kind) => self.unary(v, *kind),
             Op::Binary(kind) => self.binary(v, *kind),
             Op::Cast(c) => self.cast(v, c.dtype),
+            Op::Quantize(q) => self.quantize(v, q),
+            Op::Dequantize(d) => self.dequantize(v, d),
             Op::Matmul(m) => self.matmul(v, m),
             Op::Linear(_) => self.linear(v),
             Op::Conv(c) => self.conv(v, c),

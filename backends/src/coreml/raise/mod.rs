@@ -4,6 +4,7 @@
 //! coremltools made from PyTorch is raised by the same code. Each op's result is compared with the type that the program
 //! declares for it.
 
+mod activation;
 mod args;
 mod attention;
 mod compressed;
@@ -96,6 +97,7 @@ fn handler(op: &str) -> Option<Handler> {
         .or_else(|| select::handler(op))
         .or_else(|| attention::handler(op))
         .or_else(|| compressed::handler(op))
+        .or_else(|| activation::handler(op))
 }
 
 fn unknown_ops(operations: &[Operation]) -> BTreeMap<&str, usize> {

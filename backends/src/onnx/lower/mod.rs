@@ -1,5 +1,6 @@
 //! IR function → ONNX graph.
 
+mod activation;
 mod attention;
 mod composite;
 mod compressed;
@@ -175,6 +176,8 @@ impl Lowering<'_> {
             Op::Unary(kind) => self.unary(v, *kind),
             Op::Binary(kind) => self.binary(v, *kind),
             Op::Cast(_) => self.cast(v),
+            Op::Quantize(q) => self.quantize(v, q),
+            Op::Dequantize(d) => self.dequantize(v, d),
             Op::Matmul(m) => self.matmul(v, m),
             Op::Linear(_) => self.linear(v),
             Op::Conv(c) => self.conv(v, c),
