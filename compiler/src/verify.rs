@@ -19,7 +19,7 @@ use crate::compile::timesteps::tables;
 use crate::config::LatentSize;
 use crate::frontend::s2dit;
 use crate::made_from;
-use crate::quantize::{How, Sources, bar};
+use crate::quantize::{How, Sources, bar, is_exact};
 
 /// Where the truth comes from.
 #[derive(Clone, Debug)]
@@ -154,7 +154,9 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
     let has_fp16 = artifact.has_fp16();
     let usual = if has_fp16 { FP16_BAR } else { FP32_BAR };
     let bar = match reference {
-        Reference::Checkpoint { quantize: Some(_), .. } => options.min_snr.unwrap_or(usual),
+        Reference::Checkpoint { quantize: Some(_), .. } if is_exact(&artifact.metadata()) => {
+            options.min_snr.unwrap_or(usual)
+        }
         _ => bar(&artifact.metadata(), options.min_snr, usual).with_context(|| format!("`{}`", path.display()))?,
     };
     let mut names: Vec<&String> = expected.keys().collect();

@@ -128,6 +128,9 @@ impl Quantize {
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let mut metadata = BTreeMap::from([("s2ditc.quantize".into(), self.to_string())]);
         if let Quantize::Plan(plan) = self {
+            if plan.plan.weight.iter().any(|w| w.input_scale.is_some()) {
+                metadata.insert(ACTIVATIONS.into(), "int8".into());
+            }
             metadata.insert("s2ditc.quantize.plan".into(), plan.hash.clone());
             if let Some(snr) = plan.plan.snr_db.filter(|_| plan.plan.overrides.is_empty()) {
                 metadata.insert("s2ditc.quantize.snr_db".into(), format!("{snr:.2}"));
@@ -178,6 +181,16 @@ impl WeightSource for Sources<'_> {
     fn done(&self, name: &str) {
         self.of(name).done(name);
     }
+}
+
+/// What artifacts with int8 activations say of them.
+const ACTIVATIONS: &str = "s2ditc.quantize.activations";
+
+/// Whether an artifact and the checkpoint's graph, stored the same way, compute the same numbers but for rounding. Not with int8
+/// activations: the least difference takes some to the next step, and a step is as large as the error of the whole scheme.
+#[must_use]
+pub fn is_exact(metadata: &BTreeMap<String, String>) -> bool {
+    !metadata.contains_key(ACTIVATIONS)
 }
 
 /// Decibels below its plan's SNR at which a quantized artifact fails: other inputs and fp16 may cost some.
