@@ -99,7 +99,6 @@ fn a_package_computes_what_the_onnx_file_does() {
     for name in ["patch_embedding", "blocks.0.attn1.to_k", "blocks.0.attn1.local_mix", "blocks.1.ffn.net.2", "proj_out"]
     {
         fs::write(&only, with_scale_of(&text, &format!("name = \"{name}.weight\""))).expect("a plan");
-            .expect("a copy");
         compile(&checkpoint, "coreml", "fp32", &only, &package);
         compile(&checkpoint, "onnx", "fp32", &only, &onnx);
         let error = relative(&velocity(&package), &velocity(&onnx));
