@@ -60,6 +60,33 @@ fn parts_compute_what_the_reference_does() {
     }
 }
 
+/// Parts of a quantized step hold the weights that the whole one holds, and compute the same.
+#[test]
+fn parts_are_quantized() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let checkpoint = arg(&work.path().join("checkpoint"));
+    let layout = r#"layout=["lcha","ssa"]"#;
+    ok(&["init", "-q", "--preset", "small", "--seed", "7", "--dtype", "bf16", "--set", layout, "-o", &checkpoint]);
+    let plan = arg(&work.path().join("plan.toml"));
+    ok(&["quantize", "-q", &checkpoint, "--latent", "3x4x4", "--scheme", "palette4-group16", "-o", &plan]);
+    let (whole, parts) = (work.path().join("whole.mlpackage"), work.path().join("parts"));
+    let made: Vec<Value> = [(&whole, &[][..]), (&parts, &["--partition", "2"][..])]
+        .iter()
+        .map(|(out, flags)| {
+            let base = ["compile", "-q", "--json", &checkpoint, "--target", "coreml", "--latent", "3x4x4"];
+            let rest = ["--quantize", &plan, "-o", &arg(out)];
+            serde_json::from_str(&ok(&[&base[..], &rest, flags].concat())).expect("a JSON summary")
+        })
+        .collect();
+    assert_eq!(made[0]["quantized"]["weights"], made[1]["quantized"]["weights"]);
+    let (one, two) = (weights(&whole), packages(&parts).iter().map(|p| weights(p)).sum::<u64>());
+    assert!(packages(&parts).len() == 2 && two < one + one / 10, "{two} bytes in parts, {one} in one package");
+    for path in [&whole, &parts] {
+        ok(&["verify", "-q", &arg(path), "--checkpoint", &checkpoint, "--quantize", &plan]);
+    }
+    judge(&packages(&parts));
+}
+
 #[test]
 fn a_kernel_in_parts_streams() {
     let work = tempfile::tempdir().expect("a temporary folder");

@@ -119,11 +119,16 @@ fn what_is_wrong_with_a_plan_is_named() {
         (("version = 1".into(), "version = 2".into()), &["plan.toml: version: found 2, expected 1"]),
         (("format = \"s2ditc.quantize-plan\"".into(), String::new()), &["plan.toml: format: found none"]),
         (("\n[override]".into(), "\n[overide]".into()), &["plan.toml, line ", "unknown field `overide`"]),
-        (("goal = ".into(), "goal ".into()), &["plan.toml, line 7"]),
+        (("goal = ".into(), "goal ".into()), &["plan.toml, line 8"]),
         (
             (first("checkpoint = "), "checkpoint = \"blake3:00\"".into()),
             &["checkpoint: found \"blake3:00\"", "make the plan again"],
         ),
+        (
+            ("\"eps\":1e-6".into(), "\"eps\":1e-5".into()),
+            &["config.json`: field `eps`: found ", "which `", "plan.toml` was made with"],
+        ),
+        ((first("config = "), "config = '{'".into()), &["plan.toml: config: found "]),
         ((first("latent = "), "latent = \"3x4\"".into()), &["plan.toml: latent: found \"3x4\""]),
         (scheme("palette5"), &["plan.toml, line ", "found `palette5`, which is none of fp16, int8"]),
         (
@@ -312,6 +317,27 @@ fn samples_that_do_not_fit_are_refused() {
     );
     assert!(!Path::new(&out).exists());
     assert_eq!(fs::read_dir(work.path()).expect("a folder").count(), 1, "nothing is left behind");
+}
+
+#[test]
+fn no_input_is_written_over() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let dir = checkpoint(work.path());
+    let samples = work.path().join("samples.toml");
+    fs::write(&samples, "samples").expect("a file");
+    let statistics = work.path().join("x.stats.safetensors");
+    fs::write(&statistics, "samples").expect("a file");
+    let (dir, samples, statistics) = (arg(&dir), arg(&samples), arg(&statistics));
+    let plan = arg(&work.path().join("x.toml"));
+    let base = ["quantize", "-q", &dir, "--scheme", "int8", "--calibrate"];
+    for rest in [[&samples[..], "-o", &samples, "--json"], [&statistics, "-o", &plan, "--json"]] {
+        let error = fails(&[&base[..], &rest].concat());
+        assert!(error.contains("is the input --calibrate"), "{error}");
+    }
+    let config = format!("{dir}/config.json");
+    let error = fails(&[&base[..], &["seeded", "-o", &plan, "--report", &config]].concat());
+    assert!(error.contains("--report: found `") && error.contains("is the input DIR"), "{error}");
+    assert!(fs::read(&samples).expect("a file") == b"samples" && fs::read(&statistics).expect("a file") == b"samples");
 }
 
 #[test]

@@ -47,6 +47,7 @@ def main():
         print("| `small` | weights | SNR |\n|---|---|---|")
         row("fp16", "fp16")
         row("int8", "int8")
+        row("int8, and int8 activations (`--scheme w8a8`)", plan("--scheme", "w8a8"))
         row("8-bit palettes (`palette8-group16`)", "palette8-group16")
         row("6-bit palettes (`palette6-group16`)", "palette6-group16")
         four = row("4-bit palettes (`palette4-group16`)", "palette4-group16")
