@@ -19,10 +19,11 @@ use crate::quantize::{Goal, Request, Samples, Survey, Uniform, html, make, stats
   s2ditc quantize small/ --scheme palette4-group16 --calibrate seeded -o plan.toml
   s2ditc quantize small/ --target-size 24MB --calibrate samples.safetensors -o plan.toml
   s2ditc quantize small/ --min-snr 35 -o plan.toml
+  s2ditc quantize small/ --scheme w8a8 --calibrate samples.safetensors -o plan.toml
   s2ditc compile small/ --target coreml --latent 3x36x64 --quantize plan.toml -o small.mlpackage
 
 Samples are a safetensors file with latent [N,C,F,H,W], timestep [N] and text [N,L,text_dim], as in a golden. `seeded` stands for eight
-samples of noise, which --target-size and --min-snr take if none are named. Statistics go beside the plan, as
+samples of noise, which --target-size, --min-snr and w8a8 take if none are named. Statistics go beside the plan, as
 PLAN.stats.safetensors; both files are needed to compile. A plan is for one checkpoint and every target.")]
 pub(super) struct Args {
     /// Folder with config.json and safetensors
