@@ -11,7 +11,7 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 
 use crate::compress::{self, Compressed, Feedback};
-use crate::ops::{Cast, Compress};
+use crate::ops::{Cast, Compress, Concat};
 use crate::{DType, Function, Op, OpError, Tensor, TensorType, ValueId, interp};
 
 /// Where a stored tensor lies on disk.
@@ -136,8 +136,8 @@ const CHUNK: usize = 1 << 20;
 
 /// Writes the bytes of a constant value, row-major and little-endian, in its own dtype.
 ///
-/// A `load` under reshapes and one cast is streamed in chunks of 1 Mi elements; any other expression is evaluated in
-/// float64 by the reference interpreter.
+/// A `load` under reshapes and one cast, or several one after another, are streamed in chunks of 1 Mi elements; any other
+/// expression is evaluated in float64 by the reference interpreter.
 ///
 /// # Errors
 /// See [`WeightError`].
@@ -147,13 +147,17 @@ pub fn write_constant(
     source: &dyn WeightSource,
     out: &mut dyn Write,
 ) -> Result<Written, WeightError> {
-    if let Some((tensor, stored)) = plain_load(f, v) {
-        let bytes = load_bytes(source, tensor, &stored)?;
-        let written = write_cast(&bytes, stored.dtype, f.dtype(v), out)?;
-        source.done(tensor);
-        if let Some(written) = written {
-            return Ok(written);
+    if let Some(loads) = plain_loads(f, v) {
+        let mut all = Written::default();
+        for (tensor, stored) in loads {
+            let bytes = load_bytes(source, tensor, &stored)?;
+            let written = write_cast(&bytes, stored.dtype, f.dtype(v), out)?;
+            source.done(tensor);
+            all.bytes += written.bytes;
+            all.non_finite += written.non_finite;
+            all.overflowed += written.overflowed;
         }
+        return Ok(all);
     }
     // A last cast is done here, so that what it cannot hold is seen.
     let exact = match f.op(v) {
@@ -316,6 +320,28 @@ pub(crate) fn plain_load(f: &Function, v: ValueId) -> Option<(&str, TensorType)>
     }
 }
 
+/// Loads like [`plain_load`]'s whose bytes follow each other: one, or several joined along the slowest axis. `None` if one
+/// needs more than a conversion between float types.
+fn plain_loads(f: &Function, v: ValueId) -> Option<Vec<(&str, TensorType)>> {
+    let streams = |(_, stored): &(&str, TensorType)| converts(stored.dtype, f.dtype(v));
+    if let Some(load) = plain_load(f, v) {
+        return streams(&load).then(|| vec![load]);
+    }
+    let (mut at, mut dtypes) = (v, Vec::new());
+    while let Op::Cast(_) | Op::Reshape(_) = f.op(at) {
+        dtypes.push(f.dtype(at));
+        at = *f.operands(at).first()?;
+    }
+    let Op::Concat(Concat { axis: 0 }) = f.op(at) else { return None };
+    let loads: Vec<_> = f.operands(at).into_iter().map(|o| plain_load(f, o)).collect::<Option<_>>()?;
+    // What is joined is as it is stored, or wider: the conversion above rounds alone.
+    let exact = |(_, stored): &(&str, TensorType)| {
+        let result = f.dtype(v);
+        widens(stored.dtype, f.dtype(at)) && dtypes.iter().all(|&d| d == result || widens(stored.dtype, d))
+    };
+    loads.iter().all(|load| exact(load) && streams(load)).then_some(loads)
+}
+
 /// Every value of `from` is a value of `to`.
 fn widens(from: DType, to: DType) -> bool {
     from == to || matches!((from, to), (DType::F16 | DType::BF16, DType::F32 | DType::F64) | (DType::F32, DType::F64))
@@ -333,19 +359,22 @@ pub(crate) fn load_bytes<'a>(
     Ok(bytes)
 }
 
-/// Streams the common conversions between float types; `None` if this pair is not one of them.
-fn write_cast(bytes: &[u8], from: DType, to: DType, out: &mut dyn Write) -> Result<Option<Written>, WeightError> {
+/// Whether [`write_cast`] has this conversion.
+fn converts(from: DType, to: DType) -> bool {
     use DType::{BF16, F16, F32};
+    from == to || matches!((from, to), (BF16 | F16 | F32, BF16 | F16 | F32))
+}
+
+/// Streams a conversion that [`converts`].
+fn write_cast(bytes: &[u8], from: DType, to: DType, out: &mut dyn Write) -> Result<Written, WeightError> {
+    use DType::{F16, F32};
     if from == to {
         let mut written = Written { bytes: bytes.len() as u64, ..Written::default() };
         for chunk in bytes.chunks(CHUNK * from.size()) {
             written.non_finite += count_non_finite(chunk, from);
             out.write_all(chunk)?;
         }
-        return Ok(Some(written));
-    }
-    if !matches!((from, to), (BF16 | F16 | F32, BF16 | F16 | F32)) {
-        return Ok(None);
+        return Ok(written);
     }
     let mut written = Written { bytes: (bytes.len() / from.size() * to.size()) as u64, ..Written::default() };
     let mut wide = vec![0f32; CHUNK.min(bytes.len() / from.size())];
@@ -370,7 +399,7 @@ fn write_cast(bytes: &[u8], from: DType, to: DType, out: &mut dyn Write) -> Resu
         written.non_finite += after;
         written.overflowed += after.saturating_sub(before);
     }
-    Ok(Some(written))
+    Ok(written)
 }
 
 /// Little-endian float bytes to f32. The bytes need not be aligned.

@@ -46,6 +46,23 @@ fn every_streamed_conversion_rounds_like_the_interpreter() {
 }
 
 #[test]
+fn weights_that_are_joined_are_streamed_one_after_another() {
+    let values: Vec<f64> = (0..60).map(|i| (f64::from(i) - 30.0) * 1.37).collect();
+    for (from, to) in [(DType::BF16, DType::F16), (DType::F32, DType::F32), (DType::F32, DType::BF16)] {
+        let (source, mut f, v) = stored(from, &values);
+        let mut b = Builder::new(&mut f);
+        let wide = b.cast(v, DType::F32).unwrap();
+        let one = b.reshape(wide, &[6, 10]).unwrap();
+        let both = b.concat(&[one, one], 0).unwrap();
+        let both = b.reshape(both, &[12, 10, 1, 1]).unwrap();
+        let v = b.cast(both, to).unwrap();
+        let streamed = constant_bytes(&f, v, &source).unwrap();
+        assert_eq!(streamed, evaluate_constant(&f, v, &source).unwrap().to_le_bytes(), "{from} to {to}");
+        assert_eq!(streamed.len(), 120 * to.size());
+    }
+}
+
+#[test]
 fn a_cast_that_loses_bits_on_the_way_is_kept() {
     let (source, mut f, v) = stored(DType::F32, &[1.0 + 2f64.powi(-12), 3.0]);
     let mut b = Builder::new(&mut f);
