@@ -16,6 +16,7 @@ pub mod compress;
 pub mod graph;
 pub mod interp;
 pub mod ops;
+pub mod rounding;
 pub mod tensor;
 pub mod text;
 pub mod types;

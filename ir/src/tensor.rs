@@ -1,8 +1,9 @@
 //! Values of the reference interpreter.
 
+use half::f16;
 use ndarray::{ArrayD, IxDyn};
 
-use crate::{DType, TensorType};
+use crate::{DType, TensorType, rounding};
 
 /// A dense tensor of the reference interpreter: float64 storage whatever the dtype, so that results are
 /// the exact mathematics; only `cast` and leaves round to the dtype's grid.
@@ -37,7 +38,7 @@ impl Tensor {
         let values = match ty.dtype {
             DType::F64 => each(bytes, f64::from_le_bytes),
             DType::F32 => each(bytes, |b| f64::from(f32::from_le_bytes(b))),
-            DType::F16 => each(bytes, |b| half::f16::from_le_bytes(b).to_f64()),
+            DType::F16 => each(bytes, |b| f16::from_le_bytes(b).to_f64()),
             DType::BF16 => each(bytes, |b| half::bf16::from_le_bytes(b).to_f64()),
             DType::I64 => each(bytes, |b| i64::from_le_bytes(b) as f64),
             DType::I32 => each(bytes, |b| f64::from(i32::from_le_bytes(b))),
@@ -53,24 +54,27 @@ impl Tensor {
 
     /// Little-endian row-major bytes of the elements in the tensor's dtype (rounded to it).
     pub fn to_le_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.data.len() * self.dtype.size());
-        for &x in &self.data {
-            match self.dtype {
-                DType::F64 => out.extend(x.to_le_bytes()),
-                DType::F32 => out.extend((x as f32).to_le_bytes()),
-                DType::F16 => out.extend(half::f16::from_f64(x).to_le_bytes()),
-                DType::BF16 => out.extend(half::bf16::from_f64(x).to_le_bytes()),
-                DType::I64 => out.extend((x as i64).to_le_bytes()),
-                DType::I32 => out.extend((x as i32).to_le_bytes()),
-                DType::I16 => out.extend((x as i16).to_le_bytes()),
-                DType::I8 => out.extend((x as i8).to_le_bytes()),
-                DType::U32 => out.extend((x as u32).to_le_bytes()),
-                DType::U16 => out.extend((x as u16).to_le_bytes()),
-                DType::U8 => out.push(x as u8),
-                DType::Bool => out.push(u8::from(x != 0.0)),
-            }
+        let values = self.data.as_standard_layout();
+        let values = values.as_slice().unwrap_or_default();
+        fn each<const N: usize>(values: &[f64], f: impl Fn(f64) -> [u8; N]) -> Vec<u8> {
+            values.iter().map(|x| f(*x)).collect::<Vec<_>>().into_flattened()
         }
-        out
+        match self.dtype {
+            DType::F64 => each(values, f64::to_le_bytes),
+            DType::F32 => each(values, |x| (x as f32).to_le_bytes()),
+            DType::F16 => {
+                rounding::to_f16s(values).into_iter().map(f16::to_le_bytes).collect::<Vec<_>>().into_flattened()
+            }
+            DType::BF16 => each(values, |x| rounding::to_bf16(x).to_le_bytes()),
+            DType::I64 => each(values, |x| (x as i64).to_le_bytes()),
+            DType::I32 => each(values, |x| (x as i32).to_le_bytes()),
+            DType::I16 => each(values, |x| (x as i16).to_le_bytes()),
+            DType::I8 => each(values, |x| (x as i8).to_le_bytes()),
+            DType::U32 => each(values, |x| (x as u32).to_le_bytes()),
+            DType::U16 => each(values, |x| (x as u16).to_le_bytes()),
+            DType::U8 => each(values, |x| [x as u8]),
+            DType::Bool => each(values, |x| [u8::from(x != 0.0)]),
+        }
     }
 
     /// Shape and dtype.

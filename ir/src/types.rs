@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::rounding;
+
 /// Element type of a tensor. Names follow Rust (`f32`, `bf16`, `i8`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)]
@@ -79,8 +81,8 @@ impl DType {
         match self {
             DType::F64 => x,
             DType::F32 => f64::from(x as f32),
-            DType::F16 => half::f16::from_f64(x).to_f64(),
-            DType::BF16 => half::bf16::from_f64(x).to_f64(),
+            DType::F16 => rounding::to_f16(x).to_f64(),
+            DType::BF16 => rounding::to_bf16(x).to_f64(),
             DType::I64 => x as i64 as f64,
             DType::I32 => f64::from(x as i32),
             DType::I16 => f64::from(x as i16),

@@ -1,5 +1,6 @@
 //! Weight expressions to bytes: constants are computed when a backend asks for them, one tensor at a time.
 
+mod blocks;
 mod memo;
 pub(crate) mod rows;
 
@@ -12,6 +13,7 @@ use half::{bf16, f16};
 
 use crate::compress::{self, Compressed, Feedback};
 use crate::ops::{Cast, Compress, Concat};
+use crate::rounding::to_f16;
 use crate::{DType, Function, Op, OpError, Tensor, TensorType, ValueId, interp};
 
 /// Where a stored tensor lies on disk.
@@ -132,12 +134,12 @@ pub struct Written {
 }
 
 /// Elements converted at a time.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 1 << 17;
 
 /// Writes the bytes of a constant value, row-major and little-endian, in its own dtype.
 ///
-/// A `load` under reshapes and one cast, or several one after another, are streamed in chunks of 1 Mi elements; any other
-/// expression is evaluated in float64 by the reference interpreter.
+/// A `load` under reshapes and one cast, or several one after another, are streamed in chunks of 128 Ki elements; any other
+/// expression is evaluated in float64, a block of rows at a time where its ops allow it.
 ///
 /// # Errors
 /// See [`WeightError`].
@@ -164,17 +166,16 @@ pub fn write_constant(
         Op::Cast(_) => f.operands(v)[0],
         _ => v,
     };
-    let tensor = Tensor { dtype: f.dtype(v), ..evaluate_constant(f, exact, source)? };
-    let mut written = Written::default();
-    for &x in &tensor.data {
-        if !tensor.dtype.round(x).is_finite() {
-            written.non_finite += 1;
-            written.overflowed += u64::from(x.is_finite());
-        }
-    }
-    let bytes = tensor.to_le_bytes();
-    out.write_all(&bytes)?;
-    written.bytes = bytes.len() as u64;
+    let (dtype, mut written) = (f.dtype(v), Written::default());
+    blocks::evaluate(f, exact, source, |block| {
+        let before = block.data.iter().map(|x| u64::from(!x.is_finite())).sum();
+        let bytes = Tensor { dtype, ..block }.to_le_bytes();
+        let after = count_non_finite(&bytes, dtype);
+        written.bytes += bytes.len() as u64;
+        written.non_finite += after;
+        written.overflowed += after.saturating_sub(before);
+        Ok(out.write_all(&bytes)?)
+    })?;
     Ok(written)
 }
 
@@ -220,7 +221,14 @@ pub fn compressed(f: &Function, v: ValueId, source: &dyn WeightSource) -> Result
     };
     let halves = match halves {
         Some(halves) => halves,
-        None => evaluate_constant(f, weight, source)?.data.iter().map(|x| f16::from_f64(*x).to_bits()).collect(),
+        None => {
+            let mut halves = Vec::with_capacity(f.ty(weight).elements());
+            blocks::evaluate(f, weight, source, |block| {
+                halves.extend(block.data.iter().map(|x| to_f16(*x).to_bits()));
+                Ok(())
+            })?;
+            halves
+        }
     };
     compress::compress(*scheme, f.shape(v), &halves, importance.as_deref(), feedback).map_err(failed)
 }
@@ -440,12 +448,12 @@ fn count_non_finite(bytes: &[u8], dtype: DType) -> u64 {
         DType::F16 => 0x7c00,
         DType::BF16 => 0x7f80,
         DType::F32 => {
-            return bytes
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .filter(|b| u32::from_le_bytes(**b) & 0x7f80_0000 == 0x7f80_0000)
-                .count() as u64;
+            let words = bytes.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b));
+            return words.map(|b| u64::from(b & 0x7f80_0000 == 0x7f80_0000)).sum();
+        }
+        DType::F64 => {
+            let words = bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b));
+            return words.map(|x| u64::from(!x.is_finite())).sum();
         }
         _ => return 0,
     };

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use s2dit_ir::ops::{Binary, Transpose, Unary};
+use s2dit_ir::ops::{Binary, Pad, Slice, Transpose, Unary};
 use s2dit_ir::weights::{Remembering, constant_bytes, evaluate_constant, loaded_tensor, write_constant};
 use s2dit_ir::{Builder, DType, Function, Tensor, TensorType, ValueId, WeightError, WeightSource};
 
@@ -59,6 +59,40 @@ fn weights_that_are_joined_are_streamed_one_after_another() {
         let streamed = constant_bytes(&f, v, &source).unwrap();
         assert_eq!(streamed, evaluate_constant(&f, v, &source).unwrap().to_le_bytes(), "{from} to {to}");
         assert_eq!(streamed.len(), 120 * to.size());
+    }
+}
+
+/// Larger than a block in every way that rows can be made of rows, and in one that they cannot.
+#[test]
+fn large_expressions_are_evaluated_in_blocks() {
+    let (rows, inner) = (300usize, 512usize);
+    let values: Vec<f64> = (0..rows * inner).map(|i| ((i * 7919) % 4093) as f64 / 1000.0 - 2.0).collect();
+    let (source, mut f, v) = stored(DType::BF16, &values);
+    let mut b = Builder::new(&mut f);
+    let wide = b.cast(v, DType::F32).unwrap();
+    let w = b.reshape(wide, &[rows, inner]).unwrap();
+    let gate = |b: &mut Builder, shape: &[usize]| {
+        let n = shape.iter().product::<usize>();
+        b.literal(&TensorType::new(DType::F32, shape), (0..n).map(|i| (i as f64).sin()).collect()).unwrap()
+    };
+    let (by_row, by_column) = (gate(&mut b, &[rows, 1]), gate(&mut b, &[inner]));
+    let one = b.mul(w, by_row).unwrap();
+    let other = b.mul(by_column, w).unwrap();
+    let joined = b.concat(&[one, other], 1).unwrap();
+    let halves = b.reshape(joined, &[rows / 2, 2, 2 * inner]).unwrap();
+    let pad = Pad { before: vec![0, 1, 0], after: vec![0, 0, 3], value: 0.5 };
+    let padded = b.op(pad, &[halves]).unwrap();
+    let upper = b.op(Slice::axis(&[rows / 2, 3, 2 * inner + 3], 0, 20, rows / 2), &[padded]).unwrap();
+    let inside = b.op(Slice::axis(&[rows / 2 - 20, 3, 2 * inner + 3], 2, 5, 700), &[upper]).unwrap();
+    let below = b.concat(&[inside, inside], 0).unwrap();
+    let turned = b.op(Transpose { perm: vec![1, 0] }, &[w]).unwrap();
+    for v in [one, other, joined, halves, padded, upper, inside, below, turned] {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let v = Builder::new(&mut f).cast(v, dtype).unwrap();
+            assert!(f.ty(v).elements() > 1 << 16);
+            let whole = evaluate_constant(&f, v, &source).unwrap();
+            assert!(constant_bytes(&f, v, &source).unwrap() == whole.to_le_bytes(), "{} to {dtype}", f.ty(v));
+        }
     }
 }
 

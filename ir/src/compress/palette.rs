@@ -4,6 +4,7 @@ use half::f16;
 
 use super::kmeans::Solver;
 use crate::ops::{OpError, require};
+use crate::rounding::to_f16;
 
 /// fp16 bits of infinity without its sign.
 const INFINITE: u16 = 0x7c00;
@@ -81,7 +82,7 @@ impl Scratch {
         let mut from = 0;
         for (entry, &to) in entries.iter_mut().zip(&ends) {
             let mean = Solver::mean(&self.values[from..to], &self.weights[from..to]);
-            *entry = f16::from_f64(mean).to_bits();
+            *entry = to_f16(mean).to_bits();
             from = to;
         }
         let used = ends.len();

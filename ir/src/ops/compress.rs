@@ -1,10 +1,10 @@
 //! `compress`: a weight as a target stores it in few bits.
 
-use half::f16;
 use serde::{Deserialize, Serialize};
 
 use super::{Cost, OpDef, OpError, arity, require};
 use crate::compress::{Feedback, Scheme, compress};
+use crate::rounding::to_f16;
 use crate::{DType, Tensor, TensorType};
 
 /// The weight after it was compressed and decompressed: exactly the numbers that the target computes with.
@@ -48,7 +48,7 @@ impl OpDef for Compress {
         Ok(ty.clone())
     }
     fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
-        let elements: Vec<u16> = operands[0].data.iter().map(|x| f16::from_f64(*x).to_bits()).collect();
+        let elements: Vec<u16> = operands[0].data.iter().map(|x| to_f16(*x).to_bits()).collect();
         let importance: Option<Vec<f64>> = operands.get(1).map(|t| t.data.iter().copied().collect());
         let factors: Option<Vec<f32>> = operands.get(2).map(|t| t.data.iter().map(|x| *x as f32).collect());
         let feedback = factors

@@ -1,6 +1,6 @@
 //! Magnitudes of activations, and the scale at which int8 loses least of them.
 
-use half::f16;
+use s2dit_ir::rounding::to_f16;
 
 /// Bits of an fp32 magnitude that a bin does not tell apart: six of the mantissa are left.
 const DROPPED: u32 = 17;
@@ -40,7 +40,7 @@ impl Magnitudes {
         let (_, reach) = tried
             .map(|reach| (error(&seen, reach / LARGEST), reach))
             .fold((f64::INFINITY, 0.0), |best, found| if found.0 <= best.0 { found } else { best });
-        let scale = f16::from_f64(reach / LARGEST).to_f64();
+        let scale = to_f16(reach / LARGEST).to_f64();
         (scale > 0.0 && scale.is_finite()).then_some(scale)
     }
 }
