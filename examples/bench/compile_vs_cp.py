@@ -68,6 +68,7 @@ def main():
         jobs = {
             "cp": ["cp", weights, work / "copy"],
             "coreml fp16": base + ["--target", "coreml", "-o", work / "out.mlpackage"],
+            "coreml any": base + ["--target", "coreml", "--compute", "any", "-o", work / "out.mlpackage"],
             "onnx fp16": base + ["--target", "onnx", "-o", work / "out.onnx"],
         }
         times, memory = {k: [] for k in jobs}, {k: 0.0 for k in jobs}

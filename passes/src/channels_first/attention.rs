@@ -25,7 +25,9 @@ fn attend(b: &mut Builder, q: ValueId, k: ValueId, v: ValueId, mask: Option<Valu
 
 /// The same head by head, and [`QUERIES`] by [`QUERIES`]: scores are `(1, M, n)`, the softmax runs over the channels.
 fn by_head(b: &mut Builder, q: ValueId, k: ValueId, v: ValueId, mask: Option<ValueId>) -> Result<ValueId, OpError> {
-    let &[_, heads, width, tokens] = b.shape(q) else { return Err(OpError::new("heads of another rank")) };
+    let (&[_, heads, _, tokens], &[_, _, width, _]) = (b.shape(q), b.shape(v)) else {
+        return Err(OpError::new("heads of another rank"));
+    };
     let flat = |b: &mut Builder, x: ValueId| {
         let shape = b.shape(x)[1..].to_vec();
         b.reshape(x, &shape)
@@ -61,7 +63,8 @@ impl Rewriter<'_> {
         let (q, k, values) = (operands[0], operands[1], operands[2]);
         let heads = self.dims(q);
         let alike = |o: ValueId| self.dims(o).len() == 4 && self.dims(o)[..2] == heads[..2];
-        if !(alike(q) && alike(k) && alike(values)) || heads[0] != 1 || ![q, k].iter().any(|o| self.is_stored(*o)) {
+        let known = |o: ValueId| self.is_stored(o) || self.doubled.contains_key(&o);
+        if !(alike(q) && alike(k) && alike(values)) || heads[0] != 1 || ![q, k].iter().any(|o| known(*o)) {
             return Ok(None);
         }
         let mask = match operands.get(3) {
@@ -69,7 +72,11 @@ impl Rewriter<'_> {
             None => None,
         };
         let scale = if self.scaled_queries.contains(&v) { 1.0 } else { sdpa.scale };
-        let (q, k, values) = (self.in_form(q, &HEADS)?, self.in_form(k, &HEADS)?, self.in_form(values, &HEADS)?);
+        let (q, k) = match (self.doubled.get(&q), self.doubled.get(&k)) {
+            (Some(&q), Some(&k)) => (q, k),
+            _ => (self.in_form(q, &HEADS)?, self.in_form(k, &HEADS)?),
+        };
+        let values = self.in_form(values, &HEADS)?;
         let per_head = self.options.per_head;
         let value = self.at(v, |b| {
             let q = if scale == 1.0 { q } else { b.mul_scalar(q, scale)? };

@@ -124,6 +124,8 @@ struct Rewriter<'a> {
     scaled: HashMap<ValueId, f64>,
     /// Queries that were already multiplied with the factor of their scores.
     scaled_queries: HashSet<ValueId>,
+    /// Queries and keys above their negatives, `(1, A, 2d, N)`: only attention takes them.
+    doubled: HashMap<ValueId, ValueId>,
     /// Scales of `modulate` whose table already has the one added.
     plus_one: HashSet<ValueId>,
 }
@@ -150,6 +152,7 @@ impl<'a> Rewriter<'a> {
             made: HashMap::new(),
             scaled: HashMap::new(),
             scaled_queries: HashSet::new(),
+            doubled: HashMap::new(),
             plus_one: HashSet::new(),
         }
     }

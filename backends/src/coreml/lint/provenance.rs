@@ -12,6 +12,10 @@ pub fn path(function: &Function, op: &Op) -> Option<String> {
 
 /// The path in the name of an op of this compiler.
 fn own(op: &Op) -> Option<String> {
+    // A block's result has a name that people can ask for.
+    if let Some(number) = op.name.strip_prefix("block").filter(|n| n.parse::<u32>().is_ok()) {
+        return Some(format!("blocks_{number}"));
+    }
     let stem = op.name.trim_end_matches(|c: char| c.is_ascii_digit()).strip_suffix('_')?;
     // The writer numbers most ops by the name that they have in the IR.
     let in_ir = match op.ty {

@@ -67,6 +67,8 @@ struct Member {
     factor: f64,
     /// The query's gain, which the key takes along: a product of both is all that attention sees.
     partner: Option<ValueId>,
+    /// Attention takes the values and their negatives, as the norm makes them: `[k −k]·[q −q] = 2·k·q`.
+    doubled: bool,
 }
 
 /// Projections of the same tokens for the same attention.
@@ -134,7 +136,7 @@ impl Projections {
             let alike = |a: &Member, b: &Member| {
                 let same_steps =
                     a.steps.len() == b.steps.len() && a.steps.iter().zip(&b.steps).all(|(a, b)| a.goes_with(b));
-                !a.steps.is_empty() && same_steps && f.shape(a.end) == f.shape(b.end)
+                !a.steps.is_empty() && same_steps && f.shape(a.end) == f.shape(b.end) && a.doubled == b.doubled
             };
             let leader = members.iter().max_by_key(|a| members.iter().filter(|b| alike(a, b)).count()).cloned();
             let (mut ordered, rest): (Vec<Member>, Vec<Member>) =
@@ -154,10 +156,11 @@ impl Projections {
     }
 }
 
-/// Softmax attention sees only products of query and key: if neither is rotated, the key takes the query's gain and factor.
+/// Softmax attention sees only products of query and key: if neither is rotated, the key takes the query's gain and factor, and
+/// both keep the negatives that their norms make, rather than slice them away.
 fn move_gains(f: &Function, groups: &mut [((ValueId, ValueId), Vec<Member>)]) {
     let sole = |m: &Member| f.users(m.end).len() == 1 && f.results.iter().all(|(_, r)| *r != m.end);
-    let mut moved: Vec<(ValueId, ValueId, f64)> = Vec::new();
+    let mut moved: Vec<Moved> = Vec::new();
     let all: Vec<Member> = groups.iter().flat_map(|(_, members)| members.clone()).collect();
     for ((_, attention), members) in groups.iter_mut() {
         let Op::Sdpa(_) = f.op(*attention) else { continue };
@@ -167,18 +170,29 @@ fn move_gains(f: &Function, groups: &mut [((ValueId, ValueId), Vec<Member>)]) {
             let normed = |m: &Member| matches!(m.steps[..], [Step::Norm { gain: Some(_), .. }]);
             let [Step::Norm { gain, .. }] = &mut member.steps[..] else { continue };
             if let (Some(key), Some(own)) = (key.filter(|k| normed(k)), *gain) {
-                moved.push((key.end, own, member.factor));
+                let doubled = f.ty(key.end).rank() == 4 && f.shape(key.end)[..2] == f.shape(member.end)[..2];
+                moved.push(Moved { key: key.end, gain: own, factor: member.factor, doubled });
                 *gain = None;
                 member.factor = 1.0;
+                member.doubled = doubled;
             }
         }
     }
     for member in groups.iter_mut().flat_map(|(_, members)| members) {
-        if let Some((_, gain, factor)) = moved.iter().find(|(end, ..)| *end == member.end) {
-            member.partner = Some(*gain);
-            member.factor *= factor;
+        if let Some(moved) = moved.iter().find(|m| m.key == member.end) {
+            member.partner = Some(moved.gain);
+            member.factor *= if moved.doubled { moved.factor / 2.0 } else { moved.factor };
+            member.doubled = moved.doubled;
         }
     }
+}
+
+/// What a key takes over from its query.
+struct Moved {
+    key: ValueId,
+    gain: ValueId,
+    factor: f64,
+    doubled: bool,
 }
 
 /// A power of two near 1/√tokens: what both factors of a sum over tokens are multiplied with. It is exact, and the ratio of
@@ -251,7 +265,7 @@ fn member(f: &Function, constant: &HashSet<ValueId>, linear: ValueId) -> Option<
     }
     let (end, count) = found?;
     steps.truncate(count);
-    Some(Member { linear, steps, end, factor: 1.0, partner: None })
+    Some(Member { linear, steps, end, factor: 1.0, partner: None, doubled: false })
 }
 
 /// The attention that a value is for, and whether the value is summed over tokens on its way there.

@@ -3,7 +3,7 @@
 use s2dit_ir::ValueId;
 use s2dit_ir::ops::{OpError, RopePairs, Unary};
 
-use super::super::elementwise::normalised;
+use super::super::elementwise::{normalised, normalised_and_negated};
 use super::super::products::product;
 use super::super::{HEADS, Rewriter, Stored, TOKENS};
 use super::{Group, Member, Step};
@@ -43,7 +43,11 @@ impl Rewriter<'_> {
                 self.scaled.insert(member.end, member.factor);
             }
         }
-        self.keep(member.end, Stored { value, order: HEADS.to_vec() });
+        if member.doubled {
+            self.doubled.insert(member.end, value);
+        } else {
+            self.keep(member.end, Stored { value, order: HEADS.to_vec() });
+        }
     }
 
     /// The projections as heads `[G, A, d, N]`: those that go together, then each of the others.
@@ -92,14 +96,22 @@ impl Rewriter<'_> {
     /// The steps of projections `[G, A, d, N]` that go together.
     fn steps(&mut self, x: ValueId, members: &[Member]) -> Result<ValueId, OpError> {
         let width = self.g.shape(x)[2];
-        let mut pending = Pending { gain: None, rotated: None };
+        let mut pending = Pending { gain: None, negated: false, rotated: None };
         let mut y = x;
         for (i, step) in members[0].steps.iter().enumerate() {
             match step {
                 Step::Norm { across, eps, .. } => {
+                    // Beside compressed weights a matrix for each head and projection would be large: an op more is not.
+                    let apart = self.options.apart && members[0].steps.len() > i + 1;
                     y = self.flush(members[0].end, y, &mut pending, width)?;
                     let axes: &[usize] = if *across { &[1, 2] } else { &[2] };
-                    y = self.at(members[0].end, |b| normalised(b, y, axes, *eps))?;
+                    // A rotation multiplies its operand twice: the norm's second half is not thrown away.
+                    let rotated = matches!(members[0].steps.get(i + 1), Some(Step::Rope { .. }));
+                    pending.negated = members[0].doubled || (!apart && rotated);
+                    y = self.at(members[0].end, |b| {
+                        let norm = if pending.negated { normalised_and_negated } else { normalised };
+                        norm(b, y, axes, *eps)
+                    })?;
                     let gains: Vec<Vec<ValueId>> = members
                         .iter()
                         .filter_map(|m| {
@@ -108,8 +120,7 @@ impl Rewriter<'_> {
                         .map(|(gain, partner)| [gain].into_iter().chain(partner).collect())
                         .collect();
                     pending.gain = self.gains(members[0].end, &gains, width)?;
-                    // Beside compressed weights a matrix for each head and projection would be large: an op more is not.
-                    if self.options.apart && members[0].steps.len() > i + 1 {
+                    if apart {
                         y = self.flush(members[0].end, y, &mut pending, width)?;
                     }
                 }
@@ -118,11 +129,12 @@ impl Rewriter<'_> {
                         y = self.flush(members[0].end, y, &mut pending, width)?;
                     }
                     let table = self.table(*cos, *sin, *pairs)?;
+                    let negated = std::mem::take(&mut pending.negated);
                     y = self.at(members[0].end, |b| {
-                        let twice = b.concat(&[y, y], 2)?;
+                        let twice = if negated { y } else { b.concat(&[y, y], 2)? };
                         b.mul(twice, table)
                     })?;
-                    pending.rotated = Some(*pairs);
+                    pending.rotated = Some(Rotated { pairs: *pairs, negated });
                 }
                 Step::Feature { weight, bias } => {
                     if self.options.apart {
@@ -196,7 +208,13 @@ impl Rewriter<'_> {
         let matrix = match (rotated, gain) {
             (None, None) => return Ok(None),
             (None, Some(_)) => self.literal(at, &[1, 1, width, width], identity(width))?,
-            (Some(pairs), _) => self.literal(at, &[1, 1, width, 2 * width], exchange(width, pairs))?,
+            (Some(rotated), _) => {
+                let mut matrix = exchange(width, rotated.pairs);
+                if rotated.negated {
+                    matrix.chunks_mut(width).skip(1).step_by(2).flatten().for_each(|sine| *sine = 0.0 - *sine);
+                }
+                self.literal(at, &[1, 1, width, 2 * width], matrix)?
+            }
         };
         let Some(gain) = gain else { return Ok(Some(matrix)) };
         self.at(at, |b| {
@@ -221,6 +239,7 @@ impl Rewriter<'_> {
                     return Err(OpError::new("a gain of another rank"));
                 };
                 let gain = b.reshape(gain, &[count, heads, columns, one])?;
+                let gain = if pending.negated && columns > 1 { b.concat(&[gain, gain], 2)? } else { gain };
                 b.mul(y, gain)
             }),
             None => Ok(y),
@@ -257,7 +276,17 @@ impl Rewriter<'_> {
 /// What was not computed yet, because the next step may take it along.
 struct Pending {
     gain: Option<ValueId>,
-    rotated: Option<RopePairs>,
+    /// The value is twice as wide: below it lie its negatives.
+    negated: bool,
+    rotated: Option<Rotated>,
+}
+
+/// Twice a value, multiplied with cosines and with sines.
+#[derive(Clone, Copy)]
+struct Rotated {
+    pairs: RopePairs,
+    /// The sines' half is negative.
+    negated: bool,
 }
 
 fn identity(width: usize) -> Vec<f64> {
