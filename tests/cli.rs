@@ -88,7 +88,10 @@ fn inspect_sums_up_a_kernel() {
             assert_eq!(report[field], contract[field], "{field}");
         }
         let commit = &report["functions"][2];
-        assert_eq!((&commit["name"], &commit["file"]), (&"commit".into(), &contract["functions"]["commit"]["file"]));
+        assert_eq!(
+            (&commit["name"], &commit["files"][0]),
+            (&"commit".into(), &contract["functions"]["commit"]["file"])
+        );
         let name = &contract["states"][0]["name"];
         let inputs = commit["inputs"].as_array().expect("inputs");
         assert_eq!(inputs.iter().any(|i| i["name"] == *name), in_states);

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{arg, fails, golden, ok, python, repo};
+use common::{arg, fails, golden, ok, python, repo, run};
 use serde_json::Value;
 
 fn compile(name: &str, latent: &str, flags: &[&str], out: &Path) -> Value {
@@ -129,7 +129,13 @@ fn what_cannot_be_partitioned_is_named() {
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
         assert!(!out.exists());
     };
-    refused(&["--target", "onnx", "--partition", "2"], &["--partition", "coreml"]);
+    let usage = run(&[&compile_args[..], &["--target", "onnx", "--partition", "2"]].concat());
+    assert_eq!(usage.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&usage.stderr).contains("--target coreml"));
+    let package = arg(&work.path().join("x.mlpackage"));
+    let message =
+        fails(&["compile", &checkpoint, "--latent", "3x8x8", "--target", "coreml", "--partition", "2", "-o", &package]);
+    assert!(message.contains("without .mlpackage"), "{message}");
     refused(&["--target", "coreml", "--partition", "9"], &["9 packages", "at most 4"]);
     refused(&["--target", "coreml", "--partition", "10kB"], &["block 0", "10000"]);
 
@@ -146,7 +152,28 @@ fn what_cannot_be_partitioned_is_named() {
     verify(&out, &["part0.mlpackage"]);
     fs::write(&description, text.replace("s2dit-pipeline", "pipeline")).expect("written");
     verify(&out, &["pipeline.json", "format"]);
+    // What it says of the whole is what its parts have.
+    let mut whole: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    whole["inputs"][0]["shape"][0] = 9.into();
+    fs::write(&description, whole.to_string()).expect("written");
+    verify(&out, &["pipeline.json", "as its part has"]);
     fs::write(&description, &text).expect("written");
     fs::remove_dir_all(out.join("part1.mlpackage")).expect("removed");
     verify(&out, &["part1.mlpackage"]);
+}
+
+#[test]
+fn a_clip_is_made_by_parts_as_by_the_whole() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let checkpoint = arg(&work.path().join("checkpoint"));
+    let sets = ["--set", "chunk_frames=null", "--set", "sample_steps=2"];
+    ok(&[&["init", "-q", "--preset", "tiny", "-o", &checkpoint][..], &sets].concat());
+    let clip = |flags: &[&str], name: &str| {
+        let (artifact, latents) = (arg(&work.path().join(name)), arg(&work.path().join(format!("{name}.safetensors"))));
+        let base = ["compile", "-q", &checkpoint, "--target", "coreml", "--latent", "3x8x8", "-o", &artifact];
+        ok(&[&base[..], flags].concat());
+        ok(&["stream", "-q", &artifact, "--prompt-seed", "1", "-o", &latents]);
+        fs::read(latents).expect("latents")
+    };
+    assert!(clip(&[], "whole.mlpackage") == clip(&["--partition", "2"], "parts"), "the clips differ");
 }

@@ -25,6 +25,18 @@ pub fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Far above any description, contract or report.
+const LARGEST_TEXT: u64 = 256 << 20;
+
+/// Reads a file of text, of at most 256 MiB.
+///
+/// # Errors
+/// See [`read_file`]; bytes that are not UTF-8.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    String::from_utf8(read_file(path, LARGEST_TEXT)?)
+        .map_err(|e| io::Error::other(format!("a byte that is not UTF-8 at {}", e.utf8_error().valid_up_to())))
+}
+
 /// Refuses what is no regular file, before anything opens it: opening a pipe waits for its writer.
 ///
 /// # Errors

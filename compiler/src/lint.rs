@@ -167,13 +167,13 @@ impl Brief {
         brief
     }
 
-    /// `540 ops: 501 stay, 0 may leave, 39 leave the Neural Engine (fp32 ×39), 61.2 ops a block of `main` (57 to 66)`
+    /// `540 ops: 501 stay, 0 may leave, 39 leave the Neural Engine (rules: fp32 ×39), 61.2 ops a block of `main` (57 to 66)`
     #[must_use]
     pub fn line(&self) -> String {
         const SHOWN: usize = 4;
         let rules: Vec<String> = self.rules.iter().take(SHOWN).map(|(rule, n)| format!("{rule} ×{n}")).collect();
         let more = if self.rules.len() > SHOWN { ", …" } else { "" };
-        let why = if rules.is_empty() { String::new() } else { format!(" ({}{more})", rules.join(", ")) };
+        let why = if rules.is_empty() { String::new() } else { format!(" (rules: {}{more})", rules.join(", ")) };
         let budget = self.budget.as_ref().map(|b| format!(", {}", b.line())).unwrap_or_default();
         format!("{}{why}{budget}", verdicts(&self.verdicts))
     }

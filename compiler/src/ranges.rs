@@ -120,11 +120,12 @@ pub fn ranges(path: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)
 fn rewrite(op: &str) -> &'static str {
     match op {
         "matmul" | "linear" | "conv" | "reduce_sum" => "scale an operand by a power of two and the result back",
-        "square" | "mul" | "pow" => "scale before squaring: a norm does not depend on the scale",
+        "square" | "pow" => "scale before squaring: a norm does not depend on the scale",
+        "mul" => "scale a factor by a power of two (a square: before squaring), and the result back",
         "exp" => "subtract the maximum before",
-        "add" | "sub" => "keep the sum in fp32, or scale the weights of both terms",
+        "add" | "sub" => "scale the weights of both terms by a power of two, and the result back",
         "rsqrt" | "div" | "reciprocal" => "bound the divisor from below",
-        _ => "keep it in fp32",
+        _ => "keep it in fp32, which leaves the Neural Engine",
     }
 }
 
@@ -147,7 +148,13 @@ fn of_clip(path: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)) -
     };
     if let Some(golden) = &options.golden {
         let file = SafetensorsFile::open(golden)?;
-        sample(read_tensors(&file, ports.iter().map(|p| p.name.as_str()))?)?;
+        let inputs = read_tensors(&file, ports.iter().map(|p| p.name.as_str()))?;
+        for (name, tensor) in &inputs {
+            if let Some(x) = tensor.data.iter().find(|x| !x.is_finite()) {
+                bail!("`{}`, tensor `{name}`: found {x}, expected finite numbers", golden.display());
+            }
+        }
+        sample(inputs)?;
         return Ok((found, golden.display().to_string()));
     }
     let samples = options.samples.unwrap_or(SAMPLES);

@@ -264,6 +264,13 @@ fn from_checkpoint(
     let latent = LatentSize { frames: side(*frames)?, rows: side(*rows)?, cols: side(*cols)? };
     let mut module = s2dit::clip(checkpoint.config(), &checkpoint, latent)?;
     let quantize = quantize.map(|how| how.open(&checkpoint)).transpose()?.flatten();
+    if let Some(quantize) = &quantize {
+        let (made, given) = (metadata.get("s2ditc.quantize"), quantize.to_string());
+        if made != Some(&given) {
+            let made = made.map_or("not quantized", String::as_str);
+            bail!("`{}`: found {made}, expected {given}, as --quantize says", path.display());
+        }
+    }
     match &quantize {
         // In fp32 the plain sinusoids would be the least exact part of the reference.
         None => {

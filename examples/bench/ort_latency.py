@@ -20,6 +20,7 @@ import time
 import warnings
 from pathlib import Path
 
+import contrib
 import numpy as np
 import onnx
 import onnxruntime
@@ -124,6 +125,7 @@ def main():
     parser.add_argument("--ours-only", action="store_true")
     parser.add_argument("--also", action="append", default=[], type=Path, help="another ONNX file of the same step to time")
     parser.add_argument("--flags", default="", help="more flags for s2ditc compile, as another rival")
+    parser.add_argument("--contrib", action="store_true", help="our file with ops of com.microsoft too, as rivals")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--s2ditc", type=Path, default=ROOT / "target/release/s2ditc")
     args = parser.parse_args()
@@ -151,6 +153,10 @@ def main():
         if not args.ours_only:
             paths |= export_all(load(checkpoint, torch.float32).eval(), feeds, folder)
         paths |= {str(p): p for p in args.also}
+        for name, families in contrib.FAMILIES.items() if args.contrib else ():
+            out = folder / f"{name.replace(' ', '_')}.onnx"
+            if contrib.rewrite(paths["s2ditc"], families, out):
+                paths[f"s2ditc with {name}"] = out
         sessions = {name: session(path, args.threads) for name, path in paths.items()}
         nodes = {name: len(onnx.load(str(path), load_external_data=False).graph.node) for name, path in paths.items()}
         outputs = {name: s.run(["velocity"], feeds)[0] for name, s in sessions.items()}

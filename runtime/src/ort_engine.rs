@@ -70,10 +70,12 @@ impl Session {
     /// No library; a model that ONNX Runtime does not take.
     pub fn from_bytes(model: &[u8], folder: Option<&Path>, options: &SessionOptions) -> Result<Session> {
         let env = environment(options)?;
+        let folder = folder
+            .map(|folder| folder.to_str().with_context(|| format!("`{}`: expected a path in UTF-8", folder.display())))
+            .transpose()?;
         let load = || -> ort::Result<OrtSession> {
             let mut builder = builder(env, options)?;
             if let Some(folder) = folder {
-                let folder = folder.to_string_lossy();
                 builder = builder.with_config_entry("session.model_external_initializers_file_folder_path", folder)?;
             }
             builder.commit_from_memory(model)

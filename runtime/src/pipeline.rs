@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use s2dit_backends::coreml::{self, Package};
+use s2dit_backends::input::read_text;
 use s2dit_backends::onnx::Round;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,7 @@ pub const VERSION: u32 = 1;
 
 /// A part of a function: an artifact, what it takes, what it returns. Tensors are passed on by name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Part {
     /// The artifact, in the same folder.
     pub file: String,
@@ -32,6 +34,7 @@ pub struct Part {
 
 /// `pipeline.json`: a clip's step as packages that run one after the other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Description {
     /// [`FORMAT`].
     pub format: String,
@@ -61,7 +64,7 @@ impl Pipeline {
     /// No description, one of another format, packages that are missing or do not fit it.
     pub fn open(dir: &Path) -> Result<Pipeline> {
         let path = dir.join(FILE);
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        let text = read_text(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
         let description: Description =
             serde_json::from_str(&text).with_context(|| format!("`{}`: not a pipeline", path.display()))?;
         if (description.format.as_str(), description.version) != (FORMAT, VERSION) {
@@ -89,9 +92,13 @@ impl Pipeline {
             fits(dir, part, &package, &description)?;
             parts.push(package);
         }
-        if let Some(port) = description.outputs.iter().find(|p| !known.contains(p.name.as_str())) {
-            bail!("`{}`: outputs: no part returns `{}`", path.display(), port.name);
+        if description.outputs.is_empty() {
+            bail!("`{}`: outputs: found none, expected at least one", path.display());
         }
+        let taken = description.parts.iter().flat_map(|part| &part.inputs).collect();
+        let made = description.parts.iter().flat_map(|part| &part.outputs).collect();
+        same_ports(&path, "inputs", &description.inputs, &taken)?;
+        same_ports(&path, "outputs", &description.outputs, &made)?;
         Ok(Pipeline { dir: dir.into(), description, parts })
     }
 
@@ -143,6 +150,26 @@ impl Pipeline {
 }
 
 /// Checks that a package is the part that the description means.
+/// Checks that the whole's ports are those of the parts, each once.
+fn same_ports(path: &Path, field: &str, whole: &[contract::Port], parts: &Vec<&contract::Port>) -> Result<()> {
+    let place = path.display();
+    let mut seen = HashSet::new();
+    for port in whole {
+        let name = &port.name;
+        if !seen.insert(name) {
+            bail!("`{place}`: {field}: found `{name}` twice, expected it once");
+        }
+        let Some(part) = parts.iter().find(|p| p.name == *name) else {
+            bail!("`{place}`: {field}: found `{name}`, which is of no part");
+        };
+        if **part != *port {
+            let shown = |p: &contract::Port| format!("{}{:?}", p.dtype, p.shape);
+            bail!("`{place}`: {field}: `{name}`: found {}, expected {}, as its part has", shown(port), shown(part));
+        }
+    }
+    Ok(())
+}
+
 fn fits(dir: &Path, part: &Part, package: &Package, description: &Description) -> Result<()> {
     let place = dir.join(&part.file);
     let (inputs, outputs) = (package.inputs(), package.outputs());

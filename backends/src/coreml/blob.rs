@@ -133,6 +133,12 @@ impl Layout {
         &self.records
     }
 
+    /// Bytes of the file; without records there is none.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        if self.records.is_empty() { 0 } else { self.end }
+    }
+
     /// Bytes of data, without headers and gaps.
     #[must_use]
     pub fn data_bytes(&self) -> u64 {

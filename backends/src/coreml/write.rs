@@ -65,7 +65,7 @@ pub fn write_package(
     write_weights(&mut lowered, module, source, dir, progress)?;
     let Lowered { model, blobs, ops, non_finite } = lowered;
     finish(model, options, metadata(), dir)?;
-    Ok(Summary { ops, weights: blobs.layout.records().len(), weight_bytes: blobs.layout.data_bytes(), non_finite })
+    Ok(Summary { ops, weights: blobs.layout.records().len(), weight_bytes: blobs.layout.file_bytes(), non_finite })
 }
 
 /// Writes each function of a module as a package of its own, called `main` there. The packages have one weight file between
@@ -97,7 +97,7 @@ pub fn write_siblings(
         }
         finish(lower::single(&model, &f.name)?, options, metadata.clone(), dir)?;
     }
-    Ok(Summary { ops, weights: blobs.layout.records().len(), weight_bytes: blobs.layout.data_bytes(), non_finite })
+    Ok(Summary { ops, weights: blobs.layout.records().len(), weight_bytes: blobs.layout.file_bytes(), non_finite })
 }
 
 /// Bytes of the weights that [`write_package`] would write. Nothing large is computed.
@@ -105,7 +105,7 @@ pub fn write_siblings(
 /// # Errors
 /// See [`write_package`].
 pub fn weight_bytes(module: &Module, source: &dyn WeightSource) -> Result<u64> {
-    Ok(lower::lower(module, source)?.blobs.layout.data_bytes())
+    Ok(lower::lower(module, source)?.blobs.layout.file_bytes())
 }
 
 fn write_weights(

@@ -27,7 +27,7 @@ use crate::config::LatentSize;
 use crate::inspect::recognition;
 use crate::lint::{Brief, lint};
 use crate::problems::Problem;
-use crate::quantize::How;
+use crate::quantize::{How, Quantize};
 
 /// Compile a checkpoint to an ONNX file or a Core ML package
 #[derive(clap::Args)]
@@ -142,7 +142,7 @@ enum Emit {
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Explain {
-    /// The formulas and blocks of each function that the target would get
+    /// The formulas and blocks that the pass finds in each function, and what is nearly one
     Fuse,
 }
 
@@ -208,7 +208,14 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(Explain::Fuse) = args.explain {
-        let found = recognition(job.lower(&checkpoint, &mut |_, _| {})?)?;
+        // As the pass found it: later passes give formulas the form of the target.
+        let mut fused = None;
+        job.lower(&checkpoint, &mut |stage, module| {
+            if stage.is_some_and(|s| s.pass == "fuse") {
+                fused = Some(module.clone());
+            }
+        })?;
+        let found = recognition(fused.context("no pass `fuse` ran")?)?;
         if args.json {
             print_json(&found)?;
         } else {
@@ -221,6 +228,9 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let Some(out) = &args.output else {
         bail!("no output: name one with -o, such as -o model.{}", args.target.extension());
     };
+    if args.partition.is_some() && out.extension().is_some_and(|e| e == args.target.extension()) {
+        bail!("output `{}`: several packages go into a folder, expected a name without .mlpackage", out.display());
+    }
     refuse_inputs(&checkpoint, out)?;
     let summary = {
         let progress = Progress::bytes("weights", context.quiet);
@@ -233,7 +243,20 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     }
     if let (Some(how), Some(Quantized { weights: 0, of })) = (&summary.quantize, summary.quantized) {
         eprintln!(
-            "warning: --quantize {how}: 0 of {of} weights quantized: none is large enough, or the plan names none"
+            "warning: --quantize {how}: 0 of {of} weights quantized: none is large enough and fits the scheme, or the plan keeps all of them"
+        );
+    }
+    if let Some(Quantize::Plan(plan)) = &summary.quantize
+        && args.target == Target::CoreMl
+        && plan.plan.overrides.is_empty()
+        && summary.weight_bytes > plan.plan.weight_bytes + plan.plan.weight_bytes / 200
+        && !context.quiet
+    {
+        eprintln!(
+            "note: {} of weights, and the plan counted {} at latent {}: tables of positions grow with the latent",
+            size(summary.weight_bytes),
+            size(plan.plan.weight_bytes),
+            plan.plan.latent
         );
     }
     let lint = (args.target == Target::CoreMl && (args.json || !context.quiet)).then(|| brief(out)).transpose()?;
@@ -307,7 +330,7 @@ impl Job {
             ..Layout::default()
         };
         if partition.is_some() && target != Target::CoreMl {
-            bail!("--partition is for packages: use it with --target coreml");
+            refuse!("--partition is for packages: use it with --target coreml");
         }
         Ok(match (args.mode, args.latent) {
             (Mode::Clip, Size::Clip(latent)) => Job::Clip(Options {

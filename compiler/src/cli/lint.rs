@@ -75,7 +75,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let brief = Brief::of(&all, &rules);
     if args.json {
         print_json(&json!({"summary": brief, "packages": all}))?;
-    } else if context.quiet {
+    } else if context.quiet && args.device_report.is_empty() {
         print_line(&format!("{}: {}", path.display(), brief.line()))?;
     } else {
         let reports: Vec<String> = all.iter().map(|linted| text::report(linted, &rules, args.all)).collect();

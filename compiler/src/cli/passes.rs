@@ -35,10 +35,9 @@ impl<'a> Passes<'a> {
 
     pub fn see(&mut self, stage: Option<&Stage>, module: &Module) {
         self.watcher.see(stage, module);
-        let Some(stage) = stage else { return };
-        self.seen.push(stage.pass);
+        self.seen.extend(stage.map(|s| s.pass));
         let position = self.seen.len().to_string();
-        if self.after.is_some_and(|after| after == stage.pass || after == position) {
+        if self.after.is_some_and(|after| stage.is_some_and(|s| s.pass == after) || after == position) {
             self.text = Some(text::print(module));
         }
     }
@@ -49,7 +48,7 @@ impl<'a> Passes<'a> {
             (None, _) => Ok(text::print(module)),
             (Some(_), Some(text)) => Ok(text),
             (Some(after), None) => bail!(
-                "--after: found {after:?}, expected a pass of this compile, by name or position: {}",
+                "--after: found {after:?}, expected a pass of this compile, by name or position (0 is before the first): {}",
                 self.seen
                     .iter()
                     .enumerate()

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use s2dit_backends::output::Staged;
+use s2dit_runtime::compare::EXACT_DB;
 
 use super::places::Places;
 use super::progress::{Progress, size};
@@ -22,9 +23,10 @@ use crate::quantize::{Goal, Request, Samples, Survey, Uniform, html, make, stats
   s2ditc quantize small/ --scheme w8a8 --calibrate samples.safetensors -o plan.toml
   s2ditc compile small/ --target coreml --latent 3x36x64 --quantize plan.toml -o small.mlpackage
 
-Samples are a safetensors file with latent [N,C,F,H,W], timestep [N] and text [N,L,text_dim], as in a golden. `seeded` stands for eight
-samples of noise, which --target-size, --min-snr and w8a8 take if none are named. Statistics go beside the plan, as
-PLAN.stats.safetensors; both files are needed to compile. A plan is for one checkpoint and every target.")]
+Samples are a safetensors file with latent [N,C,F,H,W], timestep [N] and text [N,L,text_dim], as in a golden. A quarter of them
+(of four or more) measures, the others calibrate. `seeded` stands for sixteen samples of noise, which --target-size, --min-snr
+and w8a8 take if none are named. Statistics go beside the plan, as PLAN.stats.safetensors, of about the checkpoint's size; both files
+are needed to compile. The size is that of weight.bin at the plan's latent: tables of positions grow with the latent. A plan is for one checkpoint and every target.")]
 pub(super) struct Args {
     /// Folder with config.json and safetensors
     checkpoint: PathBuf,
@@ -53,6 +55,9 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
 }
+
+/// The highest SNR that can be asked for.
+const MOST_DB: f64 = 60.0;
 
 /// A number of bytes with a unit.
 #[derive(Clone, Copy)]
@@ -100,30 +105,40 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let goal = match (args.scheme, args.target_size, args.min_snr) {
         (Some(scheme), ..) => Goal::Scheme(scheme),
         (_, Some(Bytes(size)), _) => Goal::Size(size),
-        (_, _, Some(snr)) if snr.is_finite() => Goal::Snr(snr),
-        _ => bail!("--min-snr: expected a number of decibels, such as 35"),
+        (_, _, Some(snr)) if snr.is_finite() && snr <= MOST_DB => Goal::Snr(snr),
+        (.., snr) => bail!(
+            "--min-snr: found {}, expected a number of decibels of at most {MOST_DB}: fp16 arithmetic alone may cost as much",
+            snr.unwrap_or(f64::NAN)
+        ),
     };
     let frames = checkpoint.config().chunk_frames.unwrap_or(3);
     let latent = args.latent.unwrap_or(LatentSize { frames, rows: 16, cols: 24 });
     let survey = Survey::new(&checkpoint, latent)?;
     let request = Request { goal, calibrate: args.calibrate.clone(), threads: context.threads };
+    // Found now, not after the work.
+    let report = args.report.as_ref().map(|path| Ok::<_, anyhow::Error>((path, Staged::file(path)?))).transpose()?;
     let made = {
         let progress = Progress::calls("quantize", context.quiet);
         make(&survey, &request, &args.output, &mut |what, done, all| {
             progress.say(done as u64, all as u64, || format!("{what} {done}/{all}"));
         })?
     };
-    if let Some(path) = &args.report {
-        let staged = Staged::file(path)?;
+    if let Some((path, staged)) = report {
         std::fs::write(staged.path(), html(&made)).with_context(|| format!("cannot write `{}`", path.display()))?;
         staged.commit()?;
     }
     if args.json {
         print_json(&made)?;
     } else if !context.quiet {
-        let snr = made.plan.snr_db.map(|db| format!(", {db:.1} dB")).unwrap_or_default();
+        let snr = match made.plan.snr_db {
+            Some(db) if db >= EXACT_DB => ", nothing lost".into(),
+            Some(db) => format!(", {db:.1} dB"),
+            None => String::new(),
+        };
+        let seen = made.plan.calibration.as_ref().is_some_and(|c| c.held_out == 0);
+        let seen = if seen { " on the samples of the calibration" } else { "" };
         print_line(&format!(
-            "{}: {} weights, {} of {}{snr}",
+            "{}: {} weights, {} of {}{snr}{seen}",
             args.output.display(),
             made.plan.weight.len(),
             size(made.plan.weight_bytes),

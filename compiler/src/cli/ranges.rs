@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     };
     if args.json {
         print_json(&report)?;
-    } else if !context.quiet || report.overflows > 0 {
+    } else {
         let mut text = format!(
             "{}, {}\n{:>12} {:>9}  {:10} {:18} of\n",
             report.artifact, report.inputs, "largest", "headroom", "", "op"

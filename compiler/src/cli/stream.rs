@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use s2dit_runtime::pipeline;
 use s2dit_runtime::stream::contract;
 use s2dit_runtime::stream::state::MOST_CHUNKS;
 use s2dit_runtime::{HostTensor, RunOptions, StreamOptions, StreamSession};
@@ -157,13 +158,15 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     if args.artifact.is_dir() && args.artifact.join(contract::FILE).exists() {
         return stream(args, context);
     }
-    if args.artifact.is_file() || args.artifact.join("Manifest.json").exists() {
+    let parts = args.artifact.join(pipeline::FILE).exists();
+    if args.artifact.is_file() || args.artifact.join("Manifest.json").exists() || parts {
         return clip(args, context);
     }
     bail!(
-        "`{}`: expected a kernel folder (with {}), an .onnx file or an .mlpackage, found {}",
+        "`{}`: expected a kernel folder (with {}), an .onnx file, an .mlpackage or a folder of packages (with {}), found {}",
         args.artifact.display(),
         contract::FILE,
+        pipeline::FILE,
         if args.artifact.is_dir() { "another folder" } else { "nothing" }
     )
 }

@@ -152,7 +152,11 @@ fn kernel(args: &Args, reference: &Reference, context: Context) -> Result<ExitCo
 
 const COLUMNS: &str = "max abs   rel. L2    SNR dB    cosine   NaN/Inf";
 
+/// The figures of elements that are finite on both sides are none of the tensor's.
 fn figures(m: &s2dit_runtime::compare::Metrics, passed: bool) -> String {
+    if m.non_finite + m.reference_non_finite > 0 {
+        return format!("{:>9} {:>9} {:>9} {:>9} {:>9}  NaN or Inf\n", "–", "–", "–", "–", m.non_finite);
+    }
     format!(
         "{:>9.2e} {:>9.2e} {:>9.1} {:>9.6} {:>9}{}\n",
         m.max_abs,

@@ -44,7 +44,7 @@ pub struct Moved {
 }
 
 /// By interface of the function, and `function.result`.
-type Results = BTreeMap<(String, String), Vec<f32>>;
+type Results = BTreeMap<(String, String), HostTensor>;
 
 /// Watches the passes of a compile.
 pub struct Watcher<'a> {
@@ -117,8 +117,8 @@ impl<'a> Watcher<'a> {
 
     fn compare(&mut self, module: &Module, weights: &dyn WeightSource) -> Result<Option<Moved>> {
         let results = run(module, weights, self.timesteps.as_ref(), &self.run)?;
-        let distance = |from: &Results, name: &(String, String), x: &[f32]| {
-            from.get(name).filter(|r| r.len() == x.len()).map(|r| compare(x, r).relative_l2)
+        let distance = |from: &Results, name: &(String, String), x: &HostTensor| {
+            from.get(name).filter(|r| r.shape == x.shape).map(|r| compare(&x.data, &r.data).relative_l2)
         };
         let mut moved: Option<Moved> = None;
         for (name, x) in &results {
@@ -137,8 +137,8 @@ impl<'a> Watcher<'a> {
             }
         }
         for (name, x) in &results {
-            // A result of another length is another result.
-            if self.first.get(name).is_none_or(|r| r.len() != x.len()) {
+            // A result of another shape is another result: what functions of a stream pass on is turned on the way.
+            if self.first.get(name).is_none_or(|r| r.shape != x.shape) {
                 self.first.insert(name.clone(), x.clone());
             }
         }
@@ -163,7 +163,7 @@ fn run(
             .with_context(|| format!("cannot run function `{}`", f.name))?;
         // A function of other inputs, such as packed states, is another function. The low part of a sum is rounding errors.
         let made = made.into_iter().filter(|(name, _)| !name.ends_with("_low_out"));
-        results.extend(made.map(|(name, tensor)| ((interface(f), format!("{}.{name}", f.name)), tensor.data)));
+        results.extend(made.map(|(name, tensor)| ((interface(f), format!("{}.{name}", f.name)), tensor)));
     }
     Ok(results)
 }

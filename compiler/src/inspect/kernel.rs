@@ -59,9 +59,9 @@ pub struct KernelReport {
 pub struct FunctionReport {
     /// Its name in the contract.
     pub name: &'static str,
-    /// The artifact.
-    pub file: String,
-    /// Its name in the artifact.
+    /// The artifacts, in the order in which they run: more than one if the function is spread over several.
+    pub files: Vec<String>,
+    /// Its name in them.
     pub function: String,
     /// What the host passes.
     pub inputs: Vec<Port>,
@@ -99,7 +99,10 @@ pub(super) fn kernel(path: &Path) -> Result<KernelReport> {
     let quantize = Artifact::open(&path.join(&contract.functions.denoise.file))?.metadata().remove("s2ditc.quantize");
     let functions = contract.functions.all().map(|(name, f)| FunctionReport {
         name,
-        file: f.file.clone(),
+        files: match &f.parts[..] {
+            [] => vec![f.file.clone()],
+            parts => parts.iter().map(|part| part.file.clone()).collect(),
+        },
         function: f.function.clone(),
         inputs: f.inputs.clone(),
         outputs: f.outputs.clone(),

@@ -78,12 +78,12 @@ impl Search<'_> {
         };
         let pareto = (0..=24).filter_map(|i| point(least + (most - least) * i / 24)).collect();
         let alone = self.curves.iter().map(|c| c.alone).collect();
-        self.maker.made(open, Some(measured), alone, pareto)
+        self.maker.made(open, measured, alone, pareto)
     }
 
-    pub(super) fn smallest_error(&self, target: u64) -> Result<Made> {
+    pub(super) fn smallest_error(&self, target: u64, progress: Progress<'_>) -> Result<Made> {
         let open = self.planned(target, &format!("at most {target} bytes"))?;
-        let measured = self.runner.plan(&open)?;
+        let measured = self.runner.plan(&open, progress)?;
         Ok(self.made(open, measured))
     }
 
@@ -97,7 +97,7 @@ impl Search<'_> {
         let mut aim = least;
         for run in 0..RUNS {
             let open = self.planned(self.predicted(aim), &goal)?;
-            let measured = self.runner.plan(&open)?;
+            let measured = self.runner.plan(&open, progress)?;
             let snr = decibels(measured.0);
             progress("runs", run + 1, RUNS);
             let smaller = found.as_ref().is_none_or(|(best, _)| open.plan.weight_bytes < best.plan.weight_bytes);
@@ -113,7 +113,7 @@ impl Search<'_> {
         if found.is_none() {
             // Whole weights are exact, so that the largest plan always passes.
             let open = self.planned(self.maker.survey.whole_bytes, &goal)?;
-            let measured = self.runner.plan(&open)?;
+            let measured = self.runner.plan(&open, progress)?;
             found = Some((open, measured));
         }
         let (open, measured) = found.context("no plan")?;

@@ -12,9 +12,11 @@ use super::calibrated::Calibrated;
 use super::measure::decibels;
 use super::plan::{Entry, FORMAT, Plan, VERSION};
 use super::samples::Samples;
+use super::sensitivity::least_bytes;
 use super::uniform::Uniform;
 use super::{OpenPlan, Quantize, Storage, Survey};
 use crate::checkpoint::SafetensorsFile;
+use crate::problems::Problems;
 
 /// What a plan is to reach.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,6 +75,13 @@ pub fn make(survey: &Survey<'_>, request: &Request, out: &Path, progress: Progre
     let bare = matches!(request.goal, Goal::Scheme(Uniform::Weights(_)));
     let source = request.calibrate.clone().or((!bare).then_some(Samples::Seeded));
     let staged = Staged::file(out)?;
+    if let Goal::Size(target) = request.goal {
+        let least = least_bytes(survey);
+        if target < least {
+            let expected = format!("at least {least} bytes, which the weights take in their smallest schemes");
+            return Err(Problems::one("--target-size", format!("{target} bytes"), expected).into());
+        }
+    }
     let calibrated = match &source {
         None => None,
         Some(source) => Some(Calibrated::collect(survey, source, request.threads, out, progress)?),
@@ -80,7 +89,7 @@ pub fn make(survey: &Survey<'_>, request: &Request, out: &Path, progress: Progre
     let maker = Maker { survey, calibrated: calibrated.as_ref(), place: out };
     let made = match request.goal {
         Goal::Scheme(uniform) => maker.uniform(uniform, request.threads, progress)?,
-        Goal::Size(bytes) => maker.search(request.threads, progress)?.smallest_error(bytes)?,
+        Goal::Size(bytes) => maker.search(request.threads, progress)?.smallest_error(bytes, progress)?,
         Goal::Snr(least) => maker.search(request.threads, progress)?.smallest(least, progress)?,
     };
     let text = made.plan.to_toml()?;
@@ -148,13 +157,12 @@ impl Maker<'_> {
     pub(super) fn made(
         &self,
         mut open: OpenPlan,
-        measured: Option<(f64, Vec<f64>)>,
+        (error, blocks_db): (f64, Vec<f64>),
         alone_db: Vec<Option<f64>>,
         pareto: Vec<Point>,
     ) -> Made {
         // Hundredths of a dB are all that a plan says.
-        open.plan.snr_db = measured.as_ref().map(|(error, _)| (decibels(*error) * 100.0).floor() / 100.0);
-        let blocks_db = measured.map(|(_, blocks)| blocks).unwrap_or_default();
+        open.plan.snr_db = Some((decibels(error) * 100.0).floor() / 100.0);
         Made { plan: open.plan, whole_bytes: self.survey.whole_bytes, alone_db, blocks_db, pareto }
     }
 }

@@ -1,6 +1,8 @@
 //! Compressed weights: one scheme for all, or a plan that chooses one for each.
 
+mod alone;
 mod calibrated;
+mod chain;
 mod goal;
 mod make;
 mod measure;
@@ -91,7 +93,7 @@ impl fmt::Display for Quantize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Quantize::Uniform(scheme) => scheme.fmt(f),
-            Quantize::Plan(plan) => write!(f, "plan {}", &plan.hash[..16.min(plan.hash.len())]),
+            Quantize::Plan(plan) => write!(f, "plan {}…", &plan.hash[..16.min(plan.hash.len())]),
         }
     }
 }
@@ -208,8 +210,8 @@ pub fn bar(metadata: &BTreeMap<String, String>, asked: Option<f64>, usual: f64) 
         (None, None, _) => Ok(usual),
         (None, Some(_), Some(measured)) => Ok(usual.min(measured - SLACK)),
         (None, Some(how), None) => bail!(
-            "the artifact is quantized ({how}) and says no SNR: give the lowest that passes with --min-snr, or compare with the \
-             same quantization: --checkpoint DIR --quantize {how}"
+            "the artifact is quantized ({how}) and says no SNR, as only a plan without overrides does: give the lowest that \
+             passes with --min-snr, or compare with the same quantization: --checkpoint DIR --quantize SCHEME|PLAN.toml"
         ),
     }
 }

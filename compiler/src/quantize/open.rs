@@ -68,6 +68,10 @@ impl OpenPlan {
                     return Err(Problems::one(field, quoted(&calibration.file), "the name of a file beside the plan"));
                 }
                 let file: PathBuf = path.with_file_name(&calibration.file);
+                if !file.exists() {
+                    let expected = format!("the statistics of `{place}`, which lie beside it; or make the plan again");
+                    return Err(Problems::one(file.display().to_string(), "nothing", expected));
+                }
                 let is = hash_of(&file)?;
                 if is != calibration.hash {
                     let expected = format!("{}, the file that the plan was made with", quoted(&calibration.hash));

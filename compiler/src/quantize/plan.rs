@@ -112,7 +112,7 @@ impl Plan {
         let unreadable = |e: &toml::de::Error| {
             let line = e.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             let at = line.map_or(place.to_string(), |line| format!("{place}, line {line}"));
-            Problems::one(at, shown(e.message()), format!("a plan of version {VERSION}"))
+            Problems::one(at, shown(e.message()), "a plan as `s2ditc quantize` writes it")
         };
         // The version first: another one may have other fields.
         let table: toml::Table = toml::from_str(text).map_err(|e| unreadable(&e))?;
@@ -144,7 +144,8 @@ impl Plan {
     /// None in practice.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         let head = "# How s2ditc stores each large weight; used by `s2ditc compile --quantize THIS`. To change a choice, add a\n\
-                    # line such as `\"blocks.0.*\" = \"fp16\"` under [override].\n";
+                    # line such as `\"blocks.0.*\" = \"fp16\"` under [override]: * stands for any text, ? for a character, [01] for one of\n\
+                    # these, and the longest pattern that matches counts. `error` is ‖stored − weight‖ / ‖weight‖.\n";
         Ok(format!("{head}{}", toml::to_string(self)?))
     }
 
@@ -201,6 +202,15 @@ impl Plan {
             };
             if let Err(error) = storage.bytes(&ty.shape) {
                 problems.push(format!("{at}: scheme"), error, format!("one that fits {ty}"));
+                continue;
+            }
+            // Whoever changes a scheme where it stands leaves figures behind that are no longer true.
+            if let Some(entry) = entries.get(name.as_str())
+                && let Ok(bytes) = entry.scheme.bytes(&ty.shape)
+                && bytes != entry.bytes
+            {
+                let found = format!("{} with {} bytes", entry.scheme, entry.bytes);
+                problems.push(at, found, format!("{bytes} bytes; change schemes under [override]"));
                 continue;
             }
             chosen.insert(name.clone(), storage);

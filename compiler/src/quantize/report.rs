@@ -1,8 +1,9 @@
 //! A plan as a page: sizes, errors of blocks, error against size, the worst weights. No scripts, nothing fetched.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{Made, Storage};
+use super::{Made, Plan, Storage};
 
 /// Weights that are listed.
 const LISTED: usize = 20;
@@ -20,26 +21,56 @@ pub fn html(made: &Made) -> String {
     let snr = plan.snr_db.map_or("not measured".into(), |db| format!("{db:.1} dB"));
     let _ = write!(
         page,
-        "<h1>Quantization plan</h1>\n<p>Goal: {}. Measured at latent {}, checkpoint <code>{}</code>.</p>\n<table><tr><th>all \
-         weights of the fp16 package</th><th>before</th><th>after</th><th>SNR</th></tr><tr><td></td><td>{}</td><td>{} \
+        "<h1>Quantization plan</h1>\n<p>Goal: {}. Measured at latent {}, checkpoint <code>{}</code>.</p>\n<p>{}</p>\n<table><tr>\
+         <th></th><th>before</th><th>after</th><th>SNR</th></tr><tr><td>weights of the fp16 package</td><td>{}</td><td>{} \
          ({:.1} %)</td><td>{snr}</td></tr></table>\n",
         escaped(&plan.goal),
         escaped(&plan.latent),
         escaped(&plan.checkpoint),
+        escaped(&samples(plan)),
         megabytes(made.whole_bytes),
         megabytes(plan.weight_bytes),
         100.0 * plan.weight_bytes as f64 / made.whole_bytes.max(1) as f64,
     );
-    page += "<h2>Error of each block's output</h2>\n";
+    page += "<h2>Schemes</h2>\n";
+    page += &schemes(plan);
+    page +=
+        "<h2>Error of each block's output</h2>\n<p>‖planned − whole‖ / ‖whole‖ by block, on the first sample.</p>\n";
     page += &bars(&made.blocks_db);
     if !made.pareto.is_empty() {
-        page += "<h2>Error against bits a weight</h2>\n";
+        page += "<h2>SNR against mean bits of an fp16 package's 16</h2>\n<p>The line is predicted; the dot is this plan, \
+                 measured.</p>\n";
         page += &pareto(made);
     }
-    page += "<h2>Worst weights</h2>\n";
+    page += "<h2>The weights that the output feels most</h2>\n";
     page += &worst(made);
     page += "</html>\n";
     page
+}
+
+/// What it was measured on.
+fn samples(plan: &Plan) -> String {
+    match &plan.calibration {
+        None => "No calibration; measured on seeded noise.".into(),
+        Some(c) if c.held_out == 0 => format!("Calibrated and measured on {} sample(s) of {}.", c.samples, c.source),
+        Some(c) => format!("Calibrated on {} sample(s) of {}, measured on {} others.", c.samples, c.source, c.held_out),
+    }
+}
+
+/// How many weights have each scheme, the most bytes first.
+fn schemes(plan: &Plan) -> String {
+    let mut totals: BTreeMap<String, (usize, u64)> = BTreeMap::new();
+    for w in &plan.weight {
+        let total = totals.entry(w.scheme.to_string()).or_default();
+        *total = (total.0 + 1, total.1 + w.bytes);
+    }
+    let mut totals: Vec<_> = totals.into_iter().collect();
+    totals.sort_by_key(|(_, (_, bytes))| std::cmp::Reverse(*bytes));
+    let rows: String = totals
+        .into_iter()
+        .map(|(scheme, (n, bytes))| format!("<tr><td>{scheme}</td><td>{n}</td><td>{}</td></tr>", megabytes(bytes)))
+        .collect();
+    format!("<table><tr><th>scheme</th><th>weights</th><th>size</th></tr>{rows}</table>\n")
 }
 
 fn megabytes(bytes: u64) -> String {

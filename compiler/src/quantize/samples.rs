@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use rand::{Rng, SeedableRng};
 use rand_distr::StandardNormal;
 use s2dit_ir::Function;
 use s2dit_runtime::HostTensor;
+use s2dit_runtime::timesteps::INPUT;
 
 use crate::checkpoint::SafetensorsFile;
 use crate::problems::{Problems, quoted};
@@ -22,7 +24,7 @@ pub enum Samples {
 }
 
 /// Inputs of one call.
-pub type Inputs = BTreeMap<String, HostTensor>;
+pub type Inputs = BTreeMap<String, Arc<HostTensor>>;
 
 /// So many seeded samples are made: a quarter is for measuring.
 const SEEDED: usize = 16;
@@ -89,7 +91,7 @@ impl Samples {
     pub fn times(&self) -> Vec<Inputs> {
         let count = if *self == Samples::Seeded { TIMES } else { 0 };
         let time = |i: usize| HostTensor { shape: vec![1], data: vec![(i as f32 + 0.5) * 1000.0 / TIMES as f32] };
-        (0..count).map(|i| Inputs::from([("timestep".to_string(), time(i))])).collect()
+        (0..count).map(|i| Inputs::from([("timestep".to_string(), Arc::new(time(i)))])).collect()
     }
 }
 
@@ -108,7 +110,7 @@ fn seeded(f: &Function) -> Vec<Inputs> {
                 }
                 _ => (0..n).map(|_| rng.sample(StandardNormal)).collect(),
             };
-            (name, HostTensor { shape, data })
+            (name, Arc::new(HostTensor { shape, data }))
         });
         inputs.collect()
     });
@@ -123,7 +125,8 @@ fn read(path: &Path, f: &Function) -> Result<Vec<Inputs>> {
     for &p in f.params() {
         let name = f.node(p).name.as_deref().unwrap_or_default().to_string();
         let (at, one) = (format!("{}: tensor {}", path.display(), quoted(&name)), f.shape(p));
-        let wanted = || format!("[N, {}]", one[1..].iter().map(usize::to_string).collect::<Vec<_>>().join(", "));
+        let sides = one[1..].iter().map(|side| format!(", {side}")).collect::<String>();
+        let wanted = || format!("[N{sides}]");
         let Some(info) = file.get(&name) else {
             problems.push(at, "nothing", wanted());
             continue;
@@ -144,10 +147,16 @@ fn read(path: &Path, f: &Function) -> Result<Vec<Inputs>> {
             problems.push(at, "elements that are NaN or infinite", "finite ones");
             continue;
         }
+        if name == INPUT
+            && let Some(t) = data.iter().find(|t| !(0.0..=1000.0).contains(*t))
+        {
+            problems.push(at, t.to_string(), "timesteps from 0 to 1000");
+            continue;
+        }
         samples.resize_with(n, Inputs::new);
         for (sample, data) in samples.iter_mut().zip(data.chunks(one.iter().product())) {
             let tensor = HostTensor::new(one, data.to_vec()).context("a tensor that does not fill its shape")?;
-            sample.insert(name.clone(), tensor);
+            sample.insert(name.clone(), Arc::new(tensor));
         }
     }
     problems.into_result()?;

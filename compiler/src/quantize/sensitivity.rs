@@ -3,8 +3,9 @@
 use anyhow::{Result, bail};
 use rayon::prelude::*;
 use s2dit_ir::compress::Scheme;
-use s2dit_passes::quantize::Weight;
+use s2dit_passes::quantize::{Choice, Weight};
 
+use super::alone::alone;
 use super::calibrated::Calibrated;
 use super::goal::Search;
 use super::make::{Maker, Progress};
@@ -12,7 +13,7 @@ use super::measure::{Runner, decibels};
 use super::samples::Parts;
 use super::search::Way;
 use super::survey::fits;
-use super::{Sources, Storage};
+use super::{Sources, Storage, Survey};
 
 /// The ways a search may store a weight in.
 const SCHEMES: [Scheme; 8] = {
@@ -25,6 +26,17 @@ const SCHEMES: [Scheme; 8] = {
 /// What a weight is stored in to see what its error does to the output.
 const PROBES: [Scheme; 3] =
     [Scheme::Palette { bits: 4, group: Some(16) }, Scheme::Palette { bits: 4, group: None }, Scheme::Int8];
+
+/// Bytes of all weights in the smallest schemes that fit them.
+pub(super) fn least_bytes(survey: &Survey<'_>) -> u64 {
+    let of = |storage: Storage, weight: &Weight| storage.bytes(&weight.ty.shape).unwrap_or(u64::MAX);
+    let saved = survey.weights.iter().map(|weight| {
+        let schemes = SCHEMES.into_iter().filter(|s| fits(*s, &weight.ty)).map(Storage::Compressed);
+        let whole = of(Storage::Whole, weight);
+        whole - schemes.map(|s| of(s, weight)).fold(whole, u64::min)
+    });
+    survey.whole_bytes - saved.sum::<u64>()
+}
 
 /// What can be done with a weight.
 pub(super) struct Curve {
@@ -42,21 +54,31 @@ impl<'a> Maker<'a> {
     /// Measures every weight: what each way to store it adds to the error of the output.
     pub(super) fn search(&'a self, threads: usize, progress: Progress<'_>) -> Result<Search<'a>> {
         let Some(calibrated) = self.calibrated else { bail!("a search needs calibration") };
-        let runner = Runner::new(self.survey, Parts::of(&calibrated.samples).measurement, threads)?;
+        let samples = Parts::of(&calibrated.samples).measurement;
+        let runner = Runner::new(self.survey, samples, threads)?;
+        let probes = self.survey.weights.iter().filter_map(|weight| {
+            let probe = PROBES.iter().find(|s| fits(**s, &weight.ty))?;
+            // Nearest codes, as the losses of all schemes are.
+            Some((weight.name.clone(), Choice { feedback: None, ..calibrated.choice(weight, *probe) }))
+        });
+        let sources = Sources { checkpoint: self.survey.checkpoint, statistics: Some(&calibrated.file) };
+        let alone = alone(self.survey, samples, &probes.collect(), &sources, threads, progress)?;
         let all = self.survey.weights.len();
         let mut curves = Vec::new();
         // As many weights at a time as there are threads.
         for chunk in self.survey.weights.chunks(rayon::current_num_threads().max(1)) {
-            let measured: Vec<Curve> =
-                chunk.par_iter().map(|weight| self.curve(weight, calibrated, &runner)).collect::<Result<_>>()?;
+            let measured: Vec<Curve> = chunk
+                .par_iter()
+                .map(|weight| self.curve(weight, calibrated, alone.get(&weight.name).copied()))
+                .collect::<Result<_>>()?;
             curves.extend(measured);
-            progress("sensitivity", curves.len(), all);
+            progress("schemes", curves.len(), all);
         }
         let fixed = self.survey.whole_bytes - curves.iter().map(|c| c.ways[0].1.bytes).sum::<u64>();
         Ok(Search { maker: self, runner, curves, fixed })
     }
 
-    fn curve(&self, weight: &Weight, calibrated: &Calibrated, runner: &Runner<'_>) -> Result<Curve> {
+    fn curve(&self, weight: &Weight, calibrated: &Calibrated, alone: Option<f64>) -> Result<Curve> {
         let values = self.survey.values(weight)?;
         let ways = vec![self.way(weight, Storage::Whole, 0.0)?];
         let mut curve = Curve { ways, relative: vec![0.0], alone: None, note: None };
@@ -68,9 +90,7 @@ impl<'a> Maker<'a> {
         let sample = values.sample();
         let loss = |scheme| sample.loss(Storage::Compressed(scheme), Some(&moments), Some(&moments), None);
         let mut gain = 0.0;
-        if let Some(probe) = PROBES.iter().find(|s| fits(**s, &weight.ty)) {
-            let sources = Sources { checkpoint: self.survey.checkpoint, statistics: Some(&calibrated.file) };
-            let alone = runner.alone(&weight.name, &calibrated.choice(weight, *probe), &sources)?;
+        if let (Some(probe), Some(alone)) = (PROBES.iter().find(|s| fits(**s, &weight.ty)), alone) {
             let local = loss(*probe)?.weighted;
             gain = if local > 0.0 { alone / local } else { 0.0 };
             curve.alone = Some(decibels(alone));

@@ -12,11 +12,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use nalgebra::DMatrix;
 use rayon::prelude::*;
-use s2dit_ir::{DType, Function, Module, TensorType, ValueId};
+use s2dit_ir::{DType, Function, TensorType, ValueId};
 use s2dit_passes::quantize::Weight;
 use s2dit_runtime::HostTensor;
 
-use super::measure;
+use super::chain::{self, Chain, Outputs};
 use super::samples::Inputs;
 use super::{FEEDBACK, IMPORTANCE, Survey};
 use factors::Moments;
@@ -42,6 +42,10 @@ struct Input {
     block: usize,
     /// Whether it depends on no other parameter than the timestep.
     of_time: bool,
+    /// The part of the model that computes it; none computes a parameter of the model.
+    part: Option<usize>,
+    /// What it is called in its part.
+    label: String,
 }
 
 impl Input {
@@ -52,7 +56,8 @@ impl Input {
         let inputs: usize = weight.ty.shape[1..].iter().product();
         let block = (1..=WIDEST_BLOCK.min(inputs)).rev().find(|b| inputs.is_multiple_of(*b)).unwrap_or(1);
         let of_time = parameters(f, value).iter().all(|name| name == "timestep");
-        Input { name: weight.name.clone(), value, channels: weight.ty.shape[1], windows, inputs, block, of_time }
+        let (name, channels) = (weight.name.clone(), weight.ty.shape[1]);
+        Input { name, value, channels, windows, inputs, block, of_time, part: None, label: String::new() }
     }
 
     fn held(&self, f: &Function) -> usize {
@@ -149,8 +154,20 @@ pub fn collect(
             inputs.push(found);
         }
     }
-    // What depends on the timestep only is run apart.
-    inputs.sort_by_key(|i| !i.of_time);
+    let mut f = f.clone();
+    for (i, input) in inputs.iter_mut().enumerate() {
+        if f.node(input.value).name.is_none() {
+            f.set_name(input.value, &format!("calibration.{i}"));
+        }
+        input.label = f.node(input.value).name.as_deref().unwrap_or_default().to_string();
+    }
+    let chain = Chain::of(&f)?;
+    for input in inputs.iter_mut().filter(|i| !i.of_time) {
+        let label = BTreeSet::from([input.label.clone()]);
+        input.part = chain.parts.iter().position(|part| !part.computed(&label).is_empty());
+    }
+    // What depends on the timestep only is run apart, the rest part by part.
+    inputs.sort_by_key(|i| (!i.of_time, i.part));
     let mut entries = Vec::new();
     for input in &inputs {
         entries.push((format!("{IMPORTANCE}{}", input.name), TensorType::new(DType::F32, [input.channels])));
@@ -159,18 +176,11 @@ pub fn collect(
     }
     let mut scales = BTreeMap::new();
     let mut file = file::Writer::create(path, &entries)?;
-    let mut done = 0;
-    while done < inputs.len() {
-        let mut held = 0;
-        let of_time = inputs[done].of_time;
-        let more = inputs[done..].iter().take_while(|i| {
-            held += i.held(f);
-            held <= HELD && i.of_time == of_time
-        });
-        let batch = &inputs[done..][..more.count().max(1)];
-        let samples = if of_time && !times.is_empty() { times } else { samples };
-        for (input, sums) in batch.iter().zip(run(survey, batch, samples, threads)?) {
-            let scale = sums.magnitudes.scale().filter(|_| !of_time);
+    let (mut done, all) = (0, inputs.len());
+    let mut finish = |batch: &[Input], sums: Vec<Sums>| -> Result<()> {
+        for (input, mut sums) in batch.iter().zip(sums) {
+            sums.finish(input);
+            let scale = sums.magnitudes.scale().filter(|_| !input.of_time);
             scales.extend(scale.map(|scale| (input.name.clone(), scale)));
             file.f32s(sums.squares.iter().map(|x| *x as f32))?;
             let factors: Vec<Vec<f32>> = sums.blocks.par_iter().map(factors::feedback).collect();
@@ -178,30 +188,90 @@ pub fn collect(
                 file.f16s(block.into_iter())?;
             }
             done += 1;
-            progress(done, inputs.len());
+            progress(done, all);
         }
+        Ok(())
+    };
+    let of_time = inputs.partition_point(|i| i.of_time);
+    for batch in batches(&f, &inputs[..of_time]) {
+        let samples = if times.is_empty() { samples } else { times };
+        finish(batch, run_alone(&f, survey, batch, samples, threads)?)?;
+    }
+    // Parameters first: no part is before the first.
+    let params = inputs.partition_point(|i| i.of_time || i.part.is_none());
+    let mut values = samples.to_vec();
+    for batch in batches(&f, &inputs[of_time..params]) {
+        let mut sums: Vec<Sums> = batch.iter().map(Sums::new).collect();
+        for sample in &values {
+            for (input, sums) in batch.iter().zip(&mut sums) {
+                sums.add(input, sample.get(&input.label).with_context(|| format!("no input for `{}`", input.name))?);
+            }
+        }
+        finish(batch, sums)?;
+    }
+    let mut rest = &inputs[params..];
+    for (number, part) in chain.parts.iter().enumerate() {
+        let (here, later) = rest.split_at(rest.partition_point(|i| i.part == Some(number)));
+        rest = later;
+        let mut made: Vec<Outputs> = Vec::new();
+        let all = batches(&f, here);
+        // A part without inputs is run for the parts after it.
+        for batch in if all.is_empty() { vec![&here[..0]] } else { all } {
+            let labels: Vec<String> = batch.iter().map(|i| i.label.clone()).collect();
+            let mut sums: Vec<Sums> = batch.iter().map(Sums::new).collect();
+            let envs: Vec<&Inputs> = values.iter().collect();
+            made.clear();
+            chain::run(&part.function, survey.checkpoint, &envs, &labels, threads, |mut outputs| {
+                for (input, sums) in batch.iter().zip(&mut sums) {
+                    sums.add(input, chain::named(&outputs, &input.label)?);
+                }
+                outputs.retain(|name, _| part.function.results.iter().any(|(result, _)| result == name));
+                made.push(outputs);
+                Ok(())
+            })?;
+            finish(batch, sums)?;
+        }
+        values.iter_mut().zip(made).for_each(|(values, outputs)| part.advance(values, outputs));
     }
     file.finish()?;
     Ok(Collected { names, scales })
 }
 
-/// The sums of a few inputs, over all samples.
-fn run(survey: &Survey<'_>, batch: &[Input], samples: &[Inputs], threads: usize) -> Result<Vec<Sums>> {
-    let mut f = survey.module.functions[0].clone();
-    let name = |i: usize| format!("calibration.{i}");
-    f.results = batch.iter().enumerate().map(|(i, input)| (name(i), input.value)).collect();
+/// Inputs in groups that can be held at once.
+fn batches<'i>(f: &Function, mut inputs: &'i [Input]) -> Vec<&'i [Input]> {
+    let mut batches = Vec::new();
+    while !inputs.is_empty() {
+        let mut held = 0;
+        let more = inputs.iter().take_while(|i| {
+            held += i.held(f);
+            held <= HELD
+        });
+        let (batch, rest) = inputs.split_at(more.count().max(1));
+        batches.push(batch);
+        inputs = rest;
+    }
+    batches
+}
+
+/// The sums of a few inputs over all samples, computed without the rest of the model.
+fn run_alone(
+    f: &Function,
+    survey: &Survey<'_>,
+    batch: &[Input],
+    samples: &[Inputs],
+    threads: usize,
+) -> Result<Vec<Sums>> {
+    let mut f = f.clone();
+    f.results = batch.iter().map(|input| (input.label.clone(), input.value)).collect();
     f.remove_dead();
     f.remove_unused_params(&[]);
-    let module = Module { states: survey.module.states.clone(), functions: vec![f] };
     let mut sums: Vec<Sums> = batch.iter().map(Sums::new).collect();
-    measure::run(&module, survey.checkpoint, samples, &[], threads, |outputs| {
-        for (i, (input, sums)) in batch.iter().zip(&mut sums).enumerate() {
-            sums.add(input, outputs.get(&name(i)).with_context(|| format!("no output for `{}`", input.name))?);
+    let samples: Vec<&Inputs> = samples.iter().collect();
+    chain::run(&f, survey.checkpoint, &samples, &[], threads, |outputs| {
+        for (input, sums) in batch.iter().zip(&mut sums) {
+            sums.add(input, chain::named(&outputs, &input.label)?);
         }
         Ok(())
     })?;
-    for (input, sums) in batch.iter().zip(&mut sums) {
-        sums.finish(input);
-    }
     Ok(sums)
 }

@@ -89,7 +89,7 @@ impl Maker<'_> {
         };
         let runner = Runner::new(self.survey, samples, threads)?;
         let alone = vec![None; open.plan.weight.len()];
-        let measured = if Runner::can_run(&open) { Some(runner.plan(&open)?) } else { None };
+        let measured = runner.plan(&open, progress)?;
         Ok(self.made(open, measured, alone, Vec::new()))
     }
     /// The scale at which the input of a weight is int8, if samples showed one.

@@ -110,7 +110,9 @@ pub fn verify(
         }
         Reference::Checkpoint { dir: checkpoint, seed, quantize } => {
             if quantize.is_some() {
-                bail!("--quantize is for clips: a kernel is compared with the uncompressed kernel; use --min-snr");
+                bail!(
+                    "--quantize is for clips: a kernel is compared with the uncompressed kernel; name the lowest SNR with --min-snr"
+                );
             }
             let session = reference_session(dir, &contract, checkpoint, &run)?;
             let text = seeded_prompt(*seed, contract.text.shape());

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
+use s2dit_backends::input::read_text;
 use s2dit_ir::DType;
 use s2dit_ir::ops::RopePart;
 use serde::{Deserialize, Serialize};
@@ -312,7 +313,7 @@ impl Contract {
         if !path.is_file() {
             bail!("{}", no_contract(dir));
         }
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{shown}`"))?;
+        let text = read_text(&path).with_context(|| format!("cannot read `{shown}`"))?;
         Contract::parse(&text).with_context(|| format!("`{shown}`"))
     }
 

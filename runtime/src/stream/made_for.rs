@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use s2dit_backends::coreml::Package;
+use s2dit_backends::input::read_text;
 use s2dit_backends::onnx;
 use serde_json::Value;
 
@@ -21,7 +22,7 @@ pub const CONTRACT: &str = "s2ditc.contract";
 /// An artifact that is not there or cannot be read; one that was made for another contract.
 pub fn check(dir: &Path, contract: &Contract) -> Result<()> {
     let place = dir.join(contract::FILE);
-    let text = std::fs::read_to_string(&place).with_context(|| format!("cannot read `{}`", place.display()))?;
+    let text = read_text(&place).with_context(|| format!("cannot read `{}`", place.display()))?;
     // As it is written, so that a field that the contract does not know is seen too.
     let ours: Value = serde_json::from_str(&text).with_context(|| format!("`{}`", place.display()))?;
     let mut files: Vec<&str> = contract.functions.all().iter().map(|(_, f)| f.file.as_str()).collect();

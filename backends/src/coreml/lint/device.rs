@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::report::{Report, Verdict};
 use super::rules::{Rules, Severity};
+use crate::input::read_text;
 
 /// `format` of a device report.
 pub const FORMAT: &str = "s2ditc-device-report";
@@ -81,7 +82,7 @@ impl DeviceReport {
     /// A file that cannot be read, or is no such report.
     pub fn read(path: &Path) -> Result<DeviceReport> {
         let shown = path.display();
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{shown}`"))?;
+        let text = read_text(path).with_context(|| format!("cannot read `{shown}`"))?;
         let report: DeviceReport =
             serde_json::from_str(&text).with_context(|| format!("`{shown}` is not a device report"))?;
         if report.format != FORMAT || report.version != VERSION {
@@ -90,6 +91,10 @@ impl DeviceReport {
                 report.format,
                 report.version
             );
+        }
+        let ops = report.functions.iter().flat_map(|f| &f.operations);
+        if let Some((op, cost)) = ops.filter_map(|o| Some((o, o.cost?))).find(|(_, c)| !(0.0..=1.0).contains(c)) {
+            bail!("`{shown}`: op `{}`: cost: found {cost}, expected a share between 0 and 1", op.name);
         }
         Ok(report)
     }
@@ -176,7 +181,7 @@ const COSTLIEST: usize = 10;
 /// Sets the verdicts beside what the device says.
 ///
 /// # Errors
-/// A report of another model: no op of it is in the package.
+/// A report of another model: it places less than half of the package's ops.
 pub fn compare(report: &Report, device: &DeviceReport, rules: &Rules) -> Result<Comparison> {
     let mut placed: HashMap<(&str, &str), &DeviceOp> = HashMap::new();
     for f in &device.functions {
@@ -204,9 +209,10 @@ pub fn compare(report: &Report, device: &DeviceReport, rules: &Rules) -> Result<
             costliest.push((op.name.clone(), op.ty.clone(), truth.cost.unwrap_or(0.0)));
         }
     }
-    if matched == 0 {
+    if 2 * matched < report.ops.len() || matched == 0 {
         bail!(
-            "the device report is of `{}` with {} placed op(s), none of which is one of the {} of `{}`",
+            "the device report is of `{}` with {} placed op(s): found {matched} of the {} op(s) of `{}` among them, expected \
+             a report of this package",
             device.model,
             placed.len(),
             report.ops.len(),

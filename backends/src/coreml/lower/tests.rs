@@ -247,7 +247,7 @@ fn every_parameter_with_a_default_is_written() {
     assert_eq!(p.weight("a_to_q_weight"), f16s);
     // One record, used twice.
     assert_eq!((p.weights[0], p.weights.len()), (1, 128 + 36));
-    assert_eq!((p.summary.weights, p.summary.weight_bytes), (1, 36));
+    assert_eq!((p.summary.weights, p.summary.weight_bytes), (1, 128 + 36));
     let description = p.model.description.as_ref().unwrap();
     let listed = |fs: &[proto::FeatureDescription]| fs.iter().map(|f| f.name.clone()).collect::<Vec<_>>();
     assert_eq!(listed(&description.input), ["x", "i", "z"]);

@@ -24,7 +24,7 @@ pub(super) fn text(k: &KernelReport) -> Result<String> {
     let only = if k.timesteps.is_some() { " and no others" } else { "" };
     writeln!(out, "{} steps a chunk, at {}{only}", steps.len(), steps.join(", "))?;
     for function in &k.functions {
-        writeln!(out, "\n{}: `{}` of {}", function.name, function.function, function.file)?;
+        writeln!(out, "\n{}: `{}` of {}", function.name, function.function, function.files.join(", "))?;
         // States and what the host computes are many, and listed once below.
         let listed = |name: &str| {
             let state = name.strip_suffix("_out").unwrap_or(name);

@@ -78,8 +78,8 @@ struct Group {
     members: Vec<Member>,
     /// How many do.
     together: usize,
-    /// One product for all.
-    joined: bool,
+    /// So many are one product, as far as the engine's channels go.
+    joined: usize,
     /// The attention, if it is softmax attention whose factor the query takes.
     scaled: Option<ValueId>,
 }
@@ -117,13 +117,12 @@ impl Projections {
         }
         move_gains(f, &mut by_attention);
         let like = |m: &Member| (f.shape(m.end), f.shape(f.operands(m.linear)[1]), f.operands(m.linear).len());
-        // The same tokens for several attentions, such as a prompt's for all blocks, as far as the engine's channels go.
+        // The same tokens for several attentions, such as a prompt's for all blocks.
         let mut wide: Vec<((ValueId, ValueId), Vec<Member>)> = Vec::new();
         for (key, members) in by_attention {
-            let channels = |ms: &[Member]| ms.iter().map(|m| f.shape(m.linear)[2]).sum::<usize>();
             let fits = |(k, ms): &&mut ((ValueId, ValueId), Vec<Member>)| {
                 let all_like = ms.iter().chain(&members).all(|m| like(m) == like(&members[0]));
-                options.across_blocks && k.0 == key.0 && all_like && channels(ms) + channels(&members) <= LARGEST_EXTENT
+                options.across_blocks && k.0 == key.0 && all_like
             };
             match wide.iter_mut().find(fits) {
                 Some((_, all)) if !scales.contains_key(&key) => all.extend(members),
@@ -143,9 +142,9 @@ impl Projections {
                 members.into_iter().partition(|m| leader.as_ref().is_some_and(|leader| alike(leader, m)));
             let together = ordered.len().max(1);
             ordered.extend(rest);
-            let channels: usize = ordered.iter().map(|m| f.shape(m.linear)[2]).sum();
             let alike = ordered.iter().all(|m| like(m) == like(&ordered[0]));
-            let joined = !options.apart && ordered.len() > 1 && alike && channels <= LARGEST_EXTENT;
+            let most = LARGEST_EXTENT / f.shape(ordered[0].linear)[2].max(1);
+            let joined = if !options.apart && alike { most.min(ordered.len()) } else { 1 };
             groups.insert(first, Group { members: ordered, together, joined, scaled: scales.get(&key).copied() });
         }
         Projections { groups }

@@ -65,18 +65,33 @@ impl Rewriter<'_> {
         }
         let first = group.members[0].linear;
         let together = group.together;
-        if group.joined {
-            let count = group.members.len();
-            let whole = shape(&group.members[0], count);
+        if group.joined > 1 {
+            let joined = group.joined;
+            let shapes: Vec<_> = group.members.chunks(joined).map(|run| shape(&run[0], run.len())).collect();
             return self.at(first, |b| {
-                let weights: Vec<_> = parameters.iter().map(|(w, _)| *w).collect();
-                let biases: Vec<_> = parameters.iter().filter_map(|(_, b)| *b).collect();
-                let weight = b.concat(&weights, 0)?;
-                let bias = if biases.is_empty() { None } else { Some(b.concat(&biases, 0)?) };
-                let y = product(b, x, weight, bias)?;
-                let y = b.reshape(y, &whole)?;
-                let starts = std::iter::once(0).chain(together..count);
-                starts.map(|i| b.slice(y, 0, i, if i == 0 { together } else { i + 1 })).collect()
+                let (mut batch, mut rest) = (Vec::new(), Vec::new());
+                for (run, (parameters, shape)) in parameters.chunks(joined).zip(&shapes).enumerate() {
+                    let weights: Vec<_> = parameters.iter().map(|(w, _)| *w).collect();
+                    let biases: Vec<_> = parameters.iter().filter_map(|(_, b)| *b).collect();
+                    let weight = if let [one] = weights[..] { one } else { b.concat(&weights, 0)? };
+                    let bias = match biases[..] {
+                        [] => None,
+                        [one] => Some(one),
+                        _ => Some(b.concat(&biases, 0)?),
+                    };
+                    let y = product(b, x, weight, bias)?;
+                    let y = b.reshape(y, shape)?;
+                    let (from, count) = (run * joined, parameters.len());
+                    let of_batch = together.saturating_sub(from).min(count);
+                    if of_batch > 0 {
+                        batch.push(if of_batch == count { y } else { b.slice(y, 0, 0, of_batch)? });
+                    }
+                    for i in of_batch..count {
+                        rest.push(if count == 1 { y } else { b.slice(y, 0, i, i + 1)? });
+                    }
+                }
+                let batch = if let [one] = batch[..] { one } else { b.concat(&batch, 0)? };
+                Ok([batch].into_iter().chain(rest).collect())
             });
         }
         let mut parts = Vec::new();

@@ -1,0 +1,131 @@
+//! The model, cut between its blocks and run a part at a time over all samples: only one part's weights are in memory.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use rayon::prelude::*;
+use s2dit_backends::onnx::{MemoryOptions, Round, WeightMode, model_in_memory};
+use s2dit_ir::{Function, WeightSource};
+use s2dit_passes::partition::{block_bytes, partition};
+use s2dit_runtime::{HostTensor, Session, SessionOptions};
+
+use super::samples::Inputs;
+
+/// What a part computes: its results, and what else was asked for.
+pub(super) type Outputs = BTreeMap<String, HostTensor>;
+
+/// A block, with what comes before the first or after the last.
+pub(super) struct Part {
+    /// The number of the block.
+    pub block: usize,
+    /// Its graph: parameters of the model and results of earlier parts to results of the model and parameters of later ones.
+    pub function: Function,
+    /// What later parts, or whoever wants the model's results, read of all values.
+    wanted: HashSet<String>,
+}
+
+/// The parts, in order.
+pub(super) struct Chain {
+    pub parts: Vec<Part>,
+}
+
+impl Chain {
+    /// Cuts a graph between its blocks.
+    ///
+    /// # Errors
+    /// A graph that updates states.
+    pub fn of(f: &Function) -> Result<Chain> {
+        let starts: Vec<usize> = (0..block_bytes(&[f]).len().max(1)).collect();
+        let mut parts: Vec<Part> = partition(f, &starts)?
+            .into_iter()
+            .map(|(block, function)| Part { block, function, wanted: HashSet::new() })
+            .collect();
+        let mut wanted: HashSet<String> = f.results.iter().map(|(name, _)| name.clone()).collect();
+        for part in parts.iter_mut().rev() {
+            part.wanted.clone_from(&wanted);
+            let params = part.function.params().iter();
+            wanted.extend(params.filter_map(|&p| part.function.node(p).name.as_deref()).map(str::to_string));
+        }
+        Ok(Chain { parts })
+    }
+
+    /// Runs all parts over all samples. `each` gets the number of the sample and what a part computes of it, with those of
+    /// `probes` that the part computes.
+    ///
+    /// # Errors
+    /// A failing engine; what `each` says.
+    pub fn run(
+        &self,
+        source: &dyn WeightSource,
+        samples: &[Inputs],
+        probes: &BTreeSet<String>,
+        threads: usize,
+        mut each: impl FnMut(usize, &Outputs) -> Result<()>,
+    ) -> Result<()> {
+        let mut values = samples.to_vec();
+        for part in &self.parts {
+            let here = part.computed(probes);
+            let mut made = Vec::with_capacity(values.len());
+            let all: Vec<&Inputs> = values.iter().collect();
+            run(&part.function, source, &all, &here, threads, |outputs| {
+                each(made.len(), &outputs)?;
+                made.push(outputs);
+                Ok(())
+            })?;
+            for (values, outputs) in values.iter_mut().zip(made) {
+                part.advance(values, outputs);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Part {
+    /// Those of these values that the part computes.
+    pub fn computed(&self, names: &BTreeSet<String>) -> Vec<String> {
+        let f = &self.function;
+        let params: HashSet<_> = f.params().iter().copied().collect();
+        names.iter().filter(|name| f.by_name(name).is_some_and(|v| !params.contains(&v))).cloned().collect()
+    }
+
+    /// From what the part reads to what later parts read.
+    pub fn advance(&self, values: &mut Inputs, outputs: Outputs) {
+        values.extend(outputs.into_iter().map(|(name, value)| (name, Arc::new(value))));
+        values.retain(|name, _| self.wanted.contains(name));
+    }
+}
+
+/// Runs samples of a graph, `threads` at a time, and gives the outputs to `each` in order. `probes` are values to return
+/// beside the results. A sample has one thread: the sums of several would depend on their number.
+///
+/// # Errors
+/// A failing engine; what `each` says.
+pub(super) fn run(
+    f: &Function,
+    source: &dyn WeightSource,
+    samples: &[&Inputs],
+    probes: &[String],
+    threads: usize,
+    mut each: impl FnMut(Outputs) -> Result<()>,
+) -> Result<()> {
+    let results: HashSet<&str> = f.results.iter().map(|(name, _)| name.as_str()).collect();
+    let probes = probes.iter().filter(|name| !results.contains(name.as_str())).cloned().collect();
+    let memory = MemoryOptions { round: Round::AsTyped, weights: WeightMode::Reference, outputs: probes };
+    let model = model_in_memory(f, source, &memory)?;
+    let options = SessionOptions { threads: 1, keep_weights_mapped: true, quiet: false };
+    let session = || Session::from_bytes(&model.bytes, model.folder.as_deref(), &options);
+    let count = threads.clamp(1, samples.len().max(1));
+    let mut sessions: Vec<Session> = (0..count).map(|_| session()).collect::<Result<_>>()?;
+    for chunk in samples.chunks(count) {
+        let run = |(session, sample): (&mut Session, &&Inputs)| session.run_with(|name| sample.get(name).map(|t| &**t));
+        let outputs: Vec<Outputs> = sessions.par_iter_mut().zip(chunk).map(run).collect::<Result<_>>()?;
+        outputs.into_iter().try_for_each(&mut each)?;
+    }
+    Ok(())
+}
+
+/// The value that a graph's only result has in these outputs.
+pub(super) fn named<'o>(outputs: &'o Outputs, name: &str) -> Result<&'o HostTensor> {
+    outputs.get(name).with_context(|| format!("the model has no value `{name}`"))
+}
