@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{arg, fails, golden, ok, python, repo, run};
+use s2dit_runtime::compare::compare;
+use s2ditc::checkpoint::SafetensorsFile;
 use serde_json::Value;
 
 fn compile(name: &str, latent: &str, flags: &[&str], out: &Path) -> Value {
@@ -153,7 +155,7 @@ fn what_cannot_be_partitioned_is_named() {
     fs::write(&description, text.replace("s2dit-pipeline", "pipeline")).expect("written");
     verify(&out, &["pipeline.json", "format"]);
     // What it says of the whole is what its parts have.
-    let mut whole: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let mut whole: Value = serde_json::from_str(&text).expect("JSON");
     whole["inputs"][0]["shape"][0] = 9.into();
     fs::write(&description, whole.to_string()).expect("written");
     verify(&out, &["pipeline.json", "as its part has"]);
@@ -173,7 +175,9 @@ fn a_clip_is_made_by_parts_as_by_the_whole() {
         let base = ["compile", "-q", &checkpoint, "--target", "coreml", "--latent", "3x8x8", "-o", &artifact];
         ok(&[&base[..], flags].concat());
         ok(&["stream", "-q", &artifact, "--prompt-seed", "1", "-o", &latents]);
-        fs::read(latents).expect("latents")
+        SafetensorsFile::open(Path::new(&latents)).expect("latents").tensor_f32("latent").expect("a clip")
     };
-    assert!(clip(&[], "whole.mlpackage") == clip(&["--partition", "2"], "parts"), "the clips differ");
+    // Parts compute the prompt's keys block by block: the last bits differ.
+    let far = compare(&clip(&["--partition", "2"], "parts"), &clip(&[], "whole.mlpackage"));
+    assert!(far.snr_db > 60.0 && far.non_finite == 0, "{far:?}");
 }

@@ -206,6 +206,7 @@ fn nan_zero_and_constant_weights_are_kept_exactly() {
     };
     assert_eq!(entry(&made, nan)["scheme"], "fp16");
     assert_eq!(entry(&made, nan)["why"], "1 element(s) are NaN or infinite");
+    assert!(made["plan"]["snr_db"].is_null(), "a model that makes NaN has no SNR");
     let summary = compile(&checkpoint, "coreml", &path, &work.path().join("x.mlpackage"));
     assert_eq!(summary["non_finite"][0][0], nan);
 }
@@ -263,6 +264,8 @@ fn goals_are_reached_and_plans_are_compiled_for_both_targets() {
     assert!(reached >= 30.0, "{reached} dB");
     assert!(loud["plan"]["weight_bytes"].as_u64().expect("bytes") < made["whole_bytes"].as_u64().expect("bytes") / 2);
 
+    let unfit = ["quantize", &checkpoint_arg, "--latent", "3x4x4", "--scheme", "palette4-group7", "-o", &plan_arg];
+    assert!(fails(&unfit).contains("--scheme palette4-group7: found no weight that it fits"));
     let small = ["quantize", &checkpoint_arg, "--latent", "3x4x4", "--target-size", "1kB", "-o", &plan_arg];
     assert!(fails(&small).contains("--target-size: found 1000 bytes, expected at least "));
     let beyond = ["quantize", &checkpoint_arg, "--latent", "3x4x4", "--min-snr", "80", "-o", &plan_arg];

@@ -263,7 +263,8 @@ pub fn remove_partials_on_signal() -> io::Result<()> {
                 }
                 std::thread::sleep(std::time::Duration::from_millis(2));
             }
-            std::process::exit(128 + signal);
+            // Not `std::process::exit`: ONNX Runtime's destructors do not bear threads that still run.
+            signal_hook::low_level::exit(128 + signal);
         }
     })?;
     Ok(())

@@ -150,6 +150,10 @@ fn kernel(args: &Args, reference: &Reference, context: Context) -> Result<ExitCo
     Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn hundredths(db: f64) -> f64 {
+    (db * 100.0).round() / 100.0
+}
+
 const COLUMNS: &str = "max abs   rel. L2    SNR dB    cosine   NaN/Inf";
 
 /// The figures of elements that are finite on both sides are none of the tensor's.
@@ -181,7 +185,7 @@ pub(super) fn text(report: &Report) -> String {
         out += &format!("the first block below the bar is {block}\n");
     }
     out += if report.passed { "passed" } else { "FAILED" };
-    out += &format!(": the bar is {} dB and no NaN or Inf", report.min_snr_db);
+    out += &format!(": the bar is {} dB and no NaN or Inf", hundredths(report.min_snr_db));
     out
 }
 
@@ -212,6 +216,6 @@ fn stream_text(report: &stream::Report) -> String {
         out += &format!("the first chunk below the bar is {chunk}\n");
     }
     out += if report.passed { "passed" } else { "FAILED" };
-    out += &format!(": the bar is {} dB for every chunk", report.min_snr_db);
+    out += &format!(": the bar is {} dB for every chunk", hundredths(report.min_snr_db));
     out
 }

@@ -162,7 +162,7 @@ impl Maker<'_> {
         pareto: Vec<Point>,
     ) -> Made {
         // Hundredths of a dB are all that a plan says.
-        open.plan.snr_db = Some((decibels(error) * 100.0).floor() / 100.0);
+        open.plan.snr_db = error.is_finite().then(|| (decibels(error) * 100.0).floor() / 100.0);
         Made { plan: open.plan, whole_bytes: self.survey.whole_bytes, alone_db, blocks_db, pareto }
     }
 }

@@ -85,8 +85,12 @@ pub(super) fn relative<'x>(pairs: impl Iterator<Item = (&'x f32, &'x f32)>) -> f
     if squares > 0.0 { errors / squares } else { errors }
 }
 
-/// A relative squared error in dB.
+/// A relative squared error in dB; of one that is no number, the worst.
 #[must_use]
 pub fn decibels(error: f64) -> f64 {
-    if error > 0.0 { (-10.0 * error.log10()).min(EXACT_DB) } else { EXACT_DB }
+    match error {
+        e if !e.is_finite() => -EXACT_DB,
+        e if e > 0.0 => (-10.0 * e.log10()).min(EXACT_DB),
+        _ => EXACT_DB,
+    }
 }

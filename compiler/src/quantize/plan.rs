@@ -128,6 +128,9 @@ impl Plan {
         if let Err(problem) = plan.latent.parse::<LatentSize>() {
             return Err(Problems::one(format!("{place}: latent"), problem.found, problem.expected));
         }
+        if let Some(db) = plan.snr_db.filter(|db| !db.is_finite()) {
+            return Err(Problems::one(format!("{place}: snr_db"), db.to_string(), "a number of decibels"));
+        }
         let mut seen = BTreeSet::new();
         let twice = plan.weight.iter().find(|w| !seen.insert(&w.name));
         match twice {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use s2dit_ir::compress::{EXPECTED, Scheme};
 use s2dit_passes::quantize::Weight;
 
@@ -77,6 +77,11 @@ impl Maker<'_> {
             let input_scale = self.input_scale(weight).filter(|_| uniform == Uniform::W8A8 && scheme == storage);
             entries.push(Entry { input_scale, ..self.entry(weight, scheme, loss.relative, why)? });
             progress("weights", i + 1, all);
+        }
+        if let (Storage::Compressed(scheme), Some(first)) = (storage, entries.first())
+            && entries.iter().all(|entry| entry.scheme == Storage::Whole)
+        {
+            bail!("--scheme {scheme}: found no weight that it fits: `{}`: {}", first.name, first.why);
         }
         let open = self.plan(uniform.to_string(), entries)?;
         let seeded;

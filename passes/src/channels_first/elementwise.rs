@@ -184,7 +184,7 @@ pub(super) fn normalised_and_negated(
     let Some(&along) = axes.last() else { return Err(OpError::new("a norm over no axes")) };
     let width = b.shape(x)[along];
     let both = if along == 2 && b.shape(x).len() == 4 && width <= WIDEST_HEAD {
-        let signs = TensorType::new(DType::F32, &[1, 1, 2 * width, width]);
+        let signs = TensorType::new(DType::F32, [1, 1, 2 * width, width]);
         let signs = b.literal(&signs, beside_negative(width))?;
         b.matmul(signs, x)?
     } else {
