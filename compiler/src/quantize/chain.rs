@@ -125,7 +125,7 @@ pub(super) fn run(
     Ok(())
 }
 
-/// The value that a graph's only result has in these outputs.
+/// The output of this name.
 pub(super) fn named<'o>(outputs: &'o Outputs, name: &str) -> Result<&'o HostTensor> {
     outputs.get(name).with_context(|| format!("the model has no value `{name}`"))
 }
