@@ -100,6 +100,8 @@ fn overrides_come_before_entries() {
         })
         .sum();
     let before = made["plan"]["weight_bytes"].as_i64().expect("bytes");
+    let file = fs::metadata(work.path().join("x.mlpackage/Data/com.apple.CoreML/weights/weight.bin")).expect("weights");
+    assert_eq!(summary["weight_bytes"], file.len());
     // Besides its bytes a record has a header, and is aligned.
     let off = summary["weight_bytes"].as_i64().expect("bytes") - (before + grown);
     assert!(off.abs() < 64 * 2 * 12, "{off} bytes off");

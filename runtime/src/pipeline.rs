@@ -149,7 +149,6 @@ impl Pipeline {
     }
 }
 
-/// Checks that a package is the part that the description means.
 /// Checks that the whole's ports are those of the parts, each once.
 fn same_ports(path: &Path, field: &str, whole: &[contract::Port], parts: &Vec<&contract::Port>) -> Result<()> {
     let place = path.display();
@@ -170,6 +169,7 @@ fn same_ports(path: &Path, field: &str, whole: &[contract::Port], parts: &Vec<&c
     Ok(())
 }
 
+/// Checks that a package is the part that the description means.
 fn fits(dir: &Path, part: &Part, package: &Package, description: &Description) -> Result<()> {
     let place = dir.join(&part.file);
     let (inputs, outputs) = (package.inputs(), package.outputs());

@@ -138,6 +138,7 @@ pub(super) fn alone(
         }
         base.iter_mut().zip(reference).for_each(|(values, outputs)| part.advance(values, outputs));
     }
+    // A block that int8 leaves as it is tells no gain: its own error is the best there is.
     found.extend(
         local.into_iter().map(|(name, (block, error))| (name, error * gains.get(&block).copied().unwrap_or(1.0))),
     );

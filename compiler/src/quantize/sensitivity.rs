@@ -35,7 +35,7 @@ pub(super) fn least_bytes(survey: &Survey<'_>) -> u64 {
         let whole = of(Storage::Whole, weight);
         whole - schemes.map(|s| of(s, weight)).fold(whole, u64::min)
     });
-    survey.whole_bytes - saved.sum::<u64>()
+    survey.whole_bytes.saturating_sub(saved.sum())
 }
 
 /// What can be done with a weight.
