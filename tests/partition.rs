@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{arg, fails, golden, ok, python, repo, run};
+use s2dit_files::SafetensorsFile;
 use s2dit_runtime::compare::compare;
-use s2ditc::checkpoint::SafetensorsFile;
 use serde_json::Value;
 
 fn compile(name: &str, latent: &str, flags: &[&str], out: &Path) -> Value {

@@ -7,11 +7,11 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use s2dit_ir::interp::{self, Bindings};
 use s2dit_ir::verify::verify;
 use s2dit_ir::{Function, Module, Tensor, TensorType, WeightError, WeightSource};
+use s2dit_models::SchemaWeights;
+use s2dit_models::s2dit;
+use s2dit_models::s2dit::config::{LatentSize, Preset, S2ditConfig};
 use s2dit_passes::split::{self, split};
 use s2dit_passes::{Pipeline, bound, channels_first, timesteps};
-use s2ditc::config::{LatentSize, Preset, S2ditConfig};
-use s2ditc::frontend::s2dit;
-use s2ditc::inspect::SchemaWeights;
 use serde_json::json;
 
 /// Weights that look random, of the size of trained ones.

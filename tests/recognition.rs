@@ -5,13 +5,13 @@ mod common;
 use common::{arg, golden, ok};
 use s2dit_ir::interp::{self, Bindings};
 use s2dit_ir::{Function, Module, Tensor, WeightSource, text};
+use s2dit_models::SchemaWeights;
+use s2dit_models::checkpoint::Checkpoint;
+use s2dit_models::s2dit;
+use s2dit_models::s2dit::config::{BlockKind, LatentSize, Preset, S2ditConfig};
 use s2dit_passes::regions::{Kind, Regions, leftovers, recognise};
 use s2dit_passes::split::{self, split};
 use s2dit_passes::{Pipeline, fuse};
-use s2ditc::checkpoint::Checkpoint;
-use s2ditc::config::{BlockKind, LatentSize, Preset, S2ditConfig};
-use s2ditc::frontend::s2dit;
-use s2ditc::inspect::SchemaWeights;
 use serde_json::Value;
 
 fn config(name: &str) -> S2ditConfig {

@@ -16,18 +16,19 @@ use super::places::Places;
 use super::progress::{Progress, size};
 use super::usage::refuse;
 use super::{Context, print_json, print_line};
-use crate::checkpoint::{CONFIG_FILE, Checkpoint, INDEX_FILE, SafetensorsFile};
-use crate::compile::parts::Partition;
-use crate::compile::stream::{self, Functions, States};
-use crate::compile::watch::Row;
-use crate::compile::{
-    Attention, Compute, Layout, Opset, Options, Precision, Quantized, Summary, Target, Timesteps, Watch, compile, lower,
-};
-use crate::config::LatentSize;
 use crate::inspect::recognition;
 use crate::lint::{Brief, lint};
-use crate::problems::Problem;
-use crate::quantize::{How, Quantize};
+use s2dit_emit::parts::Partition;
+use s2dit_emit::plan::{How, Quantize};
+use s2dit_emit::stream::{self, Functions, States};
+use s2dit_emit::watch::Row;
+use s2dit_emit::{
+    Attention, Compute, Layout, Opset, Options, Precision, Quantized, Summary, Target, Timesteps, Watch, compile, lower,
+};
+use s2dit_files::problems::Problem;
+use s2dit_files::{INDEX_FILE, SafetensorsFile};
+use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint};
+use s2dit_models::s2dit::config::LatentSize;
 
 /// Compile a checkpoint to an ONNX file or a Core ML package
 #[derive(clap::Args)]
@@ -305,7 +306,8 @@ fn brief(out: &Path) -> Result<Brief> {
 fn refuse_inputs(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
     let Ok(out_real) = std::fs::canonicalize(out) else { return Ok(()) };
     let text = [CONFIG_FILE, INDEX_FILE].map(|name| checkpoint.dir().join(name));
-    for input in text.iter().map(PathBuf::as_path).chain(checkpoint.files().iter().map(SafetensorsFile::path)) {
+    for input in text.iter().map(PathBuf::as_path).chain(checkpoint.weights().files().iter().map(SafetensorsFile::path))
+    {
         if std::fs::canonicalize(input).is_ok_and(|input| input.starts_with(&out_real)) {
             bail!("cannot write `{}`: `{}` of the checkpoint is there", out.display(), input.display());
         }

@@ -11,11 +11,12 @@ use serde::Serialize;
 
 use super::progress::{Progress, count, size};
 use super::{Context, print_json, print_line};
-use crate::checkpoint::{Checkpoint, FloatType};
-use crate::compile::{Layout, Opset, Options, Precision, Target, Timesteps, compile};
-use crate::config::{LatentSize, Preset};
-use crate::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
-use crate::verify::{self, Reference, verify};
+use s2dit_emit::{Layout, Opset, Options, Precision, Target, Timesteps, compile};
+use s2dit_files::FloatType;
+use s2dit_models::checkpoint::Checkpoint;
+use s2dit_models::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
+use s2dit_models::s2dit::config::{LatentSize, Preset};
+use s2dit_proof::verify::{self, Reference, verify};
 
 /// Inputs and the float64 PyTorch output for the checkpoint that [`run`] makes; see `examples/reference`.
 const GOLDEN: &[u8] = include_bytes!("../../../tests/goldens/small/golden.safetensors");

@@ -7,10 +7,11 @@ use anyhow::Result;
 
 use super::progress::{Progress, count, size};
 use super::{Context, print_json, print_line};
-use crate::checkpoint::FloatType;
-use crate::config::{Preset, with_overrides};
-use crate::init::{DEFAULT_SHARD_SIZE, InitOptions, init, parse_size};
-use crate::problems::Problem;
+use s2dit_files::FloatType;
+use s2dit_files::parse_size;
+use s2dit_files::problems::Problem;
+use s2dit_models::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
+use s2dit_models::s2dit::config::{Preset, with_overrides};
 
 /// Make a checkpoint with seeded random weights
 #[derive(clap::Args)]

@@ -12,8 +12,8 @@ use anyhow::Result;
 use super::progress::{count, size};
 use super::usage::refuse;
 use super::{print_json, print_line};
-use crate::config::LatentSize;
 use crate::inspect::{ArtifactReport, ModelReport, Recognition, Report, inspect};
+use s2dit_models::s2dit::config::LatentSize;
 
 /// Show what a checkpoint, an ONNX file, an mlpackage or a kernel folder is
 #[derive(clap::Args)]

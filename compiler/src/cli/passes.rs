@@ -8,8 +8,8 @@ use s2dit_passes::Stage;
 use s2dit_runtime::Timesteps;
 
 use super::Context;
-use crate::checkpoint::Checkpoint;
-use crate::compile::watch::{Row, Watcher};
+use s2dit_emit::watch::{Row, Watcher};
+use s2dit_models::checkpoint::Checkpoint;
 
 /// What was asked about the passes, and what was seen so far.
 pub(super) struct Passes<'a> {

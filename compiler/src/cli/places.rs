@@ -8,7 +8,7 @@ use s2dit_backends::coreml;
 use s2dit_backends::onnx::read::Model;
 use s2dit_runtime::stream::contract;
 
-use crate::checkpoint::CONFIG_FILE;
+use s2dit_models::checkpoint::CONFIG_FILE;
 
 /// The paths of a command, under the names that a user knows them by.
 #[derive(Default)]

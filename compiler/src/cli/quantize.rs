@@ -10,9 +10,9 @@ use s2dit_runtime::compare::EXACT_DB;
 use super::places::Places;
 use super::progress::{Progress, size};
 use super::{Context, print_json, print_line};
-use crate::checkpoint::Checkpoint;
-use crate::config::LatentSize;
-use crate::quantize::{Goal, Request, Samples, Survey, Uniform, html, make, stats_file};
+use s2dit_models::checkpoint::Checkpoint;
+use s2dit_models::s2dit::config::LatentSize;
+use s2dit_quantize::{Goal, Request, Samples, Survey, Uniform, html, make, stats_file};
 
 /// Plan how each large weight is stored, for compile --quantize
 #[derive(clap::Args)]

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::progress::Progress;
 use super::{Context, print_json, print_line};
-use crate::ranges::{AT_RISK, LARGEST, Options, Verdict, ranges};
+use s2dit_proof::ranges::{AT_RISK, LARGEST, Options, Verdict, ranges};
 
 /// Say how close each fp16 value of a package comes to the largest fp16 number
 #[derive(clap::Args)]

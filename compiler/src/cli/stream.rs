@@ -16,9 +16,9 @@ use super::places::Places;
 use super::progress::Progress;
 use super::usage::{gif, refuse};
 use super::{Context, print_json, print_line};
-use crate::problems::{Problem, quoted};
-use crate::stream::clip::Clip;
-use crate::stream::{LatentsFile, Noise, Preview, read_prompt, seeded_prompt};
+use s2dit_files::problems::{Problem, quoted};
+use s2dit_proof::stream::clip::Clip;
+use s2dit_proof::stream::{LatentsFile, Noise, Preview, read_prompt, seeded_prompt};
 
 /// Make video with a finished artifact: chunk by chunk with a kernel, or a whole clip
 #[derive(clap::Args)]

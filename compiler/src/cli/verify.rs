@@ -11,9 +11,9 @@ use super::places::Places;
 use super::progress::Progress;
 use super::usage::svg;
 use super::{Context, print_json, print_line};
-use crate::quantize::How;
-use crate::stream::verify as stream;
-use crate::verify::{Options, Reference, Report, verify};
+use s2dit_emit::plan::How;
+use s2dit_proof::stream::verify as stream;
+use s2dit_proof::verify::{Options, Reference, Report, verify};
 
 /// Run a finished artifact and compare it with a reference; exit 1 below the bar
 #[derive(clap::Args)]

@@ -7,10 +7,10 @@ use anyhow::Result;
 use s2dit_runtime::Timesteps;
 use serde::Serialize;
 
-use crate::compile::{COMPUTE, Compute};
+use s2dit_emit::{COMPUTE, Compute};
 
 use super::{ModelReport, Recognition, recognition};
-use crate::config::{LatentSize, S2ditConfig};
+use s2dit_models::s2dit::config::{LatentSize, S2ditConfig};
 
 /// An input, output or state.
 #[derive(Debug, Serialize)]

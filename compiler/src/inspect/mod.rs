@@ -14,12 +14,12 @@ use serde::Serialize;
 
 pub use artifact::ArtifactReport;
 pub use kernel::{FunctionReport, KernelReport, StateReport};
-pub use model::{BlockCost, Layer, ModelReport, SchemaWeights};
+pub use model::{BlockCost, Layer, ModelReport};
 pub use recognition::{NearMiss, Recognised, Recognition, recognition};
 
-use crate::checkpoint::{CONFIG_FILE, Checkpoint};
-use crate::config::LatentSize;
-use crate::frontend::s2dit;
+use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint};
+use s2dit_models::s2dit;
+use s2dit_models::s2dit::config::LatentSize;
 
 /// Latent of the costs when none is asked for, or the nearest one that fits: the 1.8B preset's chunk.
 const DEFAULT_LATENT: LatentSize = LatentSize { frames: 3, rows: 36, cols: 64 };
@@ -94,10 +94,10 @@ pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<Report> {
         let recognised = recognition(s2dit::clip(checkpoint.config(), &checkpoint, latent)?)?;
         return Ok(Report::Checkpoint(CheckpointReport {
             path: path.display().to_string(),
-            files: checkpoint.files().len(),
-            tensors: checkpoint.tensors().len(),
-            bytes: checkpoint.stored_bytes(),
-            dtypes: checkpoint.dtypes().iter().map(|(d, n)| (d.to_string(), *n)).collect(),
+            files: checkpoint.weights().files().len(),
+            tensors: checkpoint.weights().names().len(),
+            bytes: checkpoint.weights().stored_bytes(),
+            dtypes: checkpoint.weights().dtypes().iter().map(|(d, n)| (d.to_string(), *n)).collect(),
             hash: format!("blake3:{}", checkpoint.content_hash().to_hex()),
             model,
             recognised,

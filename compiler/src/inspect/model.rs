@@ -1,36 +1,14 @@
 //! The model behind a checkpoint or an artifact: layers, parameters, costs.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use anyhow::Result;
-use s2dit_ir::{Cost, DType, Op, TensorType, WeightError, WeightSource};
+use s2dit_ir::{Cost, Op};
 use serde::Serialize;
 
-use crate::config::{LatentSize, S2ditConfig};
-use crate::frontend::s2dit;
-use crate::schema::{Part, expected_tensors};
-
-/// Tensor types that a configuration calls for, without any bytes: enough to build the graph and count.
-pub struct SchemaWeights(HashMap<String, TensorType>);
-
-impl SchemaWeights {
-    /// The schema of a configuration, in fp16.
-    #[must_use]
-    pub fn new(config: &S2ditConfig) -> Self {
-        let ty = |shape: Vec<usize>| TensorType::new(DType::F16, shape);
-        SchemaWeights(expected_tensors(config).into_iter().map(|t| (t.name, ty(t.shape))).collect())
-    }
-}
-
-impl WeightSource for SchemaWeights {
-    fn ty(&self, name: &str) -> Option<TensorType> {
-        self.0.get(name).cloned()
-    }
-    fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
-        Err(WeightError::Missing { name: name.into() })
-    }
-}
+use s2dit_models::s2dit::config::{LatentSize, S2ditConfig};
+use s2dit_models::s2dit::schema::{Part, expected_tensors};
+use s2dit_models::{SchemaWeights, s2dit};
 
 /// A run of blocks of one kind: a layer of the sandwich.
 #[derive(Debug, Serialize)]

@@ -9,7 +9,7 @@ use s2dit_backends::coreml::lint::{Finding, Report, Rule, Rules, Subject};
 
 use super::super::progress::size;
 use crate::lint::{Linted, verdicts};
-use crate::problems::shown;
+use s2dit_files::problems::shown;
 
 /// Findings that are shown of a rule.
 const FIRST: usize = 3;

@@ -1,0 +1,77 @@
+//! What a Core ML package is shaped for.
+
+use s2dit_passes::channels_first;
+use serde::Serialize;
+
+use super::Target;
+use super::choice::choice;
+use crate::plan::Quantize;
+
+/// The engine whose rules the graph is shaped by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compute {
+    /// The Neural Engine: channels first, tokens on the last axis, 1×1 convolutions, fp16 throughout.
+    #[default]
+    Ane,
+    /// Any: the graph as PyTorch has it, tokens before channels.
+    Any,
+}
+
+/// How softmax attention treats its heads, on the Neural Engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Attention {
+    /// All heads in one batched product: the fewest ops.
+    #[default]
+    Batched,
+    /// A product for each head and each 512 queries: the smallest intermediate values.
+    PerHead,
+}
+
+choice!(Compute, "compute", Ane = "ane", Any = "any");
+choice!(Attention, "attention", Batched = "batched", PerHead = "per-head");
+
+/// Both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// See [`Compute`].
+    pub compute: Compute,
+    /// See [`Attention`].
+    pub attention: Attention,
+    /// Weights are not joined, even if none is compressed: what a compressed package is measured against.
+    pub apart: bool,
+}
+
+/// Metadata key of [`Compute`].
+pub const COMPUTE: &str = "s2ditc.compute";
+
+impl Layout {
+    /// What a package says of itself.
+    pub(super) fn metadata(self, target: Target) -> Vec<(String, String)> {
+        if target != Target::CoreMl {
+            return Vec::new();
+        }
+        let mut metadata = vec![(COMPUTE.into(), self.compute.to_string())];
+        if self.compute == Compute::Ane {
+            metadata.push(("s2ditc.attention".into(), self.attention.to_string()));
+        }
+        metadata
+    }
+
+    /// What the pass is told. Weights that are compressed one by one are not joined; `internal` names what only the
+    /// functions of a module exchange.
+    pub(super) fn options(
+        self,
+        quantize: Option<&Quantize>,
+        partitioned: bool,
+        internal: impl IntoIterator<Item = String>,
+    ) -> channels_first::Options {
+        channels_first::Options {
+            internal: internal.into_iter().collect(),
+            across_blocks: !partitioned,
+            apart: self.apart || quantize.is_some(),
+            per_head: self.attention == Attention::PerHead,
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! From an open checkpoint to a finished file or kernel folder.
+
+mod choice;
+mod compute;
+pub mod parts;
+pub mod plan;
+mod quantized;
+pub mod stream;
+pub mod timesteps;
+pub mod watch;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use s2dit_backends::output::Staged;
+use s2dit_backends::{coreml, onnx};
+use s2dit_ir::Module;
+use s2dit_ir::verify::verify;
+use s2dit_passes::{Pipeline, Stage, bound, channels_first};
+use serde::Serialize;
+
+pub use self::compute::{Attention, COMPUTE, Compute, Layout};
+pub use self::quantized::Quantized;
+pub use self::timesteps::Timesteps;
+
+use self::parts::Partition;
+use crate::plan::{Quantize, Sources};
+use s2dit_files::problems::{Problem, quoted};
+use s2dit_models::checkpoint::Checkpoint;
+use s2dit_models::s2dit;
+use s2dit_models::s2dit::config::LatentSize;
+
+/// What is emitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// An ONNX file, opset 21.
+    Onnx,
+    /// A Core ML mlpackage, iOS 18.
+    CoreMl,
+}
+
+/// The newest ONNX operator set that a model may use. A model says 23 only if it has an op of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Opset {
+    /// For older runtimes.
+    V21,
+    /// With `RotaryEmbedding`, which ONNX Runtime has since 1.23.
+    #[default]
+    V23,
+}
+
+impl FromStr for Opset {
+    type Err = Problem;
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        match text {
+            "21" => Ok(Opset::V21),
+            "23" => Ok(Opset::V23),
+            _ => Err(Problem { place: "opset".into(), found: quoted(text), expected: "21 or 23".into() }),
+        }
+    }
+}
+
+/// Arithmetic of the emitted model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Everything in fp32.
+    Fp32,
+    /// fp16, with fp32 islands where fp16 would lose the answer.
+    Fp16,
+}
+
+impl Target {
+    /// File extension of the output.
+    #[must_use]
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Target::Onnx => "onnx",
+            Target::CoreMl => "mlpackage",
+        }
+    }
+
+    /// What the target's users expect if they do not say.
+    #[must_use]
+    pub const fn default_precision(self) -> Precision {
+        match self {
+            Target::Onnx => Precision::Fp32,
+            Target::CoreMl => Precision::Fp16,
+        }
+    }
+
+    /// Names of the passes that prepare a graph for this target.
+    ///
+    /// Formulas are named first, whatever way they were written, and taken apart again into the tensor ops that the backends
+    /// lower: between `fuse` and `decompose` is the place of passes that work on composites. Precision comes after
+    /// both: its islands are made of tensor ops.
+    ///
+    /// The Neural Engine accumulates norms wider than fp16 but stores each result in fp16, and an fp32 op leaves it: so for Core
+    /// ML norms stay fp16, for ONNX Runtime they do not.
+    /// `opset` is the newest ONNX operator set that may be used; `compute` what a Core ML package is shaped for.
+    #[must_use]
+    pub fn passes(self, precision: Precision, opset: Opset, compute: Compute) -> Vec<&'static str> {
+        let mut passes = vec!["canonicalize", "phase", "cse", "fuse", "fold-gate"];
+        passes.extend::<&[_]>(match (self, precision) {
+            // ONNX Runtime runs these composites several times as fast as their parts.
+            (Target::Onnx, Precision::Fp32) if opset == Opset::V23 => {
+                &[BOUND, "split-conv3d", "decompose-for-onnx23", "cse"]
+            }
+            (Target::Onnx, Precision::Fp32) => &[BOUND, "split-conv3d", "decompose-for-onnx21", "cse"],
+            (Target::Onnx, Precision::Fp16) => &["split-conv3d", "decompose", "cse", "precision-fp16-norms32"],
+            (Target::CoreMl, Precision::Fp32) if compute == Compute::Ane => {
+                &["pad-tokens", "cse", CHANNELS_FIRST, "canonicalize", "decompose", "cse"]
+            }
+            (Target::CoreMl, Precision::Fp16) if compute == Compute::Ane => &[
+                "pad-tokens",
+                "cse",
+                CHANNELS_FIRST,
+                "canonicalize",
+                "decompose",
+                "cse",
+                "precision-fp16-only",
+                "canonicalize",
+            ],
+            (Target::CoreMl, Precision::Fp32) => &["decompose", "cse"],
+            (Target::CoreMl, Precision::Fp16) => &["decompose", "cse", "precision-fp16"],
+        });
+        passes
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Target::Onnx => "onnx",
+            Target::CoreMl => "coreml",
+        })
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Precision::Fp32 => "fp32",
+            Precision::Fp16 => "fp16",
+        })
+    }
+}
+
+impl FromStr for Target {
+    type Err = Problem;
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        match text {
+            "onnx" => Ok(Target::Onnx),
+            "coreml" => Ok(Target::CoreMl),
+            _ => {
+                Err(Problem { place: "target".into(), found: quoted(text), expected: "\"onnx\" or \"coreml\"".into() })
+            }
+        }
+    }
+}
+
+impl FromStr for Precision {
+    type Err = Problem;
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        match text {
+            "fp32" => Ok(Precision::Fp32),
+            "fp16" => Ok(Precision::Fp16),
+            _ => {
+                Err(Problem { place: "precision".into(), found: quoted(text), expected: "\"fp32\" or \"fp16\"".into() })
+            }
+        }
+    }
+}
+
+/// A compile job.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What to emit.
+    pub target: Target,
+    /// Arithmetic.
+    pub precision: Precision,
+    /// The newest ONNX operator set that may be used.
+    pub opset: Opset,
+    /// What a Core ML package is shaped for.
+    pub layout: Layout,
+    /// Size of the clip.
+    pub latent: LatentSize,
+    /// Which timesteps it is asked for.
+    pub timesteps: Timesteps,
+    /// How large weights are stored; `None` for the precision's own.
+    pub quantize: Option<Quantize>,
+    /// Several packages that make the step together [Core ML].
+    pub partition: Option<Partition>,
+}
+
+/// What was made.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// The file or package.
+    pub path: PathBuf,
+    /// What was emitted.
+    pub target: Target,
+    /// Its arithmetic.
+    pub precision: Precision,
+    /// How its large weights are stored, if compressed.
+    pub quantize: Option<Quantize>,
+    /// Packages that a partitioned step was spread over; of a kernel, those of `denoise`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parts: Option<usize>,
+    /// How many are.
+    pub quantized: Option<Quantized>,
+    /// Operations of the target, without constants.
+    pub ops: usize,
+    /// Bytes of weights.
+    pub weight_bytes: u64,
+    /// blake3 hash of the checkpoint's tensors.
+    pub checkpoint: String,
+    /// Weights with NaN or infinite elements, which were kept as they are: (name, how many).
+    pub non_finite: Vec<(String, u64)>,
+}
+
+/// Sees the module before the first pass (without a stage) and after each one.
+pub type Watch<'a> = dyn FnMut(Option<&Stage>, &Module) + 'a;
+
+/// The graph that the target would get, after its passes.
+///
+/// # Errors
+/// A latent that does not fit; a defect of a pass.
+pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> Result<Module> {
+    let mut module = s2dit::clip(checkpoint.config(), checkpoint, options.latent)?;
+    watch(None, &module);
+    options.timesteps.apply(checkpoint.config(), &mut module, watch)?;
+    let passes = options.target.passes(options.precision, options.opset, options.layout.compute);
+    let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some(), []);
+    run_passes(&passes, &mut module, checkpoint, &shape, watch)?;
+    quantize(&mut module, options.quantize.as_ref(), checkpoint, watch)?;
+    Ok(module)
+}
+
+fn run_passes(
+    names: &[&str],
+    module: &mut Module,
+    weights: &Checkpoint,
+    shape: &channels_first::Options,
+    watch: &mut Watch,
+) -> Result<()> {
+    for &name in names {
+        if name == BOUND {
+            step(BOUND, module, watch, |module| Ok(bound::run(module, weights)?))?;
+        } else if name == CHANNELS_FIRST {
+            step(CHANNELS_FIRST, module, watch, |module| Ok(channels_first::run_with(module, shape)?))?;
+        } else {
+            Pipeline::new(&[name])?.run(module, |stage, module| watch(Some(stage), module))?;
+        }
+    }
+    Ok(())
+}
+
+/// The pass that reads weights.
+const BOUND: &str = "bound-softplus";
+/// The pass that has options.
+const CHANNELS_FIRST: &str = "channels-first";
+
+/// Compresses the large weights of a module that is otherwise finished.
+fn quantize(module: &mut Module, how: Option<&Quantize>, checkpoint: &Checkpoint, watch: &mut Watch) -> Result<()> {
+    let Some(how) = how else { return Ok(()) };
+    step("quantize", module, watch, |module| how.apply(module, checkpoint))
+}
+
+/// What is a pass to the watcher, but takes more than a module. `run` returns its number of changes.
+fn step(
+    name: &'static str,
+    module: &mut Module,
+    watch: &mut Watch,
+    run: impl FnOnce(&mut Module) -> Result<usize>,
+) -> Result<()> {
+    let start = Instant::now();
+    let changes = run(module)?;
+    let time = start.elapsed();
+    verify(module)?;
+    watch(Some(&Stage { pass: name, changes, time }), module);
+    Ok(())
+}
+
+/// Compiles a checkpoint to `out`, which appears whole or not at all. `watch` sees every pass; `progress` gets bytes written and bytes in all.
+///
+/// # Errors
+/// A latent that does not fit, an output that cannot be written, weights that the precision cannot hold.
+pub fn compile(
+    checkpoint: &Checkpoint,
+    options: &Options,
+    out: &Path,
+    watch: &mut Watch,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary> {
+    if options.partition.is_none() {
+        check_extension(out, options.target)?;
+    }
+    let module = lower(checkpoint, options, watch)?;
+    let summary = std::thread::scope(|scope| {
+        // The hash reads every weight once: beside the writer it costs little more than the second core.
+        let hash = scope.spawn(|| checkpoint.content_hash().to_hex().to_string());
+        let metadata = || metadata(checkpoint, options, &hash.join().unwrap_or_default());
+        match options.target {
+            Target::Onnx => write_onnx(&module, checkpoint, options, metadata, out, progress),
+            Target::CoreMl => write_coreml(&module, checkpoint, options, metadata, out, progress),
+        }
+    })?;
+    let quantized = options.quantize.as_ref().map(|_| Quantized::of(&module));
+    Ok(Summary { quantized, ..summary })
+}
+
+/// Metadata of the artifact: enough to compile it again.
+fn metadata(checkpoint: &Checkpoint, options: &Options, hash: &str) -> BTreeMap<String, String> {
+    let config = checkpoint.config().to_json_value();
+    let mut metadata = BTreeMap::from([
+        ("s2ditc.version".into(), env!("CARGO_PKG_VERSION").into()),
+        ("s2ditc.checkpoint".into(), format!("blake3:{hash}")),
+        ("s2ditc.config".into(), config.to_string()),
+        ("s2ditc.latent".into(), options.latent.to_string()),
+        ("s2ditc.mode".into(), "clip".into()),
+        ("s2ditc.precision".into(), options.precision.to_string()),
+    ]);
+    metadata.extend(options.timesteps.listed(checkpoint.config()).map(|listed| listed.metadata()));
+    metadata.extend(options.layout.metadata(options.target));
+    metadata.extend(options.quantize.iter().flat_map(Quantize::metadata));
+    metadata
+}
+
+fn check_extension(out: &Path, target: Target) -> Result<()> {
+    let wanted = target.extension();
+    if out.extension().is_none_or(|e| e != wanted) {
+        bail!("output `{}`: expected a name that ends in `.{wanted}` for target {target}", out.display());
+    }
+    Ok(())
+}
+
+fn write_onnx(
+    module: &Module,
+    checkpoint: &Checkpoint,
+    options: &Options,
+    metadata: impl FnOnce() -> BTreeMap<String, String>,
+    out: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary> {
+    let function = &module.functions[0];
+    let mut data_name = out.file_name().context("the output has no file name")?.to_os_string();
+    data_name.push(".data");
+    let data_place = out.with_file_name(&data_name);
+    let location = data_name.to_str().context("the output's name is not UTF-8")?;
+    let model = Staged::file(out)?;
+    // Data that the model here before refers to goes with that model; any other file of this name is not ours.
+    let old_data = onnx::read::Model::open(out).is_ok_and(|old| old.external_files().contains_key(location));
+    if data_place.exists() && !old_data {
+        bail!(
+            "cannot write `{}`: `{}` is in the way, and `{}` does not refer to it",
+            out.display(),
+            data_place.display(),
+            out.display()
+        );
+    }
+    let mut data: Option<Staged> = None;
+    let stage = || {
+        let staged = Staged::file(&data_place)?;
+        let path = staged.path().to_path_buf();
+        data = Some(staged);
+        Ok(path)
+    };
+    let source = Sources::new(checkpoint, options.quantize.as_ref());
+    let written = onnx::write_models(&[(function, model.path())], &source, metadata, stage, location, progress)
+        .with_context(|| format!("cannot write `{}`", out.display()))?;
+    let has_data = data.is_some();
+    // The data first: a model never refers to data that is not there.
+    Staged::commit_all(data.into_iter().chain([model]).collect())?;
+    if old_data && !has_data {
+        remove_stale(&data_place)?;
+    }
+    Ok(Summary {
+        path: out.into(),
+        target: options.target,
+        precision: options.precision,
+        quantize: options.quantize.clone(),
+        parts: None,
+        quantized: None,
+        ops: written.ops,
+        weight_bytes: written.weight_bytes,
+        checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),
+        non_finite: written.non_finite,
+    })
+}
+
+/// An error of a writer, about the output rather than the path where it was staged.
+fn unwritten(staged: &Staged, out: &Path, error: &anyhow::Error) -> anyhow::Error {
+    let message = staged.at_place(&format!("{error:#}"));
+    match message.starts_with("cannot write `") {
+        true => anyhow::Error::msg(message),
+        false => anyhow::anyhow!("cannot write `{}`: {message}", out.display()),
+    }
+}
+
+/// The data of a larger model that was here before would only confuse.
+fn remove_stale(data: &Path) -> Result<()> {
+    match std::fs::remove_file(data) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove `{}`", data.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn write_coreml(
+    module: &Module,
+    checkpoint: &Checkpoint,
+    options: &Options,
+    metadata: impl FnOnce() -> BTreeMap<String, String>,
+    out: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary> {
+    let about = coreml::Options {
+        short_description: "One step of an S2DiT video diffusion transformer.".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        author: "s2ditc".into(),
+        license: String::new(),
+    };
+    let source = Sources::new(checkpoint, options.quantize.as_ref());
+    let ((ops, weight_bytes, non_finite), parts) = match options.partition {
+        Some(how) => {
+            let (written, count) = parts::write_clip(module, how, &source, &about, metadata, out, progress)?;
+            (written, Some(count))
+        }
+        None => {
+            let package = Staged::folder(out, coreml::MANIFEST, |name| [coreml::MANIFEST, "Data"].contains(&name))?;
+            let written = coreml::write_package(module, &source, &about, metadata, package.path(), progress)
+                .map_err(|error| unwritten(&package, out, &error))?;
+            package.commit()?;
+            ((written.ops, written.weight_bytes, written.non_finite), None)
+        }
+    };
+    Ok(Summary {
+        path: out.into(),
+        target: options.target,
+        precision: options.precision,
+        quantize: options.quantize.clone(),
+        parts,
+        ops,
+        weight_bytes,
+        quantized: None,
+        checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),
+        non_finite,
+    })
+}

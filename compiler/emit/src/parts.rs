@@ -1,0 +1,142 @@
+//! A step as several packages that each fit a phone.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use s2dit_backends::coreml;
+use s2dit_backends::output::Staged;
+use s2dit_ir::{Function, Module, WeightSource};
+use s2dit_passes::partition::{block_bytes, cuts, filled, partition};
+use s2dit_runtime::pipeline::{self, Part, part_of};
+use s2dit_runtime::stream::contract::Port;
+
+use super::stream::Written;
+use s2dit_files::parse_size;
+use s2dit_files::problems::{Problem, quoted};
+
+/// How a step is spread over packages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Partition {
+    /// As few packages as have less than [`PHONE`] bytes of weights each.
+    Auto,
+    /// So many packages, as even as they can be.
+    Count(usize),
+    /// As few packages as have at most so many bytes of weights each.
+    Bytes(u64),
+}
+
+/// Larger packages have been seen to fail on iOS: ANEMLL splits there, and the Neural Engine's compiler refuses 2 GiB.
+pub const PHONE: u64 = 1_000_000_000;
+
+impl FromStr for Partition {
+    type Err = Problem;
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        let expected = || "auto, a number of packages such as 4, or a size such as 900MB";
+        match (text, text.parse::<usize>()) {
+            ("auto", _) => Ok(Partition::Auto),
+            (_, Ok(count @ 1..=1000)) => Ok(Partition::Count(count)),
+            _ => match parse_size(text) {
+                Ok(bytes) if bytes >= 1000 => Ok(Partition::Bytes(bytes)),
+                _ => Err(Problem { place: "partition".into(), found: quoted(text), expected: expected().into() }),
+            },
+        }
+    }
+}
+
+impl Partition {
+    /// The first block of each part, for functions that are cut alike.
+    ///
+    /// # Errors
+    /// More parts than blocks; a block that is larger than a part may be.
+    pub fn starts(self, functions: &[&Function]) -> Result<Vec<usize>> {
+        let bytes = block_bytes(functions);
+        let limit = match self {
+            Partition::Count(count) if count > bytes.len() => {
+                bail!("--partition: found {count} packages, expected at most {}: one a block", bytes.len())
+            }
+            Partition::Count(count) => return Ok(cuts(&bytes, count)),
+            Partition::Auto => PHONE - 1,
+            Partition::Bytes(limit) => limit,
+        };
+        if let Some((block, size)) = bytes.iter().enumerate().find(|(_, size)| **size > limit) {
+            bail!("--partition: block {block} alone has {size} bytes of weights, more than the {limit} of a package");
+        }
+        // As few as can be, and then even.
+        Ok(cuts(&bytes, filled(&bytes, limit).len()))
+    }
+}
+
+/// Whether `name` is a file of a folder of parts.
+pub(super) fn is_part(name: &str, stem: &str) -> bool {
+    let index = name.strip_prefix(stem).and_then(|rest| rest.strip_suffix(".mlpackage"));
+    index.is_some_and(|i| !i.is_empty() && i.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// The description of a part that lies in `file`.
+pub(super) fn described(f: &Function, file: String) -> Part {
+    let port = |name: &str, v| Port { name: name.into(), dtype: f.dtype(v), shape: f.shape(v).to_vec() };
+    Part {
+        file,
+        inputs: f.params().iter().map(|&p| port(f.node(p).name.as_deref().unwrap_or_default(), p)).collect(),
+        outputs: f.results.iter().map(|(name, v)| port(name, *v)).collect(),
+    }
+}
+
+/// Metadata of part `index` of `count`.
+pub(super) fn metadata_of(whole: &BTreeMap<String, String>, index: usize, count: usize) -> BTreeMap<String, String> {
+    let part = ("s2ditc.part".to_string(), part_of(index, count));
+    whole.clone().into_iter().chain([part]).collect()
+}
+
+/// Writes the parts of a clip's step and their description to the folder `out`, which appears whole or not at all.
+pub(super) fn write_clip(
+    module: &Module,
+    how: Partition,
+    source: &dyn WeightSource,
+    about: &coreml::Options,
+    metadata: impl FnOnce() -> BTreeMap<String, String>,
+    out: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(Written, usize)> {
+    let f = &module.functions[0];
+    let starts = how.starts(&[f])?;
+    let all: u64 = block_bytes(&[f]).iter().sum();
+    let functions = partition(f, &starts)?;
+    let count = functions.len();
+    let folder = Staged::folder(out, pipeline::FILE, |name| name == pipeline::FILE || is_part(name, "part"))?;
+    let metadata = std::cell::LazyCell::new(metadata);
+    let mut parts = Vec::new();
+    let mut total: Written = (0, 0, Vec::new());
+    for (index, (_, function)) in functions.into_iter().enumerate() {
+        let file = format!("part{index}.mlpackage");
+        let package = folder.path().join(&file);
+        std::fs::create_dir(&package).with_context(|| format!("cannot write `{}`", out.display()))?;
+        parts.push(described(&function, file));
+        let before = total.1;
+        let own = || metadata_of(std::cell::LazyCell::force(&metadata), index, count);
+        let mut shown = |done: u64, _: u64| progress((before + done).min(all), all);
+        let written = coreml::write_package(&Module::single(function), source, about, own, &package, &mut shown)
+            .map_err(|error| super::unwritten(&folder, out, &error))?;
+        total.0 += written.ops;
+        total.1 += written.weight_bytes;
+        total.2.extend(written.non_finite);
+    }
+    let whole = described(f, String::new());
+    let description = pipeline::Description {
+        format: pipeline::FORMAT.into(),
+        version: pipeline::VERSION,
+        inputs: whole.inputs,
+        outputs: whole.outputs,
+        parts,
+        metadata: std::cell::LazyCell::force(&metadata).clone(),
+    };
+    let text = serde_json::to_string_pretty(&description)? + "\n";
+    std::fs::write(folder.path().join(pipeline::FILE), text)
+        .with_context(|| format!("cannot write `{}`", out.display()))?;
+    folder.commit()?;
+    total.2.sort();
+    total.2.dedup();
+    Ok((total, count))
+}

@@ -1,0 +1,229 @@
+//! The plan: how each large weight is stored and why, as a TOML file that a person can read and change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use globset::{GlobBuilder, GlobMatcher};
+use s2dit_backends::input::read_file;
+use s2dit_ir::TensorType;
+use serde::{Deserialize, Serialize};
+
+use super::Storage;
+use s2dit_files::problems::{Problems, nearest, quoted, shown};
+use s2dit_models::s2dit::config::LatentSize;
+
+/// What a plan calls its format.
+pub const FORMAT: &str = "s2ditc.quantize-plan";
+/// The version that is written and read.
+pub const VERSION: u32 = 1;
+/// Far above any plan.
+const LARGEST_FILE: u64 = 64 << 20;
+
+/// A plan, as it is in its file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// [`FORMAT`].
+    pub format: String,
+    /// [`VERSION`].
+    pub version: u32,
+    /// `blake3:` and the hash of the checkpoint's tensors.
+    pub checkpoint: String,
+    /// The checkpoint's configuration, as JSON; plans of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+    /// The latent that it was measured at.
+    pub latent: String,
+    /// What was asked for.
+    pub goal: String,
+    /// Bytes of all weights of the fp16 package, these and the others.
+    pub weight_bytes: u64,
+    /// SNR of the whole model in dB, run with every weight as planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snr_db: Option<f64>,
+    /// The statistics that codes are chosen with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
+    /// Schemes by pattern, before those of the entries; of several patterns that match, the longest counts.
+    #[serde(default, rename = "override")]
+    pub overrides: BTreeMap<String, Storage>,
+    /// One for each weight.
+    #[serde(default)]
+    pub weight: Vec<Entry>,
+}
+
+/// Where the statistics are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// A safetensors file beside the plan.
+    pub file: String,
+    /// `blake3:` and the hash of that file.
+    pub hash: String,
+    /// Samples that they were collected on.
+    pub samples: usize,
+    /// Where they came from.
+    pub source: String,
+    /// Samples that the SNR was measured on, none of them used for the statistics; 0 if it was measured on these.
+    pub held_out: usize,
+}
+
+/// A weight.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// The checkpoint's tensor.
+    pub name: String,
+    /// How it is stored.
+    pub scheme: Storage,
+    /// Bytes, with scales and palettes.
+    pub bytes: u64,
+    /// ‖stored − weight‖ / ‖weight‖ of the nearest codes; of a large weight in a search, of some of its rows.
+    pub error: f64,
+    /// Whose input's statistics its codes are chosen with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<String>,
+    /// The scale at which its input is int8 too; counts only where the weight is int8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_scale: Option<f64>,
+    /// Why this scheme.
+    pub why: String,
+}
+
+impl Plan {
+    /// Reads a plan.
+    ///
+    /// # Errors
+    /// A file that cannot be read; text that is no plan, with the line.
+    pub fn read(path: &Path) -> Result<Plan, Problems> {
+        let place = path.display().to_string();
+        let bytes = read_file(path, LARGEST_FILE).map_err(|e| Problems::one(&place, e.to_string(), "a plan"))?;
+        let text = String::from_utf8(bytes).map_err(|e| {
+            Problems::one(&place, format!("a byte that is not UTF-8 at {}", e.utf8_error().valid_up_to()), "TOML text")
+        })?;
+        Plan::parse(&text, &place)
+    }
+
+    /// Reads a plan from text; problems start with `place`.
+    ///
+    /// # Errors
+    /// See [`Plan::read`].
+    pub fn parse(text: &str, place: &str) -> Result<Plan, Problems> {
+        let unreadable = |e: &toml::de::Error| {
+            let line = e.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            let at = line.map_or(place.to_string(), |line| format!("{place}, line {line}"));
+            Problems::one(at, shown(e.message()), "a plan as `s2ditc quantize` writes it")
+        };
+        // The version first: another one may have other fields.
+        let table: toml::Table = toml::from_str(text).map_err(|e| unreadable(&e))?;
+        let format = table.get("format").and_then(toml::Value::as_str).map_or("none".into(), quoted);
+        if format != quoted(FORMAT) {
+            return Err(Problems::one(format!("{place}: format"), format, quoted(FORMAT)));
+        }
+        let version = table.get("version").map_or("none".to_string(), ToString::to_string);
+        if version != VERSION.to_string() {
+            return Err(Problems::one(format!("{place}: version"), shown(&version), VERSION.to_string()));
+        }
+        let plan: Plan = toml::from_str(text).map_err(|e| unreadable(&e))?;
+        if let Err(problem) = plan.latent.parse::<LatentSize>() {
+            return Err(Problems::one(format!("{place}: latent"), problem.found, problem.expected));
+        }
+        if let Some(db) = plan.snr_db.filter(|db| !db.is_finite()) {
+            return Err(Problems::one(format!("{place}: snr_db"), db.to_string(), "a number of decibels"));
+        }
+        let mut seen = BTreeSet::new();
+        let twice = plan.weight.iter().find(|w| !seen.insert(&w.name));
+        match twice {
+            Some(w) => {
+                Err(Problems::one(format!("{place}: weight {}", quoted(&w.name)), "two entries", "one for each weight"))
+            }
+            None => Ok(plan),
+        }
+    }
+
+    /// The text of the plan.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        let head = "# How s2ditc stores each large weight; used by `s2ditc compile --quantize THIS`. To change a choice, add a\n\
+                    # line such as `\"blocks.0.*\" = \"fp16\"` under [override]: * stands for any text, ? for a character, [01] for one of\n\
+                    # these, and the longest pattern that matches counts. `error` is ‖stored − weight‖ / ‖weight‖.\n";
+        Ok(format!("{head}{}", toml::to_string(self)?))
+    }
+
+    /// The patterns of the overrides, compiled, longest first.
+    ///
+    /// # Errors
+    /// A pattern that is none.
+    pub(super) fn patterns(&self, place: &str) -> Result<Vec<(GlobMatcher, Storage)>, Problems> {
+        let mut globs: Vec<(&String, &Storage)> = self.overrides.iter().collect();
+        globs.sort_by_key(|(pattern, _)| (std::cmp::Reverse(pattern.len()), *pattern));
+        let compiled = globs.into_iter().map(|(pattern, storage)| {
+            let glob = GlobBuilder::new(pattern).build().map_err(|e| {
+                let place = format!("{place}: override {}", quoted(pattern));
+                Problems::one(place, e.kind().to_string(), "a pattern such as \"blocks.0.*\"")
+            })?;
+            Ok((glob.compile_matcher(), *storage))
+        });
+        compiled.collect()
+    }
+
+    /// Checks the plan against the weights of the graph that it is for, and returns how each is stored.
+    ///
+    /// # Errors
+    /// Every weight without an entry, entry or pattern without a tensor (`exists` knows those of the checkpoint), and scheme
+    /// that does not fit.
+    pub fn resolve(
+        &self,
+        place: &str,
+        weights: &[(String, TensorType)],
+        exists: impl Fn(&str) -> bool,
+    ) -> Result<BTreeMap<String, Storage>, Problems> {
+        let patterns = self.patterns(place)?;
+        let entries: BTreeMap<&str, &Entry> = self.weight.iter().map(|w| (w.name.as_str(), w)).collect();
+        let mut problems = Problems::new();
+        for name in entries.keys().filter(|name| !exists(name) && !weights.iter().any(|(n, _)| n == *name)) {
+            let meant = nearest(name, weights.iter().map(|(n, _)| n.as_str()));
+            let expected = meant.map_or("a tensor of the checkpoint".into(), quoted);
+            problems.push(format!("{place}: weight {}", quoted(name)), "no such tensor", expected);
+        }
+        for (glob, _) in &patterns {
+            let known = entries.keys().copied().chain(weights.iter().map(|(n, _)| n.as_str()));
+            if !known.into_iter().any(|name| glob.is_match(name)) {
+                let place = format!("{place}: override {}", quoted(glob.glob().glob()));
+                problems.push(place, "no weight that it matches", "the name of a weight, or a pattern of names");
+            }
+        }
+        let mut chosen = BTreeMap::new();
+        for (name, ty) in weights {
+            let at = format!("{place}: weight {}", quoted(name));
+            let overridden = patterns.iter().find(|(glob, _)| glob.is_match(name)).map(|(_, storage)| *storage);
+            let Some(storage) = overridden.or_else(|| entries.get(name.as_str()).map(|w| w.scheme)) else {
+                problems.push(at, "no entry", "one for each weight of the model; make the plan again");
+                continue;
+            };
+            if let Err(error) = storage.bytes(&ty.shape) {
+                problems.push(format!("{at}: scheme"), error, format!("one that fits {ty}"));
+                continue;
+            }
+            // Whoever changes a scheme where it stands leaves figures behind that are no longer true.
+            if let Some(entry) = entries.get(name.as_str())
+                && let Ok(bytes) = entry.scheme.bytes(&ty.shape)
+                && bytes != entry.bytes
+            {
+                let found = format!("{} with {} bytes", entry.scheme, entry.bytes);
+                problems.push(at, found, format!("{bytes} bytes; change schemes under [override]"));
+                continue;
+            }
+            chosen.insert(name.clone(), storage);
+        }
+        problems.into_result().map(|()| chosen)
+    }
+
+    /// The entry of a weight.
+    #[must_use]
+    pub fn entry(&self, name: &str) -> Option<&Entry> {
+        self.weight.iter().find(|w| w.name == name)
+    }
+}

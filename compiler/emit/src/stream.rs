@@ -1,0 +1,521 @@
+//! From an open checkpoint to a streaming kernel: a folder with a contract and the three functions.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use s2dit_backends::output::Staged;
+use s2dit_backends::{coreml, onnx};
+use s2dit_ir::{Function, Module, ValueId};
+use s2dit_passes::partition::partition;
+use s2dit_passes::split::{self, EMPTY, HostInput, Kernel, StateKind, split};
+use s2dit_passes::states;
+use s2dit_runtime::Timesteps as Listed;
+use s2dit_runtime::stream::contract::{self, Contract};
+
+use super::choice::choice;
+use super::parts::{Partition, described, is_part};
+use super::{Compute, Layout, Opset, Precision, Quantized, Summary, Target, Timesteps, Watch, run_passes, step};
+use crate::plan::{Quantize, Sources};
+use s2dit_files::problems::Problems;
+use s2dit_models::checkpoint::Checkpoint;
+use s2dit_models::s2dit;
+use s2dit_models::s2dit::config::{LatentSize, SampleSteps};
+
+/// Where the states live between calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum States {
+    /// Inputs and outputs: the host carries them.
+    #[default]
+    Io,
+    /// Core ML states, packed into one.
+    Native,
+}
+
+/// How the functions are spread over packages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Functions {
+    /// One package with three functions, one weight file.
+    #[default]
+    Shared,
+    /// A package each, with one weight file between them on this disk.
+    Separate,
+}
+
+choice!(States, "states", Io = "io", Native = "native");
+choice!(Functions, "functions", Shared = "shared", Separate = "separate");
+
+/// A compile job for a kernel.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What to emit.
+    pub target: Target,
+    /// Arithmetic.
+    pub precision: Precision,
+    /// The newest ONNX operator set that may be used.
+    pub opset: Opset,
+    /// What Core ML packages are shaped for.
+    pub layout: Layout,
+    /// Latent rows and columns.
+    pub rows: usize,
+    /// See [`Options::rows`].
+    pub cols: usize,
+    /// Which timesteps `denoise` is asked for.
+    pub timesteps: Timesteps,
+    /// Where the states live.
+    pub states: States,
+    /// How the functions are spread.
+    pub functions: Functions,
+    /// How large weights are stored; `None` for the precision's own.
+    pub quantize: Option<Quantize>,
+    /// Several packages for each function [Core ML].
+    pub partition: Option<Partition>,
+}
+
+impl Options {
+    /// The kernel that others are compared with: fp32, for ONNX Runtime.
+    #[must_use]
+    pub fn reference(rows: usize, cols: usize) -> Options {
+        Options {
+            target: Target::Onnx,
+            precision: Precision::Fp32,
+            opset: Opset::V21,
+            layout: Layout { compute: Compute::Any, ..Layout::default() },
+            rows,
+            cols,
+            timesteps: Timesteps::Any,
+            states: States::Io,
+            functions: Functions::Separate,
+            quantize: None,
+            partition: None,
+        }
+    }
+}
+
+/// A lowered kernel: what is written, and what the contract says of it.
+pub struct Lowered {
+    /// Functions `denoise`, `commit`, `prompt`, as the target gets them.
+    pub module: Module,
+    kernel: Kernel,
+    packing: Vec<states::Packed>,
+    /// If the functions are partitioned: each one's parts, with their place among the blocks.
+    parts: BTreeMap<String, Vec<(usize, Function)>>,
+}
+
+impl Lowered {
+    /// The module and its contract; `hash` is the checkpoint's.
+    ///
+    /// # Errors
+    /// A checkpoint without a list of timesteps.
+    pub fn with_contract(self, checkpoint: &Checkpoint, options: &Options, hash: String) -> Result<(Module, Contract)> {
+        let contract = contract(checkpoint, options, &self, hash)?;
+        Ok((self.module, contract))
+    }
+}
+
+/// The kernel's module after the target's passes.
+///
+/// # Errors
+/// A bidirectional checkpoint; a choice that the target does not have; a latent that does not fit.
+pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> Result<Lowered> {
+    let config = checkpoint.config();
+    let Some(frames) = config.chunk_frames else {
+        return Err(Problems::one(
+            format!("{}/config.json: chunk_frames", checkpoint.dir().display()),
+            "null (a bidirectional checkpoint)",
+            "a number of frames: only autoregressive checkpoints stream; compile it with --mode clip",
+        )
+        .into());
+    };
+    if config.in_channels != config.out_channels {
+        return Err(Problems::one(
+            format!("{}/config.json: out_channels", checkpoint.dir().display()),
+            config.out_channels.to_string(),
+            format!("{}, as in_channels: a stream feeds its own output back", config.in_channels),
+        )
+        .into());
+    }
+    if options.target == Target::Onnx && options.states == States::Native {
+        bail!("--states native is Core ML's: ONNX has no states; use --states io");
+    }
+    if options.states == States::Native && options.partition.is_some() {
+        bail!("--partition needs --states io: packages cannot share a Core ML state");
+    }
+    if options.states == States::Native && options.precision == Precision::Fp32 {
+        bail!("--states native needs --precision fp16: Core ML's states are fp16 only; use --states io for fp32");
+    }
+    let latent = LatentSize { frames, rows: options.rows, cols: options.cols };
+    let mut chunk = s2dit::clip(config, checkpoint, latent)?;
+    watch(None, &chunk);
+    let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some(), []);
+    run_passes(&["canonicalize", "cse"], &mut chunk, checkpoint, &shape, watch)?;
+    let split_options = split::Options {
+        chunk: "latent".into(),
+        time: "timestep".into(),
+        prompt: "text".into(),
+        window_frames: config.window_frames,
+        half_states: options.precision == Precision::Fp16,
+    };
+    let mut kernel = None;
+    step("split", &mut chunk, watch, |chunk| {
+        let mut split = split(&chunk.functions[0], &split_options)?;
+        *chunk = std::mem::take(&mut split.module);
+        kernel = Some(split);
+        Ok(chunk.functions.len())
+    })?;
+    let (mut kernel, mut module) = (kernel.context("no kernel")?, chunk);
+    options.timesteps.apply(config, &mut module, watch)?;
+    let prompt = kernel.prompt_values.iter().map(|(name, _)| name.clone());
+    let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some(), prompt);
+    let passes = options.target.passes(options.precision, options.opset, options.layout.compute);
+    run_passes(&passes, &mut module, checkpoint, &shape, watch)?;
+    let declared = module.states.clone();
+    kernel.module.states = declared;
+    let mut packing = Vec::new();
+    step("states", &mut module, watch, |module| {
+        match options.states {
+            States::Io => states::to_io(module)?,
+            States::Native => packing = states::pack(module)?,
+        }
+        Ok(kernel.module.states.len())
+    })?;
+    run_passes(&["canonicalize"], &mut module, checkpoint, &shape, watch)?;
+    super::quantize(&mut module, options.quantize.as_ref(), checkpoint, watch)?;
+    let parts = options.partition.map(|how| cut(&module, how)).transpose()?.unwrap_or_default();
+    Ok(Lowered { module, kernel, packing, parts })
+}
+
+/// The parts of each function. `denoise` and `commit` are cut alike, because they share weights.
+fn cut(module: &Module, how: Partition) -> Result<BTreeMap<String, Vec<(usize, Function)>>> {
+    let function = |name: &str| module.function(name).with_context(|| format!("no function `{name}`"));
+    let (denoise, commit, prompt) = (function("denoise")?, function("commit")?, function("prompt")?);
+    let starts = how.starts(&[denoise, commit])?;
+    // The prompt is a fraction of the step: a number of packages is meant for the step.
+    let prompt_starts = match how {
+        Partition::Count(_) => vec![0],
+        Partition::Auto | Partition::Bytes(_) => how.starts(&[prompt])?,
+    };
+    let cut = [(denoise, &starts), (commit, &starts), (prompt, &prompt_starts)];
+    cut.into_iter().map(|(f, starts)| Ok((f.name.clone(), partition(f, starts)?))).collect()
+}
+
+/// Compiles a kernel folder to `out`, which appears whole or not at all.
+///
+/// # Errors
+/// See [`lower`]; an output that cannot be written; weights that the precision cannot hold.
+pub fn compile(
+    checkpoint: &Checkpoint,
+    options: &Options,
+    out: &Path,
+    watch: &mut Watch,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary> {
+    let lowered = lower(checkpoint, options, watch)?;
+    let ours = |name: &str| {
+        let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
+        let functions = ["prompt", "denoise", "commit", "kernel"];
+        name == contract::FILE
+            || name == DATA
+            || (functions.contains(&stem) && ["onnx", "mlpackage"].contains(&extension))
+            || functions.iter().any(|function| is_part(name, function))
+    };
+    let folder = Staged::folder(out, contract::FILE, ours)?;
+    let dir = folder.path().to_path_buf();
+    let contract = contract(checkpoint, options, &lowered, String::new())?;
+    let source = Sources::new(checkpoint, options.quantize.as_ref());
+    let written = std::thread::scope(|scope| -> Result<_> {
+        let hash = scope.spawn(|| checkpoint.content_hash().to_hex().to_string());
+        let metadata = || {
+            let hash = hash.join().unwrap_or_default();
+            let contract = Contract { checkpoint: format!("blake3:{hash}"), ..contract.clone() };
+            let mut metadata = metadata(&contract, options.quantize.as_ref());
+            metadata.extend(options.layout.metadata(options.target));
+            metadata
+        };
+        match options.target {
+            Target::Onnx => write_onnx(&lowered.module, &source, metadata, &dir, progress),
+            Target::CoreMl if options.partition.is_none() && options.functions == Functions::Shared => {
+                write_package(&lowered.module, &source, metadata, &dir, progress)
+            }
+            Target::CoreMl => write_packages(&lowered, &source, metadata, &dir, progress),
+        }
+    });
+    let (ops, weight_bytes, non_finite) = written.with_context(|| format!("cannot write `{}`", out.display()))?;
+    let hash = checkpoint.content_hash().to_hex().to_string();
+    let contract = Contract { checkpoint: format!("blake3:{hash}"), ..contract };
+    contract.check()?;
+    std::fs::write(dir.join(contract::FILE), contract.to_json()?)
+        .with_context(|| format!("cannot write `{}`", out.display()))?;
+    folder.commit()?;
+    Ok(Summary {
+        path: out.into(),
+        target: options.target,
+        precision: options.precision,
+        quantize: options.quantize.clone(),
+        parts: lowered.parts.get("denoise").map(Vec::len),
+        quantized: options.quantize.as_ref().map(|_| Quantized::of(&lowered.module)),
+        ops,
+        weight_bytes,
+        checkpoint: format!("blake3:{hash}"),
+        non_finite,
+    })
+}
+
+/// The weights of all functions of an ONNX kernel.
+const DATA: &str = "weights.data";
+
+/// Ops, bytes of weights, weights that are not finite.
+pub(super) type Written = (usize, u64, Vec<(String, u64)>);
+
+/// The contract inside the artifact, beside what every artifact says.
+fn metadata(contract: &Contract, quantize: Option<&Quantize>) -> BTreeMap<String, String> {
+    let mut metadata = BTreeMap::from([
+        ("s2ditc.version".into(), env!("CARGO_PKG_VERSION").into()),
+        ("s2ditc.checkpoint".into(), contract.checkpoint.clone()),
+        ("s2ditc.config".into(), contract.config.to_string()),
+        ("s2ditc.mode".into(), "stream".into()),
+        ("s2ditc.contract".into(), serde_json::to_string(contract).unwrap_or_default()),
+    ]);
+    metadata.extend(contract.timesteps.as_ref().map(Listed::metadata));
+    metadata.extend(quantize.into_iter().flat_map(Quantize::metadata));
+    metadata
+}
+
+fn write_onnx(
+    module: &Module,
+    source: &Sources<'_>,
+    metadata: impl FnOnce() -> BTreeMap<String, String>,
+    dir: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Written> {
+    let paths: Vec<_> = module.functions.iter().map(|f| dir.join(format!("{}.onnx", f.name))).collect();
+    let models: Vec<(&Function, &Path)> = module.functions.iter().zip(paths.iter().map(|p| p.as_path())).collect();
+    let data = || Ok(dir.join(DATA));
+    let written = onnx::write_models(&models, source, metadata, data, DATA, progress)?;
+    Ok((written.ops, written.weight_bytes, written.non_finite))
+}
+
+fn about() -> coreml::Options {
+    coreml::Options {
+        short_description: "A streaming kernel of an S2DiT video diffusion transformer; see s2ditc.contract.".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        author: "s2ditc".into(),
+        license: String::new(),
+    }
+}
+
+/// One package with every function.
+fn write_package(
+    module: &Module,
+    source: &Sources<'_>,
+    metadata: impl FnOnce() -> BTreeMap<String, String>,
+    dir: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Written> {
+    let package = dir.join("kernel.mlpackage");
+    std::fs::create_dir(&package)?;
+    let written = coreml::write_package(module, source, &about(), metadata, &package, progress)?;
+    Ok((written.ops, written.weight_bytes, written.non_finite))
+}
+
+/// Which packages share a weight file: `commit` is `denoise` with another end, and `prompt` has hardly a weight in common with
+/// them.
+const SIBLINGS: [&[&str]; 2] = [&["denoise", "commit"], &["prompt"]];
+
+/// A package a function, or a part of one.
+fn write_packages(
+    lowered: &Lowered,
+    source: &Sources<'_>,
+    metadata: impl FnOnce() -> BTreeMap<String, String>,
+    dir: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Written> {
+    let module = &lowered.module;
+    let mut groups = Vec::new();
+    for names in SIBLINGS {
+        // By part; the only one of a function that is whole is called 0.
+        let mut group: BTreeMap<usize, (Module, Vec<PathBuf>)> = BTreeMap::new();
+        for name in names {
+            let whole = || module.function(name).with_context(|| format!("no function `{name}`")).cloned();
+            let parts = match lowered.parts.get(*name) {
+                Some(parts) => parts.clone(),
+                None => vec![(0, whole()?)],
+            };
+            for (index, function) in parts {
+                let package = dir.join(artifact_file(name, lowered.parts.contains_key(*name).then_some(index)));
+                std::fs::create_dir(&package)?;
+                let empty = || (Module { states: module.states.clone(), functions: Vec::new() }, Vec::new());
+                let (siblings, packages) = group.entry(index).or_insert_with(empty);
+                siblings.functions.push(function);
+                packages.push(package);
+            }
+        }
+        groups.extend(group.into_values());
+    }
+    let metadata = std::cell::LazyCell::new(metadata);
+    let mut total: Written = (0, 0, Vec::new());
+    for (group, packages) in &groups {
+        let dirs: Vec<&Path> = packages.iter().map(|p| p.as_path()).collect();
+        let metadata = || std::cell::LazyCell::force(&metadata).clone();
+        let written = coreml::write_siblings(group, source, &about(), metadata, &dirs, progress)?;
+        total.0 += written.ops;
+        total.1 += written.weight_bytes;
+        total.2.extend(written.non_finite);
+    }
+    total.2.sort();
+    total.2.dedup();
+    Ok(total)
+}
+
+/// The package of a function, or of one of its parts.
+fn artifact_file(name: &str, part: Option<usize>) -> String {
+    format!("{name}{}.mlpackage", part.map(|index| index.to_string()).unwrap_or_default())
+}
+
+/// What a host needs to know; `checkpoint` is the hash.
+fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash: String) -> Result<Contract> {
+    let config = checkpoint.config();
+    let SampleSteps::Timesteps(_) = &config.sample_steps else {
+        bail!(
+            "config.json: sample_steps: found a count, expected a list of timesteps: the sampler of a streaming checkpoint"
+        );
+    };
+    let native = options.states == States::Native;
+    let separate =
+        options.target == Target::Onnx || options.partition.is_some() || options.functions == Functions::Separate;
+    let function = |name: &str| -> Result<contract::Function> {
+        let f = lowered.module.function(name).with_context(|| format!("no function `{name}`"))?;
+        let file = match (options.target, separate) {
+            (Target::Onnx, _) => format!("{name}.onnx"),
+            (Target::CoreMl, true) => artifact_file(name, lowered.parts.get(name).map(|parts| parts[0].0)),
+            (Target::CoreMl, false) => "kernel.mlpackage".into(),
+        };
+        let port = |name: &str, v: ValueId| contract::Port {
+            name: name.into(),
+            dtype: f.dtype(v),
+            shape: f.shape(v).to_vec(),
+        };
+        let packages_call_it_main = options.target == Target::CoreMl && separate;
+        Ok(contract::Function {
+            file,
+            function: if packages_call_it_main { "main".into() } else { name.into() },
+            inputs: f.params().iter().map(|&p| port(f.node(p).name.as_deref().unwrap_or_default(), p)).collect(),
+            outputs: f.results.iter().map(|(name, v)| port(name, *v)).collect(),
+            parts: lowered
+                .parts
+                .get(name)
+                .into_iter()
+                .flatten()
+                .map(|(index, part)| described(part, artifact_file(name, Some(*index))))
+                .collect(),
+        })
+    };
+    let host_inputs = lowered
+        .kernel
+        .host_inputs
+        .iter()
+        .map(|(name, input)| contract::HostInput {
+            name: name.clone(),
+            kind: match input {
+                HostInput::Rope(t) => {
+                    contract::HostInputKind::Rope { part: t.part, grid: t.grid, axis_dims: t.axis_dims, theta: t.theta }
+                }
+                HostInput::WindowMask { window_tokens, tokens_per_frame, own_tokens } => {
+                    contract::HostInputKind::WindowMask {
+                        window_tokens: *window_tokens,
+                        tokens_per_frame: *tokens_per_frame,
+                        own_tokens: *own_tokens,
+                        empty: EMPTY as f32,
+                    }
+                }
+                HostInput::PastWeight => contract::HostInputKind::PastWeight,
+                HostInput::NewWeight => contract::HostInputKind::NewWeight,
+            },
+        })
+        .collect();
+    let declared = &lowered.kernel.module.states;
+    let states = if native {
+        let cache = lowered.module.states.iter().map(|s| contract::State {
+            name: s.name.clone(),
+            dtype: s.ty.dtype,
+            shape: s.ty.shape.clone(),
+            meaning: "every buffer of the network, in rows; see packing".into(),
+            kind: contract::StateKind::Packed,
+        });
+        cache.collect()
+    } else {
+        let state = |(s, info): (&s2dit_ir::StateDecl, &split::StateInfo)| contract::State {
+            name: s.name.clone(),
+            dtype: s.ty.dtype,
+            shape: s.ty.shape.clone(),
+            meaning: meaning(info),
+            kind: match info.kind {
+                StateKind::Window => contract::StateKind::Window,
+                StateKind::Mean | StateKind::MeanLow if info.name.contains("_norm") => contract::StateKind::LinearNorm,
+                StateKind::Mean | StateKind::MeanLow => contract::StateKind::LinearSum,
+                StateKind::Tail => contract::StateKind::ConvTail,
+            },
+        };
+        declared.iter().zip(&lowered.kernel.states).map(state).collect()
+    };
+    let packing = lowered
+        .packing
+        .iter()
+        .map(|p| contract::Packed {
+            buffer: p.name.clone(),
+            state: states::CACHE.into(),
+            row: p.row,
+            rows: p.rows,
+            shape: p.shape.clone(),
+        })
+        .collect();
+    Ok(Contract {
+        format: contract::FORMAT.into(),
+        version: contract::VERSION,
+        compiler: format!("s2ditc {}", env!("CARGO_PKG_VERSION")),
+        target: match options.target {
+            Target::Onnx => contract::Target::Onnx,
+            Target::CoreMl => contract::Target::CoreMl,
+        },
+        precision: match options.precision {
+            Precision::Fp32 => contract::Precision::Fp32,
+            Precision::Fp16 => contract::Precision::Fp16,
+        },
+        states_policy: if native { contract::StatesPolicy::Native } else { contract::StatesPolicy::Io },
+        functions_policy: if separate {
+            contract::FunctionsPolicy::Separate
+        } else {
+            contract::FunctionsPolicy::Shared
+        },
+        checkpoint: hash,
+        config: config.to_json_value(),
+        chunk: contract::Chunk {
+            channels: config.in_channels,
+            frames: config.chunk_frames.unwrap_or_default(),
+            rows: options.rows,
+            cols: options.cols,
+        },
+        window_frames: config.window_frames,
+        text: contract::Text { tokens: config.text_len, dim: config.text_dim },
+        sampler: contract::Sampler::FlowMatchingAr { timesteps: config.timesteps(), sigmas: config.sigmas() },
+        timesteps: options.timesteps.listed(config),
+        functions: contract::Functions {
+            prompt: function("prompt")?,
+            denoise: function("denoise")?,
+            commit: function("commit")?,
+        },
+        host_inputs,
+        states,
+        packing,
+    })
+}
+
+fn meaning(info: &split::StateInfo) -> String {
+    let what = match info.kind {
+        StateKind::Window => "keys or values of the last frames, oldest first",
+        StateKind::Mean => "mean over chunks of linear attention's sums a token",
+        StateKind::MeanLow => "what fp16 leaves out of the mean",
+        StateKind::Tail => "the last frames of the convolution's input",
+    };
+    format!("{what} ({})", info.scope)
+}

@@ -1,0 +1,72 @@
+//! Which timesteps the compiled step can be asked for.
+
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{Context, Result};
+use s2dit_ir::Module;
+use s2dit_passes::timesteps;
+use s2dit_runtime::timesteps::{INPUT, Timesteps as Listed};
+
+use super::{Watch, step};
+use s2dit_files::problems::{Problem, quoted};
+use s2dit_models::s2dit::config::S2ditConfig;
+
+/// Which timesteps the compiled step can be asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Timesteps {
+    /// All of [0, 1000].
+    #[default]
+    Any,
+    /// Those of the checkpoint's sampler and no others: tables take the place of the time embedding.
+    FromConfig,
+}
+
+impl FromStr for Timesteps {
+    type Err = Problem;
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        match text {
+            "any" => Ok(Timesteps::Any),
+            "from-config" => Ok(Timesteps::FromConfig),
+            _ => Err(Problem {
+                place: "timesteps".into(),
+                found: quoted(text),
+                expected: "\"any\" or \"from-config\"".into(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Timesteps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Timesteps::Any => "any",
+            Timesteps::FromConfig => "from-config",
+        })
+    }
+}
+
+impl Timesteps {
+    /// The list that an artifact of this checkpoint says it was made for; `None` for any timestep.
+    #[must_use]
+    pub fn listed(self, config: &S2ditConfig) -> Option<Listed> {
+        match self {
+            Timesteps::Any => None,
+            Timesteps::FromConfig => Some(Listed::new(config.timesteps())),
+        }
+    }
+
+    /// Puts the tables into every function that has a timestep.
+    pub(super) fn apply(self, config: &S2ditConfig, module: &mut Module, watch: &mut Watch) -> Result<()> {
+        let Some(listed) = self.listed(config) else { return Ok(()) };
+        step("timesteps", module, watch, |module| tables(module, &listed).context("--timesteps from-config"))
+    }
+}
+
+/// Puts the tables of a list into every function that has a timestep; returns how many.
+///
+/// # Errors
+/// Timesteps that fp16 cannot tell apart.
+pub fn tables(module: &mut Module, listed: &Listed) -> Result<usize> {
+    Ok(timesteps::run(module, INPUT, listed.list())?)
+}

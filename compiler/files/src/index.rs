@@ -1,0 +1,123 @@
+//! Sharded weights: the index, and the shards that it names.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use s2dit_backends::input::{LFS_POINTER, is_lfs_pointer, read_file};
+use serde_json::Value;
+
+use crate::json::{Entries, compact};
+use crate::problems::{Problems, quoted, shown};
+use crate::{SafetensorsFile, WeightStore};
+
+const LARGEST_INDEX: u64 = 100_000_000;
+
+/// Opens the shards of an index, each file once.
+pub(super) fn open(dir: &Path, path: &Path) -> Result<(WeightStore, Problems), Problems> {
+    let place = path.display().to_string();
+    let map = read(path, &place)?;
+
+    let mut problems = Problems::new();
+    let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (tensor, shard) in &map {
+        shards.entry(shard).or_default().push(tensor);
+    }
+    let mut weights = WeightStore::default();
+    for (shard, named) in shards {
+        if !is_file_name(shard) {
+            problems.push(
+                format!("{place}: {}", shown(named[0])),
+                format!("the shard {}", quoted(shard)),
+                "a plain file name in the checkpoint folder",
+            );
+            continue;
+        }
+        let shard_path = dir.join(shard);
+        if !shard_path.exists() {
+            problems.push(
+                shard_path.display().to_string(),
+                "no such file",
+                format!("a shard with {} tensors, as {place} says", named.len()),
+            );
+            continue;
+        }
+        let Some((file, damage)) = problems.absorb(SafetensorsFile::open_damaged(&shard_path)) else { continue };
+        problems.extend(damage);
+        weights.damaged.extend(file.damaged().map(str::to_owned));
+        for tensor in named {
+            if file.get(tensor).is_none() && !weights.damaged.contains(tensor) {
+                problems.push(
+                    format!("{}: {}", shard_path.display(), shown(tensor)),
+                    "no such tensor",
+                    format!("it here, as {place} says"),
+                );
+            }
+        }
+        let number = weights.files.len();
+        for (tensor, _) in file.tensors() {
+            match map.get(tensor) {
+                Some(home) if home == shard => {
+                    weights.tensors.insert(tensor.to_owned(), number);
+                }
+                Some(home) => problems.push(
+                    format!("{}: {}", shard_path.display(), shown(tensor)),
+                    "the tensor",
+                    format!("it in {} alone, as {place} says", quoted(home)),
+                ),
+                None => {
+                    weights.damaged.insert(tensor.to_owned());
+                    problems.push(
+                        format!("{}: {}", shard_path.display(), shown(tensor)),
+                        "a tensor that the index does not name",
+                        format!("it in the `weight_map` of {place}"),
+                    );
+                }
+            }
+        }
+        weights.files.push(file);
+    }
+    weights.damaged.extend(map.keys().filter(|tensor| !weights.tensors.contains_key(*tensor)).cloned());
+    Ok((weights, problems))
+}
+
+/// The `weight_map` of an index: tensor to shard.
+fn read(path: &Path, place: &str) -> Result<BTreeMap<String, String>, Problems> {
+    const EXPECTED: &str = "a JSON object with a `weight_map` from tensors to shards";
+    let bad = |found: String| Problems::one(place, found, EXPECTED);
+    let bytes = read_file(path, LARGEST_INDEX).map_err(|error| bad(error.to_string()))?;
+    if is_lfs_pointer(&bytes) {
+        return Err(bad(LFS_POINTER.to_owned()));
+    }
+
+    /// Only the map counts; `metadata.total_size` is wrong in many published indexes.
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: Entries,
+    }
+    let index: Index = serde_json::from_slice(&bytes).map_err(|error| bad(format!("bad JSON ({error})")))?;
+
+    let mut problems = Problems::new();
+    let mut map = BTreeMap::new();
+    for (tensor, shard) in index.weight_map.0 {
+        let field = format!("{place}: {}", shown(&tensor));
+        let Value::String(shard) = shard else {
+            problems.push(field, compact(&shard), "the file name of a shard");
+            continue;
+        };
+        if map.contains_key(&tensor) {
+            problems.push(field, "the tensor twice", "it once");
+            continue;
+        }
+        map.insert(tensor, shard);
+    }
+    problems.into_result()?;
+    if map.is_empty() {
+        return Err(bad("an empty `weight_map`".to_owned()));
+    }
+    Ok(map)
+}
+
+/// An index from elsewhere must not reach files outside its folder.
+fn is_file_name(shard: &str) -> bool {
+    !matches!(shard, "" | "." | "..") && !shard.contains(['/', '\\', '\0', ':'])
+}

@@ -1,0 +1,108 @@
+//! Checkpoints in diffusers layout: a folder of `config.json` and memory-mapped safetensors, whole or sharded.
+
+mod validate;
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use s2dit_files::problems::Problems;
+use s2dit_files::{TensorInfo, WeightStore};
+use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
+
+use crate::s2dit::config::S2ditConfig;
+
+/// The configuration.
+pub const CONFIG_FILE: &str = "config.json";
+
+/// An open checkpoint: a valid configuration, and exactly the tensors that it calls for.
+#[derive(Debug)]
+pub struct Checkpoint {
+    dir: PathBuf,
+    config: S2ditConfig,
+    weights: WeightStore,
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint folder and checks it: configuration, files, tensors.
+    ///
+    /// # Errors
+    /// Every problem found. Tensors are compared with the configuration only when both could be read.
+    pub fn open(dir: &Path) -> Result<Self, Problems> {
+        let place = dir.display().to_string();
+        let folder = "a checkpoint folder with config.json and safetensors";
+        match std::fs::metadata(dir) {
+            Err(error) => return Err(Problems::one(place, error.to_string(), folder)),
+            Ok(meta) if !meta.is_dir() => return Err(Problems::one(place, "a file", folder)),
+            Ok(_) => {}
+        }
+        let mut problems = Problems::new();
+        let config = problems.absorb(S2ditConfig::read(&dir.join(CONFIG_FILE)));
+        let weights = problems.absorb(WeightStore::open_damaged(dir));
+        let weights = weights.map(|(weights, damage)| {
+            problems.extend(damage);
+            weights
+        });
+        let (Some(config), Some(weights)) = (config, weights) else { return Err(problems) };
+        let checkpoint = Checkpoint { dir: dir.to_owned(), config, weights };
+        problems.absorb(checkpoint.validate(&checkpoint.config));
+        problems.into_result().map(|()| checkpoint)
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &S2ditConfig {
+        &self.config
+    }
+
+    /// The weights.
+    #[must_use]
+    pub fn weights(&self) -> &WeightStore {
+        &self.weights
+    }
+
+    /// Type and place of a tensor.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&TensorInfo> {
+        self.weights.get(name)
+    }
+
+    /// Compares the tensors with those a configuration calls for.
+    ///
+    /// # Errors
+    /// Every tensor that is missing, extra, misshapen or of a wrong element type.
+    pub fn validate(&self, config: &S2ditConfig) -> Result<(), Problems> {
+        validate::validate(&self.dir.display().to_string(), &self.weights, config)
+    }
+
+    /// The hash of the tensors, see [`WeightStore::content_hash`].
+    pub fn content_hash(&self) -> blake3::Hash {
+        self.weights.content_hash()
+    }
+}
+
+impl WeightSource for Checkpoint {
+    fn ty(&self, name: &str) -> Option<TensorType> {
+        self.weights.ty(name)
+    }
+
+    fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
+        self.weights.bytes(name)
+    }
+
+    fn region(&self, name: &str) -> Option<FileRegion> {
+        self.weights.region(name)
+    }
+
+    fn done(&self, name: &str) {
+        self.weights.done(name);
+    }
+}
+
+#[cfg(test)]
+mod tests;

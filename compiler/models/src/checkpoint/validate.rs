@@ -1,0 +1,120 @@
+//! The tensors of a checkpoint against those its configuration calls for, problems told by their cause.
+
+mod names;
+
+use std::collections::{BTreeMap, HashSet};
+
+use s2dit_ir::DType;
+
+use crate::s2dit::config::S2ditConfig;
+use crate::s2dit::schema::{TensorSpec, expected_tensors};
+use s2dit_files::problems::{Problem, Problems, quoted};
+use s2dit_files::{SafetensorsFile, TensorInfo, WeightStore};
+
+/// Tensors that are listed one by one; of more with the same problem the rest are counted.
+const MOST_LISTED: usize = 12;
+/// Tensors of a wrong dtype that are listed one by one; more of them have one cause.
+const FEW: usize = 2;
+
+pub(super) fn validate(place: &str, weights: &WeightStore, config: &S2ditConfig) -> Result<(), Problems> {
+    let specs = expected_tensors(config);
+    let mut problems = Problems::new();
+    let prefix = common_prefix(weights, &specs);
+    if let Some((prefix, count)) = prefix {
+        let (all, first) = (weights.names().len(), specs.first().map_or("", |spec| &spec.name));
+        let found = match count {
+            _ if count == all => format!("every tensor under the prefix {}", quoted(prefix)),
+            _ => format!("{count} of {all} tensors under the prefix {}", quoted(prefix)),
+        };
+        problems.push(place, found, format!("names without it, such as `{first}`"));
+    }
+    let job = Job { place, weights, config, prefix: prefix.map_or("", |(prefix, _)| prefix) };
+    job.names(&specs, &mut problems);
+    job.types(&specs, &mut problems);
+    problems.into_result()
+}
+
+/// What is compared. Names in the files may all have a prefix, which is then looked past.
+struct Job<'a> {
+    place: &'a str,
+    weights: &'a WeightStore,
+    config: &'a S2ditConfig,
+    prefix: &'a str,
+}
+
+impl<'a> Job<'a> {
+    fn find(&self, name: &str) -> Option<(&'a SafetensorsFile, &'a TensorInfo)> {
+        let file = self.weights.file_of(name)?;
+        Some((file, file.get(name)?))
+    }
+
+    /// Wrong dtypes, together where there are many, and wrong shapes.
+    fn types(&self, specs: &[TensorSpec], problems: &mut Problems) {
+        let present: Vec<_> = specs
+            .iter()
+            .filter_map(|spec| {
+                let (file, info) = self.find(&format!("{}{}", self.prefix, spec.name))?;
+                Some((spec, file, info))
+            })
+            .collect();
+        let mut no_floats: BTreeMap<DType, Vec<&str>> = BTreeMap::new();
+        for (spec, _, info) in present.iter().filter(|(_, _, info)| !is_float(info.ty.dtype)) {
+            no_floats.entry(info.ty.dtype).or_default().push(&spec.name);
+        }
+        no_floats.retain(|_, names| names.len() > FEW);
+        for (dtype, names) in &no_floats {
+            let found = match names.as_slice() {
+                all if all.len() == present.len() => format!("every tensor ({}) of dtype {dtype}", all.len()),
+                some => format!("{} of {} tensors of dtype {dtype}, such as `{}`", some.len(), present.len(), some[0]),
+            };
+            problems.push(self.place, found, "bf16, f16 or f32");
+        }
+        let wrong = present.iter().filter(|(spec, _, info)| {
+            let told = is_float(info.ty.dtype) || no_floats.contains_key(&info.ty.dtype);
+            !told || info.ty.shape != spec.shape
+        });
+        let list = wrong.map(|(spec, file, info)| Problem {
+            place: format!("{}: {}", file.path().display(), spec.name),
+            found: info.ty.to_string(),
+            expected: wanted(spec),
+        });
+        self.list(list.collect(), "tensors of other shapes", "the shapes that config.json calls for", problems);
+    }
+
+    /// The first few problems of one kind, and the number of the others.
+    fn list(&self, mut list: Vec<Problem>, kind: &str, expected: &str, problems: &mut Problems) {
+        let more = list.len().saturating_sub(MOST_LISTED);
+        if more > 1 {
+            list.truncate(MOST_LISTED);
+        }
+        problems.0.extend(list);
+        if more > 1 {
+            problems.push(self.place, format!("{more} more {kind}"), expected);
+        }
+    }
+}
+
+fn is_float(dtype: DType) -> bool {
+    matches!(dtype, DType::BF16 | DType::F16 | DType::F32)
+}
+
+fn wanted(spec: &TensorSpec) -> String {
+    format!("{:?} of bf16, f16 or f32", spec.shape)
+}
+
+/// A wrapper module puts one prefix on every name: one problem, not a thousand. The prefix that makes the most tensors
+/// known, and how many these are, if they are more than half of the checkpoint.
+fn common_prefix<'a>(weights: &'a WeightStore, specs: &[TensorSpec]) -> Option<(&'a str, usize)> {
+    let known: HashSet<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for name in weights.names().filter(|name| !known.contains(name)) {
+        for (dot, _) in name.match_indices('.') {
+            let (prefix, rest) = name.split_at(dot + 1);
+            if known.contains(rest) {
+                *counts.entry(prefix).or_default() += 1;
+            }
+        }
+    }
+    let (prefix, count) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+    (2 * count > weights.names().len()).then_some((prefix, count))
+}

@@ -1,0 +1,149 @@
+//! Latent sizes, and the token grids that follow from them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{BlockKind, S2ditConfig};
+use s2dit_files::problems::{Problem, Problems, quoted};
+
+/// Size of a latent video: frames, rows, columns. On the command line `3x36x64`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LatentSize {
+    /// Latent frames `F`.
+    pub frames: usize,
+    /// Latent rows `H`.
+    pub rows: usize,
+    /// Latent columns `W`.
+    pub cols: usize,
+}
+
+/// No phone, and no server, gets near these; they keep every product of sizes far from overflow, and tables that have a
+/// row for each token small.
+const LARGEST_SIDE: usize = 16_384;
+const MOST_TOKENS: usize = 1 << 20;
+
+impl FromStr for LatentSize {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        let sides: Option<Vec<usize>> = text.split(['x', 'X', '×']).map(|side| side.trim().parse().ok()).collect();
+        match sides.as_deref() {
+            Some(&[frames, rows, cols]) => Ok(LatentSize { frames, rows, cols }),
+            _ => Err(Problem {
+                place: "latent size".into(),
+                found: quoted(text),
+                expected: "FRAMESxROWSxCOLUMNS, such as 3x36x64".into(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for LatentSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}x{}", self.frames, self.rows, self.cols)
+    }
+}
+
+/// The grid that tokens lie on, in (frame, row, column) order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Grid {
+    /// Frames.
+    pub frames: usize,
+    /// Rows of tokens.
+    pub rows: usize,
+    /// Columns of tokens.
+    pub cols: usize,
+}
+
+impl Grid {
+    /// Number of tokens.
+    #[must_use]
+    pub fn tokens(self) -> usize {
+        self.frames * self.rows * self.cols
+    }
+
+    /// The grid inside an SSA stage, whose stride divides rows and columns.
+    #[must_use]
+    pub fn strided(self, stride: usize) -> Grid {
+        Grid { frames: self.frames, rows: self.rows / stride, cols: self.cols / stride }
+    }
+}
+
+impl fmt::Display for Grid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}×{}×{}", self.frames, self.rows, self.cols)
+    }
+}
+
+impl S2ditConfig {
+    /// The token grid of a latent.
+    ///
+    /// # Errors
+    /// A side is zero, or not a multiple of the patch (times the SSA stride, where the layout has a stage); more tokens
+    /// than make sense.
+    pub fn grid(&self, latent: LatentSize) -> Result<Grid, Problems> {
+        let has_stage = self.count(BlockKind::Ssa) > 0;
+        let stride = if has_stage { self.ssa_stride } else { 1 };
+        let mut problems = Problems::new();
+        let mut check = |side: &str, size: usize, patch: usize, stride: usize| {
+            let step = patch * stride;
+            if size == 0 || size > LARGEST_SIDE {
+                problems.push(format!("latent {side}"), size.to_string(), format!("1 to {LARGEST_SIDE}"));
+            } else if !size.is_multiple_of(step) {
+                let why = match (patch, stride) {
+                    (_, 1) => "the patch size".to_owned(),
+                    (1, _) => "the SSA stride".to_owned(),
+                    _ => format!("patch size {patch} × SSA stride {stride}"),
+                };
+                let below = size / step * step;
+                let near = if below == 0 { format!("{step}") } else { format!("{below} or {}", below + step) };
+                problems.push(
+                    format!("latent {side}"),
+                    size.to_string(),
+                    format!("a multiple of {step} ({why}), such as {near}"),
+                );
+            }
+        };
+        let [_, patch_rows, patch_cols] = self.patch_size;
+        check("frames", latent.frames, 1, 1);
+        check("rows", latent.rows, patch_rows, stride);
+        check("columns", latent.cols, patch_cols, stride);
+        problems.into_result()?;
+        let grid = Grid { frames: latent.frames, rows: latent.rows / patch_rows, cols: latent.cols / patch_cols };
+        let tokens = grid.tokens();
+        if tokens > MOST_TOKENS {
+            let gigabytes = tokens as f64 * self.hidden_size() as f64 * 2.0 / 1e9;
+            return Err(Problems::one(
+                format!("latent {latent}"),
+                format!(
+                    "{tokens} tokens ({grid}), {gigabytes:.1} GB in fp16 for one activation of width {}",
+                    self.hidden_size()
+                ),
+                format!("at most {MOST_TOKENS} tokens"),
+            ));
+        }
+        Ok(grid)
+    }
+
+    /// The latent nearest to `wanted` that fits: rows and columns are multiples of the patch (times the SSA stride).
+    #[must_use]
+    pub fn nearest_latent(&self, wanted: LatentSize) -> LatentSize {
+        let stride = if self.count(BlockKind::Ssa) > 0 { self.ssa_stride } else { 1 };
+        let nearest = |size: usize, patch: usize| {
+            let step = patch * stride;
+            ((size + step / 2) / step).max(1) * step
+        };
+        let [_, patch_rows, patch_cols] = self.patch_size;
+        let (rows, cols) = (nearest(wanted.rows, patch_rows), nearest(wanted.cols, patch_cols));
+        LatentSize { frames: wanted.frames, rows, cols }
+    }
+
+    /// The grid on which a block runs, given the token grid.
+    #[must_use]
+    pub fn block_grid(&self, block: usize, grid: Grid) -> Grid {
+        match self.layout.get(block) {
+            Some(BlockKind::Ssa) => grid.strided(self.ssa_stride),
+            _ => grid,
+        }
+    }
+}

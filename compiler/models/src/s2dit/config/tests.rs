@@ -1,0 +1,159 @@
+use serde_json::{Value, json};
+
+use super::*;
+use s2dit_files::problems::Problems;
+
+fn changed(field: &str, value: Value) -> Result<S2ditConfig, Problems> {
+    let mut fields = Preset::Tiny.config().to_json_value();
+    fields[field] = value;
+    S2ditConfig::parse(&fields.to_string(), "config.json")
+}
+
+fn only_problem(field: &str, value: Value) -> String {
+    let problems = changed(field, value).expect_err("a problem");
+    assert_eq!(problems.0.len(), 1, "{problems}");
+    problems.to_string()
+}
+
+#[test]
+fn presets_survive_their_text() {
+    for preset in Preset::ALL {
+        let config = preset.config();
+        let text = config.to_json();
+        assert_eq!(S2ditConfig::parse(&text, "x").unwrap(), config);
+        assert_eq!(S2ditConfig::parse(&text, "x").unwrap().to_json(), text);
+        assert_eq!(preset.name().parse::<Preset>().unwrap(), preset);
+    }
+    assert!("big".parse::<Preset>().is_err());
+}
+
+#[test]
+fn the_large_preset_is_the_specification() {
+    let config = Preset::B1_8.config();
+    assert_eq!(config.hidden_size(), 2048);
+    assert_eq!((config.count(BlockKind::Lcha), config.count(BlockKind::Ssa)), (17, 9));
+    assert_eq!(config.stages(), [4..7, 12..15, 19..22]);
+    assert_eq!((config.stage_of(13), config.stage_of(15)), (Some(1), None));
+    assert_eq!(config.sandwich(), "4×lcha, 3×ssa, 5×lcha, 3×ssa, 4×lcha, 3×ssa, 4×lcha");
+    let grid = config.grid("3x36x64".parse().unwrap()).unwrap();
+    assert_eq!((grid.rows, grid.cols, grid.tokens()), (18, 32, 3 * 576));
+    assert_eq!(config.block_grid(4, grid).tokens(), 3 * 144);
+    assert_eq!(config.rope_split(), [44, 42, 42]);
+}
+
+#[test]
+fn defaults_stand_in_for_optional_fields_only() {
+    let required = json!({
+        "_class_name": "S2DiTTransformer3DModel", "_diffusers_version": "0.36.0", "in_channels": 4, "out_channels": 4,
+        "patch_size": [1, 2, 2], "num_attention_heads": 2, "attention_head_dim": 24, "ffn_dim": 8,
+        "text_dim": 8, "text_len": 8, "layout": ["full"],
+    });
+    let config = S2ditConfig::parse(&required.to_string(), "x").unwrap();
+    assert_eq!(config.eps, 1e-6);
+    assert_eq!(config.chunk_frames, Some(3));
+    let problems = S2ditConfig::parse("{}", "x").unwrap_err();
+    assert_eq!(problems.0.len(), 9, "{problems}");
+    assert!(problems.to_string().contains("x: layout: found no such field"));
+}
+
+#[test]
+fn bad_values_name_the_field_and_what_was_expected() {
+    assert_eq!(
+        only_problem("rope_in_kernel", json!("mid")),
+        "config.json: rope_in_kernel: found \"mid\", expected \"pre\" or \"post\""
+    );
+    assert!(only_problem("ffn_dim", json!("128")).contains("found \"128\", expected an integer"));
+    assert!(only_problem("ffn_dim", json!(0)).contains("found 0"));
+    assert!(only_problem("ffn_dim", json!(-4)).contains("found -4"));
+    assert!(only_problem("ffn_dim", json!(1e30)).contains("an integer"));
+    assert!(only_problem("attention_head_dim", json!(7)).contains("even"));
+    assert!(only_problem("attention_head_dim", json!(4)).contains("from 6"));
+    assert!(only_problem("conv_kernel", json!([3, 4, 3])).contains("conv_kernel[1]: found 4"));
+    assert!(only_problem("conv_kernel", json!([3, 3])).contains("3 integers"));
+    assert!(only_problem("patch_size", json!([2, 2, 2])).contains("patch_size[0]: found 2"));
+    assert!(only_problem("layout", json!([])).contains("found []"));
+    assert!(only_problem("layout", json!(["lcha", "sss"])).contains("layout[1]: found \"sss\""));
+    assert!(only_problem("chunk_frames", json!(0)).contains("null or an integer"));
+    assert!(only_problem("sample_steps", json!([250, 500])).contains("descends"));
+    assert!(only_problem("sample_steps", json!([1001])).contains("descends"));
+    assert!(only_problem("sample_steps", json!([])).contains("descends"));
+    assert!(only_problem("sample_steps", json!([0])).contains("from above 0"));
+    for shift in [1e-300, 1e300] {
+        assert!(only_problem("flow_shift", json!(shift)).contains("noise levels"));
+    }
+    let class = only_problem("_class_name", json!("WanTransformer3DModel"));
+    assert!(class.contains("found \"WanTransformer3DModel\", expected \"S2DiTTransformer3DModel\""), "{class}");
+    assert!(only_problem("eps", json!(0)).contains("above 0"));
+    assert!(only_problem("freq_dim", json!(33)).contains("even"));
+    assert!(only_problem("num_attention_heads", json!(1 << 20)).contains("at most"));
+    assert!(only_problem("widnow_frames", json!(1)).contains("did you mean `window_frames`?"));
+    assert!(only_problem("nonsense", json!(1)).contains("an unknown field"));
+}
+
+#[test]
+fn good_values_are_kept() {
+    assert_eq!(changed("chunk_frames", Value::Null).unwrap().chunk_frames, None);
+    assert_eq!(changed("sample_steps", json!(50)).unwrap().sample_steps, SampleSteps::Count(50));
+    assert_eq!(changed("rope_theta", json!(500)).unwrap().rope_theta, 500.0);
+    assert_eq!(changed("sample_steps", json!([999.5, 0])).unwrap().to_json_value()["sample_steps"], json!([999.5, 0]));
+}
+
+#[test]
+fn all_problems_come_together() {
+    let mut fields = Preset::Tiny.config().to_json_value();
+    fields["qk_norm"] = json!("layer");
+    fields["eps"] = json!(null);
+    fields["layout"] = json!(["a", "b", "ssa"]);
+    let problems = S2ditConfig::parse(&fields.to_string(), "c").unwrap_err();
+    assert_eq!(problems.0.len(), 4, "{problems}");
+}
+
+#[test]
+fn text_that_is_no_configuration() {
+    for text in ["", "[]", "{", "{\"a\": NaN}", "null", &"[".repeat(100_000)] {
+        assert_eq!(S2ditConfig::parse(text, "c").unwrap_err().0.len(), 1);
+    }
+    let text = Preset::Tiny.config().to_json().replacen('{', "{\"eps\": 1, ", 1);
+    let problems = S2ditConfig::parse(&text, "c").unwrap_err();
+    assert_eq!(problems.to_string(), "c: eps: found the field twice, expected it once");
+}
+
+#[test]
+fn grids_need_sides_that_divide() {
+    let config = Preset::Tiny.config();
+    let problems = |f, h, w| config.grid(LatentSize { frames: f, rows: h, cols: w }).unwrap_err().to_string();
+    assert_eq!(
+        problems(1, 6, 8),
+        "latent rows: found 6, expected a multiple of 4 (patch size 2 × SSA stride 2), such as 4 or 8"
+    );
+    assert!(problems(0, 4, 0).starts_with("2 problems"));
+    assert!(problems(1, 2, 4).contains("such as 4"));
+    assert!(problems(usize::MAX, usize::MAX, usize::MAX).starts_with("3 problems"));
+    let flat = S2ditConfig { layout: vec![BlockKind::Full], ..config.clone() };
+    assert_eq!(flat.grid("1x6x2".parse().unwrap()).unwrap(), Grid { frames: 1, rows: 3, cols: 1 });
+    for text in ["", "3", "1x2", "1x2x3x4", "ax1x1", "-1x2x2", "99999999999999999999x1x1"] {
+        assert!(text.parse::<LatentSize>().is_err(), "{text}");
+    }
+}
+
+#[test]
+fn settings_replace_fields() {
+    let base = Preset::Tiny.config();
+    let config = with_overrides(
+        &base,
+        &["qk_norm=rms_norm_per_head", "conv_kernel=[3,5,3]", "chunk_frames=null", "rope_in_kernel=\"post\""],
+    )
+    .unwrap();
+    assert_eq!(config.qk_norm, QkNorm::PerHead);
+    assert_eq!(config.conv_kernel, [3, 5, 3]);
+    assert_eq!((config.chunk_frames, config.rope_in_kernel), (None, RopeInKernel::Post));
+
+    let problems = with_overrides(&base, &["eps", "layuot=[]", "eps=[1", "ffn_dim=0", "_x=1"]).unwrap_err();
+    assert_eq!(problems.0.len(), 5, "{problems}");
+    assert!(problems.to_string().contains("--set: ffn_dim: found 0"));
+    assert!(
+        problems
+            .to_string()
+            .contains("--set layuot: found an unknown field, expected a known field (did you mean `layout`?)")
+    );
+}

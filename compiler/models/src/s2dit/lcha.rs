@@ -1,0 +1,91 @@
+//! LCHA, LinConv Hybrid Attention: linear attention and a causal depthwise convolution, mixed by a learned gate.
+
+use s2dit_ir::ValueId;
+use s2dit_ir::ops::{Conv, ReduceKind, Unary};
+
+use super::rope::Rope;
+use super::{Imported, Importer};
+use crate::s2dit::config::{Grid, RopeInKernel};
+
+/// Added to the normaliser of linear attention.
+const NORMALISER_EPS: f64 = 1e-6;
+
+impl Importer<'_> {
+    /// `attn1` of an LCHA block: `α ⊙ to_out(linear attention) + (1 − α) ⊙ local_mix(conv(u))`, `α = sigmoid(fusion_gate)`.
+    pub(super) fn lcha(&mut self, u: ValueId, rope: Rope, grid: Grid) -> Imported {
+        self.within("attn1", |m| {
+            let y = m.linear_attention(u, rope)?;
+            let global = m.linear("to_out.0", y)?;
+            let y = m.local_conv(u, grid)?;
+            let local = m.linear("local_mix", y)?;
+
+            let gate = m.param("fusion_gate")?;
+            let alpha = m.b.unary(Unary::Sigmoid, gate)?;
+            let one = m.b.scalar_like(alpha, 1.0)?;
+            let rest = m.b.sub(one, alpha)?;
+            let global = m.b.mul(alpha, global)?;
+            let local = m.b.mul(rest, local)?;
+            Ok(m.b.add(global, local)?)
+        })
+    }
+
+    /// `yᵢ = q̂ᵢ·(Σⱼ k̂ⱼ vⱼᵀ) / (q̂ᵢ·Σⱼ k̂ⱼ + 1e-6)` (Katharopoulos et al., arXiv 2006.16236), heads merged.
+    fn linear_attention(&mut self, u: ValueId, rope: Rope) -> Imported {
+        let q = self.query_or_key("to_q", "norm_q", u)?;
+        let k = self.query_or_key("to_k", "norm_k", u)?;
+        let v = self.value(u)?;
+        // Numerator's and normaliser's features.
+        let (q, k, q_norm, k_norm) = match self.config.rope_in_kernel {
+            RopeInKernel::Pre => {
+                let (q, k) = (self.rotate(q, rope)?, self.rotate(k, rope)?);
+                let (q, k) = (self.feature_map(q)?, self.feature_map(k)?);
+                (q, k, q, k)
+            }
+            RopeInKernel::Post => {
+                let (q, k) = (self.feature_map(q)?, self.feature_map(k)?);
+                (self.rotate(q, rope)?, self.rotate(k, rope)?, q, k)
+            }
+        };
+        let sum = self.b.t_matmul(k, v)?;
+        let numerator = self.b.matmul(q, sum)?;
+        let z = self.b.reduce(ReduceKind::Sum, k_norm, &[2], true)?;
+        let normaliser = self.b.matmul_t(q_norm, z)?;
+        let normaliser = self.b.add_scalar(normaliser, NORMALISER_EPS)?;
+        let y = self.b.div(numerator, normaliser)?;
+        self.merge_heads(y)
+    }
+
+    /// `φ(x) = softplus(W·x + b)` head by head: `[1, A, N, d]` → `[1, A, N, d]`.
+    fn feature_map(&mut self, x: ValueId) -> Imported {
+        let (heads, dim) = (self.config.num_attention_heads, self.config.attention_head_dim);
+        self.within("kernel", |m| {
+            let w = m.param("weight")?;
+            let w = m.b.reshape(w, &[1, heads, dim, dim])?;
+            let b = m.param("bias")?;
+            let b = m.b.reshape(b, &[1, heads, 1, dim])?;
+            let y = m.b.matmul_t(x, w)?;
+            let y = m.b.add(y, b)?;
+            Ok(m.b.unary(Unary::Softplus, y)?)
+        })
+    }
+
+    /// Depthwise convolution on the grid, causal in time: zeros before the first frame, none after the last.
+    fn local_conv(&mut self, u: ValueId, grid: Grid) -> Imported {
+        let width = self.config.hidden_size();
+        let [kt, kh, kw] = self.config.conv_kernel;
+        self.within("local_conv", |m| {
+            let (w, b) = (m.param("weight")?, m.param("bias")?);
+            let x = m.b.reshape(u, &[1, grid.frames, grid.rows, grid.cols, width])?;
+            let x = m.b.transpose(x, &[0, 4, 1, 2, 3])?;
+            let conv = Conv {
+                pad_before: vec![kt - 1, kh / 2, kw / 2],
+                pad_after: vec![0, kh / 2, kw / 2],
+                groups: width,
+                ..Conv::with_strides(&[1, 1, 1])
+            };
+            let y = m.b.conv(conv, x, w, Some(b))?;
+            let y = m.b.transpose(y, &[0, 2, 3, 4, 1])?;
+            Ok(m.b.reshape(y, &[1, grid.tokens(), width])?)
+        })
+    }
+}

@@ -1,0 +1,205 @@
+//! The range report: how close each fp16 value of an artifact comes to what fp16 holds.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use s2dit_runtime::ranges::{self, Ranges};
+use s2dit_runtime::stream::contract::{self, Contract, Precision, Target};
+use s2dit_runtime::timesteps::{INPUT, Timesteps};
+use s2dit_runtime::{Artifact, HostTensor, RunOptions, StreamOptions, StreamSession};
+use serde::Serialize;
+
+use crate::stream::{Noise, Recording, prompt_of, seeded_prompt};
+use crate::verify::{read_tensors, seeded_inputs};
+use s2dit_files::SafetensorsFile;
+
+/// The largest finite fp16 number.
+pub const LARGEST: f32 = 65_504.0;
+/// Magnitudes above this are at risk: other inputs may be four times as large.
+pub const AT_RISK: f32 = LARGEST / 4.0;
+
+/// A range job.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Recorded inputs; `None` for seeded ones.
+    pub golden: Option<PathBuf>,
+    /// Seed of the inputs.
+    pub seed: u64,
+    /// Clips to run, with timesteps from 1000 down to 0; or chunks of a stream.
+    pub samples: Option<u64>,
+    /// Threads.
+    pub threads: usize,
+    /// No notes on standard error.
+    pub quiet: bool,
+}
+
+/// Seeded clips, or chunks of a stream, if no number is asked for.
+pub const SAMPLES: u64 = 8;
+
+/// What becomes of a value in fp16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Larger than any fp16 number, or not finite.
+    Overflows,
+    /// Within a factor of four of it.
+    AtRisk,
+    /// Far from it.
+    Holds,
+}
+
+/// A value.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The function.
+    pub function: String,
+    /// What computes it.
+    pub op: String,
+    /// Its name in the package, which begins with the module that it comes from.
+    pub scope: String,
+    /// Its largest magnitude, computed in fp32; 3.4e38 stands for infinity.
+    pub largest: f32,
+    /// What fp16 makes of it.
+    pub verdict: Verdict,
+    /// What would bring it down; empty if it holds.
+    pub rewrite: &'static str,
+}
+
+/// The ranges of an artifact.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The artifact.
+    pub artifact: String,
+    /// The inputs.
+    pub inputs: String,
+    /// fp16 values, the largest first.
+    pub rows: Vec<Row>,
+    /// How many overflow.
+    pub overflows: usize,
+    /// How many are within a factor of four.
+    pub at_risk: usize,
+}
+
+/// Runs an artifact in fp32 and looks at every value that it declares fp16.
+///
+/// # Errors
+/// An artifact that has no fp16 values or cannot be run; inputs that do not fit.
+pub fn ranges(path: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)) -> Result<Report> {
+    let (ranges, inputs) = match path.join(contract::FILE).is_file() {
+        true => of_stream(path, options, progress)?,
+        false => of_clip(path, options, progress)?,
+    };
+    if ranges.is_empty() {
+        bail!("`{}`: no fp16 values: compile with --target coreml --precision fp16", path.display());
+    }
+    let mut rows: Vec<Row> = ranges
+        .into_iter()
+        .map(|(value, largest)| {
+            let verdict = match largest {
+                x if x > LARGEST => Verdict::Overflows,
+                x if x > AT_RISK => Verdict::AtRisk,
+                _ => Verdict::Holds,
+            };
+            let rewrite = if verdict == Verdict::Holds { "" } else { rewrite(&value.op) };
+            let largest = largest.min(f32::MAX);
+            Row { function: value.function, op: value.op, scope: value.scope, largest, verdict, rewrite }
+        })
+        .collect();
+    rows.sort_by(|a, b| b.largest.total_cmp(&a.largest));
+    let count = |verdict| rows.iter().filter(|r| r.verdict == verdict).count();
+    Ok(Report {
+        artifact: path.display().to_string(),
+        inputs,
+        overflows: count(Verdict::Overflows),
+        at_risk: count(Verdict::AtRisk),
+        rows,
+    })
+}
+
+fn rewrite(op: &str) -> &'static str {
+    match op {
+        "matmul" | "linear" | "conv" | "reduce_sum" => "scale an operand by a power of two and the result back",
+        "square" | "pow" => "scale before squaring: a norm does not depend on the scale",
+        "mul" => "scale a factor by a power of two (a square: before squaring), and the result back",
+        "exp" => "subtract the maximum before",
+        "add" | "sub" => "scale the weights of both terms by a power of two, and the result back",
+        "rsqrt" | "div" | "reciprocal" => "bound the divisor from below",
+        _ => "keep it in fp32, which leaves the Neural Engine",
+    }
+}
+
+fn of_clip(path: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)) -> Result<(Ranges, String)> {
+    let artifact = Artifact::open(path)?;
+    if let Artifact::Onnx(..) = artifact {
+        bail!("`{}`: ranges are of packages, whose every value has a declared type", path.display());
+    }
+    let run = RunOptions { ranges: true, threads: options.threads, quiet: options.quiet, ..RunOptions::default() };
+    let mut session = artifact.session(&run)?;
+    let (ports, listed) = (artifact.inputs(), artifact.timesteps()?);
+    let mut found = Ranges::new();
+    let mut sample = |inputs: BTreeMap<String, HostTensor>| -> Result<()> {
+        if let Some(listed) = &listed {
+            listed.check_inputs(&inputs).with_context(|| format!("`{}`", path.display()))?;
+        }
+        let mut results = session.run(&inputs).with_context(|| format!("cannot run `{}`", path.display()))?;
+        ranges::take(&mut results, &mut found);
+        Ok(())
+    };
+    if let Some(golden) = &options.golden {
+        let file = SafetensorsFile::open(golden)?;
+        let inputs = read_tensors(&file, ports.iter().map(|p| p.name.as_str()))?;
+        for (name, tensor) in &inputs {
+            if let Some(x) = tensor.data.iter().find(|x| !x.is_finite()) {
+                bail!("`{}`, tensor `{name}`: found {x}, expected finite numbers", golden.display());
+            }
+        }
+        sample(inputs)?;
+        return Ok((found, golden.display().to_string()));
+    }
+    let samples = options.samples.unwrap_or(SAMPLES);
+    for i in 0..samples {
+        let mut inputs = seeded_inputs(&ports, listed.as_ref(), options.seed.wrapping_add(i))?;
+        if let Some(t) = inputs.get_mut(INPUT) {
+            t.data.fill(match listed.as_ref().map(Timesteps::list) {
+                Some(list) if !list.is_empty() => list[i as usize % list.len()] as f32,
+                _ => 1000.0 * (1.0 - i as f32 / (samples.max(2) - 1) as f32),
+            });
+        }
+        sample(inputs)?;
+        progress(i + 1, samples);
+    }
+    let timesteps = listed.as_ref().map_or("from 1000 to 0".into(), Timesteps::to_string);
+    Ok((found, format!("{samples} clip(s) of seed {}, timesteps {timesteps}", options.seed)))
+}
+
+fn of_stream(dir: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)) -> Result<(Ranges, String)> {
+    let contract = Contract::read(dir)?;
+    if contract.target != Target::CoreMl || contract.precision != Precision::Fp16 {
+        bail!("`{}`: ranges are of fp16 kernels for Core ML, found {}", dir.display(), contract.summary());
+    }
+    let run = StreamOptions { fp16: false, ranges: true, threads: options.threads, quiet: options.quiet };
+    let (noise, text, inputs) = match &options.golden {
+        Some(path) => {
+            let file = SafetensorsFile::open(path)?;
+            let text = prompt_of(&file, contract.text.shape())?;
+            (Noise::Recorded(Recording::read(&file, &contract)?), text, path.display().to_string())
+        }
+        None => {
+            let text = seeded_prompt(options.seed, contract.text.shape());
+            (Noise::Seed(options.seed), text, format!("noise and prompt of seed {}", options.seed))
+        }
+    };
+    let recorded = noise.chunks();
+    let chunks = options.samples.or(recorded).unwrap_or(SAMPLES);
+    if let Some(recorded) = recorded.filter(|n| *n < chunks) {
+        bail!("--samples: found {chunks}, but the recording has {recorded} chunk(s)");
+    }
+    let mut stream = StreamSession::open(dir, &run)?;
+    stream.set_prompt(text)?;
+    for chunk in 0..chunks {
+        stream.next_chunk(&noise.chunk(chunk, &contract)?)?;
+        progress(chunk + 1, chunks);
+    }
+    Ok((stream.ranges().clone(), format!("{chunks} chunk(s), {inputs}")))
+}

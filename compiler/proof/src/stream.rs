@@ -1,0 +1,246 @@
+//! What a stream takes and gives: seeded or recorded noise, prompts, and latents that are written as they come.
+
+pub mod clip;
+mod plot;
+mod preview;
+pub mod verify;
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+use s2dit_backends::output::Staged;
+use s2dit_runtime::HostTensor;
+use s2dit_runtime::stream::contract::{Chunk, Contract};
+use serde_json::json;
+
+use s2dit_files::SafetensorsFile;
+
+pub use preview::Preview;
+
+/// Names of the tensors of a stream golden.
+pub const NOISE: &str = "stream.noise";
+/// The chunks that were made, `[chunks, 1, C, F, H, W]`.
+pub const LATENTS: &str = "stream.latents";
+/// The prompt `[1, L, text_dim]`.
+pub const TEXT: &str = "text";
+
+/// Where the noise of a stream comes from.
+pub enum Noise {
+    /// A seed: the same numbers for a chunk and step wherever the stream started.
+    Seed(u64),
+    /// A recording.
+    Recorded(Recording),
+}
+
+/// Noise read from a file: `[chunks, steps, 1, C, F, H, W]`.
+pub struct Recording {
+    shown: String,
+    shape: Vec<usize>,
+    data: Vec<f32>,
+}
+
+impl Noise {
+    /// Opens a recording and checks that it fits the kernel.
+    ///
+    /// # Errors
+    /// No tensor `stream.noise`; one of another shape.
+    pub fn open(path: &Path, contract: &Contract) -> Result<Noise> {
+        let file = SafetensorsFile::open(path)?;
+        Ok(Noise::Recorded(Recording::read(&file, contract)?))
+    }
+
+    /// Chunks there are, `None` for any number.
+    #[must_use]
+    pub fn chunks(&self) -> Option<u64> {
+        match self {
+            Noise::Seed(_) => None,
+            Noise::Recorded(r) => Some(r.chunks()),
+        }
+    }
+
+    /// The noise of a chunk, a tensor a step.
+    ///
+    /// # Errors
+    /// A chunk after the end of a recording.
+    pub fn chunk(&self, index: u64, contract: &Contract) -> Result<Vec<HostTensor>> {
+        match self {
+            Noise::Seed(seed) => Ok(seeded(*seed, index, contract)),
+            Noise::Recorded(recording) => recording.chunk(index, contract),
+        }
+    }
+}
+
+impl Recording {
+    /// Reads `stream.noise`.
+    ///
+    /// # Errors
+    /// No such tensor; one that does not fit the kernel; NaN or infinite elements.
+    pub fn read(file: &SafetensorsFile, contract: &Contract) -> Result<Recording> {
+        let shown = file.path().display().to_string();
+        let Some(info) = file.get(NOISE) else {
+            let clip = file.get("velocity").is_some();
+            let hint = if clip { ": it is a golden of clip mode" } else { "" };
+            bail!("`{shown}`: no tensor `{NOISE}` [chunks, steps, 1, C, F, H, W]{hint}");
+        };
+        let shape = &info.ty.shape;
+        let chunk = contract.chunk.shape();
+        let steps = contract.sampler.steps();
+        if shape.len() != 7 || shape[1] != steps || shape[2..] != chunk {
+            let [_, c, f, h, w] = chunk;
+            bail!(
+                "`{shown}`, tensor `{NOISE}`: found {shape:?}, expected [chunks, {steps}, 1, {c}, {f}, {h}, {w}], what the \
+                 kernel was compiled for"
+            );
+        }
+        let data = finite(file, NOISE)?;
+        Ok(Recording { shown, shape: shape.clone(), data })
+    }
+
+    /// Chunks there are.
+    #[must_use]
+    pub fn chunks(&self) -> u64 {
+        self.shape[0] as u64
+    }
+
+    /// The noise of a chunk, a tensor a step.
+    ///
+    /// # Errors
+    /// A chunk after the end.
+    pub fn chunk(&self, index: u64, contract: &Contract) -> Result<Vec<HostTensor>> {
+        let shape = contract.chunk.shape();
+        let (steps, elements) = (self.shape[1], shape.iter().product::<usize>());
+        let all =
+            usize::try_from(index).ok().filter(|i| *i < self.shape[0]).map(|i| &self.data[i * steps * elements..]);
+        let Some(all) = all else {
+            bail!("`{}`: has noise of {} chunk(s), but chunk {index} is to be made", self.shown, self.shape[0]);
+        };
+        let tensor = |data: &[f32]| HostTensor { shape: shape.to_vec(), data: data.to_vec() };
+        Ok(all.chunks_exact(elements).take(steps).map(tensor).collect())
+    }
+}
+
+/// A standard normal prompt, for trials without a text encoder.
+#[must_use]
+pub fn seeded_prompt(seed: u64, shape: [usize; 3]) -> HostTensor {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    // A stream of its own: not the noise of the same seed.
+    rng.set_stream(u64::MAX);
+    let data = (0..shape.iter().product()).map(|_| rng.sample(StandardNormal)).collect();
+    HostTensor { shape: shape.to_vec(), data }
+}
+
+/// Standard normal numbers that depend on seed, chunk and step alone, so that a restored stream goes on with the same noise.
+fn seeded(seed: u64, chunk: u64, contract: &Contract) -> Vec<HostTensor> {
+    let steps = contract.sampler.steps() as u64;
+    let tensor = |step: u64| seeded_noise(seed, chunk.wrapping_mul(steps).wrapping_add(step), &contract.chunk.shape());
+    (0..steps).map(tensor).collect()
+}
+
+/// Standard normal numbers; `index` picks one of many independent tensors of a seed.
+fn seeded_noise(seed: u64, index: u64, shape: &[usize]) -> HostTensor {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(index);
+    let data = (0..shape.iter().product()).map(|_| rng.sample(StandardNormal)).collect();
+    HostTensor { shape: shape.to_vec(), data }
+}
+
+/// Reads the tensor `text` of a prompt file.
+///
+/// # Errors
+/// No such tensor; one that the model does not take.
+pub fn read_prompt(path: &Path, expected: [usize; 3]) -> Result<HostTensor> {
+    prompt_of(&SafetensorsFile::open(path)?, expected)
+}
+
+/// The tensor `text` of an open file.
+///
+/// # Errors
+/// No such tensor; one that the model does not take.
+pub fn prompt_of(file: &SafetensorsFile, expected: [usize; 3]) -> Result<HostTensor> {
+    let shown = file.path().display();
+    let Some(info) = file.get(TEXT) else { bail!("`{shown}`: no tensor `{TEXT}` {expected:?}") };
+    if info.ty.shape != expected {
+        bail!(
+            "`{shown}`, tensor `{TEXT}`: found {:?}, expected {expected:?}: the model takes prompts of exactly {} tokens \
+             (pad with zeros)",
+            info.ty.shape,
+            expected[1]
+        );
+    }
+    HostTensor::new(expected, finite(file, TEXT)?).context("a tensor that does not fill its shape")
+}
+
+/// A tensor's numbers.
+///
+/// # Errors
+/// NaN or infinite elements: what comes of them would be found an hour later, and far from here.
+fn finite(file: &SafetensorsFile, name: &str) -> Result<Vec<f32>> {
+    let data = file.tensor_f32(name)?;
+    if let Some(i) = data.iter().position(|x| !x.is_finite()) {
+        bail!("`{}`, tensor `{name}`: element {i}: found {}, expected finite numbers", file.path().display(), data[i]);
+    }
+    Ok(data)
+}
+
+/// A safetensors file with one tensor, written chunk by chunk; it appears when it is whole.
+pub struct LatentsFile {
+    staged: Staged,
+    out: BufWriter<File>,
+}
+
+impl LatentsFile {
+    /// Begins a file of `chunks` chunks of a stream: [`LATENTS`].
+    ///
+    /// # Errors
+    /// A place that cannot be written.
+    pub fn create(path: &Path, chunks: u64, chunk: Chunk) -> Result<LatentsFile> {
+        let mut shape = vec![chunks];
+        shape.extend(chunk.shape().map(|d| d as u64));
+        LatentsFile::with_tensor(path, LATENTS, &shape)
+    }
+
+    /// Begins a file with the tensor `name`.
+    fn with_tensor(path: &Path, name: &str, shape: &[u64]) -> Result<LatentsFile> {
+        let staged = Staged::file(path)?;
+        let Some(bytes) = shape.iter().try_fold(4u64, |a, d| a.checked_mul(*d)) else {
+            bail!("cannot write `{}`: {shape:?} is more than a file holds", path.display());
+        };
+        let header = json!({name: {"dtype": "F32", "shape": shape, "data_offsets": [0, bytes]}}).to_string();
+        // The data begins at a multiple of eight.
+        let header = format!("{header:<width$}", width = header.len().next_multiple_of(8));
+        let failed = || format!("cannot write `{}`", path.display());
+        let mut out = BufWriter::new(File::create(staged.path()).with_context(failed)?);
+        out.write_all(&(header.len() as u64).to_le_bytes()).with_context(failed)?;
+        out.write_all(header.as_bytes()).with_context(failed)?;
+        Ok(LatentsFile { staged, out })
+    }
+
+    /// Adds a chunk.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub fn push(&mut self, chunk: &HostTensor) -> Result<()> {
+        self.out
+            .write_all(bytemuck::cast_slice(&chunk.data.iter().map(|x| x.to_le_bytes()).collect::<Vec<_>>()))
+            .with_context(|| format!("cannot write `{}`", self.staged.place().display()))
+    }
+
+    /// Puts the file in its place.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub fn finish(self) -> Result<()> {
+        let LatentsFile { staged, mut out } = self;
+        out.flush().with_context(|| format!("cannot write `{}`", staged.place().display()))?;
+        drop(out);
+        Ok(staged.commit()?)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! A whole clip with a bidirectional model: Euler steps from noise, with classifier-free guidance.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use s2dit_runtime::stream::sampler::{Guided, euler, euler_sigmas};
+use s2dit_runtime::{Artifact, Chain, HostTensor, RunOptions, Timesteps};
+
+use super::{LatentsFile, seeded_noise};
+use s2dit_models::s2dit::config::{S2ditConfig, SampleSteps};
+
+/// The tensor that a clip is saved as, `[1, C, F, H, W]`.
+pub const LATENT: &str = "latent";
+
+/// A compiled clip step, loaded.
+pub struct Clip {
+    session: Chain,
+    steps: usize,
+    flow_shift: f64,
+    timesteps: Option<Timesteps>,
+    latent: Vec<usize>,
+    text: [usize; 3],
+}
+
+impl Clip {
+    /// Loads an artifact that `s2ditc compile` made of a bidirectional checkpoint.
+    ///
+    /// # Errors
+    /// An artifact of another tool, or of an autoregressive checkpoint; a failing engine.
+    pub fn open(path: &Path, run: &RunOptions) -> Result<Clip> {
+        let shown = path.display();
+        let artifact = Artifact::open(path)?;
+        let metadata = artifact.metadata();
+        let Some(config) = metadata.get("s2ditc.config") else {
+            bail!("`{shown}`: expected an artifact of s2ditc, found one without `s2ditc.config` in its metadata");
+        };
+        let config = S2ditConfig::parse(config, &format!("{shown}: metadata s2ditc.config"))?;
+        let SampleSteps::Count(steps) = config.sample_steps else {
+            if config.chunk_frames.is_none() {
+                bail!(
+                    "`{shown}`: config.json: sample_steps: found a list, expected a count: the number of steps of a \
+                     bidirectional checkpoint (chunk_frames is null)"
+                );
+            }
+            bail!(
+                "`{shown}`: a whole clip of an autoregressive checkpoint, which makes video chunk by chunk: compile it with \
+                 --mode stream"
+            );
+        };
+        let port = |name: &str| {
+            let port = artifact.inputs().into_iter().find(|p| p.name == name);
+            let shape = port.and_then(|p| p.shape.iter().map(|d| usize::try_from(*d).ok()).collect::<Option<Vec<_>>>());
+            shape.with_context(|| format!("`{shown}`: no input `{name}` of static shape"))
+        };
+        let (latent, text) = (port("latent")?, port("text")?);
+        let Ok(text) = <[usize; 3]>::try_from(text) else { bail!("`{shown}`: input `text` is not [1, L, text_dim]") };
+        let session = artifact.session(run).with_context(|| format!("cannot load `{shown}`"))?;
+        let timesteps = artifact.timesteps().with_context(|| format!("`{shown}`"))?;
+        Ok(Clip { session, steps, flow_shift: config.flow_shift, timesteps, latent, text })
+    }
+
+    /// Shape of the prompt.
+    #[must_use]
+    pub fn text(&self) -> [usize; 3] {
+        self.text
+    }
+
+    /// Latent `[1, C, F, H, W]` of the clip.
+    #[must_use]
+    pub fn latent(&self) -> &[usize] {
+        &self.latent
+    }
+
+    /// The checkpoint's number of steps.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// Makes a clip. `negative` is the prompt to go away from and how far; `progress` gets steps done.
+    ///
+    /// # Errors
+    /// Steps that the artifact was not compiled for; a failing engine; a result that is not finite.
+    pub fn sample(
+        &mut self,
+        seed: u64,
+        steps: usize,
+        text: &HostTensor,
+        negative: Option<(&HostTensor, f64)>,
+        mut progress: impl FnMut(usize),
+    ) -> Result<HostTensor> {
+        let noise = seeded_noise(seed, 0, &self.latent);
+        let sigmas = euler_sigmas(steps, self.flow_shift);
+        if let Some(listed) = &self.timesteps {
+            let mut asked = sigmas[..steps].iter().map(|s| 1000.0 * s);
+            asked.try_for_each(|t| listed.check(t)).with_context(|| format!("{steps} steps"))?;
+        }
+        let guidance = negative.map_or(1.0, |(_, g)| g);
+        let session = &mut self.session;
+        let clip = euler(&noise, &sigmas, guidance, |x, t, step| {
+            let timestep = HostTensor { shape: vec![1], data: vec![t as f32] };
+            let mut call = |text: &HostTensor| {
+                let inputs = BTreeMap::from([("latent", x), ("timestep", &timestep), ("text", text)]);
+                let mut out = session.run_with(|name| inputs.get(name).copied())?;
+                out.remove("velocity").context("the model returns no `velocity`")
+            };
+            let positive = call(text)?;
+            let negative = negative.map(|(text, _)| call(text)).transpose()?;
+            progress(step + 1);
+            Ok(Guided { positive, negative })
+        })?;
+        if clip.data.iter().any(|x| !x.is_finite()) {
+            bail!("the clip has NaN or infinite elements");
+        }
+        Ok(clip)
+    }
+
+    /// Writes a clip as the tensor [`LATENT`].
+    ///
+    /// # Errors
+    /// A place that cannot be written.
+    pub fn save(path: &Path, clip: &HostTensor) -> Result<()> {
+        let shape: Vec<u64> = clip.shape.iter().map(|d| *d as u64).collect();
+        let mut file = LatentsFile::with_tensor(path, LATENT, &shape)?;
+        file.push(clip)?;
+        file.finish()
+    }
+}

@@ -1,0 +1,92 @@
+//! Statistics beside a plan that is being made.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use s2dit_backends::output::Staged;
+use s2dit_ir::compress::Scheme;
+use s2dit_passes::quantize::{Choice, Weight};
+
+use super::Survey;
+use super::make::Progress;
+use super::samples::{Inputs, Parts, Samples};
+use super::statistics::{self, Collected};
+use s2dit_emit::plan::Calibration;
+use s2dit_emit::plan::hash_of;
+use s2dit_emit::plan::{FEEDBACK, IMPORTANCE};
+use s2dit_files::SafetensorsFile;
+
+/// Where the statistics of a plan are: beside it. `None` if its name is not UTF-8.
+#[must_use]
+pub fn stats_file(plan: &Path) -> Option<PathBuf> {
+    Some(plan.with_file_name(format!("{}.stats.safetensors", plan.file_stem()?.to_str()?)))
+}
+
+/// Statistics that were just collected.
+pub(super) struct Calibrated {
+    /// Their file, not yet in its place.
+    pub staged: Staged,
+    /// What a plan says of it.
+    pub about: Calibration,
+    /// What each weight's entry says of its input.
+    pub found: Collected,
+    /// All samples.
+    pub samples: Vec<Inputs>,
+    /// The file, open.
+    pub file: SafetensorsFile,
+}
+
+impl Calibrated {
+    /// Collects statistics into a file beside `out`.
+    ///
+    /// # Errors
+    /// Samples that do not fit; a failing engine; a file that cannot be written.
+    pub(super) fn collect(
+        survey: &Survey<'_>,
+        source: &Samples,
+        threads: usize,
+        out: &Path,
+        progress: Progress<'_>,
+    ) -> Result<Calibrated> {
+        let file = stats_file(out).context("the output has no name in UTF-8")?;
+        let name = file.file_name().and_then(|name| name.to_str()).context("the output has no name in UTF-8")?;
+        let (name, staged) = (name.to_string(), Staged::file(&file)?);
+        let samples = source.inputs(&survey.module.functions[0])?;
+        let parts = Parts::of(&samples);
+        let found = statistics::collect(
+            survey,
+            parts.calibration,
+            &source.times(),
+            threads,
+            staged.path(),
+            &mut |done, all| {
+                progress("calibration", done, all);
+            },
+        )?;
+        let about = Calibration {
+            file: name,
+            hash: hash_of(staged.path())?,
+            samples: parts.calibration.len(),
+            source: source.to_string(),
+            held_out: if parts.held_out { parts.measurement.len() } else { 0 },
+        };
+        let file = SafetensorsFile::open(staged.path())?;
+        Ok(Calibrated { staged, about, found, samples, file })
+    }
+
+    /// Mean squares of a weight's input channels.
+    pub(super) fn moments(&self, weight: &Weight) -> Result<Vec<f64>> {
+        let tensor = self.found.names.get(&weight.name).map(|input| format!("{IMPORTANCE}{input}"));
+        Ok(self.file.tensor_f64(&tensor.with_context(|| format!("no statistics for `{}`", weight.name))?)?)
+    }
+
+    /// How codes of a weight are chosen.
+    pub(super) fn choice(&self, weight: &Weight, scheme: Scheme) -> Choice {
+        let stored = |prefix: &str| {
+            let tensor = format!("{prefix}{}", self.found.names.get(&weight.name)?);
+            let info = self.file.get(&tensor)?;
+            Some((tensor, info.ty.clone()))
+        };
+        Choice { scheme, importance: stored(IMPORTANCE), feedback: stored(FEEDBACK), input_scale: None }
+    }
+}

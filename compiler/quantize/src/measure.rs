@@ -1,0 +1,97 @@
+//! What a plan does to the model's output, by running it.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use s2dit_ir::{Function, WeightSource};
+use s2dit_runtime::compare::EXACT_DB;
+
+use super::Survey;
+use super::chain::{Chain, Outputs};
+use super::make::Progress;
+use super::samples::Inputs;
+use s2dit_emit::plan::{OpenPlan, Sources};
+
+/// Runs the model on samples and compares it with itself, uncompressed.
+pub struct Runner<'a> {
+    survey: &'a Survey<'a>,
+    samples: &'a [Inputs],
+    reference: Vec<Outputs>,
+    blocks: Vec<String>,
+    threads: usize,
+}
+
+/// The result of a clip.
+pub(super) const OUTPUT: &str = "velocity";
+
+impl<'a> Runner<'a> {
+    /// Runs the uncompressed model.
+    ///
+    /// # Errors
+    /// A failing engine.
+    pub fn new(survey: &'a Survey<'a>, samples: &'a [Inputs], threads: usize) -> Result<Self> {
+        let f = &survey.module.functions[0];
+        let blocks: Vec<String> =
+            (0..).map(|i| format!("block{i}")).take_while(|name| f.by_name(name).is_some()).collect();
+        let mut runner = Runner { survey, samples, reference: Vec::new(), blocks, threads };
+        runner.reference = runner.outputs(f, survey.checkpoint, &mut |_, _, _| {})?;
+        Ok(runner)
+    }
+
+    /// The results of every sample, and the blocks of the first.
+    fn outputs(&self, f: &Function, source: &dyn WeightSource, progress: Progress<'_>) -> Result<Vec<Outputs>> {
+        let mut all = vec![Outputs::new(); self.samples.len()];
+        let blocks: BTreeSet<String> = self.blocks.iter().cloned().collect();
+        let (chain, mut done) = (Chain::of(f)?, 0);
+        chain.run(source, self.samples, &blocks, self.threads, |sample, outputs| {
+            if sample == 0 {
+                done += 1;
+                progress("plan, block", done, chain.parts.len());
+            }
+            let kept = outputs.iter().filter(|(name, _)| *name == OUTPUT || (sample == 0 && blocks.contains(*name)));
+            all[sample].extend(kept.map(|(name, value)| (name.clone(), value.clone())));
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// ‖x − r‖² / ‖r‖² of a value over the samples that have it.
+    fn error(&self, name: &str, outputs: &[Outputs]) -> f64 {
+        let pairs = outputs.iter().zip(&self.reference).filter_map(|(x, r)| x.get(name).zip(r.get(name)));
+        relative(pairs.flat_map(|(x, r)| x.data.iter().zip(&r.data)))
+    }
+
+    /// The error of a plan, and the SNR in dB of the output of each block on the first sample.
+    ///
+    /// # Errors
+    /// A plan that does not fit; a failing engine.
+    pub fn plan(&self, plan: &OpenPlan, progress: Progress<'_>) -> Result<(f64, Vec<f64>)> {
+        let mut module = self.survey.module.clone();
+        plan.apply(&mut module, |name| self.survey.checkpoint.get(name).is_some())?;
+        let source = Sources::with_statistics(self.survey.checkpoint, plan.statistics.as_ref());
+        let outputs = self.outputs(&module.functions[0], &source, progress)?;
+        let blocks = self.blocks.iter().map(|name| decibels(self.error(name, &outputs)));
+        Ok((self.error(OUTPUT, &outputs), blocks.collect()))
+    }
+}
+
+/// ‖x − r‖² / ‖r‖²
+pub(super) fn relative<'x>(pairs: impl Iterator<Item = (&'x f32, &'x f32)>) -> f64 {
+    let (mut errors, mut squares) = (0.0, 0.0);
+    for (x, r) in pairs {
+        let (x, r) = (f64::from(*x), f64::from(*r));
+        errors += (x - r) * (x - r);
+        squares += r * r;
+    }
+    if squares > 0.0 { errors / squares } else { errors }
+}
+
+/// A relative squared error in dB; of one that is no number, the worst.
+#[must_use]
+pub fn decibels(error: f64) -> f64 {
+    match error {
+        e if !e.is_finite() => -EXACT_DB,
+        e if e > 0.0 => (-10.0 * e.log10()).min(EXACT_DB),
+        _ => EXACT_DB,
+    }
+}
