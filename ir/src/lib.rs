@@ -7,11 +7,13 @@
 //!   [`weights`] for the bytes.
 //! - [`compress`] stores weights in few bits: palettes found by exact k-means, integers with scales.
 //! - [`text`] prints and parses the IR (inverse of each other); [`verify`] checks it; [`interp`] evaluates it in float64.
+//! - [`uses`] tells who reads a value; [`close`] tells whether tensors agree, for tests.
 //!
 //! What is deliberately absent: files, checkpoints, targets, symbolic shapes, side effects (a state is read by
 //! the `state` op and written by [`Function::updates`] when the function returns).
 
 pub mod build;
+pub mod close;
 pub mod compress;
 pub mod graph;
 pub mod interp;
@@ -20,6 +22,7 @@ pub mod rounding;
 pub mod tensor;
 pub mod text;
 pub mod types;
+pub mod uses;
 pub mod verify;
 pub mod weights;
 
@@ -28,4 +31,5 @@ pub use graph::{Function, Module, Node, StateDecl, ValueId};
 pub use ops::{Cost, Op, OpError};
 pub use tensor::Tensor;
 pub use types::{DType, TensorType};
+pub use uses::Use;
 pub use weights::{FileRegion, WeightError, WeightSource};
