@@ -6,6 +6,7 @@
 //! - Weights are *constant subgraphs*: `load` leaves with ops over them. Nothing is computed until a backend asks
 //!   [`weights`] for the bytes.
 //! - [`compress`] stores weights in few bits: palettes found by exact k-means, integers with scales.
+//! - [`convert`] rounds slices of floats to other types, with the processor's vectors where it has them.
 //! - [`text`] prints and parses the IR (inverse of each other); [`verify`] checks it; [`interp`] evaluates it in float64.
 //! - [`uses`] tells who reads a value; [`close`] tells whether tensors agree, for tests.
 //!
@@ -15,6 +16,7 @@
 pub mod build;
 pub mod close;
 pub mod compress;
+pub mod convert;
 pub mod graph;
 pub mod interp;
 pub mod ops;

@@ -316,15 +316,12 @@ pub fn compile(
         check_extension(out, options.target)?;
     }
     let module = lower(checkpoint, options, watch)?;
-    let summary = std::thread::scope(|scope| {
-        // The hash reads every weight once: beside the writer it costs little more than the second core.
-        let hash = scope.spawn(|| checkpoint.content_hash().to_hex().to_string());
-        let metadata = || metadata(checkpoint, options, &hash.join().unwrap_or_default());
-        match options.target {
-            Target::Onnx => write_onnx(&module, checkpoint, options, metadata, out, progress),
-            Target::CoreMl => write_coreml(&module, checkpoint, options, metadata, out, progress),
-        }
-    })?;
+    // Asked for when the weights have been written: most of them are hashed by then.
+    let metadata = || metadata(checkpoint, options, &checkpoint.content_hash().to_hex());
+    let summary = match options.target {
+        Target::Onnx => write_onnx(&module, checkpoint, options, metadata, out, progress),
+        Target::CoreMl => write_coreml(&module, checkpoint, options, metadata, out, progress),
+    }?;
     let quantized = options.quantize.as_ref().map(|_| Quantized::of(&module));
     Ok(Summary { quantized, ..summary })
 }

@@ -250,23 +250,20 @@ pub fn compile(
     let dir = folder.path().to_path_buf();
     let contract = contract(checkpoint, options, &lowered, String::new())?;
     let source = Sources::new(checkpoint, options.quantize.as_ref());
-    let written = std::thread::scope(|scope| -> Result<_> {
-        let hash = scope.spawn(|| checkpoint.content_hash().to_hex().to_string());
-        let metadata = || {
-            let hash = hash.join().unwrap_or_default();
-            let contract = Contract { checkpoint: format!("blake3:{hash}"), ..contract.clone() };
-            let mut metadata = metadata(&contract, options.quantize.as_ref());
-            metadata.extend(options.layout.metadata(options.target));
-            metadata
-        };
-        match options.target {
-            Target::Onnx => write_onnx(&lowered.module, &source, metadata, &dir, progress),
-            Target::CoreMl if options.partition.is_none() && options.functions == Functions::Shared => {
-                write_package(&lowered.module, &source, metadata, &dir, progress)
-            }
-            Target::CoreMl => write_packages(&lowered, &source, metadata, &dir, progress),
+    let metadata = || {
+        let hash = checkpoint.content_hash().to_hex();
+        let contract = Contract { checkpoint: format!("blake3:{hash}"), ..contract.clone() };
+        let mut metadata = metadata(&contract, options.quantize.as_ref());
+        metadata.extend(options.layout.metadata(options.target));
+        metadata
+    };
+    let written = match options.target {
+        Target::Onnx => write_onnx(&lowered.module, &source, metadata, &dir, progress),
+        Target::CoreMl if options.partition.is_none() && options.functions == Functions::Shared => {
+            write_package(&lowered.module, &source, metadata, &dir, progress)
         }
-    });
+        Target::CoreMl => write_packages(&lowered, &source, metadata, &dir, progress),
+    };
     let (ops, weight_bytes, non_finite) = written.with_context(|| format!("cannot write `{}`", out.display()))?;
     let hash = checkpoint.content_hash().to_hex().to_string();
     let contract = Contract { checkpoint: format!("blake3:{hash}"), ..contract };
