@@ -187,3 +187,140 @@ pub fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::collections::BTreeMap;
+    use std::io::{Read, Seek};
+
+    use s2dit_ir::weights::constant_bytes;
+    use s2dit_ir::{Builder, DType, TensorType};
+
+    use super::*;
+
+    /// fp32 tensors.
+    #[derive(Default)]
+    struct Source {
+        tensors: BTreeMap<String, Vec<u8>>,
+        visited: Mutex<BTreeMap<String, Vec<(u64, usize)>>>,
+    }
+
+    impl Source {
+        fn with(mut self, name: &str, values: impl Iterator<Item = f32>) -> Self {
+            self.tensors.insert(name.into(), values.flat_map(f32::to_le_bytes).collect());
+            self
+        }
+    }
+
+    impl WeightSource for Source {
+        fn ty(&self, name: &str) -> Option<TensorType> {
+            self.tensors.get(name).map(|bytes| TensorType::new(DType::F32, [bytes.len() / 4]))
+        }
+        fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
+            let missing = || WeightError::Missing { name: name.into() };
+            self.tensors.get(name).map(Cow::from).ok_or_else(missing)
+        }
+        fn visit(&self, name: &str, offset: u64, bytes: &[u8]) {
+            lock(&self.visited).entry(name.into()).or_default().push((offset, bytes.len()));
+        }
+    }
+
+    const N: usize = 500_000;
+
+    fn values(seed: usize) -> impl Iterator<Item = f32> {
+        (0..N).map(move |i| ((i * 7919 + seed) % 4093) as f32 / 100.0 - 20.0)
+    }
+
+    /// fp16 constants: `a` converted, `a` and `b` joined, `a · 0.3` computed, `b` as it is stored.
+    fn constants() -> (Function, Vec<ValueId>) {
+        let mut f = Function::new("main");
+        let ty = TensorType::new(DType::F32, [N]);
+        let mut b = Builder::new(&mut f);
+        let (one, two) = (b.load("a", &ty).unwrap(), b.load("b", &ty).unwrap());
+        let joined = b.concat(&[one, two], 0).unwrap();
+        let factor = b.scalar_like(one, 0.3).unwrap();
+        let product = b.mul(one, factor).unwrap();
+        let halves = [one, joined, product].map(|v| b.cast(v, DType::F16).unwrap());
+        (f, [halves.as_slice(), &[two]].concat())
+    }
+
+    fn filled(
+        f: &Function,
+        constants: &[ValueId],
+        source: &Source,
+    ) -> Result<(Vec<u8>, Vec<Written>), (usize, WeightError)> {
+        let (mut at, mut places) = (64, Vec::new());
+        for &value in constants {
+            places.push(Place { function: f, value, at });
+            at += f.ty(value).bytes() as u64 + 64;
+        }
+        let mut file = tempfile::tempfile().unwrap();
+        file.set_len(at).unwrap();
+        let mut last = 0;
+        let written = fill(&file, &places, source, &mut |done| {
+            assert!(done >= last);
+            last = done;
+        })?;
+        file.rewind().unwrap();
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).unwrap();
+        Ok((bytes, written))
+    }
+
+    fn on_threads<T: Send>(threads: usize, run: impl FnOnce() -> T + Send) -> T {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run)
+    }
+
+    #[test]
+    fn constants_are_in_their_places_whatever_the_number_of_threads() {
+        let (f, constants) = constants();
+        for threads in [1, 2, 5] {
+            let source = Source::default().with("a", values(1)).with("b", values(2));
+            let (bytes, written) = on_threads(threads, || filled(&f, &constants, &source)).unwrap();
+            let mut want = vec![0; 64];
+            for (&v, written) in constants.iter().zip(&written) {
+                let bytes = constant_bytes(&f, v, &source).unwrap();
+                assert_eq!(*written, Written { bytes: bytes.len() as u64, ..Written::default() });
+                want.extend(bytes);
+                want.extend([0; 64]);
+            }
+            assert!(bytes == want, "{threads} threads");
+        }
+    }
+
+    /// What hashes on the way sees every byte.
+    #[test]
+    fn every_byte_that_is_stored_is_visited() {
+        let (f, constants) = constants();
+        let source = Source::default().with("a", values(1)).with("b", values(2));
+        on_threads(2, || filled(&f, &constants[2..], &source)).unwrap();
+        for name in ["a", "b"] {
+            let mut visits = lock(&source.visited).remove(name).unwrap();
+            visits.sort_unstable();
+            let end = visits.iter().fold(0, |end, &(offset, bytes)| {
+                assert_eq!(offset, end, "`{name}` is visited once, without gaps");
+                end + bytes as u64
+            });
+            assert_eq!(end, 4 * N as u64);
+        }
+    }
+
+    /// The one that a single thread would meet first.
+    #[test]
+    fn the_first_failure_is_told() {
+        let (f, constants) = constants();
+        for threads in [1, 2, 5] {
+            for _ in 0..10 {
+                let source = Source::default().with("a", values(1));
+                let (index, error) = on_threads(threads, || filled(&f, &constants, &source)).unwrap_err();
+                assert_eq!((index, error.to_string().as_str()), (1, "tensor `b`: not in the weight source"));
+                // Too large for fp16, in the last block: all of it is counted, what fails later is not told.
+                let large = values(1).enumerate().map(|(i, x)| if i + 3 > N { 1e6 } else { x });
+                let source = Source::default().with("a", large);
+                let (_, written) = on_threads(threads, || filled(&f, &constants, &source)).unwrap();
+                assert_eq!((written[0].non_finite, written[0].overflowed), (2, 2));
+            }
+        }
+    }
+}

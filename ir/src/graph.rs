@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use petgraph::Direction;
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
-use petgraph::visit::EdgeRef;
+use petgraph::visit::{EdgeRef, NodeIndexable};
 
 use crate::ops::{self, Cost, Op, OpError};
 use crate::{DType, TensorType};
@@ -192,8 +192,18 @@ impl Function {
 
     /// Operands in position order.
     pub fn operands(&self, v: ValueId) -> Vec<ValueId> {
-        let mut edges: Vec<(usize, ValueId)> =
-            self.graph.edges_directed(v, Direction::Incoming).map(|e| (*e.weight(), e.source())).collect();
+        let edges = || self.graph.edges_directed(v, Direction::Incoming);
+        // Of a sound graph every position from 0 on has one edge.
+        let mut operands = vec![ValueId::end(); edges().count()];
+        for e in edges() {
+            if let Some(place) = operands.get_mut(*e.weight()) {
+                *place = e.source();
+            }
+        }
+        if !operands.contains(&ValueId::end()) {
+            return operands;
+        }
+        let mut edges: Vec<(usize, ValueId)> = edges().map(|e| (*e.weight(), e.source())).collect();
         edges.sort_unstable();
         edges.into_iter().map(|(_, s)| s).collect()
     }
@@ -251,25 +261,30 @@ impl Function {
     /// depth-first post-order.
     pub fn order(&self) -> Vec<ValueId> {
         let mut order = self.params.clone();
-        let mut done: HashSet<ValueId> = order.iter().copied().collect();
-        let mut stack: Vec<(ValueId, Vec<ValueId>)> = Vec::new();
+        let mut done = vec![false; self.graph.node_bound()];
+        order.iter().for_each(|v| done[v.index()] = true);
+        // A value, its operands, and how many of these are done: they are emitted in position order.
+        let mut stack: Vec<(ValueId, Vec<ValueId>, usize)> = Vec::new();
         for &(_, root) in self.updates.iter().chain(&self.results) {
-            if !done.contains(&root) {
-                stack.push((root, self.operands(root)));
+            if !done[root.index()] {
+                stack.push((root, self.operands(root), 0));
             }
-            while let Some((v, pending)) = stack.last_mut() {
-                // `pending` is consumed front to back so that operands are emitted in position order.
-                if pending.is_empty() {
-                    let v = *v;
-                    stack.pop();
-                    if done.insert(v) {
-                        order.push(v);
+            while let Some((v, operands, next)) = stack.last_mut() {
+                match operands.get(*next) {
+                    Some(&operand) => {
+                        *next += 1;
+                        if !done[operand.index()] {
+                            let operands = self.operands(operand);
+                            stack.push((operand, operands, 0));
+                        }
                     }
-                } else {
-                    let next = pending.remove(0);
-                    if !done.contains(&next) {
-                        let operands = self.operands(next);
-                        stack.push((next, operands));
+                    None => {
+                        let v = *v;
+                        stack.pop();
+                        if !done[v.index()] {
+                            done[v.index()] = true;
+                            order.push(v);
+                        }
                     }
                 }
             }
@@ -297,15 +312,15 @@ impl Function {
 
     /// `true` if the value depends on no parameter and no state: it is a weight expression.
     pub fn is_const(&self, v: ValueId) -> bool {
-        let mut seen = HashSet::new();
+        let mut seen = vec![false; self.graph.node_bound()];
         let mut stack = vec![v];
         while let Some(v) = stack.pop() {
             if matches!(self.graph[v].op, Op::Input(_) | Op::State(_)) {
                 return false;
             }
-            for e in self.graph.edges_directed(v, Direction::Incoming) {
-                if seen.insert(e.source()) {
-                    stack.push(e.source());
+            for operand in self.graph.neighbors_directed(v, Direction::Incoming) {
+                if !std::mem::replace(&mut seen[operand.index()], true) {
+                    stack.push(operand);
                 }
             }
         }

@@ -265,7 +265,7 @@ pub fn constant_key(f: &Function, v: ValueId) -> String {
     fn walk(f: &Function, v: ValueId, key: &mut String) {
         use std::fmt::Write as _;
         let node = f.node(v);
-        let _ = write!(key, "{}{}:{}(", node.op.name(), serde_json::Value::Object(node.op.attrs()), node.ty);
+        let _ = write!(key, "{}{}:{}(", node.op.name(), node.op.key(), node.ty);
         for o in f.operands(v) {
             walk(f, o, key);
             key.push(',');

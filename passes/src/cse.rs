@@ -22,7 +22,7 @@ pub fn run(module: &mut Module) -> Result<usize, OpError> {
                 continue;
             }
             let operands: Vec<usize> = f.operands(v).iter().map(|o| o.index()).collect();
-            let key = format!("{} {:?} {operands:?} {}", node.op.name(), node.op.attrs(), node.ty);
+            let key = format!("{} {} {operands:?} {}", node.op.name(), node.op.key(), node.ty);
             match seen.get(&key) {
                 Some(&first) if f.node(v).name.is_none() || f.node(first).name.is_none() => {
                     f.replace_uses(v, first);

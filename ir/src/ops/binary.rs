@@ -1,6 +1,6 @@
 //! Elementwise functions of two operands with numpy broadcasting.
 
-use ndarray::{ArrayD, IxDyn, Zip};
+use ndarray::{ArrayD, ArrayViewD, IxDyn, Zip};
 use serde::{Deserialize, Serialize};
 
 use super::{Attrs, OpDef, OpError, arity, require};
@@ -62,6 +62,29 @@ pub fn broadcast_shapes(a: &[usize], b: &[usize]) -> Result<Vec<usize>, OpError>
         .collect()
 }
 
+/// A function of two arrays of one shape, row by row: a row lies in one piece, or repeats one number.
+fn elementwise(x: &ArrayViewD<f64>, y: &ArrayViewD<f64>, apply: impl Fn(f64, f64) -> f64) -> ArrayD<f64> {
+    let mut data = ArrayD::zeros(x.raw_dim());
+    if x.ndim() == 0 {
+        Zip::from(&mut data).and(x).and(y).for_each(|o, &x, &y| *o = apply(x, y));
+        return data;
+    }
+    Zip::from(data.rows_mut()).and(x.rows()).and(y.rows()).for_each(|mut out, x, y| {
+        let repeated = y.strides() == [0];
+        match (out.as_slice_mut(), x.as_slice(), y.as_slice()) {
+            (Some(out), Some(x), Some(y)) => {
+                out.iter_mut().zip(x.iter().zip(y)).for_each(|(o, (x, y))| *o = apply(*x, *y))
+            }
+            (Some(out), Some(x), None) if repeated => {
+                let y = y.first().copied().unwrap_or_default();
+                out.iter_mut().zip(x).for_each(|(o, x)| *o = apply(*x, y));
+            }
+            _ => Zip::from(&mut out).and(&x).and(&y).for_each(|o, &x, &y| *o = apply(x, y)),
+        }
+    });
+    data
+}
+
 impl OpDef for Binary {
     fn name(&self) -> &'static str {
         match self {
@@ -87,8 +110,13 @@ impl OpDef for Binary {
         let mismatch = || OpError::new("operands do not broadcast");
         let x = operands[0].data.broadcast(shape.clone()).ok_or_else(mismatch)?;
         let y = operands[1].data.broadcast(shape.clone()).ok_or_else(mismatch)?;
-        let mut data = ArrayD::zeros(shape);
-        Zip::from(&mut data).and(&x).and(&y).for_each(|o, &a, &b| *o = self.apply(a, b));
+        // The function is chosen once, so that the loop over it becomes vector instructions.
+        let data = match self {
+            Binary::Add => elementwise(&x, &y, |x, y| Binary::Add.apply(x, y)),
+            Binary::Sub => elementwise(&x, &y, |x, y| Binary::Sub.apply(x, y)),
+            Binary::Mul => elementwise(&x, &y, |x, y| Binary::Mul.apply(x, y)),
+            other => elementwise(&x, &y, |x, y| other.apply(x, y)),
+        };
         Ok(Tensor { dtype: ty.dtype, data })
     }
 

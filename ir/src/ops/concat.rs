@@ -35,7 +35,8 @@ impl OpDef for Concat {
     fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let views: Vec<_> = operands.iter().map(|t| t.data.view()).collect();
         let data = ndarray::concatenate(Axis(self.axis), &views).map_err(|e| OpError::new(e.to_string()))?;
-        Ok(Tensor { dtype: ty.dtype, data: data.as_standard_layout().into_owned() })
+        let data = if data.is_standard_layout() { data } else { data.as_standard_layout().into_owned() };
+        Ok(Tensor { dtype: ty.dtype, data })
     }
     fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
         Cost::with_flops(0, operands, ty)

@@ -63,6 +63,18 @@ pub struct Literal {
     pub values: Vec<f64>,
 }
 
+impl Literal {
+    /// The values' bits, as hexadecimal digits.
+    pub(super) fn key(&self) -> String {
+        let digit = |nibble: u64| char::from(b"0123456789abcdef"[(nibble & 15) as usize]);
+        let digits = |x: &f64| {
+            let bits = x.to_bits();
+            (0..16).map(move |i| digit(bits >> (60 - 4 * i)))
+        };
+        self.values.iter().flat_map(digits).collect()
+    }
+}
+
 impl OpDef for Literal {
     fn name(&self) -> &'static str {
         "literal"

@@ -215,6 +215,15 @@ macro_rules! ops {
                 match self { $( Op::$variant(op) => op.attrs(), )* }
             }
 
+            /// A text that two ops of one name share only if they have the same attributes. Of a literal it is cheaper to make than
+            /// its attributes.
+            pub fn key(&self) -> String {
+                match self {
+                    Op::Literal(literal) => literal.key(),
+                    op => serde_json::Value::Object(op.attrs()).to_string(),
+                }
+            }
+
             /// See [`OpDef::parse`].
             ///
             /// # Errors
