@@ -7,13 +7,14 @@ use std::process::Command;
 
 use common::{arg, golden, ok, python, repo};
 
-const CASES: [(&str, &str); 6] = [
+const CASES: [(&str, &str); 7] = [
     ("tiny", "3x8x8"),
     ("odd", "2x12x8"),
     ("post", "4x8x4"),
     ("per_head", "1x12x8"),
     ("sharded", "5x4x8"),
     ("stride3", "2x6x12"),
+    ("padded", "2x10x14"),
 ];
 
 /// Every golden's checkpoint in both precisions.

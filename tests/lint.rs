@@ -29,9 +29,14 @@ fn packages_for_the_neural_engine_are_clean() {
     let small = arg(&work.path().join("small"));
     ok(&["init", "-q", "--preset", "small", "-o", &small]);
     let checkpoint = |name: &str| if name == "small" { small.clone() } else { arg(&golden(name).join("checkpoint")) };
-    for (name, latent) in
-        [("tiny", "3x8x8"), ("odd", "2x12x8"), ("post", "4x8x4"), ("per_head", "1x12x8"), ("small", "3x16x24")]
-    {
+    for (name, latent) in [
+        ("tiny", "3x8x8"),
+        ("odd", "2x12x8"),
+        ("post", "4x8x4"),
+        ("per_head", "1x12x8"),
+        ("padded", "2x10x14"),
+        ("small", "3x16x24"),
+    ] {
         for attention in ["batched", "per-head"] {
             let out = arg(&work.path().join(format!("{name}-{attention}.mlpackage")));
             let flags = ["--target", "coreml", "--timesteps", "from-config", "--attention", attention];

@@ -38,7 +38,7 @@ fn judge(paths: &[PathBuf]) {
 #[test]
 fn parts_compute_what_the_reference_does() {
     let work = tempfile::tempdir().expect("a temporary folder");
-    for (name, latent) in [("tiny", "3x8x8"), ("odd", "2x12x8"), ("post", "4x8x4")] {
+    for (name, latent) in [("tiny", "3x8x8"), ("odd", "2x12x8"), ("post", "4x8x4"), ("padded", "2x10x14")] {
         let reference = arg(&golden(name).join("golden.safetensors"));
         for (precision, count) in [("fp32", "2"), ("fp16", "3")] {
             let out = work.path().join(format!("{name}-{precision}"));

@@ -65,12 +65,15 @@ struct Model {
 fn models() -> impl Strategy<Value = Model> {
     let layout = proptest::collection::vec(prop_oneof![Just("lcha"), Just("ssa"), Just("full")], 1..4);
     let shape = (1usize..4, prop_oneof![Just(6usize), Just(8), Just(12)], 1usize..4, 2usize..4);
+    // Rows and columns of tokens: multiples of the stride, or not.
+    let grid = (1usize..6, 1usize..5);
     let kernel = (0usize..3, 0usize..2, 0usize..3);
     let flags = any::<[bool; 5]>();
-    (layout, shape, kernel, flags, 1usize..4, 1usize..3).prop_map(
+    (layout, shape, grid, kernel, flags, 1usize..4, 1usize..3).prop_map(
         |(
             layout,
             (heads, width, frames, stride),
+            (rows, cols),
             (kt, kh, kw),
             [post, across, per_head, apart, together],
             patch,
@@ -88,7 +91,7 @@ fn models() -> impl Strategy<Value = Model> {
                 config[name] = value.clone();
             }
             let config = S2ditConfig::parse(&config.to_string(), "random").expect("a configuration");
-            let latent = LatentSize { frames, rows: 2 * stride * patch, cols: stride };
+            let latent = LatentSize { frames, rows: rows * patch, cols };
             Model { config, latent, per_head, apart, across_blocks: together }
         },
     )

@@ -77,6 +77,7 @@ fn every_block_of_every_clip_is_recognised() {
         ("per_head", "1x12x8"),
         ("sharded", "5x4x8"),
         ("stride3", "2x6x12"),
+        ("padded", "2x10x14"),
         ("small", "3x16x24"),
         ("1.8b", "3x36x64"),
     ] {
@@ -159,7 +160,7 @@ fn the_round_trip_gives_the_frontends_graph() {
 #[test]
 fn packages_are_recognised() {
     let work = tempfile::tempdir().expect("a temporary folder");
-    for (name, mode, latent) in [("odd", "clip", "2x12x8"), ("stream_post", "stream", "8x4")] {
+    for (name, mode, latent) in [("odd", "clip", "2x12x8"), ("padded", "clip", "2x10x14"), ("stream_post", "stream", "8x4")] {
         let checkpoint = arg(&golden(name).join("checkpoint"));
         let out = work.path().join(if mode == "clip" { "clip.mlpackage" } else { "kernel" });
         let plain = ["--target", "coreml", "--compute", "any"];
