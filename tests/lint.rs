@@ -44,7 +44,15 @@ fn packages_for_the_neural_engine_are_clean() {
             ok(&["lint", "--deny-fallback", &out]);
         }
     }
-    for (name, latent) in [("stream_tiny", "8x8"), ("stream_post", "8x4"), ("stream_wide", "6x6"), ("small", "16x24")] {
+    for (name, latent) in [
+        ("stream_tiny", "8x8"),
+        ("stream_post", "8x4"),
+        ("stream_wide", "6x6"),
+        ("stream_sink", "6x10"),
+        ("stream_last_step", "8x4"),
+        ("stream_last_sink", "6x8"),
+        ("small", "16x24"),
+    ] {
         let out = arg(&work.path().join(format!("{name}-kernel")));
         let flags = ["--target", "coreml", "--mode", "stream"];
         ok(&[&["compile", "-q", &checkpoint(name), "--latent", latent, "-o", &out][..], &flags].concat());

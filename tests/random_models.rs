@@ -60,6 +60,7 @@ struct Model {
     per_head: bool,
     apart: bool,
     across_blocks: bool,
+    state_write: split::StateWrite,
 }
 
 fn models() -> impl Strategy<Value = Model> {
@@ -68,16 +69,18 @@ fn models() -> impl Strategy<Value = Model> {
     // Rows and columns of tokens: multiples of the stride, or not.
     let grid = (1usize..6, 1usize..5);
     let kernel = (0usize..3, 0usize..2, 0usize..3);
-    let flags = any::<[bool; 5]>();
-    (layout, shape, grid, kernel, flags, 1usize..4, 1usize..3).prop_map(
+    let flags = any::<[bool; 6]>();
+    // Frames of the window and of the sinks: none, fewer than a chunk has, more.
+    let past = (prop_oneof![Just(0usize), Just(1), Just(4), Just(7)], 0usize..5);
+    (layout, shape, grid, kernel, flags, past, (1usize..4, 1usize..3)).prop_map(
         |(
             layout,
             (heads, width, frames, stride),
             (rows, cols),
             (kt, kh, kw),
-            [post, across, per_head, apart, together],
-            patch,
-            text,
+            [post, across, per_head, apart, together, last_step],
+            (window, sinks),
+            (patch, text),
         )| {
             let mut config = Preset::Tiny.config().to_json_value();
             let fields = json!({
@@ -85,14 +88,16 @@ fn models() -> impl Strategy<Value = Model> {
                 "ssa_stride": stride, "conv_kernel": [2 * kt + 1, 2 * kh + 1, 2 * kw + 1], "patch_size": [1, patch, 1],
                 "rope_in_kernel": if post { "post" } else { "pre" }, "text_len": 3 * text, "text_dim": 4, "freq_dim": 8,
                 "qk_norm": if across { "rms_norm_across_heads" } else { "rms_norm_per_head" },
-                "in_channels": 2, "out_channels": 2, "chunk_frames": frames, "window_frames": 2 * frames + 1,
+                "in_channels": 2, "out_channels": 2, "chunk_frames": frames, "window_frames": window,
+                "sink_frames": sinks,
             });
             for (name, value) in fields.as_object().expect("fields") {
                 config[name] = value.clone();
             }
             let config = S2ditConfig::parse(&config.to_string(), "random").expect("a configuration");
             let latent = LatentSize { frames, rows: rows * patch, cols };
-            Model { config, latent, per_head, apart, across_blocks: together }
+            let state_write = if last_step { split::StateWrite::LastStep } else { split::StateWrite::Commit };
+            Model { config, latent, per_head, apart, across_blocks: together, state_write }
         },
     )
 }
@@ -174,6 +179,8 @@ fn passes_on_streams() {
             time: "timestep".into(),
             prompt: "text".into(),
             window_frames: model.config.window_frames,
+            sink_frames: model.config.sink_frames,
+            state_write: model.state_write,
             half_states: false,
         };
         let mut module = split(&chunk.functions[0], &options_of_split).expect("a split").module;

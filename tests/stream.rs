@@ -69,6 +69,18 @@ fn check(name: &str, latent: &str, init: Option<&[&str]>) {
     let fp16_onnx = compile(&checkpoint, latent, ["onnx", "fp16", "io", "separate"], work.path());
     let report = verify(&fp16_onnx, &["--golden", &reference]);
     assert!(figures(&report, "snr_db").all(|db| db >= FP16_SNR), "{name} fp16 onnx: {report:#}");
+    // The plain layout; the others have the Neural Engine's.
+    for (precision, flags) in [("fp32", &[][..]), ("fp16", &["--fp16"])] {
+        let plain = arg(&work.path().join(format!("any-{precision}")));
+        let base = ["compile", "-q", &arg(&checkpoint), "--mode", "stream", "--latent", latent, "-o", &plain];
+        ok(&[&base[..], &["--target", "coreml", "--compute", "any", "--precision", precision]].concat());
+        let report = verify(Path::new(&plain), &[&["--golden", &reference], flags].concat());
+        let within = match precision {
+            "fp32" => figures(&report, "relative_l2").all(|error| error <= FP32_BAR),
+            _ => figures(&report, "snr_db").all(|db| db >= FP16_SNR),
+        };
+        assert!(within, "{name} any {precision}: {report:#}");
+    }
     let mut first: Option<Vec<u8>> = None;
     for policy in FP16 {
         let kernel = compile(&checkpoint, latent, policy, work.path());
@@ -117,6 +129,9 @@ goldens! {
     stream_post: "8x4";
     stream_full: "4x8";
     stream_wide: "6x6";
+    stream_sink: "6x10";
+    stream_last_step: "8x4";
+    stream_last_sink: "6x8";
     stream_small: "8x8", ["--preset", "small", "--seed", "7", "--dtype", "bf16"];
 }
 

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 pub use grid::{Grid, LatentSize};
 pub use overrides::with_overrides;
+pub use s2dit_runtime::stream::contract::StateWrite;
 
 use s2dit_files::problems::Problem;
 
@@ -124,27 +125,6 @@ impl RopeInKernel {
         match self {
             RopeInKernel::Pre => "pre",
             RopeInKernel::Post => "post",
-        }
-    }
-}
-
-/// Which pass over a chunk writes the states of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StateWrite {
-    /// One of its own, at t = 0 on the finished chunk (Self-Forcing, arXiv 2506.08009).
-    Commit,
-    /// The last denoising step, on the noisy chunk at its t.
-    LastStep,
-}
-
-impl StateWrite {
-    /// The name in `config.json`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            StateWrite::Commit => "commit",
-            StateWrite::LastStep => "last_step",
         }
     }
 }
@@ -390,9 +370,7 @@ impl Preset {
         };
         match self {
             Preset::B1_8 => large,
-            Preset::Mobile => {
-                S2ditConfig { text_dim: 768, text_len: 77, state_write: StateWrite::LastStep, ..large }
-            }
+            Preset::Mobile => S2ditConfig { text_dim: 768, text_len: 77, state_write: StateWrite::LastStep, ..large },
             Preset::Small => S2ditConfig {
                 num_attention_heads: 8,
                 attention_head_dim: 64,

@@ -134,10 +134,7 @@ fn text_that_is_no_configuration() {
 fn grids_need_sides_that_the_patch_divides() {
     let config = Preset::Tiny.config();
     let problems = |f, h, w| config.grid(LatentSize { frames: f, rows: h, cols: w }).unwrap_err().to_string();
-    assert_eq!(
-        problems(1, 5, 8),
-        "latent rows: found 5, expected a multiple of 2 (the patch size), such as 4 or 6"
-    );
+    assert_eq!(problems(1, 5, 8), "latent rows: found 5, expected a multiple of 2 (the patch size), such as 4 or 6");
     assert!(problems(0, 4, 0).starts_with("2 problems"));
     assert!(problems(1, 1, 4).contains("such as 2"));
     assert!(problems(usize::MAX, usize::MAX, usize::MAX).starts_with("3 problems"));
