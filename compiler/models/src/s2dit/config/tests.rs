@@ -143,7 +143,7 @@ fn grids_need_sides_that_the_patch_divides() {
     // The paper trains at 256×144: a grid of 9×16, whose rows are padded to 10.
     let grid = config.grid("3x18x32".parse().unwrap()).unwrap();
     assert_eq!((grid, grid.strided(2)), (Grid { frames: 3, rows: 9, cols: 16 }, Grid { frames: 3, rows: 5, cols: 8 }));
-    assert_eq!(config.nearest_latent("3x17x31".parse().unwrap()), "3x18x32".parse().unwrap());
+    assert_eq!(config.nearest_latent("3x17x31".parse().unwrap()), "3x18x32".parse::<LatentSize>().unwrap());
     for text in ["", "3", "1x2", "1x2x3x4", "ax1x1", "-1x2x2", "99999999999999999999x1x1"] {
         assert!(text.parse::<LatentSize>().is_err(), "{text}");
     }
