@@ -231,7 +231,7 @@ fn no_pass_moves_the_numbers() {
             assert!(far < bar, "{name}, pass {}: the results moved by {far:.1e}", row["pass"]);
         }
     };
-    for (name, latent) in [("tiny", "3x8x8"), ("odd", "2x12x8"), ("post", "4x8x4")] {
+    for (name, latent) in [("tiny", "3x8x8"), ("odd", "2x12x8"), ("post", "4x8x4"), ("padded", "2x10x14")] {
         for target in ["coreml", "onnx"] {
             moved(name, &["--target", target, "--latent", latent]);
         }

@@ -7,13 +7,14 @@ use std::process::Command;
 
 use common::{arg, golden, ok, python, repo};
 
-const CASES: [(&str, &str); 6] = [
+const CASES: [(&str, &str); 7] = [
     ("tiny", "3x8x8"),
     ("odd", "2x12x8"),
     ("post", "4x8x4"),
     ("per_head", "1x12x8"),
     ("sharded", "5x4x8"),
     ("stride3", "2x6x12"),
+    ("padded", "2x10x14"),
 ];
 
 /// Every golden's checkpoint in both precisions.
@@ -42,8 +43,15 @@ fn compiled(work: &Path, target: &str, extension: &str) -> Vec<PathBuf> {
     made
 }
 
-const KERNELS: [(&str, &str); 4] =
-    [("stream_tiny", "8x8"), ("stream_post", "8x4"), ("stream_full", "4x8"), ("stream_wide", "6x6")];
+const KERNELS: [(&str, &str); 7] = [
+    ("stream_tiny", "8x8"),
+    ("stream_post", "8x4"),
+    ("stream_full", "4x8"),
+    ("stream_wide", "6x6"),
+    ("stream_sink", "6x10"),
+    ("stream_last_step", "8x4"),
+    ("stream_last_sink", "6x8"),
+];
 
 /// The files of every golden's kernels, in every policy of a target.
 fn kernels(work: &Path, target: &str, extension: &str) -> Vec<PathBuf> {
@@ -94,7 +102,7 @@ fn coremltools_lifts_every_package() {
 fn coremltools_lifts_every_kernel() {
     let work = tempfile::tempdir().expect("a temporary folder");
     let packages = kernels(work.path(), "coreml", "mlpackage");
-    assert_eq!(packages.len(), 4 * (3 + 2 * 3));
+    assert_eq!(packages.len(), KERNELS.len() * (3 + 2 * 3));
     judge("check_mlpackage.py", &[], &packages);
 }
 

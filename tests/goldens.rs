@@ -128,5 +128,6 @@ goldens! {
     per_head: "1x12x8";
     sharded: "5x4x8";
     stride3: "2x6x12";
+    padded: "2x10x14";
     small: "3x16x24", ["--preset", "small", "--seed", "7", "--dtype", "bf16"];
 }

@@ -29,9 +29,14 @@ fn packages_for_the_neural_engine_are_clean() {
     let small = arg(&work.path().join("small"));
     ok(&["init", "-q", "--preset", "small", "-o", &small]);
     let checkpoint = |name: &str| if name == "small" { small.clone() } else { arg(&golden(name).join("checkpoint")) };
-    for (name, latent) in
-        [("tiny", "3x8x8"), ("odd", "2x12x8"), ("post", "4x8x4"), ("per_head", "1x12x8"), ("small", "3x16x24")]
-    {
+    for (name, latent) in [
+        ("tiny", "3x8x8"),
+        ("odd", "2x12x8"),
+        ("post", "4x8x4"),
+        ("per_head", "1x12x8"),
+        ("padded", "2x10x14"),
+        ("small", "3x16x24"),
+    ] {
         for attention in ["batched", "per-head"] {
             let out = arg(&work.path().join(format!("{name}-{attention}.mlpackage")));
             let flags = ["--target", "coreml", "--timesteps", "from-config", "--attention", attention];
@@ -39,7 +44,15 @@ fn packages_for_the_neural_engine_are_clean() {
             ok(&["lint", "--deny-fallback", &out]);
         }
     }
-    for (name, latent) in [("stream_tiny", "8x8"), ("stream_post", "8x4"), ("stream_wide", "6x6"), ("small", "16x24")] {
+    for (name, latent) in [
+        ("stream_tiny", "8x8"),
+        ("stream_post", "8x4"),
+        ("stream_wide", "6x6"),
+        ("stream_sink", "6x10"),
+        ("stream_last_step", "8x4"),
+        ("stream_last_sink", "6x8"),
+        ("small", "16x24"),
+    ] {
         let out = arg(&work.path().join(format!("{name}-kernel")));
         let flags = ["--target", "coreml", "--mode", "stream"];
         ok(&[&["compile", "-q", &checkpoint(name), "--latent", latent, "-o", &out][..], &flags].concat());

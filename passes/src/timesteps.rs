@@ -13,7 +13,7 @@
 //! to fp16 selects its row exactly. The rows are the same graph on literal timesteps, a constant that a backend evaluates in float64.
 //!
 //! The tables lie behind the last op that is more than arithmetic and shape (in S2DiT `linear_2` and `time_proj`): each block's sum with
-//! its own table stays a sum, because 26 sums would be 26 tables.
+//! its own table stays a sum, because the sums of 24 blocks would be 24 tables.
 
 mod rows;
 

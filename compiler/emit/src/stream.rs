@@ -23,7 +23,7 @@ use crate::plan::{Quantize, Sources};
 use s2dit_files::problems::Problems;
 use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::s2dit;
-use s2dit_models::s2dit::config::{LatentSize, S2ditConfig, SampleSteps};
+use s2dit_models::s2dit::config::{LatentSize, S2ditConfig, SampleSteps, StateWrite};
 
 /// Where the states live between calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl Options {
 
 /// A lowered kernel: what is written, and what the contract says of it.
 pub struct Lowered {
-    /// Functions `denoise`, `commit`, `prompt`, as the target gets them.
+    /// Functions `denoise`, the one that writes the states, and `prompt`, as the target gets them.
     pub module: Module,
     kernel: Kernel,
     packing: Vec<states::Packed>,
@@ -162,7 +162,8 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
     options.timesteps.check(checkpoint)?;
     let mut lowered = lower_graph(config, checkpoint, frames, options, watch)?;
     super::quantize(&mut lowered.module, options.quantize.as_ref(), checkpoint, watch)?;
-    lowered.parts = options.partition.map(|how| cut(&lowered.module, how)).transpose()?.unwrap_or_default();
+    let writer = config.state_write.name();
+    lowered.parts = options.partition.map(|how| cut(&lowered.module, writer, how)).transpose()?.unwrap_or_default();
     Ok(lowered)
 }
 
@@ -187,6 +188,11 @@ pub fn lower_graph(
         time: "timestep".into(),
         prompt: "text".into(),
         window_frames: config.window_frames,
+        sink_frames: config.sink_frames,
+        state_write: match config.state_write {
+            StateWrite::Commit => split::StateWrite::Commit,
+            StateWrite::LastStep => split::StateWrite::LastStep,
+        },
         half_states: options.precision == Precision::Fp16,
     };
     let mut kernel = None;
@@ -216,17 +222,17 @@ pub fn lower_graph(
     Ok(Lowered { module, kernel, packing, parts: BTreeMap::new() })
 }
 
-/// The parts of each function. `denoise` and `commit` are cut alike, because they share weights.
-fn cut(module: &Module, how: Partition) -> Result<BTreeMap<String, Vec<(usize, Function)>>> {
+/// The parts of each function. `denoise` and the one that writes the states are cut alike, because they share weights.
+fn cut(module: &Module, writer: &str, how: Partition) -> Result<BTreeMap<String, Vec<(usize, Function)>>> {
     let function = |name: &str| module.function(name).with_context(|| format!("no function `{name}`"));
-    let (denoise, commit, prompt) = (function("denoise")?, function("commit")?, function("prompt")?);
-    let starts = how.starts(&[denoise, commit])?;
+    let (denoise, writer, prompt) = (function("denoise")?, function(writer)?, function("prompt")?);
+    let starts = how.starts(&[denoise, writer])?;
     // The prompt is a fraction of the step: a number of packages is meant for the step.
     let prompt_starts = match how {
         Partition::Count(_) => vec![0],
         Partition::Auto | Partition::Bytes(_) => how.starts(&[prompt])?,
     };
-    let cut = [(denoise, &starts), (commit, &starts), (prompt, &prompt_starts)];
+    let cut = [(denoise, &starts), (writer, &starts), (prompt, &prompt_starts)];
     cut.into_iter().map(|(f, starts)| Ok((f.name.clone(), partition(f, starts)?))).collect()
 }
 
@@ -292,7 +298,7 @@ pub fn compile(
 
 /// Whether a path is of a file in a kernel's folder.
 fn is_in_kernel(path: &str) -> bool {
-    const FUNCTIONS: [&str; 4] = ["prompt", "denoise", "commit", "kernel"];
+    const FUNCTIONS: [&str; 5] = ["prompt", "denoise", "commit", "last_step", "kernel"];
     let of = |function: &str| match path.strip_prefix(function) {
         Some(".onnx") => true,
         Some(rest) => rest.strip_prefix(".mlpackage/").is_some_and(coreml::package::is_part),
@@ -358,9 +364,9 @@ fn write_package(
     Ok((written.ops, written.weight_bytes, written.non_finite))
 }
 
-/// Which packages share a weight file: `commit` is `denoise` with another end, and `prompt` has hardly a weight in common with
-/// them.
-const SIBLINGS: [&[&str]; 2] = [&["denoise", "commit"], &["prompt"]];
+/// Which packages share a weight file: what writes the states is `denoise` with another end, and `prompt` has hardly a weight in common
+/// with them.
+const SIBLINGS: [&[&str]; 2] = [&["denoise", "commit", "last_step"], &["prompt"]];
 
 /// A package a function, or a part of one.
 fn write_packages(
@@ -375,7 +381,7 @@ fn write_packages(
     for names in SIBLINGS {
         // By part; the only one of a function that is whole is called 0.
         let mut group: BTreeMap<usize, (Module, Vec<PathBuf>)> = BTreeMap::new();
-        for name in names {
+        for name in names.iter().filter(|name| module.function(name).is_some()) {
             let whole = || module.function(name).with_context(|| format!("no function `{name}`")).cloned();
             let parts = match lowered.parts.get(*name) {
                 Some(parts) => parts.clone(),
@@ -450,6 +456,7 @@ fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash:
                 .collect(),
         })
     };
+    let writer = |pass: StateWrite| (config.state_write == pass).then(|| function(pass.name())).transpose();
     let host_inputs = lowered
         .kernel
         .host_inputs
@@ -460,13 +467,17 @@ fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash:
                 HostInput::Rope(t) => {
                     contract::HostInputKind::Rope { part: t.part, grid: t.grid, axis_dims: t.axis_dims, theta: t.theta }
                 }
-                HostInput::WindowMask { window_tokens, tokens_per_frame, own_tokens } => {
+                HostInput::WindowMask { sink_tokens, window_tokens, tokens_per_frame, own_tokens } => {
                     contract::HostInputKind::WindowMask {
+                        sink_tokens: *sink_tokens,
                         window_tokens: *window_tokens,
                         tokens_per_frame: *tokens_per_frame,
                         own_tokens: *own_tokens,
                         empty: EMPTY as f32,
                     }
+                }
+                HostInput::SinkMask { sink_tokens, tokens_per_frame } => {
+                    contract::HostInputKind::SinkMask { sink_tokens: *sink_tokens, tokens_per_frame: *tokens_per_frame }
                 }
                 HostInput::PastWeight => contract::HostInputKind::PastWeight,
                 HostInput::NewWeight => contract::HostInputKind::NewWeight,
@@ -488,7 +499,7 @@ fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash:
             name: s.name.clone(),
             dtype: s.ty.dtype,
             shape: s.ty.shape.clone(),
-            meaning: meaning(info),
+            meaning: meaning(info, config.sink_frames),
             kind: match info.kind {
                 StateKind::Window => contract::StateKind::Window,
                 StateKind::Mean | StateKind::MeanLow if info.name.contains("_norm") => contract::StateKind::LinearNorm,
@@ -536,13 +547,16 @@ fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash:
             cols: options.cols,
         },
         window_frames: config.window_frames,
+        sink_frames: config.sink_frames,
+        state_write: config.state_write,
         text: contract::Text { tokens: config.text_len, dim: config.text_dim },
         sampler: contract::Sampler::FlowMatchingAr { timesteps: config.timesteps(), sigmas: config.sigmas() },
         timesteps: options.timesteps.listed(config),
         functions: contract::Functions {
             prompt: function("prompt")?,
             denoise: function("denoise")?,
-            commit: function("commit")?,
+            commit: writer(StateWrite::Commit)?,
+            last_step: writer(StateWrite::LastStep)?,
         },
         host_inputs,
         states,
@@ -550,8 +564,11 @@ fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash:
     })
 }
 
-fn meaning(info: &split::StateInfo) -> String {
+fn meaning(info: &split::StateInfo, sink_frames: usize) -> String {
     let what = match info.kind {
+        StateKind::Window if sink_frames > 0 => {
+            "keys or values of the stream's first frames, then of the last frames, oldest first"
+        }
         StateKind::Window => "keys or values of the last frames, oldest first",
         StateKind::Mean => "mean over chunks of linear attention's sums a token",
         StateKind::MeanLow => "what fp16 leaves out of the mean",

@@ -42,7 +42,7 @@ The compiled step takes latent [1,C,F,H,W], timestep [1] in [0, 1000] and text [
 [1,C,F,H,W]. An ONNX model with more than 32 MiB of weights keeps them beside it in OUT.HASH.data, a name that the model knows: \
 move the two together.
 
-With --mode stream OUT is a folder: three functions (prompt, denoise, commit) and contract.json, which says how to call them. A step \
+With --mode stream OUT is a folder: three functions (prompt, denoise, and commit or last_step) and contract.json, which says how to call them. A step \
 makes the checkpoint's chunk_frames, so --latent is HxW. Run it with s2ditc stream.")]
 pub(super) struct Args {
     /// Folder with config.json and safetensors

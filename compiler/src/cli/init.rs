@@ -16,7 +16,7 @@ use s2dit_models::s2dit::config::{Preset, with_overrides};
 #[derive(clap::Args)]
 #[command(after_help = "Example: s2ditc init --preset small --set ssa_stride=2 --seed 7 --dtype bf16 -o small/")]
 pub(super) struct Args {
-    /// Configuration to start from: tiny, small or 1.8b
+    /// Configuration to start from: tiny, small, 1.8b or mobile
     #[arg(long, default_value = "tiny")]
     preset: Preset,
     /// Change a field of the configuration; repeatable

@@ -131,7 +131,7 @@ struct Summary {
     load_seconds: f64,
     /// Computing the prompt's keys and values.
     prompt_seconds: f64,
-    /// Each chunk: all of its denoise calls and the commit.
+    /// Each chunk: all of its calls.
     chunk_seconds: Vec<f64>,
     frames_per_second: f64,
     output: Option<PathBuf>,

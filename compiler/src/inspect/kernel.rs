@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use s2dit_backends::onnx::read::Model;
 use s2dit_runtime::stream::contract::{
-    Chunk, Contract, FunctionsPolicy, Port, Precision, Sampler, StatesPolicy, Target, Text,
+    Chunk, Contract, FunctionsPolicy, Port, Precision, Sampler, StateWrite, StatesPolicy, Target, Text,
 };
 use s2dit_runtime::stream::made_for;
 use s2dit_runtime::{Artifact, Timesteps};
@@ -36,6 +36,10 @@ pub struct KernelReport {
     pub chunk: Chunk,
     /// Latent frames that the windows hold.
     pub window_frames: usize,
+    /// Latent frames at the start of the stream that stay beside the windows.
+    pub sink_frames: usize,
+    /// Which pass over a chunk writes the states.
+    pub state_write: StateWrite,
     /// The prompt.
     pub text: Text,
     /// The sampler.
@@ -97,7 +101,7 @@ pub(super) fn kernel(path: &Path) -> Result<KernelReport> {
         }
     }
     let quantize = Artifact::open(&path.join(&contract.functions.denoise.file))?.metadata().remove("s2ditc.quantize");
-    let functions = contract.functions.all().map(|(name, f)| FunctionReport {
+    let functions = contract.functions.all().into_iter().map(|(name, f)| FunctionReport {
         name,
         files: match &f.parts[..] {
             [] => vec![f.file.clone()],
@@ -122,7 +126,7 @@ pub(super) fn kernel(path: &Path) -> Result<KernelReport> {
         bytes: bytes(path),
         state_bytes: states.iter().map(|s| s.bytes).sum(),
         states,
-        functions: functions.into(),
+        functions: functions.collect(),
         host_inputs: contract.host_inputs.iter().map(|h| (h.name.clone(), kind(&h.kind).unwrap_or_default())).collect(),
         quantize,
         summary: contract.summary(),
@@ -134,6 +138,8 @@ pub(super) fn kernel(path: &Path) -> Result<KernelReport> {
         checkpoint: contract.checkpoint,
         chunk: contract.chunk,
         window_frames: contract.window_frames,
+        sink_frames: contract.sink_frames,
+        state_write: contract.state_write,
         text: contract.text,
         sampler: contract.sampler,
         timesteps: contract.timesteps,

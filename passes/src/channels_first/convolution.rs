@@ -17,11 +17,11 @@ impl Rewriter<'_> {
         }
     }
 
-    /// Windows that tile each frame (patches, strides): frames lie below each other in one plane, which no window leaves.
+    /// Windows that tile each frame (patches, strides): frames lie below each other in one plane, and no window lies on two of them. Zeros
+    /// below a frame are rows of its own in that plane; those to its right are the convolution's.
     fn tiles(&mut self, v: ValueId, operands: &[ValueId], conv: &Conv) -> Result<Option<Stored>, OpError> {
         let (x, kernel) = (operands[0], self.dims(operands[1]));
         let dims = self.dims(x);
-        let padded = conv.pad_before.iter().chain(&conv.pad_after).any(|&p| p != 0);
         let (order, channels, rows, cols, frames) = match *dims {
             [frames, channels, rows, cols] => (vec![1, 0, 2, 3], channels, rows, cols, frames),
             [1, channels, frames, rows, cols] if kernel[2] == 1 && conv.strides[0] == 1 => {
@@ -31,10 +31,22 @@ impl Rewriter<'_> {
         };
         let [kh, kw] = kernel[kernel.len() - 2..] else { return Ok(None) };
         let strides = &conv.strides[conv.strides.len() - 2..];
-        if padded || conv.groups != 1 || strides != [kh, kw] || rows % kh != 0 || cols % kw != 0 {
+        let (time, after) = conv.pad_after.split_at(conv.pad_after.len() - 2);
+        let &[below, right] = after else { return Ok(None) };
+        let elsewhere = conv.pad_before.iter().chain(time).any(|&p| p != 0);
+        let tiled = (rows + below) % kh == 0 && (cols + right) % kw == 0;
+        if elsewhere || conv.groups != 1 || strides != [kh, kw] || !tiled {
             return Ok(None);
         }
-        let plane = self.ordered(x, &order, &[1, channels, frames * rows, cols])?;
+        let plane = if below == 0 {
+            self.ordered(x, &order, &[1, channels, frames * rows, cols])?
+        } else {
+            let frame = self.ordered(x, &order, &[1, channels, frames, rows * cols])?;
+            self.at(v, |b| {
+                let taller = b.pad(frame, &[0; 4], &[0, 0, 0, below * cols], 0.0)?;
+                b.reshape(taller, &[1, channels, frames * (rows + below), cols])
+            })?
+        };
         let weight = self.plain(operands[1])?;
         let bias = operands.get(2).map(|&b| self.plain(b)).transpose()?;
         let weight_shape = [kernel[0], kernel[1], kh, kw];
@@ -43,7 +55,7 @@ impl Rewriter<'_> {
             let conv = Conv {
                 strides: vec![kh, kw],
                 pad_before: vec![0, 0],
-                pad_after: vec![0, 0],
+                pad_after: vec![0, right],
                 dilations: vec![1, 1],
                 groups: 1,
             };

@@ -47,6 +47,12 @@ pub struct Contract {
     pub chunk: Chunk,
     /// Latent frames that the key and value windows hold.
     pub window_frames: usize,
+    /// Latent frames at the start of the stream whose keys and values stay beside the windows.
+    #[serde(default)]
+    pub sink_frames: usize,
+    /// Which pass over a chunk writes the states, and so which function.
+    #[serde(default)]
+    pub state_write: StateWrite,
     /// The prompt.
     pub text: Text,
     /// The sampler.
@@ -54,7 +60,7 @@ pub struct Contract {
     /// The only timesteps that `denoise` takes, if it has tables for them; without this field it takes any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timesteps: Option<Timesteps>,
-    /// The three functions.
+    /// The functions.
     pub functions: Functions,
     /// Inputs that the host computes.
     pub host_inputs: Vec<HostInput>,
@@ -89,10 +95,32 @@ pub enum Precision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StatesPolicy {
-    /// With the host: inputs `NAME` of both functions, outputs `NAME_out` of `commit`.
+    /// With the host: inputs `NAME` of the functions that read them, outputs `NAME_out` of the one that writes them.
     Io,
     /// In the model: Core ML states.
     Native,
+}
+
+/// Which pass over a chunk writes the states of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StateWrite {
+    /// One of its own, at t = 0 on the finished chunk (Self-Forcing, arXiv 2506.08009): the function `commit`.
+    #[default]
+    Commit,
+    /// The last denoising step, on the noisy chunk at its t: the function `last_step` takes the place of `denoise` there.
+    LastStep,
+}
+
+impl StateWrite {
+    /// The name in a contract and a configuration, and the function's.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            StateWrite::Commit => "commit",
+            StateWrite::LastStep => "last_step",
+        }
+    }
 }
 
 /// How the functions are spread over artifacts.
@@ -173,15 +201,30 @@ pub struct Functions {
     pub prompt: Function,
     /// The velocity of a noisy chunk; reads the states.
     pub denoise: Function,
-    /// Takes the clean chunk; writes the states.
-    pub commit: Function,
+    /// Takes the clean chunk; writes the states. Only with [`StateWrite::Commit`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<Function>,
+    /// As `denoise`, for the sampler's last step; writes the states too. Only with [`StateWrite::LastStep`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_step: Option<Function>,
 }
 
 impl Functions {
     /// The functions under their names in the contract.
     #[must_use]
-    pub fn all(&self) -> [(&'static str, &Function); 3] {
-        [("prompt", &self.prompt), ("denoise", &self.denoise), ("commit", &self.commit)]
+    pub fn all(&self) -> Vec<(&'static str, &Function)> {
+        let writers = [StateWrite::Commit, StateWrite::LastStep].into_iter();
+        let writers = writers.filter_map(|pass| Some((pass.name(), self.writer(pass)?)));
+        [("prompt", &self.prompt), ("denoise", &self.denoise)].into_iter().chain(writers).collect()
+    }
+
+    /// The function that writes the states in this pass, if there is one.
+    #[must_use]
+    pub fn writer(&self, pass: StateWrite) -> Option<&Function> {
+        match pass {
+            StateWrite::Commit => self.commit.as_ref(),
+            StateWrite::LastStep => self.last_step.as_ref(),
+        }
     }
 }
 
@@ -212,7 +255,7 @@ pub struct Port {
     pub shape: Vec<usize>,
 }
 
-/// An input of `denoise` and `commit` that the host computes; see [`super::host`].
+/// An input of the functions that read states, which the host computes; see [`super::host`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HostInput {
     /// The input's name.
@@ -238,9 +281,13 @@ pub enum HostInputKind {
         /// Base θ.
         theta: f64,
     },
-    /// What is added to the attention scores, `[…, window_tokens + own_tokens]`: 0 where there is a key, `empty` where the
-    /// window is not filled yet. The window is filled from its end.
+    /// What is added to the attention scores, `[…, sink_tokens + window_tokens + own_tokens]`: 0 where there is a key, `empty` where there
+    /// is none. The window is filled from its end. A sink is a key once its frame has left the window, so that no frame is attended
+    /// to twice.
     WindowMask {
+        /// Tokens of the sinks.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        sink_tokens: usize,
         /// Tokens that the window holds.
         window_tokens: usize,
         /// Tokens of one frame.
@@ -250,10 +297,22 @@ pub enum HostInputKind {
         /// Added where there is no key: finite, because fp16 attention turns −∞ into NaN.
         empty: f32,
     },
+    /// What the chunk's own keys and values weigh in the slots of the sinks, `sink_tokens` of them: 1 in the slot of a frame that the chunk
+    /// has, 0 elsewhere. Slots are in the order of the stream's frames.
+    SinkMask {
+        /// Tokens of the sinks.
+        sink_tokens: usize,
+        /// Tokens of one frame.
+        tokens_per_frame: usize,
+    },
     /// `n / (n + 1)` with `n` chunks committed so far: what the stored means weigh.
     PastWeight,
     /// `1 / (n + 1)`: what the chunk's own sums weigh.
     NewWeight,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 /// A state.
@@ -275,7 +334,7 @@ pub struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StateKind {
-    /// Keys or values of the last frames, oldest first.
+    /// Keys or values of the stream's first `sink_frames` frames, and behind them of the last `window_frames` frames, oldest first.
     Window,
     /// Mean of the chunks' sums `Σ k·vᵀ`.
     LinearSum,
@@ -385,6 +444,7 @@ impl Contract {
             let Sampler::FlowMatchingAr { timesteps, .. } = &self.sampler;
             timesteps.iter().try_for_each(|&t| listed.check(t)).context("field `sampler.timesteps`")?;
         }
+        self.writer()?;
         let chunk = &self.chunk;
         if chunk.shape().contains(&0) {
             bail!("field `chunk`: found {:?}, expected no zero", chunk.shape());
@@ -417,6 +477,24 @@ impl Contract {
         Ok(())
     }
 
+    /// The function that writes the states, and its name.
+    ///
+    /// # Errors
+    /// There is none, or another one: never of a contract that was checked.
+    pub fn writer(&self) -> Result<(&'static str, &Function)> {
+        let name = self.state_write.name();
+        let others = self.functions.all().len() - 2;
+        match self.functions.writer(self.state_write) {
+            Some(function) if others == 1 => Ok((name, function)),
+            Some(_) => bail!(
+                "field `functions`: found `commit` and `last_step`, expected `{name}` alone, as `state_write` says"
+            ),
+            None => bail!(
+                "field `functions.{name}`: missing, expected the function that writes the states, as `state_write` says"
+            ),
+        }
+    }
+
     fn check_host_input(&self, host: &HostInput) -> Result<()> {
         let name = &host.name;
         let elements = match host.kind {
@@ -432,21 +510,21 @@ impl Contract {
                 }
                 grid.iter().product::<usize>() * (axis_dims.iter().sum::<usize>() / 2)
             }
-            HostInputKind::WindowMask { window_tokens, tokens_per_frame, own_tokens, empty } => {
+            HostInputKind::WindowMask { sink_tokens, window_tokens, tokens_per_frame, own_tokens, empty } => {
                 if !empty.is_finite() || empty >= 0.0 {
                     bail!("host input `{name}`: found {empty} where there is no key, expected a finite number below 0");
                 }
-                if window_tokens != tokens_per_frame * self.window_frames {
-                    bail!(
-                        "host input `{name}`: found a window of {window_tokens} tokens, expected {} frames of {tokens_per_frame}",
-                        self.window_frames
-                    );
-                }
-                window_tokens + own_tokens
+                check_tokens(name, "a window", window_tokens, self.window_frames, tokens_per_frame)?;
+                check_tokens(name, "sinks", sink_tokens, self.sink_frames, tokens_per_frame)?;
+                sink_tokens.saturating_add(window_tokens).saturating_add(own_tokens)
+            }
+            HostInputKind::SinkMask { sink_tokens, tokens_per_frame } => {
+                check_tokens(name, "sinks", sink_tokens, self.sink_frames, tokens_per_frame)?;
+                sink_tokens
             }
             HostInputKind::PastWeight | HostInputKind::NewWeight => 1,
         };
-        for (function, ports) in [("denoise", &self.functions.denoise), ("commit", &self.functions.commit)] {
+        for (function, ports) in self.functions.all() {
             let Some(port) = ports.inputs.iter().find(|p| p.name == *name) else { continue };
             if port.shape.iter().product::<usize>() != elements {
                 bail!(
@@ -457,6 +535,14 @@ impl Contract {
         }
         Ok(())
     }
+}
+
+/// Checks that `what` has whole frames of tokens, and how many.
+fn check_tokens(name: &str, what: &str, tokens: usize, frames: usize, per_frame: usize) -> Result<()> {
+    if per_frame.checked_mul(frames) != Some(tokens) {
+        bail!("host input `{name}`: found {what} of {tokens} tokens, expected {frames} frames of {per_frame}");
+    }
+    Ok(())
 }
 
 /// What `dir` is instead of a kernel folder, and how to get one.

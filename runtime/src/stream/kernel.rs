@@ -16,11 +16,12 @@ use crate::{Chain, HostTensor, RunOptions, Session, SessionOptions, function_ses
 /// What a state's new value is called among a function's outputs, after the state's name.
 pub(super) const OUT: &str = "_out";
 
-/// The three functions, loaded.
+/// The functions, loaded.
 pub(super) struct Kernel {
     pub(super) prompt: Chain,
     pub(super) denoise: Chain,
-    pub(super) commit: Chain,
+    /// The one that writes the states.
+    pub(super) writer: Chain,
 }
 
 impl Kernel {
@@ -33,10 +34,11 @@ impl Kernel {
             check(contract, name, f, &chain).with_context(|| format!("`{}`", dir.join(&f.file).display()))?;
             Ok::<_, anyhow::Error>(chain)
         };
+        let (name, writer) = contract.writer()?;
         Ok(Kernel {
             prompt: load("prompt", &functions.prompt)?,
             denoise: load("denoise", &functions.denoise)?,
-            commit: load("commit", &functions.commit)?,
+            writer: load(name, writer)?,
         })
     }
 }
@@ -57,10 +59,11 @@ impl Kernel {
             Ok::<_, anyhow::Error>(chain)
         };
         let functions = &contract.functions;
+        let (name, writer) = contract.writer()?;
         Ok(Kernel {
             prompt: load("prompt", &functions.prompt)?,
             denoise: load("denoise", &functions.denoise)?,
-            commit: load("commit", &functions.commit)?,
+            writer: load(name, writer)?,
         })
     }
 }
@@ -160,11 +163,11 @@ fn check(contract: &Contract, name: &str, f: &contract::Function, session: &Chai
             bail!("the contract declares output `{}` of `{name}`, which the artifact lacks", declared.name);
         }
     }
-    if name == "commit" {
+    if name == contract.state_write.name() {
         for s in &contract.states {
             if !returned.contains(&format!("{}{OUT}", s.name).as_str()) {
                 let how = if native { "write the state" } else { "return the new value of state" };
-                bail!("function `commit` does not {how} `{}`", s.name);
+                bail!("function `{name}` does not {how} `{}`", s.name);
             }
         }
     }

@@ -37,7 +37,7 @@ type Imported = Result<ValueId, ImportError>;
 /// `velocity [1,C,F,H,W]`, all f32. The output of block `i` is the value `block{i}`, `[1, N, D]`.
 ///
 /// # Errors
-/// A latent that the patch or the SSA stride does not divide; a tensor that the checkpoint lacks.
+/// A latent that the patch does not divide; a tensor that the checkpoint lacks.
 pub fn clip(config: &S2ditConfig, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, ImportError> {
     let grid = config.grid(latent)?;
     let mut f = Function::new("main");
@@ -86,7 +86,8 @@ impl Importer<'_> {
             x = self.block(i, kind, x, tproj, text, rope, block_grid)?;
             self.b.f.set_name(x, &format!("block{i}"));
             if let Some(stage) = stages.iter().position(|s| s.end == i + 1) {
-                x = self.stage_up(x, entered, stage, grid)?;
+                let ends_the_network = i + 1 == self.config.layout.len();
+                x = self.stage_up(x, (!ends_the_network).then_some(entered), stage, grid)?;
             }
         }
         self.head(x, temb, latent, grid)

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::Result;
-use s2dit_runtime::stream::contract::{Port, Sampler};
+use s2dit_runtime::stream::contract::{Port, Sampler, StateWrite};
 
 use crate::cli::progress::size;
 use crate::inspect::KernelReport;
@@ -14,15 +14,23 @@ pub(super) fn text(k: &KernelReport) -> Result<String> {
     let mut out = format!("kernel {}: {}{quantized}, {}, by {}\n", k.path, k.summary, size(k.bytes), k.compiler);
     writeln!(out, "{}\n", k.checkpoint)?;
     let [_, c, f, h, w] = k.chunk.shape();
+    let sinks = match k.sink_frames {
+        0 => String::new(),
+        n => format!(" and the stream's first {n}"),
+    };
     writeln!(
         out,
-        "a chunk is {c}×{f}×{h}×{w}; windows hold {} latent frames; prompts {}×{}",
+        "a chunk is {c}×{f}×{h}×{w}; windows hold the last {} latent frames{sinks}; prompts {}×{}",
         k.window_frames, k.text.tokens, k.text.dim
     )?;
     let Sampler::FlowMatchingAr { timesteps, .. } = &k.sampler;
     let steps: Vec<String> = timesteps.iter().map(|t| format!("{t:.1}")).collect();
     let only = if k.timesteps.is_some() { " and no others" } else { "" };
-    writeln!(out, "{} steps a chunk, at {}{only}", steps.len(), steps.join(", "))?;
+    let writes = match k.state_write {
+        StateWrite::Commit => "then `commit` writes the states",
+        StateWrite::LastStep => "the last of which is `last_step` and writes the states",
+    };
+    writeln!(out, "{} steps a chunk, at {}{only}, {writes}", steps.len(), steps.join(", "))?;
     for function in &k.functions {
         writeln!(out, "\n{}: `{}` of {}", function.name, function.function, function.files.join(", "))?;
         // States and what the host computes are many, and listed once below.

@@ -64,10 +64,10 @@ impl Grid {
         self.frames * self.rows * self.cols
     }
 
-    /// The grid inside an SSA stage, whose stride divides rows and columns.
+    /// The grid inside an SSA stage: a token for each `stride`×`stride` tokens, the last row and column of which may be padded.
     #[must_use]
     pub fn strided(self, stride: usize) -> Grid {
-        Grid { frames: self.frames, rows: self.rows / stride, cols: self.cols / stride }
+        Grid { frames: self.frames, rows: self.rows.div_ceil(stride), cols: self.cols.div_ceil(stride) }
     }
 }
 
@@ -81,35 +81,26 @@ impl S2ditConfig {
     /// The token grid of a latent.
     ///
     /// # Errors
-    /// A side is zero, or not a multiple of the patch (times the SSA stride, where the layout has a stage); more tokens
-    /// than make sense; a value that no machine would hold.
+    /// A side is zero, or not a multiple of the patch; more tokens than make sense; a value that no machine would hold.
     pub fn grid(&self, latent: LatentSize) -> Result<Grid, Problems> {
-        let has_stage = self.count(BlockKind::Ssa) > 0;
-        let stride = if has_stage { self.ssa_stride } else { 1 };
         let mut problems = Problems::new();
-        let mut check = |side: &str, size: usize, patch: usize, stride: usize| {
-            let step = patch * stride;
+        let mut check = |side: &str, size: usize, patch: usize| {
             if size == 0 || size > LARGEST_SIDE {
                 problems.push(format!("latent {side}"), size.to_string(), format!("1 to {LARGEST_SIDE}"));
-            } else if !size.is_multiple_of(step) {
-                let why = match (patch, stride) {
-                    (_, 1) => "the patch size".to_owned(),
-                    (1, _) => "the SSA stride".to_owned(),
-                    _ => format!("patch size {patch} × SSA stride {stride}"),
-                };
-                let below = size / step * step;
-                let near = if below == 0 { format!("{step}") } else { format!("{below} or {}", below + step) };
+            } else if !size.is_multiple_of(patch) {
+                let below = size / patch * patch;
+                let near = if below == 0 { format!("{patch}") } else { format!("{below} or {}", below + patch) };
                 problems.push(
                     format!("latent {side}"),
                     size.to_string(),
-                    format!("a multiple of {step} ({why}), such as {near}"),
+                    format!("a multiple of {patch} (the patch size), such as {near}"),
                 );
             }
         };
         let [_, patch_rows, patch_cols] = self.patch_size;
-        check("frames", latent.frames, 1, 1);
-        check("rows", latent.rows, patch_rows, stride);
-        check("columns", latent.cols, patch_cols, stride);
+        check("frames", latent.frames, 1);
+        check("rows", latent.rows, patch_rows);
+        check("columns", latent.cols, patch_cols);
         problems.into_result()?;
         let grid = Grid { frames: latent.frames, rows: latent.rows / patch_rows, cols: latent.cols / patch_cols };
         let tokens = grid.tokens();
@@ -149,14 +140,10 @@ impl S2ditConfig {
         problems.into_result()
     }
 
-    /// The latent nearest to `wanted` that fits: rows and columns are multiples of the patch (times the SSA stride).
+    /// The latent nearest to `wanted` that fits: rows and columns are multiples of the patch.
     #[must_use]
     pub fn nearest_latent(&self, wanted: LatentSize) -> LatentSize {
-        let stride = if self.count(BlockKind::Ssa) > 0 { self.ssa_stride } else { 1 };
-        let nearest = |size: usize, patch: usize| {
-            let step = patch * stride;
-            ((size + step / 2) / step).max(1) * step
-        };
+        let nearest = |size: usize, patch: usize| ((size + patch / 2) / patch).max(1) * patch;
         let [_, patch_rows, patch_cols] = self.patch_size;
         let (rows, cols) = (nearest(wanted.rows, patch_rows), nearest(wanted.cols, patch_cols));
         LatentSize { frames: wanted.frames, rows, cols }

@@ -7,12 +7,12 @@ use std::path::Path;
 use s2dit_backends::input::{LFS_POINTER, is_lfs_pointer, read_file};
 use serde_json::Value;
 
-use super::{BlockKind, QkNorm, RopeInKernel, S2ditConfig, SampleSteps};
+use super::{BlockKind, QkNorm, RopeInKernel, S2ditConfig, SampleSteps, StateWrite};
 use s2dit_files::json::{Entries, compact};
 use s2dit_files::problems::{Problems, nearest, quoted};
 
 /// Every field, in the order they are written.
-pub(super) const FIELDS: [&str; 20] = [
+pub(super) const FIELDS: [&str; 22] = [
     "in_channels",
     "out_channels",
     "patch_size",
@@ -31,6 +31,8 @@ pub(super) const FIELDS: [&str; 20] = [
     "eps",
     "chunk_frames",
     "window_frames",
+    "sink_frames",
+    "state_write",
     "sample_steps",
     "flow_shift",
 ];
@@ -100,7 +102,13 @@ impl S2ditConfig {
             ),
             eps: fields.number("eps", 1e-6, LARGEST_EPS, "a number above 0 and at most 1"),
             chunk_frames: fields.chunk_frames(),
-            window_frames: fields.integer("window_frames", Some(21), 0..=LARGEST),
+            window_frames: fields.integer("window_frames", Some(6), 0..=LARGEST),
+            sink_frames: fields.integer("sink_frames", Some(0), 0..=LARGEST),
+            state_write: fields.choice(
+                "state_write",
+                StateWrite::Commit,
+                &[StateWrite::Commit, StateWrite::LastStep].map(|pass| (pass.name(), pass)),
+            ),
             sample_steps: fields.sample_steps(),
             flow_shift: fields.positive("flow_shift", 5.0),
         };
