@@ -99,7 +99,8 @@ fn unplaceable(dir: &Path, reason: String) -> Problems {
 /// # Errors
 /// The files cannot be written.
 pub fn write_checkpoint(options: &InitOptions, dir: &Path, progress: Progress) -> Result<InitSummary, Problems> {
-    let plan = Plan::new(&options.config, options.dtype, options.max_shard_size);
+    let plan = Plan::new(&options.config, options.dtype, options.max_shard_size)
+        .map_err(|error| Problems::one(dir.display().to_string(), error.to_string(), "tensors that files can hold"))?;
     for shard in &plan.shards {
         create(&dir.join(&shard.file), shard)?;
     }
@@ -127,7 +128,7 @@ fn config_text(options: &InitOptions) -> String {
 fn create(path: &Path, shard: &Shard) -> Result<(), Problems> {
     let write = || {
         let mut file = File::create_new(path)?;
-        file.write_all(&shard.header)?;
+        file.write_all(shard.layout.header())?;
         file.set_len(shard.file_size())
     };
     write().map_err(|error| unwritable(path, &error, shard.file_size()))
