@@ -16,7 +16,6 @@ use super::blob::Record;
 use super::lower::{self, Data, Lowered, Part};
 use super::package;
 use super::proto::{Metadata, Model, ModelDescription};
-use crate::Error;
 use crate::fill::{Place, fill, write_at};
 
 /// What a package says about itself, where Apple's tools show it.
@@ -63,8 +62,8 @@ pub fn write_package(
     metadata: impl FnOnce() -> BTreeMap<String, String>,
     dir: &Path,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<Summary, Error> {
-    write_one(module, source, options, metadata, dir, progress).map_err(Error::writing)
+) -> Result<Summary, crate::Error> {
+    write_one(module, source, options, metadata, dir, progress).map_err(crate::Error::writing)
 }
 
 fn write_one(
@@ -96,8 +95,8 @@ pub fn write_siblings(
     metadata: impl FnOnce() -> BTreeMap<String, String>,
     dirs: &[&Path],
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<Summary, Error> {
-    write_several(module, source, options, metadata, dirs, progress).map_err(Error::writing)
+) -> Result<Summary, crate::Error> {
+    write_several(module, source, options, metadata, dirs, progress).map_err(crate::Error::writing)
 }
 
 fn write_several(
@@ -129,8 +128,8 @@ fn write_several(
 ///
 /// # Errors
 /// See [`write_package`].
-pub fn weight_bytes(module: &Module, source: &dyn WeightSource) -> Result<u64, Error> {
-    Ok(lower::lower(module, source).map_err(Error::writing)?.blobs.layout.file_bytes())
+pub fn weight_bytes(module: &Module, source: &dyn WeightSource) -> Result<u64, crate::Error> {
+    Ok(lower::lower(module, source).map_err(crate::Error::writing)?.blobs.layout.file_bytes())
 }
 
 fn write_weights(
