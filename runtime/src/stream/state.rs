@@ -10,7 +10,7 @@ use half::f16;
 use s2dit_backends::output::Staged;
 use s2dit_files::writer::{Layout, Writer};
 use s2dit_ir::DType;
-use safetensors::tensor::{Dtype, SafeTensors};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::Value;
 
 use super::contract::Contract;
