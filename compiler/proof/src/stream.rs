@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
-use s2dit_backends::output::Staged;
+use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_runtime::HostTensor;
 use s2dit_runtime::stream::contract::{Chunk, Contract};
 
@@ -200,17 +200,18 @@ impl LatentsFile {
     ///
     /// # Errors
     /// A place that cannot be written.
-    pub fn create(path: &Path, chunks: u64, chunk: Chunk) -> Result<LatentsFile> {
+    pub fn create(to: Destination<'_>, chunks: u64, chunk: Chunk) -> Result<LatentsFile> {
         let mut shape = vec![chunks];
         shape.extend(chunk.shape().map(|d| d as u64));
-        LatentsFile::with_tensor(path, LATENTS, &shape)
+        LatentsFile::with_tensor(to, LATENTS, &shape)
     }
 
     /// Begins a file with the tensor `name`.
-    fn with_tensor(path: &Path, name: &str, shape: &[u64]) -> Result<LatentsFile> {
-        let staged = Staged::file(path)?;
+    fn with_tensor(to: Destination<'_>, name: &str, shape: &[u64]) -> Result<LatentsFile> {
+        let (path, staged) = (to.path, Staged::file(to, &made::safetensors)?);
         let begin = || {
-            let layout = Layout::new([(name, DType::F32, shape.to_vec())], &BTreeMap::new())?;
+            let metadata = BTreeMap::from([(made::MADE_BY.to_string(), made::by())]);
+            let layout = Layout::new([(name, DType::F32, shape.to_vec())], &metadata)?;
             Writer::new(BufWriter::new(File::create(staged.path())?), &layout)
         };
         let out = begin().with_context(|| format!("cannot write `{}`", path.display()))?;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use half::f16;
-use s2dit_backends::output::Staged;
+use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_files::writer::{Layout, Writer};
 use s2dit_ir::DType;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -57,10 +57,12 @@ fn json_name(value: &impl serde::Serialize) -> Result<String> {
 ///
 /// # Errors
 /// A place that cannot be written.
-pub fn save(path: &Path, contract: &Contract, snapshot: &Snapshot) -> Result<()> {
+pub fn save(to: Destination<'_>, contract: &Contract, snapshot: &Snapshot) -> Result<()> {
+    let path = to.path;
     let mut metadata: BTreeMap<String, String> =
         identity(contract)?.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
     metadata.insert("format".into(), FORMAT.into());
+    metadata.insert(made::MADE_BY.into(), made::by());
     metadata.insert("version".into(), VERSION.into());
     metadata.insert("chunks".into(), snapshot.chunks.to_string());
     metadata.insert("config".into(), contract.config.to_string());
@@ -79,7 +81,7 @@ pub fn save(path: &Path, contract: &Contract, snapshot: &Snapshot) -> Result<()>
     if let Some(text) = &snapshot.text {
         tensors.push((TEXT.into(), DType::F32, &text.shape, le_bytes(&text.data)));
     }
-    let staged = Staged::file(path)?;
+    let staged = Staged::file(to, &made::safetensors)?;
     let write = || {
         let shape = |shape: &[usize]| shape.iter().map(|side| *side as u64).collect();
         let layout =
