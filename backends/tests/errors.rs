@@ -28,7 +28,7 @@ fn write_package(module: &Module, dir: &Path) -> Result<coreml::Summary, Error> 
 fn write_model(module: &Module, path: &Path) -> Result<onnx::Summary, Error> {
     let no_data = || unreachable!("nothing large");
     let models = [(&module.functions[0], path)];
-    onnx::write_models(&models, &NoWeights, Default::default, no_data, "", &mut |_, _| {})
+    onnx::write_models(&models, &NoWeights, Default::default, no_data, |_| String::new(), &mut |_, _| {})
 }
 
 #[test]

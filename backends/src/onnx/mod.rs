@@ -25,7 +25,7 @@
 //! let path = folder.path().join("model.onnx");
 //! let models = [(&module.functions[0], path.as_path())];
 //! let no_data = || unreachable!("a model without weights has no external data");
-//! let summary = onnx::write_models(&models, &NoWeights, Default::default, no_data, "", &mut |_, _| {})?;
+//! let summary = onnx::write_models(&models, &NoWeights, Default::default, no_data, |_| String::new(), &mut |_, _| {})?;
 //! assert_eq!(summary.ops, 1);
 //! assert_eq!(onnx::read::Model::open(&path)?.nodes()[0].op_type, "Softmax");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
