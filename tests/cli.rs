@@ -139,33 +139,6 @@ fn artifacts_are_proved_against_their_checkpoint() {
     }
 }
 
-/// tract agrees with ONNX Runtime.
-#[cfg(feature = "tract")]
-#[test]
-fn tract_is_of_the_same_opinion() {
-    let work = tempfile::tempdir().expect("a temporary folder");
-    for (name, latent) in [("tiny", "3x8x8"), ("odd", "2x12x8"), ("post", "4x8x4")] {
-        let out = arg(&work.path().join("x.onnx"));
-        let reference = arg(&golden(name).join("golden.safetensors"));
-        ok(&[
-            "compile",
-            "-q",
-            &arg(&golden(name).join("checkpoint")),
-            "--target",
-            "onnx",
-            "--latent",
-            latent,
-            "--opset",
-            "21",
-            "-o",
-            &out,
-        ]);
-        let report = json(&["verify", &out, "--golden", &reference, "--engine", "tract", "--blocks", "--json"]);
-        assert_eq!(report["passed"], true, "{name}: {report}");
-        assert_eq!(report["engine"], "tract");
-    }
-}
-
 #[test]
 fn usage_errors_exit_with_2_and_help_shows_examples() {
     assert_eq!(run(&["compile"]).status.code(), Some(2));

@@ -127,6 +127,47 @@ fn a_host_needs_the_contract_alone() {
     }
 }
 
+/// tract, an ONNX engine that shares no code with ONNX Runtime, computes what ONNX Runtime computes of every function of every
+/// golden's fp32 kernel. There is no function that it cannot run.
+#[cfg(feature = "tract")]
+#[test]
+fn tract_agrees_on_every_function_of_a_kernel() {
+    use s2dit_runtime::compare::compare;
+    use s2dit_runtime::{Artifact, Engine, HostTensor, RunOptions};
+
+    for (name, latent) in KERNELS {
+        let work = tempfile::tempdir().expect("a temporary folder");
+        let (checkpoint, place) = (arg(&golden(name).join("checkpoint")), arg(&work.path().join("kernel")));
+        let flags =
+            ["--mode", "stream", "--target", "onnx", "--latent", latent, "--precision", "fp32", "--opset", "21"];
+        ok(&[&["compile", "-q", &checkpoint, "-o", &place], &flags[..]].concat());
+        let entries = std::fs::read_dir(&place).expect("a kernel folder").map(|e| e.expect("an entry").path());
+        let functions: Vec<PathBuf> = entries.filter(|p| p.extension().is_some_and(|e| e == "onnx")).collect();
+        assert_eq!(functions.len(), 3, "{name}");
+        for function in functions {
+            let artifact = Artifact::open(&function).expect("a model");
+            // Numbers between 0.1 and 0.9: no mask or count of a state is out of its range.
+            let inputs = artifact.inputs().into_iter().map(|port| {
+                assert_eq!(port.dtype, "f32", "{name}: {}", port.name);
+                let shape: Vec<usize> = port.shape.iter().map(|d| *d as usize).collect();
+                let data = (0..shape.iter().product()).map(|i: usize| 0.5 + 0.4 * (i as f32 * 0.37).sin()).collect();
+                (port.name, HostTensor { shape, data })
+            });
+            let inputs = inputs.collect();
+            let run = |engine| artifact.run(&inputs, &RunOptions { engine, quiet: true, ..RunOptions::default() });
+            let (one, other) = (run(Engine::Ort).expect("ONNX Runtime"), run(Engine::Tract).expect("tract"));
+            assert!(!one.is_empty() && one.keys().eq(other.keys()), "{name}: {:?} {:?}", one.keys(), other.keys());
+            for (output, wanted) in &one {
+                let found = &other[output];
+                assert_eq!(found.shape, wanted.shape, "{name}: {output}");
+                let m = compare(&found.data, &wanted.data);
+                let finite = m.non_finite == 0 && m.reference_non_finite == 0;
+                assert!(finite && m.snr_db >= 100.0, "{name}, {}, {output}: {m:?}", function.display());
+            }
+        }
+    }
+}
+
 #[test]
 fn onnx_checks_every_kernel() {
     let work = tempfile::tempdir().expect("a temporary folder");

@@ -9,8 +9,11 @@
 //! A backend obeys the types of the graph it is given; it makes no numerical choices of its own.
 
 pub mod coreml;
+mod error;
 mod fill;
 pub mod input;
 pub mod onnx;
 pub mod output;
 pub mod stamp;
+
+pub use error::{Error, ErrorKind, UnsupportedOps};

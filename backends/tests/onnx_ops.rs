@@ -4,6 +4,9 @@
 
 #[path = "../../tests/common/python.rs"]
 mod python;
+#[path = "../../tests/common/wire/mod.rs"]
+#[allow(dead_code)]
+mod wire;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -257,6 +260,7 @@ fn every_op_gives_the_interpreters_numbers_in_every_mode() {
             let folder = root.join(label).join(&name);
             let bytes = emit(&folder, variant, &f);
             check(&format!("{label}/{name}"), &bytes);
+            wire::judge_onnx(&bytes, &folder).unwrap_or_else(|e| panic!("{label}/{name}: {e}"));
             assert_eq!(bytes, emit(&folder, variant, &f), "{label}/{name}: the bytes differ between two runs");
         }
     }

@@ -45,7 +45,7 @@ const MODEL_LIMIT: usize = i32::MAX as usize;
 ///
 /// # Errors
 /// A folder or file that cannot be made.
-pub fn create(dir: &Path, with_weights: bool) -> Result<Option<File>> {
+pub(super) fn create(dir: &Path, with_weights: bool) -> Result<Option<File>> {
     let path = dir.join(WEIGHTS);
     let folder = path.parent().unwrap_or(dir);
     fs::create_dir_all(folder).with_context(|| cannot_write(folder))?;
@@ -60,7 +60,7 @@ pub fn create(dir: &Path, with_weights: bool) -> Result<Option<File>> {
 ///
 /// # Errors
 /// A folder or file that cannot be made.
-pub fn link_weights(first: &Path, dir: &Path) -> Result<()> {
+pub(super) fn link_weights(first: &Path, dir: &Path) -> Result<()> {
     create(dir, false)?;
     let (from, to) = (first.join(WEIGHTS), dir.join(WEIGHTS));
     if from.exists() && fs::hard_link(&from, &to).is_err() {
@@ -73,7 +73,7 @@ pub fn link_weights(first: &Path, dir: &Path) -> Result<()> {
 ///
 /// # Errors
 /// A model of 2 GiB, a file that cannot be written.
-pub fn finish(dir: &Path, model: &[u8]) -> Result<()> {
+pub(super) fn finish(dir: &Path, model: &[u8]) -> Result<()> {
     ensure!(model.len() < MODEL_LIMIT, "the model has {} bytes without its weights; Core ML allows 2 GiB", model.len());
     write(&dir.join(MODEL), model)?;
     write(&dir.join(MANIFEST), manifest(model).as_bytes())

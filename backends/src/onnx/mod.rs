@@ -10,6 +10,26 @@
 //! take twice as long to load and twice the memory; a transposed copy in the file would cost compile time.)
 //!
 //! States become inputs `NAME` and outputs `NAME_out`: the caller carries them from step to step.
+//!
+//! ```
+//! use s2dit_backends::onnx;
+//! use s2dit_ir::weights::NoWeights;
+//!
+//! let module = s2dit_ir::text::parse(
+//!     "module { func @main(%x: f32[1, 4]) {
+//!         %y = softmax(%x) {axis = 1} : f32[1, 4]
+//!         return y = %y
+//!     } }",
+//! )?;
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("model.onnx");
+//! let models = [(&module.functions[0], path.as_path())];
+//! let no_data = || unreachable!("a model without weights has no external data");
+//! let summary = onnx::write_models(&models, &NoWeights, Default::default, no_data, |_| String::new(), &mut |_, _| {})?;
+//! assert_eq!(summary.ops, 1);
+//! assert_eq!(onnx::read::Model::open(&path)?.nodes()[0].op_type, "Softmax");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod identity;
 mod lower;

@@ -8,11 +8,12 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Context;
 
 use super::identity::is_ours;
 use super::read::Model;
-use crate::output::{Destination, Staged, made};
+use crate::Error;
+use crate::output::{Destination, OutputError, Staged, made};
 
 /// Digits of the identity in a name.
 pub const DIGITS: usize = 16;
@@ -44,11 +45,12 @@ impl Pair {
     ///
     /// # Errors
     /// A name that is not UTF-8; see [`Staged::file`].
-    pub fn stage(to: Destination<'_>) -> Result<Pair> {
-        let model = Staged::file(to, &made::onnx)?;
+    pub fn stage(to: Destination<'_>) -> Result<Pair, Error> {
+        let model = Staged::file(to, &made::onnx).map_err(|e| Error::writing(e.into()))?;
         // With links followed: the weights lie beside the file, not beside the link.
         let name = model.place().file_name().and_then(OsStr::to_str);
-        let name = name.with_context(|| format!("cannot write `{}`: the name is not UTF-8", to.path.display()))?;
+        let name = name.with_context(|| format!("cannot write `{}`: the name is not UTF-8", to.path.display()));
+        let name = name.map_err(Error::writing)?;
         Ok(Pair { names: Names { model: name.into() }, model, data: None })
     }
 
@@ -68,7 +70,7 @@ impl Pair {
     ///
     /// # Errors
     /// A name that is too long; see [`Staged::file`].
-    pub fn stage_data(&mut self) -> Result<PathBuf> {
+    pub fn stage_data(&mut self) -> Result<PathBuf, OutputError> {
         // The name that is right is known when the weights are written. This one is as long.
         let place = self.model.place().with_file_name(self.names.data(&"0".repeat(DIGITS)));
         let staged = Staged::file(Destination::new(&place), &is_ours)?;
@@ -82,7 +84,7 @@ impl Pair {
     ///
     /// # Errors
     /// See [`Staged::commit_all`].
-    pub fn commit(self, location: Option<&str>) -> Result<()> {
+    pub fn commit(self, location: Option<&str>) -> Result<(), OutputError> {
         let place = self.model.place().to_path_buf();
         let data = match (self.data, location) {
             (Some(data), Some(location)) => Some(data.renamed(location, &is_ours)?),

@@ -13,6 +13,7 @@ use super::proto::{
     data_type_name,
 };
 
+use crate::Error;
 use crate::input::{LFS_POINTER, is_lfs_pointer, read_file};
 
 /// Protobuf's own limit.
@@ -42,7 +43,11 @@ impl Model {
     ///
     /// # Errors
     /// A file that cannot be read, is larger than protobuf allows, or is not ONNX.
-    pub fn open(path: &Path) -> Result<Model> {
+    pub fn open(path: &Path) -> Result<Model, Error> {
+        Model::decoded(path).map_err(Error::reading)
+    }
+
+    fn decoded(path: &Path) -> Result<Model> {
         let bytes = read(path)?;
         let shown = path.display();
         if bytes.is_empty() {
@@ -135,7 +140,11 @@ impl Model {
     ///
     /// # Errors
     /// The first file that is not.
-    pub fn check_external_files(&self) -> Result<()> {
+    pub fn check_external_files(&self) -> Result<(), Error> {
+        self.external_files_are_whole().map_err(Error::reading)
+    }
+
+    fn external_files_are_whole(&self) -> Result<()> {
         let metadata = self.metadata();
         let identity = metadata.get(identity::KEY);
         for (file, needed) in self.external_files() {
@@ -182,7 +191,11 @@ impl Model {
     ///
     /// # Errors
     /// A name that no node produces; a file that can no longer be read.
-    pub fn with_outputs(&self, names: &[String]) -> Result<Vec<u8>> {
+    pub fn with_outputs(&self, names: &[String]) -> Result<Vec<u8>, Error> {
+        self.extended(names).map_err(Error::reading)
+    }
+
+    fn extended(&self, names: &[String]) -> Result<Vec<u8>> {
         let mut output: Vec<ValueInfoProto> = Vec::new();
         for name in names {
             if self.graph.output.iter().chain(&output).any(|o| o.name == *name) {

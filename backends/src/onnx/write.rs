@@ -16,6 +16,7 @@ use super::lower::{Round, lower};
 use super::proto::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, entries};
 use super::stored::{Filler, Part};
 use crate::fill::{Place, fill, write_at};
+use crate::output::OutputError;
 
 /// Up to this many bytes of weights the model is one file.
 pub const INLINE_LIMIT: u64 = 32 << 20;
@@ -54,7 +55,18 @@ pub fn write_models(
     models: &[(&Function, &Path)],
     source: &dyn WeightSource,
     metadata: impl FnOnce() -> BTreeMap<String, String>,
-    data: impl FnOnce() -> Result<PathBuf>,
+    data: impl FnOnce() -> Result<PathBuf, OutputError>,
+    location: impl FnOnce(&str) -> String,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary, crate::Error> {
+    write(models, source, metadata, data, location, progress).map_err(crate::Error::writing)
+}
+
+fn write(
+    models: &[(&Function, &Path)],
+    source: &dyn WeightSource,
+    metadata: impl FnOnce() -> BTreeMap<String, String>,
+    data: impl FnOnce() -> Result<PathBuf, OutputError>,
     location: impl FnOnce(&str) -> String,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {

@@ -106,7 +106,8 @@ fn unplaceable(dir: &Path, error: &OutputError) -> Problems {
 /// # Errors
 /// The files cannot be written.
 pub fn write_checkpoint(options: &InitOptions, dir: &Path, progress: Progress) -> Result<InitSummary, Problems> {
-    let plan = Plan::new(&options.config, options.dtype, options.max_shard_size);
+    let plan = Plan::new(&options.config, options.dtype, options.max_shard_size)
+        .map_err(|error| Problems::one(dir.display().to_string(), error.to_string(), "tensors that files can hold"))?;
     let needed: u64 = plan.shards.iter().map(Shard::file_size).sum();
     if let Some(free) = free_bytes(dir).filter(|free| *free < needed) {
         let expected = format!("{} for the weights ({needed} bytes)", gigabytes(needed));
@@ -147,7 +148,7 @@ fn config_text(options: &InitOptions) -> String {
 fn create(path: &Path, shard: &Shard) -> Result<(), Problems> {
     let write = || {
         let mut file = File::create_new(path)?;
-        file.write_all(&shard.header)?;
+        file.write_all(shard.layout.header())?;
         file.set_len(shard.file_size())
     };
     write().map_err(|error| unwritable(path, &error, shard.file_size()))

@@ -1,11 +1,14 @@
 //! A stream at rest: states, prompt and position in one safetensors file, with the identity of the kernel they belong to.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use half::f16;
 use s2dit_backends::output::{Destination, Staged, made};
+use s2dit_files::writer::{Layout, Writer};
 use s2dit_ir::DType;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::Value;
@@ -56,7 +59,7 @@ fn json_name(value: &impl serde::Serialize) -> Result<String> {
 /// A place that cannot be written.
 pub fn save(to: Destination<'_>, contract: &Contract, snapshot: &Snapshot) -> Result<()> {
     let path = to.path;
-    let mut metadata: HashMap<String, String> =
+    let mut metadata: BTreeMap<String, String> =
         identity(contract)?.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
     metadata.insert("format".into(), FORMAT.into());
     metadata.insert(made::MADE_BY.into(), made::by());
@@ -66,46 +69,29 @@ pub fn save(to: Destination<'_>, contract: &Contract, snapshot: &Snapshot) -> Re
     if let Some(seed) = snapshot.seed {
         metadata.insert("seed".into(), seed.to_string());
     }
-    let mut tensors: Vec<(String, Dtype, &[usize], Vec<u8>)> = Vec::new();
+    let mut tensors: Vec<(String, DType, &[usize], Vec<u8>)> = Vec::new();
     for (name, tensor) in &snapshot.states {
         let half = contract.states.iter().any(|s| s.name == *name && s.dtype == DType::F16);
         let (dtype, bytes) = match half {
-            true => (Dtype::F16, tensor.data.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect()),
-            false => (Dtype::F32, le_bytes(&tensor.data)),
+            true => (DType::F16, tensor.data.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect()),
+            false => (DType::F32, le_bytes(&tensor.data)),
         };
         tensors.push((format!("{PREFIX}{name}"), dtype, &tensor.shape, bytes));
     }
     if let Some(text) = &snapshot.text {
-        tensors.push((TEXT.into(), Dtype::F32, &text.shape, le_bytes(&text.data)));
+        tensors.push((TEXT.into(), DType::F32, &text.shape, le_bytes(&text.data)));
     }
-    let views = tensors
-        .iter()
-        .map(|(name, dtype, shape, bytes)| Ok((name.as_str(), TensorView::new(*dtype, shape.to_vec(), bytes)?)))
-        .collect::<Result<Vec<_>>>()?;
     let staged = Staged::file(to, &made::safetensors)?;
-    let mut bytes = safetensors::serialize(views, Some(metadata))?;
-    sort_metadata(&mut bytes).with_context(|| format!("cannot write `{}`", path.display()))?;
-    std::fs::write(staged.path(), bytes).with_context(|| format!("cannot write `{}`", path.display()))?;
+    let write = || {
+        let shape = |shape: &[usize]| shape.iter().map(|side| *side as u64).collect();
+        let layout =
+            Layout::new(tensors.iter().map(|(name, dtype, s, _)| (name.as_str(), *dtype, shape(s))), &metadata)?;
+        let mut out = Writer::new(BufWriter::new(File::create(staged.path())?), &layout)?;
+        tensors.iter().try_for_each(|(.., bytes)| out.write_all(bytes))?;
+        out.finish()
+    };
+    write().map(drop).with_context(|| format!("cannot write `{}`", path.display()))?;
     staged.commit()?;
-    Ok(())
-}
-
-/// Puts the metadata in order, in place: the library writes it in the order of a hash map, and the same stream should be the
-/// same bytes.
-fn sort_metadata(file: &mut [u8]) -> Result<()> {
-    let (length, rest) = file.split_first_chunk::<8>().context("no header")?;
-    let length = usize::try_from(u64::from_le_bytes(*length))?;
-    let header = rest.get(..length).context("no header")?;
-    let mut sorted: Value = serde_json::from_slice(header)?;
-    if let Some(metadata) = sorted.get_mut("__metadata__") {
-        metadata.sort_all_objects();
-    }
-    let mut sorted = sorted.to_string().into_bytes();
-    if sorted.len() > length {
-        bail!("found a header of {length} bytes, expected {}", sorted.len());
-    }
-    sorted.resize(length, b' ');
-    file[8..8 + length].copy_from_slice(&sorted);
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::report::{Report, Verdict};
 use super::rules::{Rules, Severity};
+use crate::Error;
 use crate::input::read_text;
 
 /// `format` of a device report.
@@ -80,7 +81,11 @@ impl DeviceReport {
     ///
     /// # Errors
     /// A file that cannot be read, or is no such report.
-    pub fn read(path: &Path) -> Result<DeviceReport> {
+    pub fn read(path: &Path) -> Result<DeviceReport, Error> {
+        DeviceReport::parsed(path).map_err(Error::reading)
+    }
+
+    fn parsed(path: &Path) -> Result<DeviceReport> {
         let shown = path.display();
         let text = read_text(path).with_context(|| format!("cannot read `{shown}`"))?;
         let report: DeviceReport =
@@ -182,7 +187,11 @@ const COSTLIEST: usize = 10;
 ///
 /// # Errors
 /// A report of another model: it places less than half of the package's ops.
-pub fn compare(report: &Report, device: &DeviceReport, rules: &Rules) -> Result<Comparison> {
+pub fn compare(report: &Report, device: &DeviceReport, rules: &Rules) -> Result<Comparison, Error> {
+    compared(report, device, rules).map_err(Error::reading)
+}
+
+fn compared(report: &Report, device: &DeviceReport, rules: &Rules) -> Result<Comparison> {
     let mut placed: HashMap<(&str, &str), &DeviceOp> = HashMap::new();
     for f in &device.functions {
         placed.extend(

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::checks::Check;
+use crate::Error;
 use crate::input::read_text;
 
 /// The rules that come with the compiler.
@@ -116,15 +117,19 @@ impl Rules {
     ///
     /// # Errors
     /// A defect of [`BUILTIN`].
-    pub fn builtin() -> Result<Rules> {
-        Rules::parse(&builtin()?)
+    pub fn builtin() -> Result<Rules, Error> {
+        builtin().and_then(|rules| Rules::parse(&rules)).map_err(Error::reading)
     }
 
     /// The rules that come with the compiler, as a file of overrides changes them.
     ///
     /// # Errors
     /// A file that cannot be read, is no JSON, names a rule that there is not, or sets what a rule does not have.
-    pub fn with_overrides(path: &Path) -> Result<Rules> {
+    pub fn with_overrides(path: &Path) -> Result<Rules, Error> {
+        Rules::overridden(path).map_err(Error::reading)
+    }
+
+    fn overridden(path: &Path) -> Result<Rules> {
         let shown = path.display();
         let text = read_text(path).with_context(|| format!("cannot read `{shown}`"))?;
         let mut rules = builtin()?;

@@ -14,6 +14,7 @@ use prost::Message;
 use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
 
 use super::proto::{DataType, Function, Model, NamedValueType, Operation, Program, value, value_type};
+use crate::Error;
 use crate::input::{LFS_POINTER, is_lfs_pointer, read_file};
 pub(super) use compressed::is_compressed;
 pub use interface::Feature;
@@ -38,7 +39,11 @@ impl Package {
     ///
     /// # Errors
     /// A folder that is not a package; a manifest, specification or weight file that is damaged; a model that is no ML Program.
-    pub fn open(path: &Path) -> Result<Package> {
+    pub fn open(path: &Path) -> Result<Package, Error> {
+        Package::decoded(path).map_err(Error::reading)
+    }
+
+    fn decoded(path: &Path) -> Result<Package> {
         let shown = path.display();
         let spec = manifest::specification(path)?;
         let bytes = read_file(&spec, SPEC_LIMIT).with_context(|| format!("cannot read `{}`", spec.display()))?;
