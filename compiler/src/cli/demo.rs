@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use s2dit_backends::input::read_file;
+use s2dit_backends::output::Destination;
 use s2dit_runtime::Engine;
 use serde::Serialize;
 
@@ -61,6 +62,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         dtype: FloatType::Bf16,
         max_shard_size: DEFAULT_SHARD_SIZE,
         force: false,
+        threads: context.threads,
     };
     let made = {
         let progress = Progress::bytes("weights", context.quiet);
@@ -91,13 +93,14 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         };
         let made = {
             let progress = Progress::bytes("weights", context.quiet);
-            compile(&checkpoint, &options, out, &mut |_, _| {}, &mut |done, total| progress.set(done, total))?
+            let to = Destination::new(out);
+            compile(&checkpoint, &options, to, &mut |_, _| {}, &mut |done, total| progress.set(done, total))?
         };
         say(&line(out, &format!("{precision}, {} ops, {} of weights", made.ops, size(made.weight_bytes)), start))?;
     }
 
     say("\n3  proved: the files on disk, run on this machine, against PyTorch in float64")?;
-    let reference = Reference::Golden(golden);
+    let reference = Reference::Golden { file: golden, model: None };
     let mut proofs = Vec::new();
     for (artifact, fp16, bar, what) in [
         (&onnx, false, 110.0, "ONNX Runtime, fp32"),
