@@ -1,5 +1,6 @@
 //! Checkpoints in diffusers layout: a folder of `config.json` and memory-mapped safetensors, whole or sharded.
 
+mod pipeline;
 mod validate;
 
 use std::borrow::Cow;
@@ -8,6 +9,8 @@ use std::path::{Path, PathBuf};
 use s2dit_files::problems::Problems;
 use s2dit_files::{TensorInfo, WeightStore};
 use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
+
+pub use pipeline::pipeline_problem;
 
 use crate::s2dit::config::S2ditConfig;
 
@@ -34,6 +37,9 @@ impl Checkpoint {
             Err(error) => return Err(Problems::one(place, error.to_string(), folder)),
             Ok(meta) if !meta.is_dir() => return Err(Problems::one(place, "a file", folder)),
             Ok(_) => {}
+        }
+        if let Some(problem) = pipeline_problem(dir) {
+            return Err(problem.into());
         }
         let mut problems = Problems::new();
         let config = problems.absorb(S2ditConfig::read(&dir.join(CONFIG_FILE)));

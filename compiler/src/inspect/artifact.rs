@@ -30,6 +30,9 @@ pub struct ArtifactReport {
     pub path: String,
     /// Format, versions, producer.
     pub format: String,
+    /// The oldest systems that load a Core ML package, such as `iOS 18, macOS 15`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minimum_os: Option<String>,
     /// Inputs.
     pub inputs: Vec<Feature>,
     /// Outputs.
@@ -80,6 +83,7 @@ pub(super) fn onnx(path: &Path) -> Result<ArtifactReport> {
     Ok(ArtifactReport {
         path: path.display().to_string(),
         format: model.format(),
+        minimum_os: None,
         inputs: model.inputs().into_iter().map(feature).collect(),
         outputs: model.outputs().into_iter().map(feature).collect(),
         states: Vec::new(),
@@ -126,6 +130,7 @@ pub(super) fn mlpackage(path: &Path) -> Result<ArtifactReport> {
     Ok(ArtifactReport {
         path: path.display().to_string(),
         format: package.format(),
+        minimum_os: Some(package.minimum_os().into()),
         inputs: package.inputs().into_iter().map(feature).collect(),
         outputs: package.outputs().into_iter().map(feature).collect(),
         states: package.states().into_iter().map(feature).collect(),

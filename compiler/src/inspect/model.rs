@@ -36,7 +36,7 @@ pub struct BlockCost {
     pub flops: u64,
     /// Bytes of weights in fp16.
     pub weight_bytes: u64,
-    /// Bytes of activations read and written in fp16, op by op.
+    /// Bytes of activations in fp16 that the ops read and write, added up: memory traffic, and no peak of memory.
     pub activation_bytes: u64,
     /// Tensor ops.
     pub ops: usize,
