@@ -12,15 +12,15 @@ use super::proto::{INT4, TensorProto, data_type};
 /// An initializer that a weight expression fills.
 #[derive(Clone, Debug)]
 pub(super) struct Constant {
-    /// Its name.
+    /// Name of the initializer.
     pub name: String,
     /// Value of the function.
     pub value: ValueId,
-    /// What of it.
+    /// The part of the value that the initializer holds.
     pub part: Part,
 }
 
-/// What an initializer holds of a value. All but the whole are parts of a compressed weight.
+/// The part of a value that an initializer holds. All variants but the whole belong to a compressed weight.
 #[derive(Clone, Debug)]
 pub(super) enum Part {
     /// The elements.

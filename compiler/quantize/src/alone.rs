@@ -1,4 +1,4 @@
-//! What a single compressed weight does to the model's output.
+//! The effect of a single compressed weight on the model's output.
 //!
 //! A weight of a block changes its block's output first, and that error then goes through the rest of the model as any other of
 //! its size does: so only the block is run for each weight, and the rest once a block, with all weights of the block in int8.
@@ -22,10 +22,10 @@ use super::survey::fits;
 /// Samples that a single weight is measured on: its error need not be known as well as the plan's.
 const SAMPLES: usize = 2;
 
-/// What was compressed.
+/// The object of a measurement: one weight, or one block's output.
 #[derive(Clone, Debug)]
 enum Probe {
-    /// One weight.
+    /// A weight, compressed.
     Weight(String),
     /// Every weight of a block; the error that this makes of the block's output.
     Block { number: usize, local: f64 },
@@ -34,7 +34,7 @@ enum Probe {
 /// A probe on its way through the model.
 struct Pending {
     probe: Probe,
-    /// What the next parts read, of each sample.
+    /// Values that the next parts read, of each sample.
     values: Vec<Inputs>,
 }
 
@@ -42,7 +42,7 @@ struct Pending {
 struct Job {
     probe: Probe,
     function: Function,
-    /// Only the block's output counts.
+    /// Whether only the output of the block is compared.
     within: bool,
 }
 

@@ -12,16 +12,16 @@ use s2dit_runtime::{HostTensor, Session, SessionOptions};
 
 use super::samples::Inputs;
 
-/// What a part computes: its results, and what else was asked for.
+/// The values that a part computes: its results, and whatever else was asked for.
 pub(super) type Outputs = BTreeMap<String, HostTensor>;
 
 /// A block, with what comes before the first or after the last.
 pub(super) struct Part {
     /// The number of the block.
     pub block: usize,
-    /// Its graph: parameters of the model and results of earlier parts to results of the model and parameters of later ones.
+    /// Graph of the part: from parameters of the model and results of earlier parts to results of the model and parameters of later parts.
     pub function: Function,
-    /// What later parts, or whoever wants the model's results, read of all values.
+    /// Values that later parts read, and results of the model.
     wanted: HashSet<String>,
 }
 
@@ -82,14 +82,14 @@ impl Chain {
 }
 
 impl Part {
-    /// Those of these values that the part computes.
+    /// The values among `names` that the part computes.
     pub fn computed(&self, names: &BTreeSet<String>) -> Vec<String> {
         let f = &self.function;
         let params: HashSet<_> = f.params().iter().copied().collect();
         names.iter().filter(|name| f.by_name(name).is_some_and(|v| !params.contains(&v))).cloned().collect()
     }
 
-    /// From what the part reads to what later parts read.
+    /// Replaces the values that the part reads by those that later parts read.
     pub fn advance(&self, values: &mut Inputs, outputs: Outputs) {
         values.extend(outputs.into_iter().map(|(name, value)| (name, Arc::new(value))));
         values.retain(|name, _| self.wanted.contains(name));

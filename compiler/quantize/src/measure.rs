@@ -1,4 +1,4 @@
-//! What a plan does to the model's output, by running it.
+//! The effect of a plan on the model's output, measured by running it.
 
 use std::collections::BTreeSet;
 

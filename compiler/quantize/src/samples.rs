@@ -1,4 +1,4 @@
-//! What the model is run on to measure it: samples of a file, or seeded ones.
+//! Samples that the model is run on to measure it: those of a file, or seeded ones.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use s2dit_runtime::timesteps::INPUT;
 use s2dit_files::SafetensorsFile;
 use s2dit_files::problems::{Problems, quoted};
 
-/// Where samples come from.
+/// The origin of samples.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Samples {
     /// Standard normal latents and text, timesteps spread over [0, 1000].
@@ -85,7 +85,7 @@ impl Samples {
 }
 
 impl Samples {
-    /// More timesteps, for what depends on nothing else: it has one row a sample. None beside samples of a file, whose
+    /// Additional timesteps, for weights whose inputs depend on nothing else and have one row a sample. None beside samples of a file, whose
     /// timesteps are those that matter.
     #[must_use]
     pub fn times(&self) -> Vec<Inputs> {

@@ -14,7 +14,7 @@ use super::survey::fits;
 use s2dit_emit::plan::Entry;
 use s2dit_emit::plan::{Storage, W8A8};
 
-/// What every weight is to be, and what it is multiplied with.
+/// One storage for every weight, and the type of the activations that it is multiplied with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Uniform {
     /// Weights in one scheme; activations stay floats.
@@ -24,7 +24,7 @@ pub enum Uniform {
 }
 
 impl Uniform {
-    /// How weights are stored.
+    /// The storage of the weights.
     #[must_use]
     pub const fn storage(self) -> Storage {
         match self {

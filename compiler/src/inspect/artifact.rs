@@ -26,7 +26,7 @@ pub struct Feature {
 /// An ONNX file or an mlpackage.
 #[derive(Debug, Serialize)]
 pub struct ArtifactReport {
-    /// Its path.
+    /// Path of the artifact.
     pub path: String,
     /// Format, versions, producer.
     pub format: String,
@@ -43,15 +43,15 @@ pub struct ArtifactReport {
     pub ops: Vec<(String, usize)>,
     /// Stored weight tensors.
     pub weight_tensors: usize,
-    /// Their bytes.
+    /// Bytes of the stored weights.
     pub weight_bytes: u64,
-    /// Where they lie.
+    /// Place of the stored weights.
     pub weight_storage: String,
-    /// Their bytes by dtype.
+    /// Bytes of the stored weights by dtype.
     pub weights_by_dtype: BTreeMap<String, u64>,
     /// User-defined metadata.
     pub metadata: BTreeMap<String, String>,
-    /// What is recognised in each function of a package.
+    /// Formulas and blocks recognised in each function of a package.
     pub recognised: Vec<Recognition>,
     /// Why nothing could be: an ONNX file, or ops that cannot be read back.
     pub not_recognised: Option<String>,

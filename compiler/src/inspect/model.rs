@@ -21,7 +21,7 @@ pub struct Layer {
     pub blocks: usize,
     /// Tokens that its blocks see.
     pub tokens: usize,
-    /// Its SSA stage, if it is one.
+    /// Number of the SSA stage, if the layer is one.
     pub stage: Option<usize>,
 }
 

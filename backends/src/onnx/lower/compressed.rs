@@ -121,7 +121,7 @@ impl Lowering<'_> {
         self.small(&format!("bytes_{}", joined.join("_")), DType::U8, &[values.len()], values.to_vec())
     }
 
-    /// Where each palette starts, a column of int32.
+    /// A column of int32: the index at which each palette starts.
     fn starts(&mut self, count: usize, entries: usize) -> String {
         let raw = (0..count).flat_map(|i| ((i * entries) as i32).to_le_bytes()).collect();
         self.small(&format!("starts_{count}_{entries}"), DType::I32, &[count, 1], raw)

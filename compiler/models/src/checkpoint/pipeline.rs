@@ -10,7 +10,7 @@ use super::CONFIG_FILE;
 
 /// The file that a pipeline folder has in place of a configuration.
 const PIPELINE_FILE: &str = "model_index.json";
-/// Far above any list of components.
+/// Limit for the file, far above any list of components.
 const LARGEST_FILE: u64 = 1 << 20;
 
 /// Says which component to give, if `dir` is a pipeline folder; `None` for any other folder.
