@@ -12,7 +12,7 @@ use s2dit_ir::weights::Remembering;
 use s2dit_ir::{DType, Module, ValueId, WeightSource, weights};
 
 use super::blob::BlobWriter;
-use super::lower::{self, Data, Lowered, Part};
+use super::lower::{self, Data, Lowered, Piece};
 use super::package;
 use super::proto::{Metadata, Model, ModelDescription};
 
@@ -137,16 +137,16 @@ fn write_weights(
                         .with_context(|| format!("the weight `{name}`"))?;
                     lower::check(&name, f.dtype(*value), &written, non_finite)
                 }
-                Data::Compressed { function, value, part, name } => {
+                Data::Compressed { function, value, piece, name } => {
                     let f = &module.functions[*function];
                     // The table's record follows that of the codes: one computation serves both.
                     let weight = match last.take() {
                         Some((g, v, weight)) if (g, v) == (*function, *value) => weight,
                         _ => weights::compressed(f, *value, source).with_context(|| format!("the weight `{name}`"))?,
                     };
-                    match part {
-                        Part::Codes => out.write_all(&weight.packed())?,
-                        Part::Table => out.write_all(&table_bytes(&weight, f.dtype(*value)))?,
+                    match piece {
+                        Piece::Codes => out.write_all(&weight.packed())?,
+                        Piece::Table => out.write_all(&table_bytes(&weight, f.dtype(*value)))?,
                     }
                     last = Some((*function, *value, weight));
                     Ok(())

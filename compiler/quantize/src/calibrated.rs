@@ -9,7 +9,7 @@ use s2dit_passes::quantize::{Choice, Weight};
 
 use super::Survey;
 use super::make::Progress;
-use super::samples::{Inputs, Parts, Samples};
+use super::samples::{Inputs, SampleSplit, Samples};
 use super::statistics::{self, Collected};
 use s2dit_emit::plan::Calibration;
 use s2dit_emit::plan::hash_of;
@@ -52,10 +52,10 @@ impl Calibrated {
         let name = file.file_name().and_then(|name| name.to_str()).context("the output has no name in UTF-8")?;
         let (name, staged) = (name.to_string(), Staged::file(&file)?);
         let samples = source.inputs(&survey.module.functions[0])?;
-        let parts = Parts::of(&samples);
+        let split = SampleSplit::of(&samples);
         let found = statistics::collect(
             survey,
-            parts.calibration,
+            split.calibration,
             &source.times(),
             threads,
             staged.path(),
@@ -66,9 +66,9 @@ impl Calibrated {
         let about = Calibration {
             file: name,
             hash: hash_of(staged.path())?,
-            samples: parts.calibration.len(),
+            samples: split.calibration.len(),
             source: source.to_string(),
-            held_out: if parts.held_out { parts.measurement.len() } else { 0 },
+            held_out: if split.held_out { split.measurement.len() } else { 0 },
         };
         let file = SafetensorsFile::open(staged.path())?;
         Ok(Calibrated { staged, about, found, samples, file })

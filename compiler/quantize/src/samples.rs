@@ -49,7 +49,7 @@ impl std::fmt::Display for Samples {
 }
 
 /// Samples by what they are for.
-pub struct Parts<'a> {
+pub struct SampleSplit<'a> {
     /// Statistics are collected on these.
     pub calibration: &'a [Inputs],
     /// Errors are measured on these: others, if there are enough.
@@ -58,16 +58,16 @@ pub struct Parts<'a> {
     pub held_out: bool,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> SampleSplit<'a> {
     /// The last quarter is for measuring; of less than four samples, all are for both.
     #[must_use]
     pub fn of(samples: &'a [Inputs]) -> Self {
         let held_out = samples.len() / 4;
         if held_out == 0 {
-            return Parts { calibration: samples, measurement: samples, held_out: false };
+            return SampleSplit { calibration: samples, measurement: samples, held_out: false };
         }
         let (calibration, measurement) = samples.split_at(samples.len() - held_out);
-        Parts { calibration, measurement, held_out: true }
+        SampleSplit { calibration, measurement, held_out: true }
     }
 }
 

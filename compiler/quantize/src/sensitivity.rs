@@ -11,7 +11,7 @@ use super::calibrated::Calibrated;
 use super::goal::Search;
 use super::make::{Maker, Progress};
 use super::measure::{Runner, decibels};
-use super::samples::Parts;
+use super::samples::SampleSplit;
 use super::search::Way;
 use super::survey::fits;
 use s2dit_emit::plan::{Sources, Storage};
@@ -55,7 +55,7 @@ impl<'a> Maker<'a> {
     /// Measures every weight: what each way to store it adds to the error of the output.
     pub(super) fn search(&'a self, threads: usize, progress: Progress<'_>) -> Result<Search<'a>> {
         let Some(calibrated) = self.calibrated else { bail!("a search needs calibration") };
-        let samples = Parts::of(&calibrated.samples).measurement;
+        let samples = SampleSplit::of(&calibrated.samples).measurement;
         let runner = Runner::new(self.survey, samples, threads)?;
         let probes = self.survey.weights.iter().filter_map(|weight| {
             let probe = PROBES.iter().find(|s| fits(**s, &weight.ty))?;

@@ -9,7 +9,7 @@ use s2dit_passes::quantize::Weight;
 
 use super::make::{Made, Maker, Progress};
 use super::measure::Runner;
-use super::samples::{Parts, Samples};
+use super::samples::{SampleSplit, Samples};
 use super::survey::fits;
 use s2dit_emit::plan::Entry;
 use s2dit_emit::plan::{Storage, W8A8};
@@ -86,7 +86,7 @@ impl Maker<'_> {
         let open = self.plan(uniform.to_string(), entries)?;
         let seeded;
         let samples = match self.calibrated {
-            Some(calibrated) => Parts::of(&calibrated.samples).measurement,
+            Some(calibrated) => SampleSplit::of(&calibrated.samples).measurement,
             None => {
                 seeded = Samples::Seeded.inputs(&self.survey.module.functions[0])?;
                 &seeded[..1]

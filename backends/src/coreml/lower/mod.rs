@@ -24,7 +24,7 @@ use anyhow::{Context, Result, bail, ensure};
 use s2dit_ir::ops::Op;
 use s2dit_ir::{DType, Function, Module, StateDecl, TensorType, ValueId, WeightSource, weights};
 
-pub(super) use constants::{Blobs, Data, Part, check};
+pub(super) use constants::{Blobs, Data, Piece, check};
 pub(super) use interface::single;
 
 use super::proto::{self, Argument, Binding, Block, DataType, NamedValueType, Operation, Program, Value, binding};

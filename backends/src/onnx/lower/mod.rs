@@ -23,7 +23,7 @@ use super::proto::{
     AttributeProto, Dimension, DimensionValue, GraphProto, NodeProto, TensorProto, TensorShapeProto, TensorTypeProto,
     TypeProto, ValueInfoProto, data_type,
 };
-use super::stored::{Constant, Part};
+use super::stored::{Constant, Piece};
 
 /// Constant subexpressions of at most this many elements are computed here, if not all are.
 const FOLDED: usize = 1 << 16;
@@ -291,7 +291,7 @@ impl Lowering<'_> {
                     (_, Some(op)) => {
                         bail!("the constant `{name}` is `{op}` of a compressed weight: it would be stored uncompressed")
                     }
-                    _ => self.constants.push(Constant { name: name.clone(), value: v, part: Part::Whole }),
+                    _ => self.constants.push(Constant { name: name.clone(), value: v, piece: Piece::Whole }),
                 }
                 name
             }
