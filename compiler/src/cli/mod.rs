@@ -11,6 +11,7 @@ pub mod progress;
 mod quantize;
 mod ranges;
 mod stream;
+mod style;
 mod usage;
 mod verify;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use s2dit_ir::compress::Scheme;
 use s2dit_ir::{Module, TensorType};
 use s2dit_passes::quantize::{self as pass, Choice};
@@ -113,7 +113,8 @@ impl OpenPlan {
                 return None;
             }
             Some(choice.clone())
-        })?;
+        })
+        .with_context(|| self.place.clone())?;
         fits.into_result()?;
         Ok(count)
     }
