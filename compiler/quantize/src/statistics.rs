@@ -1,4 +1,4 @@
-//! What the inputs of linears and convolutions look like: mean squares of their channels, and what a channel says of those after
+//! Statistics of the inputs of linears and convolutions: mean squares of their channels, and what a channel says of those after
 //! it. Collected by running the graph with these inputs as outputs, and kept in a safetensors file beside the plan.
 
 mod factors;
@@ -86,7 +86,7 @@ struct Sums {
     squares: Vec<f64>,
     /// Products, a block.
     blocks: Vec<Moments>,
-    /// Of all elements.
+    /// Magnitudes of all elements.
     magnitudes: Magnitudes,
 }
 
@@ -128,10 +128,10 @@ impl Sums {
     }
 }
 
-/// Which input's statistics each weight has.
+/// The name of the input whose statistics a weight has, by weight.
 pub type Names = BTreeMap<String, String>;
 
-/// What plans say of inputs.
+/// The statistics of inputs as plans refer to them.
 pub struct Collected {
     /// Whose statistics are whose.
     pub names: Names,
