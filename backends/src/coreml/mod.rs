@@ -23,7 +23,7 @@ mod raise;
 pub mod read;
 mod write;
 
-pub use package::MANIFEST;
+pub use package::{CONTENTS, MANIFEST};
 pub use raise::raise;
 pub use read::Package;
 pub use write::{Options, Summary, weight_bytes, write_package, write_siblings};
