@@ -228,6 +228,46 @@ fn places_that_are_no_checkpoint() {
     }
 }
 
+/// What a person has who downloaded another model: one error that says what the folder is.
+#[test]
+fn checkpoints_of_another_family_and_pipelines() {
+    let c = Copy::of("tiny");
+    fs::write(
+        c.dir().join("config.json"),
+        r#"{"_class_name": "WanTransformer3DModel", "num_layers": 30, "ffn_dim": 8960, "rope_max_seq_len": 1024}"#,
+    )
+    .expect("a config");
+    let error = c.fails("3x8x8");
+    says(&error, &["config.json: _class_name: found \"WanTransformer3DModel\", expected \"S2DiTTransformer3DModel\""]);
+    assert!(!error.contains("problems"), "one problem: {error}");
+    fs::write(c.dir().join("config.json"), r#"{"architectures": ["UMT5EncoderModel"], "d_model": 4096}"#)
+        .expect("a config");
+    says(&c.fails("3x8x8"), &["architectures: found [\"UMT5EncoderModel\"]"]);
+
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let dir = arg(work.path());
+    let index = work.path().join("model_index.json");
+    let compile = ["compile", &dir, "--target", "onnx", "--latent", "3x8x8", "-o", "x.onnx"];
+    fs::write(
+        &index,
+        r#"{"_class_name": "WanPipeline", "transformer": ["diffusers", "WanTransformer3DModel"],
+            "transformer_2": [null, null], "vae": ["diffusers", "AutoencoderKLWan"]}"#,
+    )
+    .expect("an index");
+    for args in [&compile[..], &["inspect", &dir]] {
+        let error = fails(args);
+        says(
+            &error,
+            &["a pipeline folder (model_index.json of WanPipeline)", "/transformer\" (WanTransformer3DModel)"],
+        );
+        assert!(!error.contains("transformer_2") && !error.contains("vae"), "{error}");
+    }
+    for hostile in ["", "[]", "{\"_class_name\": 3, \"transformer\": 3}"] {
+        fs::write(&index, hostile).expect("an index");
+        says(&fails(&compile), &["a pipeline folder", "the folder of its transformer"]);
+    }
+}
+
 #[test]
 fn outputs_that_cannot_be_written() {
     let work = tempfile::tempdir().expect("a temporary folder");

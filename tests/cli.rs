@@ -20,6 +20,7 @@ fn the_demo_proves_both_targets() {
     for made in ["checkpoint/config.json", "small.onnx", "small.mlpackage/Manifest.json", "golden.safetensors"] {
         assert!(out.join(made).exists(), "{made}");
     }
+    assert_eq!(std::fs::read(out.join(".gitignore")).expect("a file"), b"*\n", "git ignores the demo");
     let weights = || common::files(&out).into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "data"));
     assert_eq!(weights().count(), 1);
     // Run again in the same place: everything is replaced.
@@ -61,7 +62,10 @@ fn inspect_says_what_things_are() {
         assert_eq!(report["outputs"][0]["shape"], serde_json::json!([1, 4, 2, 12, 8]));
         assert_eq!(report["model"]["parameters"], by_part, "{target}: the model is known from the metadata");
         assert!(report["weight_bytes"].as_u64().expect("bytes") >= by_part * 2);
-        assert!(ok(&["inspect", &out]).contains("weights:"));
+        let text = ok(&["inspect", &out]);
+        assert!(text.contains("weights:"));
+        assert_eq!(text.contains("needs iOS 18, macOS 15 or later"), target == "coreml", "{text}");
+        assert!(text.contains("traffic is what all ops read and write, added up"), "{text}");
         assert_eq!(run(&["inspect", "--latent", "2x12x8", &out]).status.code(), Some(2));
     }
 }
@@ -97,6 +101,7 @@ fn inspect_sums_up_a_kernel() {
         let bytes = |s: &Value| s["shape"].as_array().expect("a shape").iter().map(side).product::<u64>() * 2;
         let sum: u64 = contract["states"].as_array().expect("states").iter().map(bytes).sum();
         assert_eq!(report["state_bytes"], sum);
+        assert_eq!(report["minimum_os"].as_str(), (target == "coreml").then_some("iOS 18, macOS 15"));
         let text = ok(&["inspect", &place]);
         for part in
             ["prompt: ", "denoise: ", "velocity", "past_weight", " steps a chunk", name.as_str().expect("a name")]

@@ -1,4 +1,4 @@
-//! How large the values of a graph get, and so whether fp16 holds them.
+//! The largest magnitudes of a graph's values, and so whether fp16 holds them.
 
 mod masks;
 
@@ -10,7 +10,7 @@ use s2dit_ir::{Builder, DType, Function, Op, ValueId};
 use crate::HostTensor;
 use masks::{Masks, unmasked};
 
-/// What the names of added results start with.
+/// The start of the names of added results.
 const PREFIX: &str = "range:";
 
 /// A value that a graph computes in fp16.
@@ -18,11 +18,11 @@ const PREFIX: &str = "range:";
 pub struct Value {
     /// The function.
     pub function: String,
-    /// Its place in the function's order of execution.
+    /// Position of the value in the function's order of execution.
     pub index: usize,
-    /// What computes it.
+    /// Op that computes the value.
     pub op: String,
-    /// The module that it comes from.
+    /// Module that the value comes from.
     pub scope: String,
 }
 

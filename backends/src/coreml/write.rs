@@ -13,7 +13,7 @@ use s2dit_ir::weights::Remembering;
 use s2dit_ir::{DType, Module, ValueId, WeightSource, weights};
 
 use super::blob::Record;
-use super::lower::{self, Data, Lowered, Part};
+use super::lower::{self, Data, Lowered, Piece};
 use super::package;
 use super::proto::{Metadata, Model, ModelDescription};
 use crate::fill::{Place, fill, write_at};
@@ -171,16 +171,16 @@ fn write_records(
                 records.push(record);
                 continue;
             }
-            Data::Compressed { function, value, part, name } => {
+            Data::Compressed { function, value, piece, name } => {
                 let f = &module.functions[*function];
                 // The table's record follows that of the codes: one computation serves both.
                 let weight = match last.take() {
                     Some((g, v, weight)) if (g, v) == (*function, *value) => weight,
                     _ => weights::compressed(f, *value, source).with_context(|| format!("the weight `{name}`"))?,
                 };
-                let bytes = match part {
-                    Part::Codes => weight.packed(),
-                    Part::Table => table_bytes(&weight, f.dtype(*value)),
+                let bytes = match piece {
+                    Piece::Codes => weight.packed(),
+                    Piece::Table => table_bytes(&weight, f.dtype(*value)),
                 };
                 last = Some((*function, *value, weight));
                 Cow::Owned(bytes)

@@ -14,7 +14,7 @@ use super::IR_VERSION;
 use super::identity::Identity;
 use super::lower::{Round, lower};
 use super::proto::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, entries};
-use super::stored::{Filler, Part};
+use super::stored::{Filler, Piece};
 use crate::fill::{Place, fill, write_at};
 use crate::output::OutputError;
 
@@ -113,7 +113,7 @@ fn write(
                     // Where the data is, is known when all of it is.
                     refer(&mut tensor, "", offset, bytes);
                     stored.insert(key, offset);
-                    if let Part::Whole = constant.part {
+                    if let Piece::Whole = constant.piece {
                         places.push(Place { function, value: v, at: offset });
                         names.push(name);
                         l.graph.initializer.push(tensor);

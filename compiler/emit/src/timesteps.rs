@@ -1,4 +1,4 @@
-//! Which timesteps the compiled step can be asked for.
+//! The timesteps that a compiled step can be asked for.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,13 +13,13 @@ use s2dit_files::problems::{Problem, quoted};
 use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint};
 use s2dit_models::s2dit::config::S2ditConfig;
 
-/// Which timesteps the compiled step can be asked for.
+/// The timesteps that a compiled step can be asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Timesteps {
     /// All of [0, 1000].
     #[default]
     Any,
-    /// Those of the checkpoint's sampler and no others: tables take the place of the time embedding.
+    /// The timesteps of the checkpoint's sampler and no others: tables take the place of the time embedding.
     FromConfig,
 }
 

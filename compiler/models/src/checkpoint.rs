@@ -1,5 +1,6 @@
 //! Checkpoints in diffusers layout: a folder of `config.json` and memory-mapped safetensors, whole or sharded.
 
+mod pipeline;
 mod validate;
 
 use std::borrow::Cow;
@@ -9,6 +10,8 @@ use s2dit_backends::stamp::{Changed, Stamp};
 use s2dit_files::problems::Problems;
 use s2dit_files::{INDEX_FILE, TensorInfo, WeightStore};
 use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
+
+pub use pipeline::pipeline_problem;
 
 use crate::s2dit::config::S2ditConfig;
 
@@ -37,6 +40,9 @@ impl Checkpoint {
             Err(error) => return Err(Problems::one(place, error.to_string(), folder)),
             Ok(meta) if !meta.is_dir() => return Err(Problems::one(place, "a file", folder)),
             Ok(_) => {}
+        }
+        if let Some(problem) = pipeline_problem(dir) {
+            return Err(problem.into());
         }
         // Before they are read: what changes meanwhile has changed.
         let texts = [CONFIG_FILE, INDEX_FILE].iter().filter_map(|name| Stamp::now(&dir.join(name)).ok()).collect();

@@ -22,7 +22,7 @@ pub use reference::Model;
 use inputs::about_inputs;
 use reference::Graph;
 
-/// Where the truth comes from.
+/// The origin of the reference's results.
 #[derive(Clone, Debug)]
 pub enum Reference {
     /// A golden: inputs, outputs and perhaps block outputs, by the artifact's names.
@@ -61,7 +61,7 @@ pub struct Options {
     pub min_snr: Option<f64>,
     /// Round the result of every fp16 op of a package to fp16.
     pub fp16: bool,
-    /// What executes the graph.
+    /// Engine that executes the graph.
     pub engine: Engine,
     /// Compare block by block as well.
     pub blocks: bool,
@@ -71,14 +71,14 @@ pub struct Options {
     pub quiet: bool,
 }
 
-/// One compared tensor.
+/// A compared tensor.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// Its name.
+    /// Name of the tensor.
     pub name: String,
-    /// Its shape.
+    /// Shape of the tensor.
     pub shape: Vec<usize>,
-    /// How far it is from the reference.
+    /// Distance from the reference.
     #[serde(flatten)]
     pub metrics: Metrics,
     /// Whether it passes.
@@ -109,9 +109,9 @@ pub struct Report {
     pub engine: &'static str,
     /// Whether results were rounded to fp16.
     pub fp16: bool,
-    /// How it was computed.
+    /// Arithmetic that computed the results.
     pub arithmetic: &'static str,
-    /// What a reader should know: inputs that lost digits, tensors that were not compared.
+    /// Notes for the reader: inputs that lost digits, tensors that were not compared.
     pub notes: Vec<String>,
     /// The bar, in dB; `None` if nothing says one.
     pub min_snr_db: Option<f64>,

@@ -11,7 +11,7 @@ use s2dit_passes::quantize::{Choice, Weight};
 
 use super::Survey;
 use super::make::Progress;
-use super::samples::{Inputs, Parts, Samples};
+use super::samples::{Inputs, SampleSplit, Samples};
 use super::statistics::{self, Collected};
 use s2dit_emit::plan::Calibration;
 use s2dit_emit::plan::hash_of;
@@ -58,10 +58,10 @@ impl Calibrated {
         let to = Destination { path: &file, ..out };
         let (name, staged) = (name.to_string(), Staged::file(to, &made::safetensors)?);
         let samples = source.inputs(&survey.module.functions[0])?;
-        let parts = Parts::of(&samples);
+        let split = SampleSplit::of(&samples);
         let found = statistics::collect(
             survey,
-            parts.calibration,
+            split.calibration,
             &source.times(),
             threads,
             staged.path(),
@@ -73,9 +73,9 @@ impl Calibrated {
         let about = Calibration {
             file: name,
             hash: hash_of(staged.path())?,
-            samples: parts.calibration.len(),
+            samples: split.calibration.len(),
             source: source.to_string(),
-            held_out: if parts.held_out { parts.measurement.len() } else { 0 },
+            held_out: if split.held_out { split.measurement.len() } else { 0 },
         };
         let file = SafetensorsFile::open(staged.path())?;
         Ok(Calibrated { staged, about, found, samples, file })

@@ -81,7 +81,7 @@ fn samples(plan: &Plan) -> String {
     }
 }
 
-/// How many weights have each scheme, the most bytes first.
+/// A table of schemes with the number of their weights, the most bytes first.
 fn schemes(plan: &Plan) -> String {
     let mut totals: BTreeMap<String, (usize, u64)> = BTreeMap::new();
     for w in &plan.weight {

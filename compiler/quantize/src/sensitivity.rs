@@ -1,4 +1,4 @@
-//! What each way to store a weight adds to the error of the output.
+//! The error that each way to store a weight adds to the output.
 
 use anyhow::{Result, bail};
 use rayon::prelude::*;
@@ -10,7 +10,7 @@ use super::calibrated::Calibrated;
 use super::goal::Search;
 use super::make::{Maker, Progress};
 use super::measure::{Runner, decibels};
-use super::samples::Parts;
+use super::samples::SampleSplit;
 use super::search::Way;
 use super::survey::fits;
 use s2dit_emit::plan::{Sources, Storage};
@@ -23,7 +23,7 @@ const SCHEMES: [Scheme; 8] = {
     [group(1), group(2), group(3), group(4), group(6), Scheme::Int8, group(8), Scheme::Palette { bits: 4, group: None }]
 };
 
-/// What a weight is stored in to see what its error does to the output.
+/// Schemes in which a weight is stored to see what its error does to the output.
 const PROBES: [Scheme; 3] =
     [Scheme::Palette { bits: 4, group: Some(16) }, Scheme::Palette { bits: 4, group: None }, Scheme::Int8];
 
@@ -34,9 +34,9 @@ pub(super) fn smallest(weight: &Weight) -> Storage {
     schemes.chain([Storage::Whole]).min_by_key(bytes).unwrap_or(Storage::Whole)
 }
 
-/// What can be done with a weight.
+/// The ways to store a weight, with their sizes and errors.
 pub(super) struct Curve {
-    /// Their sizes and errors.
+    /// Ways to store the weight, with their sizes and errors.
     pub ways: Vec<(Storage, Way)>,
     /// ‖stored − weight‖ / ‖weight‖ of each way.
     pub relative: Vec<f64>,
@@ -50,7 +50,7 @@ impl<'a> Maker<'a> {
     /// Measures every weight: what each way to store it adds to the error of the output.
     pub(super) fn search(&'a self, threads: usize, progress: Progress<'_>) -> Result<Search<'a>> {
         let Some(calibrated) = self.calibrated else { bail!("a search needs calibration") };
-        let samples = Parts::of(&calibrated.samples).measurement;
+        let samples = SampleSplit::of(&calibrated.samples).measurement;
         let runner = Runner::new(self.survey, samples, threads)?;
         let probes = self.survey.weights.iter().filter_map(|weight| {
             let probe = PROBES.iter().find(|s| fits(**s, &weight.ty))?;

@@ -50,7 +50,7 @@ struct Proof {
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let say = |line: &str| if context.quiet || args.json { Ok(()) } else { print_line(line) };
     let folder = &args.output;
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
+    make_folder(folder)?;
     let (checkpoint_dir, golden) = (folder.join("checkpoint"), folder.join("golden.safetensors"));
     let (onnx, package) = (folder.join("small.onnx"), folder.join("small.mlpackage"));
 
@@ -143,6 +143,17 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         ))?;
     }
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Makes the demo's folder. A new folder tells git to ignore it: people run the demo inside a checkout.
+fn make_folder(folder: &Path) -> Result<()> {
+    let new = !folder.exists();
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
+    if new {
+        let ignore = folder.join(".gitignore");
+        std::fs::write(&ignore, "*\n").with_context(|| format!("cannot write `{}`", ignore.display()))?;
+    }
+    Ok(())
 }
 
 fn line(path: &Path, what: &str, start: Instant) -> String {

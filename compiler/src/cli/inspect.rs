@@ -98,7 +98,8 @@ fn model(m: &ModelReport, out: &mut String) -> Result<()> {
         writeln!(out, "  {part:<26} {:>9}  {:>5.1} %", count(*n), *n as f64 / m.parameters.max(1) as f64 * 100.0)?;
     }
 
-    writeln!(out, "\none step                       FLOPs   weights  activations  ops   (bytes in fp16)")?;
+    // Traffic is a sum over ops; a column called activations would be read as the memory that a block needs.
+    writeln!(out, "\none step                       FLOPs   weights      traffic  ops")?;
     for c in &m.costs {
         writeln!(
             out,
@@ -120,6 +121,10 @@ fn model(m: &ModelReport, out: &mut String) -> Result<()> {
         size(sum(|c| c.weight_bytes)),
         size(sum(|c| c.activation_bytes)),
         m.costs.iter().map(|c| c.ops).sum::<usize>()
+    )?;
+    writeln!(
+        out,
+        "  weights, traffic: bytes in fp16; traffic is what all ops read and write, added up: never in memory at once"
     )?;
     Ok(())
 }
@@ -161,6 +166,9 @@ pub(super) fn recognised(list: &[Recognition], out: &mut String) -> Result<()> {
 
 fn artifact(what: &str, a: &ArtifactReport) -> Result<String> {
     let mut out = format!("{what} {}: {}\n", a.path, a.format);
+    if let Some(systems) = &a.minimum_os {
+        writeln!(out, "  needs {systems} or later")?;
+    }
     for (title, list) in [("input", &a.inputs), ("output", &a.outputs), ("state", &a.states)] {
         for v in list {
             writeln!(out, "  {title:<7} {:<12} {}{:?}", v.name, v.dtype, v.shape)?;

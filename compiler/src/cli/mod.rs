@@ -85,6 +85,12 @@ impl Context {
     }
 }
 
+/// The command line as clap knows it: commands, flags and their help. The tests write the tables of `docs/commands.md` from it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! What is wrong with a command line and only a command can see.
+//! Errors of the command line that only a command can see, and not the parser.
 
 use std::path::PathBuf;
 

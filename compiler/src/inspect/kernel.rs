@@ -22,6 +22,9 @@ pub struct KernelReport {
     pub summary: String,
     /// What the artifacts are.
     pub target: Target,
+    /// The oldest systems that load the packages, such as `iOS 18, macOS 15`; nothing for ONNX files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minimum_os: Option<String>,
     /// Their arithmetic.
     pub precision: Precision,
     /// Where the states live.
@@ -100,7 +103,12 @@ pub(super) fn kernel(path: &Path) -> Result<KernelReport> {
             Model::open(&path.join(&f.file))?.check_external_files()?;
         }
     }
-    let quantize = Artifact::open(&path.join(&contract.functions.denoise.file))?.metadata().remove("s2ditc.quantize");
+    let denoise = Artifact::open(&path.join(&contract.functions.denoise.file))?;
+    let quantize = denoise.metadata().remove("s2ditc.quantize");
+    let minimum_os = match &denoise {
+        Artifact::MlPackage(package) => Some(package.minimum_os().into()),
+        Artifact::Onnx(..) | Artifact::Pipeline(_) => None,
+    };
     let functions = contract.functions.all().into_iter().map(|(name, f)| FunctionReport {
         name,
         files: match &f.parts[..] {
@@ -130,6 +138,7 @@ pub(super) fn kernel(path: &Path) -> Result<KernelReport> {
         host_inputs: contract.host_inputs.iter().map(|h| (h.name.clone(), kind(&h.kind).unwrap_or_default())).collect(),
         quantize,
         summary: contract.summary(),
+        minimum_os,
         compiler: contract.compiler,
         target: contract.target,
         precision: contract.precision,

@@ -17,7 +17,7 @@ pub use kernel::{FunctionReport, KernelReport, StateReport};
 pub use model::{BlockCost, Layer, ModelReport};
 pub use recognition::{NearMiss, Recognised, Recognition, recognition};
 
-use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint};
+use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint, pipeline_problem};
 use s2dit_models::s2dit;
 use s2dit_models::s2dit::config::LatentSize;
 
@@ -81,6 +81,9 @@ pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<Report> {
         return Ok(Report::Kernel(kernel::kernel(path)?));
     }
     if path.is_dir() {
+        if let Some(problem) = pipeline_problem(path) {
+            return Err(problem.into());
+        }
         if !path.join(CONFIG_FILE).exists() {
             bail!(
                 "`{}`: expected a checkpoint folder with {CONFIG_FILE}, an .mlpackage with Manifest.json or a kernel folder with {}",

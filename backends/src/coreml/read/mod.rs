@@ -23,8 +23,15 @@ pub use weights::{BlobRecord, WeightFile};
 /// Protobuf messages are smaller than this.
 const SPEC_LIMIT: u64 = 2 << 30;
 
-/// Specification versions that have ML Programs, with their op sets.
-const OPSETS: [(i32, &str); 5] = [(6, "CoreML5"), (7, "CoreML6"), (8, "CoreML7"), (9, "CoreML8"), (10, "CoreML9")];
+/// Specification versions that have ML Programs, with their op sets and the oldest systems that load them (the comments of
+/// Apple's `Model.proto`).
+const OPSETS: [(i32, &str, &str); 5] = [
+    (6, "CoreML5", "iOS 15, macOS 12"),
+    (7, "CoreML6", "iOS 16, macOS 13"),
+    (8, "CoreML7", "iOS 17, macOS 14"),
+    (9, "CoreML8", "iOS 18, macOS 15"),
+    (10, "CoreML9", "iOS 26, macOS 26"),
+];
 
 /// An open package.
 #[derive(Debug)]
@@ -53,7 +60,7 @@ impl Package {
         let model = Model::decode(bytes.as_slice())
             .map_err(|e| anyhow::anyhow!("`{}` is not a Core ML model specification: {e}", spec.display()))?;
         let version = model.specification_version;
-        if !OPSETS.iter().any(|(v, _)| *v == version) {
+        if !OPSETS.iter().any(|(v, ..)| *v == version) {
             bail!("`{}`: found specification version {version}, expected 6 to 10", spec.display());
         }
         let weights_path = spec.with_file_name("weights").join("weight.bin");
@@ -88,7 +95,7 @@ impl Package {
 
     fn check_opset(&self, name: &str, function: &Function) -> Result<()> {
         let version = self.model.specification_version;
-        let wanted: Vec<&str> = OPSETS.iter().filter(|(v, _)| *v <= version).map(|(_, o)| *o).collect();
+        let wanted: Vec<&str> = OPSETS.iter().filter(|(v, ..)| *v <= version).map(|(_, o, _)| *o).collect();
         if !wanted.contains(&function.opset.as_str()) {
             bail!(
                 "`{}`: function `{name}`: found op set `{}`, expected one of specification version {version}: {}",
@@ -163,6 +170,12 @@ impl Package {
             opsets.into_iter().collect::<Vec<_>>().join(" + "),
             self.functions().join(", ")
         )
+    }
+
+    /// The oldest systems that load the package, by its specification version: `iOS 18, macOS 15`.
+    pub fn minimum_os(&self) -> &'static str {
+        let version = self.model.specification_version;
+        OPSETS.iter().find(|(v, ..)| *v == version).map_or("", |(_, _, systems)| systems)
     }
 
     /// Operations of all functions, without constants.

@@ -12,7 +12,11 @@ use crate::inspect::KernelReport;
 pub(super) fn text(k: &KernelReport) -> Result<String> {
     let quantized = k.quantize.as_ref().map(|scheme| format!(", weights quantized ({scheme})")).unwrap_or_default();
     let mut out = format!("kernel {}: {}{quantized}, {}, by {}\n", k.path, k.summary, size(k.bytes), k.compiler);
-    writeln!(out, "{}\n", k.checkpoint)?;
+    writeln!(out, "{}", k.checkpoint)?;
+    if let Some(systems) = &k.minimum_os {
+        writeln!(out, "needs {systems} or later")?;
+    }
+    out.push('\n');
     let [_, c, f, h, w] = k.chunk.shape();
     let sinks = match k.sink_frames {
         0 => String::new(),

@@ -74,6 +74,7 @@ impl S2ditConfig {
     }
 
     pub(super) fn from_entries(entries: Vec<(String, Value)>, place: &str) -> Result<Self, Problems> {
+        check_family(&entries, place)?;
         let mut fields = Fields::new(entries, place);
         let size = 1..=LARGEST;
         let config = S2ditConfig {
@@ -141,6 +142,24 @@ impl S2ditConfig {
     }
 }
 
+/// Refuses the configuration of another family of models by the name that it gives itself: its fields would only be a list of
+/// problems.
+fn check_family(entries: &[(String, Value)], place: &str) -> Result<(), Problems> {
+    let expected = || format!("{}: no other family of models is read", quoted(S2ditConfig::CLASS_NAME));
+    for (name, value) in entries {
+        // diffusers writes the class; transformers (text encoders) a list of architectures.
+        let other = match name.as_str() {
+            "_class_name" => *value != S2ditConfig::CLASS_NAME,
+            "architectures" => value.is_array(),
+            _ => false,
+        };
+        if other {
+            return Err(Problems::one(format!("{place}: {name}"), compact(value), expected()));
+        }
+    }
+    Ok(())
+}
+
 /// The fields not read yet, and the problems so far. A field with a problem reads as a stand-in, which is
 /// never seen: [`Fields::finish`] then fails.
 struct Fields<'a> {
@@ -153,9 +172,6 @@ impl<'a> Fields<'a> {
     fn new(entries: Vec<(String, Value)>, place: &'a str) -> Self {
         let mut fields = Fields { place, entries: BTreeMap::new(), problems: Problems::new() };
         for (name, value) in entries {
-            if name == "_class_name" && value != S2ditConfig::CLASS_NAME {
-                fields.problem(&name, compact(&value), quoted(S2ditConfig::CLASS_NAME));
-            }
             if name.starts_with('_') {
                 continue;
             }
