@@ -8,8 +8,10 @@ use anyhow::{Context, Result, bail};
 use s2dit_backends::coreml::lint::device::{Comparison, DeviceReport, compare};
 use s2dit_backends::coreml::lint::{self, Report, Rule, Rules, Verdict, Verdicts};
 use s2dit_backends::coreml::{self, Package};
+use s2dit_backends::foreign::Foreign;
+use s2dit_runtime::KernelFolder;
 use s2dit_runtime::pipeline::{self, Pipeline};
-use s2dit_runtime::stream::contract::{self, Contract};
+use s2dit_runtime::stream::contract;
 use serde::Serialize;
 
 /// A package's findings, beside a device's where there is a report of it.
@@ -67,13 +69,13 @@ fn packages(path: &Path) -> Result<Vec<PathBuf>> {
         let found = match path.metadata() {
             Ok(_) if path.join(coreml::MANIFEST).exists() => return Ok(vec![path.into()]),
             Ok(m) if m.is_dir() => format!("a folder without {}", coreml::MANIFEST),
-            Ok(_) if path.extension().is_some_and(|e| e == "onnx") => "an ONNX file".into(),
-            Ok(_) => "a file".into(),
+            Ok(_) => Foreign::of(path).ok().flatten().map_or("a file".into(), |other| other.to_string()),
             Err(_) => "nothing".into(),
         };
         bail!("`{}`: expected an .mlpackage or the folder of a Core ML kernel, found {found}", path.display());
     }
-    let contract = Contract::read(path)?;
+    let folder = KernelFolder::open(path)?;
+    let contract = folder.contract();
     if contract.target != contract::Target::CoreMl {
         bail!("`{}` is a kernel for ONNX; lint checks Core ML packages", path.display());
     }

@@ -11,6 +11,7 @@
 //!
 //! States become inputs `NAME` and outputs `NAME_out`: the caller carries them from step to step.
 
+mod cost;
 pub mod identity;
 mod lower;
 mod memory;
@@ -19,6 +20,8 @@ pub mod read;
 mod stored;
 mod write;
 
+#[cfg(test)]
+pub(crate) use cost::MODEL as COST;
 pub use lower::Round;
 pub use memory::{InMemory, MemoryOptions, WeightMode, model_in_memory};
 pub use write::{INLINE_LIMIT, Summary, write_models};

@@ -9,8 +9,9 @@ use s2dit_runtime::stream::contract;
 
 use super::places::Places;
 use super::progress::Progress;
+use super::terminal::one_line;
 use super::usage::svg;
-use super::{Context, print_json, print_line};
+use super::{Context, print_json, print_line, print_note};
 use s2dit_emit::plan::How;
 use s2dit_proof::stream::verify as stream;
 use s2dit_proof::verify::{Options, Reference, Report, verify};
@@ -32,7 +33,7 @@ first noise of a chunk starts it, the others re-noise. A kernel folder is compar
 #[command(group(clap::ArgGroup::new("reference").required(true)))]
 pub(super) struct Args {
     /// An .onnx file, an .mlpackage or a kernel folder
-    artifact: PathBuf,
+    pub(super) artifact: PathBuf,
     /// Reference inputs and outputs
     #[arg(long, value_name = "FILE", group = "reference")]
     golden: Option<PathBuf>,
@@ -111,7 +112,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let report = verify(&args.artifact, &reference, &options)?;
     if !context.quiet {
         for note in &report.notes {
-            eprintln!("note: {note}");
+            print_note(&format!("note: {note}"));
         }
     }
     if args.json {
@@ -176,10 +177,13 @@ fn figures(m: &s2dit_runtime::compare::Metrics, passed: bool) -> String {
 pub(super) fn text(report: &Report) -> String {
     let mut out = format!(
         "{} against {}, engine {}, {}\n             {COLUMNS}\n",
-        report.artifact, report.reference, report.engine, report.arithmetic
+        one_line(&report.artifact),
+        one_line(&report.reference),
+        report.engine,
+        report.arithmetic
     );
     for r in &report.rows {
-        out += &format!("{:<10} {}", r.name, figures(&r.metrics, r.passed));
+        out += &format!("{:<10} {}", one_line(&r.name), figures(&r.metrics, r.passed));
     }
     if let Some(block) = &report.first_block_below {
         out += &format!("the first block below the bar is {block}\n");
@@ -194,7 +198,10 @@ fn stream_text(report: &stream::Report) -> String {
     const SHOWN: usize = 24;
     let mut out = format!(
         "{} ({}) against {}, {}\n  chunk      {COLUMNS}\n",
-        report.artifact, report.kernel, report.reference, report.arithmetic
+        one_line(&report.artifact),
+        report.kernel,
+        one_line(&report.reference),
+        report.arithmetic
     );
     let n = report.rows.len();
     for (i, r) in report.rows.iter().enumerate() {

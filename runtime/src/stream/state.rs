@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use half::f16;
+use s2dit_backends::input::{check_json, read_file};
 use s2dit_backends::output::Staged;
 use s2dit_ir::DType;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -113,7 +114,8 @@ fn sort_metadata(file: &mut [u8]) -> Result<()> {
 /// Not a state file; one of another model, configuration, chunk size or policy; a number that is not finite; states that are not what the contract declares.
 pub fn restore(path: &Path, contract: &Contract) -> Result<Snapshot> {
     let shown = path.display();
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read `{shown}`"))?;
+    let bytes =
+        read_file(path, most_bytes(contract)).with_context(|| format!("cannot read `{shown}` as a stream state"))?;
     let not_safetensors = || format!("`{shown}`: expected a stream state, found something that is not safetensors");
     let (_, header) = SafeTensors::read_metadata(&bytes).with_context(not_safetensors)?;
     let file = SafeTensors::deserialize(&bytes).with_context(not_safetensors)?;
@@ -135,7 +137,9 @@ pub fn restore(path: &Path, contract: &Contract) -> Result<Snapshot> {
         }
     }
     // The checkpoint's hash is of its tensors: what they mean is in the configuration.
-    let config: Value = serde_json::from_str(field("config"))
+    let config: Value = check_json(field("config"))
+        .map_err(anyhow::Error::from)
+        .and_then(|()| Ok(serde_json::from_str(field("config"))?))
         .with_context(|| format!("`{shown}`: field `config`: expected the checkpoint's configuration as JSON"))?;
     if let Some(difference) = first_difference(&config, &contract.config) {
         bail!("`{shown}`: a state of another model: config.json, {difference}, as the kernel's");
@@ -166,6 +170,14 @@ pub fn restore(path: &Path, contract: &Contract) -> Result<Snapshot> {
         Err(_) => None,
     };
     Ok(Snapshot { chunks, seed, states, text })
+}
+
+/// No state of the kernel is a larger file: its tensors in fp32, and the largest header that safetensors allows.
+fn most_bytes(contract: &Contract) -> u64 {
+    const HEADER: u64 = 100_000_000;
+    let bytes = |shape: &[usize]| shape.iter().fold(4u64, |bytes, &extent| bytes.saturating_mul(extent as u64));
+    let states = contract.states.iter().map(|state| bytes(&state.shape));
+    states.fold(HEADER.saturating_add(bytes(&contract.text.shape())), u64::saturating_add)
 }
 
 fn tensor(view: &TensorView<'_>) -> Result<HostTensor> {

@@ -3,14 +3,12 @@
 use std::path::Path;
 use std::{fs, io};
 
-use s2dit_backends::input::read_file;
+use s2dit_backends::input::{LARGEST_JSON, read_file};
 
 use super::MARK;
 use crate::checkpoint::CONFIG_FILE;
 use s2dit_files::INDEX_FILE;
 use s2dit_files::problems::Problems;
-
-const LARGEST_CONFIG: u64 = 16 << 20;
 
 /// Checks that a target may be replaced: it does not exist, is empty, or is a checkpoint and nothing else; and that
 /// `init` made that checkpoint, unless forced.
@@ -52,6 +50,6 @@ fn is_checkpoint_file(name: &str) -> bool {
 }
 
 fn was_made_here(target: &Path) -> bool {
-    let text = read_file(&target.join(CONFIG_FILE), LARGEST_CONFIG).unwrap_or_default();
+    let text = read_file(&target.join(CONFIG_FILE), LARGEST_JSON).unwrap_or_default();
     serde_json::from_slice::<serde_json::Value>(&text).is_ok_and(|config| !config[MARK].is_null())
 }

@@ -8,6 +8,7 @@ use s2dit_backends::coreml::lint::report::FunctionSummary;
 use s2dit_backends::coreml::lint::{Finding, Report, Rule, Rules, Subject};
 
 use super::super::progress::size;
+use super::super::terminal::one_line;
 use crate::lint::{Linted, verdicts};
 use s2dit_files::problems::shown;
 
@@ -21,9 +22,10 @@ pub(super) fn rules(rules: &Rules) -> String {
         let retired = if rule.retired { ", retired" } else { "" };
         out +=
             &format!("{}: {}, {} confidence, since {}{retired}\n", rule.id, rule.severity, rule.confidence, rule.since);
-        out += &format!("    {}\n    source: {}\n    mend: {}\n", rule.text, rule.source, rule.mend);
+        let [text, source, mend] = [&rule.text, &rule.source, &rule.mend].map(|text| one_line(text));
+        out += &format!("    {text}\n    source: {source}\n    mend: {mend}\n");
         if let Some(because) = &rule.because {
-            out += &format!("    because: {because}\n");
+            out += &format!("    because: {}\n", one_line(because));
         }
     }
     out
@@ -53,7 +55,7 @@ pub(super) fn report(linted: &Linted, rules: &Rules, all: bool) -> String {
 
 fn summary(report: &Report, all: bool) -> String {
     let s = &report.summary;
-    let mut out = format!("{}: {}\n", report.package, verdicts(&s.verdicts));
+    let mut out = format!("{}: {}\n", one_line(&report.package), verdicts(&s.verdicts));
     let limit = s.weight_limit.map(|l| format!(" of at most {}", size(l))).unwrap_or_default();
     out += &format!("  weights: {}{limit}; results: {}\n", size(s.weight_bytes), counts(&s.dtypes, usize::MAX));
     out += &format!("  ops: {}\n", counts(&s.ops, if all { usize::MAX } else { 8 }));
@@ -81,7 +83,7 @@ fn function(f: &FunctionSummary, all: bool, out: &mut String) {
     let (least, most) = (f.blocks.values().min().unwrap_or(&0), f.blocks.values().max().unwrap_or(&0));
     *out += &format!("    {} blocks of {least} to {most} ops, {} ops outside\n", f.blocks.len(), f.outside_blocks);
     if all {
-        let blocks: Vec<String> = f.blocks.iter().map(|(block, n)| format!("{block}: {n}")).collect();
+        let blocks: Vec<String> = f.blocks.iter().map(|(block, n)| format!("{}: {n}", shown(block))).collect();
         *out += &format!("    {}\n", blocks.join(", "));
     }
 }
@@ -99,7 +101,7 @@ fn counts(of: &BTreeMap<String, usize>, most: usize) -> String {
 
 fn group(rule: &Rule, findings: &[&Finding], all: bool, out: &mut String) {
     *out += &format!("{} ({} confidence)  {} ×{}\n", rule.severity, rule.confidence, rule.id, findings.len());
-    *out += &format!("  {}\n", rule.text);
+    *out += &format!("  {}\n", one_line(&rule.text));
     let most = if all { findings.len() } else { FIRST };
     for finding in findings.iter().take(most) {
         let function = finding.function.as_deref().map(|f| format!("{}/", shown(f))).unwrap_or_default();
@@ -113,7 +115,7 @@ fn group(rule: &Rule, findings: &[&Finding], all: bool, out: &mut String) {
     if findings.len() > most {
         *out += &format!("    … and {} more (--all)\n", findings.len() - most);
     }
-    *out += &format!("  mend: {}\n\n", rule.mend);
+    *out += &format!("  mend: {}\n\n", one_line(&rule.mend));
 }
 
 fn comparison(c: &Comparison, out: &mut String) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use s2dit_backends::input::{LFS_POINTER, is_lfs_pointer, read_file};
+use s2dit_backends::input::{LARGEST_JSON, LFS_POINTER, is_lfs_pointer, read_file};
 use serde_json::Value;
 
 use super::{BlockKind, QkNorm, RopeInKernel, S2ditConfig, SampleSteps};
@@ -38,7 +38,6 @@ pub(super) const FIELDS: [&str; 20] = [
 /// Far above any model, and low enough that no product of sizes overflows.
 const LARGEST: usize = 1 << 20;
 const MOST_BLOCKS: usize = 4096;
-const LARGEST_FILE: u64 = 16 << 20;
 
 impl S2ditConfig {
     /// Reads a `config.json`.
@@ -48,7 +47,7 @@ impl S2ditConfig {
     pub fn read(path: &Path) -> Result<Self, Problems> {
         let place = path.display().to_string();
         let unreadable = |error: std::io::Error| Problems::one(&place, error.to_string(), "a readable config.json");
-        let bytes = read_file(path, LARGEST_FILE).map_err(unreadable)?;
+        let bytes = read_file(path, LARGEST_JSON).map_err(unreadable)?;
         if is_lfs_pointer(&bytes) {
             return Err(Problems::one(&place, LFS_POINTER, "a configuration"));
         }
