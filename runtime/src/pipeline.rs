@@ -152,14 +152,13 @@ fn fits(dir: &Path, index: usize, package: &Package, description: &Description) 
         Declared { by: FILE, what, ports }.check(&place, &found, |_| false)?;
     }
     let metadata = package.metadata();
-    let own = ("s2ditc.part".to_string(), part_of(index, description.parts.len()));
-    for (key, wanted) in description.metadata.iter().map(|(k, v)| (k, v)).chain([(&own.0, &own.1)]) {
+    let own = BTreeMap::from([("s2ditc.part".to_string(), part_of(index, description.parts.len()))]);
+    for (key, wanted) in description.metadata.iter().chain(&own) {
         let found = metadata.get(key);
         if found != Some(wanted) {
             bail!(
-                "`{place}`: {key}: found {}, expected {}: a part of another model?",
-                found.map_or("nothing".into(), |found| format!("{found:?}")),
-                format!("{wanted:?}")
+                "`{place}`: {key}: found {}, expected {wanted:?}: a part of another model?",
+                found.map_or("nothing".into(), |found| format!("{found:?}"))
             );
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! These types are the format's one definition: the compiler writes with them what the session reads with them.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -348,10 +348,14 @@ impl Contract {
 
     /// The artifacts, each once.
     #[must_use]
-    pub fn files(&self) -> BTreeSet<&str> {
+    pub fn files(&self) -> Vec<&str> {
         let functions = self.functions.all().map(|(_, f)| f);
         let whole = functions.iter().map(|f| f.file.as_str());
-        whole.chain(functions.iter().flat_map(|f| &f.parts).map(|part| part.file.as_str())).collect()
+        let mut files: Vec<&str> =
+            whole.chain(functions.iter().flat_map(|f| &f.parts).map(|part| part.file.as_str())).collect();
+        let mut seen = HashSet::new();
+        files.retain(|file| seen.insert(*file));
+        files
     }
 
     /// Target, precision and policies in a few words.
