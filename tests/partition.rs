@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{arg, fails, golden, ok, python, repo, run};
+use s2dit_backends::coreml::Package;
 use s2dit_files::SafetensorsFile;
 use s2dit_runtime::compare::compare;
 use serde_json::Value;
@@ -22,6 +23,13 @@ fn packages(dir: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = entries.filter(|p| p.extension().is_some_and(|e| e == "mlpackage")).collect();
     found.sort();
     found
+}
+
+/// Bytes of the tensors in a package's weight file, without its header and records.
+fn tensors(package: &Path) -> u64 {
+    let package = Package::open(package).expect("a package");
+    let weights = package.weights().expect("a weight file");
+    weights.records().expect("records").iter().map(|record| record.size).sum()
 }
 
 fn weights(package: &Path) -> u64 {
@@ -109,13 +117,16 @@ fn a_kernel_in_parts_streams() {
 fn a_size_is_a_limit() {
     let work = tempfile::tempdir().expect("a temporary folder");
     let out = work.path().join("parts");
-    let whole = compile("tiny", "3x8x8", &[], &work.path().join("whole.mlpackage"))["weight_bytes"].as_u64();
-    let whole = whole.expect("bytes");
-    let limit = whole / 2;
-    compile("tiny", "3x8x8", &["--partition", &limit.to_string()], &out);
-    let sizes: Vec<u64> = packages(&out).iter().map(|p| weights(p)).collect();
-    // Besides weights a file has a header, and a record with padding for each of them.
-    assert!(sizes.len() >= 2 && sizes.iter().all(|s| *s < limit + limit / 5), "{sizes:?}, at most {limit}");
+    let cut = |how: &str| {
+        compile("tiny", "3x8x8", &["--partition", how], &out);
+        packages(&out).iter().map(|p| tensors(p)).collect::<Vec<u64>>()
+    };
+    let halves = cut("2");
+    assert_eq!(halves.len(), 2);
+    let largest = *halves.iter().max().expect("parts");
+    assert_eq!(cut(&largest.to_string()), halves, "what fits exactly");
+    let smaller = cut(&(largest - 1).to_string());
+    assert!(smaller.len() > 2 && smaller.iter().all(|s| *s < largest), "{smaller:?}, less than {largest}");
     let auto = work.path().join("auto");
     assert_eq!(compile("tiny", "3x8x8", &["--partition", "auto"], &auto)["parts"], 1);
 }

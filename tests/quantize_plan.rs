@@ -299,6 +299,7 @@ fn calibration_is_reproduced_by_any_number_of_threads() {
         .collect();
     let names: Vec<_> = made[0].iter().map(|(name, _)| name.clone()).collect();
     assert!(names.iter().any(|n| n.ends_with("plan.stats.safetensors")), "{names:?}");
+    assert_eq!(names, made[1].iter().map(|(name, _)| name.clone()).collect::<Vec<_>>());
     for ((name, a), (_, b)) in made[0].iter().zip(&made[1]) {
         assert!(a == b, "{}: the bytes differ between 1 and 3 threads", name.display());
     }

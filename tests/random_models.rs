@@ -1,179 +1,105 @@
-//! Every pass on random small models, clips and streams, in float64: no pass moves the numbers.
+//! The compiler's own pass lists on random small models, clips and streams, in float64: no pass moves a result or a state.
+//!
+//! `S2DITC_SEED=7 cargo test -p s2ditc --test random_models` draws other models.
 
-use std::borrow::Cow;
+#[path = "random_models/chunks.rs"]
+mod chunks;
+#[path = "random_models/model.rs"]
+mod model;
+#[path = "common/property.rs"]
+mod property;
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use s2dit_ir::interp::{self, Bindings};
+use proptest::test_runner::TestRunner;
+use s2dit_emit::{Precision, stream};
+use s2dit_ir::Module;
+use s2dit_ir::close::{Tolerance, compare};
 use s2dit_ir::verify::verify;
-use s2dit_ir::{Function, Module, Tensor, TensorType, WeightError, WeightSource};
-use s2dit_models::SchemaWeights;
-use s2dit_models::s2dit;
-use s2dit_models::s2dit::config::{LatentSize, Preset, S2ditConfig};
-use s2dit_passes::split::{self, split};
-use s2dit_passes::{Pipeline, bound, channels_first, timesteps};
-use serde_json::json;
 
-/// Weights that look random, of the size of trained ones.
-struct Weights(SchemaWeights);
+use chunks::{Named, Streamed};
+use model::{Model, Weights, models};
 
-impl WeightSource for Weights {
-    fn ty(&self, name: &str) -> Option<TensorType> {
-        self.0.ty(name)
+/// Numbers inside formulas (ε that must not vanish in fp16, the splits of a phase) are those of fp32.
+const SAME: f64 = 1e-6;
+/// Sums kept in two fp16 halves, of which `denoise` reads the higher.
+const HALVES: f64 = 5e-3;
+/// Weights, parameters and states rounded to fp16.
+const FP16: f64 = 5e-2;
+
+fn check(cases: u32, regressions: &str, property: impl Fn(Model) -> Result<(), TestCaseError>) {
+    let config = property::config(cases, regressions);
+    TestRunner::new(config).run(&models(), property).unwrap_or_else(|e| panic!("{e}"));
+}
+
+/// The modules that a compile goes through, each with the pass that made it.
+#[derive(Default)]
+struct Seen(Vec<(&'static str, Module)>);
+
+impl Seen {
+    fn watch(&mut self) -> impl FnMut(Option<&s2dit_passes::Stage>, &Module) + '_ {
+        |stage, module| self.0.push((stage.map_or("frontend", |s| s.pass), module.clone()))
     }
-    fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
-        let ty = self.ty(name).ok_or_else(|| WeightError::Missing { name: name.into() })?;
-        let size = if name.contains("norm") && name.ends_with("weight") { 1.0 } else { 0.3 };
-        Ok(noise(&ty, name, size).to_le_bytes().into())
-    }
 }
 
-fn noise(ty: &TensorType, name: &str, size: f64) -> Tensor {
-    let seed = name.bytes().fold(7usize, |h, b| (h * 31 + usize::from(b)) % 1_000_003);
-    let values = (0..ty.elements()).map(|i| size * ((i * 7919 + seed) as f64 * 0.618).sin()).collect();
-    Tensor::from_values(ty, values).expect("values")
-}
-
-/// Values for the parameters; states are empty, as at the start of a stream.
-fn bindings(f: &Function, module: &Module) -> Bindings {
-    let mut bindings = Bindings::default();
-    for &p in f.params() {
-        let name = f.node(p).name.as_deref().expect("a name");
-        let value = match name {
-            "timestep" => Tensor::splat(f.ty(p), TIMESTEP),
-            _ => noise(f.ty(p), name, 1.0),
-        };
-        bindings.params.insert(name.into(), value);
-    }
-    for state in &module.states {
-        bindings.states.insert(state.name.clone(), Tensor::splat(&state.ty, 0.0));
-    }
-    bindings
-}
-
-const TIMESTEP: f64 = 750.0;
-
-#[derive(Clone, Debug)]
-struct Model {
-    config: S2ditConfig,
-    latent: LatentSize,
-    per_head: bool,
-    apart: bool,
-    across_blocks: bool,
-}
-
-fn models() -> impl Strategy<Value = Model> {
-    let layout = proptest::collection::vec(prop_oneof![Just("lcha"), Just("ssa"), Just("full")], 1..4);
-    let shape = (1usize..4, prop_oneof![Just(6usize), Just(8), Just(12)], 1usize..4, 2usize..4);
-    let kernel = (0usize..3, 0usize..2, 0usize..3);
-    let flags = any::<[bool; 5]>();
-    (layout, shape, kernel, flags, 1usize..4, 1usize..3).prop_map(
-        |(
-            layout,
-            (heads, width, frames, stride),
-            (kt, kh, kw),
-            [post, across, per_head, apart, together],
-            patch,
-            text,
-        )| {
-            let mut config = Preset::Tiny.config().to_json_value();
-            let fields = json!({
-                "num_attention_heads": heads, "attention_head_dim": width, "ffn_dim": 5 + heads, "layout": layout,
-                "ssa_stride": stride, "conv_kernel": [2 * kt + 1, 2 * kh + 1, 2 * kw + 1], "patch_size": [1, patch, 1],
-                "rope_in_kernel": if post { "post" } else { "pre" }, "text_len": 3 * text, "text_dim": 4, "freq_dim": 8,
-                "qk_norm": if across { "rms_norm_across_heads" } else { "rms_norm_per_head" },
-                "in_channels": 2, "out_channels": 2, "chunk_frames": frames, "window_frames": 2 * frames + 1,
-            });
-            for (name, value) in fields.as_object().expect("fields") {
-                config[name] = value.clone();
-            }
-            let config = S2ditConfig::parse(&config.to_string(), "random").expect("a configuration");
-            let latent = LatentSize { frames, rows: 2 * stride * patch, cols: stride };
-            Model { config, latent, per_head, apart, across_blocks: together }
-        },
-    )
-}
-
-/// Runs passes one by one, and compares the results of every function with those before the first.
+/// Compares what each module computes with what the first one computes.
 fn unmoved(
-    module: &mut Module,
-    passes: &[&str],
-    options: &channels_first::Options,
-    weights: &Weights,
+    modules: &[(&'static str, Module)],
+    bar: impl Fn(&str) -> f64,
+    run: impl Fn(&Module) -> Named,
 ) -> Result<(), TestCaseError> {
-    let run = |m: &Module| -> Vec<(String, Tensor)> {
-        let mut all = Vec::new();
-        for f in &m.functions {
-            let values = interp::run(f, weights, &bindings(f, m)).expect("values");
-            all.extend(f.results.iter().map(|(name, _)| format!("{}.{name}", f.name)).zip(values));
-        }
-        all
-    };
-    let before = run(module);
-    for &pass in passes {
-        match pass {
-            "channels-first" => drop(channels_first::run_with(module, options).expect("a pass")),
-            "bound-softplus" => drop(bound::run(module, weights).expect("a pass")),
-            "timesteps" => drop(timesteps::run(module, "timestep", &[1000.0, TIMESTEP, 250.0]).expect("a pass")),
-            _ => drop(Pipeline::new(&[pass]).expect("a pass").run(module, |_, _| {}).expect("a pass")),
-        }
+    let Some(((_, first), others)) = modules.split_first() else { return Ok(()) };
+    let reference = run(first);
+    let mut allowed = 0.0f64;
+    for (pass, module) in others {
+        allowed = allowed.max(bar(pass));
         prop_assert!(verify(module).is_ok(), "{pass}");
-        for ((name, a), (_, b)) in before.iter().zip(run(module)) {
-            prop_assert_eq!(a.data.shape(), b.data.shape(), "{} after {}", name, pass);
-            let scale = a.data.iter().fold(1e-3, |m: f64, x| m.max(x.abs()));
-            let worst = a.data.iter().zip(&b.data).fold(0.0, |m: f64, (x, y)| m.max((x - y).abs()));
-            // Numbers inside formulas (ε that must not vanish in fp16, the splits of a phase) are those of fp32.
-            prop_assert!(worst <= 1e-6 * scale, "{name} after {pass}: {worst:e} of {scale:e}");
+        if let Err(mismatch) = compare(&run(module), &reference, Tolerance::relative(allowed, 1e-3)) {
+            return Err(TestCaseError::fail(format!("after {pass}: {mismatch}")));
         }
     }
     Ok(())
 }
 
-const FRONT: [&str; 6] = ["canonicalize", "phase", "cse", "fuse", "fold-gate", "cse"];
-const ENGINE: [&str; 6] = ["pad-tokens", "cse", "channels-first", "canonicalize", "decompose", "cse"];
-const ONNX: [&str; 4] = ["bound-softplus", "split-conv3d", "decompose-for-onnx23", "decompose"];
-
-fn check(cases: u32, property: impl Fn(Model) -> Result<(), TestCaseError>) {
-    let config = Config { cases, failure_persistence: None, ..Config::default() };
-    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    TestRunner::new_with_rng(config, rng).run(&models(), property).unwrap_or_else(|e| panic!("{e}"));
-}
-
-fn options(model: &Model) -> channels_first::Options {
-    channels_first::Options {
-        internal: std::collections::HashSet::new(),
-        across_blocks: model.across_blocks,
-        apart: model.apart,
-        per_head: model.per_head,
+/// What a pass may move; a later pass may move as much again.
+fn bar(model: &Model, pass: &str) -> f64 {
+    match pass {
+        _ if pass.starts_with("precision") => FP16,
+        "channels-first" if model.precision == Precision::Fp16 && model.streams => HALVES,
+        _ => SAME,
     }
 }
 
 #[test]
 fn passes_on_clips() {
-    check(24, |model| {
-        let weights = Weights(SchemaWeights::new(&model.config));
-        let clip = s2dit::clip(&model.config, &weights, model.latent).expect("a graph");
-        for tail in [&ENGINE[..], &ONNX] {
-            let mut module = clip.clone();
-            unmoved(&mut module, &[&["timesteps"], &FRONT[..], tail].concat(), &options(&model), &weights)?;
-        }
-        unmoved(&mut clip.clone(), &[&FRONT[..], &ENGINE].concat(), &options(&model), &weights)
+    check(72, "tests/random_models/clips.proptest-regressions", |model| {
+        let weights = Weights::of(&model.config);
+        let mut seen = Seen::default();
+        s2dit_emit::lower_graph(&model.config, &weights, &model.clip(), &mut seen.watch()).expect("a graph");
+        let run = |module: &Module| chunks::clip(module, &model.config, &weights);
+        unmoved(&seen.0, |pass| bar(&model, pass), run)
     });
 }
 
 #[test]
 fn passes_on_streams() {
-    check(12, |model| {
-        let weights = Weights(SchemaWeights::new(&model.config));
-        let chunk = s2dit::clip(&model.config, &weights, model.latent).expect("a graph");
-        let options_of_split = split::Options {
-            chunk: "latent".into(),
-            time: "timestep".into(),
-            prompt: "text".into(),
-            window_frames: model.config.window_frames,
-            half_states: false,
-        };
-        let mut module = split(&chunk.functions[0], &options_of_split).expect("a split").module;
-        unmoved(&mut module, &[&FRONT[..], &ENGINE].concat(), &options(&model), &weights)
+    check(40, "tests/random_models/streams.proptest-regressions", |model| {
+        let model = Model { streams: true, ..model };
+        let weights = Weights::of(&model.config);
+        let mut seen = Seen::default();
+        let frames = model.latent.frames;
+        let lowered =
+            stream::lower_graph(&model.config, &weights, frames, &model.stream(), &mut seen.watch()).expect("a kernel");
+        let split = seen.0.iter().position(|(pass, _)| *pass == "split").expect("a split");
+        let run = |module: &Module| chunks::clip(module, &model.config, &weights);
+        unmoved(&seen.0[..split], |pass| bar(&model, pass), run)?;
+
+        let streamed = Streamed::new(&seen.0[split].1, &lowered, &model.config, &weights);
+        // The first chunk has no past: it is a clip.
+        let (clip, stream) = (run(&seen.0[0].1), streamed.run(&seen.0[split].1));
+        let first = vec![("main.velocity".to_string(), stream[0].1.clone())];
+        if let Err(mismatch) = compare(&first, &clip, Tolerance::relative(SAME, 1e-3)) {
+            return Err(TestCaseError::fail(format!("the first chunk: {mismatch}")));
+        }
+        unmoved(&seen.0[split..], |pass| bar(&model, pass), |module| streamed.run(module))
     });
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use common::{arg, fails, files, golden, ok, run, s2ditc};
+use s2dit_ir::close::{Tolerance, compare_values};
 use serde_json::Value;
 
 /// Relative L2 error that a chunk of an fp32 kernel may have against float64 PyTorch.
@@ -239,6 +240,7 @@ fn two_compiles_are_the_same_bytes() {
 
 #[test]
 fn a_bidirectional_checkpoint_makes_a_clip() {
+    let absolute = Tolerance::absolute;
     let work = tempfile::tempdir().expect("a temporary folder");
     let at = |name: &str| arg(&work.path().join(name));
     let checkpoint = arg(&golden("sharded").join("checkpoint"));
@@ -255,18 +257,18 @@ fn a_bidirectional_checkpoint_makes_a_clip() {
             args.extend(["-o".to_string(), at("clip")]);
             ok(&args);
             let bytes = latents(Path::new(&at("clip")));
-            bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect::<Vec<f32>>()
+            bytes.as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect::<Vec<f64>>()
         };
         let plain = clip(&[]);
         let guided = clip(&["--negative", &negative, "--guidance", "4"]);
         let neutral = clip(&["--negative", &negative, "--guidance", "1", "--preview", &at("x.gif")]);
         assert!(std::fs::read(at("x.gif")).expect("a picture").starts_with(b"GIF89a"));
-        let far = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(far(&plain, &neutral) < 1e-4 && far(&plain, &guided) > 1e-2);
+        compare_values(&neutral, &plain, absolute(1e-4)).expect("guidance 1 changes nothing");
+        assert!(compare_values(&guided, &plain, absolute(1e-2)).is_err(), "guidance 4 changes hardly anything");
+        assert!(guided.iter().all(|x| x.is_finite()));
         made.push(guided);
     }
-    let error = made[0].iter().zip(&made[1]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(error < 1e-4, "the targets differ by {error}");
+    compare_values(&made[0], &made[1], absolute(1e-4)).expect("the targets agree");
 }
 
 #[test]

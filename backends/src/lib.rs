@@ -8,6 +8,7 @@
 //! A backend obeys the types of the graph it is given; it makes no numerical choices of its own.
 
 pub mod coreml;
+mod fill;
 pub mod foreign;
 pub mod input;
 pub mod onnx;

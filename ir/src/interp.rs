@@ -86,7 +86,7 @@ pub fn evaluate(
             }
         }
     }
-    Ok(wanted.iter().filter_map(|v| values.get(v).cloned()).collect())
+    Ok(wanted.iter().map(|v| values[v].clone()).collect())
 }
 
 /// Evaluates a function's results, in order.
@@ -96,6 +96,27 @@ pub fn evaluate(
 pub fn run(f: &Function, source: &dyn WeightSource, bindings: &Bindings) -> Result<Vec<Tensor>, WeightError> {
     let wanted: Vec<ValueId> = f.results.iter().map(|(_, v)| *v).collect();
     evaluate(f, &wanted, source, bindings)
+}
+
+/// What a call of a function does: what it returns and what it writes, by name and in the function's order.
+#[derive(Clone, Debug, Default)]
+pub struct Effects {
+    /// Results.
+    pub results: Vec<(String, Tensor)>,
+    /// New values of states.
+    pub updates: Vec<(String, Tensor)>,
+}
+
+/// Evaluates a function's results and state updates.
+///
+/// # Errors
+/// See [`evaluate`].
+pub fn effects(f: &Function, source: &dyn WeightSource, bindings: &Bindings) -> Result<Effects, WeightError> {
+    let wanted: Vec<ValueId> = f.results.iter().chain(&f.updates).map(|(_, v)| *v).collect();
+    let mut values = evaluate(f, &wanted, source, bindings)?.into_iter();
+    let mut named = |all: &[(String, ValueId)]| all.iter().map(|(name, _)| name.clone()).zip(&mut values).collect();
+    let results = named(&f.results);
+    Ok(Effects { results, updates: named(&f.updates) })
 }
 
 /// The weight of a `linear` that is better streamed than held: a large stored tensor.

@@ -6,13 +6,17 @@
 //! - Weights are *constant subgraphs*: `load` leaves with ops over them. Nothing is computed until a backend asks
 //!   [`weights`] for the bytes.
 //! - [`compress`] stores weights in few bits: palettes found by exact k-means, integers with scales.
+//! - [`convert`] rounds slices of floats to other types, with the processor's vectors where it has them.
 //! - [`text`] prints and parses the IR (inverse of each other); [`verify`] checks it; [`interp`] evaluates it in float64.
+//! - [`uses`] tells who reads a value; [`close`] tells whether tensors agree, for tests.
 //!
 //! What is deliberately absent: files, checkpoints, targets, symbolic shapes, side effects (a state is read by
 //! the `state` op and written by [`Function::updates`] when the function returns).
 
 pub mod build;
+pub mod close;
 pub mod compress;
+pub mod convert;
 pub mod graph;
 pub mod interp;
 pub mod ops;
@@ -20,6 +24,7 @@ pub mod rounding;
 pub mod tensor;
 pub mod text;
 pub mod types;
+pub mod uses;
 pub mod verify;
 pub mod weights;
 
@@ -28,4 +33,5 @@ pub use graph::{Function, Module, Node, StateDecl, ValueId};
 pub use ops::{Cost, Op, OpError};
 pub use tensor::Tensor;
 pub use types::{DType, TensorType};
+pub use uses::Use;
 pub use weights::{FileRegion, WeightError, WeightSource};

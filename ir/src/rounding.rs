@@ -23,7 +23,7 @@ pub fn to_f16s(values: &[f64]) -> Vec<f16> {
 
 /// `x` in fp32, rounded to odd: rounded again, to a type of at least two bits less, it is as if rounded once (Boldo &
 /// Melquiond, "Emulation of FMA and correctly rounded sums", IEEE Transactions on Computers 57, 2008).
-fn to_odd(x: f64) -> f32 {
+pub(crate) fn to_odd(x: f64) -> f32 {
     let near = x as f32;
     let back = f64::from(near);
     let inexact = back != x && !x.is_nan();

@@ -1,6 +1,8 @@
 //! Weight expressions to bytes: constants are computed when a backend asks for them, one tensor at a time.
 
 mod blocks;
+mod evaluate;
+mod loads;
 mod memo;
 pub(crate) mod rows;
 
@@ -8,13 +10,14 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-use half::{bf16, f16};
-
 use crate::compress::{self, Compressed, Feedback};
-use crate::ops::{Cast, Compress, Concat};
-use crate::rounding::to_f16;
+use crate::convert::{self, Broken};
+use crate::ops::Compress;
 use crate::{DType, Function, Op, OpError, Tensor, TensorType, ValueId, interp};
+
+pub use blocks::{Block, Blocks};
+pub(crate) use loads::{load_bytes, plain_load};
+pub use memo::{Memo, Remembering};
 
 /// Where a stored tensor lies on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,11 +51,14 @@ pub trait WeightSource: Sync {
         None
     }
 
+    /// Tells the source that these bytes of a tensor, from `offset` on, have just been asked for and are about to be read: a source
+    /// that hashes its tensors does so while they are in the cache. May be called from several threads, also for bytes that were
+    /// visited before.
+    fn visit(&self, _name: &str, _offset: u64, _bytes: &[u8]) {}
+
     /// Tells the source that these bytes are not needed again soon, so that a map can drop its pages.
     fn done(&self, _name: &str) {}
 }
-
-pub use memo::{Memo, Remembering};
 
 /// A source without tensors.
 pub struct NoWeights;
@@ -133,13 +139,16 @@ pub struct Written {
     pub overflowed: u64,
 }
 
-/// Elements converted at a time.
-const CHUNK: usize = 1 << 17;
+impl Written {
+    /// Adds what was seen in so many more bytes.
+    pub fn add(&mut self, bytes: u64, broken: Broken) {
+        self.bytes += bytes;
+        self.non_finite += broken.non_finite;
+        self.overflowed += broken.overflowed;
+    }
+}
 
-/// Writes the bytes of a constant value, row-major and little-endian, in its own dtype.
-///
-/// A `load` under reshapes and one cast, or several one after another, are streamed in chunks of 128 Ki elements; any other
-/// expression is evaluated in float64, a block of rows at a time where its ops allow it.
+/// Writes the bytes of a constant value, row-major and little-endian, in its own dtype, block by block: see [`Blocks`].
 ///
 /// # Errors
 /// See [`WeightError`].
@@ -149,33 +158,14 @@ pub fn write_constant(
     source: &dyn WeightSource,
     out: &mut dyn Write,
 ) -> Result<Written, WeightError> {
-    if let Some(loads) = plain_loads(f, v) {
-        let mut all = Written::default();
-        for (tensor, stored) in loads {
-            let bytes = load_bytes(source, tensor, &stored)?;
-            let written = write_cast(&bytes, stored.dtype, f.dtype(v), out)?;
-            source.done(tensor);
-            all.bytes += written.bytes;
-            all.non_finite += written.non_finite;
-            all.overflowed += written.overflowed;
-        }
-        return Ok(all);
+    let blocks = Blocks::new(f, v, source);
+    let (mut written, mut buffer) = (Written::default(), Vec::new());
+    for index in 0..blocks.count() {
+        let block = blocks.compute(index, &mut buffer)?;
+        out.write_all(block.bytes)?;
+        written.add(block.bytes.len() as u64, block.broken);
     }
-    // A last cast is done here, so that what it cannot hold is seen.
-    let exact = match f.op(v) {
-        Op::Cast(_) => f.operands(v)[0],
-        _ => v,
-    };
-    let (dtype, mut written) = (f.dtype(v), Written::default());
-    blocks::evaluate(f, exact, source, |block| {
-        let before = block.data.iter().map(|x| u64::from(!x.is_finite())).sum();
-        let bytes = Tensor { dtype, ..block }.to_le_bytes();
-        let after = count_non_finite(&bytes, dtype);
-        written.bytes += bytes.len() as u64;
-        written.non_finite += after;
-        written.overflowed += after.saturating_sub(before);
-        Ok(out.write_all(&bytes)?)
-    })?;
+    blocks.done();
     Ok(written)
 }
 
@@ -210,27 +200,30 @@ pub fn compressed(f: &Function, v: ValueId, source: &dyn WeightSource) -> Result
     let inputs = f.shape(v)[1..].iter().product::<usize>().max(1);
     let feedback = factors.as_deref().map(|factors| Feedback { factors, block: factors.len() / inputs });
     let weight = operands[0];
-    let halves = match plain_load(f, weight) {
-        Some((tensor, stored)) => {
-            let bytes = load_bytes(source, tensor, &stored)?;
-            let halves = compress::to_halves(&bytes, stored.dtype);
+    let compress = |halves: &[u16]| {
+        compress::compress(*scheme, f.shape(v), halves, importance.as_deref(), feedback).map_err(failed)
+    };
+    if let Some((tensor, stored)) = plain_load(f, weight) {
+        let bytes = load_bytes(source, tensor, &stored)?;
+        if let Some(halves) = compress::to_halves(&bytes, stored.dtype) {
+            let (compressed, ()) = rayon::join(|| compress(&halves), || source.visit(tensor, 0, &bytes));
             source.done(tensor);
-            halves
+            return compressed;
         }
-        None => None,
-    };
-    let halves = match halves {
-        Some(halves) => halves,
-        None => {
-            let mut halves = Vec::with_capacity(f.ty(weight).elements());
-            blocks::evaluate(f, weight, source, |block| {
-                halves.extend(block.data.iter().map(|x| to_f16(*x).to_bits()));
-                Ok(())
-            })?;
-            halves
-        }
-    };
-    compress::compress(*scheme, f.shape(v), &halves, importance.as_deref(), feedback).map_err(failed)
+    }
+    compress(&halves(f, weight, source)?)
+}
+
+/// A computed constant as fp16 bits.
+fn halves(f: &Function, v: ValueId, source: &dyn WeightSource) -> Result<Vec<u16>, WeightError> {
+    let mut halves = Vec::with_capacity(f.ty(v).elements());
+    let (blocks, mut buffer) = (Blocks::computed(f, v, DType::F16, source), Vec::new());
+    for index in 0..blocks.count() {
+        let block = blocks.compute(index, &mut buffer)?;
+        halves.extend(block.bytes.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b)));
+    }
+    blocks.done();
+    Ok(halves)
 }
 
 /// A constant in fp32; a stored tensor is not held in float64 on the way.
@@ -240,7 +233,7 @@ fn floats(f: &Function, v: ValueId, source: &dyn WeightSource) -> Result<Vec<f32
     {
         let bytes = load_bytes(source, tensor, &stored)?;
         let mut wide = vec![0.0; stored.elements()];
-        decode(&bytes, stored.dtype, &mut wide);
+        convert::to_f32(stored.dtype, &bytes, &mut wide);
         source.done(tensor);
         return Ok(wide);
     }
@@ -305,162 +298,4 @@ pub fn sources(f: &Function, v: ValueId) -> Option<String> {
         }
     }
     (!names.is_empty()).then(|| names.join(", "))
-}
-
-/// `load` under reshapes and casts of which at most one rounds.
-pub(crate) fn plain_load(f: &Function, v: ValueId) -> Option<(&str, TensorType)> {
-    let mut dtypes = vec![f.dtype(v)];
-    let mut at = v;
-    loop {
-        match f.op(at) {
-            Op::Load(load) => {
-                dtypes.push(f.dtype(at));
-                // f32 → f16 and bf16 → f32 → f16 round once; f32 → f16 → f32 must keep the middle step.
-                let (result, stored) = (dtypes[0], f.dtype(at));
-                let exact = dtypes.iter().all(|&d| d == result || widens(stored, d));
-                return exact.then(|| (load.tensor.as_str(), f.ty(at).clone()));
-            }
-            Op::Cast(Cast { dtype }) => dtypes.push(*dtype),
-            Op::Reshape(_) => {}
-            _ => return None,
-        }
-        at = *f.operands(at).first()?;
-    }
-}
-
-/// Loads like [`plain_load`]'s whose bytes follow each other: one, or several joined along the slowest axis. `None` if one
-/// needs more than a conversion between float types.
-fn plain_loads(f: &Function, v: ValueId) -> Option<Vec<(&str, TensorType)>> {
-    let streams = |(_, stored): &(&str, TensorType)| converts(stored.dtype, f.dtype(v));
-    if let Some(load) = plain_load(f, v) {
-        return streams(&load).then(|| vec![load]);
-    }
-    let (mut at, mut dtypes) = (v, Vec::new());
-    while let Op::Cast(_) | Op::Reshape(_) = f.op(at) {
-        dtypes.push(f.dtype(at));
-        at = *f.operands(at).first()?;
-    }
-    let Op::Concat(Concat { axis: 0 }) = f.op(at) else { return None };
-    let loads: Vec<_> = f.operands(at).into_iter().map(|o| plain_load(f, o)).collect::<Option<_>>()?;
-    // What is joined is as it is stored, or wider: the conversion above rounds alone.
-    let exact = |(_, stored): &(&str, TensorType)| {
-        let result = f.dtype(v);
-        widens(stored.dtype, f.dtype(at)) && dtypes.iter().all(|&d| d == result || widens(stored.dtype, d))
-    };
-    loads.iter().all(|load| exact(load) && streams(load)).then_some(loads)
-}
-
-/// Every value of `from` is a value of `to`.
-fn widens(from: DType, to: DType) -> bool {
-    from == to || matches!((from, to), (DType::F16 | DType::BF16, DType::F32 | DType::F64) | (DType::F32, DType::F64))
-}
-
-pub(crate) fn load_bytes<'a>(
-    source: &'a dyn WeightSource,
-    tensor: &str,
-    ty: &TensorType,
-) -> Result<Cow<'a, [u8]>, WeightError> {
-    let bytes = source.bytes(tensor)?;
-    if bytes.len() != ty.bytes() {
-        return Err(WeightError::Size { name: tensor.into(), expected: ty.clone(), found: bytes.len() });
-    }
-    Ok(bytes)
-}
-
-/// Whether [`write_cast`] has this conversion.
-fn converts(from: DType, to: DType) -> bool {
-    use DType::{BF16, F16, F32};
-    from == to || matches!((from, to), (BF16 | F16 | F32, BF16 | F16 | F32))
-}
-
-/// Streams a conversion that [`converts`].
-fn write_cast(bytes: &[u8], from: DType, to: DType, out: &mut dyn Write) -> Result<Written, WeightError> {
-    use DType::{F16, F32};
-    if from == to {
-        let mut written = Written { bytes: bytes.len() as u64, ..Written::default() };
-        for chunk in bytes.chunks(CHUNK * from.size()) {
-            written.non_finite += count_non_finite(chunk, from);
-            out.write_all(chunk)?;
-        }
-        return Ok(written);
-    }
-    let mut written = Written { bytes: (bytes.len() / from.size() * to.size()) as u64, ..Written::default() };
-    let mut wide = vec![0f32; CHUNK.min(bytes.len() / from.size())];
-    let mut narrow = vec![0u16; if to == F32 { 0 } else { wide.len() }];
-    for chunk in bytes.chunks(CHUNK * from.size()) {
-        let wide = &mut wide[..chunk.len() / from.size()];
-        decode(chunk, from, wide);
-        let before = count_non_finite_f32(wide);
-        let after = if to == F32 {
-            out.write_all(bytemuck::cast_slice(wide))?;
-            before
-        } else {
-            let narrow = &mut narrow[..wide.len()];
-            match to {
-                F16 => narrow.reinterpret_cast_mut::<f16>().convert_from_f32_slice(wide),
-                _ => narrow.reinterpret_cast_mut::<bf16>().convert_from_f32_slice(wide),
-            }
-            let bytes: &[u8] = bytemuck::cast_slice(narrow);
-            out.write_all(bytes)?;
-            count_non_finite(bytes, to)
-        };
-        written.non_finite += after;
-        written.overflowed += after.saturating_sub(before);
-    }
-    Ok(written)
-}
-
-/// Little-endian float bytes to f32. The bytes need not be aligned.
-pub(crate) fn decode(bytes: &[u8], from: DType, out: &mut [f32]) {
-    if from == DType::F32 {
-        for (o, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
-            *o = f32::from_le_bytes(*b);
-        }
-        return;
-    }
-    match (bytemuck::try_cast_slice::<u8, u16>(bytes), from) {
-        (Ok(bits), DType::F16) => bits.reinterpret_cast::<f16>().convert_to_f32_slice(out),
-        (Ok(bits), _) => {
-            for (o, b) in out.iter_mut().zip(bits) {
-                *o = f32::from_bits(u32::from(*b) << 16);
-            }
-        }
-        (Err(_), _) => {
-            for (o, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                *o =
-                    if from == DType::F16 { f16::from_le_bytes(*b).to_f32() } else { bf16::from_le_bytes(*b).to_f32() };
-            }
-        }
-    }
-}
-
-fn count_non_finite_f32(values: &[f32]) -> u64 {
-    values
-        .chunks(4096)
-        .map(|c| c.iter().map(|v| u32::from(v.to_bits() & 0x7f80_0000 == 0x7f80_0000)).sum::<u32>())
-        .map(u64::from)
-        .sum()
-}
-
-/// Elements whose exponent is all ones.
-fn count_non_finite(bytes: &[u8], dtype: DType) -> u64 {
-    let mask: u16 = match dtype {
-        DType::F16 => 0x7c00,
-        DType::BF16 => 0x7f80,
-        DType::F32 => {
-            let words = bytes.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b));
-            return words.map(|b| u64::from(b & 0x7f80_0000 == 0x7f80_0000)).sum();
-        }
-        DType::F64 => {
-            let words = bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b));
-            return words.map(|x| u64::from(!x.is_finite())).sum();
-        }
-        _ => return 0,
-    };
-    let pairs = bytes.as_chunks::<2>().0;
-    pairs
-        .chunks(4096)
-        .map(|c| c.iter().map(|b| u16::from(u16::from_le_bytes(*b) & mask == mask)).sum::<u16>())
-        .map(u64::from)
-        .sum()
 }

@@ -1,5 +1,8 @@
 //! The text form: printer and parser are inverse of each other, on random graphs and on odd names; errors name their line.
 
+#[path = "../../tests/common/property.rs"]
+mod property;
+
 use proptest::prelude::*;
 use s2dit_ir::ops::{
     Binary, BroadcastTo, Cast, Concat, FeatureMap, FusionGate, LayerNorm, LinearAttention, LinearAttentionStep, Matmul,
@@ -50,6 +53,7 @@ fn any_op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
+    #![proptest_config(property::config(256, "ir/tests/text.proptest-regressions"))]
     #[test]
     fn random_graphs_survive_their_text(ops in prop::collection::vec((any_op(), any::<[prop::sample::Index; 5]>(), any::<bool>()), 1..40)) {
         let mut f = Function::new("main");

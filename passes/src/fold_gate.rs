@@ -29,8 +29,7 @@ pub fn run(module: &mut Module) -> Result<usize, OpError> {
 fn projection(f: &Function, v: ValueId, user: ValueId) -> Option<[ValueId; 3]> {
     let Op::Linear(_) = f.op(v) else { return None };
     let [x, weight, bias] = f.operands(v)[..] else { return None };
-    let only = f.users(v).iter().all(|(u, _)| *u == user) && f.results.iter().all(|(_, r)| *r != v);
-    (only && f.is_const(weight) && f.is_const(bias)).then_some([x, weight, bias])
+    (f.is_used_only_by(v, user) && f.is_const(weight) && f.is_const(bias)).then_some([x, weight, bias])
 }
 
 fn fold(f: &mut Function, v: ValueId) -> Result<bool, OpError> {

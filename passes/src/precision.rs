@@ -20,7 +20,7 @@
 use std::collections::{HashMap, HashSet};
 
 use s2dit_ir::ops::{Binary, Cast, Dequantize, OpError, ReduceKind, Unary};
-use s2dit_ir::{DType, Function, Module, Node, Op, ValueId};
+use s2dit_ir::{DType, Function, Module, Node, Op, Use, ValueId};
 
 /// How far the pass goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,8 +171,9 @@ fn islands(f: &Function, order: &[ValueId], precision: Precision) -> HashSet<Val
     }
     // Users before operands: parameters, and what is made of parameters alone, stay fp32 if only islands use them.
     for &v in order.iter().rev() {
-        let users = f.users(v);
-        let only_islands = !users.is_empty() && users.iter().all(|(u, _)| keep.contains(u));
+        let uses = f.uses(v);
+        let in_island = |u: &Use| matches!(u, Use::Operand { user, .. } if keep.contains(user));
+        let only_islands = !uses.is_empty() && uses.iter().all(in_island);
         let from_params = |o: &ValueId| f.is_const(*o) || matches!(f.op(*o), Op::Input(_));
         let host = matches!(f.op(v), Op::Input(_)) || (!f.is_const(v) && f.operands(v).iter().all(from_params));
         if only_islands && host && f.dtype(v) == DType::F32 {

@@ -58,12 +58,8 @@ fn split(f: &mut Function, v: ValueId) -> Result<(), OpError> {
         groups: conv.groups,
     };
     // Tokens again, if nobody else wants channels first.
-    let tokens = match f.users(v)[..] {
-        [(user, _)] if f.results.iter().chain(&f.updates).all(|(_, r)| *r != v) => {
-            matches!(f.op(user), Op::Transpose(t) if t.perm == TO_TOKENS).then_some(user)
-        }
-        _ => None,
-    };
+    let is_tokens = |user: &ValueId| matches!(f.op(*user), Op::Transpose(t) if t.perm == TO_TOKENS);
+    let tokens = f.only_use(v).map(|(user, _)| user).filter(is_tokens);
     let scope = f.node(v).scope.clone();
     let extent = f.shape(x)[2];
 

@@ -1,13 +1,11 @@
-//! `weight.bin`: MIL blob storage, version 2, written front to back.
+//! `weight.bin`: MIL blob storage, version 2.
 //!
 //! A 64-byte header (record count, version), then records, each at a multiple of 64: a 64-byte record header (sentinel,
 //! type, size in bytes, absolute offset of the data, unused bits of the last byte), then the elements. Everything is
-//! little-endian; the gaps are zeros. A [`Layout`] decides where everything goes before the first byte is written, so that a
-//! writer needs neither to seek nor to hold a tensor.
+//! little-endian; the gaps are zeros. A [`Layout`] decides where everything goes before the first byte is written, so that
+//! records can be written in any order.
 
-use std::io::{self, Write};
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use s2dit_ir::DType;
 
 /// Records, their data and the file header are aligned to this.
@@ -102,6 +100,26 @@ pub struct Record {
     pub padding_bits: u32,
 }
 
+impl Record {
+    /// The record's header, which goes to [`Record::offset`].
+    #[must_use]
+    pub fn header(&self) -> [u8; ALIGNMENT as usize] {
+        let mut header = [0; ALIGNMENT as usize];
+        header[..4].copy_from_slice(&SENTINEL.to_le_bytes());
+        header[4..8].copy_from_slice(&(self.ty as u32).to_le_bytes());
+        header[8..16].copy_from_slice(&self.bytes.to_le_bytes());
+        header[16..24].copy_from_slice(&self.data().to_le_bytes());
+        header[24..32].copy_from_slice(&u64::from(self.padding_bits).to_le_bytes());
+        header
+    }
+
+    /// Offset of the first byte of data.
+    #[must_use]
+    pub const fn data(&self) -> u64 {
+        self.offset + ALIGNMENT
+    }
+}
+
 /// Where the records go.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -127,6 +145,18 @@ impl Layout {
         record
     }
 
+    /// The file's header, which goes to its beginning.
+    ///
+    /// # Errors
+    /// More than 2^32 records.
+    pub fn header(&self) -> Result<[u8; ALIGNMENT as usize]> {
+        let count = u32::try_from(self.records.len()).context("too many weights for one file")?;
+        let mut header = [0; ALIGNMENT as usize];
+        header[..4].copy_from_slice(&count.to_le_bytes());
+        header[4..8].copy_from_slice(&VERSION.to_le_bytes());
+        Ok(header)
+    }
+
     /// The records, in file order.
     #[must_use]
     pub fn records(&self) -> &[Record] {
@@ -146,70 +176,6 @@ impl Layout {
     }
 }
 
-/// Writes the records of a layout in order.
-pub struct BlobWriter<W> {
-    out: W,
-    at: u64,
-}
-
-impl<W: Write> BlobWriter<W> {
-    /// Writes the file header.
-    ///
-    /// # Errors
-    /// The sink's, or more than 2^32 records.
-    pub fn new(out: W, layout: &Layout) -> Result<Self> {
-        let mut writer = BlobWriter { out, at: 0 };
-        let count = u32::try_from(layout.records.len()).context("too many weights for one file")?;
-        let mut header = [0; ALIGNMENT as usize];
-        header[..4].copy_from_slice(&count.to_le_bytes());
-        header[4..8].copy_from_slice(&VERSION.to_le_bytes());
-        writer.write_all(&header)?;
-        Ok(writer)
-    }
-
-    /// Writes one record, whose data `fill` streams into the sink it is given.
-    ///
-    /// # Errors
-    /// The sink's and `fill`'s; data of another size than the layout's.
-    pub fn record<T>(&mut self, record: &Record, fill: impl FnOnce(&mut dyn Write) -> Result<T>) -> Result<T> {
-        let gap = self.at.next_multiple_of(ALIGNMENT) - self.at;
-        self.write_all(&[0; ALIGNMENT as usize][..gap as usize])?;
-        ensure!(self.at == record.offset, "the record belongs at {}, the file is at {}", record.offset, self.at);
-        let data = record.offset + ALIGNMENT;
-        let mut header = [0; ALIGNMENT as usize];
-        header[..4].copy_from_slice(&SENTINEL.to_le_bytes());
-        header[4..8].copy_from_slice(&(record.ty as u32).to_le_bytes());
-        header[8..16].copy_from_slice(&record.bytes.to_le_bytes());
-        header[16..24].copy_from_slice(&data.to_le_bytes());
-        header[24..32].copy_from_slice(&u64::from(record.padding_bits).to_le_bytes());
-        self.write_all(&header)?;
-        let result = fill(self)?;
-        ensure!(self.at == data + record.bytes, "expected {} bytes of data, got {}", record.bytes, self.at - data);
-        Ok(result)
-    }
-
-    /// Flushes and returns the sink.
-    ///
-    /// # Errors
-    /// The sink's.
-    pub fn finish(mut self) -> io::Result<W> {
-        self.out.flush()?;
-        Ok(self.out)
-    }
-}
-
-impl<W: Write> Write for BlobWriter<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.out.write(bytes)?;
-        self.at += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,11 +185,15 @@ mod tests {
         for (ty, elements, _) in records {
             layout.push(*ty, *elements);
         }
-        let mut writer = BlobWriter::new(Vec::new(), &layout).unwrap();
+        let mut file = vec![0; layout.file_bytes() as usize];
+        let mut put = |at: u64, bytes: &[u8]| file[at as usize..][..bytes.len()].copy_from_slice(bytes);
+        put(0, &layout.header().unwrap());
         for ((_, _, bytes), record) in records.iter().zip(layout.records()) {
-            writer.record(record, |out| Ok(out.write_all(bytes)?)).unwrap();
+            assert_eq!(record.bytes, bytes.len() as u64);
+            put(record.offset, &record.header());
+            put(record.data(), bytes);
         }
-        writer.finish().unwrap()
+        file
     }
 
     #[test]
@@ -291,14 +261,5 @@ mod tests {
             assert_eq!(bytes[68], number as u8);
             assert_eq!(bytes[88], (size as u32 * 8 - 9 * bits) as u8);
         }
-    }
-
-    #[test]
-    fn data_of_the_wrong_size_is_refused() {
-        let mut layout = Layout::default();
-        let record = layout.push(BlobType::F32, 2);
-        let mut writer = BlobWriter::new(Vec::new(), &layout).unwrap();
-        let error = writer.record(&record, |out| Ok(out.write_all(&[0; 7])?)).unwrap_err();
-        assert_eq!(error.to_string(), "expected 8 bytes of data, got 7");
     }
 }

@@ -1,7 +1,6 @@
 //! The folder of an mlpackage: manifest, model, weights.
 
 use std::fs::{self, File};
-use std::io::BufWriter;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -23,15 +22,14 @@ const MODEL_LIMIT: usize = i32::MAX as usize;
 ///
 /// # Errors
 /// A folder or file that cannot be made.
-pub fn create(dir: &Path, with_weights: bool) -> Result<Option<BufWriter<File>>> {
+pub fn create(dir: &Path, with_weights: bool) -> Result<Option<File>> {
     let path = dir.join(WEIGHTS);
     let folder = path.parent().unwrap_or(dir);
     fs::create_dir_all(folder).with_context(|| cannot_write(folder))?;
     if !with_weights {
         return Ok(None);
     }
-    let file = File::create(&path).with_context(|| cannot_write(&path))?;
-    Ok(Some(BufWriter::with_capacity(1 << 20, file)))
+    File::create(&path).map(Some).with_context(|| cannot_write(&path))
 }
 
 /// Makes the package's folders below `dir`, which exists, with the weight file of the package `first`: a hard link, or a copy

@@ -1,20 +1,22 @@
 //! A module as an mlpackage.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::fs::File;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use half::f16;
 use prost::Message;
 use s2dit_ir::compress::Compressed;
 use s2dit_ir::weights::Remembering;
 use s2dit_ir::{DType, Module, ValueId, WeightSource, weights};
 
-use super::blob::BlobWriter;
+use super::blob::Record;
 use super::lower::{self, Data, Lowered, Part};
 use super::package;
 use super::proto::{Metadata, Model, ModelDescription};
+use crate::fill::{Place, fill, write_at};
 
 /// What a package says about itself, where Apple's tools show it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -115,47 +117,69 @@ fn write_weights(
     dir: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
+    let Some(file) = package::create(dir, !lowered.blobs.layout.records().is_empty())? else { return Ok(()) };
+    write_records(lowered, module, source, &file, progress)
+        .with_context(|| package::cannot_write(&dir.join(package::WEIGHTS)))
+}
+
+fn write_records(
+    lowered: &mut Lowered,
+    module: &Module,
+    source: &dyn WeightSource,
+    file: &File,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
     let source = &Remembering::new(source);
     let Lowered { blobs, non_finite, .. } = lowered;
-    let records = blobs.layout.records();
-    let total = blobs.layout.data_bytes();
-    let Some(out) = package::create(dir, !records.is_empty())? else { return Ok(()) };
-    let path = dir.join(package::WEIGHTS);
-    let failed = || package::cannot_write(&path);
-    let mut out = BlobWriter::new(out, &blobs.layout).with_context(failed)?;
+    let (layout, total) = (&blobs.layout, blobs.layout.data_bytes());
+    // What is not written is zeros.
+    file.set_len(layout.file_bytes())?;
+    write_at(file, &layout.header()?, 0)?;
+    let (mut places, mut records, mut names) = (Vec::new(), Vec::new(), Vec::new());
     let mut done = 0;
     let mut last: Option<(usize, ValueId, Compressed)> = None;
-    for (record, data) in records.iter().zip(&blobs.data) {
-        out.record(record, |out| {
-            let mut out = Watched { out, done: &mut done, total, progress };
-            match data {
-                Data::Bytes(bytes) => Ok(out.write_all(bytes)?),
-                Data::Value { function, value, name } => {
-                    let f = &module.functions[*function];
-                    let name = weights::sources(f, *value).unwrap_or_else(|| name.clone());
-                    let written = weights::write_constant(f, *value, source, &mut out)
-                        .with_context(|| format!("the weight `{name}`"))?;
-                    lower::check(&name, f.dtype(*value), &written, non_finite)
-                }
-                Data::Compressed { function, value, part, name } => {
-                    let f = &module.functions[*function];
-                    // The table's record follows that of the codes: one computation serves both.
-                    let weight = match last.take() {
-                        Some((g, v, weight)) if (g, v) == (*function, *value) => weight,
-                        _ => weights::compressed(f, *value, source).with_context(|| format!("the weight `{name}`"))?,
-                    };
-                    match part {
-                        Part::Codes => out.write_all(&weight.packed())?,
-                        Part::Table => out.write_all(&table_bytes(&weight, f.dtype(*value)))?,
-                    }
-                    last = Some((*function, *value, weight));
-                    Ok(())
-                }
+    for (record, data) in layout.records().iter().zip(&blobs.data) {
+        write_at(file, &record.header(), record.offset)?;
+        let bytes = match data {
+            Data::Bytes(bytes) => Cow::Borrowed(&bytes[..]),
+            Data::Value { function, value, name } => {
+                let function = &module.functions[*function];
+                places.push(Place { function, value: *value, at: record.data() });
+                names.push(weights::sources(function, *value).unwrap_or_else(|| name.clone()));
+                records.push(record);
+                continue;
             }
-        })
-        .with_context(failed)?;
+            Data::Compressed { function, value, part, name } => {
+                let f = &module.functions[*function];
+                // The table's record follows that of the codes: one computation serves both.
+                let weight = match last.take() {
+                    Some((g, v, weight)) if (g, v) == (*function, *value) => weight,
+                    _ => weights::compressed(f, *value, source).with_context(|| format!("the weight `{name}`"))?,
+                };
+                let bytes = match part {
+                    Part::Codes => weight.packed(),
+                    Part::Table => table_bytes(&weight, f.dtype(*value)),
+                };
+                last = Some((*function, *value, weight));
+                Cow::Owned(bytes)
+            }
+        };
+        check_size(record, bytes.len() as u64)?;
+        write_at(file, &bytes, record.data())?;
+        done += record.bytes;
+        progress(done, total);
     }
-    out.finish().with_context(failed)?;
+    let written = fill(file, &places, source, &mut |bytes| progress(done + bytes, total))
+        .map_err(|(index, error)| Error::new(error).context(format!("the weight `{}`", names[index])))?;
+    for (((written, place), record), name) in written.iter().zip(&places).zip(records).zip(&names) {
+        lower::check(name, place.function.dtype(place.value), written, non_finite)?;
+        check_size(record, written.bytes)?;
+    }
+    Ok(())
+}
+
+fn check_size(record: &Record, bytes: u64) -> Result<()> {
+    ensure!(bytes == record.bytes, "expected {} bytes of data, got {bytes}", record.bytes);
     Ok(())
 }
 
@@ -178,26 +202,5 @@ fn table_bytes(weight: &Compressed, dtype: DType) -> Vec<u8> {
     match dtype {
         DType::F16 => weight.table.iter().flat_map(|b| b.to_le_bytes()).collect(),
         _ => weight.table.iter().flat_map(|b| f16::from_bits(*b).to_f32().to_le_bytes()).collect(),
-    }
-}
-
-/// A sink that reports what went into it.
-struct Watched<'a> {
-    out: &'a mut dyn Write,
-    done: &'a mut u64,
-    total: u64,
-    progress: &'a mut dyn FnMut(u64, u64),
-}
-
-impl Write for Watched<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.out.write(bytes)?;
-        *self.done += n as u64;
-        (self.progress)(*self.done, self.total);
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
     }
 }

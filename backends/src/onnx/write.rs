@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, bail};
@@ -14,7 +14,8 @@ use super::IR_VERSION;
 use super::identity::Identity;
 use super::lower::{Round, lower};
 use super::proto::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, entries};
-use super::stored::Filler;
+use super::stored::{Filler, Part};
+use crate::fill::{Place, fill, write_at};
 
 /// Up to this many bytes of weights the model is one file.
 pub const INLINE_LIMIT: u64 = 32 << 20;
@@ -78,7 +79,10 @@ pub fn write_models(
     let mut done = 0;
     let mut stored: HashMap<String, u64> = HashMap::new();
     let mut filler = Filler::default();
+    // Constants that are written at the end, on every thread.
+    let (mut places, mut names) = (Vec::new(), Vec::new());
     for ((f, _), l) in models.iter().zip(&mut lowered) {
+        let function: &Function = f;
         for constant in &l.constants {
             let (name, v) = (&constant.name, constant.value);
             let mut tensor = constant.tensor(f);
@@ -91,36 +95,49 @@ pub fn write_models(
                     continue;
                 }
                 Some(out) if bytes >= SMALL => {
-                    let offset = out.align(if bytes >= PAGE { PAGE } else { LINE }).with_context(unwritten)?;
+                    let offset = out.reserve(bytes);
                     refer(&mut tensor, location, offset, bytes);
                     stored.insert(key, offset);
-                    let written = filler.write(f, constant, source, out);
-                    written.map_err(|e| match e {
-                        WeightError::Io(e) => Error::new(e).context(unwritten()),
-                        e => Error::new(e),
-                    })?
+                    if let Part::Whole = constant.part {
+                        places.push(Place { function, value: v, at: offset });
+                        names.push(name);
+                        l.graph.initializer.push(tensor);
+                        continue;
+                    }
+                    let mut buffer = Vec::with_capacity(bytes as usize);
+                    let written = filler.write(f, constant, source, &mut buffer)?;
+                    write_at(&out.file, &buffer, offset).with_context(unwritten)?;
+                    written
                 }
                 _ => filler.write(f, constant, source, &mut tensor.raw_data)?,
             };
-            if written.bytes != bytes {
-                bail!("tensor `{name}`: expected {bytes} bytes, found {}", written.bytes);
-            }
-            note_non_finite(f, name, v, &written, &mut summary)?;
+            note(f, name, v, bytes, &written, &mut summary)?;
             l.graph.initializer.push(tensor);
             done += bytes;
             progress(done.min(total), total);
         }
     }
+    if let Some(out) = &external {
+        // What is not written is zeros.
+        out.file.set_len(out.end).with_context(unwritten)?;
+        let written = fill(&out.file, &places, source, &mut |bytes| progress((done + bytes).min(total), total));
+        let written = written.map_err(|(_, error)| match error {
+            WeightError::Io(e) => Error::new(e).context(unwritten()),
+            e => Error::new(e),
+        })?;
+        for ((Place { function, value, .. }, name), written) in places.iter().zip(&names).zip(&written) {
+            note(function, name, *value, function.ty(*value).bytes() as u64, written, &mut summary)?;
+        }
+    }
     let metadata = entries(&metadata());
     let mut protos: Vec<ModelProto> = lowered.into_iter().map(|l| model(l.graph, l.opset, metadata.clone())).collect();
-    if let Some(mut out) = external {
+    if let Some(out) = external {
         let identity = Identity::of(&protos);
         for proto in &mut protos {
-            proto.metadata_props.push(identity.entry(out.at));
+            proto.metadata_props.push(identity.entry(out.end));
             proto.metadata_props.sort_by(|a, b| a.key.cmp(&b.key));
         }
-        out.write_all(&identity.trailer()).with_context(unwritten)?;
-        out.flush().with_context(unwritten)?;
+        write_at(&out.file, &identity.trailer(), out.end).with_context(unwritten)?;
     }
     for ((_, path), proto) in models.iter().zip(protos) {
         std::fs::write(path, proto.encode_to_vec()).context("cannot write the model")?;
@@ -130,7 +147,11 @@ pub fn write_models(
     Ok(summary)
 }
 
-fn note_non_finite(f: &Function, name: &str, v: ValueId, written: &Written, summary: &mut Summary) -> Result<()> {
+/// Checks what was written of an initializer, and notes what is not finite.
+fn note(f: &Function, name: &str, v: ValueId, bytes: u64, written: &Written, summary: &mut Summary) -> Result<()> {
+    if written.bytes != bytes && written.overflowed == 0 {
+        bail!("tensor `{name}`: expected {bytes} bytes, found {}", written.bytes);
+    }
     let shown = sources(f, v).unwrap_or_else(|| name.into());
     if written.overflowed > 0 {
         bail!(
@@ -170,31 +191,20 @@ pub(super) fn model(graph: GraphProto, opset: i64, metadata_props: Vec<StringStr
 
 /// The external data file.
 struct External {
-    out: BufWriter<File>,
-    at: u64,
+    file: File,
+    /// Where the next tensor may begin.
+    end: u64,
 }
 
 impl External {
     fn create(path: &Path) -> io::Result<External> {
-        Ok(External { out: BufWriter::with_capacity(1 << 20, File::create(path)?), at: 0 })
+        Ok(External { file: File::create(path)?, end: 0 })
     }
 
-    /// Zeros up to the next multiple of `to`; returns where that is.
-    fn align(&mut self, to: u64) -> io::Result<u64> {
-        let gap = self.at.next_multiple_of(to) - self.at;
-        self.write_all(&vec![0; gap as usize])?;
-        Ok(self.at)
-    }
-}
-
-impl Write for External {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.out.write(bytes)?;
-        self.at += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+    /// Sets aside room for a tensor; returns where it begins.
+    fn reserve(&mut self, bytes: u64) -> u64 {
+        let begin = self.end.next_multiple_of(if bytes >= PAGE { PAGE } else { LINE });
+        self.end = begin + bytes;
+        begin
     }
 }

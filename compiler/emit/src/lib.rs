@@ -18,8 +18,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use s2dit_backends::output::Staged;
 use s2dit_backends::{coreml, onnx};
-use s2dit_ir::Module;
 use s2dit_ir::verify::verify;
+use s2dit_ir::{Module, WeightSource};
 use s2dit_passes::{Pipeline, Stage, bound, channels_first};
 use serde::Serialize;
 
@@ -32,7 +32,7 @@ use crate::plan::{Quantize, Sources};
 use s2dit_files::problems::{Problem, quoted};
 use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::s2dit;
-use s2dit_models::s2dit::config::LatentSize;
+use s2dit_models::s2dit::config::{LatentSize, S2ditConfig};
 
 /// What is emitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -232,20 +232,34 @@ pub type Watch<'a> = dyn FnMut(Option<&Stage>, &Module) + 'a;
 /// # Errors
 /// A latent that does not fit; a defect of a pass.
 pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> Result<Module> {
-    let mut module = s2dit::clip(checkpoint.config(), checkpoint, options.latent)?;
+    let mut module = lower_graph(checkpoint.config(), checkpoint, options, watch)?;
+    quantize(&mut module, options.quantize.as_ref(), checkpoint, watch)?;
+    Ok(module)
+}
+
+/// [`lower`] for weights from anywhere, none of which is compressed yet.
+///
+/// # Errors
+/// See [`lower`].
+pub fn lower_graph(
+    config: &S2ditConfig,
+    weights: &dyn WeightSource,
+    options: &Options,
+    watch: &mut Watch,
+) -> Result<Module> {
+    let mut module = s2dit::clip(config, weights, options.latent)?;
     watch(None, &module);
-    options.timesteps.apply(checkpoint.config(), &mut module, watch)?;
+    options.timesteps.apply(config, &mut module, watch)?;
     let passes = options.target.passes(options.precision, options.opset, options.layout.compute);
     let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some(), []);
-    run_passes(&passes, &mut module, checkpoint, &shape, watch)?;
-    quantize(&mut module, options.quantize.as_ref(), checkpoint, watch)?;
+    run_passes(&passes, &mut module, weights, &shape, watch)?;
     Ok(module)
 }
 
 fn run_passes(
     names: &[&str],
     module: &mut Module,
-    weights: &Checkpoint,
+    weights: &dyn WeightSource,
     shape: &channels_first::Options,
     watch: &mut Watch,
 ) -> Result<()> {
@@ -302,15 +316,12 @@ pub fn compile(
         check_extension(out, options.target)?;
     }
     let module = lower(checkpoint, options, watch)?;
-    let summary = std::thread::scope(|scope| {
-        // The hash reads every weight once: beside the writer it costs little more than the second core.
-        let hash = scope.spawn(|| checkpoint.content_hash().to_hex().to_string());
-        let metadata = || metadata(checkpoint, options, &hash.join().unwrap_or_default());
-        match options.target {
-            Target::Onnx => write_onnx(&module, checkpoint, options, metadata, out, progress),
-            Target::CoreMl => write_coreml(&module, checkpoint, options, metadata, out, progress),
-        }
-    })?;
+    // Asked for when the weights have been written: most of them are hashed by then.
+    let metadata = || metadata(checkpoint, options, &checkpoint.content_hash().to_hex());
+    let summary = match options.target {
+        Target::Onnx => write_onnx(&module, checkpoint, options, metadata, out, progress),
+        Target::CoreMl => write_coreml(&module, checkpoint, options, metadata, out, progress),
+    }?;
     let quantized = options.quantize.as_ref().map(|_| Quantized::of(&module));
     Ok(Summary { quantized, ..summary })
 }

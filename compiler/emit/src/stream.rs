@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use s2dit_backends::output::Staged;
 use s2dit_backends::{coreml, onnx};
-use s2dit_ir::{Function, Module, ValueId};
+use s2dit_ir::{Function, Module, ValueId, WeightSource};
 use s2dit_passes::partition::partition;
 use s2dit_passes::split::{self, EMPTY, HostInput, Kernel, StateKind, split};
 use s2dit_passes::states;
@@ -20,7 +20,7 @@ use crate::plan::{Quantize, Sources};
 use s2dit_files::problems::Problems;
 use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::s2dit;
-use s2dit_models::s2dit::config::{LatentSize, SampleSteps};
+use s2dit_models::s2dit::config::{LatentSize, S2ditConfig, SampleSteps};
 
 /// Where the states live between calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,6 +103,18 @@ pub struct Lowered {
 }
 
 impl Lowered {
+    /// The network as it was split: what its host inputs and states are.
+    #[must_use]
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// Where each state lies in the packed one, if there is one.
+    #[must_use]
+    pub fn packing(&self) -> &[states::Packed] {
+        &self.packing
+    }
+
     /// The module and its contract; `hash` is the checkpoint's.
     ///
     /// # Errors
@@ -144,11 +156,28 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
     if options.states == States::Native && options.precision == Precision::Fp32 {
         bail!("--states native needs --precision fp16: Core ML's states are fp16 only; use --states io for fp32");
     }
+    let mut lowered = lower_graph(config, checkpoint, frames, options, watch)?;
+    super::quantize(&mut lowered.module, options.quantize.as_ref(), checkpoint, watch)?;
+    lowered.parts = options.partition.map(|how| cut(&lowered.module, how)).transpose()?.unwrap_or_default();
+    Ok(lowered)
+}
+
+/// [`lower`] for weights from anywhere, none of which is compressed yet, and for chunks of `frames` frames; not partitioned.
+///
+/// # Errors
+/// See [`lower`].
+pub fn lower_graph(
+    config: &S2ditConfig,
+    weights: &dyn WeightSource,
+    frames: usize,
+    options: &Options,
+    watch: &mut Watch,
+) -> Result<Lowered> {
     let latent = LatentSize { frames, rows: options.rows, cols: options.cols };
-    let mut chunk = s2dit::clip(config, checkpoint, latent)?;
+    let mut chunk = s2dit::clip(config, weights, latent)?;
     watch(None, &chunk);
     let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some(), []);
-    run_passes(&["canonicalize", "cse"], &mut chunk, checkpoint, &shape, watch)?;
+    run_passes(&["canonicalize", "cse"], &mut chunk, weights, &shape, watch)?;
     let split_options = split::Options {
         chunk: "latent".into(),
         time: "timestep".into(),
@@ -168,7 +197,7 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
     let prompt = kernel.prompt_values.iter().map(|(name, _)| name.clone());
     let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some(), prompt);
     let passes = options.target.passes(options.precision, options.opset, options.layout.compute);
-    run_passes(&passes, &mut module, checkpoint, &shape, watch)?;
+    run_passes(&passes, &mut module, weights, &shape, watch)?;
     let declared = module.states.clone();
     kernel.module.states = declared;
     let mut packing = Vec::new();
@@ -179,10 +208,8 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
         }
         Ok(kernel.module.states.len())
     })?;
-    run_passes(&["canonicalize"], &mut module, checkpoint, &shape, watch)?;
-    super::quantize(&mut module, options.quantize.as_ref(), checkpoint, watch)?;
-    let parts = options.partition.map(|how| cut(&module, how)).transpose()?.unwrap_or_default();
-    Ok(Lowered { module, kernel, packing, parts })
+    run_passes(&["canonicalize"], &mut module, weights, &shape, watch)?;
+    Ok(Lowered { module, kernel, packing, parts: BTreeMap::new() })
 }
 
 /// The parts of each function. `denoise` and `commit` are cut alike, because they share weights.
@@ -223,23 +250,20 @@ pub fn compile(
     let dir = folder.path().to_path_buf();
     let contract = contract(checkpoint, options, &lowered, String::new())?;
     let source = Sources::new(checkpoint, options.quantize.as_ref());
-    let written = std::thread::scope(|scope| -> Result<_> {
-        let hash = scope.spawn(|| checkpoint.content_hash().to_hex().to_string());
-        let metadata = || {
-            let hash = hash.join().unwrap_or_default();
-            let contract = Contract { checkpoint: format!("blake3:{hash}"), ..contract.clone() };
-            let mut metadata = metadata(&contract, options.quantize.as_ref());
-            metadata.extend(options.layout.metadata(options.target));
-            metadata
-        };
-        match options.target {
-            Target::Onnx => write_onnx(&lowered.module, &source, metadata, &dir, progress),
-            Target::CoreMl if options.partition.is_none() && options.functions == Functions::Shared => {
-                write_package(&lowered.module, &source, metadata, &dir, progress)
-            }
-            Target::CoreMl => write_packages(&lowered, &source, metadata, &dir, progress),
+    let metadata = || {
+        let hash = checkpoint.content_hash().to_hex();
+        let contract = Contract { checkpoint: format!("blake3:{hash}"), ..contract.clone() };
+        let mut metadata = metadata(&contract, options.quantize.as_ref());
+        metadata.extend(options.layout.metadata(options.target));
+        metadata
+    };
+    let written = match options.target {
+        Target::Onnx => write_onnx(&lowered.module, &source, metadata, &dir, progress),
+        Target::CoreMl if options.partition.is_none() && options.functions == Functions::Shared => {
+            write_package(&lowered.module, &source, metadata, &dir, progress)
         }
-    });
+        Target::CoreMl => write_packages(&lowered, &source, metadata, &dir, progress),
+    };
     let (ops, weight_bytes, non_finite) = written.with_context(|| format!("cannot write `{}`", out.display()))?;
     let hash = checkpoint.content_hash().to_hex().to_string();
     let contract = Contract { checkpoint: format!("blake3:{hash}"), ..contract };

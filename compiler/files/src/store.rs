@@ -10,8 +10,9 @@ use std::sync::OnceLock;
 
 use s2dit_ir::{DType, FileRegion, TensorType, WeightError, WeightSource};
 
+use crate::hash::Hashes;
 use crate::problems::{Problems, quoted};
-use crate::{SafetensorsFile, TensorInfo, hash, index};
+use crate::{SafetensorsFile, TensorInfo, index};
 
 /// The weights, in one file.
 pub const WEIGHTS_FILE: &str = "diffusion_pytorch_model.safetensors";
@@ -26,6 +27,7 @@ pub struct WeightStore {
     pub(crate) tensors: BTreeMap<String, usize>,
     /// Tensors that are there, but with a problem that is told already.
     pub(crate) damaged: BTreeSet<String>,
+    hashes: OnceLock<Hashes>,
     hash: OnceLock<blake3::Hash>,
 }
 
@@ -119,10 +121,14 @@ impl WeightStore {
         counts
     }
 
-    /// The hash of the tensors: names, types and contents, however they are spread over files. Computed once, on
-    /// rayon's threads; may run beside other readers.
+    /// The hash of the tensors: names, types and contents, however they are spread over files. Computed once, on rayon's threads, of
+    /// what was not hashed when it was [visited](WeightSource::visit); may run beside other readers.
     pub fn content_hash(&self) -> blake3::Hash {
-        *self.hash.get_or_init(|| hash::content_hash(self))
+        *self.hash.get_or_init(|| self.hashes().of_all(self))
+    }
+
+    fn hashes(&self) -> &Hashes {
+        self.hashes.get_or_init(|| Hashes::new(self))
     }
 
     fn infos(&self) -> impl Iterator<Item = &TensorInfo> {
@@ -144,6 +150,14 @@ impl WeightSource for WeightStore {
 
     fn region(&self, name: &str) -> Option<FileRegion> {
         self.file_of(name)?.region(name)
+    }
+
+    fn visit(&self, name: &str, offset: u64, bytes: &[u8]) {
+        if let Some(info) = self.get(name)
+            && self.hash.get().is_none()
+        {
+            self.hashes().visit(name, info.ty.bytes(), offset as usize, bytes);
+        }
     }
 
     fn done(&self, name: &str) {

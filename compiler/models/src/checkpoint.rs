@@ -99,6 +99,10 @@ impl WeightSource for Checkpoint {
         self.weights.region(name)
     }
 
+    fn visit(&self, name: &str, offset: u64, bytes: &[u8]) {
+        self.weights.visit(name, offset, bytes);
+    }
+
     fn done(&self, name: &str) {
         self.weights.done(name);
     }

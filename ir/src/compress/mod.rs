@@ -15,8 +15,8 @@ use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use rayon::prelude::*;
 
-use crate::DType;
 use crate::ops::{OpError, require};
+use crate::{DType, convert};
 pub use feedback::Feedback;
 use palette::{Importance, Scratch};
 pub use scheme::{EXPECTED, Runs, Scheme, packed_len};
@@ -137,18 +137,14 @@ pub fn pack(codes: &[u8], bits: u8) -> Vec<u8> {
 /// Floats of any width, little-endian, as fp16 bits; `None` for other dtypes.
 pub fn to_halves(bytes: &[u8], from: DType) -> Option<Vec<u16>> {
     const CHUNK: usize = 1 << 14;
-    if !matches!(from, DType::F16 | DType::BF16 | DType::F32) {
+    if !convert::converts(from, DType::F16) {
         return None;
     }
     let mut out = vec![0u16; bytes.len() / from.size()];
-    out.par_chunks_mut(CHUNK).zip(bytes.par_chunks(CHUNK * from.size())).for_each_init(
-        || vec![0f32; CHUNK],
-        |wide, (out, bytes)| {
-            let wide = &mut wide[..out.len()];
-            crate::weights::decode(bytes, from, wide);
-            out.reinterpret_cast_mut::<f16>().convert_from_f32_slice(wide);
-        },
-    );
+    out.par_chunks_mut(CHUNK).zip(bytes.par_chunks(CHUNK * from.size())).for_each(|(out, bytes)| {
+        convert::convert(from, bytes, DType::F16, bytemuck::cast_slice_mut(out));
+        out.iter_mut().for_each(|half| *half = u16::from_le(*half));
+    });
     Some(out)
 }
 

@@ -1,142 +1,171 @@
-//! Large constants computed a few rows at a time: what is multiplied, joined or rearranged within its rows is never held
-//! whole.
+//! Constants in blocks: each is computed on its own, in any order and on any thread.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::ops::Range;
+use std::sync::OnceLock;
 
-use ndarray::{Axis, Slice as NdSlice};
+use super::evaluate::Rows;
+use super::loads::{load_bytes, plain_loads};
+use super::{WeightError, WeightSource};
+use crate::convert::{self, Broken};
+use crate::{DType, Function, Op, Tensor, TensorType, ValueId};
 
-use super::{WeightError, WeightSource, evaluate_constant, load_bytes};
-use crate::ops::{Concat, OpError};
-use crate::{Function, Op, Tensor, TensorType, ValueId};
+/// Elements of a block of stored values: source and result stay in the processor's own cache.
+const BLOCK: usize = 1 << 17;
 
-/// Elements of a block: its float64 values stay in the cache.
-const BLOCK: usize = 1 << 16;
-
-/// Evaluates `v` in blocks of whole rows of its first axis, in order, and hands each to `sink`. The values are those of
-/// [`evaluate_constant`].
+/// The bytes of a constant, row-major and little-endian, in its own dtype, as blocks that follow each other.
 ///
-/// # Errors
-/// See [`WeightError`].
-pub(super) fn evaluate(
-    f: &Function,
-    v: ValueId,
-    source: &dyn WeightSource,
-    mut sink: impl FnMut(Tensor) -> Result<(), WeightError>,
-) -> Result<(), WeightError> {
-    let ty = f.ty(v);
-    let Some(&rows) = ty.shape.first() else { return sink(evaluate_constant(f, v, source)?) };
-    let step = (BLOCK * rows / ty.elements().max(1)).clamp(1, rows.max(1));
-    let mut blocks = Blocks { f, source, stored: HashMap::new(), whole: HashMap::new() };
-    for begin in (0..rows).step_by(step) {
-        sink(blocks.rows(v, begin..rows.min(begin + step))?)?;
-    }
-    for v in blocks.stored.into_keys() {
-        if let Op::Load(load) = f.op(v) {
-            source.done(&load.tensor);
-        }
-    }
-    Ok(())
-}
-
-struct Blocks<'a> {
-    f: &'a Function,
+/// A `load` under reshapes and one cast, or several one after another, are converted in blocks of 128 Ki elements; any other
+/// expression is evaluated in float64, a block of rows at a time where its ops allow it.
+pub struct Blocks<'a> {
+    to: DType,
     source: &'a dyn WeightSource,
-    /// Stored tensors' bytes.
-    stored: HashMap<ValueId, Cow<'a, [u8]>>,
-    /// What cannot be computed by rows, or is needed by all of them.
-    whole: HashMap<ValueId, Tensor>,
+    kind: Kind<'a>,
 }
 
-impl Blocks<'_> {
-    /// Some rows of a value.
-    fn rows(&mut self, v: ValueId, range: Range<usize>) -> Result<Tensor, WeightError> {
-        let ty = self.f.ty(v);
-        let mut shape = ty.shape.clone();
-        shape[0] = range.len();
-        let part = TensorType::new(ty.dtype, shape);
-        let operands = self.f.operands(v);
-        let op = self.f.op(v);
-        match op {
-            // Small: computed once rather than for every block.
-            _ if ty.elements() <= BLOCK && !matches!(op, Op::Load(_)) => self.some_of_whole(v, range),
-            Op::Load(load) => {
-                let size = ty.bytes() / ty.shape[0];
-                if !self.stored.contains_key(&v) {
-                    self.stored.insert(v, load_bytes(self.source, &load.tensor, ty)?);
-                }
-                let bytes = &self.stored[&v][range.start * size..range.end * size];
-                Tensor::from_le_bytes(&part, bytes).ok_or_else(|| WeightError::Missing { name: load.tensor.clone() })
-            }
-            Op::Cast(_) | Op::Unary(_) | Op::Binary(_) => {
-                let inputs: Vec<Tensor> = operands
-                    .iter()
-                    .map(|&o| if self.by_rows(v, o) { self.rows(o, range.clone()) } else { self.whole(o).cloned() })
-                    .collect::<Result<_, _>>()?;
-                self.eval(v, op, &inputs, &part)
-            }
-            // A row of one is some rows of the other.
-            Op::Reshape(_) if self.f.shape(operands[0]).first().is_some_and(|n| n % ty.shape[0] == 0) => {
-                let each = self.f.shape(operands[0])[0] / ty.shape[0];
-                let input = self.rows(operands[0], range.start * each..range.end * each)?;
-                self.eval(v, op, &[input], &part)
-            }
-            Op::Concat(Concat { axis }) if *axis > 0 => {
-                let inputs: Vec<Tensor> =
-                    operands.iter().map(|&o| self.rows(o, range.clone())).collect::<Result<_, _>>()?;
-                self.eval(v, op, &inputs, &part)
-            }
-            Op::Concat(_) => {
-                let (mut inputs, mut first) = (Vec::new(), 0);
-                for o in operands {
-                    let last = first + self.f.shape(o)[0];
-                    let (begin, end) = (range.start.max(first), range.end.min(last));
-                    if begin < end {
-                        inputs.push(self.rows(o, begin - first..end - first)?);
-                    }
-                    first = last;
-                }
-                self.eval(v, op, &inputs, &part)
-            }
-            Op::Pad(pad) if pad.before[0] == 0 && pad.after[0] == 0 => {
-                let input = self.rows(operands[0], range)?;
-                self.eval(v, op, &[input], &part)
-            }
-            Op::Slice(slice) if slice.stride[0] == 1 => {
-                let begin = slice.begin[0];
-                let input = self.rows(operands[0], begin + range.start..begin + range.end)?;
-                let mut rest = slice.clone();
-                (rest.begin[0], rest.end[0]) = (0, range.len());
-                self.eval(v, &rest.into(), &[input], &part)
-            }
-            _ => self.some_of_whole(v, range),
+enum Kind<'a> {
+    Stored(Vec<Stored<'a>>),
+    Computed {
+        rows: Rows<'a>,
+        /// The constant without a last cast, which is done here so that what it cannot hold is seen.
+        exact: ValueId,
+    },
+}
+
+/// A stored tensor.
+struct Stored<'a> {
+    tensor: &'a str,
+    ty: TensorType,
+    /// The number of its first block.
+    first: usize,
+    /// Where its elements begin in the constant.
+    begin: usize,
+    bytes: OnceLock<Cow<'a, [u8]>>,
+}
+
+/// A computed block.
+pub struct Block<'b> {
+    /// Where its bytes begin in the constant.
+    pub offset: u64,
+    /// Its bytes.
+    pub bytes: &'b [u8],
+    /// Elements that are NaN or infinite.
+    pub broken: Broken,
+}
+
+impl<'a> Blocks<'a> {
+    /// Plans the blocks of the constant `v`; nothing large is read.
+    pub fn new(f: &'a Function, v: ValueId, source: &'a dyn WeightSource) -> Self {
+        let Some(loads) = plain_loads(f, v) else {
+            let exact = match f.op(v) {
+                Op::Cast(_) => f.operands(v)[0],
+                _ => v,
+            };
+            return Blocks::computed(f, exact, f.dtype(v), source);
+        };
+        let (mut first, mut begin) = (0, 0);
+        let stored = loads.into_iter().map(|(tensor, ty)| {
+            let elements = ty.elements();
+            let stored = Stored { tensor, ty, first, begin, bytes: OnceLock::new() };
+            first += elements.div_ceil(BLOCK);
+            begin += elements;
+            stored
+        });
+        Blocks { to: f.dtype(v), source, kind: Kind::Stored(stored.collect()) }
+    }
+
+    /// The blocks of `exact`, evaluated in float64 and rounded once, to `to`.
+    pub(super) fn computed(f: &'a Function, exact: ValueId, to: DType, source: &'a dyn WeightSource) -> Self {
+        Blocks { to, source, kind: Kind::Computed { rows: Rows::new(f, exact, source), exact } }
+    }
+
+    /// The number of blocks.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match &self.kind {
+            Kind::Stored(all) => all.last().map_or(0, |last| last.first + last.ty.elements().div_ceil(BLOCK)),
+            Kind::Computed { rows, .. } => rows.blocks(),
         }
     }
 
-    fn some_of_whole(&mut self, v: ValueId, range: Range<usize>) -> Result<Tensor, WeightError> {
-        let ends = NdSlice::new(range.start as isize, Some(range.end as isize), 1);
-        let whole = self.whole(v)?;
-        Ok(Tensor { dtype: whole.dtype, data: whole.data.slice_axis(Axis(0), ends).to_owned() })
-    }
-
-    /// Whether an elementwise op's rows are made of this operand's rows: it is not repeated along the first axis.
-    fn by_rows(&self, v: ValueId, operand: ValueId) -> bool {
-        let (result, own) = (self.f.shape(v), self.f.shape(operand));
-        own.len() == result.len() && own[0] == result[0]
-    }
-
-    fn whole(&mut self, v: ValueId) -> Result<&Tensor, WeightError> {
-        if !self.whole.contains_key(&v) {
-            let value = evaluate_constant(self.f, v, self.source)?;
-            self.whole.insert(v, value);
+    /// Whether a large value is held whole in float64 to compute them. Who computes several constants at once does one such at a
+    /// time, and memory stays bounded by the largest tensor.
+    #[must_use]
+    pub fn hold_much(&self) -> bool {
+        match &self.kind {
+            Kind::Stored(_) => false,
+            Kind::Computed { rows, exact } => rows.hold_much(*exact),
         }
-        Ok(&self.whole[&v])
     }
 
-    fn eval(&self, v: ValueId, op: &Op, inputs: &[Tensor], ty: &TensorType) -> Result<Tensor, WeightError> {
-        let scope = || self.f.node(v).scope.to_string();
-        let inputs: Vec<&Tensor> = inputs.iter().collect();
-        op.eval(&inputs, ty).map_err(|error: OpError| WeightError::Op { op: op.name(), scope: scope(), error })
+    /// Computes block number `index`. Its bytes lie in `buffer`, or in the source if they are stored as they are.
+    ///
+    /// # Errors
+    /// See [`WeightError`].
+    pub fn compute<'b>(&'b self, index: usize, buffer: &'b mut Vec<u8>) -> Result<Block<'b>, WeightError> {
+        let to = self.to;
+        match &self.kind {
+            Kind::Stored(all) => {
+                let stored = &all[all.partition_point(|s| s.first <= index) - 1];
+                stored.compute(index, to, self.source, buffer)
+            }
+            Kind::Computed { rows, exact } => {
+                let offset = (rows.first(index) * to.size()) as u64;
+                let block = rows.compute(*exact, index)?;
+                let broken = write(block, to, buffer);
+                Ok(Block { offset, bytes: buffer, broken })
+            }
+        }
     }
+
+    /// Tells the source that nothing more is computed.
+    pub fn done(&self) {
+        match &self.kind {
+            Kind::Stored(all) => all.iter().for_each(|stored| self.source.done(stored.tensor)),
+            Kind::Computed { rows, .. } => rows.done(),
+        }
+    }
+}
+
+impl<'a> Stored<'a> {
+    fn compute<'b>(
+        &'b self,
+        index: usize,
+        to: DType,
+        source: &'a dyn WeightSource,
+        buffer: &'b mut Vec<u8>,
+    ) -> Result<Block<'b>, WeightError> {
+        let bytes = match self.bytes.get() {
+            Some(bytes) => bytes,
+            None => {
+                let bytes = load_bytes(source, self.tensor, &self.ty)?;
+                self.bytes.get_or_init(|| bytes)
+            }
+        };
+        let (begin, from) = ((index - self.first) * BLOCK, self.ty.dtype);
+        let elements = BLOCK.min(self.ty.elements() - begin);
+        let bytes = &bytes[begin * from.size()..(begin + elements) * from.size()];
+        source.visit(self.tensor, (begin * from.size()) as u64, bytes);
+        let offset = ((self.begin + begin) * to.size()) as u64;
+        if from == to {
+            let broken = Broken { non_finite: convert::non_finite(bytes, from), overflowed: 0 };
+            return Ok(Block { offset, bytes, broken });
+        }
+        buffer.resize(elements * to.size(), 0);
+        let broken = convert::convert(from, bytes, to, buffer);
+        Ok(Block { offset, bytes: buffer, broken })
+    }
+}
+
+/// Rounds computed values to a dtype.
+fn write(block: Tensor, dtype: DType, buffer: &mut Vec<u8>) -> Broken {
+    let values = block.data.as_standard_layout();
+    let values = values.as_slice().unwrap_or_default();
+    if convert::converts(dtype, dtype) {
+        buffer.resize(values.len() * dtype.size(), 0);
+        return convert::from_f64(values, dtype, buffer);
+    }
+    let before = values.iter().map(|x| u64::from(!x.is_finite())).sum();
+    *buffer = Tensor { dtype, ..block }.to_le_bytes();
+    let after = convert::non_finite(buffer, dtype);
+    Broken { non_finite: after, overflowed: after.saturating_sub(before) }
 }

@@ -59,6 +59,9 @@ impl WeightSource for Remembering<'_> {
     fn memo(&self) -> Option<&Memo> {
         Some(&self.memo)
     }
+    fn visit(&self, name: &str, offset: u64, bytes: &[u8]) {
+        self.source.visit(name, offset, bytes);
+    }
     fn done(&self, name: &str) {
         self.source.done(name);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use s2dit_ir::ops::{Binary, LayerNorm, OpError, RmsNorm};
-use s2dit_ir::{Builder, DType, Op, TensorType, ValueId};
+use s2dit_ir::{Builder, DType, Op, TensorType, Use, ValueId};
 
 use super::form::Form;
 use super::{Rewriter, Stored};
@@ -98,11 +98,15 @@ impl Rewriter<'_> {
         let &[1, rows, _] = self.dims(v) else { return Ok(None) };
         let mut scales = BTreeSet::new();
         let (mut found, mut others) = (Vec::new(), Vec::new());
-        for (user, _) in self.old.users(v) {
+        for read in self.old.uses(v) {
+            let Use::Operand { user, .. } = read else { return Ok(None) };
             let Op::Slice(slice) = self.old.op(user) else { return Ok(None) };
-            let users = self.old.users(user);
-            let is_scale =
-                !users.is_empty() && users.iter().all(|(u, at)| *at == 1 && matches!(self.old.op(*u), Op::Modulate(_)));
+            let scales_one = |u: &Use| match *u {
+                Use::Operand { user, position: 1 } => matches!(self.old.op(user), Op::Modulate(_)),
+                _ => false,
+            };
+            let uses = self.old.uses(user);
+            let is_scale = !uses.is_empty() && uses.iter().all(scales_one);
             let row = slice.begin[1];
             if is_scale && slice.end[1] == row + 1 {
                 scales.insert(row);
@@ -112,7 +116,7 @@ impl Rewriter<'_> {
             }
         }
         let shared = others.iter().any(|range| scales.iter().any(|row| range.contains(row)));
-        if shared || scales.is_empty() || self.old.results.iter().any(|(_, r)| *r == v) {
+        if shared || scales.is_empty() {
             return Ok(None);
         }
         let ones = (0..rows).map(|row| f64::from(u8::from(scales.contains(&row)))).collect();

@@ -68,7 +68,7 @@ impl Rewriter<'_> {
         }
         let mut parts = Vec::new();
         for &o in operands {
-            let sole = self.old.users(o).len() == 1 && self.old.results.iter().all(|(_, r)| *r != o);
+            let sole = self.old.only_use(o).is_some();
             let parameters = self.old.operands(o);
             let (Op::Linear(_), true, [1, _, _]) = (self.old.op(o), sole, self.dims(o)) else { return Ok(None) };
             if !parameters[1..].iter().all(|&p| self.is_const(p)) || self.dims(o) != self.dims(v) {

@@ -26,7 +26,6 @@ impl Together {
     pub(super) fn of(f: &Function, order: &[ValueId], constant: &HashSet<ValueId>) -> Self {
         let place: HashMap<ValueId, usize> = order.iter().enumerate().map(|(i, v)| (*v, i)).collect();
         let mut together = Together::default();
-        let returned: HashSet<ValueId> = f.results.iter().chain(&f.updates).map(|(_, v)| *v).collect();
         for &v in order {
             if constant.contains(&v) {
                 continue;
@@ -38,7 +37,6 @@ impl Together {
                 together.splits.insert(parts[0], (axis, ordered));
             }
             if let Some((x, sum, epsilon)) = epsilon(f, v)
-                && !returned.contains(&sum)
                 && !constant.contains(&x)
             {
                 together.taken.insert(sum);
@@ -88,7 +86,7 @@ fn tiles(f: &Function, x: ValueId, place: &HashMap<ValueId, usize>) -> Option<(u
 fn epsilon(f: &Function, v: ValueId) -> Option<(ValueId, ValueId, f64)> {
     let Op::Unary(Unary::Rsqrt) = f.op(v) else { return None };
     let sum = f.operands(v)[0];
-    let (Op::Binary(Binary::Add), 1) = (f.op(sum), f.users(sum).len()) else { return None };
+    let (Op::Binary(Binary::Add), Some(_)) = (f.op(sum), f.only_use(sum)) else { return None };
     let [x, number] = f.operands(sum)[..] else { return None };
     let mut literal = number;
     while let Op::Cast(_) = f.op(literal) {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use anyhow::{Result, ensure};
 use s2dit_ir::ops::{Op, Sdpa};
-use s2dit_ir::{Function, ValueId};
+use s2dit_ir::{Function, Use, ValueId};
 
 use super::{Lowering, float, int};
 
@@ -27,8 +27,8 @@ pub(super) fn of_tokens(f: &Function, order: &[ValueId]) -> (HashMap<ValueId, Of
     let replaced = |v: ValueId| found.contains_key(&v);
     let mut kept = absorbed.clone();
     for &v in order.iter().rev().filter(|v| absorbed.contains(v)) {
-        let read = f.users(v).iter().any(|(u, _)| !kept.contains(u) && !replaced(*u));
-        if read || f.node(v).name.is_some() || f.results.iter().chain(&f.updates).any(|(_, r)| *r == v) {
+        let inside = |read: &Use| matches!(read, Use::Operand { user, .. } if kept.contains(user) || replaced(*user));
+        if f.node(v).name.is_some() || !f.uses(v).iter().all(inside) {
             kept.remove(&v);
         }
     }
@@ -37,7 +37,7 @@ pub(super) fn of_tokens(f: &Function, order: &[ValueId]) -> (HashMap<ValueId, Of
 
 /// `v` is the heads of an attention, joined; what is inside it.
 fn match_tokens(f: &Function, v: ValueId) -> Option<(OfTokens, Vec<ValueId>)> {
-    let sole = |x: ValueId| f.users(x).len() == 1 && f.results.iter().chain(&f.updates).all(|(_, r)| *r != x);
+    let sole = |x: ValueId| f.only_use(x).is_some();
     let joined = matches!(f.op(v), Op::Reshape(_)).then(|| f.operands(v)[0]).filter(|&x| sole(x))?;
     let sdpa = swapped(f, joined).filter(|&x| sole(x))?;
     let Op::Sdpa(_) = f.op(sdpa) else { return None };

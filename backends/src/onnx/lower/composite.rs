@@ -22,7 +22,7 @@ fn modulated_norm(f: &Function, v: ValueId) -> Option<ValueId> {
     let rank = f.ty(x).rank();
     let width = *f.shape(x).last()?;
     let a_channel = |p: ValueId| f.ty(p).elements() == width && f.shape(p).last() == Some(&width);
-    let only = f.users(x).len() == 1 && f.results.iter().all(|(_, r)| *r != x) && f.node(x).name.is_none();
+    let only = f.only_use(x).is_some() && f.node(x).name.is_none();
     (f.operands(x).len() == 1 && axes[..] == [rank - 1] && a_channel(scale) && a_channel(shift) && only).then_some(x)
 }
 

@@ -83,7 +83,7 @@ impl Lowering<'_> {
     /// Whether a norm that is emitted with its modulation is all that reads `v`.
     fn normed_alone(&self, v: ValueId) -> bool {
         let norm = |u: ValueId| matches!(self.f.op(u), Op::LayerNorm(_)) && self.absorbed.contains(&u);
-        matches!(self.f.users(v)[..], [(u, _)] if norm(u))
+        self.f.only_use(v).is_some_and(|(user, _)| norm(user))
     }
 
     pub(super) fn cast(&mut self, v: ValueId) -> Result<()> {

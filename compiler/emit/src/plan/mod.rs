@@ -168,6 +168,9 @@ impl WeightSource for Sources<'_> {
     fn region(&self, name: &str) -> Option<FileRegion> {
         self.of(name).region(name)
     }
+    fn visit(&self, name: &str, offset: u64, bytes: &[u8]) {
+        self.of(name).visit(name, offset, bytes);
+    }
     fn done(&self, name: &str) {
         self.of(name).done(name);
     }

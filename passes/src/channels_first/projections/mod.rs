@@ -17,7 +17,7 @@ mod steps;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use s2dit_ir::ops::{Binary, RopePairs};
-use s2dit_ir::{Function, Op, ValueId};
+use s2dit_ir::{Function, Op, Use, ValueId};
 
 pub(super) use self::steps::exchange;
 
@@ -96,14 +96,14 @@ impl Projections {
         let mut scales = HashMap::new();
         for linear in f.order() {
             let Some(mut member) = member(f, constant, linear) else { continue };
-            // A result is for an attention elsewhere.
-            let elsewhere = || f.results.iter().any(|(_, r)| *r == member.end).then_some((member.end, false));
-            let Some((attention, sums_keys)) = attention(f, constant, member.end).or_else(elsewhere) else { continue };
+            // What leaves the function is for an attention elsewhere.
+            let elsewhere = || f.leaves(member.end).then_some(member.end);
+            let Some(attention) = attention(f, constant, member.end).or_else(elsewhere) else { continue };
             let tokens = f.shape(member.end)[2];
             match f.op(attention) {
-                Op::LinearAttention(_) if !member.steps.is_empty() => member.factor = half_of(tokens),
-                _ if sums_keys && !member.steps.is_empty() => member.factor = half_of(tokens),
-                Op::Sdpa(sdpa) if f.operands(attention)[0] == member.end && !member.steps.is_empty() => {
+                _ if member.steps.is_empty() => {}
+                _ if is_summed(f, constant, member.end) => member.factor = half_of(tokens),
+                Op::Sdpa(sdpa) if f.only_use(member.end) == Some((attention, 0)) => {
                     member.factor = sdpa.scale;
                     scales.insert((f.operands(linear)[0], attention), attention);
                 }
@@ -158,7 +158,7 @@ impl Projections {
 /// Softmax attention sees only products of query and key: if neither is rotated, the key takes the query's gain and factor, and
 /// both keep the negatives that their norms make, rather than slice them away.
 fn move_gains(f: &Function, groups: &mut [((ValueId, ValueId), Vec<Member>)]) {
-    let sole = |m: &Member| f.users(m.end).len() == 1 && f.results.iter().all(|(_, r)| *r != m.end);
+    let sole = |m: &Member| f.only_use(m.end).is_some();
     let mut moved: Vec<Moved> = Vec::new();
     let all: Vec<Member> = groups.iter().flat_map(|(_, members)| members.clone()).collect();
     for ((_, attention), members) in groups.iter_mut() {
@@ -217,11 +217,7 @@ fn member(f: &Function, constant: &HashSet<ValueId>, linear: ValueId) -> Option<
         if f.ty(end).rank() == 4 && f.shape(end)[0] == 1 && same_order(f.shape(end), &order, &HEADS) {
             found = Some((end, steps.len()));
         }
-        let users = f.users(end);
-        let [(user, 0)] = users[..] else { break };
-        if f.results.iter().chain(&f.updates).any(|(_, r)| *r == end) {
-            break;
-        }
+        let Some((user, 0)) = f.only_use(end) else { break };
         let parameters = f.operands(user);
         match f.op(user) {
             Op::Reshape(_) | Op::Transpose(_) => match views::relabel(f, user, &order) {
@@ -267,20 +263,38 @@ fn member(f: &Function, constant: &HashSet<ValueId>, linear: ValueId) -> Option<
     Some(Member { linear, steps, end, factor: 1.0, partner: None, doubled: false })
 }
 
-/// The attention that a value is for, and whether the value is summed over tokens on its way there.
-fn attention(f: &Function, constant: &HashSet<ValueId>, end: ValueId) -> Option<(ValueId, bool)> {
+/// Whether all that reads a value undoes a factor of it: linear attention and means over keys, behind rotations and masks.
+fn is_summed(f: &Function, constant: &HashSet<ValueId>, v: ValueId) -> bool {
+    let uses = f.uses(v);
+    let undoes = |read: &Use| {
+        let Use::Operand { user, position } = *read else { return false };
+        match f.op(user) {
+            Op::LinearAttention(_) => true,
+            Op::RunningMean(_) => position == 0,
+            Op::Rope(r) => position == 0 && r.axis == 3 && is_summed(f, constant, user),
+            Op::Binary(Binary::Mul) => {
+                let by_constant = position == 0 && constant.contains(&f.operands(user)[1]);
+                by_constant && f.ty(user).rank() == 4 && is_summed(f, constant, user)
+            }
+            _ => false,
+        }
+    };
+    !uses.is_empty() && uses.iter().all(undoes)
+}
+
+/// The attention that a value is for.
+fn attention(f: &Function, constant: &HashSet<ValueId>, end: ValueId) -> Option<ValueId> {
     let (mut seen, mut ahead) = (HashSet::from([end]), VecDeque::from([end]));
-    let mut sums = false;
-    let mut found = None;
     while let Some(v) = ahead.pop_front() {
         for (user, at) in f.users(v) {
             match f.op(user) {
-                Op::Sdpa(_) | Op::LinearAttention(_) | Op::LinearAttentionStep(_) => {
-                    found.get_or_insert(user);
-                    continue;
-                }
-                Op::RunningMean(_) => sums |= at == 0,
-                Op::Rope(_) | Op::FeatureMap(_) | Op::Reshape(_) | Op::Transpose(_) | Op::Concat(_) => {}
+                Op::Sdpa(_) | Op::LinearAttention(_) | Op::LinearAttentionStep(_) => return Some(user),
+                Op::RunningMean(_)
+                | Op::Rope(_)
+                | Op::FeatureMap(_)
+                | Op::Reshape(_)
+                | Op::Transpose(_)
+                | Op::Concat(_) => {}
                 // A mask.
                 Op::Binary(Binary::Mul) if constant.contains(&f.operands(user)[1 - at]) => {}
                 _ => continue,
@@ -290,5 +304,5 @@ fn attention(f: &Function, constant: &HashSet<ValueId>, end: ValueId) -> Option<
             }
         }
     }
-    found.map(|attention| (attention, sums))
+    None
 }

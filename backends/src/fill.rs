@@ -1,0 +1,189 @@
+//! Constants to their places in a file, on every thread: each takes the next block, reads, converts and writes it.
+//!
+//! ```text
+//! thread 1   block 0 ─ read, hash, convert ─ write   block 2 ─ read, hash, convert ─ write   …
+//! thread 2           block 1 ─ read, hash, convert ─ write   block 3 ─ …
+//! ```
+//! The places are known before, so blocks are written as they are done. Which thread computes a block changes no byte.
+
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use s2dit_ir::weights::{Blocks, Written};
+use s2dit_ir::{Function, ValueId, WeightError, WeightSource};
+
+/// A constant and where its bytes begin in the file.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The function that has the constant.
+    pub function: &'a Function,
+    /// The constant.
+    pub value: ValueId,
+    /// Its first byte in the file.
+    pub at: u64,
+}
+
+/// Writes constants to their places in a file, with as many threads as rayon's pool has; returns what was seen of each, in order.
+///
+/// A constant that its dtype [cannot hold](Written::overflowed) ends the work: of those after it, not everything may have been
+/// seen and written. `progress` gets the bytes written so far.
+///
+/// # Errors
+/// The first constant that fails, by its number, if none before it overflows; see [`WeightError`].
+pub fn fill(
+    file: &File,
+    places: &[Place<'_>],
+    source: &dyn WeightSource,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Vec<Written>, (usize, WeightError)> {
+    let work = Work {
+        file,
+        places,
+        source,
+        queue: Mutex::new(Queue { place: 0, block: 0, current: None }),
+        last: AtomicUsize::new(usize::MAX),
+        done: AtomicU64::new(0),
+        written: places.iter().map(|_| Mutex::default()).collect(),
+        failure: Mutex::new(None),
+        large: Mutex::new(()),
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..rayon::current_num_threads() {
+            scope.spawn(|| work.run(&mut |_| {}));
+        }
+        work.run(progress);
+    });
+    let written = work.written.into_iter().map(|w| w.into_inner().unwrap_or_else(PoisonError::into_inner));
+    let written: Vec<Written> = written.collect();
+    let overflow = written.iter().position(|w| w.overflowed > 0);
+    match work.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(failure) if overflow.is_none_or(|index| failure.0 < index) => Err(failure),
+        _ => Ok(written),
+    }
+}
+
+/// What the threads share.
+struct Work<'a> {
+    file: &'a File,
+    places: &'a [Place<'a>],
+    source: &'a dyn WeightSource,
+    queue: Mutex<Queue<'a>>,
+    /// Constants after this one are not worth writing any more.
+    last: AtomicUsize,
+    /// Bytes written.
+    done: AtomicU64,
+    written: Vec<Mutex<Written>>,
+    /// The failure of the first constant that failed. Blocks are taken in order, so those of earlier constants are all tried.
+    failure: Mutex<Option<(usize, WeightError)>>,
+    /// Held by who holds a large value in float64.
+    large: Mutex<()>,
+}
+
+/// The next block.
+struct Queue<'a> {
+    place: usize,
+    block: usize,
+    current: Option<Arc<Constant<'a>>>,
+}
+
+/// A constant whose blocks are being taken.
+struct Constant<'a> {
+    index: usize,
+    blocks: Blocks<'a>,
+    large: bool,
+    /// Blocks that are not written yet.
+    left: AtomicUsize,
+}
+
+impl<'a> Work<'a> {
+    fn run(&self, progress: &mut dyn FnMut(u64)) {
+        let mut buffer = Vec::new();
+        while let Some((constant, block)) = self.next() {
+            if let Err(error) = self.write(&constant, block, &mut buffer) {
+                self.last.fetch_min(constant.index, Ordering::Relaxed);
+                let mut failure = lock(&self.failure);
+                if failure.as_ref().is_none_or(|(index, _)| constant.index < *index) {
+                    *failure = Some((constant.index, error));
+                }
+            }
+            if constant.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                constant.blocks.done();
+            }
+            progress(self.done.load(Ordering::Relaxed));
+        }
+    }
+
+    /// Takes the next block.
+    fn next(&self) -> Option<(Arc<Constant<'a>>, usize)> {
+        let mut queue = lock(&self.queue);
+        loop {
+            if queue.place >= self.places.len() || queue.place > self.last.load(Ordering::Relaxed) {
+                queue.current = None;
+                return None;
+            }
+            let constant = match &queue.current {
+                Some(constant) => Arc::clone(constant),
+                None => {
+                    let Place { function, value, .. } = self.places[queue.place];
+                    let blocks = Blocks::new(function, value, self.source);
+                    let (large, left) = (blocks.hold_much(), AtomicUsize::new(blocks.count()));
+                    let constant = Arc::new(Constant { index: queue.place, blocks, large, left });
+                    queue.current = Some(Arc::clone(&constant));
+                    constant
+                }
+            };
+            if queue.block < constant.blocks.count() {
+                queue.block += 1;
+                return Some((constant, queue.block - 1));
+            }
+            (queue.place, queue.block, queue.current) = (queue.place + 1, 0, None);
+        }
+    }
+
+    fn write(&self, constant: &Constant<'_>, block: usize, buffer: &mut Vec<u8>) -> Result<(), WeightError> {
+        let _alone = constant.large.then(|| lock(&self.large));
+        let block = constant.blocks.compute(block, buffer)?;
+        write_at(self.file, block.bytes, self.places[constant.index].at + block.offset)?;
+        let bytes = block.bytes.len() as u64;
+        lock(&self.written[constant.index]).add(bytes, block.broken);
+        if block.broken.overflowed > 0 {
+            self.last.fetch_min(constant.index, Ordering::Relaxed);
+        }
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes all bytes at an offset; threads do not disturb each other.
+///
+/// # Errors
+/// The operating system's.
+#[cfg(unix)]
+pub fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
+}
+
+/// Writes all bytes at an offset; threads do not disturb each other.
+///
+/// # Errors
+/// The operating system's.
+#[cfg(windows)]
+pub fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    use std::os::windows::fs::FileExt;
+    let (mut rest, mut at) = (bytes, at);
+    while !rest.is_empty() {
+        match file.seek_write(rest, at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => (rest, at) = (&rest[n..], at + n as u64),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
