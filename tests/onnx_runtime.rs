@@ -94,7 +94,7 @@ fn offline_pip(work: &Path, wheel: bool) -> PathBuf {
     let bin = work.join("bin");
     fs::create_dir(&bin).expect("a folder");
     let body = if wheel {
-        let make = "import sys, zipfile; zipfile.ZipFile(sys.argv[1], 'w').write(sys.argv[2], sys.argv[3])";
+        let make = "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1], 'w'); z.write(sys.argv[2], sys.argv[3]); z.close()";
         let place = bin.join("onnxruntime-0-py3-none-any.whl");
         let inside = "onnxruntime/capi/libonnxruntime.so.1";
         let made = Command::new("python3").args(["-c", make]).args([&place, &library()]).arg(inside).status();
@@ -131,7 +131,7 @@ fn a_damaged_library_is_fetched_anew_or_named() {
     assert!(out.status.success(), "{}", said(&out));
     assert!(said(&out).contains("fetching ONNX Runtime"), "{}", said(&out));
     let out = verify(&no_pip);
-    assert!(out.status.success() && said(&out).is_empty(), "a whole library is not fetched: {}", said(&out));
+    assert!(out.status.success() && !said(&out).contains("fetching"), "a whole library is not fetched: {}", said(&out));
 
     // A page of zeros in the middle, as a full disk or a bad block leaves it.
     let whole = fs::read(&place).expect("the library");

@@ -59,7 +59,7 @@ impl Foreign {
             Foreign::Pickle => "a Python pickle (torch.save of old, perhaps)",
             Foreign::Gguf => "a GGUF file",
             Foreign::Safetensors => "a safetensors file",
-            Foreign::Onnx => "an ONNX model",
+            Foreign::Onnx => "an ONNX file",
             Foreign::MlProgram => "the model specification of a Core ML ML Program",
             Foreign::CoreMl => "a Core ML model that is no ML Program (a neural network, a tree, a pipeline)",
             Foreign::ZippedPackage => "a zip file with an mlpackage in it",
