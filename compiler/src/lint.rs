@@ -69,7 +69,11 @@ fn packages(path: &Path) -> Result<Vec<PathBuf>> {
         let found = match path.metadata() {
             Ok(_) if path.join(coreml::MANIFEST).exists() => return Ok(vec![path.into()]),
             Ok(m) if m.is_dir() => format!("a folder without {}", coreml::MANIFEST),
-            Ok(_) => Foreign::of(path).ok().flatten().map_or("a file".into(), |other| other.to_string()),
+            Ok(_) => match Foreign::of(path) {
+                Ok(Some(other)) => other.to_string(),
+                _ if path.extension().is_some_and(|e| e == "onnx") => "an ONNX file".into(),
+                _ => "a file".into(),
+            },
             Err(_) => "nothing".into(),
         };
         bail!("`{}`: expected an .mlpackage or the folder of a Core ML kernel, found {found}", path.display());
