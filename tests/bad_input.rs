@@ -596,3 +596,58 @@ fn a_checkpoint_with_another_configuration_is_another_model() {
         says(&error, &["onnx", "contract.json", &format!("field `{field}`")]);
     }
 }
+
+/// A strided grid is only made where a block is strided: a side may be below the stride that nothing uses.
+#[test]
+fn a_grid_smaller_than_a_stride_that_no_block_uses() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let dir = arg(&work.path().join("checkpoint"));
+    ok(&["init", "-q", "--preset", "tiny", "--set", r#"layout=["lcha"]"#, "-o", &dir]);
+    for (target, name) in [("onnx", "x.onnx"), ("coreml", "x.mlpackage")] {
+        let out = arg(&work.path().join(name));
+        ok(&["compile", "-q", &dir, "--target", target, "--latent", "1x2x2", "-o", &out]);
+        ok(&["verify", "-q", &out, "--checkpoint", &dir]);
+    }
+}
+
+#[test]
+fn timesteps_too_near_name_the_fields_that_they_come_from() {
+    let c = Copy::of("tiny");
+    c.edit_config(|config| config["flow_shift"] = 1e6.into());
+    for mode in [&["--latent", "3x8x8"][..], &["--mode", "stream", "--latent", "8x8"]] {
+        let out = arg(&c.work.path().join("out.mlpackage"));
+        let base = ["compile", &arg(&c.dir()), "--target", "coreml", "--timesteps", "from-config", "-o", &out];
+        let error = fails(&[&base[..], mode].concat());
+        says(
+            &error,
+            &["checkpoint/config.json`", "`sample_steps` and `flow_shift`", "--timesteps any", "tell them apart"],
+        );
+    }
+}
+
+/// Weights a millionth of their size are zeros in fp16.
+#[test]
+fn weights_that_vanish_in_fp16_are_warned_about() {
+    let c = Copy::of("tiny");
+    let bytes = fs::read(c.weights()).expect("weights");
+    let n = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + n]).expect("a header");
+    let name = "blocks.0.attn2.to_v.weight";
+    let offsets = [0, 1].map(|i| 8 + n + header[name]["data_offsets"][i].as_u64().expect("an offset") as usize);
+    let mut small = bytes;
+    for element in small[offsets[0]..offsets[1]].as_chunks_mut::<4>().0 {
+        *element = (f32::from_le_bytes(*element) * 1e-7).to_le_bytes();
+    }
+    fs::write(c.weights(), small).expect("weights");
+    let compile = |precision: &str| {
+        let out = arg(&c.work.path().join("out.mlpackage"));
+        let base = ["compile", "-q", &arg(&c.dir()), "--target", "coreml", "--latent", "3x8x8", "-o", &out];
+        let done = run(&[&base[..], &["--precision", precision]].concat());
+        assert!(done.status.success());
+        String::from_utf8_lossy(&done.stderr).into_owned()
+    };
+    let warned = compile("fp16");
+    says(&warned, &[&format!("warning: tensor `{name}`: "), "% of its elements are too small for fp16"]);
+    assert_eq!(warned.matches("warning").count(), 1, "{warned}");
+    assert_eq!(compile("fp32"), "");
+}

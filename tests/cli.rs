@@ -185,6 +185,8 @@ fn usage_errors_exit_with_2_and_help_shows_examples() {
         (&["verify", "x"], &["--golden", "y", "--seed", "0"], "--seed"),
         (&["verify", "x"], &["--golden", "y", "--plot", "y.png"], "ends in .svg"),
         (&stream, &["--preview", "y.mp4"], "ends in .gif"),
+        (&stream, &["--output", "y.mp4"], "expected .safetensors"),
+        (&clip, &["--target", "coreml", "--partition", "1.2.3GB"], "900MB"),
         (&stream, &["--guidance", "3"], "--negative"),
         (&stream, &["--chunks", "0"], "--chunks"),
         (&stream, &["--chunks", "18446744073709551615"], "--chunks"),
@@ -262,6 +264,9 @@ fn ranges_are_those_of_the_reference() {
     ok(&["compile", "-q", &checkpoint, "--target", "coreml", "--latent", "3x8x8", "-o", &out]);
     let report = json(&["ranges", &out, "--golden", &arg(&reference), "--json"]);
     assert_eq!((&report["overflows"], &report["at_risk"]), (&0.into(), &0.into()));
+    // Masks are -1e4 by design, and no values of the model.
+    let most = report["rows"][0]["largest"].as_f64().expect("a number");
+    assert!(most < 1000.0, "{}", report["rows"][0]);
     let bytes = std::fs::read(&reference).expect("a golden");
     let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("a golden");
     for block in 0..4 {
@@ -289,4 +294,27 @@ fn ranges_are_those_of_the_reference() {
     ok(&["compile", "-q", &tiny, "--target", "coreml", "--precision", "fp32", "--latent", "3x8x8", "-o", &plain]);
     let refused = run(&["ranges", &plain]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("no fp16 values"));
+}
+
+/// One size has one spelling, whichever flag it follows.
+#[test]
+fn sizes_have_parts_everywhere() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| arg(&work.path().join(name));
+    ok(&["init", "-q", "--preset", "tiny", "--max-shard-size", "0.1MB", "-o", &at("c")]);
+    assert!(work.path().join("c/diffusion_pytorch_model.safetensors.index.json").exists(), "the checkpoint is sharded");
+    let base = ["compile", "-q", &at("c"), "--target", "coreml", "--latent", "3x8x8"];
+    ok(&[&base[..], &["--partition", "1.2GB", "-o", &at("parts")]].concat());
+    assert!(work.path().join("parts/part0.mlpackage").exists() && !work.path().join("parts/part1.mlpackage").exists());
+}
+
+#[test]
+fn init_uses_the_threads_that_it_is_given() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let made = ["1", "3"].map(|threads| {
+        let dir = work.path().join(threads);
+        ok(&["init", "-q", "--preset", "tiny", "--threads", threads, "-o", &arg(&dir)]);
+        common::files(&dir)
+    });
+    assert!(made[0] == made[1], "the bytes do not depend on the threads");
 }

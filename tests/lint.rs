@@ -204,6 +204,12 @@ fn the_end_of_a_compile_says_what_lint_says() {
     let text = ok(&args);
     let line = text.lines().find(|l| l.starts_with("lint: ")).expect("a line of lint");
     assert!(line.contains("the Neural Engine") && line.contains("s2ditc lint"), "{line}");
+    // A finding in a package of ours names the flag that mends it.
+    assert!(line.contains("mend: --timesteps from-config"), "{line}");
+    assert!(ok(&["lint", &out]).contains("mend: s2ditc compile … --timesteps from-config ("));
+    let mended = arg(&work.path().join("mended.mlpackage"));
+    let listed = [&args[..args.len() - 1], &[&mended, "--timesteps", "from-config"]].concat();
+    assert!(ok(&listed).contains(" 0 leave the Neural Engine") && !ok(&listed).contains("mend:"));
     let summary = json_of(&[&args[..], &["--json"]].concat());
     assert_eq!(summary["lint"], json_of(&["lint", "--json", &out])["summary"]);
     assert!(summary["ops"].is_u64(), "{summary}");

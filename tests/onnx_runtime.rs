@@ -94,7 +94,8 @@ fn offline_pip(work: &Path, wheel: bool) -> PathBuf {
     let bin = work.join("bin");
     fs::create_dir(&bin).expect("a folder");
     let body = if wheel {
-        let make = "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1], 'w'); z.write(sys.argv[2], sys.argv[3]); z.close()";
+        let make =
+            "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1], 'w'); z.write(sys.argv[2], sys.argv[3]); z.close()";
         let place = bin.join("onnxruntime-0-py3-none-any.whl");
         let inside = "onnxruntime/capi/libonnxruntime.so.1";
         let made = Command::new("python3").args(["-c", make]).args([&place, &library()]).arg(inside).status();

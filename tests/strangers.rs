@@ -315,11 +315,7 @@ fn descriptions_that_lie_are_refused_by_every_command() {
             &["part"],
         ),
         ("another dtype", |v| v["parts"][1]["inputs"][0]["dtype"] = "i32".into(), &["i32"]),
-        (
-            "another shape",
-            |v| v["parts"][1]["inputs"][0]["shape"] = json!([1, 2, 3]),
-            &["[1, 2, 3]"],
-        ),
+        ("another shape", |v| v["parts"][1]["inputs"][0]["shape"] = json!([1, 2, 3]), &["[1, 2, 3]"]),
         ("other metadata", |v| v["metadata"]["s2ditc.latent"] = "9x9x9".into(), &["s2ditc.latent", "9x9x9"]),
         ("a part twice", |v| v["parts"][1]["file"] = v["parts"][0]["file"].clone(), &["part0.mlpackage", "twice"]),
         (

@@ -63,6 +63,14 @@ pub fn run(module: &mut Module, parameter: &str, timesteps: &[f64]) -> Result<us
     Ok(changes)
 }
 
+/// Whether a list of timesteps can be tables.
+///
+/// # Errors
+/// No timesteps, or some too near to be told apart in fp16.
+pub fn check(timesteps: &[f64]) -> Result<(), OpError> {
+    gap(timesteps).map(|_| ())
+}
+
 /// What a value depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Depends {

@@ -45,6 +45,8 @@ pub struct Layout {
 
 /// Metadata key of [`Compute`].
 pub const COMPUTE: &str = "s2ditc.compute";
+/// Metadata key of [`Attention`].
+pub const ATTENTION: &str = "s2ditc.attention";
 
 impl Layout {
     /// What a package says of itself.
@@ -54,7 +56,7 @@ impl Layout {
         }
         let mut metadata = vec![(COMPUTE.into(), self.compute.to_string())];
         if self.compute == Compute::Ane {
-            metadata.push(("s2ditc.attention".into(), self.attention.to_string()));
+            metadata.push((ATTENTION.into(), self.attention.to_string()));
         }
         metadata
     }

@@ -7,6 +7,7 @@ pub mod plan;
 mod quantized;
 pub mod stream;
 pub mod timesteps;
+mod vanish;
 pub mod watch;
 
 use std::collections::BTreeMap;
@@ -23,9 +24,10 @@ use s2dit_ir::{Module, WeightSource};
 use s2dit_passes::{Pipeline, Stage, bound, channels_first};
 use serde::Serialize;
 
-pub use self::compute::{Attention, COMPUTE, Compute, Layout};
+pub use self::compute::{ATTENTION, Attention, COMPUTE, Compute, Layout};
 pub use self::quantized::Quantized;
 pub use self::timesteps::Timesteps;
+pub use self::vanish::Vanished;
 
 use self::parts::Partition;
 use crate::plan::{Quantize, Sources};
@@ -222,6 +224,9 @@ pub struct Summary {
     pub checkpoint: String,
     /// Weights with NaN or infinite elements, which were kept as they are: (name, how many).
     pub non_finite: Vec<(String, u64)>,
+    /// Weights of which fp16 makes zeros; none in fp32.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub vanished: Vec<Vanished>,
 }
 
 /// Sees the module before the first pass (without a stage) and after each one.
@@ -232,6 +237,7 @@ pub type Watch<'a> = dyn FnMut(Option<&Stage>, &Module) + 'a;
 /// # Errors
 /// A latent that does not fit; a defect of a pass.
 pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> Result<Module> {
+    options.timesteps.check(checkpoint)?;
     let mut module = lower_graph(checkpoint.config(), checkpoint, options, watch)?;
     quantize(&mut module, options.quantize.as_ref(), checkpoint, watch)?;
     Ok(module)
@@ -323,7 +329,15 @@ pub fn compile(
         Target::CoreMl => write_coreml(&module, checkpoint, options, metadata, out, progress),
     }?;
     let quantized = options.quantize.as_ref().map(|_| Quantized::of(&module));
-    Ok(Summary { quantized, ..summary })
+    Ok(Summary { quantized, vanished: vanished(checkpoint, options.precision), ..summary })
+}
+
+/// Weights of a checkpoint that vanish in a precision.
+fn vanished(checkpoint: &Checkpoint, precision: Precision) -> Vec<Vanished> {
+    match precision {
+        Precision::Fp16 => vanish::vanished(checkpoint),
+        Precision::Fp32 => Vec::new(),
+    }
 }
 
 /// Metadata of the artifact: enough to compile it again.
@@ -402,6 +416,7 @@ fn write_onnx(
         weight_bytes: written.weight_bytes,
         checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),
         non_finite: written.non_finite,
+        vanished: Vec::new(),
     })
 }
 
@@ -463,5 +478,6 @@ fn write_coreml(
         quantized: None,
         checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),
         non_finite,
+        vanished: Vec::new(),
     })
 }

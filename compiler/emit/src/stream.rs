@@ -156,6 +156,7 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
     if options.states == States::Native && options.precision == Precision::Fp32 {
         bail!("--states native needs --precision fp16: Core ML's states are fp16 only; use --states io for fp32");
     }
+    options.timesteps.check(checkpoint)?;
     let mut lowered = lower_graph(config, checkpoint, frames, options, watch)?;
     super::quantize(&mut lowered.module, options.quantize.as_ref(), checkpoint, watch)?;
     lowered.parts = options.partition.map(|how| cut(&lowered.module, how)).transpose()?.unwrap_or_default();
@@ -282,6 +283,7 @@ pub fn compile(
         weight_bytes,
         checkpoint: format!("blake3:{hash}"),
         non_finite,
+        vanished: super::vanished(checkpoint, options.precision),
     })
 }
 

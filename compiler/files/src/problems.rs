@@ -26,7 +26,7 @@ impl std::error::Error for Problem {}
 pub struct Problems(pub Vec<Problem>);
 
 /// A hostile file can have millions of problems; nobody reads more than this many.
-const MOST_SHOWN: usize = 60;
+const MOST_SHOWN: usize = 20;
 
 impl Problems {
     /// No problems yet.

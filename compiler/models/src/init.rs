@@ -35,6 +35,8 @@ pub struct InitOptions {
     pub max_shard_size: u64,
     /// Replace a checkpoint that `init` did not make.
     pub force: bool,
+    /// Threads that draw and write; the bytes do not depend on it.
+    pub threads: usize,
 }
 
 /// The default of [`InitOptions::max_shard_size`], 5 GB.
@@ -148,7 +150,7 @@ struct Job<'a> {
     chunk: usize,
 }
 
-/// Draws and writes all chunks, in the order of the files, on two threads.
+/// Draws and writes all chunks, in the order of the files.
 fn fill(options: &InitOptions, plan: &Plan, dir: &Path, progress: Progress) -> Result<(), Problems> {
     let paths: Vec<PathBuf> = plan.shards.iter().map(|shard| dir.join(&shard.file)).collect();
     let jobs: Vec<Job> = plan
@@ -190,7 +192,9 @@ fn fill(options: &InitOptions, plan: &Plan, dir: &Path, progress: Progress) -> R
         }
     };
     std::thread::scope(|scope| {
-        scope.spawn(work);
+        for _ in 1..options.threads.min(jobs.len()) {
+            scope.spawn(work);
+        }
         work();
     });
     match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {

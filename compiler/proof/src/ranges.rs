@@ -11,7 +11,7 @@ use s2dit_runtime::{Artifact, HostTensor, RunOptions, StreamOptions, StreamSessi
 use serde::Serialize;
 
 use crate::stream::{Noise, Recording, prompt_of, seeded_prompt};
-use crate::verify::{read_tensors, seeded_inputs};
+use crate::verify::{golden_inputs, seeded_inputs};
 use s2dit_files::SafetensorsFile;
 
 /// The largest finite fp16 number.
@@ -148,13 +148,7 @@ fn of_clip(path: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)) -
     };
     if let Some(golden) = &options.golden {
         let file = SafetensorsFile::open(golden)?;
-        let inputs = read_tensors(&file, ports.iter().map(|p| p.name.as_str()))?;
-        for (name, tensor) in &inputs {
-            if let Some(x) = tensor.data.iter().find(|x| !x.is_finite()) {
-                bail!("`{}`, tensor `{name}`: found {x}, expected finite numbers", golden.display());
-            }
-        }
-        sample(inputs)?;
+        sample(golden_inputs(&file, &ports)?)?;
         return Ok((found, golden.display().to_string()));
     }
     let samples = options.samples.unwrap_or(SAMPLES);

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use rayon::prelude::*;
 use s2dit_backends::output::Staged;
+use s2dit_ir::WeightSource;
 use s2dit_ir::compress::Scheme;
 use s2dit_passes::quantize::{Choice, Weight};
 
@@ -15,6 +17,8 @@ use s2dit_emit::plan::Calibration;
 use s2dit_emit::plan::hash_of;
 use s2dit_emit::plan::{FEEDBACK, IMPORTANCE};
 use s2dit_files::SafetensorsFile;
+use s2dit_files::problems::{Problems, quoted};
+use s2dit_models::checkpoint::Checkpoint;
 
 /// Where the statistics of a plan are: beside it. `None` if its name is not UTF-8.
 #[must_use]
@@ -48,6 +52,7 @@ impl Calibrated {
         out: &Path,
         progress: Progress<'_>,
     ) -> Result<Calibrated> {
+        check_finite(survey.checkpoint)?;
         let file = stats_file(out).context("the output has no name in UTF-8")?;
         let name = file.file_name().and_then(|name| name.to_str()).context("the output has no name in UTF-8")?;
         let (name, staged) = (name.to_string(), Staged::file(&file)?);
@@ -89,4 +94,22 @@ impl Calibrated {
         };
         Choice { scheme, importance: stored(IMPORTANCE), feedback: stored(FEEDBACK), input_scale: None }
     }
+}
+
+/// Refuses a checkpoint with elements that are NaN or infinite: every activation after them would be NaN, and the statistics of
+/// sound weights with it.
+fn check_finite(checkpoint: &Checkpoint) -> Result<()> {
+    let mut problems = Problems::new();
+    for file in checkpoint.weights().files() {
+        for (name, _) in file.tensors() {
+            let count = file.tensor_f32(name)?.par_iter().filter(|x| !x.is_finite()).count();
+            if count > 0 {
+                let at = format!("{}: tensor {}", file.path().display(), quoted(name));
+                let found = format!("{count} element(s) that are NaN or infinite");
+                problems.push(at, found, "finite ones: statistics are collected by running the model");
+            }
+            file.done(name);
+        }
+    }
+    Ok(problems.into_result()?)
 }

@@ -12,7 +12,7 @@ use super::Survey;
 use super::calibrated::Calibrated;
 use super::measure::decibels;
 use super::samples::Samples;
-use super::sensitivity::least_bytes;
+use super::sensitivity::smallest;
 use super::uniform::Uniform;
 use s2dit_emit::plan::{Entry, FORMAT, Plan, VERSION};
 use s2dit_emit::plan::{OpenPlan, Quantize, Storage};
@@ -77,10 +77,12 @@ pub fn make(survey: &Survey<'_>, request: &Request, out: &Path, progress: Progre
     let source = request.calibrate.clone().or((!bare).then_some(Samples::Seeded));
     let staged = Staged::file(out)?;
     if let Goal::Size(target) = request.goal {
-        let least = least_bytes(survey);
+        // Found now, not after the measurements.
+        let bare = Maker { survey, calibrated: None, place: out };
+        let entries = survey.weights.iter().map(|w| bare.entry(w, smallest(w), 0.0, String::new()));
+        let least = bare.plan(String::new(), entries.collect::<Result<_>>()?)?.plan.weight_bytes;
         if target < least {
-            let expected = format!("at least {least} bytes, which the weights take in their smallest schemes");
-            return Err(Problems::one("--target-size", format!("{target} bytes"), expected).into());
+            return Err(too_small(target, least).into());
         }
     }
     let calibrated = match &source {
@@ -98,6 +100,12 @@ pub fn make(survey: &Survey<'_>, request: &Request, out: &Path, progress: Progre
     let statistics = calibrated.map(|c| c.staged);
     Staged::commit_all(statistics.into_iter().chain([staged]).collect())?;
     Ok(made)
+}
+
+/// A size that no plan reaches; `least` is that of the smallest plan.
+pub(super) fn too_small(target: u64, least: u64) -> Problems {
+    let expected = format!("at least {least} bytes, which the weights take in their smallest schemes");
+    Problems::one("--target-size", format!("{target} bytes"), expected)
 }
 
 /// Makes plans.

@@ -5,7 +5,6 @@ use rayon::prelude::*;
 use s2dit_ir::compress::Scheme;
 use s2dit_passes::quantize::{Choice, Weight};
 
-use super::Survey;
 use super::alone::alone;
 use super::calibrated::Calibrated;
 use super::goal::Search;
@@ -28,15 +27,11 @@ const SCHEMES: [Scheme; 8] = {
 const PROBES: [Scheme; 3] =
     [Scheme::Palette { bits: 4, group: Some(16) }, Scheme::Palette { bits: 4, group: None }, Scheme::Int8];
 
-/// Bytes of all weights in the smallest schemes that fit them.
-pub(super) fn least_bytes(survey: &Survey<'_>) -> u64 {
-    let of = |storage: Storage, weight: &Weight| storage.bytes(&weight.ty.shape).unwrap_or(u64::MAX);
-    let saved = survey.weights.iter().map(|weight| {
-        let schemes = SCHEMES.into_iter().filter(|s| fits(*s, &weight.ty)).map(Storage::Compressed);
-        let whole = of(Storage::Whole, weight);
-        whole - schemes.map(|s| of(s, weight)).fold(whole, u64::min)
-    });
-    survey.whole_bytes.saturating_sub(saved.sum())
+/// The smallest way to store a weight.
+pub(super) fn smallest(weight: &Weight) -> Storage {
+    let schemes = SCHEMES.into_iter().filter(|s| fits(*s, &weight.ty)).map(Storage::Compressed);
+    let bytes = |storage: &Storage| storage.bytes(&weight.ty.shape).unwrap_or(u64::MAX);
+    schemes.chain([Storage::Whole]).min_by_key(bytes).unwrap_or(Storage::Whole)
 }
 
 /// What can be done with a weight.

@@ -9,7 +9,7 @@ mod windows;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nalgebra::DMatrix;
 use rayon::prelude::*;
 use s2dit_ir::{DType, Function, TensorType, ValueId};
@@ -97,7 +97,14 @@ impl Sums {
         Sums { squares: vec![0.0; input.channels], blocks, magnitudes: Magnitudes::new() }
     }
 
-    fn add(&mut self, input: &Input, x: &HostTensor) {
+    /// Adds what one sample makes of an input.
+    fn add(&mut self, input: &Input, x: &HostTensor) -> Result<()> {
+        if let Some(bad) = x.data.iter().find(|x| !x.is_finite()) {
+            bail!(
+                "calibration: what weight `{}` is multiplied with: found {bad}, expected finite activations",
+                input.name
+            );
+        }
         let (windows, block) = (&input.windows, input.block);
         self.magnitudes.add(&x.data);
         self.blocks.par_iter_mut().enumerate().for_each(|(b, sums)| {
@@ -106,6 +113,7 @@ impl Sums {
             sums.fourth += columns.column_iter().map(|window| window.norm_squared().powi(2)).sum::<f64>();
             sums.count += windows.count();
         });
+        Ok(())
     }
 
     /// Mean squares of the channels.
@@ -205,7 +213,7 @@ pub fn collect(
         let mut sums: Vec<Sums> = batch.iter().map(Sums::new).collect();
         for sample in &values {
             for (input, sums) in batch.iter().zip(&mut sums) {
-                sums.add(input, sample.get(&input.label).with_context(|| format!("no input for `{}`", input.name))?);
+                sums.add(input, sample.get(&input.label).with_context(|| format!("no input for `{}`", input.name))?)?;
             }
         }
         finish(batch, sums)?;
@@ -224,7 +232,7 @@ pub fn collect(
             made.clear();
             chain::run(&part.function, survey.checkpoint, &envs, &labels, threads, |mut outputs| {
                 for (input, sums) in batch.iter().zip(&mut sums) {
-                    sums.add(input, chain::named(&outputs, &input.label)?);
+                    sums.add(input, chain::named(&outputs, &input.label)?)?;
                 }
                 outputs.retain(|name, _| part.function.results.iter().any(|(result, _)| result == name));
                 made.push(outputs);
@@ -270,7 +278,7 @@ fn run_alone(
     let samples: Vec<&Inputs> = samples.iter().collect();
     chain::run(&f, survey.checkpoint, &samples, &[], threads, |outputs| {
         for (input, sums) in batch.iter().zip(&mut sums) {
-            sums.add(input, chain::named(&outputs, &input.label)?);
+            sums.add(input, chain::named(&outputs, &input.label)?)?;
         }
         Ok(())
     })?;

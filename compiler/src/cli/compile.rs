@@ -38,10 +38,10 @@ use s2dit_models::s2dit::config::LatentSize;
   s2ditc compile small/ --target coreml --latent 3x36x64 --quantize palette4-group16 -o small4.mlpackage
   s2ditc compile small/ --target onnx --latent 3x36x64 --emit ir | less
 
-The compiled step takes latent [1,C,F,H,W], timestep [1] in [0, 1000] and text [1,L,text_dim], and returns velocity
+The compiled step takes latent [1,C,F,H,W], timestep [1] in [0, 1000] and text [1,L,text_dim], and returns velocity \
 [1,C,F,H,W]. An ONNX model with more than 32 MiB of weights keeps them beside it in OUT.data.
 
-With --mode stream OUT is a folder: three functions (prompt, denoise, commit) and contract.json, which says how to call them. A step
+With --mode stream OUT is a folder: three functions (prompt, denoise, commit) and contract.json, which says how to call them. A step \
 makes the checkpoint's chunk_frames, so --latent is HxW. Run it with s2ditc stream.")]
 pub(super) struct Args {
     /// Folder with config.json and safetensors
@@ -241,6 +241,13 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let passes = passes.finish()?;
     for (tensor, n) in &summary.non_finite {
         print_note(&format!("warning: tensor `{tensor}`: {n} element(s) are NaN or infinite; they were kept"));
+    }
+    for gone in &summary.vanished {
+        print_note(&format!(
+            "warning: tensor `{}`: {:.1} % of its elements are too small for fp16 and become 0: compile with --precision fp32",
+            gone.tensor,
+            gone.percent()
+        ));
     }
     if let (Some(how), Some(Quantized { weights: 0, of })) = (&summary.quantize, summary.quantized) {
         print_note(&format!(

@@ -61,6 +61,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         dtype: FloatType::Bf16,
         max_shard_size: DEFAULT_SHARD_SIZE,
         force: false,
+        threads: context.threads,
     };
     let made = {
         let progress = Progress::bytes("weights", context.quiet);
@@ -97,7 +98,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     }
 
     say("\n3  proved: the files on disk, run on this machine, against PyTorch in float64")?;
-    let reference = Reference::Golden(golden);
+    let reference = Reference::Golden { file: golden, model: None };
     let mut proofs = Vec::new();
     for (artifact, fp16, bar, what) in [
         (&onnx, false, 110.0, "ONNX Runtime, fp32"),

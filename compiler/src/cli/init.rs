@@ -6,10 +6,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::progress::{Progress, count, size};
+use super::usage::bytes;
 use super::{Context, print_json, print_line};
 use s2dit_files::FloatType;
-use s2dit_files::parse_size;
-use s2dit_files::problems::Problem;
 use s2dit_models::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
 use s2dit_models::s2dit::config::{Preset, with_overrides};
 
@@ -30,7 +29,7 @@ pub(super) struct Args {
     #[arg(long, default_value = "bf16")]
     dtype: FloatType,
     /// Split the weights into files of at most this size, such as 500MB
-    #[arg(long, value_name = "SIZE", value_parser = shard_size)]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
     max_shard_size: Option<u64>,
     /// Replace a checkpoint that init did not make
     #[arg(long)]
@@ -43,10 +42,6 @@ pub(super) struct Args {
     json: bool,
 }
 
-fn shard_size(text: &str) -> Result<u64, Problem> {
-    parse_size(text)
-}
-
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let options = InitOptions {
         config: with_overrides(&args.preset.config(), &args.overrides)?,
@@ -54,6 +49,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         dtype: args.dtype,
         max_shard_size: args.max_shard_size.unwrap_or(DEFAULT_SHARD_SIZE),
         force: args.force,
+        threads: context.threads,
     };
     let summary = {
         let progress = Progress::bytes("weights", context.quiet);

@@ -12,6 +12,7 @@ pub mod progress;
 mod quantize;
 mod ranges;
 mod stream;
+mod style;
 mod terminal;
 mod usage;
 mod verify;

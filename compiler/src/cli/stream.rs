@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::places::Places;
 use super::progress::Progress;
-use super::usage::{gif, refuse};
+use super::usage::{gif, latents, refuse};
 use super::{Context, print_json, print_line};
 use s2dit_files::problems::{Problem, quoted};
 use s2dit_proof::stream::clip::Clip;
@@ -22,18 +22,24 @@ use s2dit_proof::stream::{LatentsFile, Noise, Preview, read_prompt, seeded_promp
 
 /// Make video with a finished artifact: chunk by chunk with a kernel, or a whole clip
 #[derive(clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    after_help = "You bring trained weights (a checkpoint that was compiled), the text encoder that the checkpoint was trained with, for \
+prompts, and the VAE decoder, which makes video of the latents. Without them --prompt-seed and random weights of s2ditc init try \
+everything but the picture.
+
+Examples:
   s2ditc compile tiny/ --target coreml --mode stream --latent 8x8 -o tiny.kernel
   s2ditc stream tiny.kernel --prompt text.safetensors --chunks 64 --seed 1 -o latents.safetensors --preview x.gif
   s2ditc stream tiny.kernel --prompt a.safetensors --prompt-at 8=b.safetensors --chunks 16 --state-out s.safetensors
   s2ditc stream tiny.kernel --state-in s.safetensors --chunks 16 -o more.safetensors
 
-A prompt is a safetensors file with the tensor text [1,L,text_dim]: the text encoder's output, padded with zeros to the
-checkpoint's text_len. Latents are written as stream.latents [chunks,1,C,F,H,W]. A stream that is restored with --state-in goes on
+A prompt is a safetensors file with the tensor text [1,L,text_dim]: the text encoder's output, padded with zeros to the \
+checkpoint's text_len. Latents are written as stream.latents [chunks,1,C,F,H,W]. A stream that is restored with --state-in goes on \
 bit for bit: its noise depends on the seed, which the state holds, and the chunk's index alone.
 
-An .onnx file or .mlpackage of a bidirectional checkpoint (chunk_frames null) makes one clip, with Euler steps and
-classifier-free guidance: --steps, --guidance, --negative. It is written as latent [1,C,F,H,W].")]
+An .onnx file or .mlpackage of a bidirectional checkpoint (chunk_frames null) makes one clip, with Euler steps and \
+classifier-free guidance: --steps, --guidance, --negative. It is written as latent [1,C,F,H,W]."
+)]
 pub(super) struct Args {
     /// A kernel folder; or a clip step of a bidirectional checkpoint
     pub(super) artifact: PathBuf,
@@ -55,10 +61,10 @@ pub(super) struct Args {
     /// Recorded noise instead: a safetensors file with stream.noise [chunks,steps,1,C,F,H,W]
     #[arg(long, value_name = "FILE", conflicts_with = "seed")]
     noise: Option<PathBuf>,
-    /// Latents to write
-    #[arg(short, long, value_name = "FILE")]
+    /// Latents to write, as safetensors; the checkpoint's VAE decoder makes a video of them
+    #[arg(short, long, value_name = "FILE", value_parser = latents)]
     output: Option<PathBuf>,
-    /// Moving picture to write: the latents' three main directions as colours
+    /// Moving picture to write: the latents' three main directions as colours, no decoded video; of random weights it is static
     #[arg(long, value_name = "GIF", value_parser = gif)]
     preview: Option<PathBuf>,
     /// Go on where a saved stream stood
@@ -241,7 +247,7 @@ fn stream(args: &Args, context: Context) -> Result<ExitCode> {
         let made = session.next_chunk_with(&noise.chunk(index, &contract)?, |done, calls| {
             let all = chunks * calls as u64;
             progress.say(i * calls as u64 + done as u64, all, || {
-                format!("chunk {}/{chunks} step {done}/{calls} {:.1} latent frames/s", i + 1, rate(i))
+                format!("chunk {}/{chunks} {} {:.1} latent frames/s", i + 1, place(done, calls), rate(i))
             });
         });
         let made = made.with_context(|| format!("`{}`", args.artifact.display()))?;
@@ -292,6 +298,13 @@ fn stream(args: &Args, context: Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Where in a chunk the work is after `done` of its `calls`. The last call is no step of the sampler: it commits the chunk to the
+/// states.
+fn place(done: usize, calls: usize) -> String {
+    let steps = calls.saturating_sub(1);
+    if done <= steps { format!("step {done}/{steps}") } else { "committed".into() }
+}
+
 /// The seed of a stream's noise: a stream that goes on keeps the one it has.
 fn seed(args: &Args, session: &StreamSession) -> Result<u64> {
     match (args.seed, session.seed(), &args.state_in) {
@@ -322,8 +335,15 @@ fn text(s: &Summary) -> String {
             out += &format!("\n  {what:<8} {}", path.display());
         }
     }
+    if s.preview.is_some() {
+        out += PREVIEWED;
+    }
     out
 }
+
+/// What a preview is not.
+const PREVIEWED: &str =
+    "\n  (the preview shows latents as colours, not decoded video; with random weights it is static)";
 
 /// A bidirectional checkpoint's clip.
 #[derive(Serialize)]
@@ -396,11 +416,23 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
         print_json(&summary)?;
     } else if !context.quiet {
         let guidance = summary.guidance.map_or("no guidance".into(), |g| format!("guidance {g}"));
+        let previewed = if summary.preview.is_some() { PREVIEWED } else { "" };
         print_line(&format!(
-            "{}: a clip {:?} in {steps} Euler steps, {guidance}, {seconds:.1} s",
+            "{}: a clip {:?} in {steps} Euler steps, {guidance}, {seconds:.1} s{previewed}",
             path.display(),
             summary.latent
         ))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::place;
+
+    #[test]
+    fn four_steps_are_not_five() {
+        let places: Vec<String> = (1..=5).map(|done| place(done, 5)).collect();
+        assert_eq!(places, ["step 1/4", "step 2/4", "step 3/4", "step 4/4", "committed"]);
+    }
 }

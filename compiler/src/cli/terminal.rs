@@ -5,6 +5,8 @@ use std::io::{self, Write};
 
 use anyhow::Context as _;
 
+use super::style;
+
 /// Prints a report on standard output; a reader that went away (`| head`) is not an error.
 pub(super) fn print_line(text: &str) -> anyhow::Result<()> {
     print_script(&visible(text))
@@ -45,21 +47,25 @@ fn indented(text: &str) -> String {
     out
 }
 
-/// The text with every character that does not print as an escape; line breaks stay.
+/// The text with every character that does not print as an escape; line breaks and the colours of [`style`] stay.
 pub(super) fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let colour = style::escape(rest);
         match escape(c) {
+            _ if colour > 0 => out += &rest[..colour],
             Some(escape) if c != '\n' => out += &escape,
             _ => out.push(c),
         }
+        rest = &rest[colour.max(c.len_utf8())..];
     }
     out
 }
 
 /// A name or text as one line: a line break in it must not begin a line of the report.
 pub(super) fn one_line(text: &str) -> String {
-    visible(text).replace('\n', "\\n")
+    text.chars().map(|c| escape(c).unwrap_or_else(|| c.into())).collect()
 }
 
 /// JSON text with the characters that do not print as JSON's escapes. They stand in strings only, and `serde_json` has

@@ -131,6 +131,12 @@ impl Plan {
         if let Some(db) = plan.snr_db.filter(|db| !db.is_finite()) {
             return Err(Problems::one(format!("{place}: snr_db"), db.to_string(), "a number of decibels"));
         }
+        for w in &plan.weight {
+            if let Some(scale) = w.input_scale.filter(|scale| !scale.is_finite() || *scale <= 0.0) {
+                let at = format!("{place}: weight {}: input_scale", quoted(&w.name));
+                return Err(Problems::one(at, scale.to_string(), "a scale above 0, as `s2ditc quantize` measures it"));
+            }
+        }
         let mut seen = BTreeSet::new();
         let twice = plan.weight.iter().find(|w| !seen.insert(&w.name));
         match twice {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use s2dit_backends::input::check_regular;
 use s2dit_ir::compress::Scheme;
 use s2dit_ir::{Module, TensorType};
@@ -116,7 +116,8 @@ impl OpenPlan {
                 return None;
             }
             Some(choice.clone())
-        })?;
+        })
+        .with_context(|| self.place.clone())?;
         fits.into_result()?;
         Ok(count)
     }

@@ -10,7 +10,7 @@ use s2dit_files::{SafetensorsFile, WEIGHTS_FILE};
 
 fn options(seed: u64, dtype: FloatType) -> InitOptions {
     let config = Preset::Tiny.config();
-    InitOptions { config, seed, dtype, max_shard_size: DEFAULT_SHARD_SIZE, force: false }
+    InitOptions { config, seed, dtype, max_shard_size: DEFAULT_SHARD_SIZE, force: false, threads: 2 }
 }
 
 fn make(options: &InitOptions, dir: &Path) -> Result<InitSummary, Problems> {

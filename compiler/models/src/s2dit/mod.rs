@@ -66,19 +66,23 @@ impl Importer<'_> {
         let (temb, tproj) = self.time(t)?;
         let text = self.text(text)?;
 
-        let low = grid.strided(self.config.ssa_stride);
-        let (rope_high, rope_low) = (self.rope(grid)?, self.rope(low)?);
         let stages = self.config.stages();
+        let rope_high = self.rope(grid)?;
+        // The grid of a model without SSA need not have a multiple of the stride on a side.
+        let strided = match stages.as_slice() {
+            [] => None,
+            [..] => {
+                let low = grid.strided(self.config.ssa_stride);
+                Some((self.rope(low)?, low))
+            }
+        };
         let mut entered = x;
         for (i, kind) in self.config.layout.clone().into_iter().enumerate() {
             if let Some(stage) = stages.iter().position(|s| s.start == i) {
                 entered = x;
                 x = self.stage_down(x, stage, grid)?;
             }
-            let (rope, block_grid) = match kind {
-                BlockKind::Ssa => (rope_low, low),
-                _ => (rope_high, grid),
-            };
+            let (rope, block_grid) = strided.filter(|_| kind == BlockKind::Ssa).unwrap_or((rope_high, grid));
             x = self.block(i, kind, x, tproj, text, rope, block_grid)?;
             self.b.f.set_name(x, &format!("block{i}"));
             if let Some(stage) = stages.iter().position(|s| s.end == i + 1) {
