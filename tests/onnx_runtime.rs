@@ -172,8 +172,12 @@ fn a_crash_of_onnx_runtime_is_an_error_that_names_the_file() {
     {
         let mut proto = ModelProto::decode(bytes.as_slice()).expect("a model");
         let nodes = proto.graph.iter_mut().flat_map(|graph| &mut graph.node).filter(|node| node.op_type == "Attention");
-        let attributes = nodes.flat_map(|node| &mut node.attribute).filter(|a| a.name == attribute);
-        assert!(attributes.map(|a| a.i = value).count() > 0, "no {attribute} to damage");
+        let mut damaged = 0;
+        for found in nodes.flat_map(|node| &mut node.attribute).filter(|a| a.name == attribute) {
+            found.i = value;
+            damaged += 1;
+        }
+        assert!(damaged > 0, "no {attribute} to damage");
         fs::write(&path, proto.encode_to_vec()).expect("a model");
         for command in [
             vec!["verify", &arg(&path), "--golden", &reference],

@@ -126,8 +126,10 @@ fn states_and_statistics_that_never_end_are_not_read() {
     for kind in ENDLESS {
         endless(&statistics, kind);
         let out = work.path().join("x.onnx");
-        let compile = ["compile", &checkpoint, "--target", "onnx", "--latent", "3x8x8", "--quantize"];
-        says(&fails_soon(&[&compile[..], &[&arg(&plan), "-o", &arg(&out)]].concat()), &["plan.stats.safetensors"]);
+        let (plan, place) = (arg(&plan), arg(&out));
+        let sizes = ["--target", "onnx", "--latent", "3x8x8"];
+        let compile = ["compile", &checkpoint, "--quantize", &plan, "-o", &place];
+        says(&fails_soon(&[&compile[..], &sizes].concat()), &["plan.stats.safetensors"]);
         assert!(!out.exists());
     }
 }
@@ -435,7 +437,7 @@ fn weights_outside_a_package_are_refused() {
 fn files_of_other_formats_are_named() {
     let work = work();
     let at = |name: &str| work.path().join(name);
-    let zip = |name: &str| [b"PK\x03\x04", &[0; 26][..], name.as_bytes()].concat();
+    let zip = |name: &str| [&b"PK\x03\x04"[..], &[0; 26], name.as_bytes()].concat();
     let mut neural_network = mil::Model { specification_version: 4, ..Default::default() }.encode_to_vec();
     // Field 500, `neuralNetwork`, with a layer whose name is no UTF-8 for who takes it for a string.
     neural_network.extend([0x12, 4, 0x0a, 2, 0x0a, 0, 0xa2, 0x1f, 3, 0x0a, 1, 0xff]);

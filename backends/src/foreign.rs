@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn files_are_known_by_their_first_bytes() {
-        let zip = |name: &str| [b"PK\x03\x04", &[0; 26][..], name.as_bytes()].concat();
+        let zip = |name: &str| [&b"PK\x03\x04"[..], &[0; 26], name.as_bytes()].concat();
         let core_ml = |kind: u32| {
             let mut key = Vec::new();
             prost::encoding::encode_varint(u64::from(kind << 3 | 2), &mut key);

@@ -11,11 +11,8 @@ type FieldOf = (String, u32, &'static str, String);
 
 /// The last name in a type: `Option<Box<ValueType>>` holds a `ValueType`, `BTreeMap<String, Function>` a `Function`.
 fn held(ty: &str) -> String {
-    ty.trim_matches(|c: char| !c.is_alphanumeric())
-        .rsplit(|c: char| !c.is_alphanumeric())
-        .next()
-        .unwrap_or_default()
-        .into()
+    let between = |c: char| !c.is_alphanumeric() && c != '_';
+    ty.trim_matches(between).rsplit(between).next().unwrap_or_default().into()
 }
 
 /// The fields of the messages in a file of `prost` structs that hold messages or maps.
@@ -129,7 +126,8 @@ fn files_of_empty_messages_are_refused() {
         let function = field_of(3, &[field_of(1, b"CoreML7"), field_of(2, ops)].concat());
         field_of(502, &field_of(2, &[field_of(1, b"main"), field_of(2, &function)].concat()))
     };
-    let attribute = field_of(3, &field_of(5, &[field_of(1, b"a"), field_of(2, &[])].concat()));
+    let entry = [field_of(1, b"a"), field_of(2, &[])].concat();
+    let attribute = field_of(3, &[field_of(2, &entry), field_of(5, &entry)].concat());
     for (what, ops, part) in [("ops", copies(3, many), "ops"), ("attributes", attribute.repeat(250_000), "MiB")] {
         let error = check(&program(&ops), &crate::coreml::COST).expect_err(what).to_string();
         assert!(error.contains(part), "{what}: {error}");
