@@ -4,7 +4,6 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::{arg, fails, files, golden, ok, run, s2ditc};
@@ -254,42 +253,6 @@ fn outputs_that_cannot_be_written() {
     assert_eq!(fs::read(taken.join("thesis")).expect("the file"), b"precious");
 }
 
-/// A file system of a few kilobytes; `None` without the right to mount one.
-fn small_disk(size: &str) -> Option<(TempDir, impl Drop)> {
-    struct Unmount(PathBuf);
-    impl Drop for Unmount {
-        fn drop(&mut self) {
-            let _ = std::process::Command::new("umount").arg(&self.0).status();
-        }
-    }
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-        .arg(dir.path())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|s| s.success());
-    let unmount = Unmount(dir.path().to_path_buf());
-    mounted.then_some((dir, unmount))
-}
-
-#[test]
-fn a_full_disk() {
-    let Some((disk, _unmount)) = small_disk("64k") else {
-        eprintln!("not run: no right to mount a tmpfs");
-        return;
-    };
-    let checkpoint = arg(&golden("tiny").join("checkpoint"));
-    for (target, name) in [("onnx", "out.onnx"), ("coreml", "out.mlpackage")] {
-        let out = disk.path().join(name);
-        let error = fails(&["compile", &checkpoint, "--target", target, "--latent", "3x8x8", "-o", &arg(&out)]);
-        says(&error, &[name, "No space left"]);
-        assert_eq!(fs::read_dir(disk.path()).expect("a folder").count(), 0, "{target} left something");
-    }
-    says(&fails(&["init", "--preset", "tiny", "-o", &arg(&disk.path().join("c"))]), &["No space left"]);
-    assert_eq!(fs::read_dir(disk.path()).expect("a folder").count(), 0);
-}
-
 /// SIGTERM while weights are being written: the old output stays, nothing else does.
 #[test]
 fn a_terminated_compile_leaves_the_old_output() {
@@ -316,6 +279,7 @@ fn a_terminated_compile_leaves_the_old_output() {
                 "fp32",
                 "--latent",
                 "3x8x8",
+                "--force",
                 "-o",
                 &arg(&out),
             ])

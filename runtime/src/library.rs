@@ -114,9 +114,22 @@ fn cache_folder() -> Result<PathBuf> {
     Ok(base.join("s2ditc").join(format!("onnxruntime-{VERSION}")))
 }
 
+/// What the folders of downloads are called.
+const DOWNLOAD: &str = "download-";
+
+/// Removes what fetches that were interrupted left behind. The lock is held: nobody else is downloading.
+fn remove_leftovers(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(DOWNLOAD.as_bytes()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// Downloads the wheel and puts its library at `place`.
 fn fetch(folder: &Path, place: &Path) -> Result<()> {
-    let download = tempfile::Builder::new().prefix("download-").tempdir_in(folder)?;
+    remove_leftovers(folder);
+    let download = tempfile::Builder::new().prefix(DOWNLOAD).tempdir_in(folder)?;
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]);
     // The library does not depend on Python: any interpreter's wheel has it, so ask for one that surely exists.

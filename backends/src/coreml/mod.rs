@@ -26,7 +26,7 @@ mod write;
 
 #[cfg(test)]
 pub(crate) use cost::MODEL as COST;
-pub use package::MANIFEST;
+pub use package::{CONTENTS, MANIFEST};
 pub use raise::raise;
 pub use read::Package;
 pub use write::{Options, Summary, weight_bytes, write_package, write_siblings};

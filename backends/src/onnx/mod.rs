@@ -2,7 +2,7 @@
 //!
 //! - [`write_models`] writes files (and their external data) for users;
 //! - [`model_in_memory`] makes the model that the runtime gives to ONNX Runtime, for a graph that was read back from a package;
-//! - [`identity`] ties a model to its external data;
+//! - [`identity`] ties a model to its external data, [`pair`] puts both in place as one;
 //! - [`read`] opens any ONNX file to show what it is.
 //!
 //! A linear layer becomes `Gemm` with `transB = 1` on the flattened rows: the weight keeps the checkpoint's `[out, in]`
@@ -15,6 +15,7 @@ mod cost;
 pub mod identity;
 mod lower;
 mod memory;
+pub mod pair;
 pub mod proto;
 pub mod read;
 mod stored;

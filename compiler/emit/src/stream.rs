@@ -1,10 +1,11 @@
 //! From an open checkpoint to a streaming kernel: a folder with a contract and the three functions.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use s2dit_backends::output::Staged;
+use s2dit_backends::output::{Contents, Destination, Staged};
 use s2dit_backends::{coreml, onnx};
 use s2dit_ir::{Function, Module, ValueId, WeightSource};
 use s2dit_passes::partition::partition;
@@ -14,8 +15,10 @@ use s2dit_runtime::Timesteps as Listed;
 use s2dit_runtime::stream::contract::{self, Contract};
 
 use super::choice::choice;
-use super::parts::{Partition, described, is_part};
-use super::{Compute, Layout, Opset, Precision, Quantized, Summary, Target, Timesteps, Watch, run_passes, step};
+use super::parts::{Partition, described, is_in_part};
+use super::{
+    Compute, Layout, Opset, Precision, Quantized, Summary, Target, Timesteps, Watch, has_format, run_passes, step,
+};
 use crate::plan::{Quantize, Sources};
 use s2dit_files::problems::Problems;
 use s2dit_models::checkpoint::Checkpoint;
@@ -230,24 +233,23 @@ fn cut(module: &Module, how: Partition) -> Result<BTreeMap<String, Vec<(usize, F
 /// Compiles a kernel folder to `out`, which appears whole or not at all.
 ///
 /// # Errors
-/// See [`lower`]; an output that cannot be written; weights that the precision cannot hold.
+/// See [`lower`]; an output that cannot be written; weights that the precision cannot hold; a checkpoint that another process
+/// changes meanwhile.
 pub fn compile(
     checkpoint: &Checkpoint,
     options: &Options,
-    out: &Path,
+    out: Destination<'_>,
     watch: &mut Watch,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
     let lowered = lower(checkpoint, options, watch)?;
-    let ours = |name: &str| {
-        let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
-        let functions = ["prompt", "denoise", "commit", "kernel"];
-        name == contract::FILE
-            || name == DATA
-            || (functions.contains(&stem) && ["onnx", "mlpackage"].contains(&extension))
-            || functions.iter().any(|function| is_part(name, function))
+    let contents = Contents {
+        kind: "a kernel",
+        marker: contract::FILE,
+        part: &is_in_kernel,
+        ours: &|folder| has_format(&folder.join(contract::FILE), contract::FORMAT),
     };
-    let folder = Staged::folder(out, contract::FILE, ours)?;
+    let folder = Staged::folder(out, &contents)?;
     let dir = folder.path().to_path_buf();
     let contract = contract(checkpoint, options, &lowered, String::new())?;
     let source = Sources::new(checkpoint, options.quantize.as_ref());
@@ -265,15 +267,16 @@ pub fn compile(
         }
         Target::CoreMl => write_packages(&lowered, &source, metadata, &dir, progress),
     };
-    let (ops, weight_bytes, non_finite) = written.with_context(|| format!("cannot write `{}`", out.display()))?;
+    let (ops, weight_bytes, non_finite) = written.map_err(|error| folder.unwritten(&error))?;
     let hash = checkpoint.content_hash().to_hex().to_string();
     let contract = Contract { checkpoint: format!("blake3:{hash}"), ..contract };
     contract.check()?;
     std::fs::write(dir.join(contract::FILE), contract.to_json()?)
-        .with_context(|| format!("cannot write `{}`", out.display()))?;
+        .with_context(|| format!("cannot write `{}`", out.path.display()))?;
+    source.check_unchanged()?;
     folder.commit()?;
     Ok(Summary {
-        path: out.into(),
+        path: out.path.into(),
         target: options.target,
         precision: options.precision,
         quantize: options.quantize.clone(),
@@ -285,6 +288,17 @@ pub fn compile(
         non_finite,
         vanished: super::vanished(checkpoint, options.precision),
     })
+}
+
+/// Whether a path is of a file in a kernel's folder.
+fn is_in_kernel(path: &str) -> bool {
+    const FUNCTIONS: [&str; 4] = ["prompt", "denoise", "commit", "kernel"];
+    let of = |function: &str| match path.strip_prefix(function) {
+        Some(".onnx") => true,
+        Some(rest) => rest.strip_prefix(".mlpackage/").is_some_and(coreml::package::is_part),
+        None => false,
+    };
+    path == contract::FILE || path == DATA || FUNCTIONS.iter().any(|f| of(f) || is_in_part(path, f))
 }
 
 /// The weights of all functions of an ONNX kernel.
@@ -317,7 +331,7 @@ fn write_onnx(
     let paths: Vec<_> = module.functions.iter().map(|f| dir.join(format!("{}.onnx", f.name))).collect();
     let models: Vec<(&Function, &Path)> = module.functions.iter().zip(paths.iter().map(|p| p.as_path())).collect();
     let data = || Ok(dir.join(DATA));
-    let written = onnx::write_models(&models, source, metadata, data, DATA, progress)?;
+    let written = onnx::write_models(&models, source, metadata, data, |_| DATA.into(), progress)?;
     Ok((written.ops, written.weight_bytes, written.non_finite))
 }
 
@@ -378,11 +392,11 @@ fn write_packages(
         }
         groups.extend(group.into_values());
     }
-    let metadata = std::cell::LazyCell::new(metadata);
+    let metadata = LazyCell::new(metadata);
     let mut total: Written = (0, 0, Vec::new());
     for (group, packages) in &groups {
         let dirs: Vec<&Path> = packages.iter().map(|p| p.as_path()).collect();
-        let metadata = || std::cell::LazyCell::force(&metadata).clone();
+        let metadata = || LazyCell::force(&metadata).clone();
         let written = coreml::write_siblings(group, source, &about(), metadata, &dirs, progress)?;
         total.0 += written.ops;
         total.1 += written.weight_bytes;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
-use s2dit_backends::output::Staged;
+use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_runtime::HostTensor;
 use s2dit_runtime::stream::contract::{Chunk, Contract};
 use serde_json::json;
@@ -198,19 +198,21 @@ impl LatentsFile {
     ///
     /// # Errors
     /// A place that cannot be written.
-    pub fn create(path: &Path, chunks: u64, chunk: Chunk) -> Result<LatentsFile> {
+    pub fn create(to: Destination<'_>, chunks: u64, chunk: Chunk) -> Result<LatentsFile> {
         let mut shape = vec![chunks];
         shape.extend(chunk.shape().map(|d| d as u64));
-        LatentsFile::with_tensor(path, LATENTS, &shape)
+        LatentsFile::with_tensor(to, LATENTS, &shape)
     }
 
     /// Begins a file with the tensor `name`.
-    fn with_tensor(path: &Path, name: &str, shape: &[u64]) -> Result<LatentsFile> {
-        let staged = Staged::file(path)?;
+    fn with_tensor(to: Destination<'_>, name: &str, shape: &[u64]) -> Result<LatentsFile> {
+        let (path, staged) = (to.path, Staged::file(to, &made::safetensors)?);
         let Some(bytes) = shape.iter().try_fold(4u64, |a, d| a.checked_mul(*d)) else {
             bail!("cannot write `{}`: {shape:?} is more than a file holds", path.display());
         };
-        let header = json!({name: {"dtype": "F32", "shape": shape, "data_offsets": [0, bytes]}}).to_string();
+        let metadata = json!({made::MADE_BY: made::by()});
+        let tensor = json!({"dtype": "F32", "shape": shape, "data_offsets": [0, bytes]});
+        let header = json!({"__metadata__": metadata, name: tensor}).to_string();
         // The data begins at a multiple of eight.
         let header = format!("{header:<width$}", width = header.len().next_multiple_of(8));
         let failed = || format!("cannot write `{}`", path.display());

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rayon::prelude::*;
-use s2dit_backends::output::Staged;
+use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_ir::WeightSource;
 use s2dit_ir::compress::Scheme;
 use s2dit_passes::quantize::{Choice, Weight};
@@ -49,13 +49,14 @@ impl Calibrated {
         survey: &Survey<'_>,
         source: &Samples,
         threads: usize,
-        out: &Path,
+        out: Destination<'_>,
         progress: Progress<'_>,
     ) -> Result<Calibrated> {
         check_finite(survey.checkpoint)?;
-        let file = stats_file(out).context("the output has no name in UTF-8")?;
+        let file = stats_file(out.path).context("the output has no name in UTF-8")?;
         let name = file.file_name().and_then(|name| name.to_str()).context("the output has no name in UTF-8")?;
-        let (name, staged) = (name.to_string(), Staged::file(&file)?);
+        let to = Destination { path: &file, ..out };
+        let (name, staged) = (name.to_string(), Staged::file(to, &made::safetensors)?);
         let samples = source.inputs(&survey.module.functions[0])?;
         let parts = Parts::of(&samples);
         let found = statistics::collect(
@@ -67,7 +68,8 @@ impl Calibrated {
             &mut |done, all| {
                 progress("calibration", done, all);
             },
-        )?;
+        )
+        .map_err(|error| staged.unwritten(&error))?;
         let about = Calibration {
             file: name,
             hash: hash_of(staged.path())?,

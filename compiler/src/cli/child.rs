@@ -55,7 +55,7 @@ fn crash(subject: &Path, ended: ExitStatus, library: Option<OsString>) -> String
     )
 }
 
-/// The signals that ask a process to stop; see [`s2dit_backends::output::remove_partials_on_signal`].
+/// The signals that ask a process to stop; see [`s2dit_backends::output::on_signals`].
 #[cfg(unix)]
 const STOP: [i32; 3] = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP];
 

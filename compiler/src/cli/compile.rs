@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use s2dit_backends::coreml::lint::Rules;
-use s2dit_backends::output::Staged;
+use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_ir::Module;
 use s2dit_passes::Stage;
 
@@ -39,7 +39,8 @@ use s2dit_models::s2dit::config::LatentSize;
   s2ditc compile small/ --target onnx --latent 3x36x64 --emit ir | less
 
 The compiled step takes latent [1,C,F,H,W], timestep [1] in [0, 1000] and text [1,L,text_dim], and returns velocity \
-[1,C,F,H,W]. An ONNX model with more than 32 MiB of weights keeps them beside it in OUT.data.
+[1,C,F,H,W]. An ONNX model with more than 32 MiB of weights keeps them beside it in OUT.HASH.data, a name that the model knows: \
+move the two together.
 
 With --mode stream OUT is a folder: three functions (prompt, denoise, commit) and contract.json, which says how to call them. A step \
 makes the checkpoint's chunk_frames, so --latent is HxW. Run it with s2ditc stream.")]
@@ -200,7 +201,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
             None => print_line(text.trim_end())?,
             Some(out) => {
                 refuse_inputs(&checkpoint, out)?;
-                let staged = Staged::file(out)?;
+                let staged = Staged::file(context.to(out), &made::ir)?;
                 std::fs::write(staged.path(), text).with_context(|| format!("cannot write `{}`", out.display()))?;
                 staged.commit()?;
             }
@@ -236,7 +237,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let summary = {
         let progress = Progress::bytes("weights", context.quiet);
         let watch = &mut |stage: Option<&Stage>, module: &Module| passes.see(stage, module);
-        job.compile(&checkpoint, out, watch, &mut |done, total| progress.set(done, total))?
+        job.compile(&checkpoint, context.to(out), watch, &mut |done, total| progress.set(done, total))?
     };
     let passes = passes.finish()?;
     for (tensor, n) in &summary.non_finite {
@@ -388,7 +389,7 @@ impl Job {
     fn compile(
         &self,
         checkpoint: &Checkpoint,
-        out: &Path,
+        out: Destination<'_>,
         watch: &mut Watch,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Summary> {

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use s2dit_backends::input::read_file;
+use s2dit_backends::output::Destination;
 use s2dit_runtime::Engine;
 use serde::Serialize;
 
@@ -92,7 +93,8 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         };
         let made = {
             let progress = Progress::bytes("weights", context.quiet);
-            compile(&checkpoint, &options, out, &mut |_, _| {}, &mut |done, total| progress.set(done, total))?
+            let to = Destination::new(out);
+            compile(&checkpoint, &options, to, &mut |_, _| {}, &mut |done, total| progress.set(done, total))?
         };
         say(&line(out, &format!("{precision}, {} ops, {} of weights", made.ops, size(made.weight_bytes)), start))?;
     }

@@ -31,9 +31,6 @@ pub(super) struct Args {
     /// Split the weights into files of at most this size, such as 500MB
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     max_shard_size: Option<u64>,
-    /// Replace a checkpoint that init did not make
-    #[arg(long)]
-    force: bool,
     /// Folder to make
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
@@ -48,7 +45,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         seed: args.seed,
         dtype: args.dtype,
         max_shard_size: args.max_shard_size.unwrap_or(DEFAULT_SHARD_SIZE),
-        force: args.force,
+        force: context.force,
         threads: context.threads,
     };
     let summary = {

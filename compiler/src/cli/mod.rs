@@ -21,6 +21,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use s2dit_backends::output::{Destination, set_sync};
 use terminal::{print_error, print_json, print_line, print_note, print_script};
 
 /// Compiles S2DiT video diffusion transformers to Core ML and ONNX, and proves the result on this machine.
@@ -41,6 +42,14 @@ struct Cli {
     /// Threads to use (default: all cores); the bytes written do not depend on it
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+
+    /// Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced
+    #[arg(long, global = true)]
+    force: bool,
+
+    /// Do not wait until outputs are on the disk: faster, and lost if the machine stops now
+    #[arg(long, global = true)]
+    no_sync: bool,
 }
 
 #[derive(Subcommand)]
@@ -85,6 +94,15 @@ impl Command {
 struct Context {
     quiet: bool,
     threads: usize,
+    /// Replace what others made.
+    force: bool,
+}
+
+impl Context {
+    /// Where an output goes.
+    fn to(self, path: &Path) -> Destination<'_> {
+        Destination { path, force: self.force }
+    }
 }
 
 /// Runs the command line.
@@ -103,8 +121,9 @@ pub fn main() -> ExitCode {
     // Both fail only if done twice, and then what was done first still holds.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     #[cfg(unix)]
-    let _ = s2dit_backends::output::remove_partials_on_signal();
-    let context = Context { quiet: cli.quiet, threads };
+    let _ = s2dit_backends::output::on_signals();
+    set_sync(!cli.no_sync);
+    let context = Context { quiet: cli.quiet, threads, force: cli.force };
     let done = match cli.command {
         Command::Init(args) => init::run(&args, context),
         Command::Inspect(args) => inspect::run(&args),

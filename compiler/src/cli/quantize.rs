@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
-use s2dit_backends::output::Staged;
+use s2dit_backends::output::{Staged, made as known};
 use s2dit_runtime::compare::EXACT_DB;
 
 use super::places::Places;
@@ -91,16 +91,20 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let survey = Survey::new(&checkpoint, latent)?;
     let request = Request { goal, calibrate: args.calibrate.clone(), threads: context.threads };
     // Found now, not after the work.
-    let report = args.report.as_ref().map(|path| Ok::<_, anyhow::Error>((path, Staged::file(path)?))).transpose()?;
+    let report = args
+        .report
+        .as_ref()
+        .map(|path| Ok::<_, anyhow::Error>((path, Staged::file(context.to(path), &known::markup)?)))
+        .transpose()?;
     let made = {
         let progress = Progress::calls("quantize", context.quiet);
-        make(&survey, &request, &args.output, &mut |what, done, all| {
+        make(&survey, &request, context.to(&args.output), &mut |what, done, all| {
             progress.say(done as u64, all as u64, || format!("{what} {done}/{all}"));
         })?
     };
     if let Some((path, staged)) = report {
-        std::fs::write(staged.path(), html(&made, &checkpoint))
-            .with_context(|| format!("cannot write `{}`", path.display()))?;
+        let page = format!("{}\n{}", known::COMMENT, html(&made, &checkpoint));
+        std::fs::write(staged.path(), page).with_context(|| format!("cannot write `{}`", path.display()))?;
         staged.commit()?;
     }
     if args.json {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
+use s2dit_backends::output::{Staged, made};
 use s2dit_runtime::pipeline;
 use s2dit_runtime::stream::contract;
 use s2dit_runtime::stream::state::MOST_CHUNKS;
@@ -227,11 +228,12 @@ fn stream(args: &Args, context: Context) -> Result<ExitCode> {
     }
     let prompt_seconds = clock.elapsed().as_secs_f64();
 
-    let mut latents = args.output.as_deref().map(|p| LatentsFile::create(p, chunks, contract.chunk)).transpose()?;
-    let mut preview = args.preview.as_deref().map(|p| Preview::create(p, contract.chunk)).transpose()?;
+    let mut latents =
+        args.output.as_deref().map(|p| LatentsFile::create(context.to(p), chunks, contract.chunk)).transpose()?;
+    let mut preview = args.preview.as_deref().map(|p| Preview::create(context.to(p), contract.chunk)).transpose()?;
     if let Some(path) = &args.state_out {
         // Found now, not after an hour.
-        drop(s2dit_backends::output::Staged::file(path)?);
+        drop(Staged::file(context.to(path), &made::safetensors)?);
     }
     let progress = Progress::calls("chunks", context.quiet);
     let frames = contract.chunk.frames as u64;
@@ -261,7 +263,7 @@ fn stream(args: &Args, context: Context) -> Result<ExitCode> {
         if let (Some(every), Some(path)) = (args.save_every, &args.state_out)
             && (i + 1).is_multiple_of(every)
         {
-            session.save(path)?;
+            session.save(context.to(path))?;
         }
     }
     let frames_per_second = rate(chunks);
@@ -273,7 +275,7 @@ fn stream(args: &Args, context: Context) -> Result<ExitCode> {
         preview.finish()?;
     }
     if let Some(path) = &args.state_out {
-        session.save(path)?;
+        session.save(context.to(path))?;
     }
     let summary = Summary {
         artifact: args.artifact.clone(),
@@ -386,7 +388,7 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
         [1, channels, frames, rows, cols] => contract::Chunk { channels, frames, rows, cols },
         ref other => bail!("`{}`: input `latent` is {other:?}, expected [1, C, F, H, W]", path.display()),
     };
-    let mut preview = args.preview.as_deref().map(|p| Preview::create(p, chunk)).transpose()?;
+    let mut preview = args.preview.as_deref().map(|p| Preview::create(context.to(p), chunk)).transpose()?;
     let progress = Progress::calls("steps", context.quiet);
     let start = Instant::now();
     let guided = negative.as_ref().map(|text| (text, guidance));
@@ -397,7 +399,7 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
     let seconds = start.elapsed().as_secs_f64();
     drop(progress);
     if let Some(path) = &args.output {
-        Clip::save(path, &made)?;
+        Clip::save(context.to(path), &made)?;
     }
     if let Some(mut preview) = preview.take() {
         preview.push(&made)?;

@@ -147,6 +147,7 @@ fn kernel(args: &Args, reference: &Reference, context: Context) -> Result<ExitCo
         fp16: args.fp16,
         chunks: args.chunks,
         plot: args.plot.clone(),
+        force: context.force,
         threads: context.threads,
         quiet: context.quiet,
     };

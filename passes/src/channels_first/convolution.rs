@@ -56,7 +56,7 @@ impl Rewriter<'_> {
     /// convolution takes each group of frames to the group of its results. Its kernel holds each tap where the frame is
     /// that it meets, and zeros before the first and after the last: a band, as a convolution in time is one.
     ///
-    /// Long clips go in runs of frames, so that channels stay in the engine's range.
+    /// Long clips go in runs of frames: see [`longest_run`].
     fn time_in_channels(&mut self, v: ValueId, operands: &[ValueId], conv: &Conv) -> Result<Option<Stored>, OpError> {
         let (x, kernel) = (operands[0], self.dims(operands[1]));
         let (&[1, width, frames, rows, cols], &[_, _, made, out_rows, out_cols]) = (self.dims(x), self.dims(v)) else {
@@ -71,7 +71,7 @@ impl Rewriter<'_> {
         let all = self.in_form(x, &order)?;
         let weight = self.plain(operands[1])?;
         let bias = operands.get(2).map(|&b| self.plain(b)).transpose()?;
-        let run = (LARGEST_EXTENT / width).saturating_sub(taps - 1).clamp(1, made);
+        let run = longest_run(width, taps, kh * kw).min(made);
         let value = self.at(v, |b| {
             let mut parts = Vec::new();
             for first in (0..made).step_by(run) {
@@ -109,6 +109,22 @@ impl Rewriter<'_> {
         })?;
         Ok(Some(Stored { value, order }))
     }
+}
+
+/// Elements of the kernel of one run.
+const LARGEST_BAND: usize = 1 << 22;
+
+/// Frames that one plane convolution makes, of a kernel with `taps` in time and `plane` elements in space.
+///
+/// A run costs four ops, so a clip that is not long is one run. But the kernel of a run of `r` frames has `width · r · (r + taps − 1) ·
+/// plane` elements, most of them zeros: it grows with the square. So a run is as long as leaves its channels within the
+/// engine's range and its kernel at most [`LARGEST_BAND`] elements (8 MB in fp16), and at least a frame, whose kernel is no larger
+/// than the convolution's own. All runs but the first and the last have equal kernels, which are stored once: the weights
+/// of a clip do not grow with its length.
+fn longest_run(width: usize, taps: usize, plane: usize) -> usize {
+    let in_range = (LARGEST_EXTENT / width).saturating_sub(taps - 1);
+    let elements = |run: usize| width * run * (run + taps - 1) * plane;
+    (1..=in_range).take_while(|&run| elements(run) <= LARGEST_BAND).last().unwrap_or(1)
 }
 
 /// The kernels `[D, count, end − begin, kh, kw]` that take frames `begin..end` to frames `first..first + count`.

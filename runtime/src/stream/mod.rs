@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use s2dit_backends::output::Destination;
 use s2dit_ir::{DType, Module, WeightSource};
 
 use crate::HostTensor;
@@ -241,10 +242,10 @@ impl StreamSession {
     ///
     /// # Errors
     /// A place that cannot be written.
-    pub fn save(&self, path: &Path) -> Result<()> {
+    pub fn save(&self, to: Destination<'_>) -> Result<()> {
         let snapshot =
             Snapshot { chunks: self.chunks, seed: self.seed, states: self.states.clone(), text: self.text.clone() };
-        state::save(path, &self.contract, &snapshot)
+        state::save(to, &self.contract, &snapshot)
     }
 
     /// Goes on where the stream in a file stood; bit for bit as if it had never stopped.

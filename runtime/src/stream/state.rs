@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use half::f16;
 use s2dit_backends::input::{check_json, read_file};
-use s2dit_backends::output::Staged;
+use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_ir::DType;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::Value;
@@ -55,10 +55,12 @@ fn json_name(value: &impl serde::Serialize) -> Result<String> {
 ///
 /// # Errors
 /// A place that cannot be written.
-pub fn save(path: &Path, contract: &Contract, snapshot: &Snapshot) -> Result<()> {
+pub fn save(to: Destination<'_>, contract: &Contract, snapshot: &Snapshot) -> Result<()> {
+    let path = to.path;
     let mut metadata: HashMap<String, String> =
         identity(contract)?.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
     metadata.insert("format".into(), FORMAT.into());
+    metadata.insert(made::MADE_BY.into(), made::by());
     metadata.insert("version".into(), VERSION.into());
     metadata.insert("chunks".into(), snapshot.chunks.to_string());
     metadata.insert("config".into(), contract.config.to_string());
@@ -81,7 +83,7 @@ pub fn save(path: &Path, contract: &Contract, snapshot: &Snapshot) -> Result<()>
         .iter()
         .map(|(name, dtype, shape, bytes)| Ok((name.as_str(), TensorView::new(*dtype, shape.to_vec(), bytes)?)))
         .collect::<Result<Vec<_>>>()?;
-    let staged = Staged::file(path)?;
+    let staged = Staged::file(to, &made::safetensors)?;
     let mut bytes = safetensors::serialize(views, Some(metadata))?;
     sort_metadata(&mut bytes).with_context(|| format!("cannot write `{}`", path.display()))?;
     std::fs::write(staged.path(), bytes).with_context(|| format!("cannot write `{}`", path.display()))?;

@@ -133,7 +133,15 @@ fn onnx_kernel(dir: &Path) {
     for f in &module("f32", false).functions {
         let path = dir.join(format!("{}.onnx", f.name));
         let no_data = || panic!("no external data");
-        onnx::write_models(&[(f, path.as_path())], &NoWeights, BTreeMap::new, no_data, "none", &mut |_, _| {}).unwrap();
+        onnx::write_models(
+            &[(f, path.as_path())],
+            &NoWeights,
+            BTreeMap::new,
+            no_data,
+            |_| String::new(),
+            &mut |_, _| {},
+        )
+        .unwrap();
     }
     write_contract(dir, &contract("f32", false, ["prompt.onnx", "denoise.onnx", "commit.onnx"]));
 }
@@ -240,7 +248,7 @@ fn a_restored_stream_goes_on_bit_for_bit() {
             true => package(kernel.path(), float, true),
         }
         let (whole, end) = stream(kernel.path(), false, 6);
-        stream(kernel.path(), false, 3).1.save(&file).unwrap();
+        stream(kernel.path(), false, 3).1.save(Destination::new(&file)).unwrap();
         let mut again = open(kernel.path(), false);
         again.restore(&file).unwrap();
         assert_eq!(again.chunks(), 3);
@@ -277,7 +285,7 @@ fn what_does_not_fit_is_named() {
     assert_eq!(s.chunks(), 1);
 
     let file = dir.path().join("stream.safetensors");
-    s.save(&file).unwrap();
+    s.save(Destination::new(&file)).unwrap();
     let other = tempfile::tempdir().unwrap();
     onnx_kernel(other.path());
     let mut changed = contract("f32", false, ["prompt.onnx", "denoise.onnx", "commit.onnx"]);
@@ -305,7 +313,7 @@ fn a_damaged_state_is_refused() {
         let mut snapshot =
             Snapshot { chunks: s.chunks, seed: Some(u64::MAX), states: s.states.clone(), text: s.text.clone() };
         change(&mut snapshot);
-        state::save(&file, &contract, &snapshot).unwrap();
+        state::save(Destination::new(&file), &contract, &snapshot).unwrap();
         let error = open(dir.path(), false).restore(&file).err()?;
         Some(format!("{error:#}"))
     };
@@ -332,7 +340,8 @@ fn artifacts_of_another_kernel_are_refused() {
         }
         let metadata = || BTreeMap::from([(made_for::CONTRACT.to_string(), theirs.to_string())]);
         let no_data = || panic!("no external data");
-        onnx::write_models(&[(f, path.as_path())], &NoWeights, metadata, no_data, "none", &mut |_, _| {}).unwrap();
+        onnx::write_models(&[(f, path.as_path())], &NoWeights, metadata, no_data, |_| String::new(), &mut |_, _| {})
+            .unwrap();
     }
     write_contract(dir.path(), &ours);
     let error = format!("{:#}", StreamSession::open(dir.path(), &StreamOptions::default()).err().unwrap());

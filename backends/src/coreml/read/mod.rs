@@ -64,7 +64,6 @@ impl Package {
         }
         let weights_path = spec.with_file_name("weights").join("weight.bin");
         let weights = if weights_path.exists() {
-            manifest::check_inside(path, &weights_path)?;
             let file = WeightFile::open(&weights_path)?;
             file.records()?;
             Some(file)

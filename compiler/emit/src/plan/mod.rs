@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use s2dit_backends::stamp::Changed;
 use s2dit_files::SafetensorsFile;
 use s2dit_files::problems::Problems;
 use s2dit_ir::compress::{EXPECTED, Scheme};
@@ -148,6 +149,15 @@ impl<'a> Sources<'a> {
     #[must_use]
     pub fn with_statistics(checkpoint: &'a Checkpoint, statistics: Option<&'a SafetensorsFile>) -> Self {
         Sources { checkpoint, statistics }
+    }
+
+    /// Checks that nobody has written to the files since they were opened.
+    ///
+    /// # Errors
+    /// The first file that has changed.
+    pub fn check_unchanged(&self) -> Result<(), Changed> {
+        self.checkpoint.check_unchanged()?;
+        self.statistics.map_or(Ok(()), SafetensorsFile::check_unchanged)
     }
 
     fn of(&self, name: &str) -> &'a dyn WeightSource {

@@ -125,7 +125,7 @@ fn only_what_init_made_is_replaced() {
 
     fs::write(path.join("notes.txt"), "precious").unwrap();
     let problems = make(&forced, &path).unwrap_err();
-    assert!(problems.to_string().contains("found a folder with `notes.txt` in it"), "{problems}");
+    assert!(problems.to_string().contains("x/notes.txt` in the way"), "{problems}");
     assert!(make(&forced, &path.join("notes.txt")).is_err());
     assert!(make(&forced, &path.join("notes.txt/below")).is_err());
     assert!(Checkpoint::open(&path).is_ok());

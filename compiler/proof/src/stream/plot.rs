@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use s2dit_backends::output::made::COMMENT;
+
 /// Size in pixels, and the room for labels.
 const SIZE: (f64, f64) = (720.0, 320.0);
 const LEFT: f64 = 56.0;
@@ -24,7 +26,7 @@ pub(super) fn svg(title: &str, snr_db: &[f64], bar_db: Option<f64>) -> String {
     let (w, h) = SIZE;
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{w}\" height=\"{h}\" viewBox=\"0 0 {w} {h}\" \
-         font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"{w}\" height=\"{h}\" fill=\"white\"/>\n\
+         font-family=\"sans-serif\" font-size=\"12\">\n{COMMENT}\n<rect width=\"{w}\" height=\"{h}\" fill=\"white\"/>\n\
          <text x=\"{LEFT}\" y=\"20\" font-size=\"14\">{title}</text>\n"
     );
     // Writing to a string does not fail.
@@ -71,7 +73,7 @@ mod tests {
 
     #[test]
     fn every_chunk_is_drawn_inside() {
-        let picture = svg("a < b", &[60.0, 44.0, 61.5], 45.0);
+        let picture = svg("a < b", &[60.0, 44.0, 61.5], Some(45.0));
         assert!(picture.contains("a &lt; b") && picture.contains("bar 45 dB"));
         assert_eq!(picture.matches("<circle").count(), 3);
         assert_eq!(picture.matches("fill=\"#c33\"/>").count(), 1, "one chunk is below the bar");

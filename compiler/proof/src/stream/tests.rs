@@ -74,7 +74,7 @@ fn latents_are_a_safetensors_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("l.safetensors");
     let c = contract();
-    let mut file = LatentsFile::create(&path, 2, c.chunk).unwrap();
+    let mut file = LatentsFile::create(Destination::new(&path), 2, c.chunk).unwrap();
     let chunks = Noise::Seed(1).chunk(0, &c).unwrap();
     for chunk in &chunks {
         file.push(chunk).unwrap();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use s2dit_backends::output::Staged;
+use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_runtime::compare::{Metrics, compare};
 use s2dit_runtime::stream::contract::{Contract, Precision, Target};
 use s2dit_runtime::{Artifact, HostTensor, StreamOptions, StreamSession};
@@ -28,6 +28,8 @@ pub struct Options {
     pub chunks: Option<u64>,
     /// Where to draw SNR against chunk.
     pub plot: Option<PathBuf>,
+    /// Replace a drawing there that another program made.
+    pub force: bool,
     /// Threads.
     pub threads: usize,
     /// No notes on standard error.
@@ -272,7 +274,7 @@ pub fn verify(dir: &Path, reference: &Reference, options: &Options, mut progress
     };
     if let Some(path) = &options.plot {
         let title = format!("{}: SNR against {}", report.artifact, report.reference);
-        let staged = Staged::file(path)?;
+        let staged = Staged::file(Destination { path, force: options.force }, &made::markup)?;
         std::fs::write(staged.path(), plot::svg(&title, &snr, bar))
             .with_context(|| format!("cannot write `{}`", path.display()))?;
         staged.commit()?;

@@ -84,12 +84,17 @@ pub(crate) fn seeded_inputs(ports: &[Port], listed: Option<&Timesteps>, seed: u6
             .map(|d| usize::try_from(*d))
             .collect::<Result<_, _>>()
             .with_context(|| format!("input `{}` has no static shape", port.name))?;
-        let n = shape.iter().product();
-        let mut data: Vec<f32> = match (port.name.as_str(), listed.map(Timesteps::list)) {
-            (INPUT, Some(list @ [_, ..])) => (0..n).map(|_| list[rng.random_range(0..list.len())] as f32).collect(),
-            (INPUT, _) => (0..n).map(|_| rng.random_range(0.0..1000.0)).collect(),
-            _ => (0..n).map(|_| rng.sample(StandardNormal)).collect(),
-        };
+        let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+        let n = elements.with_context(|| format!("input `{}` {shape:?}: too large for any memory", port.name))?;
+        let mut data: Vec<f32> = Vec::new();
+        data.try_reserve_exact(n).with_context(|| {
+            format!("input `{}` {shape:?}: no memory for {:.1} GB", port.name, n as f64 * 4.0 / 1e9)
+        })?;
+        match (port.name.as_str(), listed.map(Timesteps::list)) {
+            (INPUT, Some(list @ [_, ..])) => data.extend((0..n).map(|_| list[rng.random_range(0..list.len())] as f32)),
+            (INPUT, _) => data.extend((0..n).map(|_| rng.random_range(0.0f32..1000.0))),
+            _ => data.extend((0..n).map(|_| rng.sample::<f32, _>(StandardNormal))),
+        }
         if port.dtype == "f16" && (listed.is_none() || port.name != INPUT) {
             for x in &mut data {
                 *x = DType::F16.round(f64::from(*x)) as f32;

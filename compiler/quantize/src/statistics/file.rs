@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use half::f16;
+use s2dit_backends::output::made::{MADE_BY, by};
 use s2dit_ir::{DType, TensorType};
 use serde_json::json;
 
@@ -20,6 +21,7 @@ impl Writer {
     /// Writes the header: names and types of all tensors, f32 and f16.
     pub(super) fn create(path: &Path, entries: &[(String, TensorType)]) -> Result<Writer> {
         let mut header = serde_json::Map::new();
+        header.insert("__metadata__".into(), json!({ MADE_BY: by() }));
         let mut offset = 0;
         for (name, ty) in entries {
             let dtype = if ty.dtype == DType::F16 { "F16" } else { "F32" };

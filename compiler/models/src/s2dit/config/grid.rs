@@ -21,6 +21,8 @@ pub struct LatentSize {
 /// row for each token small.
 const LARGEST_SIDE: usize = 16_384;
 const MOST_TOKENS: usize = 1 << 20;
+/// Elements of one value: 8.6 GB in fp32. What is larger is refused before anything asks the system for the memory.
+const MOST_ELEMENTS: usize = 1 << 31;
 
 impl FromStr for LatentSize {
     type Err = Problem;
@@ -80,7 +82,7 @@ impl S2ditConfig {
     ///
     /// # Errors
     /// A side is zero, or not a multiple of the patch (times the SSA stride, where the layout has a stage); more tokens
-    /// than make sense.
+    /// than make sense; a value that no machine would hold.
     pub fn grid(&self, latent: LatentSize) -> Result<Grid, Problems> {
         let has_stage = self.count(BlockKind::Ssa) > 0;
         let stride = if has_stage { self.ssa_stride } else { 1 };
@@ -122,7 +124,29 @@ impl S2ditConfig {
                 format!("at most {MOST_TOKENS} tokens"),
             ));
         }
+        self.check_values(latent, tokens)?;
         Ok(grid)
+    }
+
+    /// Checks the largest values of a step.
+    fn check_values(&self, latent: LatentSize, tokens: usize) -> Result<(), Problems> {
+        let positions = latent.frames * latent.rows * latent.cols;
+        let mut problems = Problems::new();
+        for (what, factors) in [
+            ("the latent (in_channels × frames × rows × columns)", [self.in_channels, positions]),
+            ("the velocity (out_channels × frames × rows × columns)", [self.out_channels, positions]),
+            ("the tokens (tokens × width)", [tokens, self.hidden_size()]),
+            ("the feed-forward layer (tokens × ffn_dim)", [tokens, self.ffn_dim]),
+            ("the text (text_len × text_dim)", [self.text_len, self.text_dim]),
+            ("the text's keys (text_len × width)", [self.text_len, self.hidden_size()]),
+        ] {
+            let elements = factors[0].saturating_mul(factors[1]);
+            if elements > MOST_ELEMENTS {
+                let found = format!("{elements} elements, {:.1} GB in fp32", elements as f64 * 4.0 / 1e9);
+                problems.push(format!("latent {latent}: {what}"), found, format!("at most {MOST_ELEMENTS} elements"));
+            }
+        }
+        problems.into_result()
     }
 
     /// The latent nearest to `wanted` that fits: rows and columns are multiples of the patch (times the SSA stride).

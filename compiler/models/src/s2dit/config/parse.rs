@@ -37,6 +37,8 @@ pub(super) const FIELDS: [&str; 20] = [
 
 /// Far above any model, and low enough that no product of sizes overflows.
 const LARGEST: usize = 1 << 20;
+/// The ε of a norm is added to a mean square of about 1: above this the norm is none, and fp16 soon cannot hold it.
+const LARGEST_EPS: f64 = 1.0;
 const MOST_BLOCKS: usize = 4096;
 
 impl S2ditConfig {
@@ -95,7 +97,7 @@ impl S2ditConfig {
                 QkNorm::AcrossHeads,
                 &[QkNorm::AcrossHeads, QkNorm::PerHead].map(|mode| (mode.name(), mode)),
             ),
-            eps: fields.positive("eps", 1e-6),
+            eps: fields.number("eps", 1e-6, LARGEST_EPS, "a number above 0 and at most 1"),
             chunk_frames: fields.chunk_frames(),
             window_frames: fields.integer("window_frames", Some(21), 0..=LARGEST),
             sample_steps: fields.sample_steps(),
@@ -183,11 +185,16 @@ impl<'a> Fields<'a> {
     }
 
     fn positive(&mut self, field: &str, default: f64) -> f64 {
+        self.number(field, default, f64::MAX, "a number above 0")
+    }
+
+    /// A number above 0 and at most `most`.
+    fn number(&mut self, field: &str, default: f64, most: f64, expected: &str) -> f64 {
         let Some(value) = self.entries.remove(field) else { return default };
         match value.as_f64() {
-            Some(number) if number.is_finite() && number > 0.0 => number,
+            Some(number) if number > 0.0 && number <= most => number,
             _ => {
-                self.problem(field, compact(&value), "a number above 0");
+                self.problem(field, compact(&value), expected);
                 default
             }
         }

@@ -84,6 +84,7 @@ fn bad_values_name_the_field_and_what_was_expected() {
     let class = only_problem("_class_name", json!("WanTransformer3DModel"));
     assert!(class.contains("found \"WanTransformer3DModel\", expected \"S2DiTTransformer3DModel\""), "{class}");
     assert!(only_problem("eps", json!(0)).contains("above 0"));
+    assert!(only_problem("eps", json!(1e5)).contains("at most 1"));
     assert!(only_problem("freq_dim", json!(33)).contains("even"));
     assert!(only_problem("num_attention_heads", json!(1 << 20)).contains("at most"));
     assert!(only_problem("widnow_frames", json!(1)).contains("did you mean `window_frames`?"));
@@ -156,4 +157,23 @@ fn settings_replace_fields() {
             .to_string()
             .contains("--set layuot: found an unknown field, expected a known field (did you mean `layout`?)")
     );
+}
+
+/// What no machine holds is refused by size, before anything is allocated.
+#[test]
+fn values_that_no_memory_holds_are_refused() {
+    let grid = |config: &S2ditConfig, latent: &str| config.grid(latent.parse().unwrap());
+    let tiny = Preset::Tiny.config();
+    let latent = "16384x16x16";
+    assert!(grid(&tiny, latent).is_ok());
+    let wide = S2ditConfig { in_channels: 1 << 20, ..tiny.clone() };
+    let problems = grid(&wide, latent).unwrap_err().to_string();
+    assert!(problems.contains("the latent (in_channels") && problems.contains("17592.2 GB"), "{problems}");
+    let text = S2ditConfig { text_len: 1 << 20, text_dim: 1 << 20, ..tiny.clone() };
+    let problems = grid(&text, "1x8x8").unwrap_err().to_string();
+    assert!(problems.contains("the text (text_len × text_dim)"), "{problems}");
+    // At the limit, and one more.
+    let at = |text_len| S2ditConfig { text_len, text_dim: 1 << 11, ..tiny.clone() };
+    assert!(grid(&at(1 << 20), "1x8x8").is_ok());
+    assert!(grid(&at((1 << 20) + 1), "1x8x8").is_err());
 }
