@@ -8,8 +8,10 @@ use anyhow::{Context, Result, bail};
 use s2dit_backends::coreml::lint::device::{Comparison, DeviceReport, compare};
 use s2dit_backends::coreml::lint::{self, Report, Rule, Rules, Verdict, Verdicts};
 use s2dit_backends::coreml::{self, Package};
+use s2dit_backends::foreign::Foreign;
+use s2dit_runtime::KernelFolder;
 use s2dit_runtime::pipeline::{self, Pipeline};
-use s2dit_runtime::stream::contract::{self, Contract};
+use s2dit_runtime::stream::contract;
 use s2dit_runtime::timesteps::TIMESTEPS;
 use serde::Serialize;
 
@@ -100,13 +102,17 @@ fn packages(path: &Path) -> Result<Vec<PathBuf>> {
         let found = match path.metadata() {
             Ok(_) if path.join(coreml::MANIFEST).exists() => return Ok(vec![path.into()]),
             Ok(m) if m.is_dir() => format!("a folder without {}", coreml::MANIFEST),
-            Ok(_) if path.extension().is_some_and(|e| e == "onnx") => "an ONNX file".into(),
-            Ok(_) => "a file".into(),
+            Ok(_) => match Foreign::of(path) {
+                Ok(Some(other)) => other.to_string(),
+                _ if path.extension().is_some_and(|e| e == "onnx") => "an ONNX file".into(),
+                _ => "a file".into(),
+            },
             Err(_) => "nothing".into(),
         };
         bail!("`{}`: expected an .mlpackage or the folder of a Core ML kernel, found {found}", path.display());
     }
-    let contract = Contract::read(path)?;
+    let folder = KernelFolder::open(path)?;
+    let contract = folder.contract();
     if contract.target != contract::Target::CoreMl {
         bail!("`{}` is a kernel for ONNX; lint checks Core ML packages", path.display());
     }

@@ -33,6 +33,7 @@
 //! output that is not a written state, …) are checked by `tests/conformance/check_mlpackage.py`.
 
 pub mod blob;
+mod cost;
 pub mod lint;
 mod lower;
 pub mod package;
@@ -41,6 +42,8 @@ mod raise;
 pub mod read;
 mod write;
 
+#[cfg(test)]
+pub(crate) use cost::MODEL as COST;
 pub use package::{CONTENTS, MANIFEST};
 pub use raise::raise;
 pub use read::Package;

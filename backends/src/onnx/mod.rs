@@ -31,6 +31,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod cost;
 pub mod identity;
 mod lower;
 mod memory;
@@ -40,6 +41,8 @@ pub mod read;
 mod stored;
 mod write;
 
+#[cfg(test)]
+pub(crate) use cost::MODEL as COST;
 pub use lower::Round;
 pub use memory::{InMemory, MemoryOptions, WeightMode, model_in_memory};
 pub use write::{INLINE_LIMIT, Summary, write_models};

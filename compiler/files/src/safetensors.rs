@@ -6,6 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+use s2dit_backends::foreign::Foreign;
 use s2dit_backends::input::{LFS_POINTER, check_regular, is_lfs_pointer};
 use s2dit_backends::stamp::{Changed, Stamp};
 use s2dit_ir::{DType, FileRegion, TensorType, WeightError, WeightSource};
@@ -68,6 +69,11 @@ impl SafetensorsFile {
         let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
         if is_lfs_pointer(&map) {
             return Err(Problems::one(&place, LFS_POINTER, "a safetensors file"));
+        }
+        if let Ok(Some(other)) = Foreign::of(path)
+            && other != Foreign::Safetensors
+        {
+            return Err(Problems::one(&place, other.to_string(), "a safetensors file"));
         }
         let (header, problems) = header::scan(&place, &map)?;
         // Tensors are read front to back, large ones whole. Only a hint.

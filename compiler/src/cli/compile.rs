@@ -15,7 +15,7 @@ use super::passes::{Passes, eprint_rows};
 use super::places::Places;
 use super::progress::{Progress, size};
 use super::usage::refuse;
-use super::{Context, print_json, print_line};
+use super::{Context, print_json, print_line, print_note};
 use crate::inspect::recognition;
 use crate::lint::{Brief, lint};
 use s2dit_emit::parts::Partition;
@@ -241,19 +241,19 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     };
     let passes = passes.finish()?;
     for (tensor, n) in &summary.non_finite {
-        eprintln!("warning: tensor `{tensor}`: {n} element(s) are NaN or infinite; they were kept");
+        print_note(&format!("warning: tensor `{tensor}`: {n} element(s) are NaN or infinite; they were kept"));
     }
     for gone in &summary.vanished {
-        eprintln!(
+        print_note(&format!(
             "warning: tensor `{}`: {:.1} % of its elements are too small for fp16 and become 0: compile with --precision fp32",
             gone.tensor,
             gone.percent()
-        );
+        ));
     }
     if let (Some(how), Some(Quantized { weights: 0, of })) = (&summary.quantize, summary.quantized) {
-        eprintln!(
+        print_note(&format!(
             "warning: --quantize {how}: 0 of {of} weights quantized: none is large enough and fits the scheme, or the plan keeps all of them"
-        );
+        ));
     }
     if let Some(Quantize::Plan(plan)) = &summary.quantize
         && args.target == Target::CoreMl
@@ -261,12 +261,12 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         && summary.weight_bytes > plan.plan.weight_bytes + plan.plan.weight_bytes / 200
         && !context.quiet
     {
-        eprintln!(
+        print_note(&format!(
             "note: {} of weights, and the plan counted {} at latent {}: tables of positions grow with the latent",
             size(summary.weight_bytes),
             size(plan.plan.weight_bytes),
             plan.plan.latent
-        );
+        ));
     }
     let lint = (args.target == Target::CoreMl && (args.json || !context.quiet)).then(|| brief(out)).transpose()?;
     if args.json {

@@ -31,7 +31,7 @@ const LATENT: LatentSize = LatentSize { frames: 3, rows: 16, cols: 24 };
 pub(super) struct Args {
     /// Folder for the checkpoint and the artifacts
     #[arg(short, long, value_name = "DIR", default_value = "s2ditc-demo")]
-    output: PathBuf,
+    pub(super) output: PathBuf,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,

@@ -1,5 +1,6 @@
 //! The command line: one module a command.
 
+mod child;
 mod compile;
 mod demo;
 mod init;
@@ -12,15 +13,16 @@ mod quantize;
 mod ranges;
 mod stream;
 mod style;
+mod terminal;
 mod usage;
 mod verify;
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
 use s2dit_backends::output::{Destination, set_sync};
+use terminal::{print_error, print_json, print_line, print_note, print_script};
 
 /// Compiles S2DiT video diffusion transformers to Core ML and ONNX, and proves the result on this machine.
 #[derive(Parser)]
@@ -69,6 +71,24 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Of a command that runs models, the path that it is about.
+    fn runs_models(&self) -> Option<&Path> {
+        match self {
+            Command::Verify(args) => Some(&args.artifact),
+            Command::Stream(args) => Some(&args.artifact),
+            Command::Ranges(args) => Some(&args.artifact),
+            Command::Quantize(args) => Some(&args.checkpoint),
+            Command::Demo(args) => Some(&args.output),
+            Command::Init(_)
+            | Command::Inspect(_)
+            | Command::Compile(_)
+            | Command::Lint(_)
+            | Command::Completions { .. } => None,
+        }
+    }
+}
+
 /// What every command may ask for.
 #[derive(Clone, Copy)]
 struct Context {
@@ -98,6 +118,11 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(said) => return say(&said),
     };
+    if let Some(subject) = cli.command.runs_models()
+        && let Some(code) = child::run(subject)
+    {
+        return code;
+    }
     let threads = cli.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     // Both fail only if done twice, and then what was done first still holds.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
@@ -119,12 +144,11 @@ pub fn main() -> ExitCode {
             // Into memory first: the generator panics if the reader goes away.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "s2ditc", &mut script);
-            print_line(String::from_utf8_lossy(&script).trim_end()).map(|()| ExitCode::SUCCESS)
+            print_script(String::from_utf8_lossy(&script).trim_end()).map(|()| ExitCode::SUCCESS)
         }
     };
     done.unwrap_or_else(|error| {
-        // Not `eprintln`, which panics if standard error is closed or full.
-        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("error: {error:#}\n"));
+        print_error(&format!("{error:#}"));
         if error.is::<usage::Usage>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
     })
 }
@@ -141,23 +165,9 @@ fn say(said: &clap::Error) -> ExitCode {
     }
     match printed {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            let _ = writeln!(std::io::stderr(), "error: cannot write to standard output: {e}");
+            print_error(&format!("cannot write to standard output: {e}"));
             ExitCode::FAILURE
         }
         _ => ExitCode::SUCCESS,
-    }
-}
-
-/// Prints a report as JSON on standard output.
-fn print_json(report: &impl serde::Serialize) -> anyhow::Result<()> {
-    print_line(&serde_json::to_string_pretty(report)?)
-}
-
-/// Prints to standard output; a reader that went away (`| head`) is not an error.
-fn print_line(text: &str) -> anyhow::Result<()> {
-    use std::io::Write;
-    match writeln!(std::io::stdout(), "{text}") {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        done => done.context("cannot write to standard output"),
     }
 }

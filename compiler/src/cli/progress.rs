@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::terminal::{print_note, visible};
+
 /// Progress in bytes. Updates may come from several threads.
 pub struct Progress {
     kind: Kind,
@@ -47,7 +49,7 @@ impl Progress {
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("━╸─"));
             }
-            bar.set_message(label.to_owned());
+            bar.set_message(visible(label));
             Kind::Bar(bar)
         } else {
             let begun = Instant::now();
@@ -63,13 +65,13 @@ impl Progress {
             Kind::Bar(bar) => {
                 bar.set_length(total);
                 bar.set_position(done);
-                bar.set_message(text());
+                bar.set_message(visible(&text()));
             }
             Kind::Lines { begun, last, .. } => {
                 let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if last.elapsed() >= LINE_EVERY {
                     *last = Instant::now();
-                    eprintln!("{}{}", text(), left(begun.elapsed(), done, total));
+                    print_note(&format!("{}{}", text(), left(begun.elapsed(), done, total)));
                 }
             }
         }
@@ -89,8 +91,8 @@ impl Progress {
                     *last = Instant::now();
                     let left = left(begun.elapsed(), done, total);
                     match unit {
-                        Unit::Bytes => eprintln!("{label}: {} of {}{left}", size(done), size(total)),
-                        Unit::Calls => eprintln!("{label}: {done} of {total}{left}"),
+                        Unit::Bytes => print_note(&format!("{label}: {} of {}{left}", size(done), size(total))),
+                        Unit::Calls => print_note(&format!("{label}: {done} of {total}{left}")),
                     }
                 }
             }

@@ -30,7 +30,7 @@ and w8a8 take if none are named. Statistics go beside the plan, as PLAN.stats.sa
 are needed to compile. The size is that of weight.bin at the plan's latent: tables of positions grow with the latent. A plan is for one checkpoint and every target.")]
 pub(super) struct Args {
     /// Folder with config.json and safetensors
-    checkpoint: PathBuf,
+    pub(super) checkpoint: PathBuf,
     /// One scheme for every weight that it fits: int8, palette4-group16, …; w8a8: int8 activations too
     #[arg(long, value_name = "SCHEME", required_unless_present_any = ["target_size", "min_snr"])]
     scheme: Option<Uniform>,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use s2dit_backends::output::{Staged, made};
 use s2dit_runtime::pipeline;
 use s2dit_runtime::stream::contract;
@@ -43,7 +43,7 @@ classifier-free guidance: --steps, --guidance, --negative. It is written as late
 )]
 pub(super) struct Args {
     /// A kernel folder; or a clip step of a bidirectional checkpoint
-    artifact: PathBuf,
+    pub(super) artifact: PathBuf,
     /// Prompt: a safetensors file with the tensor text
     #[arg(long, value_name = "FILE", conflicts_with = "prompt_seed")]
     prompt: Option<PathBuf>,
@@ -251,7 +251,8 @@ fn stream(args: &Args, context: Context) -> Result<ExitCode> {
             progress.say(i * calls as u64 + done as u64, all, || {
                 format!("chunk {}/{chunks} {} {:.1} latent frames/s", i + 1, place(done, calls), rate(i))
             });
-        })?;
+        });
+        let made = made.with_context(|| format!("`{}`", args.artifact.display()))?;
         chunk_seconds.push(begun.elapsed().as_secs_f64());
         if let Some(file) = &mut latents {
             file.push(&made)?;
@@ -393,7 +394,8 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
     let guided = negative.as_ref().map(|text| (text, guidance));
     let made = clip.sample(args.seed.unwrap_or_default(), steps, &text, guided, |done| {
         progress.say(done as u64, steps as u64, || format!("step {done}/{steps}"));
-    })?;
+    });
+    let made = made.with_context(|| format!("`{}`", path.display()))?;
     let seconds = start.elapsed().as_secs_f64();
     drop(progress);
     if let Some(path) = &args.output {

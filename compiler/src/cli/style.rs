@@ -25,6 +25,12 @@ pub(super) fn doubtful(text: &str) -> String {
     painted(text, "33")
 }
 
+/// The length of an escape of [`painted`] at the beginning of a text; 0 if there is none, or no colour at all.
+pub(super) fn escape(text: &str) -> usize {
+    let escapes = ["\x1b[32m", "\x1b[1;31m", "\x1b[33m", "\x1b[0m"];
+    escapes.into_iter().find(|escape| *COLOURED && text.starts_with(escape)).map_or(0, str::len)
+}
+
 /// Text between the escapes of an SGR colour and the reset.
 fn painted(text: &str, colour: &str) -> String {
     if *COLOURED { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.into() }

@@ -10,8 +10,9 @@ use s2dit_runtime::stream::contract;
 use super::places::Places;
 use super::progress::Progress;
 use super::style;
+use super::terminal::one_line;
 use super::usage::svg;
-use super::{Context, print_json, print_line};
+use super::{Context, print_json, print_line, print_note};
 use s2dit_emit::plan::How;
 use s2dit_proof::stream::verify as stream;
 use s2dit_proof::verify::{Model, Options, Reference, Report, Row, Verdict, verify};
@@ -46,7 +47,7 @@ that a wrong model reaches it.")]
 #[command(group(clap::ArgGroup::new("reference").required(true).multiple(true)))]
 pub(super) struct Args {
     /// An .onnx file, an .mlpackage or a kernel folder
-    artifact: PathBuf,
+    pub(super) artifact: PathBuf,
     /// Inputs and outputs that your own model computed
     #[arg(long, value_name = "FILE", group = "reference")]
     golden: Option<PathBuf>,
@@ -123,7 +124,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let report = verify(&args.artifact, &reference, &options)?;
     if !context.quiet {
         for note in &report.notes {
-            eprintln!("note: {note}");
+            print_note(&format!("note: {note}"));
         }
     }
     if args.json {
@@ -189,14 +190,17 @@ fn figures(m: &s2dit_runtime::compare::Metrics, passed: bool) -> String {
 pub(super) fn text(report: &Report) -> String {
     let mut out = format!(
         "{} against {}, engine {}, {}\n             {COLUMNS}\n",
-        report.artifact, report.reference, report.engine, report.arithmetic
+        one_line(&report.artifact),
+        one_line(&report.reference),
+        report.engine,
+        report.arithmetic
     );
     let table = |rows: &[Row]| {
-        rows.iter().map(|r| format!("{:<10} {}", r.name, figures(&r.metrics, r.passed))).collect::<String>()
+        rows.iter().map(|r| format!("{:<10} {}", one_line(&r.name), figures(&r.metrics, r.passed))).collect::<String>()
     };
     out += &table(&report.rows);
     for check in &report.checks {
-        out += &format!("{}, bar {} dB:\n{}", check.what, hundredths(check.min_snr_db), table(&check.rows));
+        out += &format!("{}, bar {} dB:\n{}", one_line(&check.what), hundredths(check.min_snr_db), table(&check.rows));
     }
     if let Some(block) = &report.first_block_below {
         out += &format!("the first block below the bar is {block}\n");
@@ -230,7 +234,10 @@ fn stream_text(report: &stream::Report) -> String {
     const SHOWN: usize = 24;
     let mut out = format!(
         "{} ({}) against {}, {}\n  chunk      {COLUMNS}\n",
-        report.artifact, report.kernel, report.reference, report.arithmetic
+        one_line(&report.artifact),
+        report.kernel,
+        one_line(&report.reference),
+        report.arithmetic
     );
     let n = report.rows.len();
     for (i, r) in report.rows.iter().enumerate() {

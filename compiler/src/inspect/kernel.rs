@@ -3,12 +3,10 @@
 use std::path::Path;
 
 use anyhow::Result;
-use s2dit_backends::onnx::read::Model;
 use s2dit_runtime::stream::contract::{
-    Chunk, Contract, FunctionsPolicy, Port, Precision, Sampler, StateWrite, StatesPolicy, Target, Text,
+    Chunk, FunctionsPolicy, Port, Precision, Sampler, StateWrite, StatesPolicy, Target, Text,
 };
-use s2dit_runtime::stream::made_for;
-use s2dit_runtime::{Artifact, Timesteps};
+use s2dit_runtime::{KernelFolder, Timesteps};
 use serde::Serialize;
 
 /// A kernel folder.
@@ -96,19 +94,10 @@ pub struct StateReport {
 /// # Errors
 /// A contract that cannot be read; artifacts that are not there, or not of this contract.
 pub(super) fn kernel(path: &Path) -> Result<KernelReport> {
-    let contract = Contract::read(path)?;
-    made_for::check(path, &contract)?;
-    if contract.target == Target::Onnx {
-        for (_, f) in contract.functions.all() {
-            Model::open(&path.join(&f.file))?.check_external_files()?;
-        }
-    }
-    let denoise = Artifact::open(&path.join(&contract.functions.denoise.file))?;
-    let quantize = denoise.metadata().remove("s2ditc.quantize");
-    let minimum_os = match &denoise {
-        Artifact::MlPackage(package) => Some(package.minimum_os().into()),
-        Artifact::Onnx(..) | Artifact::Pipeline(_) => None,
-    };
+    let folder = KernelFolder::open(path)?;
+    let contract = folder.contract().clone();
+    let quantize = folder.metadata(&contract.functions.denoise.file).remove("s2ditc.quantize");
+    let minimum_os = folder.minimum_os(&contract.functions.denoise.file);
     let functions = contract.functions.all().into_iter().map(|(name, f)| FunctionReport {
         name,
         files: match &f.parts[..] {

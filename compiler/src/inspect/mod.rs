@@ -8,6 +8,7 @@ mod recognition;
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use s2dit_backends::foreign::Foreign;
 use s2dit_runtime::pipeline::{self, Pipeline};
 use s2dit_runtime::stream::contract;
 use serde::Serialize;
@@ -106,7 +107,7 @@ pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<Report> {
             recognised,
         }));
     }
-    if path.extension().is_some_and(|e| e == "safetensors") {
+    if path.is_file() && Foreign::of(path).is_ok_and(|found| found == Some(Foreign::Safetensors)) {
         bail!(
             "`{}`: expected a checkpoint folder, an .onnx file or an .mlpackage; inspect the folder that holds this file and {CONFIG_FILE}",
             path.display()

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use s2dit_backends::input::read_text;
+use s2dit_backends::input::{LARGEST_JSON, read_text};
 use s2dit_ir::DType;
 use s2dit_ir::ops::RopePart;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::Timesteps;
 use crate::pipeline::Part;
+use crate::ports::is_name;
 
 /// The contract's file in a kernel folder.
 pub const FILE: &str = "contract.json";
@@ -372,7 +373,7 @@ impl Contract {
         if !path.is_file() {
             bail!("{}", no_contract(dir));
         }
-        let text = read_text(&path).with_context(|| format!("cannot read `{shown}`"))?;
+        let text = read_text(&path, LARGEST_JSON).with_context(|| format!("cannot read `{shown}`"))?;
         Contract::parse(&text).with_context(|| format!("`{shown}`"))
     }
 
@@ -402,6 +403,18 @@ impl Contract {
         })?;
         contract.check()?;
         Ok(contract)
+    }
+
+    /// The artifacts, each once.
+    #[must_use]
+    pub fn files(&self) -> Vec<&str> {
+        let functions = self.functions.all().map(|(_, f)| f);
+        let whole = functions.iter().map(|f| f.file.as_str());
+        let mut files: Vec<&str> =
+            whole.chain(functions.iter().flat_map(|f| &f.parts).map(|part| part.file.as_str())).collect();
+        let mut seen = HashSet::new();
+        files.retain(|file| seen.insert(*file));
+        files
     }
 
     /// Target, precision and policies in a few words.
@@ -449,6 +462,11 @@ impl Contract {
         if chunk.shape().contains(&0) {
             bail!("field `chunk`: found {:?}, expected no zero", chunk.shape());
         }
+        check_shape("field `chunk`", &chunk.shape())?;
+        check_shape("field `text`", &self.text.shape())?;
+        for state in &self.states {
+            check_shape(&format!("state `{}`", state.name), &state.shape)?;
+        }
         let mut names = HashSet::new();
         for name in self.states.iter().map(|s| &s.name).chain(self.host_inputs.iter().map(|h| &h.name)) {
             if !names.insert(name) {
@@ -456,10 +474,14 @@ impl Contract {
             }
         }
         for (name, function) in self.functions.all() {
-            let mut parts = Path::new(&function.file).components();
             // A contract must not reach outside its folder.
-            if !matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None)) {
-                bail!("function `{name}`: found file `{}`, expected a name in the kernel folder", function.file);
+            let files = function.parts.iter().map(|part| &part.file).chain([&function.file]);
+            if let Some(file) = files.into_iter().find(|file| !is_name(file)) {
+                bail!("function `{name}`: found file `{file}`, expected a name in the kernel folder");
+            }
+            let parts = function.parts.iter().flat_map(|part| part.inputs.iter().chain(&part.outputs));
+            for port in function.inputs.iter().chain(&function.outputs).chain(parts) {
+                check_shape(&format!("function `{name}`: `{}`", port.name), &port.shape)?;
             }
         }
         for host in &self.host_inputs {
@@ -508,7 +530,8 @@ impl Contract {
                          positive one"
                     );
                 }
-                grid.iter().product::<usize>() * (axis_dims.iter().sum::<usize>() / 2)
+                let pairs = axis_dims.iter().fold(0, |sum: usize, d| sum.saturating_add(*d)) / 2;
+                grid.iter().fold(pairs, |n, extent| n.saturating_mul(*extent))
             }
             HostInputKind::WindowMask { sink_tokens, window_tokens, tokens_per_frame, own_tokens, empty } => {
                 if !empty.is_finite() || empty >= 0.0 {
@@ -543,6 +566,17 @@ fn check_tokens(name: &str, what: &str, tokens: usize, frames: usize, per_frame:
         bail!("host input `{name}`: found {what} of {tokens} tokens, expected {frames} frames of {per_frame}");
     }
     Ok(())
+}
+
+/// No tensor of a stream has more elements.
+const MOST_ELEMENTS: usize = 1 << 31;
+
+fn check_shape(place: &str, shape: &[usize]) -> Result<()> {
+    let elements = shape.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent)).filter(|n| *n <= MOST_ELEMENTS);
+    match elements {
+        Some(_) => Ok(()),
+        None => bail!("{place}: found shape {shape:?}, expected at most {MOST_ELEMENTS} elements"),
+    }
 }
 
 /// What `dir` is instead of a kernel folder, and how to get one.

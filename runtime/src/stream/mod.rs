@@ -5,6 +5,7 @@
 //! last `denoise`, where the kernel has that. States are kept here as tensors, whatever the kernel's policy.
 
 pub mod contract;
+pub mod folder;
 pub mod host;
 mod kernel;
 pub mod made_for;
@@ -21,6 +22,7 @@ use s2dit_ir::{DType, Module, WeightSource};
 use crate::HostTensor;
 use crate::ranges::{self, Ranges};
 use contract::{Contract, StateWrite};
+pub use folder::KernelFolder;
 use kernel::{Kernel, OUT, Values};
 use state::Snapshot;
 
@@ -55,10 +57,9 @@ impl StreamSession {
     /// # Errors
     /// Not a kernel folder; artifacts that do not fit its contract; a failing engine.
     pub fn open(dir: &Path, options: &StreamOptions) -> Result<StreamSession> {
-        let contract = Contract::read(dir)?;
-        made_for::check(dir, &contract)?;
-        let kernel = Kernel::load(dir, &contract, options)?;
-        Ok(StreamSession::start(contract, kernel))
+        let folder = KernelFolder::open(dir)?;
+        let kernel = Kernel::load(&folder, options)?;
+        Ok(StreamSession::start(folder.contract().clone(), kernel))
     }
 
     /// A kernel that was never written: the functions of `module` that the contract names, computed in their own dtypes, with weights

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use half::f16;
+use s2dit_backends::input::{check_json, read_file};
 use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_files::writer::{Layout, Writer};
 use s2dit_ir::DType;
@@ -101,7 +102,8 @@ pub fn save(to: Destination<'_>, contract: &Contract, snapshot: &Snapshot) -> Re
 /// Not a state file; one of another model, configuration, chunk size or policy; a number that is not finite; states that are not what the contract declares.
 pub fn restore(path: &Path, contract: &Contract) -> Result<Snapshot> {
     let shown = path.display();
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read `{shown}`"))?;
+    let bytes =
+        read_file(path, most_bytes(contract)).with_context(|| format!("cannot read `{shown}` as a stream state"))?;
     let not_safetensors = || format!("`{shown}`: expected a stream state, found something that is not safetensors");
     let (_, header) = SafeTensors::read_metadata(&bytes).with_context(not_safetensors)?;
     let file = SafeTensors::deserialize(&bytes).with_context(not_safetensors)?;
@@ -123,7 +125,9 @@ pub fn restore(path: &Path, contract: &Contract) -> Result<Snapshot> {
         }
     }
     // The checkpoint's hash is of its tensors: what they mean is in the configuration.
-    let config: Value = serde_json::from_str(field("config"))
+    let config: Value = check_json(field("config"))
+        .map_err(anyhow::Error::from)
+        .and_then(|()| Ok(serde_json::from_str(field("config"))?))
         .with_context(|| format!("`{shown}`: field `config`: expected the checkpoint's configuration as JSON"))?;
     if let Some(difference) = first_difference(&config, &contract.config) {
         bail!("`{shown}`: a state of another model: config.json, {difference}, as the kernel's");
@@ -154,6 +158,14 @@ pub fn restore(path: &Path, contract: &Contract) -> Result<Snapshot> {
         Err(_) => None,
     };
     Ok(Snapshot { chunks, seed, states, text })
+}
+
+/// No state of the kernel is a larger file: its tensors in fp32, and the largest header that safetensors allows.
+fn most_bytes(contract: &Contract) -> u64 {
+    const HEADER: u64 = 100_000_000;
+    let bytes = |shape: &[usize]| shape.iter().fold(4u64, |bytes, &extent| bytes.saturating_mul(extent as u64));
+    let states = contract.states.iter().map(|state| bytes(&state.shape));
+    states.fold(HEADER.saturating_add(bytes(&contract.text.shape())), u64::saturating_add)
 }
 
 fn tensor(view: &TensorView<'_>) -> Result<HostTensor> {

@@ -76,6 +76,9 @@ pub struct DeviceOp {
     pub cost: Option<f64>,
 }
 
+/// A report has some two hundred bytes for each op.
+const LARGEST: u64 = 64 << 20;
+
 impl DeviceReport {
     /// Reads a report.
     ///
@@ -87,7 +90,7 @@ impl DeviceReport {
 
     fn parsed(path: &Path) -> Result<DeviceReport> {
         let shown = path.display();
-        let text = read_text(path).with_context(|| format!("cannot read `{shown}`"))?;
+        let text = read_text(path, LARGEST).with_context(|| format!("cannot read `{shown}`"))?;
         let report: DeviceReport =
             serde_json::from_str(&text).with_context(|| format!("`{shown}` is not a device report"))?;
         if report.format != FORMAT || report.version != VERSION {

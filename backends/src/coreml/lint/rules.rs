@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::checks::Check;
 use crate::Error;
-use crate::input::read_text;
+use crate::input::{LARGEST_JSON, read_text};
 
 /// The rules that come with the compiler.
 pub const BUILTIN: &str = include_str!("rules.json");
@@ -131,7 +131,7 @@ impl Rules {
 
     fn overridden(path: &Path) -> Result<Rules> {
         let shown = path.display();
-        let text = read_text(path).with_context(|| format!("cannot read `{shown}`"))?;
+        let text = read_text(path, LARGEST_JSON).with_context(|| format!("cannot read `{shown}`"))?;
         let mut rules = builtin()?;
         apply(&mut rules, &text).with_context(|| format!("rules file `{shown}`"))?;
         Rules::parse(&rules).with_context(|| format!("rules file `{shown}`"))

@@ -5,15 +5,13 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::input::read_file;
-
-const LARGEST: u64 = 16 << 20;
+use crate::input::{LARGEST_JSON, read_file};
 
 /// The path of the model specification.
 pub(super) fn specification(package: &Path) -> Result<PathBuf> {
     let path = package.join("Manifest.json");
     let shown = path.display().to_string();
-    let text = read_file(&path, LARGEST)
+    let text = read_file(&path, LARGEST_JSON)
         .with_context(|| format!("`{}` is not an mlpackage: cannot read its `Manifest.json`", package.display()))?;
     let manifest: Value = serde_json::from_slice(&text).with_context(|| format!("`{shown}` is not JSON"))?;
     let version = manifest["fileFormatVersion"].as_str().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! Reads an mlpackage from disk, ours or another tool's, trusting nothing in it.
 
+mod blobs;
 mod compressed;
 mod interface;
 mod manifest;
@@ -13,9 +14,13 @@ use anyhow::{Context, Result, bail};
 use prost::Message;
 use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
 
-use super::proto::{DataType, Function, Model, NamedValueType, Operation, Program, value, value_type};
+use super::cost;
+use super::proto::{DataType, Function, Model, NamedValueType, Operation, Program, value_type};
 use crate::Error;
+use crate::foreign::Foreign;
 use crate::input::{LFS_POINTER, is_lfs_pointer, read_file};
+use crate::wire;
+pub(super) use blobs::WEIGHTS;
 pub(super) use compressed::is_compressed;
 pub use interface::Feature;
 pub use weights::{BlobRecord, WeightFile};
@@ -52,11 +57,17 @@ impl Package {
 
     fn decoded(path: &Path) -> Result<Package> {
         let shown = path.display();
+        if path.is_file() {
+            let found = Foreign::of(path).ok().flatten().map_or("a file".into(), |other| other.to_string());
+            bail!("`{shown}`: expected the folder of an .mlpackage, found {found}");
+        }
         let spec = manifest::specification(path)?;
         let bytes = read_file(&spec, SPEC_LIMIT).with_context(|| format!("cannot read `{}`", spec.display()))?;
         if is_lfs_pointer(&bytes) {
             bail!("`{}` is {LFS_POINTER}", spec.display());
         }
+        wire::check(&bytes, &cost::MODEL)
+            .map_err(|e| anyhow::anyhow!("`{}` is not a Core ML model specification: {e}", spec.display()))?;
         let model = Model::decode(bytes.as_slice())
             .map_err(|e| anyhow::anyhow!("`{}` is not a Core ML model specification: {e}", spec.display()))?;
         let version = model.specification_version;
@@ -76,21 +87,12 @@ impl Package {
         if program.functions.is_empty() {
             bail!("`{shown}`: the program has no functions");
         }
-        if package.weights.is_none() && package.refers_to_weights() {
-            bail!("`{shown}`: the model keeps weights in `{}`, which does not exist", weights_path.display());
-        }
         for (name, function) in &program.functions {
             package.check_opset(name, function)?;
+            blobs::check(&package, name, function)?;
             package.check_description(name, function)?;
         }
         Ok(package)
-    }
-
-    /// Whether some constant is stored outside the model specification.
-    fn refers_to_weights(&self) -> bool {
-        let functions = self.program().into_iter().flat_map(|p| p.functions.values());
-        let ops = functions.flat_map(|f| f.block_specializations.values()).flat_map(|b| &b.operations);
-        ops.flat_map(|o| o.attributes.values()).any(|v| matches!(v.value, Some(value::Value::BlobFileValue(_))))
     }
 
     fn check_opset(&self, name: &str, function: &Function) -> Result<()> {
@@ -150,7 +152,8 @@ impl Package {
     pub(super) fn block<'f>(&self, name: &str, function: &'f Function) -> Result<&'f super::proto::Block> {
         function.block_specializations.get(&function.opset).with_context(|| {
             let found: Vec<&str> = function.block_specializations.keys().map(String::as_str).collect();
-            format!("function `{name}`: expected a block for opset `{}`, found {found:?}", function.opset)
+            let shown = self.path.display();
+            format!("`{shown}`: function `{name}`: expected a block for opset `{}`, found {found:?}", function.opset)
         })
     }
 

@@ -17,7 +17,7 @@ pub const FORMAT: &str = "s2ditc.quantize-plan";
 /// The version that is written and read.
 pub const VERSION: u32 = 1;
 /// Far above any plan.
-const LARGEST_FILE: u64 = 64 << 20;
+const LARGEST_FILE: u64 = 16 << 20;
 
 /// A plan, as it is in its file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

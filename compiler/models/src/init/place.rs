@@ -2,14 +2,12 @@
 
 use std::path::Path;
 
-use s2dit_backends::input::read_file;
+use s2dit_backends::input::{LARGEST_JSON, read_file};
 use s2dit_backends::output::Contents;
 
 use super::MARK;
 use crate::checkpoint::CONFIG_FILE;
 use s2dit_files::INDEX_FILE;
-
-const LARGEST_CONFIG: u64 = 16 << 20;
 
 /// What a checkpoint has in it.
 pub(super) const CONTENTS: Contents<'static> =
@@ -21,6 +19,6 @@ fn is_checkpoint_file(path: &str) -> bool {
 }
 
 fn was_made_here(target: &Path) -> bool {
-    let text = read_file(&target.join(CONFIG_FILE), LARGEST_CONFIG).unwrap_or_default();
+    let text = read_file(&target.join(CONFIG_FILE), LARGEST_JSON).unwrap_or_default();
     serde_json::from_slice::<serde_json::Value>(&text).is_ok_and(|config| !config[MARK].is_null())
 }

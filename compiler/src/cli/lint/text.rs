@@ -9,6 +9,7 @@ use s2dit_backends::coreml::lint::{Finding, Report, Rule, Rules, Subject, Verdic
 
 use super::super::progress::size;
 use super::super::style;
+use super::super::terminal::one_line;
 use crate::lint::{Linted, verdicts};
 use s2dit_files::problems::shown;
 
@@ -22,9 +23,10 @@ pub(super) fn rules(rules: &Rules) -> String {
         let retired = if rule.retired { ", retired" } else { "" };
         out +=
             &format!("{}: {}, {} confidence, since {}{retired}\n", rule.id, rule.severity, rule.confidence, rule.since);
-        out += &format!("    {}\n    source: {}\n    mend: {}\n", rule.text, rule.source, rule.mend);
+        let [text, source, mend] = [&rule.text, &rule.source, &rule.mend].map(|text| one_line(text));
+        out += &format!("    {text}\n    source: {source}\n    mend: {mend}\n");
         if let Some(because) = &rule.because {
-            out += &format!("    because: {because}\n");
+            out += &format!("    because: {}\n", one_line(because));
         }
     }
     out
@@ -54,7 +56,7 @@ pub(super) fn report(linted: &Linted, rules: &Rules, all: bool) -> String {
 
 fn summary(report: &Report, all: bool) -> String {
     let s = &report.summary;
-    let mut out = format!("{}: {}\n", report.package, verdicts(&s.verdicts));
+    let mut out = format!("{}: {}\n", one_line(&report.package), verdicts(&s.verdicts));
     let limit = s.weight_limit.map(|l| format!(" of at most {}", size(l))).unwrap_or_default();
     out += &format!("  weights: {}{limit}; results: {}\n", size(s.weight_bytes), counts(&s.dtypes, usize::MAX));
     out += &format!("  ops: {}\n", counts(&s.ops, if all { usize::MAX } else { 8 }));
@@ -82,7 +84,7 @@ fn function(f: &FunctionSummary, all: bool, out: &mut String) {
     let (least, most) = (f.blocks.values().min().unwrap_or(&0), f.blocks.values().max().unwrap_or(&0));
     *out += &format!("    {} blocks of {least} to {most} ops, {} ops outside\n", f.blocks.len(), f.outside_blocks);
     if all {
-        let blocks: Vec<String> = f.blocks.iter().map(|(block, n)| format!("{block}: {n}")).collect();
+        let blocks: Vec<String> = f.blocks.iter().map(|(block, n)| format!("{}: {n}", shown(block))).collect();
         *out += &format!("    {}\n", blocks.join(", "));
     }
 }
@@ -106,7 +108,7 @@ fn group(rule: &Rule, findings: &[&Finding], flag: Option<&str>, all: bool, out:
         Verdict::Leaves => style::bad(&severity),
     };
     *out += &format!("{severity} ({} confidence)  {} ×{}\n", rule.confidence, rule.id, findings.len());
-    *out += &format!("  {}\n", rule.text);
+    *out += &format!("  {}\n", one_line(&rule.text));
     let most = if all { findings.len() } else { FIRST };
     for finding in findings.iter().take(most) {
         let function = finding.function.as_deref().map(|f| format!("{}/", shown(f))).unwrap_or_default();
@@ -121,8 +123,8 @@ fn group(rule: &Rule, findings: &[&Finding], flag: Option<&str>, all: bool, out:
         *out += &format!("    … and {} more (--all)\n", findings.len() - most);
     }
     match flag {
-        Some(flag) => *out += &format!("  mend: s2ditc compile … {flag} ({})\n\n", rule.mend),
-        None => *out += &format!("  mend: {}\n\n", rule.mend),
+        Some(flag) => *out += &format!("  mend: s2ditc compile … {flag} ({})\n\n", one_line(&rule.mend)),
+        None => *out += &format!("  mend: {}\n\n", one_line(&rule.mend)),
     }
 }
 

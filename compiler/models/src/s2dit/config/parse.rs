@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use s2dit_backends::input::{LFS_POINTER, is_lfs_pointer, read_file};
+use s2dit_backends::input::{LARGEST_JSON, LFS_POINTER, is_lfs_pointer, read_file};
 use serde_json::Value;
 
 use super::{BlockKind, QkNorm, RopeInKernel, S2ditConfig, SampleSteps, StateWrite};
@@ -42,7 +42,6 @@ const LARGEST: usize = 1 << 20;
 /// The ε of a norm is added to a mean square of about 1: above this the norm is none, and fp16 soon cannot hold it.
 const LARGEST_EPS: f64 = 1.0;
 const MOST_BLOCKS: usize = 4096;
-const LARGEST_FILE: u64 = 16 << 20;
 
 impl S2ditConfig {
     /// Reads a `config.json`.
@@ -52,7 +51,7 @@ impl S2ditConfig {
     pub fn read(path: &Path) -> Result<Self, Problems> {
         let place = path.display().to_string();
         let unreadable = |error: std::io::Error| Problems::one(&place, error.to_string(), "a readable config.json");
-        let bytes = read_file(path, LARGEST_FILE).map_err(unreadable)?;
+        let bytes = read_file(path, LARGEST_JSON).map_err(unreadable)?;
         if is_lfs_pointer(&bytes) {
             return Err(Problems::one(&place, LFS_POINTER, "a configuration"));
         }
