@@ -3,6 +3,9 @@
 
 #[path = "../../tests/common/python.rs"]
 mod python;
+#[path = "../../tests/common/wire/mod.rs"]
+#[allow(dead_code)]
+mod wire;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -73,6 +76,7 @@ fn packages_hold_exactly_the_numbers_of_the_ir() {
             let path = work.path().join(format!("{}_{dtype}.mlpackage", f.name));
             let source = Any::of(&f);
             write(&f, &source, &path).unwrap();
+            assert_eq!(wire::judge_all(&path), 1);
             let package = Package::open(&path).unwrap();
             let module = raise(&package, None).unwrap();
             let raised = &module.functions[0];

@@ -13,7 +13,7 @@
 //! to fp16 selects its row exactly. The rows are the same graph on literal timesteps, a constant that a backend evaluates in float64.
 //!
 //! The tables lie behind the last op that is more than arithmetic and shape (in S2DiT `linear_2` and `time_proj`): each block's sum with
-//! its own table stays a sum, because 26 sums would be 26 tables.
+//! its own table stays a sum, because the sums of 24 blocks would be 24 tables.
 
 mod rows;
 
@@ -61,6 +61,14 @@ pub fn run(module: &mut Module, parameter: &str, timesteps: &[f64]) -> Result<us
         f.remove_dead();
     }
     Ok(changes)
+}
+
+/// Whether a list of timesteps can be tables.
+///
+/// # Errors
+/// No timesteps, or some too near to be told apart in fp16.
+pub fn check(timesteps: &[f64]) -> Result<(), OpError> {
+    gap(timesteps).map(|_| ())
 }
 
 /// What a value depends on.

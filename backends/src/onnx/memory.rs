@@ -11,6 +11,7 @@ use s2dit_ir::{FileRegion, Function, WeightSource};
 use super::lower::{Lowered, Round, lower};
 use super::stored::Filler;
 use super::write::{SMALL, model, refer};
+use crate::Error;
 
 /// Where the weights of an in-memory model are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,7 +58,11 @@ pub struct InMemory {
 ///
 /// # Errors
 /// An op that ONNX cannot express, a weight that cannot be read, an unknown name in `options.outputs`.
-pub fn model_in_memory(f: &Function, source: &dyn WeightSource, options: &MemoryOptions) -> Result<InMemory> {
+pub fn model_in_memory(f: &Function, source: &dyn WeightSource, options: &MemoryOptions) -> Result<InMemory, Error> {
+    build(f, source, options).map_err(Error::writing)
+}
+
+fn build(f: &Function, source: &dyn WeightSource, options: &MemoryOptions) -> Result<InMemory> {
     let fold = options.weights == WeightMode::Materialize;
     let Lowered { mut graph, opset, constants } = lower(f, options.round, fold, &options.outputs)?;
     let mut regions = Regions::default();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use s2dit_backends::output::Staged;
+use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_passes::quantize::Weight;
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ use super::Survey;
 use super::calibrated::Calibrated;
 use super::measure::decibels;
 use super::samples::Samples;
-use super::sensitivity::least_bytes;
+use super::sensitivity::smallest;
 use super::uniform::Uniform;
 use s2dit_emit::plan::{Entry, FORMAT, Plan, VERSION};
 use s2dit_emit::plan::{OpenPlan, Quantize, Storage};
@@ -72,32 +72,41 @@ pub type Progress<'a> = &'a mut dyn FnMut(&str, usize, usize);
 ///
 /// # Errors
 /// Samples that do not fit; a goal that cannot be reached; outputs that cannot be written.
-pub fn make(survey: &Survey<'_>, request: &Request, out: &Path, progress: Progress<'_>) -> Result<Made> {
+pub fn make(survey: &Survey<'_>, request: &Request, out: Destination<'_>, progress: Progress<'_>) -> Result<Made> {
     let bare = matches!(request.goal, Goal::Scheme(Uniform::Weights(_)));
     let source = request.calibrate.clone().or((!bare).then_some(Samples::Seeded));
-    let staged = Staged::file(out)?;
+    let staged = Staged::file(out, &made::plan)?;
     if let Goal::Size(target) = request.goal {
-        let least = least_bytes(survey);
+        // Found now, not after the measurements.
+        let bare = Maker { survey, calibrated: None, place: out.path };
+        let entries = survey.weights.iter().map(|w| bare.entry(w, smallest(w), 0.0, String::new()));
+        let least = bare.plan(String::new(), entries.collect::<Result<_>>()?)?.plan.weight_bytes;
         if target < least {
-            let expected = format!("at least {least} bytes, which the weights take in their smallest schemes");
-            return Err(Problems::one("--target-size", format!("{target} bytes"), expected).into());
+            return Err(too_small(target, least).into());
         }
     }
     let calibrated = match &source {
         None => None,
         Some(source) => Some(Calibrated::collect(survey, source, request.threads, out, progress)?),
     };
-    let maker = Maker { survey, calibrated: calibrated.as_ref(), place: out };
+    let maker = Maker { survey, calibrated: calibrated.as_ref(), place: out.path };
     let made = match request.goal {
         Goal::Scheme(uniform) => maker.uniform(uniform, request.threads, progress)?,
         Goal::Size(bytes) => maker.search(request.threads, progress)?.smallest_error(bytes, progress)?,
         Goal::Snr(least) => maker.search(request.threads, progress)?.smallest(least, progress)?,
     };
     let text = made.plan.to_toml()?;
-    std::fs::write(staged.path(), text).with_context(|| format!("cannot write `{}`", out.display()))?;
+    std::fs::write(staged.path(), text).with_context(|| format!("cannot write `{}`", out.path.display()))?;
     let statistics = calibrated.map(|c| c.staged);
+    survey.checkpoint.check_unchanged()?;
     Staged::commit_all(statistics.into_iter().chain([staged]).collect())?;
     Ok(made)
+}
+
+/// A size that no plan reaches; `least` is that of the smallest plan.
+pub(super) fn too_small(target: u64, least: u64) -> Problems {
+    let expected = format!("at least {least} bytes, which the weights take in their smallest schemes");
+    Problems::one("--target-size", format!("{target} bytes"), expected)
 }
 
 /// Makes plans.

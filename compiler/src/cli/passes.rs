@@ -7,7 +7,7 @@ use s2dit_ir::{Module, text};
 use s2dit_passes::Stage;
 use s2dit_runtime::Timesteps;
 
-use super::Context;
+use super::{Context, print_note};
 use s2dit_emit::watch::{Row, Watcher};
 use s2dit_models::checkpoint::Checkpoint;
 
@@ -95,6 +95,5 @@ pub(super) fn eprint_rows(rows: &[Row]) {
             None => {}
         }
     }
-    // Not `eprintln`, which panics if standard error is closed or full.
-    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{table}\n"));
+    print_note(&table);
 }

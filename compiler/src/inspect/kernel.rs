@@ -3,12 +3,10 @@
 use std::path::Path;
 
 use anyhow::Result;
-use s2dit_backends::onnx::read::Model;
 use s2dit_runtime::stream::contract::{
-    Chunk, Contract, FunctionsPolicy, Port, Precision, Sampler, StatesPolicy, Target, Text,
+    Chunk, FunctionsPolicy, Port, Precision, Sampler, StateWrite, StatesPolicy, Target, Text,
 };
-use s2dit_runtime::stream::made_for;
-use s2dit_runtime::{Artifact, Timesteps};
+use s2dit_runtime::{KernelFolder, Timesteps};
 use serde::Serialize;
 
 /// A kernel folder.
@@ -22,6 +20,9 @@ pub struct KernelReport {
     pub summary: String,
     /// What the artifacts are.
     pub target: Target,
+    /// The oldest systems that load the packages, such as `iOS 18, macOS 15`; nothing for ONNX files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minimum_os: Option<String>,
     /// Their arithmetic.
     pub precision: Precision,
     /// Where the states live.
@@ -36,6 +37,10 @@ pub struct KernelReport {
     pub chunk: Chunk,
     /// Latent frames that the windows hold.
     pub window_frames: usize,
+    /// Latent frames at the start of the stream that stay beside the windows.
+    pub sink_frames: usize,
+    /// Which pass over a chunk writes the states.
+    pub state_write: StateWrite,
     /// The prompt.
     pub text: Text,
     /// The sampler.
@@ -89,15 +94,11 @@ pub struct StateReport {
 /// # Errors
 /// A contract that cannot be read; artifacts that are not there, or not of this contract.
 pub(super) fn kernel(path: &Path) -> Result<KernelReport> {
-    let contract = Contract::read(path)?;
-    made_for::check(path, &contract)?;
-    if contract.target == Target::Onnx {
-        for (_, f) in contract.functions.all() {
-            Model::open(&path.join(&f.file))?.check_external_files()?;
-        }
-    }
-    let quantize = Artifact::open(&path.join(&contract.functions.denoise.file))?.metadata().remove("s2ditc.quantize");
-    let functions = contract.functions.all().map(|(name, f)| FunctionReport {
+    let folder = KernelFolder::open(path)?;
+    let contract = folder.contract().clone();
+    let quantize = folder.metadata(&contract.functions.denoise.file).remove("s2ditc.quantize");
+    let minimum_os = folder.minimum_os(&contract.functions.denoise.file);
+    let functions = contract.functions.all().into_iter().map(|(name, f)| FunctionReport {
         name,
         files: match &f.parts[..] {
             [] => vec![f.file.clone()],
@@ -122,10 +123,11 @@ pub(super) fn kernel(path: &Path) -> Result<KernelReport> {
         bytes: bytes(path),
         state_bytes: states.iter().map(|s| s.bytes).sum(),
         states,
-        functions: functions.into(),
+        functions: functions.collect(),
         host_inputs: contract.host_inputs.iter().map(|h| (h.name.clone(), kind(&h.kind).unwrap_or_default())).collect(),
         quantize,
         summary: contract.summary(),
+        minimum_os,
         compiler: contract.compiler,
         target: contract.target,
         precision: contract.precision,
@@ -134,6 +136,8 @@ pub(super) fn kernel(path: &Path) -> Result<KernelReport> {
         checkpoint: contract.checkpoint,
         chunk: contract.chunk,
         window_frames: contract.window_frames,
+        sink_frames: contract.sink_frames,
+        state_write: contract.state_write,
         text: contract.text,
         sampler: contract.sampler,
         timesteps: contract.timesteps,

@@ -8,6 +8,7 @@ mod recognition;
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use s2dit_backends::foreign::Foreign;
 use s2dit_runtime::pipeline::{self, Pipeline};
 use s2dit_runtime::stream::contract;
 use serde::Serialize;
@@ -17,7 +18,7 @@ pub use kernel::{FunctionReport, KernelReport, StateReport};
 pub use model::{BlockCost, Layer, ModelReport};
 pub use recognition::{NearMiss, Recognised, Recognition, recognition};
 
-use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint};
+use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint, pipeline_problem};
 use s2dit_models::s2dit;
 use s2dit_models::s2dit::config::LatentSize;
 
@@ -81,6 +82,9 @@ pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<Report> {
         return Ok(Report::Kernel(kernel::kernel(path)?));
     }
     if path.is_dir() {
+        if let Some(problem) = pipeline_problem(path) {
+            return Err(problem.into());
+        }
         if !path.join(CONFIG_FILE).exists() {
             bail!(
                 "`{}`: expected a checkpoint folder with {CONFIG_FILE}, an .mlpackage with Manifest.json or a kernel folder with {}",
@@ -103,7 +107,7 @@ pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<Report> {
             recognised,
         }));
     }
-    if path.extension().is_some_and(|e| e == "safetensors") {
+    if path.is_file() && Foreign::of(path).is_ok_and(|found| found == Some(Foreign::Safetensors)) {
         bail!(
             "`{}`: expected a checkpoint folder, an .onnx file or an .mlpackage; inspect the folder that holds this file and {CONFIG_FILE}",
             path.display()

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::report::{Report, Verdict};
 use super::rules::{Rules, Severity};
+use crate::Error;
 use crate::input::read_text;
 
 /// `format` of a device report.
@@ -75,14 +76,21 @@ pub struct DeviceOp {
     pub cost: Option<f64>,
 }
 
+/// A report has some two hundred bytes for each op.
+const LARGEST: u64 = 64 << 20;
+
 impl DeviceReport {
     /// Reads a report.
     ///
     /// # Errors
     /// A file that cannot be read, or is no such report.
-    pub fn read(path: &Path) -> Result<DeviceReport> {
+    pub fn read(path: &Path) -> Result<DeviceReport, Error> {
+        DeviceReport::parsed(path).map_err(Error::reading)
+    }
+
+    fn parsed(path: &Path) -> Result<DeviceReport> {
         let shown = path.display();
-        let text = read_text(path).with_context(|| format!("cannot read `{shown}`"))?;
+        let text = read_text(path, LARGEST).with_context(|| format!("cannot read `{shown}`"))?;
         let report: DeviceReport =
             serde_json::from_str(&text).with_context(|| format!("`{shown}` is not a device report"))?;
         if report.format != FORMAT || report.version != VERSION {
@@ -182,7 +190,11 @@ const COSTLIEST: usize = 10;
 ///
 /// # Errors
 /// A report of another model: it places less than half of the package's ops.
-pub fn compare(report: &Report, device: &DeviceReport, rules: &Rules) -> Result<Comparison> {
+pub fn compare(report: &Report, device: &DeviceReport, rules: &Rules) -> Result<Comparison, Error> {
+    compared(report, device, rules).map_err(Error::reading)
+}
+
+fn compared(report: &Report, device: &DeviceReport, rules: &Rules) -> Result<Comparison> {
     let mut placed: HashMap<(&str, &str), &DeviceOp> = HashMap::new();
     for f in &device.functions {
         placed.extend(

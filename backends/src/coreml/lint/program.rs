@@ -246,7 +246,7 @@ impl<'p> Program<'p> {
     ///
     /// # Errors
     /// A function without a block for its opset; a weight file that cannot be read.
-    pub fn read(package: &'p Package) -> Result<Program<'p>> {
+    pub(super) fn read(package: &'p Package) -> Result<Program<'p>> {
         let program = package.program()?;
         let mut functions = Vec::new();
         for name in package.functions() {

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::checks::Check;
-use crate::input::read_text;
+use crate::Error;
+use crate::input::{LARGEST_JSON, read_text};
 
 /// The rules that come with the compiler.
 pub const BUILTIN: &str = include_str!("rules.json");
@@ -116,17 +117,21 @@ impl Rules {
     ///
     /// # Errors
     /// A defect of [`BUILTIN`].
-    pub fn builtin() -> Result<Rules> {
-        Rules::parse(&builtin()?)
+    pub fn builtin() -> Result<Rules, Error> {
+        builtin().and_then(|rules| Rules::parse(&rules)).map_err(Error::reading)
     }
 
     /// The rules that come with the compiler, as a file of overrides changes them.
     ///
     /// # Errors
     /// A file that cannot be read, is no JSON, names a rule that there is not, or sets what a rule does not have.
-    pub fn with_overrides(path: &Path) -> Result<Rules> {
+    pub fn with_overrides(path: &Path) -> Result<Rules, Error> {
+        Rules::overridden(path).map_err(Error::reading)
+    }
+
+    fn overridden(path: &Path) -> Result<Rules> {
         let shown = path.display();
-        let text = read_text(path).with_context(|| format!("cannot read `{shown}`"))?;
+        let text = read_text(path, LARGEST_JSON).with_context(|| format!("cannot read `{shown}`"))?;
         let mut rules = builtin()?;
         apply(&mut rules, &text).with_context(|| format!("rules file `{shown}`"))?;
         Rules::parse(&rules).with_context(|| format!("rules file `{shown}`"))

@@ -40,6 +40,16 @@ impl Package {
         d.functions.iter().find(|f| f.name == function).map_or(&d.input, |f| &f.input)
     }
 
+    /// Inputs, outputs and states of a function.
+    ///
+    /// # Errors
+    /// No function of this name.
+    pub fn interface(&self, function: impl AsRef<str>) -> Result<[Vec<Feature>; 3]> {
+        let (name, _) = self.function(Some(function.as_ref()))?;
+        let described = self.description(&name);
+        Ok([&described.input, &described.output, &described.state].map(|list| list.iter().map(feature).collect()))
+    }
+
     /// Inputs of the default function.
     pub fn inputs(&self) -> Vec<Feature> {
         self.description(&self.default_function()).input.iter().map(feature).collect()

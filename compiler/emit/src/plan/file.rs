@@ -17,7 +17,7 @@ pub const FORMAT: &str = "s2ditc.quantize-plan";
 /// The version that is written and read.
 pub const VERSION: u32 = 1;
 /// Far above any plan.
-const LARGEST_FILE: u64 = 64 << 20;
+const LARGEST_FILE: u64 = 16 << 20;
 
 /// A plan, as it is in its file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -130,6 +130,12 @@ impl Plan {
         }
         if let Some(db) = plan.snr_db.filter(|db| !db.is_finite()) {
             return Err(Problems::one(format!("{place}: snr_db"), db.to_string(), "a number of decibels"));
+        }
+        for w in &plan.weight {
+            if let Some(scale) = w.input_scale.filter(|scale| !scale.is_finite() || *scale <= 0.0) {
+                let at = format!("{place}: weight {}: input_scale", quoted(&w.name));
+                return Err(Problems::one(at, scale.to_string(), "a scale above 0, as `s2ditc quantize` measures it"));
+            }
         }
         let mut seen = BTreeSet::new();
         let twice = plan.weight.iter().find(|w| !seen.insert(&w.name));

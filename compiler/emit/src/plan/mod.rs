@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use s2dit_backends::stamp::Changed;
 use s2dit_files::SafetensorsFile;
 use s2dit_files::problems::Problems;
 use s2dit_ir::compress::{EXPECTED, Scheme};
@@ -150,6 +151,15 @@ impl<'a> Sources<'a> {
         Sources { checkpoint, statistics }
     }
 
+    /// Checks that nobody has written to the files since they were opened.
+    ///
+    /// # Errors
+    /// The first file that has changed.
+    pub fn check_unchanged(&self) -> Result<(), Changed> {
+        self.checkpoint.check_unchanged()?;
+        self.statistics.map_or(Ok(()), SafetensorsFile::check_unchanged)
+    }
+
     fn of(&self, name: &str) -> &'a dyn WeightSource {
         match self.statistics {
             Some(file) if name.starts_with(IMPORTANCE) || name.starts_with(FEEDBACK) => file,
@@ -190,19 +200,13 @@ pub fn is_exact(metadata: &BTreeMap<String, String>) -> bool {
 const SLACK: f64 = 3.0;
 
 /// The bar of an artifact: the one that was asked for; for a quantized artifact what its plan measured, less 3 dB; else
-/// `usual`.
-///
-/// # Errors
-/// A quantized artifact of which nothing was measured.
-pub fn bar(metadata: &BTreeMap<String, String>, asked: Option<f64>, usual: f64) -> Result<f64> {
+/// `usual`. `None` for a quantized artifact of which nothing was measured.
+#[must_use]
+pub fn bar(metadata: &BTreeMap<String, String>, asked: Option<f64>, usual: f64) -> Option<f64> {
     let measured = metadata.get("s2ditc.quantize.snr_db").and_then(|db| db.parse::<f64>().ok());
-    match (asked, metadata.get("s2ditc.quantize"), measured) {
-        (Some(asked), ..) => Ok(asked),
-        (None, None, _) => Ok(usual),
-        (None, Some(_), Some(measured)) => Ok(usual.min(measured - SLACK)),
-        (None, Some(how), None) => bail!(
-            "the artifact is quantized ({how}) and says no SNR, as only a plan without overrides does: give the lowest that \
-             passes with --min-snr, or compare with the same quantization: --checkpoint DIR --quantize SCHEME|PLAN.toml"
-        ),
+    match (asked, metadata.get("s2ditc.quantize")) {
+        (Some(asked), _) => Some(asked),
+        (None, None) => Some(usual),
+        (None, Some(_)) => measured.filter(|db| db.is_finite()).map(|db| usual.min(db - SLACK)),
     }
 }
