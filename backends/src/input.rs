@@ -68,7 +68,7 @@ pub fn is_lfs_pointer(bytes: &[u8]) -> bool {
     bytes.starts_with(b"version https://git-lfs.github.com/spec/")
 }
 
-/// What to do about a note of git-lfs.
+/// The end of an error about a git-lfs pointer: what it is and what to do.
 pub const LFS_POINTER: &str = "a git-lfs pointer, not the file itself (`git lfs pull` fetches it)";
 
 #[cfg(test)]

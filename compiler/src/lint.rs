@@ -20,10 +20,10 @@ use s2dit_emit::{ATTENTION, COMPUTE};
 /// A package's findings, beside a device's where there is a report of it.
 #[derive(Debug, Serialize)]
 pub struct Linted {
-    /// What the rules say.
+    /// Report by the rules.
     #[serde(flatten)]
     pub report: Report,
-    /// What a device says.
+    /// Comparison with a device's report, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<Comparison>,
     /// For rules that a package of this compiler violates: the flag of `s2ditc compile` that mends it.
@@ -149,7 +149,7 @@ pub struct Brief {
     pub budget: Option<Budget>,
 }
 
-/// How many ops the blocks of a function have: the time that a phone takes to load it follows their number.
+/// The number of ops in the blocks of a function: the time that a phone takes to load the function follows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Budget {
     /// The function.
@@ -158,14 +158,14 @@ pub struct Budget {
     pub blocks: usize,
     /// Ops of all of them.
     pub ops: usize,
-    /// Of the block with the fewest.
+    /// Ops of the block with the fewest.
     pub least: usize,
-    /// Of the block with the most.
+    /// Ops of the block with the most.
     pub most: usize,
 }
 
 impl Budget {
-    /// Of the function with most ops in blocks.
+    /// The budget of the function with most ops in blocks.
     fn of(all: &[Linted]) -> Option<Budget> {
         let functions = all.iter().flat_map(|l| &l.report.summary.functions);
         let budgets = functions.filter_map(|f| {

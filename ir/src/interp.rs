@@ -145,7 +145,7 @@ fn streamed_weight(f: &Function, v: ValueId) -> Option<ValueId> {
     (f.ty(weight).elements() >= rows::WORTH_IT && rows::can_stream(f, weight)).then_some(weight)
 }
 
-/// Under which a constant's value is remembered: a product that takes far more reading than it has elements.
+/// The key under which a constant's value is remembered, if it is worth remembering: a product that takes far more reading than it has elements.
 fn memo_key(f: &Function, v: ValueId) -> Option<String> {
     let Op::Linear(_) = f.op(v) else { return None };
     let worth_it = Memo::holds(f.ty(v)) && f.is_const(v);

@@ -51,7 +51,7 @@ pub use precision::Precision;
 pub struct Pass {
     /// Name on the command line and in reports.
     pub name: &'static str,
-    /// One line: what holds afterwards.
+    /// A line that says what holds after the pass.
     pub doc: &'static str,
     /// Rewrites the module and returns the number of changes.
     pub run: fn(&mut Module) -> Result<usize, OpError>,

@@ -71,14 +71,14 @@ pub fn check(timesteps: &[f64]) -> Result<(), OpError> {
     gap(timesteps).map(|_| ())
 }
 
-/// What a value depends on.
+/// The inputs that a value depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Depends {
     /// Nothing: it is a constant.
     Constant,
     /// The timestep.
     Timestep,
-    /// Other parameters or states too.
+    /// The value depends on other parameters or states too.
     More,
 }
 

@@ -1,4 +1,4 @@
-//! How far a tensor is from a reference.
+//! The distance of a tensor from a reference.
 
 use serde::Serialize;
 

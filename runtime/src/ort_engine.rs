@@ -17,7 +17,7 @@ use crate::{HostTensor, library};
 static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
 static STARTING: Mutex<()> = Mutex::new(());
 
-/// How a session is made.
+/// Options of a session.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
     /// Threads of one op.

@@ -16,7 +16,7 @@ use crate::{HostTensor, Port, RunOptions, Session, function_session};
 
 /// The description's file in a folder of packages.
 pub const FILE: &str = "pipeline.json";
-/// What the field `format` says.
+/// The value of the field `format`.
 pub const FORMAT: &str = "s2dit-pipeline";
 /// The version that this build writes and reads.
 pub const VERSION: u32 = 1;
@@ -41,13 +41,13 @@ pub struct Description {
     pub format: String,
     /// [`VERSION`].
     pub version: u32,
-    /// What the host passes.
+    /// Inputs that the host passes.
     pub inputs: Vec<contract::Port>,
-    /// What comes back.
+    /// Outputs that come back.
     pub outputs: Vec<contract::Port>,
-    /// In the order in which they run.
+    /// Parts, in the order in which they run.
     pub parts: Vec<Part>,
-    /// What every part's metadata says.
+    /// Metadata that every part has.
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -165,7 +165,7 @@ fn fits(dir: &Path, index: usize, package: &Package, description: &Description) 
     Ok(())
 }
 
-/// What a part's metadata says under `s2ditc.part`.
+/// The value of `s2ditc.part` in a part's metadata.
 #[must_use]
 pub fn part_of(index: usize, count: usize) -> String {
     format!("{} of {count}", index + 1)
@@ -196,13 +196,13 @@ impl Chain {
         Chain { parts, inputs, outputs: made }
     }
 
-    /// What the first part takes, and what later parts take beside what is made before them.
+    /// The inputs of the whole: those of the first part, and those of later parts that no earlier part makes.
     #[must_use]
     pub fn inputs(&self) -> &[Port] {
         &self.inputs
     }
 
-    /// What comes back.
+    /// The outputs that come back.
     #[must_use]
     pub fn outputs(&self) -> &[Port] {
         &self.outputs

@@ -16,7 +16,7 @@ pub const MANIFEST: &str = "Manifest.json";
 pub const MODEL: &str = "Data/com.apple.CoreML/model.mlmodel";
 /// The weights, below the package.
 pub const WEIGHTS: &str = "Data/com.apple.CoreML/weights/weight.bin";
-/// How the model refers to its weights.
+/// The name under which the model refers to its weight file.
 pub const WEIGHTS_IN_MODEL: &str = "@model_path/weights/weight.bin";
 /// What a package of ours has in it.
 pub const CONTENTS: Contents<'static> =

@@ -18,27 +18,27 @@ use super::package;
 use super::proto::{Metadata, Model, ModelDescription};
 use crate::fill::{Place, fill, write_at};
 
-/// What a package says about itself, where Apple's tools show it.
+/// The description of a package that Apple's tools show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// A line about the model.
     pub short_description: String,
     /// The model's version.
     pub version: String,
-    /// Who made the model.
+    /// Author of the model.
     pub author: String,
     /// The model's licence.
     pub license: String,
 }
 
-/// What was written.
+/// The figures of a finished write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Operations of all functions, without constants.
     pub ops: usize,
     /// Constants in the weight file.
     pub weights: usize,
-    /// Their bytes.
+    /// Bytes of the weights.
     pub weight_bytes: u64,
     /// Constants with NaN or infinite elements: (name, how many).
     pub non_finite: Vec<(String, u64)>,

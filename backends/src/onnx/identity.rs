@@ -22,7 +22,7 @@ const TRAILER: u64 = (MAGIC.len() + blake3::OUT_LEN) as u64;
 pub(super) struct Identity(blake3::Hash);
 
 impl Identity {
-    /// What models with external data share.
+    /// The identity that models with one data file share.
     pub(super) fn of<'a>(models: impl IntoIterator<Item = &'a ModelProto>) -> Identity {
         let mut hasher = blake3::Hasher::new();
         for model in models {
@@ -38,12 +38,12 @@ impl Identity {
         self.0.to_hex()[..super::pair::DIGITS].to_string()
     }
 
-    /// What the data ends with.
+    /// The bytes at the end of the data file.
     pub(super) fn trailer(&self) -> Vec<u8> {
         [&MAGIC[..], self.0.as_bytes()].concat()
     }
 
-    /// What the models' metadata says of data that takes `bytes` without the trailer.
+    /// The models' metadata entry for a data file that takes `bytes` without the trailer.
     pub(super) fn entry(&self, bytes: u64) -> StringStringEntryProto {
         let value = format!("blake3:{} {}", self.0.to_hex(), bytes + TRAILER);
         StringStringEntryProto { key: KEY.into(), value }

@@ -13,7 +13,7 @@ use super::stored::Filler;
 use super::write::{SMALL, model, refer};
 use crate::Error;
 
-/// Where the weights of an in-memory model are.
+/// The place of an in-memory model's weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WeightMode {
     /// Weights that lie in a file as they are become references into that file. What is computed from them stays in the
@@ -24,12 +24,12 @@ pub enum WeightMode {
     Materialize,
 }
 
-/// How an in-memory model is made.
+/// Options of an in-memory model.
 #[derive(Clone, Debug)]
 pub struct MemoryOptions {
     /// Arithmetic of fp16 values.
     pub round: Round,
-    /// Where the weights are.
+    /// Place of the weights.
     pub weights: WeightMode,
     /// Values, by name, that become outputs beside the results.
     pub outputs: Vec<String>,

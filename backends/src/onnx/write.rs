@@ -27,14 +27,14 @@ const PAGE: u64 = 4096;
 /// The others at a cache line.
 const LINE: u64 = 64;
 
-/// What was written.
+/// The figures of a finished write.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// Nodes of the graph.
     pub ops: usize,
     /// Weight tensors.
     pub weights: usize,
-    /// Their bytes.
+    /// Bytes of the weights.
     pub weight_bytes: u64,
     /// Weights with NaN or infinite elements: (name, how many).
     pub non_finite: Vec<(String, u64)>,

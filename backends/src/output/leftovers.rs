@@ -29,7 +29,7 @@ pub(super) fn sweep(parent: &Path, prefix: &str) {
         let pid = name.as_encoded_bytes().strip_prefix(prefix.as_bytes());
         let pid = pid.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).and_then(Pid::from_raw);
         let dead = pid.is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH));
-        // A pipe would block whoever opens it.
+        // Opening a pipe would block.
         if !dead || !entry.file_type().is_ok_and(|ty| ty.is_file() || ty.is_dir()) {
             continue;
         }

@@ -34,7 +34,7 @@ pub enum OutputError {
     NoParent {
         /// The output.
         path: PathBuf,
-        /// Its folder.
+        /// Folder of the output.
         parent: PathBuf,
     },
     /// Something that is never replaced is where the output should go.
@@ -42,9 +42,9 @@ pub enum OutputError {
     Occupied {
         /// The output.
         path: PathBuf,
-        /// What is there.
+        /// What lies at the place.
         found: String,
-        /// What could be replaced.
+        /// What could be replaced there.
         expected: String,
     },
     /// Another program's file or folder is where the output should go.
@@ -52,7 +52,7 @@ pub enum OutputError {
     Foreign {
         /// The output.
         path: PathBuf,
-        /// What is there.
+        /// What lies at the place.
         found: &'static str,
     },
     /// The operating system refused.
@@ -187,12 +187,12 @@ impl Staged {
         }
     }
 
-    /// Where to write.
+    /// The path to write to, beside the final place.
     pub fn path(&self) -> &Path {
         &self.staging
     }
 
-    /// Where the output will be.
+    /// The path at which the output will appear.
     pub fn place(&self) -> &Path {
         &self.place
     }

@@ -38,7 +38,7 @@ use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::s2dit;
 use s2dit_models::s2dit::config::{LatentSize, S2ditConfig};
 
-/// What is emitted.
+/// The format that is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Target {
@@ -53,7 +53,7 @@ pub enum Target {
 pub enum Opset {
     /// For older runtimes.
     V21,
-    /// With `RotaryEmbedding`, which ONNX Runtime has since 1.23.
+    /// Opset 23, which has `RotaryEmbedding`; ONNX Runtime supports it since 1.23.
     #[default]
     V23,
 }
@@ -89,7 +89,7 @@ impl Target {
         }
     }
 
-    /// What the target's users expect if they do not say.
+    /// The precision if none is asked for.
     #[must_use]
     pub const fn default_precision(self) -> Precision {
         match self {
@@ -184,39 +184,39 @@ impl FromStr for Precision {
 /// A compile job.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What to emit.
+    /// Format of the output.
     pub target: Target,
     /// Arithmetic.
     pub precision: Precision,
     /// The newest ONNX operator set that may be used.
     pub opset: Opset,
-    /// What a Core ML package is shaped for.
+    /// Shape of a Core ML package.
     pub layout: Layout,
     /// Size of the clip.
     pub latent: LatentSize,
-    /// Which timesteps it is asked for.
+    /// Timesteps that the step can be asked for.
     pub timesteps: Timesteps,
-    /// How large weights are stored; `None` for the precision's own.
+    /// Storage of large weights; `None` stores them in the precision.
     pub quantize: Option<Quantize>,
     /// Several packages that make the step together [Core ML].
     pub partition: Option<Partition>,
 }
 
-/// What was made.
+/// The summary of what was made.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
     /// The file or package.
     pub path: PathBuf,
-    /// What was emitted.
+    /// Format of the output.
     pub target: Target,
-    /// Its arithmetic.
+    /// Arithmetic of the output.
     pub precision: Precision,
-    /// How its large weights are stored, if compressed.
+    /// Storage of the large weights, if they are compressed.
     pub quantize: Option<Quantize>,
     /// Packages that a partitioned step was spread over; of a kernel, those of `denoise`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parts: Option<usize>,
-    /// How many are.
+    /// Number of compressed weights, and of all.
     pub quantized: Option<Quantized>,
     /// Operations of the target, without constants.
     pub ops: usize,
@@ -294,7 +294,7 @@ fn quantize(module: &mut Module, how: Option<&Quantize>, checkpoint: &Checkpoint
     step("quantize", module, watch, |module| how.apply(module, checkpoint))
 }
 
-/// What is a pass to the watcher, but takes more than a module. `run` returns its number of changes.
+/// Runs a pass that takes more than a module, and shows it to the watcher. `run` returns its number of changes.
 fn step(
     name: &'static str,
     module: &mut Module,

@@ -18,18 +18,18 @@ use crate::plan::Sources;
 use s2dit_files::parse_size;
 use s2dit_files::problems::{Problem, quoted};
 
-/// How a step is spread over packages.
+/// The spread of a step over packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Partition {
-    /// As few packages as have less than [`PHONE`] bytes of weights each.
+    /// The fewest packages with less than [`PHONE`] bytes of weights each.
     Auto,
     /// So many packages, as even as they can be.
     Count(usize),
-    /// As few packages as have at most so many bytes of weights each.
+    /// The fewest packages with at most this many bytes of weights each.
     Bytes(u64),
 }
 
-/// Larger packages have been seen to fail on iOS: ANEMLL splits there, and the Neural Engine's compiler refuses 2 GiB.
+/// Bytes of weights from which on packages have been seen to fail on iOS: ANEMLL splits there, and the Neural Engine's compiler refuses 2 GiB.
 pub const PHONE: u64 = 1_000_000_000;
 
 impl FromStr for Partition {

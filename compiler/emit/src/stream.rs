@@ -25,7 +25,7 @@ use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::s2dit;
 use s2dit_models::s2dit::config::{LatentSize, S2ditConfig, SampleSteps, StateWrite};
 
-/// Where the states live between calls.
+/// The place of the states between calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum States {
     /// Inputs and outputs: the host carries them.
@@ -35,7 +35,7 @@ pub enum States {
     Native,
 }
 
-/// How the functions are spread over packages.
+/// The spread of the functions over packages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Functions {
     /// One package with three functions, one weight file.
@@ -51,25 +51,25 @@ choice!(Functions, "functions", Shared = "shared", Separate = "separate");
 /// A compile job for a kernel.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What to emit.
+    /// Format of the output.
     pub target: Target,
     /// Arithmetic.
     pub precision: Precision,
     /// The newest ONNX operator set that may be used.
     pub opset: Opset,
-    /// What Core ML packages are shaped for.
+    /// Shape of Core ML packages.
     pub layout: Layout,
     /// Latent rows and columns.
     pub rows: usize,
     /// See [`Options::rows`].
     pub cols: usize,
-    /// Which timesteps `denoise` is asked for.
+    /// Timesteps that `denoise` can be asked for.
     pub timesteps: Timesteps,
-    /// Where the states live.
+    /// Place of the states between calls.
     pub states: States,
-    /// How the functions are spread.
+    /// Spread of the functions over packages.
     pub functions: Functions,
-    /// How large weights are stored; `None` for the precision's own.
+    /// Storage of large weights; `None` stores them in the precision.
     pub quantize: Option<Quantize>,
     /// Several packages for each function [Core ML].
     pub partition: Option<Partition>,
@@ -418,7 +418,7 @@ fn artifact_file(name: &str, part: Option<usize>) -> String {
     format!("{name}{}.mlpackage", part.map(|index| index.to_string()).unwrap_or_default())
 }
 
-/// What a host needs to know; `checkpoint` is the hash.
+/// The contract: everything that a host needs to know. `hash` is the checkpoint's.
 fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash: String) -> Result<Contract> {
     let config = checkpoint.config();
     let SampleSteps::Timesteps(_) = &config.sample_steps else {

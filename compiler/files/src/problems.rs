@@ -1,15 +1,15 @@
-//! What is wrong with an input, all of it at once: every finding says where, what was found and what was expected.
+//! Problems of an input, all of them at once: each says where, what was found and what was expected.
 
 use std::fmt;
 
-/// One thing wrong with an input.
+/// A problem of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Where: a file, and the field or tensor in it.
+    /// Place of the problem: a file, and the field or tensor in it.
     pub place: String,
-    /// What is there.
+    /// What was found at the place.
     pub found: String,
-    /// What should be there.
+    /// What was expected there.
     pub expected: String,
 }
 
@@ -25,7 +25,7 @@ impl std::error::Error for Problem {}
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
-/// A hostile file can have millions of problems; nobody reads more than this many.
+/// Problems that are printed; a hostile file can have millions.
 const MOST_SHOWN: usize = 20;
 
 impl Problems {
@@ -108,7 +108,7 @@ pub fn quoted(text: &str) -> String {
     format!("\"{}\"", shown(text))
 }
 
-/// As [`quoted`], without the quotes.
+/// Text from an untrusted file, made fit to print as by [`quoted`], without the quotes.
 #[must_use]
 pub fn shown(text: &str) -> String {
     const LONGEST: usize = 160;

@@ -19,12 +19,12 @@ use crate::problems::{Problem, Problems, shown};
 pub struct TensorInfo {
     /// Element type and shape.
     pub ty: TensorType,
-    /// Where its data begins in the file.
+    /// First byte of the tensor's data in the file.
     pub offset: u64,
 }
 
 impl TensorInfo {
-    /// Where its data ends in the file.
+    /// The byte after the tensor's data in the file.
     #[must_use]
     pub fn end(&self) -> u64 {
         self.offset + self.ty.bytes() as u64

@@ -176,7 +176,7 @@ impl WeightSource for WeightStore {
     }
 }
 
-/// What a folder without weights has instead, for the error message.
+/// The weight files of other names in a folder, for the error message.
 fn weights_by_another_name(dir: &Path) -> String {
     let endings = [".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".ckpt", ".gguf"];
     let mut names: Vec<String> = std::fs::read_dir(dir)

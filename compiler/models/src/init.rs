@@ -22,7 +22,7 @@ use plan::{Plan, Shard};
 use s2dit_files::problems::{Problem, Problems};
 use s2dit_files::{FloatType, INDEX_FILE};
 
-/// What to make.
+/// A request for a new checkpoint.
 #[derive(Clone, Debug)]
 pub struct InitOptions {
     /// The configuration.
@@ -45,7 +45,7 @@ pub const DEFAULT_SHARD_SIZE: u64 = 5_000_000_000;
 /// The field of `config.json` by which a checkpoint that `init` made is known.
 pub const MARK: &str = "_s2ditc_init";
 
-/// What was made.
+/// The summary of what was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InitSummary {
     /// Weight files.

@@ -1,4 +1,4 @@
-//! What a stream takes and gives: seeded or recorded noise, prompts, and latents that are written as they come.
+//! Inputs and outputs of a stream: seeded or recorded noise, prompts, and latents that are written as they come.
 
 pub mod clip;
 mod plot;
@@ -31,7 +31,7 @@ pub const LATENTS: &str = "stream.latents";
 /// The prompt `[1, L, text_dim]`.
 pub const TEXT: &str = "text";
 
-/// Where the noise of a stream comes from.
+/// The origin of a stream's noise.
 pub enum Noise {
     /// A seed: the same numbers for a chunk and step wherever the stream started.
     Seed(u64),

@@ -20,7 +20,7 @@ use s2dit_files::SafetensorsFile;
 use s2dit_files::problems::{Problems, quoted};
 use s2dit_models::checkpoint::Checkpoint;
 
-/// Where the statistics of a plan are: beside it. `None` if its name is not UTF-8.
+/// The path of a plan's statistics: beside the plan. `None` if the plan's name is not UTF-8.
 #[must_use]
 pub fn stats_file(plan: &Path) -> Option<PathBuf> {
     Some(plan.with_file_name(format!("{}.stats.safetensors", plan.file_stem()?.to_str()?)))
@@ -28,11 +28,11 @@ pub fn stats_file(plan: &Path) -> Option<PathBuf> {
 
 /// Statistics that were just collected.
 pub(super) struct Calibrated {
-    /// Their file, not yet in its place.
+    /// File of the statistics, not yet in its place.
     pub staged: Staged,
-    /// What a plan says of it.
+    /// The plan's entry about the statistics.
     pub about: Calibration,
-    /// What each weight's entry says of its input.
+    /// Statistics by weight, as the plan's entries name them.
     pub found: Collected,
     /// All samples.
     pub samples: Vec<Inputs>,
@@ -87,7 +87,7 @@ impl Calibrated {
         Ok(self.file.tensor_f64(&tensor.with_context(|| format!("no statistics for `{}`", weight.name))?)?)
     }
 
-    /// How codes of a weight are chosen.
+    /// The statistics by which the codes of a weight are chosen.
     pub(super) fn choice(&self, weight: &Weight, scheme: Scheme) -> Choice {
         let stored = |prefix: &str| {
             let tensor = format!("{prefix}{}", self.found.names.get(&weight.name)?);

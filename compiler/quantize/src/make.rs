@@ -1,4 +1,4 @@
-//! From a goal to a plan.
+//! Making a plan for a goal.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,23 +19,23 @@ use s2dit_emit::plan::{OpenPlan, Quantize, Storage};
 use s2dit_files::SafetensorsFile;
 use s2dit_files::problems::Problems;
 
-/// What a plan is to reach.
+/// The goal of a plan.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Goal {
-    /// One scheme for every weight.
+    /// The same scheme for every weight.
     Scheme(Uniform),
-    /// The least error in at most so many bytes of weights.
+    /// The least error in at most this many bytes of weights.
     Size(u64),
     /// The fewest bytes with at least this SNR in dB.
     Snr(f64),
 }
 
-/// What to do.
+/// A request for a plan.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// What the plan is to reach.
+    /// Goal of the plan.
     pub goal: Goal,
-    /// What the statistics are collected on. A goal other than a scheme of weights needs some: seeded ones, if none are named.
+    /// Samples that the statistics are collected on. A goal other than a scheme of weights needs some: seeded ones, if none are named.
     pub calibrate: Option<Samples>,
     /// Threads.
     pub threads: usize,
@@ -61,11 +61,11 @@ pub struct Made {
     pub alone_db: Vec<Option<f64>>,
     /// SNR of each block's output in dB.
     pub blocks_db: Vec<f64>,
-    /// What other sizes would give.
+    /// Sizes and errors of other plans.
     pub pareto: Vec<Point>,
 }
 
-/// Where the work is: what is done, how much of it, how much there is.
+/// A callback about progress: the name of the task, the work done, the work in all.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, usize, usize);
 
 /// Makes a plan and puts it at `out`, its statistics beside it.
@@ -111,7 +111,7 @@ pub(super) fn too_small(target: u64, least: u64) -> Problems {
 
 /// Makes plans.
 pub(super) struct Maker<'a> {
-    /// What is planned.
+    /// The model and its weights.
     pub survey: &'a Survey<'a>,
     /// Statistics, if there are any.
     pub calibrated: Option<&'a Calibrated>,
@@ -163,7 +163,7 @@ impl Maker<'_> {
         Ok(Entry { name: weight.name.clone(), scheme, bytes, error, statistics, input_scale: None, why })
     }
 
-    /// What was made, and what was measured of it.
+    /// The finished plan with its measurements.
     pub(super) fn made(
         &self,
         mut open: OpenPlan,

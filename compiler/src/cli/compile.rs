@@ -294,7 +294,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was made, with what lint says of it.
+/// The summary of a compile, with lint's verdicts in brief.
 #[derive(serde::Serialize)]
 struct Made {
     #[serde(flatten)]
@@ -323,7 +323,7 @@ fn refuse_inputs(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What is compiled, clip or stream.
+/// A compile job: clip or stream.
 enum Job {
     Clip(Options),
     Stream(stream::Options),

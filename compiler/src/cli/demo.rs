@@ -21,7 +21,7 @@ use s2dit_proof::verify::{self, Reference, verify};
 
 /// Inputs and the float64 PyTorch output for the checkpoint that [`run`] makes; see `examples/reference`.
 const GOLDEN: &[u8] = include_bytes!("../../../tests/goldens/small/golden.safetensors");
-/// What the golden was made with.
+/// Seed of the checkpoint that the golden was made with.
 const SEED: u64 = 7;
 const LATENT: LatentSize = LatentSize { frames: 3, rows: 16, cols: 24 };
 

@@ -130,7 +130,7 @@ fn model(m: &ModelReport, out: &mut String) -> Result<()> {
     Ok(())
 }
 
-/// What was recognised in each function, and what nearly was.
+/// Writes what was recognised in each function, and what nearly was.
 pub(super) fn recognised(list: &[Recognition], out: &mut String) -> Result<()> {
     let listed = |counts: &BTreeMap<&str, usize>| {
         counts.iter().map(|(op, n)| format!("{n} {op}")).collect::<Vec<_>>().join(", ")

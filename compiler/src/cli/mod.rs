@@ -89,7 +89,7 @@ impl Command {
     }
 }
 
-/// What every command may ask for.
+/// Settings that every command has.
 #[derive(Clone, Copy)]
 struct Context {
     quiet: bool,
@@ -156,7 +156,7 @@ pub fn main() -> ExitCode {
 /// The exit code for a wrong command line.
 const USAGE: u8 = 2;
 
-/// Prints help, the version or what is wrong with the command line. Help that nobody could read is a failure.
+/// Prints help, the version or what is wrong with the command line. Help that could not be written is a failure.
 fn say(said: &clap::Error) -> ExitCode {
     use std::io::Write;
     let printed = said.print().and_then(|()| std::io::stdout().flush());

@@ -116,7 +116,7 @@ impl FromStr for PromptAt {
     }
 }
 
-/// What was made.
+/// The summary of what was made.
 #[derive(Serialize)]
 struct Summary {
     artifact: PathBuf,

@@ -170,7 +170,7 @@ fn hundredths(db: f64) -> f64 {
 
 const COLUMNS: &str = "max abs   rel. L2    SNR dB    cosine   NaN/Inf";
 
-/// The figures of elements that are finite on both sides are none of the tensor's.
+/// The figures of a row, or dashes if an element is not finite: figures of the finite elements alone would mislead.
 fn figures(m: &s2dit_runtime::compare::Metrics, passed: bool) -> String {
     if m.non_finite + m.reference_non_finite > 0 {
         return format!("{:>9} {:>9} {:>9} {:>9} {:>9}  NaN or Inf\n", "–", "–", "–", "–", m.non_finite);

@@ -14,26 +14,26 @@ use serde::Serialize;
 pub struct KernelReport {
     /// The folder.
     pub path: String,
-    /// Who compiled it.
+    /// Compiler of the kernel.
     pub compiler: String,
     /// Target, precision and policies in a few words.
     pub summary: String,
-    /// What the artifacts are.
+    /// Format of the artifacts.
     pub target: Target,
     /// The oldest systems that load the packages, such as `iOS 18, macOS 15`; nothing for ONNX files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub minimum_os: Option<String>,
-    /// Their arithmetic.
+    /// Arithmetic of the artifacts.
     pub precision: Precision,
-    /// Where the states live.
+    /// Place of the states between calls.
     pub states_policy: StatesPolicy,
-    /// How the functions are spread.
+    /// Spread of the functions over artifacts.
     pub functions_policy: FunctionsPolicy,
-    /// How large weights are stored, if in few bits.
+    /// Storage of large weights, if in few bits.
     pub quantize: Option<String>,
     /// Hash of the checkpoint.
     pub checkpoint: String,
-    /// What one call makes.
+    /// The latent that one call makes.
     pub chunk: Chunk,
     /// Latent frames that the windows hold.
     pub window_frames: usize,
@@ -62,30 +62,30 @@ pub struct KernelReport {
 /// A function of a kernel.
 #[derive(Debug, Serialize)]
 pub struct FunctionReport {
-    /// Its name in the contract.
+    /// Name of the function in the contract.
     pub name: &'static str,
     /// The artifacts, in the order in which they run: more than one if the function is spread over several.
     pub files: Vec<String>,
-    /// Its name in them.
+    /// Name of the function in the artifacts.
     pub function: String,
-    /// What the host passes.
+    /// Inputs that the host passes.
     pub inputs: Vec<Port>,
-    /// What comes back.
+    /// Outputs that come back.
     pub outputs: Vec<Port>,
 }
 
 /// A state of a kernel.
 #[derive(Debug, Serialize)]
 pub struct StateReport {
-    /// Its name.
+    /// Name of the state.
     pub name: String,
-    /// Its element type.
+    /// Element type of the state.
     pub dtype: String,
-    /// Its shape.
+    /// Shape of the state.
     pub shape: Vec<usize>,
-    /// Its bytes.
+    /// Bytes of the state.
     pub bytes: u64,
-    /// What it holds.
+    /// Contents of the state, for people.
     pub meaning: String,
 }
 

@@ -1,4 +1,4 @@
-//! What a checkpoint, an ONNX file, an mlpackage or a kernel folder is, for people and as data.
+//! Reports on a checkpoint, an ONNX file, an mlpackage or a kernel folder, for people and as data.
 
 mod artifact;
 mod kernel;
@@ -25,7 +25,7 @@ use s2dit_models::s2dit::config::LatentSize;
 /// Latent of the costs when none is asked for, or the nearest one that fits: the 1.8B preset's chunk.
 const DEFAULT_LATENT: LatentSize = LatentSize { frames: 3, rows: 36, cols: 64 };
 
-/// What was inspected.
+/// The report on what was inspected.
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Report {
@@ -37,7 +37,7 @@ pub enum Report {
     MlPackage(ArtifactReport),
     /// A folder of packages that make one step.
     Pipeline {
-        /// In the order in which they run.
+        /// Reports on the packages, in the order in which they run.
         parts: Vec<ArtifactReport>,
     },
     /// A kernel folder.
@@ -61,7 +61,7 @@ pub struct CheckpointReport {
     pub hash: String,
     /// The model.
     pub model: ModelReport,
-    /// What is recognised in its clip graph.
+    /// Formulas and blocks recognised in the checkpoint's clip graph.
     pub recognised: Vec<Recognition>,
 }
 

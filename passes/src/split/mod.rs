@@ -29,7 +29,7 @@ use std::collections::HashMap;
 use s2dit_ir::ops::{Literal, OpError, Reduce, ReduceKind, RopePart, RopeTable, State};
 use s2dit_ir::{DType, Function, Module, Op, StateDecl, TensorType, ValueId};
 
-/// What the pass needs to know of the chunk's graph: which parameter is what.
+/// The roles of the parameters of the chunk's graph.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The parameter with the chunk, `[1, C, F, H, W]`.
@@ -101,14 +101,14 @@ pub enum HostInput {
     NewWeight,
 }
 
-/// What a state holds.
+/// The contents of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateKind {
     /// Keys or values of the stream's first frames, if there are sinks, and behind them of the last frames, oldest first.
     Window,
     /// A mean of the sums of linear attention; in fp16 the high half.
     Mean,
-    /// What the high half leaves out.
+    /// The low half of a mean: what the high half leaves out.
     MeanLow,
     /// The last frames of a convolution's input.
     Tail,
@@ -117,9 +117,9 @@ pub enum StateKind {
 /// A state and where it comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StateInfo {
-    /// Its name in the module.
+    /// Name of the state in the module.
     pub name: String,
-    /// What it holds.
+    /// Contents of the state.
     pub kind: StateKind,
     /// Provenance of the op that reads it.
     pub scope: String,

@@ -18,7 +18,7 @@ use crate::ports::is_name;
 
 /// The contract's file in a kernel folder.
 pub const FILE: &str = "contract.json";
-/// What the field `format` says.
+/// The value of the field `format`.
 pub const FORMAT: &str = "s2dit-kernel";
 /// The version that this build writes and reads.
 pub const VERSION: u32 = 1;
@@ -30,21 +30,21 @@ pub struct Contract {
     pub format: String,
     /// [`VERSION`].
     pub version: u32,
-    /// Who compiled it: `s2ditc 0.1.0`.
+    /// Compiler of the kernel: `s2ditc 0.1.0`.
     pub compiler: String,
-    /// What the artifacts are.
+    /// Format of the artifacts.
     pub target: Target,
-    /// Their arithmetic.
+    /// Arithmetic of the artifacts.
     pub precision: Precision,
-    /// Where the states live between calls.
+    /// Place of the states between calls.
     pub states_policy: StatesPolicy,
-    /// How the functions are spread over artifacts.
+    /// Spread of the functions over artifacts.
     pub functions_policy: FunctionsPolicy,
     /// Content hash of the checkpoint: `blake3:…`.
     pub checkpoint: String,
     /// The checkpoint's `config.json`.
     pub config: Value,
-    /// What one call makes.
+    /// The latent that one call makes.
     pub chunk: Chunk,
     /// Latent frames that the key and value windows hold.
     pub window_frames: usize,
@@ -67,12 +67,12 @@ pub struct Contract {
     pub host_inputs: Vec<HostInput>,
     /// The states, as the functions declare them. They start as zeros.
     pub states: Vec<State>,
-    /// Where the network's buffers lie in packed states.
+    /// Places of the network's buffers in packed states.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub packing: Vec<Packed>,
 }
 
-/// What the artifacts of a kernel are.
+/// The format of a kernel's artifacts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Target {
@@ -92,13 +92,13 @@ pub enum Precision {
     Fp16,
 }
 
-/// Where the states live between calls.
+/// The place of the states between calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StatesPolicy {
     /// With the host: inputs `NAME` of the functions that read them, outputs `NAME_out` of the one that writes them.
     Io,
-    /// In the model: Core ML states.
+    /// The model keeps them: Core ML states.
     Native,
 }
 
@@ -124,13 +124,13 @@ impl StateWrite {
     }
 }
 
-/// How the functions are spread over artifacts.
+/// The spread of the functions over artifacts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FunctionsPolicy {
-    /// One package with three functions.
+    /// All functions in one package.
     Shared,
-    /// One artifact a function.
+    /// An artifact for each function.
     Separate,
 }
 
@@ -172,14 +172,14 @@ impl Text {
     }
 }
 
-/// How a chunk is made from noise.
+/// The sampler: how a chunk is made from noise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Sampler {
     /// Flow matching without guidance: every step estimates the clean chunk, and noise of the next step's level is added
     /// to the estimate.
     FlowMatchingAr {
-        /// What `denoise` takes at each step, 1000·σ.
+        /// Timestep that `denoise` takes at each step, 1000·σ.
         timesteps: Vec<f64>,
         /// Noise level of each step, 1 first.
         sigmas: Vec<f64>,
@@ -198,7 +198,7 @@ impl Sampler {
 /// The functions of a kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Functions {
-    /// What depends on the text only; called once a prompt.
+    /// The function that depends on the text only; called once a prompt.
     pub prompt: Function,
     /// The velocity of a noisy chunk; reads the states.
     pub denoise: Function,
@@ -229,16 +229,16 @@ impl Functions {
     }
 }
 
-/// One function: where it is and what it takes.
+/// A function of a kernel: where it is and what it takes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Function {
     /// The artifact, in the kernel folder.
     pub file: String,
     /// The function's name in the artifact.
     pub function: String,
-    /// What the host passes, states excluded if they are native.
+    /// Inputs that the host passes, states excluded if they are native.
     pub inputs: Vec<Port>,
-    /// What comes back.
+    /// Outputs that come back.
     pub outputs: Vec<Port>,
     /// If the function is spread over several packages: all of them, in the order in which they run; `file` is then the first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -248,11 +248,11 @@ pub struct Function {
 /// An input or output of a function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
-    /// Its name.
+    /// Name of the input or output.
     pub name: String,
-    /// Its element type, such as `f16`.
+    /// Element type, such as `f16`.
     pub dtype: DType,
-    /// Its shape.
+    /// Shape of the tensor.
     pub shape: Vec<usize>,
 }
 
@@ -261,12 +261,12 @@ pub struct Port {
 pub struct HostInput {
     /// The input's name.
     pub name: String,
-    /// What it holds.
+    /// Contents of the input.
     #[serde(flatten)]
     pub kind: HostInputKind,
 }
 
-/// What a host input holds.
+/// The contents of a host input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum HostInputKind {
@@ -319,19 +319,19 @@ fn is_zero(n: &usize) -> bool {
 /// A state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// Its name.
+    /// Name of the state.
     pub name: String,
-    /// Its element type.
+    /// Element type of the state.
     pub dtype: DType,
-    /// Its shape.
+    /// Shape of the state.
     pub shape: Vec<usize>,
-    /// What it holds, for people.
+    /// Contents of the state, for people.
     pub meaning: String,
-    /// What it holds.
+    /// Contents of the state, for programs.
     pub kind: StateKind,
 }
 
-/// What a state holds.
+/// The contents of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StateKind {
@@ -356,7 +356,7 @@ pub struct Packed {
     pub state: String,
     /// The first row of the state that is the buffer's.
     pub row: usize,
-    /// How many rows are.
+    /// Number of the buffer's rows.
     pub rows: usize,
     /// The buffer's shape.
     pub shape: Vec<usize>,
@@ -579,7 +579,7 @@ fn check_shape(place: &str, shape: &[usize]) -> Result<()> {
     }
 }
 
-/// What `dir` is instead of a kernel folder, and how to get one.
+/// The error about a folder that is no kernel folder: what it is, and how to get one.
 fn no_contract(dir: &Path) -> String {
     let shown = dir.display();
     let clip = dir.extension().is_some_and(|e| e == "mlpackage" || e == "onnx");

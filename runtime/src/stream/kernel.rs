@@ -13,7 +13,7 @@ use super::folder::{KernelFolder, Opened, function_of};
 use crate::ranges;
 use crate::{Chain, HostTensor, RunOptions, Session, SessionOptions, function_session};
 
-/// What a state's new value is called among a function's outputs, after the state's name.
+/// The suffix of a state's name for its new value among a function's outputs.
 pub(super) const OUT: &str = "_out";
 
 /// The functions, loaded.

@@ -26,7 +26,7 @@ pub use folder::KernelFolder;
 use kernel::{Kernel, OUT, Values};
 use state::Snapshot;
 
-/// How a kernel is run.
+/// Options for running a kernel.
 #[derive(Clone, Debug, Default)]
 pub struct StreamOptions {
     /// Round the result of every fp16 op of a package to fp16, as the Neural Engine stores it.
@@ -116,7 +116,7 @@ impl StreamSession {
         self.seed
     }
 
-    /// Says what seed the noise is made of, for whoever goes on from [`StreamSession::save`]; `None` if it is recorded.
+    /// Sets the seed that the noise is made of, which [`StreamSession::save`] stores; `None` if the noise is recorded.
     pub fn set_seed(&mut self, seed: Option<u64>) {
         self.seed = seed;
     }

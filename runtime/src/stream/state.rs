@@ -1,4 +1,4 @@
-//! A stream at rest: states, prompt and position in one safetensors file, with the identity of the kernel they belong to.
+//! A saved stream: states, prompt and position in one safetensors file, with the identity of the kernel they belong to.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,16 +17,16 @@ use serde_json::Value;
 use super::contract::Contract;
 use crate::{HostTensor, first_difference};
 
-/// What the metadata field `format` says.
+/// The value of the metadata field `format`.
 const FORMAT: &str = "s2dit-stream-state";
 const VERSION: &str = "2";
-/// More chunks than any stream has: a position above it is a damaged file, and sums with it could overflow.
+/// The most chunks that a stream may have: a position above it is a damaged file, and sums with it could overflow.
 pub const MOST_CHUNKS: u64 = 1 << 40;
 /// The prompt's name in the file; a state's is `state.NAME`.
 const TEXT: &str = "text";
 const PREFIX: &str = "state.";
 
-/// What a stream is between two chunks.
+/// A stream between two chunks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
     /// Chunks committed so far.

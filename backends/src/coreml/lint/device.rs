@@ -1,4 +1,4 @@
-//! What a device says (see `examples/device-report`), and how the verdicts compare with it.
+//! Reports from a device (see `examples/device-report`), compared with lint's verdicts.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -16,7 +16,7 @@ pub const FORMAT: &str = "s2ditc-device-report";
 /// `version` of a device report.
 pub const VERSION: u32 = 1;
 
-/// Where `MLComputePlan` places ops.
+/// A compute device that `MLComputePlan` places ops on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Device {
@@ -38,11 +38,11 @@ pub struct DeviceReport {
     pub model: String,
     /// The device, such as `iPhone16,2`.
     pub device: String,
-    /// Its system.
+    /// System of the device, such as `iOS 18.1`.
     pub os: String,
     /// `all`, `cpu_and_neural_engine`, …
     pub compute_units: String,
-    /// Its functions.
+    /// Functions of the model.
     pub functions: Vec<DeviceFunction>,
 }
 
@@ -50,9 +50,9 @@ pub struct DeviceReport {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceFunction {
-    /// Its name.
+    /// Name of the function.
     pub name: String,
-    /// Its ops; constants may be left out.
+    /// Ops of the function; constants may be left out.
     pub operations: Vec<DeviceOp>,
 }
 
@@ -62,16 +62,16 @@ pub struct DeviceFunction {
 pub struct DeviceOp {
     /// Name of its first output.
     pub name: String,
-    /// Its type, such as `ios18.conv`.
+    /// Type of the op, such as `ios18.conv`.
     #[serde(rename = "type")]
     pub ty: String,
-    /// Where it will run; absent for what the plan does not place.
+    /// Device that the op will run on; absent for ops that the plan does not place.
     #[serde(default)]
     pub preferred: Option<Device>,
-    /// Where it could run.
+    /// Devices that the op could run on.
     #[serde(default)]
     pub supported: Vec<Device>,
-    /// Its share of the whole, between 0 and 1.
+    /// Share of the op in the model's estimated work, between 0 and 1.
     #[serde(default)]
     pub cost: Option<f64>,
 }
@@ -111,11 +111,11 @@ impl DeviceReport {
 /// Ops of one verdict by what the device does with them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Row {
-    /// They run on the Neural Engine.
+    /// Ops that run on the Neural Engine.
     pub engine: usize,
-    /// They could, but the plan prefers another device.
+    /// Ops that could run on the Neural Engine, but the plan prefers another device.
     pub declined: usize,
-    /// They cannot.
+    /// Ops that cannot run on the Neural Engine.
     pub unsupported: usize,
 }
 
@@ -134,7 +134,7 @@ impl Row {
     }
 }
 
-/// What the device says of a rule.
+/// The device's judgement of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Judgement {
@@ -153,11 +153,11 @@ pub enum Judgement {
 pub struct RuleRow {
     /// The rule.
     pub rule: String,
-    /// What it says.
+    /// Severity of the rule.
     pub severity: Severity,
     /// Ops that violate it, by where they ran.
     pub ops: Row,
-    /// What follows.
+    /// Judgement that follows from the device's report.
     pub judgement: Judgement,
 }
 
@@ -183,7 +183,7 @@ pub struct Comparison {
     pub engine_cost_share: Option<f64>,
 }
 
-/// How many of [`Comparison::costliest_missed`] are kept.
+/// Number of ops that [`Comparison::costliest_missed`] keeps.
 const COSTLIEST: usize = 10;
 
 /// Sets the verdicts beside what the device says.

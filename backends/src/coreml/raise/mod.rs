@@ -88,7 +88,7 @@ fn raised(package: &Package, function: Option<&str>) -> Result<Module> {
     Ok(Module { states, functions: vec![f] })
 }
 
-/// What raises one op. It returns the op's results, in order.
+/// A function that raises one op and returns the op's results, in order.
 type Handler = for<'a, 'p> fn(&mut Raise<'a, 'p>, &Operation) -> Result<Vec<ValueId>>;
 
 /// Every op that can be raised.

@@ -35,7 +35,7 @@ struct Parameter<'p> {
 }
 
 enum Elements<'p> {
-    /// As the format packs them.
+    /// Elements as the format packs them.
     Packed(Cow<'p, [u8]>),
     Computed(Box<Compressed<'p>>),
 }

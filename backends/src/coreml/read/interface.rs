@@ -34,7 +34,7 @@ impl Package {
         }
     }
 
-    /// What the description says of a function's inputs.
+    /// The description of a function's inputs.
     pub(in crate::coreml) fn described_inputs(&self, function: &str) -> &[FeatureDescription] {
         let Some(d) = &self.model.description else { return &[] };
         d.functions.iter().find(|f| f.name == function).map_or(&d.input, |f| &f.input)

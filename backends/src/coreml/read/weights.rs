@@ -25,7 +25,7 @@ pub struct WeightFile {
 /// A record of the weight file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlobRecord {
-    /// Where the record starts.
+    /// Offset of the record in the file.
     pub offset: u64,
     /// The format's type code.
     pub code: u32,
@@ -35,7 +35,7 @@ pub struct BlobRecord {
     pub bits: u32,
     /// Bytes of data.
     pub size: u64,
-    /// Where the data starts in the file.
+    /// Offset of the data in the file.
     pub data_offset: u64,
     /// Unused high bits of the last byte.
     pub padding_bits: u64,

@@ -25,12 +25,12 @@ pub use file::{Calibration, Entry, FORMAT, Plan, VERSION};
 pub use open::{OpenPlan, hash_of};
 pub use storage::Storage;
 
-/// How large weights are to be stored, as the command line says it: a scheme, `fp16`, or a plan's file.
+/// The storage of large weights as the command line says it: a scheme, `fp16`, or a plan's file.
 #[derive(Clone, Debug)]
 pub enum How {
     /// All the same.
     Every(Storage),
-    /// As a plan says.
+    /// Storage by the plan in this file.
     Plan(PathBuf),
 }
 
@@ -62,12 +62,12 @@ impl How {
     }
 }
 
-/// How large weights are stored.
+/// The storage of large weights.
 #[derive(Clone, Debug)]
 pub enum Quantize {
     /// All of them in one scheme.
     Uniform(Scheme),
-    /// As a plan says.
+    /// Storage by a plan.
     Plan(Arc<OpenPlan>),
 }
 
@@ -91,7 +91,7 @@ pub const IMPORTANCE: &str = "importance:";
 /// Prefix of the tensors in a plan's statistics for error feedback; no tensor of a checkpoint has it.
 pub const FEEDBACK: &str = "feedback:";
 
-/// What int8 weights with int8 activations are called.
+/// The name of int8 weights with int8 activations.
 pub const W8A8: &str = "w8a8";
 
 impl Quantize {
@@ -108,7 +108,7 @@ impl Quantize {
         }
     }
 
-    /// What artifacts say of it.
+    /// The metadata of artifacts that are stored this way.
     #[must_use]
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let mut metadata = BTreeMap::from([("s2ditc.quantize".into(), self.to_string())]);
@@ -139,7 +139,7 @@ pub struct Sources<'a> {
 }
 
 impl<'a> Sources<'a> {
-    /// What the constants of a graph that is stored this way are computed from.
+    /// The sources of the constants of a graph that is stored this way.
     #[must_use]
     pub fn new(checkpoint: &'a Checkpoint, quantize: Option<&'a Quantize>) -> Self {
         Sources::with_statistics(checkpoint, quantize.and_then(Quantize::statistics))
@@ -186,7 +186,7 @@ impl WeightSource for Sources<'_> {
     }
 }
 
-/// What artifacts with int8 activations say of them.
+/// Metadata key of int8 activations.
 const ACTIVATIONS: &str = "s2ditc.quantize.activations";
 
 /// Whether an artifact and the checkpoint's graph, stored the same way, compute the same numbers but for rounding. Not with int8

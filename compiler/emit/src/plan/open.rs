@@ -21,7 +21,7 @@ use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint};
 pub struct OpenPlan {
     /// The file, for errors.
     pub place: String,
-    /// What it says.
+    /// Contents of the plan.
     pub plan: Plan,
     /// blake3 of the plan's file.
     pub hash: String,

@@ -1,4 +1,4 @@
-//! Where a new checkpoint may go: what a random one must not replace.
+//! The places where a new checkpoint may go: it must not replace one that `init` did not make.
 
 use std::path::Path;
 

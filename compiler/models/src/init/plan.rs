@@ -1,4 +1,4 @@
-//! Which tensor goes into which file, and where.
+//! The plan of a checkpoint's files: which tensor goes into which file, and where.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -23,7 +23,7 @@ use s2dit_files::problems::Problem;
 /// `ssa_stride` \[2\], `conv_kernel` \[[3, 3, 3]\], `rope_theta` \[10000.0\], `rope_in_kernel` \["pre"\],
 /// `qk_norm` \["rms_norm_across_heads"\], `eps` \[1e-6\], `chunk_frames` \[3\], `window_frames` \[6\],
 /// `sink_frames` \[0\], `state_write` \["commit"\], `sample_steps` \[[1000, 750, 500, 250]\], `flow_shift` \[5.0\]. All others are required. A name that starts with
-/// `_` is metadata of whoever wrote the file, and ignored, but `_class_name` must be [`S2ditConfig::CLASS_NAME`] if it is there; any other unknown name is an error.
+/// `_` is metadata of the program that wrote the file, and ignored, but `_class_name` must be [`S2ditConfig::CLASS_NAME`] if it is there; any other unknown name is an error.
 ///
 /// A value of this type that came from [`S2ditConfig::parse`], [`S2ditConfig::read`], [`with_overrides`] or a
 /// [`Preset`] is valid; the helpers below rely on it.
@@ -55,9 +55,9 @@ pub struct S2ditConfig {
     pub conv_kernel: [usize; 3],
     /// Base of the RoPE frequencies.
     pub rope_theta: f64,
-    /// Where RoPE stands relative to the kernel φ.
+    /// Place of RoPE relative to the feature map φ.
     pub rope_in_kernel: RopeInKernel,
-    /// What the RMS norm of queries and keys runs over.
+    /// Extent of the RMS norm of queries and keys.
     pub qk_norm: QkNorm,
     /// The ε of every norm.
     pub eps: f64,
@@ -108,7 +108,7 @@ impl fmt::Display for BlockKind {
     }
 }
 
-/// Where RoPE stands relative to the kernel φ of linear attention.
+/// The place of RoPE relative to the feature map φ of linear attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RopeInKernel {
@@ -129,7 +129,7 @@ impl RopeInKernel {
     }
 }
 
-/// What the RMS norm of queries and keys runs over.
+/// The extent of the RMS norm of queries and keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum QkNorm {
     /// The whole hidden size; gain `[D]`.
@@ -278,7 +278,7 @@ impl S2ditConfig {
         text
     }
 
-    /// As [`S2ditConfig::to_json`], as a value.
+    /// The configuration as a JSON value; see [`S2ditConfig::to_json`].
     #[must_use]
     pub fn to_json_value(&self) -> serde_json::Value {
         serde_json::json!({

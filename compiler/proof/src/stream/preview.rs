@@ -25,7 +25,7 @@ pub struct Preview {
     mix: Option<Mix>,
 }
 
-/// From latent channels to colours.
+/// A linear map from latent channels to colours.
 struct Mix {
     mean: Vec<f64>,
     /// For each colour the channels' weights, scaled so that black to white is 0 to 1 around 0.5.

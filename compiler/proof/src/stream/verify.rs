@@ -26,7 +26,7 @@ pub struct Options {
     pub fp16: bool,
     /// Chunks to compare; `None` for all of a golden, or [`CHUNKS`].
     pub chunks: Option<u64>,
-    /// Where to draw SNR against chunk.
+    /// SVG file for SNR against chunk.
     pub plot: Option<PathBuf>,
     /// Replace a drawing there that another program made.
     pub force: bool,
@@ -42,12 +42,12 @@ pub const CHUNKS: u64 = 16;
 const FP32_BAR: f64 = 100.0;
 const FP16_BAR: f64 = 45.0;
 
-/// One compared chunk.
+/// A compared chunk.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// Its index in the stream.
+    /// Index of the chunk in the stream.
     pub chunk: u64,
-    /// How far it is from the reference.
+    /// Distance from the reference.
     #[serde(flatten)]
     pub metrics: Metrics,
     /// Whether it passes.
@@ -63,7 +63,7 @@ pub struct Report {
     pub reference: String,
     /// Precision and policies of the kernel.
     pub kernel: String,
-    /// How it was computed.
+    /// Arithmetic that computed the results.
     pub arithmetic: &'static str,
     /// The bar, in dB; `None` if nothing says one.
     pub min_snr_db: Option<f64>,
@@ -112,7 +112,7 @@ impl Check {
     }
 }
 
-/// Where the true chunks come from.
+/// The origin of the reference's chunks.
 enum Truth {
     Recorded(Vec<f32>),
     Session(Box<StreamSession>),

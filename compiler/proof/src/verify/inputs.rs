@@ -105,7 +105,7 @@ pub(crate) fn seeded_inputs(ports: &[Port], listed: Option<&Timesteps>, seed: u6
     Ok(inputs)
 }
 
-/// What is odd about inputs, without being wrong.
+/// Notes about inputs that are odd without being wrong.
 pub(super) fn about_inputs(ports: &[Port], inputs: &Tensors, listed: Option<&Timesteps>) -> Vec<String> {
     let mut notes = Vec::new();
     let loses = |p: &&Port| {

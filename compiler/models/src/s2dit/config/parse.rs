@@ -37,7 +37,7 @@ pub(super) const FIELDS: [&str; 22] = [
     "flow_shift",
 ];
 
-/// Far above any model, and low enough that no product of sizes overflows.
+/// The largest size that is read: far above any model, and low enough that no product of sizes overflows.
 const LARGEST: usize = 1 << 20;
 /// The ε of a norm is added to a mean square of about 1: above this the norm is none, and fp16 soon cannot hold it.
 const LARGEST_EPS: f64 = 1.0;
@@ -343,7 +343,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// What is left is unknown.
+    /// Reports the fields that are left, which are unknown, with all other problems.
     fn finish(mut self) -> Result<(), Problems> {
         for name in std::mem::take(&mut self.entries).into_keys() {
             let expected = match nearest(&name, FIELDS) {
