@@ -390,7 +390,7 @@ fn write_onnx(
     let location = |identity: &str| names.data(identity);
     let models = [(&module.functions[0], model.as_path())];
     let written = onnx::write_models(&models, &source, metadata, stage, location, progress)
-        .map_err(|error| pair.model().unwritten(&error))?;
+        .map_err(|error| pair.model().unwritten(&error.into()))?;
     source.check_unchanged()?;
     pair.commit(written.location.as_deref())?;
     Ok(Summary {
@@ -431,7 +431,7 @@ fn write_coreml(
         None => {
             let package = Staged::folder(out, &coreml::CONTENTS)?;
             let written = coreml::write_package(module, &source, &about, metadata, package.path(), progress)
-                .map_err(|error| package.unwritten(&error))?;
+                .map_err(|error| package.unwritten(&error.into()))?;
             source.check_unchanged()?;
             package.commit()?;
             ((written.ops, written.weight_bytes, written.non_finite), None)
