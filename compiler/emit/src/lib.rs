@@ -370,7 +370,9 @@ fn check_extension(out: &Path, target: Target) -> Result<()> {
 
 /// Whether a description in JSON names its format so: that of a kernel or of a partitioned step.
 fn has_format(description: &Path, format: &str) -> bool {
-    let value = read_text(description, LARGEST_JSON).ok().and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
+    let value = read_text(description, LARGEST_JSON)
+        .ok()
+        .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
     value.is_some_and(|value| value["format"] == format)
 }
 
