@@ -4,7 +4,6 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::{arg, fails, files, golden, ok, run, s2ditc};
@@ -172,17 +171,11 @@ fn all_problems_of_the_configuration_come_together() {
 #[test]
 fn a_latent_that_does_not_fit() {
     let c = Copy::of("tiny");
-    says(&c.fails("3x6x8"), &["latent rows", "6", "multiple of 4"]);
+    says(&c.fails("3x5x8"), &["latent rows", "5", "multiple of 2 (the patch size), such as 4 or 6"]);
     says(&c.fails("0x8x8"), &["latent frames", "0"]);
     says(&c.fails("8x8"), &["latent size", "8x8", "FRAMESxROWSxCOLUMNS", "--mode stream"]);
     let out = run(&["compile", &arg(&c.dir()), "--target", "onnx", "--latent", "8xy", "-o", "x.onnx"]);
     assert_eq!(out.status.code(), Some(2), "a malformed size is a usage error");
-}
-
-#[test]
-fn an_ssa_stride_that_does_not_divide_the_grid() {
-    let c = Copy::of("stride3");
-    says(&c.fails("2x4x12"), &["latent rows", "4", "multiple of 3"]);
 }
 
 #[test]
@@ -235,6 +228,46 @@ fn places_that_are_no_checkpoint() {
     }
 }
 
+/// What a person has who downloaded another model: one error that says what the folder is.
+#[test]
+fn checkpoints_of_another_family_and_pipelines() {
+    let c = Copy::of("tiny");
+    fs::write(
+        c.dir().join("config.json"),
+        r#"{"_class_name": "WanTransformer3DModel", "num_layers": 30, "ffn_dim": 8960, "rope_max_seq_len": 1024}"#,
+    )
+    .expect("a config");
+    let error = c.fails("3x8x8");
+    says(&error, &["config.json: _class_name: found \"WanTransformer3DModel\", expected \"S2DiTTransformer3DModel\""]);
+    assert!(!error.contains("problems"), "one problem: {error}");
+    fs::write(c.dir().join("config.json"), r#"{"architectures": ["UMT5EncoderModel"], "d_model": 4096}"#)
+        .expect("a config");
+    says(&c.fails("3x8x8"), &["architectures: found [\"UMT5EncoderModel\"]"]);
+
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let dir = arg(work.path());
+    let index = work.path().join("model_index.json");
+    let compile = ["compile", &dir, "--target", "onnx", "--latent", "3x8x8", "-o", "x.onnx"];
+    fs::write(
+        &index,
+        r#"{"_class_name": "WanPipeline", "transformer": ["diffusers", "WanTransformer3DModel"],
+            "transformer_2": [null, null], "vae": ["diffusers", "AutoencoderKLWan"]}"#,
+    )
+    .expect("an index");
+    for args in [&compile[..], &["inspect", &dir]] {
+        let error = fails(args);
+        says(
+            &error,
+            &["a pipeline folder (model_index.json of WanPipeline)", "/transformer\" (WanTransformer3DModel)"],
+        );
+        assert!(!error.contains("transformer_2") && !error.contains("vae"), "{error}");
+    }
+    for hostile in ["", "[]", "{\"_class_name\": 3, \"transformer\": 3}"] {
+        fs::write(&index, hostile).expect("an index");
+        says(&fails(&compile), &["a pipeline folder", "the folder of its transformer"]);
+    }
+}
+
 #[test]
 fn outputs_that_cannot_be_written() {
     let work = tempfile::tempdir().expect("a temporary folder");
@@ -252,42 +285,6 @@ fn outputs_that_cannot_be_written() {
     fs::write(taken.join("thesis"), "precious").expect("a file");
     says(&compile("coreml", &taken), &["home.mlpackage", "in the way"]);
     assert_eq!(fs::read(taken.join("thesis")).expect("the file"), b"precious");
-}
-
-/// A file system of a few kilobytes; `None` without the right to mount one.
-fn small_disk(size: &str) -> Option<(TempDir, impl Drop)> {
-    struct Unmount(PathBuf);
-    impl Drop for Unmount {
-        fn drop(&mut self) {
-            let _ = std::process::Command::new("umount").arg(&self.0).status();
-        }
-    }
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-        .arg(dir.path())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|s| s.success());
-    let unmount = Unmount(dir.path().to_path_buf());
-    mounted.then_some((dir, unmount))
-}
-
-#[test]
-fn a_full_disk() {
-    let Some((disk, _unmount)) = small_disk("64k") else {
-        eprintln!("not run: no right to mount a tmpfs");
-        return;
-    };
-    let checkpoint = arg(&golden("tiny").join("checkpoint"));
-    for (target, name) in [("onnx", "out.onnx"), ("coreml", "out.mlpackage")] {
-        let out = disk.path().join(name);
-        let error = fails(&["compile", &checkpoint, "--target", target, "--latent", "3x8x8", "-o", &arg(&out)]);
-        says(&error, &[name, "No space left"]);
-        assert_eq!(fs::read_dir(disk.path()).expect("a folder").count(), 0, "{target} left something");
-    }
-    says(&fails(&["init", "--preset", "tiny", "-o", &arg(&disk.path().join("c"))]), &["No space left"]);
-    assert_eq!(fs::read_dir(disk.path()).expect("a folder").count(), 0);
 }
 
 /// SIGTERM while weights are being written: the old output stays, nothing else does.
@@ -316,6 +313,7 @@ fn a_terminated_compile_leaves_the_old_output() {
                 "fp32",
                 "--latent",
                 "3x8x8",
+                "--force",
                 "-o",
                 &arg(&out),
             ])
@@ -595,4 +593,59 @@ fn a_checkpoint_with_another_configuration_is_another_model() {
         let error = fails(&["stream", "-q", &at("one"), "--prompt-seed", "1"]);
         says(&error, &["onnx", "contract.json", &format!("field `{field}`")]);
     }
+}
+
+/// A strided grid is only made where a block is strided: a side may be below the stride that nothing uses.
+#[test]
+fn a_grid_smaller_than_a_stride_that_no_block_uses() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let dir = arg(&work.path().join("checkpoint"));
+    ok(&["init", "-q", "--preset", "tiny", "--set", r#"layout=["lcha"]"#, "-o", &dir]);
+    for (target, name) in [("onnx", "x.onnx"), ("coreml", "x.mlpackage")] {
+        let out = arg(&work.path().join(name));
+        ok(&["compile", "-q", &dir, "--target", target, "--latent", "1x2x2", "-o", &out]);
+        ok(&["verify", "-q", &out, "--checkpoint", &dir]);
+    }
+}
+
+#[test]
+fn timesteps_too_near_name_the_fields_that_they_come_from() {
+    let c = Copy::of("tiny");
+    c.edit_config(|config| config["flow_shift"] = 1e6.into());
+    for mode in [&["--latent", "3x8x8"][..], &["--mode", "stream", "--latent", "8x8"]] {
+        let out = arg(&c.work.path().join("out.mlpackage"));
+        let base = ["compile", &arg(&c.dir()), "--target", "coreml", "--timesteps", "from-config", "-o", &out];
+        let error = fails(&[&base[..], mode].concat());
+        says(
+            &error,
+            &["checkpoint/config.json`", "`sample_steps` and `flow_shift`", "--timesteps any", "tell them apart"],
+        );
+    }
+}
+
+/// Weights a millionth of their size are zeros in fp16.
+#[test]
+fn weights_that_vanish_in_fp16_are_warned_about() {
+    let c = Copy::of("tiny");
+    let bytes = fs::read(c.weights()).expect("weights");
+    let n = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + n]).expect("a header");
+    let name = "blocks.0.attn2.to_v.weight";
+    let offsets = [0, 1].map(|i| 8 + n + header[name]["data_offsets"][i].as_u64().expect("an offset") as usize);
+    let mut small = bytes;
+    for element in small[offsets[0]..offsets[1]].as_chunks_mut::<4>().0 {
+        *element = (f32::from_le_bytes(*element) * 1e-7).to_le_bytes();
+    }
+    fs::write(c.weights(), small).expect("weights");
+    let compile = |precision: &str| {
+        let out = arg(&c.work.path().join("out.mlpackage"));
+        let base = ["compile", "-q", &arg(&c.dir()), "--target", "coreml", "--latent", "3x8x8", "-o", &out];
+        let done = run(&[&base[..], &["--precision", precision]].concat());
+        assert!(done.status.success());
+        String::from_utf8_lossy(&done.stderr).into_owned()
+    };
+    let warned = compile("fp16");
+    says(&warned, &[&format!("warning: tensor `{name}`: "), "% of its elements are too small for fp16"]);
+    assert_eq!(warned.matches("warning").count(), 1, "{warned}");
+    assert_eq!(compile("fp32"), "");
 }

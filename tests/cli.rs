@@ -17,17 +17,15 @@ fn the_demo_proves_both_targets() {
     let proofs = proofs.as_array().expect("a list");
     assert_eq!(proofs.len(), 3);
     assert!(proofs.iter().all(|p| p["passed"] == true), "{proofs:?}");
-    for made in [
-        "checkpoint/config.json",
-        "small.onnx",
-        "small.onnx.data",
-        "small.mlpackage/Manifest.json",
-        "golden.safetensors",
-    ] {
+    for made in ["checkpoint/config.json", "small.onnx", "small.mlpackage/Manifest.json", "golden.safetensors"] {
         assert!(out.join(made).exists(), "{made}");
     }
+    assert_eq!(std::fs::read(out.join(".gitignore")).expect("a file"), b"*\n", "git ignores the demo");
+    let weights = || common::files(&out).into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "data"));
+    assert_eq!(weights().count(), 1);
     // Run again in the same place: everything is replaced.
     ok(&["demo", "-q", "-o", &arg(&out)]);
+    assert_eq!(weights().count(), 1);
 }
 
 #[test]
@@ -64,7 +62,10 @@ fn inspect_says_what_things_are() {
         assert_eq!(report["outputs"][0]["shape"], serde_json::json!([1, 4, 2, 12, 8]));
         assert_eq!(report["model"]["parameters"], by_part, "{target}: the model is known from the metadata");
         assert!(report["weight_bytes"].as_u64().expect("bytes") >= by_part * 2);
-        assert!(ok(&["inspect", &out]).contains("weights:"));
+        let text = ok(&["inspect", &out]);
+        assert!(text.contains("weights:"));
+        assert_eq!(text.contains("needs iOS 18, macOS 15 or later"), target == "coreml", "{text}");
+        assert!(text.contains("traffic is what all ops read and write, added up"), "{text}");
         assert_eq!(run(&["inspect", "--latent", "2x12x8", &out]).status.code(), Some(2));
     }
 }
@@ -100,6 +101,7 @@ fn inspect_sums_up_a_kernel() {
         let bytes = |s: &Value| s["shape"].as_array().expect("a shape").iter().map(side).product::<u64>() * 2;
         let sum: u64 = contract["states"].as_array().expect("states").iter().map(bytes).sum();
         assert_eq!(report["state_bytes"], sum);
+        assert_eq!(report["minimum_os"].as_str(), (target == "coreml").then_some("iOS 18, macOS 15"));
         let text = ok(&["inspect", &place]);
         for part in
             ["prompt: ", "denoise: ", "velocity", "past_weight", " steps a chunk", name.as_str().expect("a name")]
@@ -142,33 +144,6 @@ fn artifacts_are_proved_against_their_checkpoint() {
     }
 }
 
-/// tract agrees with ONNX Runtime.
-#[cfg(feature = "tract")]
-#[test]
-fn tract_is_of_the_same_opinion() {
-    let work = tempfile::tempdir().expect("a temporary folder");
-    for (name, latent) in [("tiny", "3x8x8"), ("odd", "2x12x8"), ("post", "4x8x4")] {
-        let out = arg(&work.path().join("x.onnx"));
-        let reference = arg(&golden(name).join("golden.safetensors"));
-        ok(&[
-            "compile",
-            "-q",
-            &arg(&golden(name).join("checkpoint")),
-            "--target",
-            "onnx",
-            "--latent",
-            latent,
-            "--opset",
-            "21",
-            "-o",
-            &out,
-        ]);
-        let report = json(&["verify", &out, "--golden", &reference, "--engine", "tract", "--blocks", "--json"]);
-        assert_eq!(report["passed"], true, "{name}: {report}");
-        assert_eq!(report["engine"], "tract");
-    }
-}
-
 #[test]
 fn usage_errors_exit_with_2_and_help_shows_examples() {
     assert_eq!(run(&["compile"]).status.code(), Some(2));
@@ -185,6 +160,8 @@ fn usage_errors_exit_with_2_and_help_shows_examples() {
         (&["verify", "x"], &["--golden", "y", "--seed", "0"], "--seed"),
         (&["verify", "x"], &["--golden", "y", "--plot", "y.png"], "ends in .svg"),
         (&stream, &["--preview", "y.mp4"], "ends in .gif"),
+        (&stream, &["--output", "y.mp4"], "expected .safetensors"),
+        (&clip, &["--target", "coreml", "--partition", "1.2.3GB"], "900MB"),
         (&stream, &["--guidance", "3"], "--negative"),
         (&stream, &["--chunks", "0"], "--chunks"),
         (&stream, &["--chunks", "18446744073709551615"], "--chunks"),
@@ -232,7 +209,7 @@ fn no_pass_moves_the_numbers() {
             assert!(far < bar, "{name}, pass {}: the results moved by {far:.1e}", row["pass"]);
         }
     };
-    for (name, latent) in [("tiny", "3x8x8"), ("odd", "2x12x8"), ("post", "4x8x4")] {
+    for (name, latent) in [("tiny", "3x8x8"), ("odd", "2x12x8"), ("post", "4x8x4"), ("padded", "2x10x14")] {
         for target in ["coreml", "onnx"] {
             moved(name, &["--target", target, "--latent", latent]);
         }
@@ -262,6 +239,9 @@ fn ranges_are_those_of_the_reference() {
     ok(&["compile", "-q", &checkpoint, "--target", "coreml", "--latent", "3x8x8", "-o", &out]);
     let report = json(&["ranges", &out, "--golden", &arg(&reference), "--json"]);
     assert_eq!((&report["overflows"], &report["at_risk"]), (&0.into(), &0.into()));
+    // Masks are -1e4 by design, and no values of the model.
+    let most = report["rows"][0]["largest"].as_f64().expect("a number");
+    assert!(most < 1000.0, "{}", report["rows"][0]);
     let bytes = std::fs::read(&reference).expect("a golden");
     let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("a golden");
     for block in 0..4 {
@@ -289,4 +269,27 @@ fn ranges_are_those_of_the_reference() {
     ok(&["compile", "-q", &tiny, "--target", "coreml", "--precision", "fp32", "--latent", "3x8x8", "-o", &plain]);
     let refused = run(&["ranges", &plain]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("no fp16 values"));
+}
+
+/// One size has one spelling, whichever flag it follows.
+#[test]
+fn sizes_have_parts_everywhere() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| arg(&work.path().join(name));
+    ok(&["init", "-q", "--preset", "tiny", "--max-shard-size", "0.1MB", "-o", &at("c")]);
+    assert!(work.path().join("c/diffusion_pytorch_model.safetensors.index.json").exists(), "the checkpoint is sharded");
+    let base = ["compile", "-q", &at("c"), "--target", "coreml", "--latent", "3x8x8"];
+    ok(&[&base[..], &["--partition", "1.2GB", "-o", &at("parts")]].concat());
+    assert!(work.path().join("parts/part0.mlpackage").exists() && !work.path().join("parts/part1.mlpackage").exists());
+}
+
+#[test]
+fn init_uses_the_threads_that_it_is_given() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let made = ["1", "3"].map(|threads| {
+        let dir = work.path().join(threads);
+        ok(&["init", "-q", "--preset", "tiny", "--threads", threads, "-o", &arg(&dir)]);
+        common::files(&dir)
+    });
+    assert!(made[0] == made[1], "the bytes do not depend on the threads");
 }

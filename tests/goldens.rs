@@ -52,6 +52,8 @@ fn check(case: &Case) {
         ]);
         out
     };
+    #[cfg(feature = "tract")]
+    second_opinion(case, &checkpoint, &reference, work.path());
     let onnx = compile("onnx", "fp32", "fp32.onnx");
     let ml32 = compile("coreml", "fp32", "fp32.mlpackage");
     let ml16 = compile("coreml", "fp16", "fp16.mlpackage");
@@ -78,6 +80,25 @@ fn check(case: &Case) {
         let report = verify(artifact, &reference, flags);
         let snr = rows(&report)[0]["snr_db"].as_f64().expect("a number");
         assert!(snr >= bar, "{}: {} {flags:?}: {snr} dB", case.name, artifact.display());
+    }
+}
+
+/// tract, an ONNX engine that shares no code with ONNX Runtime, runs the fp32 file too: in both operator sets, block by block.
+#[cfg(feature = "tract")]
+fn second_opinion(case: &Case, checkpoint: &Path, reference: &Path, work: &Path) {
+    for opset in ["21", "23"] {
+        let out = work.join(format!("opset{opset}.onnx"));
+        let (from, place) = (arg(checkpoint), arg(&out));
+        let flags =
+            ["--target", "onnx", "--precision", "fp32", "--opset", opset, "--latent", case.latent, "-o", &place];
+        ok(&[&["compile", "-q", &from], &flags[..]].concat());
+        let blocks: &[&str] = if case.init.is_none() { &["--blocks"] } else { &[] };
+        let report = verify(&out, reference, &[&["--engine", "tract"], blocks].concat());
+        assert_eq!((&report["engine"], &report["passed"]), (&"tract".into(), &true.into()), "{}: {report}", case.name);
+        for row in rows(&report) {
+            let error = row["relative_l2"].as_f64().expect("a number");
+            assert!(error <= FP32_BAR, "{}: {} by tract: relative L2 {error:e}", case.name, row["name"]);
+        }
     }
 }
 
@@ -128,5 +149,6 @@ goldens! {
     per_head: "1x12x8";
     sharded: "5x4x8";
     stride3: "2x6x12";
+    padded: "2x10x14";
     small: "3x16x24", ["--preset", "small", "--seed", "7", "--dtype", "bf16"];
 }

@@ -29,9 +29,14 @@ fn packages_for_the_neural_engine_are_clean() {
     let small = arg(&work.path().join("small"));
     ok(&["init", "-q", "--preset", "small", "-o", &small]);
     let checkpoint = |name: &str| if name == "small" { small.clone() } else { arg(&golden(name).join("checkpoint")) };
-    for (name, latent) in
-        [("tiny", "3x8x8"), ("odd", "2x12x8"), ("post", "4x8x4"), ("per_head", "1x12x8"), ("small", "3x16x24")]
-    {
+    for (name, latent) in [
+        ("tiny", "3x8x8"),
+        ("odd", "2x12x8"),
+        ("post", "4x8x4"),
+        ("per_head", "1x12x8"),
+        ("padded", "2x10x14"),
+        ("small", "3x16x24"),
+    ] {
         for attention in ["batched", "per-head"] {
             let out = arg(&work.path().join(format!("{name}-{attention}.mlpackage")));
             let flags = ["--target", "coreml", "--timesteps", "from-config", "--attention", attention];
@@ -39,7 +44,15 @@ fn packages_for_the_neural_engine_are_clean() {
             ok(&["lint", "--deny-fallback", &out]);
         }
     }
-    for (name, latent) in [("stream_tiny", "8x8"), ("stream_post", "8x4"), ("stream_wide", "6x6"), ("small", "16x24")] {
+    for (name, latent) in [
+        ("stream_tiny", "8x8"),
+        ("stream_post", "8x4"),
+        ("stream_wide", "6x6"),
+        ("stream_sink", "6x10"),
+        ("stream_last_step", "8x4"),
+        ("stream_last_sink", "6x8"),
+        ("small", "16x24"),
+    ] {
         let out = arg(&work.path().join(format!("{name}-kernel")));
         let flags = ["--target", "coreml", "--mode", "stream"];
         ok(&[&["compile", "-q", &checkpoint(name), "--latent", latent, "-o", &out][..], &flags].concat());
@@ -204,6 +217,12 @@ fn the_end_of_a_compile_says_what_lint_says() {
     let text = ok(&args);
     let line = text.lines().find(|l| l.starts_with("lint: ")).expect("a line of lint");
     assert!(line.contains("the Neural Engine") && line.contains("s2ditc lint"), "{line}");
+    // A finding in a package of ours names the flag that mends it.
+    assert!(line.contains("mend: --timesteps from-config"), "{line}");
+    assert!(ok(&["lint", &out]).contains("mend: s2ditc compile … --timesteps from-config ("));
+    let mended = arg(&work.path().join("mended.mlpackage"));
+    let listed = [&args[..args.len() - 1], &[&mended, "--timesteps", "from-config"]].concat();
+    assert!(ok(&listed).contains(" 0 leave the Neural Engine") && !ok(&listed).contains("mend:"));
     let summary = json_of(&[&args[..], &["--json"]].concat());
     assert_eq!(summary["lint"], json_of(&["lint", "--json", &out])["summary"]);
     assert!(summary["ops"].is_u64(), "{summary}");

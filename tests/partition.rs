@@ -46,7 +46,7 @@ fn judge(paths: &[PathBuf]) {
 #[test]
 fn parts_compute_what_the_reference_does() {
     let work = tempfile::tempdir().expect("a temporary folder");
-    for (name, latent) in [("tiny", "3x8x8"), ("odd", "2x12x8"), ("post", "4x8x4")] {
+    for (name, latent) in [("tiny", "3x8x8"), ("odd", "2x12x8"), ("post", "4x8x4"), ("padded", "2x10x14")] {
         let reference = arg(&golden(name).join("golden.safetensors"));
         for (precision, count) in [("fp32", "2"), ("fp16", "3")] {
             let out = work.path().join(format!("{name}-{precision}"));
@@ -100,17 +100,19 @@ fn parts_are_quantized() {
 #[test]
 fn a_kernel_in_parts_streams() {
     let work = tempfile::tempdir().expect("a temporary folder");
-    let out = work.path().join("kernel");
-    compile("stream_post", "8x4", &["--mode", "stream", "--partition", "2"], &out);
-    let names: Vec<String> =
-        packages(&out).iter().map(|p| p.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect();
-    assert_eq!(
-        names,
-        ["commit0.mlpackage", "commit1.mlpackage", "denoise0.mlpackage", "denoise1.mlpackage", "prompt0.mlpackage"]
-    );
-    let reference = arg(&golden("stream_post").join("golden.safetensors"));
-    ok(&["verify", "-q", &arg(&out), "--golden", &reference, "--fp16", "--min-snr", "45"]);
-    judge(&packages(&out));
+    for (golden_name, writer) in [("stream_post", "commit"), ("stream_last_step", "last_step")] {
+        let out = work.path().join(golden_name);
+        compile(golden_name, "8x4", &["--mode", "stream", "--partition", "2"], &out);
+        let names: Vec<String> =
+            packages(&out).iter().map(|p| p.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect();
+        let mut wanted = [("denoise", 0), ("denoise", 1), ("prompt", 0), (writer, 0), (writer, 1)]
+            .map(|(function, part)| format!("{function}{part}.mlpackage"));
+        wanted.sort();
+        assert_eq!(names, wanted);
+        let reference = arg(&golden(golden_name).join("golden.safetensors"));
+        ok(&["verify", "-q", &arg(&out), "--golden", &reference, "--fp16", "--min-snr", "45"]);
+        judge(&packages(&out));
+    }
 }
 
 #[test]

@@ -256,10 +256,11 @@ fn goals_are_reached_and_plans_are_compiled_for_both_targets() {
     ok(&["lint", &package_arg]);
 
     let page = fs::read_to_string(report).expect("a report");
-    for part in ["<svg", "output feels most", "palette", "this plan", "patch_embedding.weight", "block 1"] {
+    for part in ["<svg", "output feels most", "palette", "this plan", "predicted", "patch_embedding.weight", "block 1"]
+    {
         assert!(page.contains(part), "{part} is not in the report");
     }
-    assert!(!page.contains("<script") && !page.contains("http"));
+    assert!(!page.contains("src=") && !page.contains("http"));
 
     let loud = plan(&checkpoint, &["--min-snr", "30"], &work.path().join("snr.toml"));
     let reached = loud["plan"]["snr_db"].as_f64().expect("measured");

@@ -9,7 +9,7 @@ use s2dit_ir::{Function, Module, Tensor, WeightSource, text};
 use s2dit_models::SchemaWeights;
 use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::s2dit;
-use s2dit_models::s2dit::config::{BlockKind, LatentSize, Preset, S2ditConfig};
+use s2dit_models::s2dit::config::{BlockKind, LatentSize, Preset, S2ditConfig, StateWrite};
 use s2dit_passes::regions::{Kind, Regions, leftovers, recognise};
 use s2dit_passes::split::{self, split};
 use s2dit_passes::{Pipeline, fuse};
@@ -78,6 +78,7 @@ fn every_block_of_every_clip_is_recognised() {
         ("per_head", "1x12x8"),
         ("sharded", "5x4x8"),
         ("stride3", "2x6x12"),
+        ("padded", "2x10x14"),
         ("small", "3x16x24"),
         ("1.8b", "3x36x64"),
     ] {
@@ -92,9 +93,15 @@ fn every_block_of_every_clip_is_recognised() {
 
 #[test]
 fn every_block_of_every_stream_is_recognised() {
-    for (name, latent) in
-        [("stream_tiny", "3x8x8"), ("stream_post", "2x8x4"), ("stream_full", "1x4x8"), ("stream_wide", "3x6x6")]
-    {
+    for (name, latent) in [
+        ("stream_tiny", "3x8x8"),
+        ("stream_post", "2x8x4"),
+        ("stream_full", "1x4x8"),
+        ("stream_wide", "3x6x6"),
+        ("stream_sink", "2x6x10"),
+        ("stream_last_step", "3x8x4"),
+        ("stream_last_sink", "1x6x8"),
+    ] {
         for half_states in [false, true] {
             let config = config(name);
             let chunk = clip(&config, &SchemaWeights::new(&config), latent);
@@ -103,6 +110,11 @@ fn every_block_of_every_stream_is_recognised() {
                 time: "timestep".into(),
                 prompt: "text".into(),
                 window_frames: config.window_frames,
+                sink_frames: config.sink_frames,
+                state_write: match config.state_write {
+                    StateWrite::Commit => split::StateWrite::Commit,
+                    StateWrite::LastStep => split::StateWrite::LastStep,
+                },
                 half_states,
             };
             let mut module = split(&chunk.functions[0], &options).expect("a split").module;
@@ -110,7 +122,7 @@ fn every_block_of_every_stream_is_recognised() {
                 let regions = recognised(name, f);
                 let blocks = config.layout.len();
                 match &*f.name {
-                    "denoise" => check_layout(name, &config, &regions, blocks),
+                    "denoise" | "last_step" => check_layout(name, &config, &regions, blocks),
                     // The last block writes its states and is needed for nothing else.
                     "commit" => check_layout(name, &config, &regions, blocks - 1),
                     _ => assert!(regions.regions.is_empty()),
@@ -159,7 +171,9 @@ fn the_round_trip_gives_the_frontends_graph() {
 #[test]
 fn packages_are_recognised() {
     let work = tempfile::tempdir().expect("a temporary folder");
-    for (name, mode, latent) in [("odd", "clip", "2x12x8"), ("stream_post", "stream", "8x4")] {
+    for (name, mode, latent) in
+        [("odd", "clip", "2x12x8"), ("padded", "clip", "2x10x14"), ("stream_post", "stream", "8x4")]
+    {
         let checkpoint = arg(&golden(name).join("checkpoint"));
         let out = work.path().join(if mode == "clip" { "clip.mlpackage" } else { "kernel" });
         let plain = ["--target", "coreml", "--compute", "any"];

@@ -25,15 +25,28 @@ pub fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Far above any description, contract or report.
-const LARGEST_TEXT: u64 = 256 << 20;
+/// Far above any description or contract: they have some hundred kilobytes. JSON takes up to 25 times its size in memory.
+pub const LARGEST_JSON: u64 = 4 << 20;
 
-/// Reads a file of text, of at most 256 MiB.
+/// Checks the size of JSON that lies inside another file.
+///
+/// # Errors
+/// Text of more than [`LARGEST_JSON`] bytes.
+pub fn check_json(text: &str) -> io::Result<()> {
+    match text.len() as u64 {
+        size if size > LARGEST_JSON => {
+            Err(io::Error::other(format!("{size} bytes of JSON, where at most {LARGEST_JSON} make sense")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads a file of text, of at most `most` bytes.
 ///
 /// # Errors
 /// See [`read_file`]; bytes that are not UTF-8.
-pub fn read_text(path: &Path) -> io::Result<String> {
-    String::from_utf8(read_file(path, LARGEST_TEXT)?)
+pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
+    String::from_utf8(read_file(path, most)?)
         .map_err(|e| io::Error::other(format!("a byte that is not UTF-8 at {}", e.utf8_error().valid_up_to())))
 }
 
@@ -55,7 +68,7 @@ pub fn is_lfs_pointer(bytes: &[u8]) -> bool {
     bytes.starts_with(b"version https://git-lfs.github.com/spec/")
 }
 
-/// What to do about a note of git-lfs.
+/// The end of an error about a git-lfs pointer: what it is and what to do.
 pub const LFS_POINTER: &str = "a git-lfs pointer, not the file itself (`git lfs pull` fetches it)";
 
 #[cfg(test)]

@@ -3,6 +3,9 @@
 
 #[path = "../../tests/common/python.rs"]
 mod python;
+#[path = "../../tests/common/wire/mod.rs"]
+#[allow(dead_code)]
+mod wire;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -58,7 +61,7 @@ fn compressed_value(f: &Function) -> ValueId {
     f.order().into_iter().find(|v| matches!(f.op(*v), Op::Compress(_))).unwrap()
 }
 
-fn write(f: &Function, source: &dyn WeightSource, package: &Path) -> anyhow::Result<coreml::Summary> {
+fn write(f: &Function, source: &dyn WeightSource, package: &Path) -> Result<coreml::Summary, s2dit_backends::Error> {
     fs::create_dir_all(package).unwrap();
     let module = Module::single(f.clone());
     coreml::write_package(&module, source, &coreml::Options::default(), BTreeMap::new, package, &mut |_, _| {})
@@ -73,6 +76,7 @@ fn packages_hold_exactly_the_numbers_of_the_ir() {
             let path = work.path().join(format!("{}_{dtype}.mlpackage", f.name));
             let source = Any::of(&f);
             write(&f, &source, &path).unwrap();
+            assert_eq!(wire::judge_all(&path), 1);
             let package = Package::open(&path).unwrap();
             let module = raise(&package, None).unwrap();
             let raised = &module.functions[0];

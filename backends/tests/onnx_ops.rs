@@ -4,6 +4,9 @@
 
 #[path = "../../tests/common/python.rs"]
 mod python;
+#[path = "../../tests/common/wire/mod.rs"]
+#[allow(dead_code)]
+mod wire;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -13,7 +16,7 @@ use std::process::Command;
 
 use prost::Message;
 use s2dit_backends::onnx::proto::{ModelProto, TensorProto, data_type};
-use s2dit_backends::onnx::{MemoryOptions, Round, model_in_memory, read, write_models};
+use s2dit_backends::onnx::{MemoryOptions, Round, identity, model_in_memory, read, write_models};
 use s2dit_ir::ops::Op;
 use s2dit_ir::{
     DType, FileRegion, Function, Tensor, TensorType, ValueId, WeightError, WeightSource, interp, text, verify,
@@ -178,7 +181,8 @@ fn emit(folder: &Path, variant: Variant, f: &Function) -> Vec<u8> {
     let wide = match variant {
         Variant::File(_) => {
             let none = || panic!("no external data is needed");
-            write_models(&[(f, path.as_path())], &source, BTreeMap::new, none, "", &mut |_, _| {}).unwrap();
+            write_models(&[(f, path.as_path())], &source, BTreeMap::new, none, |_| String::new(), &mut |_, _| {})
+                .unwrap();
             false
         }
         Variant::Memory(round, _) => {
@@ -256,6 +260,7 @@ fn every_op_gives_the_interpreters_numbers_in_every_mode() {
             let folder = root.join(label).join(&name);
             let bytes = emit(&folder, variant, &f);
             check(&format!("{label}/{name}"), &bytes);
+            wire::judge_onnx(&bytes, &folder).unwrap_or_else(|e| panic!("{label}/{name}: {e}"));
             assert_eq!(bytes, emit(&folder, variant, &f), "{label}/{name}: the bytes differ between two runs");
         }
     }
@@ -288,7 +293,8 @@ fn names_come_from_the_ir_and_the_checkpoint() {
     let source = Weights::of(&f, dir.path().join("w"));
     let path = dir.path().join("x.onnx");
     let metadata = || BTreeMap::from([("b".to_string(), "2".to_string()), ("a".into(), "1".into())]);
-    write_models(&[(&f, path.as_path())], &source, metadata, || panic!("inline"), "", &mut |_, _| {}).unwrap();
+    write_models(&[(&f, path.as_path())], &source, metadata, || panic!("inline"), |_| String::new(), &mut |_, _| {})
+        .unwrap();
     let model = read::Model::open(&path).unwrap();
     let values: Vec<&str> = model.values().collect();
     assert_eq!(values, ["block0", "block1", "block2", "velocity", "rest"]);
@@ -323,10 +329,17 @@ fn large_weights_go_to_aligned_external_data() {
     let (path, data) = (dir.path().join("x.onnx"), dir.path().join("x.onnx.data"));
     let mut seen = Vec::new();
     let progress = &mut |done, total| seen.push((done, total));
-    write_models(&[(&f, path.as_path())], &source, BTreeMap::new, || Ok(data.clone()), "x.onnx.data", progress)
-        .unwrap();
+    let mut asked = String::new();
+    let name = |identity: &str| {
+        asked = identity.into();
+        "x.onnx.data".into()
+    };
+    let written =
+        write_models(&[(&f, path.as_path())], &source, BTreeMap::new, || Ok(data.clone()), name, progress).unwrap();
+    assert_eq!(written.location.as_deref(), Some("x.onnx.data"));
     let model = read::Model::open(&path).unwrap();
     model.check_external_files().unwrap();
+    assert!(model.metadata()[identity::KEY].starts_with(&format!("blake3:{asked}")), "{asked}");
     let stored = fs::read(&data).unwrap();
     for t in model.initializers() {
         let get = |key: &str| t.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
@@ -354,8 +367,15 @@ fn weights_that_fp16_cannot_hold_are_refused_by_name() {
     let at = source.at["m.weight"].0;
     source.bytes[at..at + 4].copy_from_slice(&70000f32.to_le_bytes());
     let path = dir.path().join("x.onnx");
-    let error = write_models(&[(&f, path.as_path())], &source, BTreeMap::new, || panic!("inline"), "", &mut |_, _| {})
-        .unwrap_err();
+    let error = write_models(
+        &[(&f, path.as_path())],
+        &source,
+        BTreeMap::new,
+        || panic!("inline"),
+        |_| String::new(),
+        &mut |_, _| {},
+    )
+    .unwrap_err();
     let error = error.to_string();
     assert!(error.contains("`m.weight`") && error.contains("f16 cannot hold"), "{error}");
 }

@@ -4,6 +4,9 @@
 //! `s2dit_passes` → `s2dit_backends` → the files on disk; then `s2dit_proof` opens those files and runs them. [`cli`] is the
 //! command line over it.
 
+// All printing is in `cli::terminal`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod cli;
 pub mod inspect;
 pub mod lint;

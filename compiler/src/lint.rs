@@ -1,26 +1,58 @@
 //! Lint over what lies on disk: a package, or the packages of a kernel folder.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use s2dit_backends::coreml::lint::device::{Comparison, DeviceReport, compare};
 use s2dit_backends::coreml::lint::{self, Report, Rule, Rules, Verdict, Verdicts};
 use s2dit_backends::coreml::{self, Package};
+use s2dit_backends::foreign::Foreign;
+use s2dit_runtime::KernelFolder;
 use s2dit_runtime::pipeline::{self, Pipeline};
-use s2dit_runtime::stream::contract::{self, Contract};
+use s2dit_runtime::stream::contract;
+use s2dit_runtime::timesteps::TIMESTEPS;
 use serde::Serialize;
+
+use s2dit_emit::{ATTENTION, COMPUTE};
 
 /// A package's findings, beside a device's where there is a report of it.
 #[derive(Debug, Serialize)]
 pub struct Linted {
-    /// What the rules say.
+    /// Report by the rules.
     #[serde(flatten)]
     pub report: Report,
-    /// What a device says.
+    /// Comparison with a device's report, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<Comparison>,
+    /// For rules that a package of this compiler violates: the flag of `s2ditc compile` that mends it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub flags: BTreeMap<String, &'static str>,
+}
+
+/// The flag of `s2ditc compile` that mends what a rule found in a package that says this of itself; `None` if there is none, or if
+/// another tool made the package.
+fn flag(rule: &str, metadata: &BTreeMap<String, String>) -> Option<&'static str> {
+    metadata.get("s2ditc.version")?;
+    let says = |key: &str, value: &str| metadata.get(key).is_some_and(|found| found == value);
+    let precision = metadata.get("s2ditc.contract").and_then(|text| {
+        let contract: serde_json::Value = serde_json::from_str(text).ok()?;
+        Some(contract["precision"].as_str()?.to_owned())
+    });
+    let fp32 = precision.as_deref().or(metadata.get("s2ditc.precision").map(String::as_str)) == Some("fp32");
+    Some(match rule {
+        "weights-1gb" | "weights-2gib" => "--partition auto",
+        "state-multifunction" => "--functions separate",
+        _ if rule.starts_with("state-") => "--states io",
+        "fp32" | "fp32-constant" | "fp32-epsilon" if fp32 => "--precision fp16",
+        _ if says(COMPUTE, "any") => "--compute ane",
+        "fp32" | "fp32-constant" if !metadata.contains_key(TIMESTEPS) => "--timesteps from-config",
+        "softmax-axis" | "query-chunk" | "extent" | "extent-any" if says(ATTENTION, "batched") => {
+            "--attention per-head"
+        }
+        _ => return None,
+    })
 }
 
 /// Checks a package, or every package of a kernel folder, and compares with device reports.
@@ -30,8 +62,11 @@ pub struct Linted {
 pub fn lint(path: &Path, rules: &Rules, device_reports: &[PathBuf]) -> Result<Vec<Linted>> {
     let mut all = Vec::new();
     for package in packages(path)? {
-        let report = lint::lint(&Package::open(&package)?, rules)?;
-        all.push(Linted { report, device: None });
+        let package = Package::open(&package)?;
+        let (report, metadata) = (lint::lint(&package, rules)?, package.metadata());
+        let flags = report.by_rule().into_keys().filter_map(|rule| Some((rule.to_string(), flag(rule, &metadata)?)));
+        let flags = flags.collect();
+        all.push(Linted { report, device: None, flags });
     }
     for file in device_reports {
         let device = DeviceReport::read(file)?;
@@ -67,13 +102,17 @@ fn packages(path: &Path) -> Result<Vec<PathBuf>> {
         let found = match path.metadata() {
             Ok(_) if path.join(coreml::MANIFEST).exists() => return Ok(vec![path.into()]),
             Ok(m) if m.is_dir() => format!("a folder without {}", coreml::MANIFEST),
-            Ok(_) if path.extension().is_some_and(|e| e == "onnx") => "an ONNX file".into(),
-            Ok(_) => "a file".into(),
+            Ok(_) => match Foreign::of(path) {
+                Ok(Some(other)) => other.to_string(),
+                _ if path.extension().is_some_and(|e| e == "onnx") => "an ONNX file".into(),
+                _ => "a file".into(),
+            },
             Err(_) => "nothing".into(),
         };
         bail!("`{}`: expected an .mlpackage or the folder of a Core ML kernel, found {found}", path.display());
     }
-    let contract = Contract::read(path)?;
+    let folder = KernelFolder::open(path)?;
+    let contract = folder.contract();
     if contract.target != contract::Target::CoreMl {
         bail!("`{}` is a kernel for ONNX; lint checks Core ML packages", path.display());
     }
@@ -102,12 +141,15 @@ pub struct Brief {
     pub verdict: Verdict,
     /// Rules that say that something leaves, or may, and how often; the worst first, then the most frequent.
     pub rules: Vec<(String, usize)>,
+    /// The flags of `s2ditc compile` that mend them, as far as there are any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<&'static str>,
     /// Ops a block of the function that has most, as far as names tell blocks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budget>,
 }
 
-/// How many ops the blocks of a function have: the time that a phone takes to load it follows their number.
+/// The number of ops in the blocks of a function: the time that a phone takes to load the function follows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Budget {
     /// The function.
@@ -116,14 +158,14 @@ pub struct Budget {
     pub blocks: usize,
     /// Ops of all of them.
     pub ops: usize,
-    /// Of the block with the fewest.
+    /// Ops of the block with the fewest.
     pub least: usize,
-    /// Of the block with the most.
+    /// Ops of the block with the most.
     pub most: usize,
 }
 
 impl Budget {
-    /// Of the function with most ops in blocks.
+    /// The budget of the function with most ops in blocks.
     fn of(all: &[Linted]) -> Option<Budget> {
         let functions = all.iter().flat_map(|l| &l.report.summary.functions);
         let budgets = functions.filter_map(|f| {
@@ -149,6 +191,7 @@ impl Brief {
             verdicts: Verdicts::default(),
             verdict: Verdict::Stays,
             rules: Vec::new(),
+            flags: Vec::new(),
             budget: Budget::of(all),
         };
         for Linted { report, .. } in all {
@@ -163,6 +206,13 @@ impl Brief {
             .filter(|(_, n)| *n > 0)
             .collect();
         violated.sort_by_key(|(rule, n)| (Reverse(rule.severity), Reverse(*n)));
+        for (rule, _) in &violated {
+            for flag in all.iter().filter_map(|l| l.flags.get(&rule.id)) {
+                if !brief.flags.contains(flag) {
+                    brief.flags.push(flag);
+                }
+            }
+        }
         brief.rules = violated.into_iter().map(|(rule, n)| (rule.id.clone(), n)).collect();
         brief
     }
@@ -175,7 +225,8 @@ impl Brief {
         let more = if self.rules.len() > SHOWN { ", …" } else { "" };
         let why = if rules.is_empty() { String::new() } else { format!(" (rules: {}{more})", rules.join(", ")) };
         let budget = self.budget.as_ref().map(|b| format!(", {}", b.line())).unwrap_or_default();
-        format!("{}{why}{budget}", verdicts(&self.verdicts))
+        let mend = if self.flags.is_empty() { String::new() } else { format!("; mend: {}", self.flags.join(", ")) };
+        format!("{}{why}{budget}{mend}", verdicts(&self.verdicts))
     }
 }
 

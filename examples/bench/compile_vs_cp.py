@@ -75,7 +75,8 @@ def main():
             while file.read(1 << 24):
                 pass
 
-        base = [args.binary, "compile", "-q", checkpoint, "--latent", args.latent, "--precision", "fp16"]
+        # `cp` does not wait for the disk either.
+        base = [args.binary, "compile", "-q", "--no-sync", checkpoint, "--latent", args.latent, "--precision", "fp16"]
         jobs = {
             "cp": ["cp", weights, work / "copy"],
             "coreml ane": base + ["--target", "coreml", "--compute", "ane", "-o", work / "out.mlpackage"],

@@ -63,10 +63,11 @@ def sums_error(state, contract, truth, commits, tokens):
 
 
 def anonymous(pid):
-    """Bytes of memory that is no mapped file: RssAnon."""
+    """Bytes of memory that is no mapped file, RssAnon, of a process and its children: s2ditc runs models in a child process."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
+            return int(line.split()[1]) * 1024 + sum(anonymous(child) for child in children)
     raise OSError("the process has ended")
 
 

@@ -4,7 +4,7 @@
     cargo build --release && python3 examples/bench/stream_cost.py [--preset small] [--latent 16x24] [--chunks 12] [--svg OUT] [--json]
 
 For n = 1 … CHUNKS: the time of one network call on a clip of n chunks (clip mode, ONNX fp32), and of one `denoise` call for the
-n-th chunk of a stream. Both in ONNX Runtime from Python, on the same threads, alternating, medians. Also `commit` and `prompt`,
+n-th chunk of a stream. Both in ONNX Runtime from Python, on the same threads, alternating, medians. Also what writes the states and `prompt`,
 and `denoise` beside the same chunk in clip mode, which computes the prompt's keys and values every time. Needs onnxruntime and
 numpy.
 """
@@ -96,18 +96,19 @@ def main():
         s2ditc("compile", folder / "checkpoint", *onnx, "--mode", "stream", "--latent", args.latent, "-o", folder / "kernel")
         contract = json.loads((folder / "kernel/contract.json").read_text())
         frames = contract["chunk"]["frames"]
-        denoise, commit, prompt = (session(folder / f"kernel/{f}.onnx", args.threads) for f in ("denoise", "commit", "prompt"))
+        writer = contract["state_write"]
+        denoise, write, prompt = (session(folder / f"kernel/{f}.onnx", args.threads) for f in ("denoise", writer, "prompt"))
         rows = []
         for n in range(1, args.chunks + 1):
             clip = folder / "clip.onnx"
             s2ditc("compile", folder / "checkpoint", *onnx, "--latent", f"{n * frames}x{args.latent}", "-o", clip)
             whole, new = seconds([session(clip, args.threads), denoise], args.rounds)
             rows.append({"chunks": n, "frames": n * frames, "clip_ms": 1e3 * whole, "denoise_ms": 1e3 * new})
-        commit_s, prompt_s = seconds([commit, prompt], args.rounds)
+        write_s, prompt_s = seconds([write, prompt], args.rounds)
     steps = len(contract["sampler"]["timesteps"])
     report = {
         "preset": args.preset, "latent": args.latent, "chunk_frames": frames, "window_frames": contract["window_frames"],
-        "threads": args.threads, "rows": rows, "commit_ms": 1e3 * commit_s, "prompt_ms": 1e3 * prompt_s, "steps": steps,
+        "threads": args.threads, "rows": rows, f"{writer}_ms": 1e3 * write_s, "prompt_ms": 1e3 * prompt_s, "steps": steps,
     }
     if args.svg:
         svg(rows, args.svg)
@@ -119,7 +120,7 @@ def main():
     for r in rows:
         print(f"{r['chunks']:7}{r['frames']:8}{r['clip_ms']:11.1f} ms{r['denoise_ms']:9.1f} ms{r['clip_ms'] / r['denoise_ms']:8.1f}")
     one = rows[0]
-    print(f"commit {report['commit_ms']:.1f} ms, prompt {report['prompt_ms']:.1f} ms (once a prompt)")
+    print(f"{writer} {1e3 * write_s:.1f} ms, prompt {report['prompt_ms']:.1f} ms (once a prompt)")
     print(f"one chunk: clip mode {one['clip_ms']:.1f} ms, denoise {one['denoise_ms']:.1f} ms with {contract['window_frames']} frames of past")
 
 

@@ -63,22 +63,25 @@ class Host:
 
     def host_inputs(self):
         """Small tensors that depend on the stream's position, in float64."""
-        n, frames = self.chunks, self.contract["chunk"]["frames"]
-        return {i["name"]: self.host_input(i, n, n * frames) for i in self.contract["host_inputs"]}
+        return {i["name"]: self.host_input(i, self.chunks) for i in self.contract["host_inputs"]}
 
-    @staticmethod
-    def host_input(about, n, first_frame):
-        kind = about["kind"]
+    def host_input(self, about, n):
+        kind, chunk_frames = about["kind"], self.contract["chunk"]["frames"]
+        window_frames, sink_frames = self.contract["window_frames"], self.contract.get("sink_frames", 0)
+        first_frame = n * chunk_frames
         if kind == "past_weight":
             return n / (n + 1)
         if kind == "new_weight":
             return 1 / (n + 1)
         if kind == "window_mask":
-            window = about["window_tokens"]
-            filled = min(first_frame * about["tokens_per_frame"], window)
-            mask = np.zeros(window + about["own_tokens"])
-            mask[: window - filled] = about["empty"]
-            return mask
+            # Sinks that have left the window, slots of the window that are not filled yet, frames of the window, frames of the chunk.
+            apart = np.arange(sink_frames) < first_frame - window_frames
+            filled = np.arange(window_frames) >= window_frames - first_frame
+            seen = np.concatenate([apart, filled, np.ones(chunk_frames, bool)]).repeat(about["tokens_per_frame"])
+            return np.where(seen, 0.0, about["empty"])
+        if kind == "sink_mask":
+            slots = np.arange(sink_frames)
+            return ((slots >= first_frame) & (slots < first_frame + chunk_frames)).repeat(about["tokens_per_frame"])
         if kind == "rope":
             frames, rows, cols = about["grid"]
             grid = np.meshgrid(np.arange(frames) + first_frame, np.arange(rows), np.arange(cols), indexing="ij")
@@ -91,17 +94,21 @@ class Host:
         raise SystemExit(f"host input {about['name']}: unknown kind {kind}")
 
     def next_chunk(self, noise):
-        """noise [steps, 1, C, F, H, W] -> the chunk [1, C, F, H, W], committed."""
+        """noise [steps, 1, C, F, H, W] -> the chunk [1, C, F, H, W], whose states are then written."""
         sampler, position = self.contract["sampler"], self.host_inputs()
+        commits = self.contract.get("state_write", "commit") == "commit"
         sigmas = sampler["sigmas"]
         x = noise[0].astype(np.float64)
         for i, (sigma, timestep) in enumerate(zip(sigmas, sampler["timesteps"])):
             step = {"latent": x, "timestep": timestep}
-            velocity = self.call("denoise", step, self.prompt, position, self.states)["velocity"]
-            x = x - sigma * velocity.astype(np.float64)
-            if i + 1 < len(sigmas):
+            last = i + 1 == len(sigmas)
+            function = "last_step" if last and not commits else "denoise"
+            new = self.call(function, step, self.prompt, position, self.states)
+            x = x - sigma * new["velocity"].astype(np.float64)
+            if not last:
                 x = (1 - sigmas[i + 1]) * x + sigmas[i + 1] * noise[i + 1]
-        new = self.call("commit", {"latent": x}, self.prompt, position, self.states)
+        if commits:
+            new = self.call("commit", {"latent": x}, self.prompt, position, self.states)
         self.states = {name: new[f"{name}_out"] for name in self.states}
         self.chunks += 1
         return x

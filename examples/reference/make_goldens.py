@@ -48,6 +48,11 @@ CASES = {
         ),
         torch.float32, (2, 6, 12), 17.3, 1,
     ),
+    # Both sides of the grid are odd, as the 9x16 of 256x144 is; stages begin, divide and end the network.
+    "padded": (
+        TINY | dict(attention_head_dim=12, ffn_dim=64, text_dim=24, layout=["ssa", "lcha", "ssa", "full", "ssa", "ssa"]),
+        torch.float32, (2, 10, 14), 881.7, 1,
+    ),
 }
 
 SLIM = TINY | dict(attention_head_dim=12, ffn_dim=64, text_dim=24)
@@ -79,6 +84,23 @@ STREAMS = {
             sample_steps=[1000, 500], flow_shift=1.0,
         ),
         torch.float32, (6, 6), 6,
+    ),
+    # Two chunks fill the sinks, which leave the window one and two at a time.
+    "stream_sink": (
+        SLIM | dict(layout=["full", "lcha", "ssa"], chunk_frames=2, window_frames=3, sink_frames=3, sample_steps=[1000, 500]),
+        torch.float32, (6, 10), 7,
+    ),
+    "stream_last_step": (
+        SLIM | dict(state_write="last_step", chunk_frames=3, window_frames=6, sample_steps=[1000, 750, 500, 250]),
+        torch.bfloat16, (8, 4), 6,
+    ),
+    # The only past of softmax attention is its sinks; the grid is padded in one direction, by two.
+    "stream_last_sink": (
+        SLIM | dict(
+            layout=["ssa", "lcha", "full", "ssa"], state_write="last_step", rope_in_kernel="post", ssa_stride=3, chunk_frames=1,
+            window_frames=0, sink_frames=2, attention_head_dim=8, sample_steps=[1000, 500], qk_norm="rms_norm_per_head",
+        ),
+        torch.float16, (6, 8), 6,
     ),
 }
 SMALL = ((3, 16, 24), 731.25)
@@ -209,7 +231,8 @@ def check_stream(name, checkpoint):
 def report_stream(name, checkpoint, inputs, exact):
     config, exact = Config.load(checkpoint), exact["stream.latents"]
     chunks, steps, _, _, frames, rows, cols = inputs["stream.noise"].shape
-    shape = f"{name} | {chunks} x {frames}x{rows}x{cols} | {config.window_frames} | {steps} | {exact.std():.2f}"
+    past = f"{config.window_frames} | {config.sink_frames}"
+    shape = f"{name} | {chunks} x {frames}x{rows}x{cols} | {past} | {steps} | {exact.std():.2f}"
     cells = []
     for dtype in (torch.float32, torch.float16):
         errors = [(x.double() - y).norm() / y.norm() for x, y in zip(run_stream(checkpoint, inputs, dtype)["stream.latents"], exact)]

@@ -40,7 +40,9 @@ class Config:
     qk_norm: str = "rms_norm_across_heads"  # or "rms_norm_per_head"
     eps: float = 1e-6
     chunk_frames: int | None = 3
-    window_frames: int = 21
+    window_frames: int = 6
+    sink_frames: int = 0
+    state_write: str = "commit"  # or "last_step"
     sample_steps: list | int = field(default_factory=lambda: [1000, 750, 500, 250])
     flow_shift: float = 5.0
 
@@ -51,6 +53,7 @@ class Config:
             ("attention_head_dim", self.attention_head_dim >= 6 and self.attention_head_dim % 2 == 0, "even, at least 6"),
             ("freq_dim", self.freq_dim % 2 == 0, "even: cosines, then sines"),
             ("layout", {"lcha", "ssa", "full"} >= set(self.layout) > set(), '"lcha", "ssa" or "full" for each block'),
+            ("state_write", self.state_write in ("commit", "last_step"), '"commit" or "last_step"'),
             ("rope_in_kernel", self.rope_in_kernel in ("pre", "post"), '"pre" or "post"'),
             ("qk_norm", self.qk_norm in QK_NORMS, " or ".join(QK_NORMS)),
         ]
@@ -83,6 +86,12 @@ class Config:
     def to_json(self):
         values = {"_class_name": "S2DiTTransformer3DModel"} | {f.name: getattr(self, f.name) for f in fields(self)}
         return json.dumps(values, indent=2) + "\n"
+
+
+def low_grid(config, grid):
+    """The grid inside a stage: the stride takes whole rows and columns of what is padded to a multiple of it."""
+    frames, rows, cols = grid
+    return frames, -(-rows // config.ssa_stride), -(-cols // config.ssa_stride)
 
 
 class RMSNorm(nn.Module):
@@ -262,7 +271,10 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Into the low resolution of a run of SSA blocks, and back."""
+    """Into the low resolution of a run of SSA blocks, and back.
+
+    Where the stride does not divide the grid, it is padded with zeros at the bottom and right on the way in, and cut on the way out.
+    """
 
     def __init__(self, dim, stride):
         super().__init__()
@@ -271,19 +283,22 @@ class Stage(nn.Module):
         self.up = nn.Linear(dim, stride * stride * dim)
 
     def enter(self, x, grid):
-        """[B, N, D] -> [B, N/s^2, D], frame by frame."""
+        """[B, F*h*w, D] -> [B, F*ceil(h/s)*ceil(w/s), D], frame by frame."""
         frames, rows, cols = grid
         b, _, dim = x.shape
         x = x.reshape(b * frames, rows, cols, dim).permute(0, 3, 1, 2)
+        x = F.pad(x, (0, -cols % self.stride, 0, -rows % self.stride))
         return self.down(x).permute(0, 2, 3, 1).reshape(b, -1, dim)
 
     def leave(self, x, x_hi, grid):
-        """x_hi + PixelShuffle(up(x)); the channels of `up` are in (row, column, D) order."""
+        """x_hi + PixelShuffle(up(x)); the channels of `up` are in (row, column, D) order. A stage that ends the network has no x_hi."""
         frames, rows, cols = grid
         b, _, dim = x.shape
         s = self.stride
-        y = self.up(x).reshape(b, frames, rows // s, cols // s, s, s, dim)
-        return x_hi + y.permute(0, 1, 2, 4, 3, 5, 6).reshape(b, -1, dim)
+        y = self.up(x).reshape(b, frames, -(-rows // s), -(-cols // s), s, s, dim)
+        y = y.permute(0, 1, 2, 4, 3, 5, 6).flatten(4, 5).flatten(2, 3)  # [B, F, rows, columns, D], to whole strides
+        y = y[:, :, :rows, :cols].reshape(b, -1, dim)
+        return y if x_hi is None else x_hi + y
 
 
 class TwoLayers(nn.Module):
@@ -338,11 +353,10 @@ class S2DiTTransformer3DModel(nn.Module):
         A chunk of a stream (stream.py) has the index of its first frame as `start`, and what came before, block by block, in `pasts`.
         """
         config, (_, ph, pw) = self.config, self.config.patch_size
-        s = config.ssa_stride if config.stages else 1
-        if x.shape[3] % (ph * s) or x.shape[4] % (pw * s):
-            raise ValueError(f"a latent of {x.shape[3]}x{x.shape[4]}: expected multiples of {ph * s}x{pw * s}")
+        if x.shape[3] % ph or x.shape[4] % pw:
+            raise ValueError(f"a latent of {x.shape[3]}x{x.shape[4]}: expected multiples of {ph}x{pw}")
         grid = (x.shape[2], x.shape[3] // ph, x.shape[4] // pw)
-        low = (grid[0], grid[1] // s, grid[2] // s)
+        low = low_grid(config, grid)
 
         x = self.patch_embedding(x).flatten(2).transpose(1, 2)
         temb, tproj = self.condition_embedder.time(t)
@@ -359,7 +373,8 @@ class S2DiTTransformer3DModel(nn.Module):
             x = block(x, tproj, text, rope_low if ssa else rope_high, low if ssa else grid, past)
             outputs.append(x)
             if i + 1 in ends:
-                x = self.stages[ends.index(i + 1)].leave(x, x_hi, grid)
+                last = i + 1 == len(config.layout)
+                x = self.stages[ends.index(i + 1)].leave(x, None if last else x_hi, grid)
 
         shift, scale = (self.scale_shift_table + temb[:, None]).chunk(2, dim=1)
         x = self.proj_out(layer_norm(x, config.eps) * (1 + scale) + shift)

@@ -4,37 +4,53 @@
 
 A chunk sees itself whole and the clean chunks before it, through the states of each block's `attn1`:
 
-- softmax attention ("ssa", "full"): keys, behind norm and RoPE, and values of the last `window_frames` frames: `Window`;
+- softmax attention ("ssa", "full"): keys, behind norm and RoPE, and values of the last `window_frames` frames, and of the stream's first
+  `sink_frames` frames as far as they are not among those: `Window`;
 - "lcha": the sums S and z of linear attention over all frames so far, and the last kt-1 frames of the convolution's input: `Sums`.
 
-`denoise` reads the states. `commit` is the network at t = 0 on the finished chunk, and writes them. RoPE counts frames from the
-stream's first. `--check` compares a stream of commits with the whole clip under masks, which knows no states: `Masked`.
+`denoise` reads the states. With `state_write` "commit" the network runs once more on the finished chunk, at t = 0, and writes them; with
+"last_step" the last denoising step writes them, from the noisy chunk at its t. RoPE counts frames from the stream's first. `--check`
+compares a stream whose every pass writes with the whole clip at the same t under masks, which knows no states: `Masked`.
 """
 
 import argparse
 import itertools
+import math
 
 import torch
 import torch.nn.functional as F
 
-from s2dit import Config, from_random, linear_sums, read_sums, softmax_attention
+from s2dit import Config, from_random, linear_sums, low_grid, read_sums, softmax_attention
 
 
 class Window:
-    """The past of softmax attention: keys and values [B, A, up to `tokens`, d], oldest first."""
+    """The past of softmax attention: keys and values [B, A, up to `tokens`, d], oldest first, and those of the stream's first `sink` tokens."""
 
-    def __init__(self, tokens):
-        self.tokens = tokens
-        self.k = self.v = None
+    def __init__(self, tokens, sink):
+        self.tokens, self.sink = tokens, sink
+        self.k = self.v = self.sink_k = self.sink_v = None
+        self.past = 0  # tokens written so far
         self.writing = False
 
     def softmax_attention(self, q, k, v):
-        if self.k is not None:
-            k, v = torch.cat([self.k, k], dim=2), torch.cat([self.v, v], dim=2)
+        seen = [k, v]
+        if self.past > 0:
+            apart = max(0, min(self.sink, self.past - self.tokens))  # sinks that have left the window
+            seen = [
+                torch.cat([first[:, :, :apart], window, own], dim=2)
+                for first, window, own in ((self.sink_k, self.k, k), (self.sink_v, self.v, v))
+            ]
         if self.writing:
-            first = max(0, k.shape[2] - self.tokens)
-            self.k, self.v = k[:, :, first:].clone(), v[:, :, first:].clone()
-        return softmax_attention(q, k, v)
+            self.k, self.sink_k = self.moved(self.k, self.sink_k, k)
+            self.v, self.sink_v = self.moved(self.v, self.sink_v, v)
+            self.past += k.shape[2]
+        return softmax_attention(q, *seen)
+
+    def moved(self, window, first, own):
+        """The window and the sinks after the tokens of `own`."""
+        window = own if window is None else torch.cat([window, own], dim=2)
+        first = own if first is None else torch.cat([first, own], dim=2) if first.shape[2] < self.sink else first
+        return window[:, :, max(0, window.shape[2] - self.tokens) :].clone(), first[:, :, : self.sink].clone()
 
 
 class Sums:
@@ -70,7 +86,8 @@ class Sums:
 def frame_tokens(config, x, kind):
     """Tokens of a frame of x [B, C, F, H, W] in a block of this kind."""
     _, ph, pw = config.patch_size
-    return (x.shape[3] // ph) * (x.shape[4] // pw) // (config.ssa_stride**2 if kind == "ssa" else 1)
+    grid = (1, x.shape[3] // ph, x.shape[4] // pw)
+    return math.prod(low_grid(config, grid) if kind == "ssa" else grid)
 
 
 class Stream:
@@ -83,15 +100,17 @@ class Stream:
         if config.in_channels != config.out_channels:
             raise ValueError(f"{config.in_channels} channels in and {config.out_channels} out: a stream feeds on its own latents")
         self.model, self.text = model, text.to(model.proj_out.weight)
-        self.chunks = 0  # committed so far
+        self.chunks = 0  # that are past
         self.pasts = None
 
     def make_pasts(self, x):
         config = self.model.config
-        return [
-            Sums(config.conv_kernel[0] - 1) if kind == "lcha" else Window(config.window_frames * frame_tokens(config, x, kind))
-            for kind in config.layout
-        ]
+
+        def window(kind):
+            tokens = frame_tokens(config, x, kind)
+            return Window(config.window_frames * tokens, config.sink_frames * tokens)
+
+        return [Sums(config.conv_kernel[0] - 1) if kind == "lcha" else window(kind) for kind in config.layout]
 
     @torch.no_grad()
     def step(self, x, t, writing, **options):
@@ -116,16 +135,19 @@ class Stream:
         self.step(x, 0.0, writing=True)
 
     def make_chunk(self, noise):
-        """noise [steps, 1, C, F, H, W] -> the chunk [1, C, F, H, W], committed. The first noise starts it, the others re-noise."""
+        """noise [steps, 1, C, F, H, W] -> the chunk [1, C, F, H, W], which is then past. The first noise starts it, the others re-noise."""
         steps = schedule(self.model.config)
+        commits = self.model.config.state_write == "commit"
         if len(noise) != len(steps):
             raise ValueError(f"{len(noise)} noises for {len(steps)} steps")
         x = noise[0]
         for i, (t, sigma) in enumerate(steps):
             if i > 0:
                 x = (1 - sigma) * x + sigma * noise[i]
-            x = x - sigma * self.denoise(x, t).to(x)
-        self.commit(x)
+            writing = not commits and i == len(steps) - 1
+            x = x - sigma * self.step(x, t, writing).to(x)
+        if commits:
+            self.commit(x)
         return x
 
     def states(self):
@@ -160,12 +182,12 @@ class Masked:
     The convolution needs no mask: it is causal frame by frame.
     """
 
-    def __init__(self, frames, tokens, chunk, window, frames_before):
+    def __init__(self, frames, tokens, chunk, window, sink, frames_before):
         self.frames_before_first = frames_before
         frame = torch.arange(frames).repeat_interleave(tokens)
         begin = (frame // chunk * chunk)[:, None]  # the first frame of the query's chunk
         self.seen = frame < begin + chunk
-        self.in_window = self.seen & (frame >= begin - window)
+        self.in_window = self.seen & ((frame >= begin - window) | (frame < sink))
 
     def softmax_attention(self, q, k, v):
         scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
@@ -180,11 +202,11 @@ class Masked:
 
 
 @torch.no_grad()
-def masked_clip(model, x, t, text, window):
+def masked_clip(model, x, t, text, window, sink):
     """The whole clip [1, C, F, H, W] at one t under chunk-causal masks: (velocity, [x after each block])."""
     config = model.config
     pasts = [
-        Masked(x.shape[2], frame_tokens(config, x, kind), config.chunk_frames, window, config.conv_kernel[0] - 1)
+        Masked(x.shape[2], frame_tokens(config, x, kind), config.chunk_frames, window, sink, config.conv_kernel[0] - 1)
         for kind in config.layout
     ]
     return model(x, torch.tensor([t], dtype=torch.float64), text, return_blocks=True, pasts=pasts)
@@ -196,10 +218,10 @@ def error(x, reference):
 
 
 def check_commits(config, t, chunks, size, seed):
-    """A stream of commits at t against the masked clip, velocity and blocks, and against clips under wrong masks."""
+    """A stream that writes its states at t against the masked clip, velocity and blocks, and against clips under wrong masks."""
     model = from_random(config, seed).double()
     g = torch.Generator().manual_seed(seed)
-    frames, window = config.chunk_frames, config.window_frames
+    frames, window, sink = config.chunk_frames, config.window_frames, config.sink_frames
     x = torch.randn(1, config.in_channels, chunks * frames, *size, generator=g, dtype=torch.float64)
     text = torch.randn(1, config.text_len, config.text_dim, generator=g, dtype=torch.float64)
 
@@ -215,7 +237,7 @@ def check_commits(config, t, chunks, size, seed):
         blocks.append(outputs)
     streamed = [torch.cat(velocities, dim=2)] + [torch.cat(parts, dim=1) for parts in zip(*blocks)]
 
-    velocity, outputs = masked_clip(model, x, t, text, window)
+    velocity, outputs = masked_clip(model, x, t, text, window, sink)
     worst = max(error(a, b) for a, b in zip(streamed, [velocity] + outputs))
     assert worst < 1e-12, f"{worst:.1e}"
 
@@ -223,8 +245,9 @@ def check_commits(config, t, chunks, size, seed):
     last = velocities[-1]
     seen = {"no past": error(model(x[:, :, -frames:], torch.tensor([t]), text, start=x.shape[2] - frames), last)}
     if set(config.layout) != {"lcha"}:
-        for wrong in (window - 1, window + 1):
-            seen[f"window {wrong}"] = error(masked_clip(model, x, t, text, wrong)[0][:, :, -frames:], last)
+        masks = [(w, sink) for w in (window - 1, window + 1) if w >= 0] + [(window, s) for s in (sink - 1, sink + 1) if s >= 0]
+        for wrong in masks:
+            seen["window {}, sink {}".format(*wrong)] = error(masked_clip(model, x, t, text, *wrong)[0][:, :, -frames:], last)
     for wrong in ("S", "z", "tail", "k", "v"):
         pasts = [past for past in s.pasts if getattr(past, wrong, None) is not None and getattr(past, wrong).numel()]
         if pasts:
@@ -265,20 +288,23 @@ def check():
         text_len=3, freq_dim=8,
     )
     layouts = (["lcha"], ["ssa"], ["full"], ["lcha", "ssa", "ssa", "full", "lcha", "ssa"])
-    shapes = ((1, 3, 3), (2, 4, 5), (3, 7, 3), (3, 2, 1))  # chunk, window, kernel in time
-    print("a stream of commits against the masked clip: float64, relative L2, the worst of velocity and blocks")
-    for layout, rope, (chunk, window, kt) in itertools.product(layouts, ("pre", "post"), shapes):
+    # Chunk, window, sink, kernel in time, size: the sinks are longer than a chunk, one alone, or the only past; grids that the stride cuts.
+    shapes = (
+        (1, 3, 0, 3, (2, 6)), (2, 4, 3, 5, (3, 5)), (3, 7, 1, 3, (2, 6)), (3, 2, 0, 1, (5, 3)), (1, 2, 2, 3, (3, 4)), (2, 0, 3, 3, (2, 3)),
+    )
+    print("a stream whose every pass writes against the masked clip: float64, relative L2, the worst of velocity and blocks")
+    for layout, rope, (chunk, window, sink, kt, size) in itertools.product(layouts, ("pre", "post"), shapes):
         if rope == "post" and "lcha" not in layout:
             continue
         config = Config(
-            **small, layout=layout, rope_in_kernel=rope, chunk_frames=chunk, window_frames=window, conv_kernel=[kt, 3, 3],
-            qk_norm="rms_norm_per_head" if chunk == 2 else "rms_norm_across_heads",
+            **small, layout=layout, rope_in_kernel=rope, chunk_frames=chunk, window_frames=window, sink_frames=sink,
+            conv_kernel=[kt, 3, 3], qk_norm="rms_norm_per_head" if chunk == 2 else "rms_norm_across_heads",
         )
-        chunks = 3 + -(-window // chunk)
-        worst, seen = check_commits(config, 0.0 if chunk == 3 else 625.0, chunks, (2, 6), seed=chunk + window)
+        chunks = 3 + -(-(window + sink) // chunk)
+        worst, seen = check_commits(config, 0.0 if chunk == 3 else 625.0, chunks, size, seed=chunk + window)
         name, least = min(seen.items(), key=lambda item: item[1])
         print(
-            f"{'+'.join(layout):27} {rope:4} chunk {chunk} window {window} kernel {kt} chunks {chunks}: {worst:.0e}"
+            f"{'+'.join(layout):27} {rope:4} chunk {chunk} window {window} sink {sink} kernel {kt} chunks {chunks}: {worst:.0e}"
             f" (mistakes show: {name} {least:.0e} or more)"
         )
 

@@ -2,6 +2,25 @@
 //!
 //! Two liberties that change no number: the weight of a large `linear` is streamed row by row, and a source with a
 //! [`Memo`] is asked once for what many constants have in common.
+//!
+//! ```
+//! use s2dit_ir::interp::{Bindings, run};
+//! use s2dit_ir::Tensor;
+//! use s2dit_ir::weights::NoWeights;
+//!
+//! let module = s2dit_ir::text::parse(
+//!     "module { func @main(%x: f32[3]) {
+//!         %y = softmax(%x) {axis = 0} : f32[3]
+//!         return y = %y
+//!     } }",
+//! )?;
+//! let f = &module.functions[0];
+//! let x = Tensor::from_values(f.ty(f.params()[0]), vec![0.0, 0.0, 2f64.ln()]).unwrap();
+//! let bindings = Bindings { params: [("x".to_string(), x)].into(), ..Bindings::default() };
+//! let y = run(f, &NoWeights, &bindings)?;
+//! assert!((y[0].data[[2]] - 0.5).abs() < 1e-15);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::collections::{HashMap, HashSet};
 
@@ -126,7 +145,7 @@ fn streamed_weight(f: &Function, v: ValueId) -> Option<ValueId> {
     (f.ty(weight).elements() >= rows::WORTH_IT && rows::can_stream(f, weight)).then_some(weight)
 }
 
-/// Under which a constant's value is remembered: a product that takes far more reading than it has elements.
+/// The key under which a constant's value is remembered, if it is worth remembering: a product that takes far more reading than it has elements.
 fn memo_key(f: &Function, v: ValueId) -> Option<String> {
     let Op::Linear(_) = f.op(v) else { return None };
     let worth_it = Memo::holds(f.ty(v)) && f.is_const(v);

@@ -13,21 +13,21 @@ use std::fmt;
 
 use crate::{Function, Module, Op, TensorType, ValueId};
 
-/// One broken invariant.
+/// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// Function in which it was found.
     pub function: String,
     /// The value at fault, if it is one value.
     pub value: Option<ValueId>,
-    /// Which invariant, what was found, what was expected.
+    /// Message: the invariant, what was found, what was expected.
     pub message: String,
 }
 
 /// All broken invariants of a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyError {
-    /// In the order of the text form.
+    /// Violations, in the order of the text form.
     pub violations: Vec<Violation>,
     /// The module's text with each violation under its line.
     pub text: String,

@@ -3,6 +3,20 @@
 //! A pass is a function from a module to a changed module, in a file of its own; it is registered by one line in
 //! [`PASSES`]. A pass knows neither checkpoints nor files. Its tests are text: `passes/tests/text/NAME.s2` holds IR before and
 //! after; `S2DITC_BLESS=1 cargo test -p s2dit-passes` writes the *after* anew.
+//!
+//! ```
+//! let mut module = s2dit_ir::text::parse(
+//!     "module { func @main(%x: f32[2, 8]) {
+//!         %0 = sigmoid(%x) : f32[2, 8]
+//!         %y = mul(%x, %0) : f32[2, 8]
+//!         return y = %y
+//!     } }",
+//! )?;
+//! let fuse = s2dit_passes::pass("fuse").expect("a pass of this name");
+//! let changes = (fuse.run)(&mut module)?;
+//! assert!(changes > 0 && s2dit_ir::text::print(&module).contains("%y = silu(%x)"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod bound;
 pub mod canonicalize;
@@ -37,7 +51,7 @@ pub use precision::Precision;
 pub struct Pass {
     /// Name on the command line and in reports.
     pub name: &'static str,
-    /// One line: what holds afterwards.
+    /// A line that says what holds after the pass.
     pub doc: &'static str,
     /// Rewrites the module and returns the number of changes.
     pub run: fn(&mut Module) -> Result<usize, OpError>,

@@ -14,7 +14,7 @@ pub enum PipelineError {
     /// No pass has this name.
     #[error("unknown pass `{name}`; the passes are {known}")]
     Unknown {
-        /// What was asked for.
+        /// Name that was asked for.
         name: String,
         /// The names there are.
         known: String,
@@ -32,12 +32,12 @@ pub enum PipelineError {
     Invalid {
         /// The pass.
         pass: &'static str,
-        /// What does not hold.
+        /// Invariants that do not hold.
         error: VerifyError,
     },
 }
 
-/// What one pass did.
+/// A pass that has run: its changes and its time.
 #[derive(Clone, Copy, Debug)]
 pub struct Stage {
     /// The pass.

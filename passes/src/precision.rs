@@ -1,4 +1,4 @@
-//! From fp32 to fp16, with fp32 islands where fp16 would lose the answer.
+//! The change from fp32 to fp16, with fp32 islands where fp16 would lose the answer.
 //!
 //! An island is found from the graph's meaning, not from names:
 //! - **phases**: what feeds a `sin` or `cos` (a timestep of 1000 has an ulp of 0.5 in fp16);
@@ -22,7 +22,7 @@ use std::collections::{HashMap, HashSet};
 use s2dit_ir::ops::{Binary, Cast, Dequantize, OpError, ReduceKind, Unary};
 use s2dit_ir::{DType, Function, Module, Node, Op, Use, ValueId};
 
-/// How far the pass goes.
+/// The extent of fp16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// Phases and kernel sums stay fp32.

@@ -18,7 +18,7 @@ use s2dit_ir::compress::Scheme;
 use s2dit_ir::ops::{Compress, Dequantize, OpError, Quantize};
 use s2dit_ir::{Builder, Function, Module, Op, TensorType, ValueId, weights};
 
-/// Smaller weights save too little.
+/// Elements of the smallest weight that is compressed: smaller ones save too little.
 pub const LEAST_ELEMENTS: usize = 1 << 14;
 /// Fewer elements an output channel are a depthwise kernel's.
 pub const LEAST_FAN_IN: usize = 32;
@@ -28,13 +28,13 @@ pub const LEAST_FAN_IN: usize = 32;
 pub struct Weight {
     /// See [`name`].
     pub name: String,
-    /// Its type in the graph.
+    /// Type of the weight in the graph.
     pub ty: TensorType,
-    /// Where in the module: function, the op that multiplies with it first, and the weight.
+    /// Place of the weight in the module: function, the op that multiplies with it first, and the weight.
     pub at: (usize, ValueId, ValueId),
 }
 
-/// How a weight is to be stored.
+/// The storage of a weight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choice {
     /// Codes and tables.
@@ -67,7 +67,7 @@ pub fn weights_of(module: &Module) -> Vec<Weight> {
     found
 }
 
-/// What a weight is called, whatever was done to it: the checkpoint's tensor that it is computed from, the largest if there
+/// The name of a weight, whatever was done to it: the checkpoint's tensor that it is computed from, the largest if there
 /// are several; the scope of its use if there is none.
 pub fn name(f: &Function, v: ValueId, user: ValueId) -> String {
     let (mut ahead, mut seen) = (vec![v], HashSet::new());

@@ -57,7 +57,7 @@ fn split(f: &mut Function, v: ValueId) -> Result<(), OpError> {
         dilations: vec![1, 1],
         groups: conv.groups,
     };
-    // Tokens again, if nobody else wants channels first.
+    // Tokens again, if no other op takes channels first.
     let is_tokens = |user: &ValueId| matches!(f.op(*user), Op::Transpose(t) if t.perm == TO_TOKENS);
     let tokens = f.only_use(v).map(|(user, _)| user).filter(is_tokens);
     let scope = f.node(v).scope.clone();

@@ -1,4 +1,4 @@
-//! Where states live: a choice of the target, not of the network. Both forms compute the same numbers.
+//! The place of states: a choice of the target, not of the network. Both forms compute the same numbers.
 //!
 //! - [`to_io`]: states are inputs `NAME` and outputs `NAME_out` of each function;
 //! - [`pack`]: all states are slices, at constant rows, of one fp16 state `[rows, width]`, read once and written whole.
@@ -32,16 +32,16 @@ pub fn to_io(module: &mut Module) -> Result<(), OpError> {
     Ok(())
 }
 
-/// Where a buffer lies in the packed state.
+/// The place of a buffer in the packed state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
     /// The buffer: a state before packing.
     pub name: String,
-    /// Its shape.
+    /// Shape of the buffer.
     pub shape: Vec<usize>,
-    /// Its first row.
+    /// First row of the buffer.
     pub row: usize,
-    /// Its rows; the last one is filled up with zeros.
+    /// Number of the buffer's rows; the last one is filled up with zeros.
     pub rows: usize,
 }
 

@@ -13,7 +13,7 @@
 //! to fp16 selects its row exactly. The rows are the same graph on literal timesteps, a constant that a backend evaluates in float64.
 //!
 //! The tables lie behind the last op that is more than arithmetic and shape (in S2DiT `linear_2` and `time_proj`): each block's sum with
-//! its own table stays a sum, because 26 sums would be 26 tables.
+//! its own table stays a sum, because the sums of 24 blocks would be 24 tables.
 
 mod rows;
 
@@ -63,14 +63,22 @@ pub fn run(module: &mut Module, parameter: &str, timesteps: &[f64]) -> Result<us
     Ok(changes)
 }
 
-/// What a value depends on.
+/// Whether a list of timesteps can be tables.
+///
+/// # Errors
+/// No timesteps, or some too near to be told apart in fp16.
+pub fn check(timesteps: &[f64]) -> Result<(), OpError> {
+    gap(timesteps).map(|_| ())
+}
+
+/// The inputs that a value depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Depends {
     /// Nothing: it is a constant.
     Constant,
     /// The timestep.
     Timestep,
-    /// Other parameters or states too.
+    /// The value depends on other parameters or states too.
     More,
 }
 

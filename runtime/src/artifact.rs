@@ -15,7 +15,7 @@ use crate::stream::contract;
 use crate::timesteps::Timesteps;
 use crate::{HostTensor, Port, Session, SessionOptions};
 
-/// What executes an ONNX graph.
+/// An engine that executes ONNX graphs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Engine {
     /// ONNX Runtime.
@@ -37,13 +37,13 @@ impl FromStr for Engine {
     }
 }
 
-/// How an artifact is run.
+/// Options for running an artifact.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
     /// Round the result of every fp16 op of a package to fp16, as the Neural Engine stores it. Without it a package's
     /// arithmetic is fp32.
     pub fp16: bool,
-    /// What executes the graph.
+    /// Engine that executes the graph.
     pub engine: Engine,
     /// Threads; 0 is one.
     pub threads: usize,

@@ -1,4 +1,4 @@
-//! How far a tensor is from a reference.
+//! The distance of a tensor from a reference.
 
 use serde::Serialize;
 
@@ -24,6 +24,11 @@ pub const EXACT_DB: f64 = 400.0;
 
 /// Compares two tensors of the same length. Elements that are not finite on either side are counted, and left out of the
 /// other figures; if that leaves none, the figures are the worst there are.
+///
+/// ```
+/// let found = s2dit_runtime::compare::compare(&[1.0, 2.0, f32::NAN], &[1.0, 2.5, 3.0]);
+/// assert_eq!((found.max_abs, found.non_finite), (0.5, 1));
+/// ```
 pub fn compare(x: &[f32], reference: &[f32]) -> Metrics {
     let mut m = Metrics {
         max_abs: 0.0,

@@ -1,4 +1,4 @@
-//! Where two JSON values differ first: for errors that name a field.
+//! The first difference between two JSON values, for errors that name a field.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use serde_json::Value;
 pub struct Difference {
     /// The field: `states[3].shape[1]`.
     pub field: String,
-    /// What it is, as JSON; `nothing` where there is no such field.
+    /// Value of the field, as JSON; `nothing` where there is no such field.
     pub found: String,
-    /// What it should be.
+    /// Value that was expected.
     pub expected: String,
 }
 

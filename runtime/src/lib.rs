@@ -13,6 +13,7 @@ mod difference;
 pub mod library;
 pub mod ort_engine;
 pub mod pipeline;
+mod ports;
 pub mod ranges;
 pub mod stream;
 mod tensor;
@@ -24,6 +25,6 @@ pub use artifact::{Artifact, Engine, RunOptions, function_session, run_function}
 pub use difference::{Difference, first_difference};
 pub use ort_engine::{Port, Session, SessionOptions};
 pub use pipeline::{Chain, Pipeline};
-pub use stream::{StreamOptions, StreamSession};
+pub use stream::{KernelFolder, StreamOptions, StreamSession};
 pub use tensor::HostTensor;
 pub use timesteps::Timesteps;

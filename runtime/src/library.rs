@@ -3,6 +3,9 @@
 //! Looked for in this order: the environment variable `ORT_DYLIB_PATH`; beside the executable; the user's cache. If it is in none
 //! of them, the wheel of [`VERSION`] is downloaded with `python3 -m pip` (which knows the user's mirrors and proxies), and the
 //! library in it is put into the cache. Several processes may do so at once: one downloads, the others wait.
+//!
+//! The library in the cache is loaded only if it has the hash that was recorded when it was fetched: a damaged library crashes
+//! whoever loads it. One that has another hash, or whose hash was not recorded, is fetched anew.
 
 use std::env;
 use std::fs::{self, File};
@@ -11,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use s2dit_backends::input::{LARGEST_JSON, read_text};
 use sha2::{Digest, Sha256};
 
 /// The release of ONNX Runtime that is fetched.
@@ -25,9 +29,9 @@ const KNOWN_WHEELS: &[(&str, &str)] = &[(
 /// The library's path; downloads it if need be. `notice` is called once before a download.
 ///
 /// # Errors
-/// `ORT_DYLIB_PATH` names nothing; the library is nowhere and cannot be fetched.
+/// `ORT_DYLIB_PATH` names nothing; the library is nowhere, or damaged, and cannot be fetched.
 pub fn locate(notice: impl FnOnce(&str)) -> Result<PathBuf> {
-    if let Some(path) = env::var_os("ORT_DYLIB_PATH").map(PathBuf::from) {
+    if let Some(path) = env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from) {
         if path.is_file() {
             return Ok(path);
         }
@@ -40,18 +44,61 @@ pub fn locate(notice: impl FnOnce(&str)) -> Result<PathBuf> {
     }
     let folder = cache_folder()?;
     let cached = folder.join(&name);
-    if cached.is_file() {
+    if condition(&cached)? == Condition::Whole {
         return Ok(cached);
     }
     fs::create_dir_all(&folder).with_context(|| format!("cannot make the cache folder `{}`", folder.display()))?;
     let lock_path = folder.join("lock");
     let lock = File::create(&lock_path).with_context(|| format!("cannot write `{}`", lock_path.display()))?;
     lock.lock().with_context(|| format!("cannot lock `{}`", lock_path.display()))?;
-    if !cached.is_file() {
-        notice(&format!("fetching ONNX Runtime {VERSION} with pip into {}", folder.display()));
-        fetch(&folder, &cached)?;
-    }
+    // Whoever had the lock before may have fetched it.
+    let found = condition(&cached)?;
+    let why = match &found {
+        Condition::Whole => return Ok(cached),
+        Condition::Missing => String::new(),
+        Condition::Damaged(how) => format!("`{}` is damaged ({how}): ", cached.display()),
+    };
+    notice(&format!("{why}fetching ONNX Runtime {VERSION} with pip into {}", folder.display()));
+    fetch(&folder, &cached).with_context(|| match found {
+        Condition::Damaged(how) => format!("`{}` is damaged ({how}) and cannot be fetched anew", cached.display()),
+        _ => format!("no ONNX Runtime in the cache folder `{}`", folder.display()),
+    })?;
     Ok(cached)
+}
+
+/// What is at the library's place in the cache.
+#[derive(Debug, PartialEq, Eq)]
+enum Condition {
+    Missing,
+    /// It has the hash that was recorded when it was fetched.
+    Whole,
+    /// Found and expected hash.
+    Damaged(String),
+}
+
+fn condition(library: &Path) -> Result<Condition> {
+    if !library.is_file() {
+        return Ok(Condition::Missing);
+    }
+    let unreadable = || format!("cannot read `{}`", library.display());
+    let found = hash(library).with_context(unreadable)?;
+    let expected = read_text(&record(library), LARGEST_JSON).unwrap_or_default();
+    Ok(match expected.trim() {
+        expected if expected == found => Condition::Whole,
+        "" => Condition::Damaged("no record of its hash beside it".into()),
+        expected => Condition::Damaged(format!("found blake3 {found}, expected {}", expected.escape_debug())),
+    })
+}
+
+/// Where a library's hash is recorded.
+fn record(library: &Path) -> PathBuf {
+    library.with_added_extension("blake3")
+}
+
+fn hash(file: &Path) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(file)?)?;
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// `<cache>/s2ditc/onnxruntime-<version>`
@@ -67,9 +114,22 @@ fn cache_folder() -> Result<PathBuf> {
     Ok(base.join("s2ditc").join(format!("onnxruntime-{VERSION}")))
 }
 
+/// What the folders of downloads are called.
+const DOWNLOAD: &str = "download-";
+
+/// Removes what fetches that were interrupted left behind. The lock is held: nobody else is downloading.
+fn remove_leftovers(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(DOWNLOAD.as_bytes()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// Downloads the wheel and puts its library at `place`.
 fn fetch(folder: &Path, place: &Path) -> Result<()> {
-    let download = tempfile::Builder::new().prefix("download-").tempdir_in(folder)?;
+    remove_leftovers(folder);
+    let download = tempfile::Builder::new().prefix(DOWNLOAD).tempdir_in(folder)?;
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]);
     // The library does not depend on Python: any interpreter's wheel has it, so ask for one that surely exists.
@@ -91,8 +151,12 @@ fn fetch(folder: &Path, place: &Path) -> Result<()> {
     check_hash(&wheel)?;
     let fresh = download.path().join("library");
     extract(&wheel, &fresh)?;
+    let fresh_record = record(&fresh);
+    let record = record(place);
+    fs::write(&fresh_record, hash(&fresh)? + "\n").with_context(|| format!("cannot write `{}`", record.display()))?;
+    // A process that is killed between the two leaves a library that does not fit its record: it is fetched anew.
     fs::rename(&fresh, place).with_context(|| format!("cannot write `{}`", place.display()))?;
-    Ok(())
+    fs::rename(&fresh_record, &record).with_context(|| format!("cannot write `{}`", record.display()))
 }
 
 const REMEDY: &str =

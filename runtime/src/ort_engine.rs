@@ -17,7 +17,7 @@ use crate::{HostTensor, library};
 static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
 static STARTING: Mutex<()> = Mutex::new(());
 
-/// How a session is made.
+/// Options of a session.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
     /// Threads of one op.
@@ -174,14 +174,25 @@ fn environment(options: &SessionOptions) -> Result<&'static Environment> {
             eprintln!("{note}");
         }
     })?;
+    disable_telemetry();
     let env = ort::init_from(&path)
         .map_err(|e| {
             anyhow!("ONNX Runtime at `{}` cannot be used: {e}; expected version 1.24 or later", path.display())
         })?
         .with_name("s2ditc")
+        .with_telemetry(false)
         .build()
         .map_err(|e| anyhow!("ONNX Runtime at `{}` does not start: {e}", path.display()))?;
     Ok(ENVIRONMENT.get_or_init(|| env))
+}
+
+/// Microsoft's builds of ONNX Runtime (1.29 and later on Linux and macOS) write a device id and a queue of events into the user's
+/// cache, and send them. They do so as soon as an environment is made, before `DisableTelemetryEvents` can be called: only this
+/// variable keeps them from beginning.
+fn disable_telemetry() {
+    // SAFETY: Rust's own readers of the environment wait for this writer. ONNX Runtime, the only C code of this process that reads
+    // the environment, is not loaded yet, as the caller makes the process's one environment.
+    unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
 }
 
 fn builder(env: &Environment, options: &SessionOptions) -> ort::Result<ort::session::builder::SessionBuilder> {

@@ -1,21 +1,22 @@
 //! A step that is spread over several packages: `pipeline.json`, and models that run one after the other.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use s2dit_backends::coreml::{self, Package};
-use s2dit_backends::input::read_text;
+use s2dit_backends::input::{LARGEST_JSON, read_text};
 use s2dit_backends::onnx::Round;
 use serde::{Deserialize, Serialize};
 
+use crate::ports::{Declared, check_parts};
 use crate::ranges::is_range;
 use crate::stream::contract;
 use crate::{HostTensor, Port, RunOptions, Session, function_session};
 
 /// The description's file in a folder of packages.
 pub const FILE: &str = "pipeline.json";
-/// What the field `format` says.
+/// The value of the field `format`.
 pub const FORMAT: &str = "s2dit-pipeline";
 /// The version that this build writes and reads.
 pub const VERSION: u32 = 1;
@@ -40,13 +41,13 @@ pub struct Description {
     pub format: String,
     /// [`VERSION`].
     pub version: u32,
-    /// What the host passes.
+    /// Inputs that the host passes.
     pub inputs: Vec<contract::Port>,
-    /// What comes back.
+    /// Outputs that come back.
     pub outputs: Vec<contract::Port>,
-    /// In the order in which they run.
+    /// Parts, in the order in which they run.
     pub parts: Vec<Part>,
-    /// What every part's metadata says.
+    /// Metadata that every part has.
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -64,7 +65,7 @@ impl Pipeline {
     /// No description, one of another format, packages that are missing or do not fit it.
     pub fn open(dir: &Path) -> Result<Pipeline> {
         let path = dir.join(FILE);
-        let text = read_text(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        let text = read_text(&path, LARGEST_JSON).with_context(|| format!("cannot read `{}`", path.display()))?;
         let description: Description =
             serde_json::from_str(&text).with_context(|| format!("`{}`: not a pipeline", path.display()))?;
         if (description.format.as_str(), description.version) != (FORMAT, VERSION) {
@@ -78,27 +79,17 @@ impl Pipeline {
         if description.parts.is_empty() {
             bail!("`{}`: parts: found none, expected at least one", path.display());
         }
-        let mut known: HashSet<&str> = description.inputs.iter().map(|p| p.name.as_str()).collect();
-        let mut parts = Vec::new();
-        for part in &description.parts {
-            if let Some(port) = part.inputs.iter().find(|p| !known.contains(p.name.as_str())) {
-                bail!("`{}`: `{}` takes `{}`, which nothing before it makes", path.display(), part.file, port.name);
-            }
-            known.extend(part.outputs.iter().map(|p| p.name.as_str()));
-            if part.file.contains(['/', '\\']) || part.file.starts_with('.') {
-                bail!("`{}`: file: found {:?}, expected a name in this folder", path.display(), part.file);
-            }
-            let package = Package::open(&dir.join(&part.file))?;
-            fits(dir, part, &package, &description)?;
-            parts.push(package);
-        }
         if description.outputs.is_empty() {
             bail!("`{}`: outputs: found none, expected at least one", path.display());
         }
-        let taken = description.parts.iter().flat_map(|part| &part.inputs).collect();
-        let made = description.parts.iter().flat_map(|part| &part.outputs).collect();
-        same_ports(&path, "inputs", &description.inputs, &taken)?;
-        same_ports(&path, "outputs", &description.outputs, &made)?;
+        let place = path.display().to_string();
+        check_parts(&place, "", &description.inputs, &description.outputs, &description.parts)?;
+        let mut parts = Vec::new();
+        for (index, part) in description.parts.iter().enumerate() {
+            let package = Package::open(&dir.join(&part.file))?;
+            fits(dir, index, &package, &description)?;
+            parts.push(package);
+        }
         Ok(Pipeline { dir: dir.into(), description, parts })
     }
 
@@ -149,73 +140,32 @@ impl Pipeline {
     }
 }
 
-/// Checks that the whole's ports are those of the parts, each once.
-fn same_ports(path: &Path, field: &str, whole: &[contract::Port], parts: &Vec<&contract::Port>) -> Result<()> {
-    let place = path.display();
-    let mut seen = HashSet::new();
-    for port in whole {
-        let name = &port.name;
-        if !seen.insert(name) {
-            bail!("`{place}`: {field}: found `{name}` twice, expected it once");
-        }
-        let Some(part) = parts.iter().find(|p| p.name == *name) else {
-            bail!("`{place}`: {field}: found `{name}`, which is of no part");
-        };
-        if **part != *port {
-            let shown = |p: &contract::Port| format!("{}{:?}", p.dtype, p.shape);
-            bail!("`{place}`: {field}: `{name}`: found {}, expected {}, as its part has", shown(port), shown(part));
-        }
-    }
-    Ok(())
-}
-
 /// Checks that a package is the part that the description means.
-fn fits(dir: &Path, part: &Part, package: &Package, description: &Description) -> Result<()> {
-    let place = dir.join(&part.file);
-    let (inputs, outputs) = (package.inputs(), package.outputs());
-    for (what, declared, found) in [("input", &part.inputs, inputs), ("output", &part.outputs, outputs)] {
-        for port in declared {
-            let Some(feature) = found.iter().find(|f| f.name == port.name) else {
-                bail!("`{}`: no {what} `{}`, which {FILE} declares", place.display(), port.name);
-            };
-            // Another tool's outputs need not say their shape.
-            let same = feature.shape.iter().map(|&d| usize::try_from(d).ok()).eq(port.shape.iter().map(|&d| Some(d)));
-            if !same && !feature.shape.is_empty() {
-                bail!(
-                    "`{}`, {what} `{}`: found shape {:?}, expected {:?}",
-                    place.display(),
-                    port.name,
-                    feature.shape,
-                    port.shape
-                );
-            }
-        }
+fn fits(dir: &Path, index: usize, package: &Package, description: &Description) -> Result<()> {
+    let part = &description.parts[index];
+    let place = dir.join(&part.file).display().to_string();
+    for (what, ports, features) in
+        [("input", &part.inputs, package.inputs()), ("output", &part.outputs, package.outputs())]
+    {
+        let found: Vec<Port> =
+            features.into_iter().map(|f| Port { name: f.name, dtype: f.dtype, shape: f.shape }).collect();
+        Declared { by: FILE, what, ports }.check(&place, &found, |_| false)?;
     }
     let metadata = package.metadata();
-    for key in ["s2ditc.checkpoint", "s2ditc.part"] {
-        let wanted = match key {
-            "s2ditc.part" => part_metadata(description, part),
-            _ => description.metadata.get(key).cloned(),
-        };
-        if metadata.get(key) != wanted.as_ref() {
-            let text = |x: Option<&String>| x.map_or("nothing".into(), |x| format!("{x:?}"));
+    let own = BTreeMap::from([("s2ditc.part".to_string(), part_of(index, description.parts.len()))]);
+    for (key, wanted) in description.metadata.iter().chain(&own) {
+        let found = metadata.get(key);
+        if found != Some(wanted) {
             bail!(
-                "`{}`: {key}: found {}, expected {}: a part of another model?",
-                place.display(),
-                text(metadata.get(key)),
-                text(wanted.as_ref())
+                "`{place}`: {key}: found {}, expected {wanted:?}: a part of another model?",
+                found.map_or("nothing".into(), |found| format!("{found:?}"))
             );
         }
     }
     Ok(())
 }
 
-fn part_metadata(description: &Description, part: &Part) -> Option<String> {
-    let index = description.parts.iter().position(|p| p.file == part.file)?;
-    Some(part_of(index, description.parts.len()))
-}
-
-/// What a part's metadata says under `s2ditc.part`.
+/// The value of `s2ditc.part` in a part's metadata.
 #[must_use]
 pub fn part_of(index: usize, count: usize) -> String {
     format!("{} of {count}", index + 1)
@@ -246,13 +196,13 @@ impl Chain {
         Chain { parts, inputs, outputs: made }
     }
 
-    /// What the first part takes, and what later parts take beside what is made before them.
+    /// The inputs of the whole: those of the first part, and those of later parts that no earlier part makes.
     #[must_use]
     pub fn inputs(&self) -> &[Port] {
         &self.inputs
     }
 
-    /// What comes back.
+    /// The outputs that come back.
     #[must_use]
     pub fn outputs(&self) -> &[Port] {
         &self.outputs

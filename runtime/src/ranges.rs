@@ -1,4 +1,6 @@
-//! How large the values of a graph get, and so whether fp16 holds them.
+//! The largest magnitudes of a graph's values, and so whether fp16 holds them.
+
+mod masks;
 
 use std::collections::BTreeMap;
 
@@ -6,8 +8,9 @@ use s2dit_ir::ops::{OpError, ReduceKind, Unary};
 use s2dit_ir::{Builder, DType, Function, Op, ValueId};
 
 use crate::HostTensor;
+use masks::{Masks, unmasked};
 
-/// What the names of added results start with.
+/// The start of the names of added results.
 const PREFIX: &str = "range:";
 
 /// A value that a graph computes in fp16.
@@ -15,11 +18,11 @@ const PREFIX: &str = "range:";
 pub struct Value {
     /// The function.
     pub function: String,
-    /// Its place in the function's order of execution.
+    /// Position of the value in the function's order of execution.
     pub index: usize,
-    /// What computes it.
+    /// Op that computes the value.
     pub op: String,
-    /// The module that it comes from.
+    /// Module that the value comes from.
     pub scope: String,
 }
 
@@ -27,27 +30,29 @@ pub struct Value {
 pub type Ranges = BTreeMap<Value, f32>;
 
 /// `f` with the largest magnitude of every value that an op computes in fp16 as a further result. Ops that only move numbers are left
-/// out.
+/// out, and attention masks, which are large by design; of masked scores those count that are not masked.
 ///
 /// # Errors
 /// None in practice: any tensor has a largest magnitude.
 pub fn watched(f: &Function) -> Result<Function, OpError> {
     let mut g = f.clone();
+    let masks = Masks::of(f);
     for (index, v) in f.order().into_iter().enumerate() {
-        if f.dtype(v) != DType::F16 || f.is_const(v) || !computes(f.op(v)) {
+        if f.dtype(v) != DType::F16 || f.is_const(v) || !computes(f.op(v)) || masks.made_of.contains(&v) {
             continue;
         }
         let name = format!("{PREFIX}{}:{index}:{}:{}", f.name, f.op(v).name(), f.node(v).scope);
-        let largest = magnitude(&mut g, v)?;
+        let largest = magnitude(&mut g, v, masks.scores.contains(&v))?;
         g.results.push((name, largest));
     }
     Ok(g)
 }
 
-fn magnitude(g: &mut Function, v: ValueId) -> Result<ValueId, OpError> {
+fn magnitude(g: &mut Function, v: ValueId, masked: bool) -> Result<ValueId, OpError> {
     let axes: Vec<usize> = (0..g.ty(v).rank()).collect();
     let mut b = Builder::new(g);
     let wide = b.cast(v, DType::F32)?;
+    let wide = if masked { unmasked(&mut b, wide)? } else { wide };
     let size = b.unary(Unary::Abs, wide)?;
     if axes.is_empty() { b.reshape(size, &[1]) } else { b.reduce(ReduceKind::Max, size, &axes, true) }
 }

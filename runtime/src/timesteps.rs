@@ -26,7 +26,7 @@ impl Timesteps {
         Timesteps(timesteps)
     }
 
-    /// What an artifact's metadata says; `None` if it takes any timestep.
+    /// The timesteps in an artifact's metadata; `None` if it takes any.
     ///
     /// # Errors
     /// A field that is not a list of numbers.
@@ -73,7 +73,7 @@ impl Timesteps {
     }
 }
 
-/// With as many digits as fp32 has.
+/// A timestep with as many digits as fp32 has.
 fn short(t: f64) -> String {
     format!("{}", t as f32)
 }

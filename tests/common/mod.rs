@@ -2,13 +2,18 @@
 #![allow(dead_code)]
 
 pub mod python;
+pub mod wire;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use assert_cmd::assert::OutputAssertExt;
+use predicates::prelude::PredicateBooleanExt;
+use predicates::str::contains;
+
 /// The binary under test.
 pub fn s2ditc() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_s2ditc"))
+    Command::new(assert_cmd::cargo::cargo_bin!("s2ditc"))
 }
 
 /// The repository.
@@ -26,29 +31,24 @@ pub fn run<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Output {
     s2ditc().args(args).output().expect("s2ditc starts")
 }
 
-/// Runs `s2ditc`, which must succeed, and returns its standard output.
+/// Runs `s2ditc`, which must succeed, and returns its standard output. What it wrote to `-o` is judged by the [second codec](wire).
 #[track_caller]
 pub fn ok<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> String {
-    let out = run(args);
-    let stderr = String::from_utf8_lossy(&out.stderr);
-    assert!(
-        out.status.success(),
-        "{:?} failed\n{stderr}",
-        args.iter().map(|a| a.as_ref().to_owned()).collect::<Vec<_>>()
-    );
-    String::from_utf8(out.stdout).expect("output is UTF-8")
+    let done = s2ditc().args(args).assert().success();
+    let place = args.iter().position(|a| a.as_ref() == "-o").and_then(|at| args.get(at + 1));
+    if let Some(place) = place.map(|p| Path::new(p.as_ref())).filter(|p| p.exists()) {
+        wire::judge_all(place);
+    }
+    String::from_utf8(done.get_output().stdout.clone()).expect("output is UTF-8")
 }
 
 /// Runs `s2ditc`, which must fail with exit code 1 and one clear error, and returns that error.
 #[track_caller]
 pub fn fails<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> String {
-    let out = run(args);
-    let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
-    let shown: Vec<_> = args.iter().map(|a| a.as_ref().to_owned()).collect();
-    assert_eq!(out.status.code(), Some(1), "{shown:?}\n{stderr}");
-    assert_eq!(stderr.matches("error: ").count(), 1, "{shown:?}: one error\n{stderr}");
-    assert!(!stderr.contains("panicked") && !stderr.contains("RUST_BACKTRACE"), "{shown:?}\n{stderr}");
-    stderr
+    let done = s2ditc().args(args).assert().code(1);
+    let done = done.stderr(contains("error: ").count(1));
+    let done = done.stderr(contains("panicked").or(contains("RUST_BACKTRACE")).not());
+    String::from_utf8(done.get_output().stderr.clone()).expect("errors are UTF-8")
 }
 
 /// Every file below a folder (or the file itself), with its bytes, sorted by relative path.

@@ -85,7 +85,10 @@ def check_structure(path, ours=True):
         if ours and offset % (PAGE if size >= PAGE else LINE):
             yield f"initializer `{tensor.name}`: offset {offset} is not aligned"
     kernel = (path.parent / "contract.json").exists()
-    wanted = "weights.data" if kernel else path.name + ".data"
+    said = {p.key: p.value for p in model.metadata_props}.get("s2ditc.data", "")
+    # A clip's data has the first 16 digits of its identity in its name.
+    digits = said.removeprefix("blake3:")[:16]
+    wanted = "weights.data" if kernel else f"{path.name}.{digits}.data"
     for location in {e[0] for e in external}:
         file = path.parent / location
         if ours and location != wanted:
@@ -107,7 +110,6 @@ def check_structure(path, ours=True):
             with file.open("rb") as data:
                 data.seek(end)
                 magic, identity = data.read(len(MAGIC)), data.read().hex()
-            said = {p.key: p.value for p in model.metadata_props}.get("s2ditc.data")
             if magic != MAGIC or said != f"blake3:{identity} {found}":
                 yield f"external data `{location}` ends with {magic!r} {identity}, but the model says {said}"
 

@@ -62,6 +62,10 @@ pub struct Streamed<'a> {
     /// Shapes of the states as the network was split.
     shapes: HashMap<String, Vec<usize>>,
     timestep: f64,
+    /// Frames of a chunk.
+    frames: usize,
+    /// The function that writes the states.
+    writer: &'static str,
     weights: &'a Weights,
 }
 
@@ -76,11 +80,13 @@ impl<'a> Streamed<'a> {
             packing: lowered.packing(),
             shapes,
             timestep: timestep(config),
+            frames: config.chunk_frames.expect("a chunk"),
+            writer: config.state_write.name(),
             weights,
         }
     }
 
-    /// Results of `denoise` and `commit` on three chunks, and the states after each: the later chunks start from states that are
+    /// Results of `denoise` and of the function that writes the states on three chunks, and the states after each: the later chunks start from states that are
     /// not zero. States are compared in the layout that the split gave them.
     pub fn run(&self, module: &Module) -> Named {
         let function = |name: &str| module.function(name).unwrap_or_else(|| panic!("no function `{name}`"));
@@ -96,7 +102,7 @@ impl<'a> Streamed<'a> {
                     return value;
                 }
                 match (name, self.host.iter().find(|(host, _)| host == name)) {
-                    (_, Some((_, input))) => host_value(input, ty, chunk),
+                    (_, Some((_, input))) => host_value(input, ty, chunk, self.frames),
                     ("timestep", _) => Tensor::splat(ty, self.timestep),
                     // States that are inputs: empty at the start of a stream.
                     _ if self.shapes.contains_key(name) => Tensor::splat(ty, 0.0),
@@ -108,12 +114,12 @@ impl<'a> Streamed<'a> {
             let denoised = call(function("denoise"), module, self.weights, &states, param);
             assert!(denoised.updates.is_empty(), "denoise writes no state");
             all.extend(denoised.results.into_iter().map(|(name, v)| (format!("denoise.{name} of chunk {chunk}"), v)));
-            let committed = call(function("commit"), module, self.weights, &states, param);
-            states.extend(committed.updates);
-            for (name, value) in committed.results {
+            let written = call(function(self.writer), module, self.weights, &states, param);
+            states.extend(written.updates);
+            for (name, value) in written.results {
                 match name.strip_suffix("_out").filter(|state| self.shapes.contains_key(*state)) {
                     Some(state) => drop(states.insert(state.into(), value)),
-                    None => all.push((format!("commit.{name} of chunk {chunk}"), value)),
+                    None => all.push((format!("{}.{name} of chunk {chunk}", self.writer), value)),
                 }
             }
             carried.extend(self.carried(&states).into_iter().map(|(n, v)| (format!("{n} after chunk {chunk}"), v)));
@@ -169,22 +175,29 @@ fn unfolded(value: &Tensor, shape: &[usize]) -> Tensor {
     Tensor::from_values(&ty, values).expect("a window")
 }
 
-/// A host input for chunk number `chunk`, by its definition.
-fn host_value(input: &HostInput, ty: &TensorType, chunk: usize) -> Tensor {
+/// A host input for chunk number `chunk` of `frames` frames, by its definition.
+fn host_value(input: &HostInput, ty: &TensorType, chunk: usize, frames: usize) -> Tensor {
     let n = chunk as f64;
     let values = match input {
         HostInput::Rope(table) => {
             // The rows of the chunk in a table of all frames so far.
-            let [frames, rows, cols] = table.grid;
-            let all = RopeTable { grid: [(chunk + 1) * frames, rows, cols], ..table.clone() };
+            let [own, rows, cols] = table.grid;
+            let all = RopeTable { grid: [(chunk + 1) * own, rows, cols], ..table.clone() };
             let ty_of_all = all.infer(&[], None).expect("a table");
             let all: Vec<f64> = all.eval(&[], &ty_of_all).expect("a table").data.iter().copied().collect();
             all[all.len() - ty.elements()..].to_vec()
         }
-        HostInput::WindowMask { window_tokens, own_tokens, .. } => {
-            let filled = (chunk * own_tokens).min(*window_tokens);
-            let slot = |i| if i + filled < *window_tokens { EMPTY } else { 0.0 };
-            (0..window_tokens + own_tokens).map(slot).collect()
+        HostInput::WindowMask { sink_tokens, window_tokens, own_tokens, .. } => {
+            let past = chunk * own_tokens;
+            // A sink is seen once the window has left it.
+            let sink = |i| if i + window_tokens < past { 0.0 } else { EMPTY };
+            let slot = |i| if i + past.min(*window_tokens) < *window_tokens { EMPTY } else { 0.0 };
+            (0..*sink_tokens).map(sink).chain((0..window_tokens + own_tokens).map(slot)).collect()
+        }
+        HostInput::SinkMask { sink_tokens, tokens_per_frame } => {
+            let own = frames * tokens_per_frame;
+            let begin = chunk * own;
+            (0..*sink_tokens).map(|i| f64::from(u8::from((begin..begin + own).contains(&i)))).collect()
         }
         HostInput::PastWeight => vec![n / (n + 1.0)],
         HostInput::NewWeight => vec![1.0 / (n + 1.0)],

@@ -95,23 +95,28 @@ pub fn models() -> impl Strategy<Value = Model> {
     let layout = proptest::collection::vec(prop_oneof![Just("lcha"), Just("ssa"), Just("full")], 1..4);
     let shape = (1usize..4, prop_oneof![Just(6usize), Just(8), Just(12)], 1usize..4, 2usize..4);
     let sizes = (0usize..3, 0usize..2, 0usize..3, 1usize..4, 1usize..3);
-    let flags = any::<[bool; 10]>();
-    (layout, shape, sizes, flags).prop_map(
-        |(layout, (heads, width, frames, stride), (kt, kh, kw, patch, text), flags)| {
-            let [post, across, per_head, apart, partitioned, onnx, half, old, plain, native] = flags;
+    // Rows and columns of tokens: multiples of the stride, or not.
+    let grid = (1usize..6, 1usize..5);
+    // Frames of the window and of the sinks: none, fewer than a chunk has, more.
+    let past = (prop_oneof![Just(0usize), Just(1), Just(4), Just(7)], 0usize..5);
+    let flags = any::<[bool; 11]>();
+    (layout, shape, sizes, grid, past, flags).prop_map(
+        |(layout, (heads, width, frames, stride), (kt, kh, kw, patch, text), (rows, cols), (window, sinks), flags)| {
+            let [post, across, per_head, apart, partitioned, onnx, half, old, plain, native, last_step] = flags;
             let mut config = Preset::Tiny.config().to_json_value();
             let fields = json!({
                 "num_attention_heads": heads, "attention_head_dim": width, "ffn_dim": 5 + heads, "layout": layout,
                 "ssa_stride": stride, "conv_kernel": [2 * kt + 1, 2 * kh + 1, 2 * kw + 1], "patch_size": [1, patch, 1],
                 "rope_in_kernel": if post { "post" } else { "pre" }, "text_len": 3 * text, "text_dim": 4, "freq_dim": 8,
                 "qk_norm": if across { "rms_norm_across_heads" } else { "rms_norm_per_head" },
-                "in_channels": 2, "out_channels": 2, "chunk_frames": frames, "window_frames": 2 * frames + 1,
+                "in_channels": 2, "out_channels": 2, "chunk_frames": frames, "window_frames": window,
+                "sink_frames": sinks, "state_write": if last_step { "last_step" } else { "commit" },
             });
             for (name, value) in fields.as_object().expect("fields") {
                 config[name] = value.clone();
             }
             let config = S2ditConfig::parse(&config.to_string(), "random").expect("a configuration");
-            let latent = LatentSize { frames, rows: 2 * stride * patch, cols: stride };
+            let latent = LatentSize { frames, rows: rows * patch, cols };
             Model {
                 config,
                 latent,

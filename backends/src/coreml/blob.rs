@@ -87,10 +87,10 @@ pub fn pack_bits(elements: &[u8], bits: u32) -> Vec<u8> {
     out
 }
 
-/// One record of the file.
+/// A record of the weight file: one constant's type, size and place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Of the record's header: what a `BlobFileValue` refers to.
+    /// Offset of the record's header: the number that a `BlobFileValue` holds.
     pub offset: u64,
     /// Element type.
     pub ty: BlobType,
@@ -120,7 +120,7 @@ impl Record {
     }
 }
 
-/// Where the records go.
+/// The places of all records in the weight file.
 #[derive(Clone, Debug)]
 pub struct Layout {
     records: Vec<Record>,

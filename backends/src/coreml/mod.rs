@@ -11,10 +11,29 @@
 //!
 //! - [`lint`] checks a package against what is known of the Neural Engine.
 //!
+//! ```
+//! use s2dit_backends::coreml;
+//! use s2dit_ir::weights::NoWeights;
+//!
+//! let module = s2dit_ir::text::parse(
+//!     "module { func @main(%x: f16[1, 4]) {
+//!         %y = softmax(%x) {axis = 1} : f16[1, 4]
+//!         return y = %y
+//!     } }",
+//! )?;
+//! let package = tempfile::tempdir()?;
+//! let options = coreml::Options::default();
+//! coreml::write_package(&module, &NoWeights, &options, Default::default, package.path(), &mut |_, _| {})?;
+//! let read_back = coreml::raise(&coreml::Package::open(package.path())?, None)?;
+//! assert_eq!(read_back.functions[0].results[0].0, "y");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! The rules that a program must keep and that no loader off a Mac checks (identifiers, every defaulted input written, an
 //! output that is not a written state, …) are checked by `tests/conformance/check_mlpackage.py`.
 
 pub mod blob;
+mod cost;
 pub mod lint;
 mod lower;
 pub mod package;
@@ -23,7 +42,9 @@ mod raise;
 pub mod read;
 mod write;
 
-pub use package::MANIFEST;
+#[cfg(test)]
+pub(crate) use cost::MODEL as COST;
+pub use package::{CONTENTS, MANIFEST};
 pub use raise::raise;
 pub use read::Package;
 pub use write::{Options, Summary, weight_bytes, write_package, write_siblings};

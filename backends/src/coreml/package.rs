@@ -4,6 +4,11 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use prost::Message;
+
+use super::proto::Model;
+use crate::input::read_file;
+use crate::output::{Contents, made};
 
 /// The file that makes a folder an mlpackage.
 pub const MANIFEST: &str = "Manifest.json";
@@ -11,8 +16,26 @@ pub const MANIFEST: &str = "Manifest.json";
 pub const MODEL: &str = "Data/com.apple.CoreML/model.mlmodel";
 /// The weights, below the package.
 pub const WEIGHTS: &str = "Data/com.apple.CoreML/weights/weight.bin";
-/// How the model refers to its weights.
+/// The name under which the model refers to its weight file.
 pub const WEIGHTS_IN_MODEL: &str = "@model_path/weights/weight.bin";
+/// What a package of ours has in it.
+pub const CONTENTS: Contents<'static> =
+    Contents { kind: "a Core ML package", marker: MANIFEST, part: &is_part, ours: &made_here };
+
+/// Whether a path below a package is one of its files.
+#[must_use]
+pub fn is_part(path: &str) -> bool {
+    [MANIFEST, MODEL, WEIGHTS].contains(&path)
+}
+
+/// Whether the package at a path says that we made it.
+fn made_here(package: &Path) -> bool {
+    let model = read_file(&package.join(MODEL), MODEL_LIMIT as u64).ok();
+    let model = model.and_then(|bytes| Model::decode(bytes.as_slice()).ok());
+    let metadata = model.and_then(|model| model.description?.metadata);
+    metadata.is_some_and(|m| m.author == made::NAME || m.user_defined.keys().any(|k| k.starts_with("s2ditc.")))
+}
+
 /// Protobuf readers stop here.
 const MODEL_LIMIT: usize = i32::MAX as usize;
 
@@ -22,7 +45,7 @@ const MODEL_LIMIT: usize = i32::MAX as usize;
 ///
 /// # Errors
 /// A folder or file that cannot be made.
-pub fn create(dir: &Path, with_weights: bool) -> Result<Option<File>> {
+pub(super) fn create(dir: &Path, with_weights: bool) -> Result<Option<File>> {
     let path = dir.join(WEIGHTS);
     let folder = path.parent().unwrap_or(dir);
     fs::create_dir_all(folder).with_context(|| cannot_write(folder))?;
@@ -37,7 +60,7 @@ pub fn create(dir: &Path, with_weights: bool) -> Result<Option<File>> {
 ///
 /// # Errors
 /// A folder or file that cannot be made.
-pub fn link_weights(first: &Path, dir: &Path) -> Result<()> {
+pub(super) fn link_weights(first: &Path, dir: &Path) -> Result<()> {
     create(dir, false)?;
     let (from, to) = (first.join(WEIGHTS), dir.join(WEIGHTS));
     if from.exists() && fs::hard_link(&from, &to).is_err() {
@@ -50,7 +73,7 @@ pub fn link_weights(first: &Path, dir: &Path) -> Result<()> {
 ///
 /// # Errors
 /// A model of 2 GiB, a file that cannot be written.
-pub fn finish(dir: &Path, model: &[u8]) -> Result<()> {
+pub(super) fn finish(dir: &Path, model: &[u8]) -> Result<()> {
     ensure!(model.len() < MODEL_LIMIT, "the model has {} bytes without its weights; Core ML allows 2 GiB", model.len());
     write(&dir.join(MODEL), model)?;
     write(&dir.join(MANIFEST), manifest(model).as_bytes())

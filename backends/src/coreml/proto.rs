@@ -211,7 +211,7 @@ pub struct Block {
     pub attributes: BTreeMap<String, Value>,
 }
 
-/// One op.
+/// An op of a block.
 #[derive(Clone, PartialEq, Message)]
 pub struct Operation {
     #[prost(string, tag = "1")]
@@ -226,7 +226,7 @@ pub struct Operation {
     pub attributes: BTreeMap<String, Value>,
 }
 
-/// What an op's parameter is bound to: one value, or several for a tuple.
+/// The binding of an op's parameter: one value, or several for a tuple.
 #[derive(Clone, PartialEq, Message)]
 pub struct Argument {
     #[prost(message, repeated, tag = "1")]
@@ -306,7 +306,7 @@ pub struct TensorType {
     pub attributes: BTreeMap<String, Value>,
 }
 
-/// One extent.
+/// The extent of an axis.
 #[derive(Clone, PartialEq, Message)]
 pub struct Dimension {
     #[prost(oneof = "dimension::Dimension", tags = "1, 2")]
@@ -374,7 +374,7 @@ pub struct ImmediateValue {
 pub struct BlobFileValue {
     #[prost(string, tag = "1")]
     pub file_name: String,
-    /// Of the record, not of its data.
+    /// Offset of the record, not of its data.
     #[prost(uint64, tag = "2")]
     pub offset: u64,
 }

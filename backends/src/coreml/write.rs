@@ -13,32 +13,32 @@ use s2dit_ir::weights::Remembering;
 use s2dit_ir::{DType, Module, ValueId, WeightSource, weights};
 
 use super::blob::Record;
-use super::lower::{self, Data, Lowered, Part};
+use super::lower::{self, Data, Lowered, Piece};
 use super::package;
 use super::proto::{Metadata, Model, ModelDescription};
 use crate::fill::{Place, fill, write_at};
 
-/// What a package says about itself, where Apple's tools show it.
+/// The description of a package that Apple's tools show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// A line about the model.
     pub short_description: String,
     /// The model's version.
     pub version: String,
-    /// Who made the model.
+    /// Author of the model.
     pub author: String,
     /// The model's licence.
     pub license: String,
 }
 
-/// What was written.
+/// The figures of a finished write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Operations of all functions, without constants.
     pub ops: usize,
     /// Constants in the weight file.
     pub weights: usize,
-    /// Their bytes.
+    /// Bytes of the weights.
     pub weight_bytes: u64,
     /// Constants with NaN or infinite elements: (name, how many).
     pub non_finite: Vec<(String, u64)>,
@@ -56,6 +56,17 @@ pub struct Summary {
 /// An op, type or name that Core ML cannot express; a weight that cannot be read or that its dtype cannot hold; a full
 /// disk.
 pub fn write_package(
+    module: &Module,
+    source: &dyn WeightSource,
+    options: &Options,
+    metadata: impl FnOnce() -> BTreeMap<String, String>,
+    dir: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary, crate::Error> {
+    write_one(module, source, options, metadata, dir, progress).map_err(crate::Error::writing)
+}
+
+fn write_one(
     module: &Module,
     source: &dyn WeightSource,
     options: &Options,
@@ -84,10 +95,21 @@ pub fn write_siblings(
     metadata: impl FnOnce() -> BTreeMap<String, String>,
     dirs: &[&Path],
     progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary, crate::Error> {
+    write_several(module, source, options, metadata, dirs, progress).map_err(crate::Error::writing)
+}
+
+fn write_several(
+    module: &Module,
+    source: &dyn WeightSource,
+    options: &Options,
+    metadata: impl FnOnce() -> BTreeMap<String, String>,
+    dirs: &[&Path],
+    progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
     ensure!(dirs.len() == module.functions.len() && !dirs.is_empty(), "expected a folder for each function");
     if let [dir] = dirs {
-        return write_package(module, source, options, metadata, dir, progress);
+        return write_one(module, source, options, metadata, dir, progress);
     }
     let mut lowered = lower::lower(module, source)?;
     write_weights(&mut lowered, module, source, dirs[0], progress)?;
@@ -106,8 +128,8 @@ pub fn write_siblings(
 ///
 /// # Errors
 /// See [`write_package`].
-pub fn weight_bytes(module: &Module, source: &dyn WeightSource) -> Result<u64> {
-    Ok(lower::lower(module, source)?.blobs.layout.file_bytes())
+pub fn weight_bytes(module: &Module, source: &dyn WeightSource) -> Result<u64, crate::Error> {
+    Ok(lower::lower(module, source).map_err(crate::Error::writing)?.blobs.layout.file_bytes())
 }
 
 fn write_weights(
@@ -149,16 +171,16 @@ fn write_records(
                 records.push(record);
                 continue;
             }
-            Data::Compressed { function, value, part, name } => {
+            Data::Compressed { function, value, piece, name } => {
                 let f = &module.functions[*function];
                 // The table's record follows that of the codes: one computation serves both.
                 let weight = match last.take() {
                     Some((g, v, weight)) if (g, v) == (*function, *value) => weight,
                     _ => weights::compressed(f, *value, source).with_context(|| format!("the weight `{name}`"))?,
                 };
-                let bytes = match part {
-                    Part::Codes => weight.packed(),
-                    Part::Table => table_bytes(&weight, f.dtype(*value)),
+                let bytes = match piece {
+                    Piece::Codes => weight.packed(),
+                    Piece::Table => table_bytes(&weight, f.dtype(*value)),
                 };
                 last = Some((*function, *value, weight));
                 Cow::Owned(bytes)

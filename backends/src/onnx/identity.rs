@@ -1,14 +1,16 @@
-//! Which weights a model goes with. A model and its data are two files, and nothing renames two files at once: a process that dies
-//! in between leaves new weights beside an old model. So the data ends with a hash that the models' metadata holds too. The
-//! hash is of the models themselves, metadata included: of the graph, the checkpoint's hash and every option, without a
-//! second look at the weights. Other readers ignore both: tensors lie in front, at their offsets.
+//! Which weights a model goes with. The data ends with a hash that the models' metadata holds too, so that weights of one compile
+//! beside the model of another are found out. The hash is of the models themselves, metadata included and before they name
+//! the data's file: of the graph, the checkpoint's hash and every option, without a second look at the weights. Other
+//! readers ignore both: tensors lie in front, at their offsets.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
 use super::proto::{ModelProto, StringStringEntryProto};
+use crate::input::check_regular;
 use prost::Message;
 
 /// The metadata property: `blake3:HASH BYTES`, the hash and the data's length.
@@ -20,7 +22,7 @@ const TRAILER: u64 = (MAGIC.len() + blake3::OUT_LEN) as u64;
 pub(super) struct Identity(blake3::Hash);
 
 impl Identity {
-    /// What models with external data share.
+    /// The identity that models with one data file share.
     pub(super) fn of<'a>(models: impl IntoIterator<Item = &'a ModelProto>) -> Identity {
         let mut hasher = blake3::Hasher::new();
         for model in models {
@@ -31,12 +33,17 @@ impl Identity {
         Identity(hasher.finalize())
     }
 
-    /// What the data ends with.
+    /// Its first digits, for a file's name.
+    pub(super) fn short(&self) -> String {
+        self.0.to_hex()[..super::pair::DIGITS].to_string()
+    }
+
+    /// The bytes at the end of the data file.
     pub(super) fn trailer(&self) -> Vec<u8> {
         [&MAGIC[..], self.0.as_bytes()].concat()
     }
 
-    /// What the models' metadata says of data that takes `bytes` without the trailer.
+    /// The models' metadata entry for a data file that takes `bytes` without the trailer.
     pub(super) fn entry(&self, bytes: u64) -> StringStringEntryProto {
         let value = format!("blake3:{} {}", self.0.to_hex(), bytes + TRAILER);
         StringStringEntryProto { key: KEY.into(), value }
@@ -64,6 +71,16 @@ pub(super) fn check(said: &str, data: &mut File) -> Result<()> {
         bail!("expected {bytes} bytes, found {length}");
     }
     Ok(())
+}
+
+/// Whether a file is data that we wrote.
+pub(super) fn is_ours(path: &Path) -> bool {
+    let identity = check_regular(path).and_then(|()| {
+        let mut file = File::open(path)?;
+        let length = file.seek(SeekFrom::End(0))?;
+        identity_at_end(&mut file, length)
+    });
+    identity.is_ok_and(|identity| identity.is_some())
 }
 
 fn identity_at_end(data: &mut File, length: u64) -> io::Result<Option<String>> {

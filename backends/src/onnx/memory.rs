@@ -11,8 +11,9 @@ use s2dit_ir::{FileRegion, Function, WeightSource};
 use super::lower::{Lowered, Round, lower};
 use super::stored::Filler;
 use super::write::{SMALL, model, refer};
+use crate::Error;
 
-/// Where the weights of an in-memory model are.
+/// The place of an in-memory model's weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WeightMode {
     /// Weights that lie in a file as they are become references into that file. What is computed from them stays in the
@@ -23,12 +24,12 @@ pub enum WeightMode {
     Materialize,
 }
 
-/// How an in-memory model is made.
+/// Options of an in-memory model.
 #[derive(Clone, Debug)]
 pub struct MemoryOptions {
     /// Arithmetic of fp16 values.
     pub round: Round,
-    /// Where the weights are.
+    /// Place of the weights.
     pub weights: WeightMode,
     /// Values, by name, that become outputs beside the results.
     pub outputs: Vec<String>,
@@ -57,7 +58,11 @@ pub struct InMemory {
 ///
 /// # Errors
 /// An op that ONNX cannot express, a weight that cannot be read, an unknown name in `options.outputs`.
-pub fn model_in_memory(f: &Function, source: &dyn WeightSource, options: &MemoryOptions) -> Result<InMemory> {
+pub fn model_in_memory(f: &Function, source: &dyn WeightSource, options: &MemoryOptions) -> Result<InMemory, Error> {
+    build(f, source, options).map_err(Error::writing)
+}
+
+fn build(f: &Function, source: &dyn WeightSource, options: &MemoryOptions) -> Result<InMemory> {
     let fold = options.weights == WeightMode::Materialize;
     let Lowered { mut graph, opset, constants } = lower(f, options.round, fold, &options.outputs)?;
     let mut regions = Regions::default();

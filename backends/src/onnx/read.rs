@@ -2,18 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use prost::Message;
 
-use super::identity;
 use super::proto::{
     Dimension, DimensionValue, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto,
     data_type_name,
 };
+use super::{cost, identity};
 
+use crate::Error;
+use crate::foreign::Foreign;
 use crate::input::{LFS_POINTER, is_lfs_pointer, read_file};
+use crate::wire;
 
 /// Protobuf's own limit.
 const LARGEST: u64 = 2 << 30;
@@ -42,15 +45,25 @@ impl Model {
     ///
     /// # Errors
     /// A file that cannot be read, is larger than protobuf allows, or is not ONNX.
-    pub fn open(path: &Path) -> Result<Model> {
-        let bytes = read(path)?;
+    pub fn open(path: &Path) -> Result<Model, Error> {
+        Model::decoded(path).map_err(Error::reading)
+    }
+
+    fn decoded(path: &Path) -> Result<Model> {
         let shown = path.display();
+        if let Ok(Some(other)) = Foreign::of(path)
+            && other != Foreign::Onnx
+        {
+            bail!("`{shown}` is not an ONNX model but {other}");
+        }
+        let bytes = read(path)?;
         if bytes.is_empty() {
             bail!("`{shown}` is not an ONNX model: the file is empty");
         }
         if is_lfs_pointer(&bytes) {
             bail!("`{shown}` is {LFS_POINTER}");
         }
+        wire::check(&bytes, &cost::MODEL).map_err(|e| anyhow::anyhow!("`{shown}` is not an ONNX model: {e}"))?;
         let mut proto = ModelProto::decode(bytes.as_slice())
             .map_err(|e| anyhow::anyhow!("`{shown}` is not an ONNX model, or it is cut short: {e}"))?;
         match proto.graph.take() {
@@ -135,12 +148,20 @@ impl Model {
     ///
     /// # Errors
     /// The first file that is not.
-    pub fn check_external_files(&self) -> Result<()> {
+    pub fn check_external_files(&self) -> Result<(), Error> {
+        self.external_files_are_whole().map_err(Error::reading)
+    }
+
+    fn external_files_are_whole(&self) -> Result<()> {
         let metadata = self.metadata();
         let identity = metadata.get(identity::KEY);
         for (file, needed) in self.external_files() {
             let path = self.path.with_file_name(&file);
             let (shown, model) = (path.display(), self.path.display());
+            let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+            if file.is_empty() || !Path::new(&file).components().all(inside) {
+                bail!("`{model}` keeps weights in `{file}`: expected a file of the same folder or below it");
+            }
             match std::fs::metadata(&path) {
                 Ok(m) if !m.is_file() => bail!("`{model}` keeps weights in `{shown}`: expected a file"),
                 Ok(m) if m.len() < needed => {
@@ -182,7 +203,11 @@ impl Model {
     ///
     /// # Errors
     /// A name that no node produces; a file that can no longer be read.
-    pub fn with_outputs(&self, names: &[String]) -> Result<Vec<u8>> {
+    pub fn with_outputs(&self, names: &[String]) -> Result<Vec<u8>, Error> {
+        self.extended(names).map_err(Error::reading)
+    }
+
+    fn extended(&self, names: &[String]) -> Result<Vec<u8>> {
         let mut output: Vec<ValueInfoProto> = Vec::new();
         for name in names {
             if self.graph.output.iter().chain(&output).any(|o| o.name == *name) {

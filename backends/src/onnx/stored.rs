@@ -12,17 +12,17 @@ use super::proto::{INT4, TensorProto, data_type};
 /// An initializer that a weight expression fills.
 #[derive(Clone, Debug)]
 pub(super) struct Constant {
-    /// Its name.
+    /// Name of the initializer.
     pub name: String,
     /// Value of the function.
     pub value: ValueId,
-    /// What of it.
-    pub part: Part,
+    /// The piece of the value that the initializer holds.
+    pub piece: Piece,
 }
 
-/// What an initializer holds of a value. All but the whole are parts of a compressed weight.
+/// The piece of a value that an initializer holds. All variants but the whole belong to a compressed weight.
 #[derive(Clone, Debug)]
-pub(super) enum Part {
+pub(super) enum Piece {
     /// The elements.
     Whole,
     /// Integer codes.
@@ -37,25 +37,25 @@ impl Constant {
     /// Dimensions and ONNX data type.
     fn dims(&self, f: &Function) -> (Vec<usize>, i32) {
         let ty = f.ty(self.value);
-        match &self.part {
-            Part::Whole => (ty.shape.clone(), data_type(ty.dtype)),
-            Part::Integers { dims } => {
+        match &self.piece {
+            Piece::Whole => (ty.shape.clone(), data_type(ty.dtype)),
+            Piece::Integers { dims } => {
                 (dims.clone(), if code_bits(f, self.value) == 4 { INT4 } else { data_type(DType::I8) })
             }
-            Part::Plane { bits: 8, .. } => (vec![ty.elements()], data_type(DType::U8)),
-            Part::Plane { bits, .. } => (vec![packed_len(ty.elements(), *bits), 1], data_type(DType::U8)),
-            Part::Table { dims } => (dims.clone(), data_type(ty.dtype)),
+            Piece::Plane { bits: 8, .. } => (vec![ty.elements()], data_type(DType::U8)),
+            Piece::Plane { bits, .. } => (vec![packed_len(ty.elements(), *bits), 1], data_type(DType::U8)),
+            Piece::Table { dims } => (dims.clone(), data_type(ty.dtype)),
         }
     }
 
     /// Bytes of the elements.
     pub(super) fn bytes(&self, f: &Function) -> u64 {
         let ty = f.ty(self.value);
-        let bytes = match &self.part {
-            Part::Whole => ty.bytes(),
-            Part::Integers { .. } => packed_len(ty.elements(), code_bits(f, self.value)),
-            Part::Plane { bits, .. } => packed_len(ty.elements(), *bits),
-            Part::Table { dims } => TensorType::new(ty.dtype, dims.clone()).bytes(),
+        let bytes = match &self.piece {
+            Piece::Whole => ty.bytes(),
+            Piece::Integers { .. } => packed_len(ty.elements(), code_bits(f, self.value)),
+            Piece::Plane { bits, .. } => packed_len(ty.elements(), *bits),
+            Piece::Table { dims } => TensorType::new(ty.dtype, dims.clone()).bytes(),
         };
         bytes as u64
     }
@@ -69,7 +69,7 @@ impl Constant {
 
     /// Two initializers with one key hold the same bytes.
     pub(super) fn key(&self, f: &Function) -> String {
-        format!("{:?} {}", self.part, weights::constant_key(f, self.value))
+        format!("{:?} {}", self.piece, weights::constant_key(f, self.value))
     }
 }
 
@@ -99,7 +99,7 @@ impl Filler {
         out: &mut dyn Write,
     ) -> Result<Written, WeightError> {
         let v = constant.value;
-        if matches!(constant.part, Part::Whole) {
+        if matches!(constant.piece, Piece::Whole) {
             return weights::write_constant(f, v, source, out);
         }
         let key = weights::constant_key(f, v);
@@ -107,16 +107,18 @@ impl Filler {
             Some((last, weight)) if last == key => weight,
             _ => weights::compressed(f, v, source)?,
         };
-        let bytes = match &constant.part {
-            Part::Plane { low, bits } => {
+        let bytes = match &constant.piece {
+            Piece::Plane { low, bits } => {
                 let plane: Vec<u8> = weight.codes.iter().map(|c| c >> low).collect();
                 pack(&plane, *bits)
             }
-            Part::Table { .. } if f.dtype(v) == DType::F16 => {
+            Piece::Table { .. } if f.dtype(v) == DType::F16 => {
                 weight.table.iter().flat_map(|b| b.to_le_bytes()).collect()
             }
-            Part::Table { .. } => weight.table.iter().flat_map(|b| f16::from_bits(*b).to_f32().to_le_bytes()).collect(),
-            Part::Integers { .. } | Part::Whole => weight.packed(),
+            Piece::Table { .. } => {
+                weight.table.iter().flat_map(|b| f16::from_bits(*b).to_f32().to_le_bytes()).collect()
+            }
+            Piece::Integers { .. } | Piece::Whole => weight.packed(),
         };
         out.write_all(&bytes)?;
         self.last = Some((key, weight));

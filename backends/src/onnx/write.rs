@@ -14,8 +14,9 @@ use super::IR_VERSION;
 use super::identity::Identity;
 use super::lower::{Round, lower};
 use super::proto::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, entries};
-use super::stored::{Filler, Part};
+use super::stored::{Filler, Piece};
 use crate::fill::{Place, fill, write_at};
+use crate::output::OutputError;
 
 /// Up to this many bytes of weights the model is one file.
 pub const INLINE_LIMIT: u64 = 32 << 20;
@@ -26,25 +27,27 @@ const PAGE: u64 = 4096;
 /// The others at a cache line.
 const LINE: u64 = 64;
 
-/// What was written.
+/// The figures of a finished write.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// Nodes of the graph.
     pub ops: usize,
     /// Weight tensors.
     pub weights: usize,
-    /// Their bytes.
+    /// Bytes of the weights.
     pub weight_bytes: u64,
     /// Weights with NaN or infinite elements: (name, how many).
     pub non_finite: Vec<(String, u64)>,
+    /// The file beside the models that has the weights, if they are not inside.
+    pub location: Option<String>,
 }
 
 /// Writes functions as ONNX models, each to its path.
 ///
 /// The weights of several functions, or more than [`INLINE_LIMIT`] of one, go to the file that `data` stages on demand, equal ones
-/// once; the models refer to it as `location`, and know it by its [identity](super::identity). `metadata` is asked for when the weights have been written, and goes into every
-/// model. `progress` gets bytes written and bytes in all. Weights pass through in pieces: memory does not grow with their
-/// size.
+/// once; the models refer to it by the name that `location` makes of the first digits of its [identity](super::identity).
+/// `metadata` is asked for when the weights have been written, and goes into every model. `progress` gets bytes written and
+/// bytes in all. Weights pass through in pieces: memory does not grow with their size.
 ///
 /// # Errors
 /// An op that ONNX cannot express, a weight that cannot be read or that its dtype cannot hold, a full disk.
@@ -52,8 +55,19 @@ pub fn write_models(
     models: &[(&Function, &Path)],
     source: &dyn WeightSource,
     metadata: impl FnOnce() -> BTreeMap<String, String>,
-    data: impl FnOnce() -> Result<PathBuf>,
-    location: &str,
+    data: impl FnOnce() -> Result<PathBuf, OutputError>,
+    location: impl FnOnce(&str) -> String,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary, crate::Error> {
+    write(models, source, metadata, data, location, progress).map_err(crate::Error::writing)
+}
+
+fn write(
+    models: &[(&Function, &Path)],
+    source: &dyn WeightSource,
+    metadata: impl FnOnce() -> BTreeMap<String, String>,
+    data: impl FnOnce() -> Result<PathBuf, OutputError>,
+    location: impl FnOnce(&str) -> String,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
     let source = &Remembering::new(source);
@@ -69,9 +83,9 @@ pub fn write_models(
         ops: lowered.iter().map(|l| l.graph.node.len()).sum(),
         weights: sizes.len(),
         weight_bytes: total,
-        non_finite: Vec::new(),
+        ..Summary::default()
     };
-    let unwritten = || format!("cannot write the weights to `{location}`");
+    let unwritten = || "cannot write the weights";
     let mut external = match models.len() > 1 || total > INLINE_LIMIT {
         true => Some(External::create(&data()?).with_context(unwritten)?),
         false => None,
@@ -90,15 +104,16 @@ pub fn write_models(
             let key = constant.key(f);
             let written = match &mut external {
                 Some(_) if stored.contains_key(&key) => {
-                    refer(&mut tensor, location, stored[&key], bytes);
+                    refer(&mut tensor, "", stored[&key], bytes);
                     l.graph.initializer.push(tensor);
                     continue;
                 }
                 Some(out) if bytes >= SMALL => {
                     let offset = out.reserve(bytes);
-                    refer(&mut tensor, location, offset, bytes);
+                    // Where the data is, is known when all of it is.
+                    refer(&mut tensor, "", offset, bytes);
                     stored.insert(key, offset);
-                    if let Part::Whole = constant.part {
+                    if let Piece::Whole = constant.piece {
                         places.push(Place { function, value: v, at: offset });
                         names.push(name);
                         l.graph.initializer.push(tensor);
@@ -133,11 +148,14 @@ pub fn write_models(
     let mut protos: Vec<ModelProto> = lowered.into_iter().map(|l| model(l.graph, l.opset, metadata.clone())).collect();
     if let Some(out) = external {
         let identity = Identity::of(&protos);
+        let location = location(&identity.short());
         for proto in &mut protos {
+            relocate(proto, &location);
             proto.metadata_props.push(identity.entry(out.end));
             proto.metadata_props.sort_by(|a, b| a.key.cmp(&b.key));
         }
         write_at(&out.file, &identity.trailer(), out.end).with_context(unwritten)?;
+        summary.location = Some(location);
     }
     for ((_, path), proto) in models.iter().zip(protos) {
         std::fs::write(path, proto.encode_to_vec()).context("cannot write the model")?;
@@ -166,12 +184,24 @@ fn note(f: &Function, name: &str, v: ValueId, bytes: u64, written: &Written, sum
     Ok(())
 }
 
+/// Names the file of a model's external data.
+fn relocate(model: &mut ModelProto, location: &str) {
+    for tensor in model.graph.iter_mut().flat_map(|g| &mut g.initializer) {
+        for entry in tensor.external_data.iter_mut().filter(|e| e.key == LOCATION) {
+            entry.value = location.into();
+        }
+    }
+}
+
+/// The key of the file's name among a tensor's external data.
+const LOCATION: &str = "location";
+
 /// Makes a tensor a reference to external data.
 pub(super) fn refer(tensor: &mut TensorProto, location: &str, offset: u64, length: u64) {
     let entry = |key: &str, value: String| StringStringEntryProto { key: key.into(), value };
     tensor.data_location = 1;
     tensor.external_data = vec![
-        entry("location", location.into()),
+        entry(LOCATION, location.into()),
         entry("offset", offset.to_string()),
         entry("length", length.to_string()),
     ];

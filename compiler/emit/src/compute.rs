@@ -1,4 +1,4 @@
-//! What a Core ML package is shaped for.
+//! The engine that a Core ML package is shaped for.
 
 use s2dit_passes::channels_first;
 use serde::Serialize;
@@ -18,7 +18,7 @@ pub enum Compute {
     Any,
 }
 
-/// How softmax attention treats its heads, on the Neural Engine.
+/// The treatment of softmax attention's heads on the Neural Engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Attention {
@@ -32,7 +32,7 @@ pub enum Attention {
 choice!(Compute, "compute", Ane = "ane", Any = "any");
 choice!(Attention, "attention", Batched = "batched", PerHead = "per-head");
 
-/// Both.
+/// The shape of a Core ML package: engine, and treatment of attention.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
     /// See [`Compute`].
@@ -45,16 +45,18 @@ pub struct Layout {
 
 /// Metadata key of [`Compute`].
 pub const COMPUTE: &str = "s2ditc.compute";
+/// Metadata key of [`Attention`].
+pub const ATTENTION: &str = "s2ditc.attention";
 
 impl Layout {
-    /// What a package says of itself.
+    /// The metadata that a package of this layout carries.
     pub(super) fn metadata(self, target: Target) -> Vec<(String, String)> {
         if target != Target::CoreMl {
             return Vec::new();
         }
         let mut metadata = vec![(COMPUTE.into(), self.compute.to_string())];
         if self.compute == Compute::Ane {
-            metadata.push(("s2ditc.attention".into(), self.attention.to_string()));
+            metadata.push((ATTENTION.into(), self.attention.to_string()));
         }
         metadata
     }

@@ -7,6 +7,7 @@ pub mod plan;
 mod quantized;
 pub mod stream;
 pub mod timesteps;
+mod vanish;
 pub mod watch;
 
 use std::collections::BTreeMap;
@@ -15,17 +16,20 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
-use s2dit_backends::output::Staged;
+use anyhow::{Result, bail};
+use s2dit_backends::input::{LARGEST_JSON, read_text};
+use s2dit_backends::onnx::pair::Pair;
+use s2dit_backends::output::{Destination, Staged};
 use s2dit_backends::{coreml, onnx};
 use s2dit_ir::verify::verify;
 use s2dit_ir::{Module, WeightSource};
 use s2dit_passes::{Pipeline, Stage, bound, channels_first};
 use serde::Serialize;
 
-pub use self::compute::{Attention, COMPUTE, Compute, Layout};
+pub use self::compute::{ATTENTION, Attention, COMPUTE, Compute, Layout};
 pub use self::quantized::Quantized;
 pub use self::timesteps::Timesteps;
+pub use self::vanish::Vanished;
 
 use self::parts::Partition;
 use crate::plan::{Quantize, Sources};
@@ -34,7 +38,7 @@ use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::s2dit;
 use s2dit_models::s2dit::config::{LatentSize, S2ditConfig};
 
-/// What is emitted.
+/// The format that is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Target {
@@ -49,7 +53,7 @@ pub enum Target {
 pub enum Opset {
     /// For older runtimes.
     V21,
-    /// With `RotaryEmbedding`, which ONNX Runtime has since 1.23.
+    /// Opset 23, which has `RotaryEmbedding`; ONNX Runtime supports it since 1.23.
     #[default]
     V23,
 }
@@ -85,7 +89,7 @@ impl Target {
         }
     }
 
-    /// What the target's users expect if they do not say.
+    /// The precision if none is asked for.
     #[must_use]
     pub const fn default_precision(self) -> Precision {
         match self {
@@ -180,39 +184,39 @@ impl FromStr for Precision {
 /// A compile job.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What to emit.
+    /// Format of the output.
     pub target: Target,
     /// Arithmetic.
     pub precision: Precision,
     /// The newest ONNX operator set that may be used.
     pub opset: Opset,
-    /// What a Core ML package is shaped for.
+    /// Shape of a Core ML package.
     pub layout: Layout,
     /// Size of the clip.
     pub latent: LatentSize,
-    /// Which timesteps it is asked for.
+    /// Timesteps that the step can be asked for.
     pub timesteps: Timesteps,
-    /// How large weights are stored; `None` for the precision's own.
+    /// Storage of large weights; `None` stores them in the precision.
     pub quantize: Option<Quantize>,
     /// Several packages that make the step together [Core ML].
     pub partition: Option<Partition>,
 }
 
-/// What was made.
+/// The summary of what was made.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
     /// The file or package.
     pub path: PathBuf,
-    /// What was emitted.
+    /// Format of the output.
     pub target: Target,
-    /// Its arithmetic.
+    /// Arithmetic of the output.
     pub precision: Precision,
-    /// How its large weights are stored, if compressed.
+    /// Storage of the large weights, if they are compressed.
     pub quantize: Option<Quantize>,
     /// Packages that a partitioned step was spread over; of a kernel, those of `denoise`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parts: Option<usize>,
-    /// How many are.
+    /// Number of compressed weights, and of all.
     pub quantized: Option<Quantized>,
     /// Operations of the target, without constants.
     pub ops: usize,
@@ -222,6 +226,9 @@ pub struct Summary {
     pub checkpoint: String,
     /// Weights with NaN or infinite elements, which were kept as they are: (name, how many).
     pub non_finite: Vec<(String, u64)>,
+    /// Weights of which fp16 makes zeros; none in fp32.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub vanished: Vec<Vanished>,
 }
 
 /// Sees the module before the first pass (without a stage) and after each one.
@@ -232,6 +239,7 @@ pub type Watch<'a> = dyn FnMut(Option<&Stage>, &Module) + 'a;
 /// # Errors
 /// A latent that does not fit; a defect of a pass.
 pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> Result<Module> {
+    options.timesteps.check(checkpoint)?;
     let mut module = lower_graph(checkpoint.config(), checkpoint, options, watch)?;
     quantize(&mut module, options.quantize.as_ref(), checkpoint, watch)?;
     Ok(module)
@@ -286,7 +294,7 @@ fn quantize(module: &mut Module, how: Option<&Quantize>, checkpoint: &Checkpoint
     step("quantize", module, watch, |module| how.apply(module, checkpoint))
 }
 
-/// What is a pass to the watcher, but takes more than a module. `run` returns its number of changes.
+/// Runs a pass that takes more than a module, and shows it to the watcher. `run` returns its number of changes.
 fn step(
     name: &'static str,
     module: &mut Module,
@@ -304,16 +312,17 @@ fn step(
 /// Compiles a checkpoint to `out`, which appears whole or not at all. `watch` sees every pass; `progress` gets bytes written and bytes in all.
 ///
 /// # Errors
-/// A latent that does not fit, an output that cannot be written, weights that the precision cannot hold.
+/// A latent that does not fit, an output that cannot be written, weights that the precision cannot hold, a checkpoint that another
+/// process changes meanwhile.
 pub fn compile(
     checkpoint: &Checkpoint,
     options: &Options,
-    out: &Path,
+    out: Destination<'_>,
     watch: &mut Watch,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
     if options.partition.is_none() {
-        check_extension(out, options.target)?;
+        check_extension(out.path, options.target)?;
     }
     let module = lower(checkpoint, options, watch)?;
     // Asked for when the weights have been written: most of them are hashed by then.
@@ -323,7 +332,15 @@ pub fn compile(
         Target::CoreMl => write_coreml(&module, checkpoint, options, metadata, out, progress),
     }?;
     let quantized = options.quantize.as_ref().map(|_| Quantized::of(&module));
-    Ok(Summary { quantized, ..summary })
+    Ok(Summary { quantized, vanished: vanished(checkpoint, options.precision), ..summary })
+}
+
+/// Weights of a checkpoint that vanish in a precision.
+fn vanished(checkpoint: &Checkpoint, precision: Precision) -> Vec<Vanished> {
+    match precision {
+        Precision::Fp16 => vanish::vanished(checkpoint),
+        Precision::Fp32 => Vec::new(),
+    }
 }
 
 /// Metadata of the artifact: enough to compile it again.
@@ -351,48 +368,35 @@ fn check_extension(out: &Path, target: Target) -> Result<()> {
     Ok(())
 }
 
+/// Whether a description in JSON names its format so: that of a kernel or of a partitioned step.
+fn has_format(description: &Path, format: &str) -> bool {
+    let value = read_text(description, LARGEST_JSON)
+        .ok()
+        .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
+    value.is_some_and(|value| value["format"] == format)
+}
+
 fn write_onnx(
     module: &Module,
     checkpoint: &Checkpoint,
     options: &Options,
     metadata: impl FnOnce() -> BTreeMap<String, String>,
-    out: &Path,
+    out: Destination<'_>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
-    let function = &module.functions[0];
-    let mut data_name = out.file_name().context("the output has no file name")?.to_os_string();
-    data_name.push(".data");
-    let data_place = out.with_file_name(&data_name);
-    let location = data_name.to_str().context("the output's name is not UTF-8")?;
-    let model = Staged::file(out)?;
-    // Data that the model here before refers to goes with that model; any other file of this name is not ours.
-    let old_data = onnx::read::Model::open(out).is_ok_and(|old| old.external_files().contains_key(location));
-    if data_place.exists() && !old_data {
-        bail!(
-            "cannot write `{}`: `{}` is in the way, and `{}` does not refer to it",
-            out.display(),
-            data_place.display(),
-            out.display()
-        );
-    }
-    let mut data: Option<Staged> = None;
-    let stage = || {
-        let staged = Staged::file(&data_place)?;
-        let path = staged.path().to_path_buf();
-        data = Some(staged);
-        Ok(path)
-    };
+    let mut pair = Pair::stage(out)?;
+    let model = pair.model().path().to_path_buf();
+    let names = pair.names();
     let source = Sources::new(checkpoint, options.quantize.as_ref());
-    let written = onnx::write_models(&[(function, model.path())], &source, metadata, stage, location, progress)
-        .with_context(|| format!("cannot write `{}`", out.display()))?;
-    let has_data = data.is_some();
-    // The data first: a model never refers to data that is not there.
-    Staged::commit_all(data.into_iter().chain([model]).collect())?;
-    if old_data && !has_data {
-        remove_stale(&data_place)?;
-    }
+    let stage = || pair.stage_data();
+    let location = |identity: &str| names.data(identity);
+    let models = [(&module.functions[0], model.as_path())];
+    let written = onnx::write_models(&models, &source, metadata, stage, location, progress)
+        .map_err(|error| pair.model().unwritten(&error.into()))?;
+    source.check_unchanged()?;
+    pair.commit(written.location.as_deref())?;
     Ok(Summary {
-        path: out.into(),
+        path: out.path.into(),
         target: options.target,
         precision: options.precision,
         quantize: options.quantize.clone(),
@@ -402,26 +406,8 @@ fn write_onnx(
         weight_bytes: written.weight_bytes,
         checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),
         non_finite: written.non_finite,
+        vanished: Vec::new(),
     })
-}
-
-/// An error of a writer, about the output rather than the path where it was staged.
-fn unwritten(staged: &Staged, out: &Path, error: &anyhow::Error) -> anyhow::Error {
-    let message = staged.at_place(&format!("{error:#}"));
-    match message.starts_with("cannot write `") {
-        true => anyhow::Error::msg(message),
-        false => anyhow::anyhow!("cannot write `{}`: {message}", out.display()),
-    }
-}
-
-/// The data of a larger model that was here before would only confuse.
-fn remove_stale(data: &Path) -> Result<()> {
-    match std::fs::remove_file(data) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).with_context(|| format!("cannot remove `{}`", data.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn write_coreml(
@@ -429,7 +415,7 @@ fn write_coreml(
     checkpoint: &Checkpoint,
     options: &Options,
     metadata: impl FnOnce() -> BTreeMap<String, String>,
-    out: &Path,
+    out: Destination<'_>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
     let about = coreml::Options {
@@ -445,15 +431,16 @@ fn write_coreml(
             (written, Some(count))
         }
         None => {
-            let package = Staged::folder(out, coreml::MANIFEST, |name| [coreml::MANIFEST, "Data"].contains(&name))?;
+            let package = Staged::folder(out, &coreml::CONTENTS)?;
             let written = coreml::write_package(module, &source, &about, metadata, package.path(), progress)
-                .map_err(|error| unwritten(&package, out, &error))?;
+                .map_err(|error| package.unwritten(&error.into()))?;
+            source.check_unchanged()?;
             package.commit()?;
             ((written.ops, written.weight_bytes, written.non_finite), None)
         }
     };
     Ok(Summary {
-        path: out.into(),
+        path: out.path.into(),
         target: options.target,
         precision: options.precision,
         quantize: options.quantize.clone(),
@@ -463,5 +450,6 @@ fn write_coreml(
         quantized: None,
         checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),
         non_finite,
+        vanished: Vec::new(),
     })
 }

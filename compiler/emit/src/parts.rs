@@ -1,33 +1,35 @@
 //! A step as several packages that each fit a phone.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use s2dit_backends::coreml;
-use s2dit_backends::output::Staged;
-use s2dit_ir::{Function, Module, WeightSource};
+use s2dit_backends::output::{Contents, Destination, Staged};
+use s2dit_ir::{Function, Module};
 use s2dit_passes::partition::{block_bytes, cuts, filled, partition};
 use s2dit_runtime::pipeline::{self, Part, part_of};
 use s2dit_runtime::stream::contract::Port;
 
+use super::has_format;
 use super::stream::Written;
+use crate::plan::Sources;
 use s2dit_files::parse_size;
 use s2dit_files::problems::{Problem, quoted};
 
-/// How a step is spread over packages.
+/// The spread of a step over packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Partition {
-    /// As few packages as have less than [`PHONE`] bytes of weights each.
+    /// The fewest packages with less than [`PHONE`] bytes of weights each.
     Auto,
     /// So many packages, as even as they can be.
     Count(usize),
-    /// As few packages as have at most so many bytes of weights each.
+    /// The fewest packages with at most this many bytes of weights each.
     Bytes(u64),
 }
 
-/// Larger packages have been seen to fail on iOS: ANEMLL splits there, and the Neural Engine's compiler refuses 2 GiB.
+/// Bytes of weights from which on packages have been seen to fail on iOS: ANEMLL splits there, and the Neural Engine's compiler refuses 2 GiB.
 pub const PHONE: u64 = 1_000_000_000;
 
 impl FromStr for Partition {
@@ -68,10 +70,12 @@ impl Partition {
     }
 }
 
-/// Whether `name` is a file of a folder of parts.
-pub(super) fn is_part(name: &str, stem: &str) -> bool {
-    let index = name.strip_prefix(stem).and_then(|rest| rest.strip_suffix(".mlpackage"));
-    index.is_some_and(|i| !i.is_empty() && i.bytes().all(|b| b.is_ascii_digit()))
+/// Whether a path is of a file in the package of a part: `part0.mlpackage/Manifest.json`.
+pub(super) fn is_in_part(path: &str, stem: &str) -> bool {
+    let Some((index, file)) = path.strip_prefix(stem).and_then(|rest| rest.split_once(".mlpackage/")) else {
+        return false;
+    };
+    !index.is_empty() && index.bytes().all(|b| b.is_ascii_digit()) && coreml::package::is_part(file)
 }
 
 /// The description of a part that lies in `file`.
@@ -94,10 +98,10 @@ pub(super) fn metadata_of(whole: &BTreeMap<String, String>, index: usize, count:
 pub(super) fn write_clip(
     module: &Module,
     how: Partition,
-    source: &dyn WeightSource,
+    source: &Sources<'_>,
     about: &coreml::Options,
     metadata: impl FnOnce() -> BTreeMap<String, String>,
-    out: &Path,
+    out: Destination<'_>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(Written, usize)> {
     let f = &module.functions[0];
@@ -105,20 +109,27 @@ pub(super) fn write_clip(
     let all: u64 = block_bytes(&[f]).iter().sum();
     let functions = partition(f, &starts)?;
     let count = functions.len();
-    let folder = Staged::folder(out, pipeline::FILE, |name| name == pipeline::FILE || is_part(name, "part"))?;
-    let metadata = std::cell::LazyCell::new(metadata);
+    let contents = Contents {
+        kind: "a partitioned step",
+        marker: pipeline::FILE,
+        part: &|path| path == pipeline::FILE || is_in_part(path, "part"),
+        ours: &|folder| has_format(&folder.join(pipeline::FILE), pipeline::FORMAT),
+    };
+    let folder = Staged::folder(out, &contents)?;
+    let failed = || format!("cannot write `{}`", out.path.display());
+    let metadata = LazyCell::new(metadata);
     let mut parts = Vec::new();
     let mut total: Written = (0, 0, Vec::new());
     for (index, (_, function)) in functions.into_iter().enumerate() {
         let file = format!("part{index}.mlpackage");
         let package = folder.path().join(&file);
-        std::fs::create_dir(&package).with_context(|| format!("cannot write `{}`", out.display()))?;
+        std::fs::create_dir(&package).with_context(failed)?;
         parts.push(described(&function, file));
         let before = total.1;
-        let own = || metadata_of(std::cell::LazyCell::force(&metadata), index, count);
+        let own = || metadata_of(LazyCell::force(&metadata), index, count);
         let mut shown = |done: u64, _: u64| progress((before + done).min(all), all);
         let written = coreml::write_package(&Module::single(function), source, about, own, &package, &mut shown)
-            .map_err(|error| super::unwritten(&folder, out, &error))?;
+            .map_err(|error| folder.unwritten(&error.into()))?;
         total.0 += written.ops;
         total.1 += written.weight_bytes;
         total.2.extend(written.non_finite);
@@ -130,11 +141,11 @@ pub(super) fn write_clip(
         inputs: whole.inputs,
         outputs: whole.outputs,
         parts,
-        metadata: std::cell::LazyCell::force(&metadata).clone(),
+        metadata: LazyCell::force(&metadata).clone(),
     };
     let text = serde_json::to_string_pretty(&description)? + "\n";
-    std::fs::write(folder.path().join(pipeline::FILE), text)
-        .with_context(|| format!("cannot write `{}`", out.display()))?;
+    std::fs::write(folder.path().join(pipeline::FILE), text).with_context(failed)?;
+    source.check_unchanged()?;
     folder.commit()?;
     total.2.sort();
     total.2.dedup();

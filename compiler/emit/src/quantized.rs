@@ -1,4 +1,4 @@
-//! How many weights a finished module stores in few bits.
+//! The number of weights that a finished module stores in few bits.
 
 use std::collections::HashMap;
 
@@ -8,9 +8,9 @@ use serde::Serialize;
 /// Weights of linears and convolutions, and those of them that are compressed; equal ones count once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Quantized {
-    /// In few bits.
+    /// Weights that are stored in few bits.
     pub weights: usize,
-    /// In all, small ones included.
+    /// All weights, small ones included.
     pub of: usize,
 }
 

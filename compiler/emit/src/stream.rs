@@ -1,10 +1,11 @@
 //! From an open checkpoint to a streaming kernel: a folder with a contract and the three functions.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use s2dit_backends::output::Staged;
+use s2dit_backends::output::{Contents, Destination, Staged};
 use s2dit_backends::{coreml, onnx};
 use s2dit_ir::{Function, Module, ValueId, WeightSource};
 use s2dit_passes::partition::partition;
@@ -14,15 +15,17 @@ use s2dit_runtime::Timesteps as Listed;
 use s2dit_runtime::stream::contract::{self, Contract};
 
 use super::choice::choice;
-use super::parts::{Partition, described, is_part};
-use super::{Compute, Layout, Opset, Precision, Quantized, Summary, Target, Timesteps, Watch, run_passes, step};
+use super::parts::{Partition, described, is_in_part};
+use super::{
+    Compute, Layout, Opset, Precision, Quantized, Summary, Target, Timesteps, Watch, has_format, run_passes, step,
+};
 use crate::plan::{Quantize, Sources};
 use s2dit_files::problems::Problems;
 use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::s2dit;
-use s2dit_models::s2dit::config::{LatentSize, S2ditConfig, SampleSteps};
+use s2dit_models::s2dit::config::{LatentSize, S2ditConfig, SampleSteps, StateWrite};
 
-/// Where the states live between calls.
+/// The place of the states between calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum States {
     /// Inputs and outputs: the host carries them.
@@ -32,7 +35,7 @@ pub enum States {
     Native,
 }
 
-/// How the functions are spread over packages.
+/// The spread of the functions over packages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Functions {
     /// One package with three functions, one weight file.
@@ -48,25 +51,25 @@ choice!(Functions, "functions", Shared = "shared", Separate = "separate");
 /// A compile job for a kernel.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What to emit.
+    /// Format of the output.
     pub target: Target,
     /// Arithmetic.
     pub precision: Precision,
     /// The newest ONNX operator set that may be used.
     pub opset: Opset,
-    /// What Core ML packages are shaped for.
+    /// Shape of Core ML packages.
     pub layout: Layout,
     /// Latent rows and columns.
     pub rows: usize,
     /// See [`Options::rows`].
     pub cols: usize,
-    /// Which timesteps `denoise` is asked for.
+    /// Timesteps that `denoise` can be asked for.
     pub timesteps: Timesteps,
-    /// Where the states live.
+    /// Place of the states between calls.
     pub states: States,
-    /// How the functions are spread.
+    /// Spread of the functions over packages.
     pub functions: Functions,
-    /// How large weights are stored; `None` for the precision's own.
+    /// Storage of large weights; `None` stores them in the precision.
     pub quantize: Option<Quantize>,
     /// Several packages for each function [Core ML].
     pub partition: Option<Partition>,
@@ -94,7 +97,7 @@ impl Options {
 
 /// A lowered kernel: what is written, and what the contract says of it.
 pub struct Lowered {
-    /// Functions `denoise`, `commit`, `prompt`, as the target gets them.
+    /// Functions `denoise`, the one that writes the states, and `prompt`, as the target gets them.
     pub module: Module,
     kernel: Kernel,
     packing: Vec<states::Packed>,
@@ -156,9 +159,11 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
     if options.states == States::Native && options.precision == Precision::Fp32 {
         bail!("--states native needs --precision fp16: Core ML's states are fp16 only; use --states io for fp32");
     }
+    options.timesteps.check(checkpoint)?;
     let mut lowered = lower_graph(config, checkpoint, frames, options, watch)?;
     super::quantize(&mut lowered.module, options.quantize.as_ref(), checkpoint, watch)?;
-    lowered.parts = options.partition.map(|how| cut(&lowered.module, how)).transpose()?.unwrap_or_default();
+    let writer = config.state_write.name();
+    lowered.parts = options.partition.map(|how| cut(&lowered.module, writer, how)).transpose()?.unwrap_or_default();
     Ok(lowered)
 }
 
@@ -183,6 +188,11 @@ pub fn lower_graph(
         time: "timestep".into(),
         prompt: "text".into(),
         window_frames: config.window_frames,
+        sink_frames: config.sink_frames,
+        state_write: match config.state_write {
+            StateWrite::Commit => split::StateWrite::Commit,
+            StateWrite::LastStep => split::StateWrite::LastStep,
+        },
         half_states: options.precision == Precision::Fp16,
     };
     let mut kernel = None;
@@ -212,41 +222,40 @@ pub fn lower_graph(
     Ok(Lowered { module, kernel, packing, parts: BTreeMap::new() })
 }
 
-/// The parts of each function. `denoise` and `commit` are cut alike, because they share weights.
-fn cut(module: &Module, how: Partition) -> Result<BTreeMap<String, Vec<(usize, Function)>>> {
+/// The parts of each function. `denoise` and the one that writes the states are cut alike, because they share weights.
+fn cut(module: &Module, writer: &str, how: Partition) -> Result<BTreeMap<String, Vec<(usize, Function)>>> {
     let function = |name: &str| module.function(name).with_context(|| format!("no function `{name}`"));
-    let (denoise, commit, prompt) = (function("denoise")?, function("commit")?, function("prompt")?);
-    let starts = how.starts(&[denoise, commit])?;
+    let (denoise, writer, prompt) = (function("denoise")?, function(writer)?, function("prompt")?);
+    let starts = how.starts(&[denoise, writer])?;
     // The prompt is a fraction of the step: a number of packages is meant for the step.
     let prompt_starts = match how {
         Partition::Count(_) => vec![0],
         Partition::Auto | Partition::Bytes(_) => how.starts(&[prompt])?,
     };
-    let cut = [(denoise, &starts), (commit, &starts), (prompt, &prompt_starts)];
+    let cut = [(denoise, &starts), (writer, &starts), (prompt, &prompt_starts)];
     cut.into_iter().map(|(f, starts)| Ok((f.name.clone(), partition(f, starts)?))).collect()
 }
 
 /// Compiles a kernel folder to `out`, which appears whole or not at all.
 ///
 /// # Errors
-/// See [`lower`]; an output that cannot be written; weights that the precision cannot hold.
+/// See [`lower`]; an output that cannot be written; weights that the precision cannot hold; a checkpoint that another process
+/// changes meanwhile.
 pub fn compile(
     checkpoint: &Checkpoint,
     options: &Options,
-    out: &Path,
+    out: Destination<'_>,
     watch: &mut Watch,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
     let lowered = lower(checkpoint, options, watch)?;
-    let ours = |name: &str| {
-        let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
-        let functions = ["prompt", "denoise", "commit", "kernel"];
-        name == contract::FILE
-            || name == DATA
-            || (functions.contains(&stem) && ["onnx", "mlpackage"].contains(&extension))
-            || functions.iter().any(|function| is_part(name, function))
+    let contents = Contents {
+        kind: "a kernel",
+        marker: contract::FILE,
+        part: &is_in_kernel,
+        ours: &|folder| has_format(&folder.join(contract::FILE), contract::FORMAT),
     };
-    let folder = Staged::folder(out, contract::FILE, ours)?;
+    let folder = Staged::folder(out, &contents)?;
     let dir = folder.path().to_path_buf();
     let contract = contract(checkpoint, options, &lowered, String::new())?;
     let source = Sources::new(checkpoint, options.quantize.as_ref());
@@ -264,15 +273,16 @@ pub fn compile(
         }
         Target::CoreMl => write_packages(&lowered, &source, metadata, &dir, progress),
     };
-    let (ops, weight_bytes, non_finite) = written.with_context(|| format!("cannot write `{}`", out.display()))?;
+    let (ops, weight_bytes, non_finite) = written.map_err(|error| folder.unwritten(&error))?;
     let hash = checkpoint.content_hash().to_hex().to_string();
     let contract = Contract { checkpoint: format!("blake3:{hash}"), ..contract };
     contract.check()?;
     std::fs::write(dir.join(contract::FILE), contract.to_json()?)
-        .with_context(|| format!("cannot write `{}`", out.display()))?;
+        .with_context(|| format!("cannot write `{}`", out.path.display()))?;
+    source.check_unchanged()?;
     folder.commit()?;
     Ok(Summary {
-        path: out.into(),
+        path: out.path.into(),
         target: options.target,
         precision: options.precision,
         quantize: options.quantize.clone(),
@@ -282,7 +292,19 @@ pub fn compile(
         weight_bytes,
         checkpoint: format!("blake3:{hash}"),
         non_finite,
+        vanished: super::vanished(checkpoint, options.precision),
     })
+}
+
+/// Whether a path is of a file in a kernel's folder.
+fn is_in_kernel(path: &str) -> bool {
+    const FUNCTIONS: [&str; 5] = ["prompt", "denoise", "commit", "last_step", "kernel"];
+    let of = |function: &str| match path.strip_prefix(function) {
+        Some(".onnx") => true,
+        Some(rest) => rest.strip_prefix(".mlpackage/").is_some_and(coreml::package::is_part),
+        None => false,
+    };
+    path == contract::FILE || path == DATA || FUNCTIONS.iter().any(|f| of(f) || is_in_part(path, f))
 }
 
 /// The weights of all functions of an ONNX kernel.
@@ -315,7 +337,7 @@ fn write_onnx(
     let paths: Vec<_> = module.functions.iter().map(|f| dir.join(format!("{}.onnx", f.name))).collect();
     let models: Vec<(&Function, &Path)> = module.functions.iter().zip(paths.iter().map(|p| p.as_path())).collect();
     let data = || Ok(dir.join(DATA));
-    let written = onnx::write_models(&models, source, metadata, data, DATA, progress)?;
+    let written = onnx::write_models(&models, source, metadata, data, |_| DATA.into(), progress)?;
     Ok((written.ops, written.weight_bytes, written.non_finite))
 }
 
@@ -342,9 +364,9 @@ fn write_package(
     Ok((written.ops, written.weight_bytes, written.non_finite))
 }
 
-/// Which packages share a weight file: `commit` is `denoise` with another end, and `prompt` has hardly a weight in common with
-/// them.
-const SIBLINGS: [&[&str]; 2] = [&["denoise", "commit"], &["prompt"]];
+/// Which packages share a weight file: what writes the states is `denoise` with another end, and `prompt` has hardly a weight in common
+/// with them.
+const SIBLINGS: [&[&str]; 2] = [&["denoise", "commit", "last_step"], &["prompt"]];
 
 /// A package a function, or a part of one.
 fn write_packages(
@@ -359,7 +381,7 @@ fn write_packages(
     for names in SIBLINGS {
         // By part; the only one of a function that is whole is called 0.
         let mut group: BTreeMap<usize, (Module, Vec<PathBuf>)> = BTreeMap::new();
-        for name in names {
+        for name in names.iter().filter(|name| module.function(name).is_some()) {
             let whole = || module.function(name).with_context(|| format!("no function `{name}`")).cloned();
             let parts = match lowered.parts.get(*name) {
                 Some(parts) => parts.clone(),
@@ -376,11 +398,11 @@ fn write_packages(
         }
         groups.extend(group.into_values());
     }
-    let metadata = std::cell::LazyCell::new(metadata);
+    let metadata = LazyCell::new(metadata);
     let mut total: Written = (0, 0, Vec::new());
     for (group, packages) in &groups {
         let dirs: Vec<&Path> = packages.iter().map(|p| p.as_path()).collect();
-        let metadata = || std::cell::LazyCell::force(&metadata).clone();
+        let metadata = || LazyCell::force(&metadata).clone();
         let written = coreml::write_siblings(group, source, &about(), metadata, &dirs, progress)?;
         total.0 += written.ops;
         total.1 += written.weight_bytes;
@@ -396,7 +418,7 @@ fn artifact_file(name: &str, part: Option<usize>) -> String {
     format!("{name}{}.mlpackage", part.map(|index| index.to_string()).unwrap_or_default())
 }
 
-/// What a host needs to know; `checkpoint` is the hash.
+/// The contract: everything that a host needs to know. `hash` is the checkpoint's.
 fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash: String) -> Result<Contract> {
     let config = checkpoint.config();
     let SampleSteps::Timesteps(_) = &config.sample_steps else {
@@ -434,6 +456,7 @@ fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash:
                 .collect(),
         })
     };
+    let writer = |pass: StateWrite| (config.state_write == pass).then(|| function(pass.name())).transpose();
     let host_inputs = lowered
         .kernel
         .host_inputs
@@ -444,13 +467,17 @@ fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash:
                 HostInput::Rope(t) => {
                     contract::HostInputKind::Rope { part: t.part, grid: t.grid, axis_dims: t.axis_dims, theta: t.theta }
                 }
-                HostInput::WindowMask { window_tokens, tokens_per_frame, own_tokens } => {
+                HostInput::WindowMask { sink_tokens, window_tokens, tokens_per_frame, own_tokens } => {
                     contract::HostInputKind::WindowMask {
+                        sink_tokens: *sink_tokens,
                         window_tokens: *window_tokens,
                         tokens_per_frame: *tokens_per_frame,
                         own_tokens: *own_tokens,
                         empty: EMPTY as f32,
                     }
+                }
+                HostInput::SinkMask { sink_tokens, tokens_per_frame } => {
+                    contract::HostInputKind::SinkMask { sink_tokens: *sink_tokens, tokens_per_frame: *tokens_per_frame }
                 }
                 HostInput::PastWeight => contract::HostInputKind::PastWeight,
                 HostInput::NewWeight => contract::HostInputKind::NewWeight,
@@ -472,7 +499,7 @@ fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash:
             name: s.name.clone(),
             dtype: s.ty.dtype,
             shape: s.ty.shape.clone(),
-            meaning: meaning(info),
+            meaning: meaning(info, config.sink_frames),
             kind: match info.kind {
                 StateKind::Window => contract::StateKind::Window,
                 StateKind::Mean | StateKind::MeanLow if info.name.contains("_norm") => contract::StateKind::LinearNorm,
@@ -520,13 +547,16 @@ fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash:
             cols: options.cols,
         },
         window_frames: config.window_frames,
+        sink_frames: config.sink_frames,
+        state_write: config.state_write,
         text: contract::Text { tokens: config.text_len, dim: config.text_dim },
         sampler: contract::Sampler::FlowMatchingAr { timesteps: config.timesteps(), sigmas: config.sigmas() },
         timesteps: options.timesteps.listed(config),
         functions: contract::Functions {
             prompt: function("prompt")?,
             denoise: function("denoise")?,
-            commit: function("commit")?,
+            commit: writer(StateWrite::Commit)?,
+            last_step: writer(StateWrite::LastStep)?,
         },
         host_inputs,
         states,
@@ -534,8 +564,11 @@ fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash:
     })
 }
 
-fn meaning(info: &split::StateInfo) -> String {
+fn meaning(info: &split::StateInfo, sink_frames: usize) -> String {
     let what = match info.kind {
+        StateKind::Window if sink_frames > 0 => {
+            "keys or values of the stream's first frames, then of the last frames, oldest first"
+        }
         StateKind::Window => "keys or values of the last frames, oldest first",
         StateKind::Mean => "mean over chunks of linear attention's sums a token",
         StateKind::MeanLow => "what fp16 leaves out of the mean",

@@ -1,4 +1,4 @@
-//! Which timesteps the compiled step can be asked for.
+//! The timesteps that a compiled step can be asked for.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,15 +10,16 @@ use s2dit_runtime::timesteps::{INPUT, Timesteps as Listed};
 
 use super::{Watch, step};
 use s2dit_files::problems::{Problem, quoted};
+use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint};
 use s2dit_models::s2dit::config::S2ditConfig;
 
-/// Which timesteps the compiled step can be asked for.
+/// The timesteps that a compiled step can be asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Timesteps {
     /// All of [0, 1000].
     #[default]
     Any,
-    /// Those of the checkpoint's sampler and no others: tables take the place of the time embedding.
+    /// The timesteps of the checkpoint's sampler and no others: tables take the place of the time embedding.
     FromConfig,
 }
 
@@ -54,6 +55,21 @@ impl Timesteps {
             Timesteps::Any => None,
             Timesteps::FromConfig => Some(Listed::new(config.timesteps())),
         }
+    }
+
+    /// Refuses a checkpoint whose sampler's timesteps fp16 cannot tell apart; any timestep is fine.
+    ///
+    /// # Errors
+    /// Two timesteps that are too near, and the fields of `config.json` that they come from.
+    pub(super) fn check(self, checkpoint: &Checkpoint) -> Result<()> {
+        let Some(listed) = self.listed(checkpoint.config()) else { return Ok(()) };
+        timesteps::check(listed.list()).with_context(|| {
+            format!(
+                "--timesteps from-config: `{}`: fields `sample_steps` and `flow_shift` ({}); --timesteps any takes every timestep",
+                checkpoint.dir().join(CONFIG_FILE).display(),
+                checkpoint.config().flow_shift
+            )
+        })
     }
 
     /// Puts the tables into every function that has a timestep.

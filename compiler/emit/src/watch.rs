@@ -1,4 +1,4 @@
-//! What each pass did to a graph: its time, its changes, and whether it kept the numbers.
+//! The effect of each pass on a graph: its time, its changes, and whether it kept the numbers.
 
 use std::collections::BTreeMap;
 
@@ -23,9 +23,9 @@ pub struct Row {
     pub changes: usize,
     /// Live ops of all functions after it, constants included.
     pub ops: usize,
-    /// Its wall time, without the verifier.
+    /// Wall time of the pass, without the verifier.
     pub seconds: f64,
-    /// How far the results of the graph moved, if that was asked for; see [`Watcher::new`].
+    /// The change of the graph's results, if that was asked for; see [`Watcher::new`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub moved: Option<Moved>,
 }
@@ -37,7 +37,7 @@ pub struct Moved {
     pub results: usize,
     /// The result that moved most, as `function.result`.
     pub worst: String,
-    /// Its relative L2 distance from the same graph before the pass.
+    /// Relative L2 distance of the result from that of the graph before the pass.
     pub relative_l2: f64,
     /// The largest relative L2 distance of a result from where it first appeared.
     pub relative_l2_in_all: f64,
@@ -104,7 +104,7 @@ impl<'a> Watcher<'a> {
         });
     }
 
-    /// What was seen.
+    /// The rows of all passes seen.
     ///
     /// # Errors
     /// The first graph that could not be run.

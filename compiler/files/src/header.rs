@@ -15,7 +15,7 @@ use crate::problems::{Problems, quoted, shown};
 /// The limit of the reference implementation.
 const LARGEST_HEADER: u64 = 100_000_000;
 
-/// What the header of a file says.
+/// The header of a file: its tensors and what is wrong with them.
 #[derive(Debug)]
 pub(super) struct Header {
     pub tensors: BTreeMap<String, TensorInfo>,

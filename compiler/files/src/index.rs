@@ -10,7 +10,7 @@ use crate::json::{Entries, compact};
 use crate::problems::{Problems, quoted, shown};
 use crate::{SafetensorsFile, WeightStore};
 
-const LARGEST_INDEX: u64 = 100_000_000;
+const LARGEST_INDEX: u64 = 16 << 20;
 
 /// Opens the shards of an index, each file once.
 pub(super) fn open(dir: &Path, path: &Path) -> Result<(WeightStore, Problems), Problems> {

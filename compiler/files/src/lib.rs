@@ -1,7 +1,7 @@
 //! Files that people bring: safetensors, whole or sharded, JSON, sizes, and what is wrong with them.
 //!
 //! - [`Problems`](problems::Problems) is everything that is wrong with an input, told at once.
-//! - [`SafetensorsFile`] is one mapped file; [`WeightStore`] is a folder of them.
+//! - [`SafetensorsFile`] is one mapped file; [`WeightStore`] is a folder of them; [`writer`] makes such files.
 //! - [`FloatType`] names the element types of weights on the command line; [`parse_size`] reads sizes in bytes.
 //!
 //! This crate knows no model and no target.
@@ -15,6 +15,7 @@ pub mod problems;
 mod safetensors;
 mod size;
 mod store;
+pub mod writer;
 
 pub use float_type::FloatType;
 pub use safetensors::{SafetensorsFile, TensorInfo};

@@ -1,15 +1,15 @@
-//! What is wrong with an input, all of it at once: every finding says where, what was found and what was expected.
+//! Problems of an input, all of them at once: each says where, what was found and what was expected.
 
 use std::fmt;
 
-/// One thing wrong with an input.
+/// A problem of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Where: a file, and the field or tensor in it.
+    /// Place of the problem: a file, and the field or tensor in it.
     pub place: String,
-    /// What is there.
+    /// What was found at the place.
     pub found: String,
-    /// What should be there.
+    /// What was expected there.
     pub expected: String,
 }
 
@@ -25,8 +25,8 @@ impl std::error::Error for Problem {}
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
-/// A hostile file can have millions of problems; nobody reads more than this many.
-const MOST_SHOWN: usize = 60;
+/// Problems that are printed; a hostile file can have millions.
+const MOST_SHOWN: usize = 20;
 
 impl Problems {
     /// No problems yet.
@@ -108,7 +108,7 @@ pub fn quoted(text: &str) -> String {
     format!("\"{}\"", shown(text))
 }
 
-/// As [`quoted`], without the quotes.
+/// Text from an untrusted file, made fit to print as by [`quoted`], without the quotes.
 #[must_use]
 pub fn shown(text: &str) -> String {
     const LONGEST: usize = 160;
@@ -132,23 +132,7 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 pub fn slips(name: &str, meant: &str) -> Option<usize> {
     let limit = name.chars().count().max(3) / 3 + 1;
     let near = meant.len().abs_diff(name.len()) <= 4 * limit;
-    near.then(|| edit_distance(name, meant)).filter(|distance| *distance <= limit)
-}
-
-/// Levenshtein distance.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let substitute = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = substitute.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
+    near.then(|| strsim::levenshtein(name, meant)).filter(|distance| *distance <= limit)
 }
 
 #[cfg(test)]
@@ -167,8 +151,6 @@ mod tests {
     fn nearest_finds_slips_and_nothing_else() {
         assert_eq!(nearest("window_frame", ["chunk_frames", "window_frames"]), Some("window_frames"));
         assert_eq!(nearest("num_heads", ["num_attention_heads"]), None);
-        assert_eq!(edit_distance("kitten", "sitting"), 3);
-        assert_eq!(edit_distance("", "abc"), 3);
     }
 
     #[test]

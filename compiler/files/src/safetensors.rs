@@ -6,7 +6,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+use s2dit_backends::foreign::Foreign;
 use s2dit_backends::input::{LFS_POINTER, check_regular, is_lfs_pointer};
+use s2dit_backends::stamp::{Changed, Stamp};
 use s2dit_ir::{DType, FileRegion, TensorType, WeightError, WeightSource};
 
 use crate::header::{self, Header};
@@ -17,12 +19,12 @@ use crate::problems::{Problem, Problems, shown};
 pub struct TensorInfo {
     /// Element type and shape.
     pub ty: TensorType,
-    /// Where its data begins in the file.
+    /// First byte of the tensor's data in the file.
     pub offset: u64,
 }
 
 impl TensorInfo {
-    /// Where its data ends in the file.
+    /// The byte after the tensor's data in the file.
     #[must_use]
     pub fn end(&self) -> u64 {
         self.offset + self.ty.bytes() as u64
@@ -35,6 +37,7 @@ pub struct SafetensorsFile {
     path: PathBuf,
     map: Mmap,
     header: Header,
+    stamp: Stamp,
 }
 
 impl SafetensorsFile {
@@ -57,20 +60,34 @@ impl SafetensorsFile {
         // Before opening: a pipe would block.
         check_regular(path).map_err(unreadable)?;
         let file = File::open(path).map_err(unreadable)?;
-        if file.metadata().map_err(unreadable)?.len() == 0 {
+        let meta = file.metadata().map_err(unreadable)?;
+        if meta.len() == 0 {
             return Err(Problems::one(&place, "0 bytes", "a safetensors file"));
         }
         // SAFETY: the map is read-only and holds plain bytes. Another process that shortens the file while it is
-        // mapped raises SIGBUS, which ends this process without undefined behaviour of its own.
+        // mapped raises SIGBUS, which `output::on_signals` makes an error of; what was written over is found by the stamp.
         let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
         if is_lfs_pointer(&map) {
             return Err(Problems::one(&place, LFS_POINTER, "a safetensors file"));
+        }
+        if let Ok(Some(other)) = Foreign::of(path)
+            && other != Foreign::Safetensors
+        {
+            return Err(Problems::one(&place, other.to_string(), "a safetensors file"));
         }
         let (header, problems) = header::scan(&place, &map)?;
         // Tensors are read front to back, large ones whole. Only a hint.
         #[cfg(unix)]
         let _ = map.advise(memmap2::Advice::Sequential);
-        Ok((SafetensorsFile { path: path.to_owned(), map, header }, problems))
+        Ok((SafetensorsFile { path: path.to_owned(), map, header, stamp: Stamp::of(path, &meta) }, problems))
+    }
+
+    /// Checks that nobody has written to the file since it was opened.
+    ///
+    /// # Errors
+    /// Somebody has, or the path leads to another file now.
+    pub fn check_unchanged(&self) -> Result<(), Changed> {
+        self.stamp.check()
     }
 
     /// Tensors whose header entries cannot be used; none in a file from [`SafetensorsFile::open`].

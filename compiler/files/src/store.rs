@@ -1,13 +1,14 @@
 //! The weight store of a folder: which safetensors file holds each tensor, whole or sharded.
 //!
-//! Files are not trusted: everything that a header or an index says is checked before it is used. (What cannot be
-//! checked: a file that another process shortens while it is mapped kills the reader, as with any memory map.)
+//! Files are not trusted: everything that a header or an index says is checked before it is used. Nor are other processes:
+//! [`WeightStore::check_unchanged`] tells whether one wrote to the files meanwhile.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::OnceLock;
 
+use s2dit_backends::stamp::Changed;
 use s2dit_ir::{DType, FileRegion, TensorType, WeightError, WeightSource};
 
 use crate::hash::Hashes;
@@ -74,6 +75,14 @@ impl WeightStore {
     #[must_use]
     pub fn files(&self) -> &[SafetensorsFile] {
         &self.files
+    }
+
+    /// Checks that no weight file has changed since it was opened.
+    ///
+    /// # Errors
+    /// The first file that has.
+    pub fn check_unchanged(&self) -> Result<(), Changed> {
+        self.files.iter().try_for_each(SafetensorsFile::check_unchanged)
     }
 
     /// The names of the tensors, sorted.
@@ -167,7 +176,7 @@ impl WeightSource for WeightStore {
     }
 }
 
-/// What a folder without weights has instead, for the error message.
+/// The weight files of other names in a folder, for the error message.
 fn weights_by_another_name(dir: &Path) -> String {
     let endings = [".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".ckpt", ".gguf"];
     let mut names: Vec<String> = std::fs::read_dir(dir)

@@ -1,13 +1,17 @@
 //! Checkpoints in diffusers layout: a folder of `config.json` and memory-mapped safetensors, whole or sharded.
 
+mod pipeline;
 mod validate;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use s2dit_backends::stamp::{Changed, Stamp};
 use s2dit_files::problems::Problems;
-use s2dit_files::{TensorInfo, WeightStore};
+use s2dit_files::{INDEX_FILE, TensorInfo, WeightStore};
 use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
+
+pub use pipeline::pipeline_problem;
 
 use crate::s2dit::config::S2ditConfig;
 
@@ -19,6 +23,8 @@ pub const CONFIG_FILE: &str = "config.json";
 pub struct Checkpoint {
     dir: PathBuf,
     config: S2ditConfig,
+    /// The configuration's file and the index, as they were read.
+    texts: Vec<Stamp>,
     weights: WeightStore,
 }
 
@@ -35,6 +41,11 @@ impl Checkpoint {
             Ok(meta) if !meta.is_dir() => return Err(Problems::one(place, "a file", folder)),
             Ok(_) => {}
         }
+        if let Some(problem) = pipeline_problem(dir) {
+            return Err(problem.into());
+        }
+        // Before they are read: what changes meanwhile has changed.
+        let texts = [CONFIG_FILE, INDEX_FILE].iter().filter_map(|name| Stamp::now(&dir.join(name)).ok()).collect();
         let mut problems = Problems::new();
         let config = problems.absorb(S2ditConfig::read(&dir.join(CONFIG_FILE)));
         let weights = problems.absorb(WeightStore::open_damaged(dir));
@@ -43,7 +54,7 @@ impl Checkpoint {
             weights
         });
         let (Some(config), Some(weights)) = (config, weights) else { return Err(problems) };
-        let checkpoint = Checkpoint { dir: dir.to_owned(), config, weights };
+        let checkpoint = Checkpoint { dir: dir.to_owned(), config, texts, weights };
         problems.absorb(checkpoint.validate(&checkpoint.config));
         problems.into_result().map(|()| checkpoint)
     }
@@ -78,6 +89,16 @@ impl Checkpoint {
     /// Every tensor that is missing, extra, misshapen or of a wrong element type.
     pub fn validate(&self, config: &S2ditConfig) -> Result<(), Problems> {
         validate::validate(&self.dir.display().to_string(), &self.weights, config)
+    }
+
+    /// Checks that no file of the checkpoint has changed since it was opened: what was computed from it meanwhile would be of no
+    /// checkpoint at all.
+    ///
+    /// # Errors
+    /// The first file that has.
+    pub fn check_unchanged(&self) -> Result<(), Changed> {
+        self.texts.iter().try_for_each(Stamp::check)?;
+        self.weights.check_unchanged()
     }
 
     /// The hash of the tensors, see [`WeightStore::content_hash`].

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use s2dit_backends::output::Staged;
+use s2dit_backends::output::{Destination, OutputError, Staged, free_bytes};
 use serde_json::json;
 
 use crate::checkpoint::CONFIG_FILE;
@@ -22,7 +22,7 @@ use plan::{Plan, Shard};
 use s2dit_files::problems::{Problem, Problems};
 use s2dit_files::{FloatType, INDEX_FILE};
 
-/// What to make.
+/// A request for a new checkpoint.
 #[derive(Clone, Debug)]
 pub struct InitOptions {
     /// The configuration.
@@ -35,6 +35,8 @@ pub struct InitOptions {
     pub max_shard_size: u64,
     /// Replace a checkpoint that `init` did not make.
     pub force: bool,
+    /// Threads that draw and write; the bytes do not depend on it.
+    pub threads: usize,
 }
 
 /// The default of [`InitOptions::max_shard_size`], 5 GB.
@@ -43,7 +45,7 @@ pub const DEFAULT_SHARD_SIZE: u64 = 5_000_000_000;
 /// The field of `config.json` by which a checkpoint that `init` made is known.
 pub const MARK: &str = "_s2ditc_init";
 
-/// What was made.
+/// The summary of what was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InitSummary {
     /// Weight files.
@@ -68,28 +70,35 @@ const CHUNK: usize = 1 << 20;
 /// [`InitOptions::force`]. A folder with anything else in it is never touched.
 ///
 /// # Errors
-/// The folder may not be replaced, or cannot be written.
+/// The folder may not be replaced, or cannot be written; the disk has less room than the weights need.
 pub fn init(options: &InitOptions, dir: &Path, progress: Progress) -> Result<InitSummary, Problems> {
-    place::check_replaceable(dir, options.force)?;
     if let Some(parent) = dir.parent() {
-        std::fs::create_dir_all(parent).map_err(|error| unplaceable(dir, error.to_string()))?;
+        std::fs::create_dir_all(parent)
+            .map_err(|error| unplaceable(dir, &OutputError::Io { path: dir.into(), error }))?;
     }
-    let staged = Staged::folder(dir, CONFIG_FILE, |_| true).map_err(|error| unplaceable(dir, error.reason()))?;
+    let to = Destination { path: dir, force: options.force };
+    let staged = Staged::folder(to, &place::CONTENTS).map_err(|error| unplaceable(dir, &error))?;
     let summary = write_checkpoint(options, staged.path(), progress).map_err(|mut problems| {
         // The staging folder is gone when this is read; what matters is where the files were to go.
         for problem in &mut problems.0 {
             if let Ok(file) = Path::new(&problem.place).strip_prefix(staged.path()) {
-                problem.place = dir.join(file).display().to_string();
+                let place = if file.as_os_str().is_empty() { dir.to_path_buf() } else { dir.join(file) };
+                problem.place = place.display().to_string();
             }
         }
         problems
     })?;
-    staged.commit().map_err(|error| unplaceable(dir, error.reason()))?;
+    staged.commit().map_err(|error| unplaceable(dir, &error))?;
     Ok(summary)
 }
 
-fn unplaceable(dir: &Path, reason: String) -> Problems {
-    Problems::one(dir.display().to_string(), reason, "a folder that can be made")
+fn unplaceable(dir: &Path, error: &OutputError) -> Problems {
+    let expected = match error {
+        OutputError::Foreign { .. } => "a new or empty folder (or --force, to replace it)",
+        OutputError::Occupied { .. } => "a new or empty folder, or a checkpoint to replace",
+        _ => "a folder that can be made",
+    };
+    Problems::one(dir.display().to_string(), error.reason(), expected)
 }
 
 /// Writes a checkpoint into an existing folder, without care for what is in it.
@@ -97,7 +106,17 @@ fn unplaceable(dir: &Path, reason: String) -> Problems {
 /// # Errors
 /// The files cannot be written.
 pub fn write_checkpoint(options: &InitOptions, dir: &Path, progress: Progress) -> Result<InitSummary, Problems> {
-    let plan = Plan::new(&options.config, options.dtype, options.max_shard_size);
+    let plan = Plan::new(&options.config, options.dtype, options.max_shard_size)
+        .map_err(|error| Problems::one(dir.display().to_string(), error.to_string(), "tensors that files can hold"))?;
+    let needed: u64 = plan.shards.iter().map(Shard::file_size).sum();
+    if let Some(free) = free_bytes(dir).filter(|free| *free < needed) {
+        let expected = format!("{} for the weights ({needed} bytes)", gigabytes(needed));
+        return Err(Problems::one(
+            dir.display().to_string(),
+            format!("{} free on the disk", gigabytes(free)),
+            expected,
+        ));
+    }
     for shard in &plan.shards {
         create(&dir.join(&shard.file), shard)?;
     }
@@ -111,8 +130,12 @@ pub fn write_checkpoint(options: &InitOptions, dir: &Path, progress: Progress) -
         files: plan.shards.len(),
         tensors: plan.shards.iter().map(|shard| shard.tensors.len()).sum(),
         parameters: plan.data_bytes() / options.dtype.dtype().size() as u64,
-        bytes: plan.shards.iter().map(Shard::file_size).sum(),
+        bytes: needed,
     })
+}
+
+fn gigabytes(bytes: u64) -> String {
+    format!("{:.3} GB", bytes as f64 / 1e9)
 }
 
 fn config_text(options: &InitOptions) -> String {
@@ -125,7 +148,7 @@ fn config_text(options: &InitOptions) -> String {
 fn create(path: &Path, shard: &Shard) -> Result<(), Problems> {
     let write = || {
         let mut file = File::create_new(path)?;
-        file.write_all(&shard.header)?;
+        file.write_all(shard.layout.header())?;
         file.set_len(shard.file_size())
     };
     write().map_err(|error| unwritable(path, &error, shard.file_size()))
@@ -148,7 +171,7 @@ struct Job<'a> {
     chunk: usize,
 }
 
-/// Draws and writes all chunks, in the order of the files, on two threads.
+/// Draws and writes all chunks, in the order of the files.
 fn fill(options: &InitOptions, plan: &Plan, dir: &Path, progress: Progress) -> Result<(), Problems> {
     let paths: Vec<PathBuf> = plan.shards.iter().map(|shard| dir.join(&shard.file)).collect();
     let jobs: Vec<Job> = plan
@@ -190,7 +213,9 @@ fn fill(options: &InitOptions, plan: &Plan, dir: &Path, progress: Progress) -> R
         }
     };
     std::thread::scope(|scope| {
-        scope.spawn(work);
+        for _ in 1..options.threads.min(jobs.len()) {
+            scope.spawn(work);
+        }
         work();
     });
     match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {

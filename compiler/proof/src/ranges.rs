@@ -11,7 +11,7 @@ use s2dit_runtime::{Artifact, HostTensor, RunOptions, StreamOptions, StreamSessi
 use serde::Serialize;
 
 use crate::stream::{Noise, Recording, prompt_of, seeded_prompt};
-use crate::verify::{read_tensors, seeded_inputs};
+use crate::verify::{golden_inputs, seeded_inputs};
 use s2dit_files::SafetensorsFile;
 
 /// The largest finite fp16 number.
@@ -37,15 +37,15 @@ pub struct Options {
 /// Seeded clips, or chunks of a stream, if no number is asked for.
 pub const SAMPLES: u64 = 8;
 
-/// What becomes of a value in fp16.
+/// The fate of a value in fp16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Larger than any fp16 number, or not finite.
+    /// The value is larger than any fp16 number, or not finite.
     Overflows,
     /// Within a factor of four of it.
     AtRisk,
-    /// Far from it.
+    /// The value is far from the largest fp16 number.
     Holds,
 }
 
@@ -54,15 +54,15 @@ pub enum Verdict {
 pub struct Row {
     /// The function.
     pub function: String,
-    /// What computes it.
+    /// Op that computes the value.
     pub op: String,
-    /// Its name in the package, which begins with the module that it comes from.
+    /// Name of the value in the package, which begins with the module that it comes from.
     pub scope: String,
-    /// Its largest magnitude, computed in fp32; 3.4e38 stands for infinity.
+    /// Largest magnitude of the value, computed in fp32; 3.4e38 stands for infinity.
     pub largest: f32,
-    /// What fp16 makes of it.
+    /// Fate of the value in fp16.
     pub verdict: Verdict,
-    /// What would bring it down; empty if it holds.
+    /// Rewrite that would make the value smaller; empty if fp16 holds it.
     pub rewrite: &'static str,
 }
 
@@ -75,9 +75,9 @@ pub struct Report {
     pub inputs: String,
     /// fp16 values, the largest first.
     pub rows: Vec<Row>,
-    /// How many overflow.
+    /// Number of values that overflow.
     pub overflows: usize,
-    /// How many are within a factor of four.
+    /// Number of values within a factor of four of the largest fp16 number.
     pub at_risk: usize,
 }
 
@@ -148,13 +148,7 @@ fn of_clip(path: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)) -
     };
     if let Some(golden) = &options.golden {
         let file = SafetensorsFile::open(golden)?;
-        let inputs = read_tensors(&file, ports.iter().map(|p| p.name.as_str()))?;
-        for (name, tensor) in &inputs {
-            if let Some(x) = tensor.data.iter().find(|x| !x.is_finite()) {
-                bail!("`{}`, tensor `{name}`: found {x}, expected finite numbers", golden.display());
-            }
-        }
-        sample(inputs)?;
+        sample(golden_inputs(&file, &ports)?)?;
         return Ok((found, golden.display().to_string()));
     }
     let samples = options.samples.unwrap_or(SAMPLES);

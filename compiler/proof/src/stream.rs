@@ -1,10 +1,11 @@
-//! What a stream takes and gives: seeded or recorded noise, prompts, and latents that are written as they come.
+//! Inputs and outputs of a stream: seeded or recorded noise, prompts, and latents that are written as they come.
 
 pub mod clip;
 mod plot;
 mod preview;
 pub mod verify;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -13,12 +14,13 @@ use anyhow::{Context, Result, bail};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
-use s2dit_backends::output::Staged;
+use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_runtime::HostTensor;
 use s2dit_runtime::stream::contract::{Chunk, Contract};
-use serde_json::json;
 
 use s2dit_files::SafetensorsFile;
+use s2dit_files::writer::{Layout, Writer};
+use s2dit_ir::DType;
 
 pub use preview::Preview;
 
@@ -29,7 +31,7 @@ pub const LATENTS: &str = "stream.latents";
 /// The prompt `[1, L, text_dim]`.
 pub const TEXT: &str = "text";
 
-/// Where the noise of a stream comes from.
+/// The origin of a stream's noise.
 pub enum Noise {
     /// A seed: the same numbers for a chunk and step wherever the stream started.
     Seed(u64),
@@ -190,7 +192,7 @@ fn finite(file: &SafetensorsFile, name: &str) -> Result<Vec<f32>> {
 /// A safetensors file with one tensor, written chunk by chunk; it appears when it is whole.
 pub struct LatentsFile {
     staged: Staged,
-    out: BufWriter<File>,
+    out: Writer<BufWriter<File>>,
 }
 
 impl LatentsFile {
@@ -198,25 +200,21 @@ impl LatentsFile {
     ///
     /// # Errors
     /// A place that cannot be written.
-    pub fn create(path: &Path, chunks: u64, chunk: Chunk) -> Result<LatentsFile> {
+    pub fn create(to: Destination<'_>, chunks: u64, chunk: Chunk) -> Result<LatentsFile> {
         let mut shape = vec![chunks];
         shape.extend(chunk.shape().map(|d| d as u64));
-        LatentsFile::with_tensor(path, LATENTS, &shape)
+        LatentsFile::with_tensor(to, LATENTS, &shape)
     }
 
     /// Begins a file with the tensor `name`.
-    fn with_tensor(path: &Path, name: &str, shape: &[u64]) -> Result<LatentsFile> {
-        let staged = Staged::file(path)?;
-        let Some(bytes) = shape.iter().try_fold(4u64, |a, d| a.checked_mul(*d)) else {
-            bail!("cannot write `{}`: {shape:?} is more than a file holds", path.display());
+    fn with_tensor(to: Destination<'_>, name: &str, shape: &[u64]) -> Result<LatentsFile> {
+        let (path, staged) = (to.path, Staged::file(to, &made::safetensors)?);
+        let begin = || {
+            let metadata = BTreeMap::from([(made::MADE_BY.to_string(), made::by())]);
+            let layout = Layout::new([(name, DType::F32, shape.to_vec())], &metadata)?;
+            Writer::new(BufWriter::new(File::create(staged.path())?), &layout)
         };
-        let header = json!({name: {"dtype": "F32", "shape": shape, "data_offsets": [0, bytes]}}).to_string();
-        // The data begins at a multiple of eight.
-        let header = format!("{header:<width$}", width = header.len().next_multiple_of(8));
-        let failed = || format!("cannot write `{}`", path.display());
-        let mut out = BufWriter::new(File::create(staged.path()).with_context(failed)?);
-        out.write_all(&(header.len() as u64).to_le_bytes()).with_context(failed)?;
-        out.write_all(header.as_bytes()).with_context(failed)?;
+        let out = begin().with_context(|| format!("cannot write `{}`", path.display()))?;
         Ok(LatentsFile { staged, out })
     }
 
@@ -226,7 +224,7 @@ impl LatentsFile {
     /// The disk is full.
     pub fn push(&mut self, chunk: &HostTensor) -> Result<()> {
         self.out
-            .write_all(bytemuck::cast_slice(&chunk.data.iter().map(|x| x.to_le_bytes()).collect::<Vec<_>>()))
+            .write_all(&chunk.data.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())
             .with_context(|| format!("cannot write `{}`", self.staged.place().display()))
     }
 
@@ -235,9 +233,8 @@ impl LatentsFile {
     /// # Errors
     /// The disk is full.
     pub fn finish(self) -> Result<()> {
-        let LatentsFile { staged, mut out } = self;
-        out.flush().with_context(|| format!("cannot write `{}`", staged.place().display()))?;
-        drop(out);
+        let LatentsFile { staged, out } = self;
+        out.finish().map(drop).with_context(|| format!("cannot write `{}`", staged.place().display()))?;
         Ok(staged.commit()?)
     }
 }

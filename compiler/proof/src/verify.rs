@@ -1,41 +1,57 @@
 //! The proof: runs the finished files and compares what they compute with a reference.
 
-use std::collections::BTreeMap;
+mod claim;
+mod inputs;
+mod reference;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use rand::{Rng, SeedableRng};
-use rand_distr::StandardNormal;
-use s2dit_backends::onnx::Round;
-use s2dit_ir::DType;
-use s2dit_passes::Pipeline;
 use s2dit_runtime::compare::{Metrics, compare};
-use s2dit_runtime::timesteps::{INPUT, Timesteps};
-use s2dit_runtime::{Artifact, Engine, HostTensor, Port, RunOptions, run_function};
+use s2dit_runtime::{Artifact, Engine, RunOptions};
 use serde::Serialize;
 
-use crate::made_from;
-use s2dit_emit::plan::{How, Sources, bar, is_exact};
-use s2dit_emit::timesteps::tables;
+use s2dit_emit::plan::{bar, is_exact};
 use s2dit_files::SafetensorsFile;
-use s2dit_models::checkpoint::Checkpoint;
-use s2dit_models::s2dit;
-use s2dit_models::s2dit::config::LatentSize;
 
-/// Where the truth comes from.
+pub use claim::Verdict;
+pub(crate) use claim::{Against, Claim, quantized};
+pub(crate) use inputs::{Tensors, check_finite, golden_inputs, read_tensors, seeded_inputs};
+pub use reference::Model;
+
+use inputs::about_inputs;
+use reference::Graph;
+
+/// The origin of the reference's results.
 #[derive(Clone, Debug)]
 pub enum Reference {
     /// A golden: inputs, outputs and perhaps block outputs, by the artifact's names.
-    Golden(PathBuf),
-    /// The plain fp32 graph of a checkpoint, run on seeded inputs.
+    Golden {
+        /// The golden's file.
+        file: PathBuf,
+        /// The checkpoint whose graph is to be the golden's model, and what a quantized artifact is compared with exactly.
+        model: Option<Model>,
+    },
+    /// The plain fp32 graph of a checkpoint, run on seeded inputs; or that graph with weights that are stored as in the artifact:
+    /// then only its storage and arithmetic are judged.
     Checkpoint {
-        /// The checkpoint's folder.
-        dir: PathBuf,
+        /// The checkpoint.
+        model: Model,
         /// Seed of the inputs.
         seed: u64,
-        /// Weights of the graph that are stored as in the artifact: then only its storage and arithmetic are judged.
-        quantize: Option<How>,
     },
+}
+
+impl Reference {
+    /// What the artifact is compared with.
+    pub(crate) fn against(&self) -> Against {
+        match self {
+            Reference::Golden { model: None, .. } => Against::Golden,
+            Reference::Golden { model: Some(_), .. } => Against::Both,
+            Reference::Checkpoint { model: Model { quantize: None, .. }, .. } => Against::Checkpoint,
+            Reference::Checkpoint { model: Model { quantize: Some(_), .. }, .. } => Against::Stored,
+        }
+    }
 }
 
 /// A verification job.
@@ -45,7 +61,7 @@ pub struct Options {
     pub min_snr: Option<f64>,
     /// Round the result of every fp16 op of a package to fp16.
     pub fp16: bool,
-    /// What executes the graph.
+    /// Engine that executes the graph.
     pub engine: Engine,
     /// Compare block by block as well.
     pub blocks: bool,
@@ -55,17 +71,30 @@ pub struct Options {
     pub quiet: bool,
 }
 
-/// One compared tensor.
+/// A compared tensor.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// Its name.
+    /// Name of the tensor.
     pub name: String,
-    /// Its shape.
+    /// Shape of the tensor.
     pub shape: Vec<usize>,
-    /// How far it is from the reference.
+    /// Distance from the reference.
     #[serde(flatten)]
     pub metrics: Metrics,
     /// Whether it passes.
+    pub passed: bool,
+}
+
+/// A comparison beside the main one.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// What is compared with what.
+    pub what: String,
+    /// The bar, in dB.
+    pub min_snr_db: f64,
+    /// Outputs, then blocks.
+    pub rows: Vec<Row>,
+    /// Whether every row passes.
     pub passed: bool,
 }
 
@@ -80,17 +109,25 @@ pub struct Report {
     pub engine: &'static str,
     /// Whether results were rounded to fp16.
     pub fp16: bool,
-    /// How it was computed.
+    /// Arithmetic that computed the results.
     pub arithmetic: &'static str,
-    /// What a reader should know: inputs that lost digits, tensors that were not compared.
+    /// Notes for the reader: inputs that lost digits, tensors that were not compared.
     pub notes: Vec<String>,
-    /// The bar, in dB.
-    pub min_snr_db: f64,
+    /// The bar, in dB; `None` if nothing says one.
+    pub min_snr_db: Option<f64>,
     /// Outputs, then blocks.
     pub rows: Vec<Row>,
+    /// Other comparisons that a pass needs.
+    pub checks: Vec<Check>,
     /// The first block below the bar.
     pub first_block_below: Option<String>,
-    /// Whether every row passes.
+    /// Whether the artifact names its blocks, and they were not compared.
+    pub blocks_unseen: bool,
+    /// What a pass shows and what it does not show.
+    pub proves: String,
+    /// The outcome.
+    pub verdict: Verdict,
+    /// Whether the outcome is a pass.
     pub passed: bool,
 }
 
@@ -102,12 +139,13 @@ const FP16_BAR: f64 = 50.0;
 ///
 /// # Errors
 /// Files that cannot be opened or do not fit each other; a failing engine. A result below the bar is not an error: see
-/// [`Report::passed`].
+/// [`Report::verdict`].
 pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<Report> {
     let artifact = Artifact::open(path)?;
-    let ports = artifact.inputs();
+    let (ports, metadata) = (artifact.inputs(), artifact.metadata());
     let listed = artifact.timesteps().with_context(|| format!("`{}`", path.display()))?;
-    let blocks = if options.blocks { artifact.blocks() } else { Vec::new() };
+    let named = artifact.blocks();
+    let blocks = if options.blocks { named.clone() } else { Vec::new() };
     if options.blocks && blocks.is_empty() {
         bail!("`{}`: no values named block0, block1, … to compare", path.display());
     }
@@ -115,38 +153,33 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
         fp16: options.fp16,
         engine: options.engine,
         threads: options.threads,
-        probes: blocks.clone(),
+        probes: blocks,
         quiet: options.quiet,
         ranges: false,
     };
+    let model = match reference {
+        Reference::Golden { model, .. } => model.as_ref(),
+        Reference::Checkpoint { model, .. } => Some(model),
+    };
+    let graph = model.map(|model| Graph::open(&artifact, path, &model.dir)).transpose()?;
+    let storage = match (&graph, model) {
+        (Some(graph), Some(model)) => graph.storage(&artifact, path, model.quantize.as_ref())?,
+        _ => None,
+    };
     let mut notes = Vec::new();
-    let (inputs, expected) = match reference {
-        Reference::Golden(golden) => {
-            let file = SafetensorsFile::open(golden)?;
-            let inputs = read_tensors(&file, ports.iter().map(|p| p.name.as_str()))?;
-            let outputs = artifact.outputs();
-            let compared =
-                |n: &str| outputs.iter().any(|o| o == n) || (options.blocks && blocks.iter().any(|b| b == n));
-            let (expected, others): (Vec<String>, Vec<String>) = file
-                .tensors()
-                .map(|(name, _)| name.to_string())
-                .filter(|n| !inputs.contains_key(n) && (options.blocks || !is_block(n)))
-                .partition(|n| compared(n));
-            if !others.is_empty() {
-                notes.push(format!("`{}`: not outputs, so not compared: {}", golden.display(), others.join(", ")));
-            }
-            if !expected.iter().any(|n| outputs.contains(n)) {
-                bail!("`{}`: no reference outputs; the artifact gives: {}", golden.display(), outputs.join(", "));
-            }
-            let expected = read_tensors(&file, expected.iter().map(String::as_str))?;
-            run.probes.retain(|p| expected.contains_key(p));
-            if options.blocks && run.probes.is_empty() {
-                bail!("`{}`: has no block outputs (block0, block1, …) to compare with", golden.display());
-            }
+    let (inputs, expected) = match (reference, &graph) {
+        (Reference::Checkpoint { model, seed }, Some(graph)) => {
+            let inputs = seeded_inputs(&ports, listed.as_ref(), *seed)?;
+            let stored = storage.as_ref().filter(|_| model.quantize.is_some());
+            let expected = graph.run(stored, &inputs, &run)?;
             (inputs, expected)
         }
-        Reference::Checkpoint { dir, seed, quantize } => {
-            from_checkpoint(&artifact, path, dir, *seed, quantize.as_ref(), &run)?
+        (Reference::Checkpoint { .. }, None) => bail!("no checkpoint to compare with"),
+        (Reference::Golden { file, .. }, _) => {
+            let file = SafetensorsFile::open(file)?;
+            let inputs = golden_inputs(&file, &ports)?;
+            let expected = golden_outputs(&file, &artifact, &inputs, &mut run, options.blocks, &mut notes)?;
+            (inputs, expected)
         }
     };
     notes.extend(about_inputs(&ports, &inputs, listed.as_ref()));
@@ -154,36 +187,49 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
 
     let has_fp16 = artifact.has_fp16();
     let usual = if has_fp16 { FP16_BAR } else { FP32_BAR };
-    let bar = match reference {
-        Reference::Checkpoint { quantize: Some(_), .. } if is_exact(&artifact.metadata()) => {
-            options.min_snr.unwrap_or(usual)
-        }
-        _ => bar(&artifact.metadata(), options.min_snr, usual).with_context(|| format!("`{}`", path.display()))?,
+    let against = reference.against();
+    let exact = is_exact(&metadata);
+    let bar = match against {
+        Against::Stored if exact => Some(options.min_snr.unwrap_or(usual)),
+        _ => bar(&metadata, options.min_snr, usual),
     };
-    let mut names: Vec<&String> = expected.keys().collect();
-    names.sort_by_key(|n| (block_index(n), (*n).clone()));
-    let mut rows = Vec::new();
-    for name in names {
-        let want = &expected[name];
-        let Some(got) = outputs.get(name) else {
-            bail!("`{}` has no output `{name}`, which the reference has", path.display());
-        };
-        let got = &got.tokens_first(&want.shape);
-        if got.shape != want.shape {
-            bail!("`{name}`: the artifact gives {:?}, the reference {:?}", got.shape, want.shape);
+    let shown = path.display().to_string();
+    let rows = compared(&outputs, &expected, bar, &shown)?;
+
+    let mut checks = Vec::new();
+    if let (Some(graph), Some(model)) = (&graph, model) {
+        let dir = model.dir.display();
+        if against == Against::Both {
+            let plain = graph.run(None, &inputs, &run)?;
+            let what = format!("the plain fp32 graph of {dir} against the golden");
+            checks.push(Check::new(what, FP32_BAR, compared(&plain, &expected, Some(FP32_BAR), &dir.to_string())?));
         }
-        let metrics = compare(&got.data, &want.data);
-        let passed = metrics.snr_db >= bar && metrics.non_finite == 0 && metrics.reference_non_finite == 0;
-        rows.push(Row { name: name.clone(), shape: got.shape.clone(), metrics, passed });
+        if let Some(storage) = storage.as_ref().filter(|_| exact && against != Against::Stored) {
+            let alike = graph.run(Some(storage), &inputs, &run)?;
+            let what = format!("the artifact against the graph of {dir}, stored in {storage} as well");
+            checks.push(Check::new(what, usual, compared(&outputs, &alike, Some(usual), &shown)?));
+        } else if against == Against::Both && exact && quantized(&metadata).is_some() {
+            bail!("`{shown}` is stored as a plan says: name the plan with --quantize PLAN.toml beside --checkpoint");
+        }
     }
+    let claim = Claim {
+        against,
+        quantized: quantized(&metadata),
+        ours: metadata.contains_key("s2ditc.checkpoint"),
+        bar,
+        asked: options.min_snr.is_some(),
+        usual,
+        stored_alike: storage.is_some() && exact,
+    };
+    let verdict = claim.verdict(rows.iter().all(|r| r.passed) && checks.iter().all(|c| c.passed));
     let first_block_below = rows.iter().find(|r| !r.passed && is_block(&r.name)).map(|r| r.name.clone());
     Ok(Report {
-        artifact: path.display().to_string(),
+        artifact: shown,
         reference: match reference {
-            Reference::Golden(g) => g.display().to_string(),
-            Reference::Checkpoint { dir, seed, quantize } => {
-                let how = if quantize.is_some() { "fp32, quantized" } else { "fp32" };
-                format!("{} ({how}, inputs of seed {seed})", dir.display())
+            Reference::Golden { file, .. } => file.display().to_string(),
+            Reference::Checkpoint { model, seed } => {
+                let how = if model.quantize.is_some() { "fp32, quantized" } else { "fp32" };
+                format!("{} ({how}, inputs of seed {seed})", model.dir.display())
             }
         },
         engine: match options.engine {
@@ -199,141 +245,77 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
         },
         notes,
         min_snr_db: bar,
-        passed: rows.iter().all(|r| r.passed),
         rows,
+        checks,
         first_block_below,
+        blocks_unseen: !options.blocks && !named.is_empty(),
+        proves: claim.sentence(),
+        verdict,
+        passed: verdict == Verdict::Passed,
     })
 }
 
-type Tensors = BTreeMap<String, HostTensor>;
-
-/// What is odd about inputs, without being wrong.
-fn about_inputs(ports: &[Port], inputs: &Tensors, listed: Option<&Timesteps>) -> Vec<String> {
-    let mut notes = Vec::new();
-    let loses = |p: &&Port| {
-        let data = inputs.get(&p.name).map(|t| t.data.as_slice()).unwrap_or_default();
-        // A listed timestep means the same however it is rounded.
-        p.dtype == "f16"
-            && (listed.is_none() || p.name != INPUT)
-            && data.iter().any(|x| DType::F16.round(f64::from(*x)) as f32 != *x)
-    };
-    let rounded: Vec<&str> = ports.iter().filter(loses).map(|p| p.name.as_str()).collect();
-    if !rounded.is_empty() {
-        notes.push(format!(
-            "the artifact takes fp16, so inputs were rounded to it: {}; the reference was made from the unrounded ones",
-            rounded.join(", ")
-        ));
-    }
-    if let Some(t) = inputs.get("timestep").and_then(|t| t.data.iter().find(|t| !(0.0..=1000.0).contains(*t))) {
-        notes.push(format!("`timestep` is {t}, outside of [0, 1000], where the model was trained"));
-    }
-    notes
-}
-
-pub(crate) fn read_tensors<'a>(file: &SafetensorsFile, names: impl Iterator<Item = &'a str>) -> Result<Tensors> {
-    let mut tensors = Tensors::new();
-    for name in names {
-        let Some(info) = file.get(name) else {
-            bail!("golden `{}`: no tensor `{name}`, which the artifact takes as input", file.path().display());
-        };
-        let tensor = HostTensor::new(info.ty.shape.clone(), file.tensor_f32(name)?)
-            .context("a tensor that does not fill its shape")?;
-        tensors.insert(name.to_string(), tensor);
-    }
-    Ok(tensors)
-}
-
-/// Seeded inputs of the artifact's shapes, and what the checkpoint's plain fp32 graph makes of them.
-fn from_checkpoint(
+/// The outputs that a golden has for an artifact. Probes of blocks that it lacks are dropped from `run`.
+fn golden_outputs(
+    file: &SafetensorsFile,
     artifact: &Artifact,
-    path: &Path,
-    dir: &Path,
-    seed: u64,
-    quantize: Option<&How>,
-    run: &RunOptions,
-) -> Result<(Tensors, Tensors)> {
-    let checkpoint = Checkpoint::open(dir)?;
-    let metadata = artifact.metadata();
-    let config = metadata.get("s2ditc.config").map(|text| serde_json::from_str(text)).transpose();
-    let config = config.with_context(|| format!("`{}`: metadata `s2ditc.config`: not JSON", path.display()))?;
-    made_from::check(path, metadata.get("s2ditc.checkpoint").map(String::as_str), config.as_ref(), &checkpoint)?;
-    let (ports, listed) = (artifact.inputs(), artifact.timesteps()?);
-    let Some([_, _, frames, rows, cols]) = ports.iter().find(|p| p.name == "latent").map(|p| p.shape.as_slice()) else {
-        bail!("`{}`: expected an input `latent` [1, C, F, H, W]", path.display());
-    };
-    let side = |n: i64| usize::try_from(n).context("the input `latent` has no static shape");
-    let latent = LatentSize { frames: side(*frames)?, rows: side(*rows)?, cols: side(*cols)? };
-    let mut module = s2dit::clip(checkpoint.config(), &checkpoint, latent)?;
-    let quantize = quantize.map(|how| how.open(&checkpoint)).transpose()?.flatten();
-    if let Some(quantize) = &quantize {
-        let (made, given) = (metadata.get("s2ditc.quantize"), quantize.to_string());
-        if made != Some(&given) {
-            let made = made.map_or("not quantized", String::as_str);
-            bail!("`{}`: found {made}, expected {given}, as --quantize says", path.display());
-        }
+    inputs: &Tensors,
+    run: &mut RunOptions,
+    with_blocks: bool,
+    notes: &mut Vec<String>,
+) -> Result<Tensors> {
+    let (shown, outputs) = (file.path().display(), artifact.outputs());
+    let compared = |n: &str| outputs.iter().any(|o| o == n) || run.probes.iter().any(|b| b == n);
+    let (expected, others): (Vec<String>, Vec<String>) = file
+        .tensors()
+        .map(|(name, _)| name.to_string())
+        .filter(|n| !inputs.contains_key(n) && (with_blocks || !is_block(n)))
+        .partition(|n| compared(n));
+    if !others.is_empty() {
+        notes.push(format!("`{shown}`: not outputs, so not compared: {}", others.join(", ")));
     }
-    match &quantize {
-        // In fp32 the plain sinusoids would be the least exact part of the reference.
-        None => {
-            Pipeline::new(&["phase"])?.run(&mut module, |_, _| {})?;
-        }
-        Some(quantize) => {
-            // What the gate is folded into is compressed as it is then.
-            if let Some(listed) = &listed {
-                tables(&mut module, listed)?;
-            }
-            let passes = ["canonicalize", "phase", "cse", "fuse", "fold-gate", "decompose", "cse"];
-            Pipeline::new(&passes)?.run(&mut module, |_, _| {})?;
-            quantize.apply(&mut module, &checkpoint)?;
-        }
+    if !expected.iter().any(|n| outputs.contains(n)) {
+        bail!("`{shown}`: no reference outputs; the artifact gives: {}", outputs.join(", "));
     }
-    let chunk = &module.functions[0];
-    for port in &ports {
-        let wanted = chunk.by_name(&port.name).map(|v| chunk.shape(v).iter().map(|d| *d as i64).collect::<Vec<_>>());
-        if wanted.as_ref() != Some(&port.shape) {
-            let wanted = wanted.map_or("no such input".into(), |w| format!("{w:?}"));
-            bail!("`{}`, input `{}`: found {:?}, the checkpoint has {wanted}", path.display(), port.name, port.shape);
-        }
+    let expected = read_tensors(file, expected.iter().map(String::as_str))?;
+    check_finite(file, &expected)?;
+    run.probes.retain(|p| expected.contains_key(p));
+    if with_blocks && run.probes.is_empty() {
+        bail!("`{shown}`: has no block outputs (block0, block1, …) to compare with");
     }
-    let inputs = seeded_inputs(&ports, listed.as_ref(), seed)?;
-    let mut expected = run_function(
-        &module.functions[0],
-        &Sources::new(&checkpoint, quantize.as_ref()),
-        Round::AsTyped,
-        &inputs,
-        &RunOptions { fp16: false, engine: Engine::Ort, ..run.clone() },
-    )
-    .context("cannot run the reference graph")?;
-    expected.retain(|name, _| name == "velocity" || run.probes.contains(name));
-    Ok((inputs, expected))
+    Ok(expected)
 }
 
-/// Standard normal latents and text, a timestep in [0, 1000] or of the list; the others rounded to fp16 where the artifact takes fp16, so that only the
-/// arithmetic is compared.
-pub(crate) fn seeded_inputs(ports: &[Port], listed: Option<&Timesteps>, seed: u64) -> Result<Tensors> {
-    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-    let mut inputs = Tensors::new();
-    for port in ports {
-        let shape: Vec<usize> = port
-            .shape
-            .iter()
-            .map(|d| usize::try_from(*d))
-            .collect::<Result<_, _>>()
-            .with_context(|| format!("input `{}` has no static shape", port.name))?;
-        let n = shape.iter().product();
-        let mut data: Vec<f32> = match (port.name.as_str(), listed.map(Timesteps::list)) {
-            (INPUT, Some(list @ [_, ..])) => (0..n).map(|_| list[rng.random_range(0..list.len())] as f32).collect(),
-            (INPUT, _) => (0..n).map(|_| rng.random_range(0.0..1000.0)).collect(),
-            _ => (0..n).map(|_| rng.sample(StandardNormal)).collect(),
+/// A row for each expected tensor: outputs, then blocks. Without a bar, what is finite passes.
+fn compared(found: &Tensors, expected: &Tensors, bar: Option<f64>, shown: &str) -> Result<Vec<Row>> {
+    let mut names: Vec<&String> = expected.keys().collect();
+    names.sort_by_key(|n| (block_index(n), (*n).clone()));
+    let mut rows = Vec::new();
+    for name in names {
+        let want = &expected[name];
+        let Some(got) = found.get(name) else {
+            bail!("`{shown}` has no output `{name}`, which the reference has");
         };
-        if port.dtype == "f16" && (listed.is_none() || port.name != INPUT) {
-            for x in &mut data {
-                *x = DType::F16.round(f64::from(*x)) as f32;
-            }
+        let got = &got.tokens_first(&want.shape);
+        if got.shape != want.shape {
+            bail!("`{name}`: `{shown}` gives {:?}, the reference {:?}", got.shape, want.shape);
         }
-        inputs.insert(port.name.clone(), HostTensor { shape, data });
+        let metrics = compare(&got.data, &want.data);
+        rows.push(Row { name: name.clone(), shape: got.shape.clone(), passed: reaches(&metrics, bar), metrics });
     }
-    Ok(inputs)
+    Ok(rows)
+}
+
+/// Whether a comparison reaches a bar; without one, whether everything is a number.
+pub(crate) fn reaches(metrics: &Metrics, bar: Option<f64>) -> bool {
+    let finite = metrics.non_finite == 0 && metrics.reference_non_finite == 0 && !metrics.snr_db.is_nan();
+    finite && bar.is_none_or(|bar| metrics.snr_db >= bar)
+}
+
+impl Check {
+    fn new(what: String, min_snr_db: f64, rows: Vec<Row>) -> Check {
+        Check { what, min_snr_db, passed: rows.iter().all(|r| r.passed), rows }
+    }
 }
 
 fn is_block(name: &str) -> bool {

@@ -1,4 +1,4 @@
-//! What a single compressed weight does to the model's output.
+//! The effect of a single compressed weight on the model's output.
 //!
 //! A weight of a block changes its block's output first, and that error then goes through the rest of the model as any other of
 //! its size does: so only the block is run for each weight, and the rest once a block, with all weights of the block in int8.
@@ -13,7 +13,7 @@ use s2dit_ir::{Function, Module, WeightSource};
 use s2dit_passes::quantize::{self as pass, Choice};
 
 use super::Survey;
-use super::chain::{Chain, Outputs, Part, named, run};
+use super::chain::{Chain, Outputs, Segment, named, run};
 use super::make::Progress;
 use super::measure::{OUTPUT, relative};
 use super::samples::Inputs;
@@ -22,10 +22,10 @@ use super::survey::fits;
 /// Samples that a single weight is measured on: its error need not be known as well as the plan's.
 const SAMPLES: usize = 2;
 
-/// What was compressed.
+/// The object of a measurement: one weight, or one block's output.
 #[derive(Clone, Debug)]
 enum Probe {
-    /// One weight.
+    /// A weight, compressed.
     Weight(String),
     /// Every weight of a block; the error that this makes of the block's output.
     Block { number: usize, local: f64 },
@@ -34,7 +34,7 @@ enum Probe {
 /// A probe on its way through the model.
 struct Pending {
     probe: Probe,
-    /// What the next parts read, of each sample.
+    /// Values that the next segments read, of each sample.
     values: Vec<Inputs>,
 }
 
@@ -42,7 +42,7 @@ struct Pending {
 struct Job {
     probe: Probe,
     function: Function,
-    /// Only the block's output counts.
+    /// Whether only the output of the block is compared.
     within: bool,
 }
 
@@ -66,13 +66,13 @@ pub(super) fn alone(
     let (mut local, mut found): (BTreeMap<String, (usize, f64)>, BTreeMap<String, f64>) = Default::default();
     let mut gains: BTreeMap<usize, f64> = BTreeMap::new();
     let mut done = BTreeSet::new();
-    for part in &chain.parts {
-        let output = output_of(part);
-        let here = part.computed(&BTreeSet::from([output.clone()]));
+    for segment in &chain.segments {
+        let output = output_of(segment);
+        let here = segment.computed(&BTreeSet::from([output.clone()]));
         // The uncompressed model and all that differs from it, through one session.
         let all: Vec<&Inputs> = base.iter().chain(pending.iter().flat_map(|p| &p.values)).collect();
         let mut outputs = Vec::with_capacity(all.len());
-        run(&part.function, source, &all, &here, threads, |o| {
+        run(&segment.function, source, &all, &here, threads, |o| {
             outputs.push(o);
             Ok(())
         })?;
@@ -98,9 +98,9 @@ pub(super) fn alone(
                     Probe::Block { .. } => {}
                 }
             }
-            p.values.iter_mut().zip(outputs).for_each(|(values, outputs)| part.advance(values, outputs));
+            p.values.iter_mut().zip(outputs).for_each(|(values, outputs)| segment.advance(values, outputs));
         }
-        let jobs = jobs(part, choices, &done)?;
+        let jobs = jobs(segment, choices, &done)?;
         done.extend(jobs.iter().filter_map(|job| match &job.probe {
             Probe::Weight(name) => Some(name.clone()),
             Probe::Block { .. } => None,
@@ -124,19 +124,19 @@ pub(super) fn alone(
                         continue;
                     }
                     Probe::Weight(name) if job.within => {
-                        local.insert(name.clone(), (part.block, error));
+                        local.insert(name.clone(), (segment.block, error));
                         continue;
                     }
                     Probe::Block { number, .. } => Probe::Block { number: *number, local: error },
                     probe => probe.clone(),
                 };
                 let mut values = base.clone();
-                values.iter_mut().zip(outputs).for_each(|(values, outputs)| part.advance(values, outputs));
+                values.iter_mut().zip(outputs).for_each(|(values, outputs)| segment.advance(values, outputs));
                 pending.push(Pending { probe, values });
             }
             progress("sensitivity", found.len() + local.len(), choices.len());
         }
-        base.iter_mut().zip(reference).for_each(|(values, outputs)| part.advance(values, outputs));
+        base.iter_mut().zip(reference).for_each(|(values, outputs)| segment.advance(values, outputs));
     }
     // A block that int8 leaves as it is tells no gain: its own error is the best there is.
     found.extend(
@@ -145,24 +145,24 @@ pub(super) fn alone(
     Ok(found)
 }
 
-/// The value that shows what a part's weights do: its block's output, or the model's.
-fn output_of(part: &Part) -> String {
-    match part.function.results.iter().any(|(name, _)| name == OUTPUT) {
+/// The value that shows what a segment's weights do: its block's output, or the model's.
+fn output_of(segment: &Segment) -> String {
+    match segment.function.results.iter().any(|(name, _)| name == OUTPUT) {
         true => OUTPUT.to_string(),
-        false => format!("block{}", part.block),
+        false => format!("block{}", segment.block),
     }
 }
 
-/// A part with each of its weights compressed, and with all of its block's.
-fn jobs(part: &Part, choices: &BTreeMap<String, Choice>, done: &BTreeSet<String>) -> Result<Vec<Job>> {
-    let single = Module::single(part.function.clone());
+/// A segment with each of its weights compressed, and with all of its block's.
+fn jobs(segment: &Segment, choices: &BTreeMap<String, Choice>, done: &BTreeSet<String>) -> Result<Vec<Job>> {
+    let single = Module::single(segment.function.clone());
     let compressed = |choose: &dyn Fn(&str) -> Option<Choice>| -> Result<Function> {
         let mut module = single.clone();
         pass::run(&mut module, |name, _| choose(name))?;
         Ok(module.functions.swap_remove(0))
     };
-    let prefix = format!("blocks.{}.", part.block);
-    let last = output_of(part) == OUTPUT;
+    let prefix = format!("blocks.{}.", segment.block);
+    let last = output_of(segment) == OUTPUT;
     let (mut jobs, mut own) = (Vec::new(), BTreeMap::new());
     for weight in pass::weights_of(&single) {
         let Some(choice) = choices.get(&weight.name).filter(|_| !done.contains(&weight.name)) else { continue };
@@ -176,7 +176,7 @@ fn jobs(part: &Part, choices: &BTreeMap<String, Choice>, done: &BTreeSet<String>
     }
     if !last && !own.is_empty() {
         let function = compressed(&|name| own.get(name).cloned())?;
-        jobs.push(Job { probe: Probe::Block { number: part.block, local: 0.0 }, function, within: false });
+        jobs.push(Job { probe: Probe::Block { number: segment.block, local: 0.0 }, function, within: false });
     }
     Ok(jobs)
 }

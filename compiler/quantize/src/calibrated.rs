@@ -3,20 +3,24 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use s2dit_backends::output::Staged;
+use rayon::prelude::*;
+use s2dit_backends::output::{Destination, Staged, made};
+use s2dit_ir::WeightSource;
 use s2dit_ir::compress::Scheme;
 use s2dit_passes::quantize::{Choice, Weight};
 
 use super::Survey;
 use super::make::Progress;
-use super::samples::{Inputs, Parts, Samples};
+use super::samples::{Inputs, SampleSplit, Samples};
 use super::statistics::{self, Collected};
 use s2dit_emit::plan::Calibration;
 use s2dit_emit::plan::hash_of;
 use s2dit_emit::plan::{FEEDBACK, IMPORTANCE};
 use s2dit_files::SafetensorsFile;
+use s2dit_files::problems::{Problems, quoted};
+use s2dit_models::checkpoint::Checkpoint;
 
-/// Where the statistics of a plan are: beside it. `None` if its name is not UTF-8.
+/// The path of a plan's statistics: beside the plan. `None` if the plan's name is not UTF-8.
 #[must_use]
 pub fn stats_file(plan: &Path) -> Option<PathBuf> {
     Some(plan.with_file_name(format!("{}.stats.safetensors", plan.file_stem()?.to_str()?)))
@@ -24,11 +28,11 @@ pub fn stats_file(plan: &Path) -> Option<PathBuf> {
 
 /// Statistics that were just collected.
 pub(super) struct Calibrated {
-    /// Their file, not yet in its place.
+    /// File of the statistics, not yet in its place.
     pub staged: Staged,
-    /// What a plan says of it.
+    /// The plan's entry about the statistics.
     pub about: Calibration,
-    /// What each weight's entry says of its input.
+    /// Statistics by weight, as the plan's entries name them.
     pub found: Collected,
     /// All samples.
     pub samples: Vec<Inputs>,
@@ -45,30 +49,33 @@ impl Calibrated {
         survey: &Survey<'_>,
         source: &Samples,
         threads: usize,
-        out: &Path,
+        out: Destination<'_>,
         progress: Progress<'_>,
     ) -> Result<Calibrated> {
-        let file = stats_file(out).context("the output has no name in UTF-8")?;
+        check_finite(survey.checkpoint)?;
+        let file = stats_file(out.path).context("the output has no name in UTF-8")?;
         let name = file.file_name().and_then(|name| name.to_str()).context("the output has no name in UTF-8")?;
-        let (name, staged) = (name.to_string(), Staged::file(&file)?);
+        let to = Destination { path: &file, ..out };
+        let (name, staged) = (name.to_string(), Staged::file(to, &made::safetensors)?);
         let samples = source.inputs(&survey.module.functions[0])?;
-        let parts = Parts::of(&samples);
+        let split = SampleSplit::of(&samples);
         let found = statistics::collect(
             survey,
-            parts.calibration,
+            split.calibration,
             &source.times(),
             threads,
             staged.path(),
             &mut |done, all| {
                 progress("calibration", done, all);
             },
-        )?;
+        )
+        .map_err(|error| staged.unwritten(&error))?;
         let about = Calibration {
             file: name,
             hash: hash_of(staged.path())?,
-            samples: parts.calibration.len(),
+            samples: split.calibration.len(),
             source: source.to_string(),
-            held_out: if parts.held_out { parts.measurement.len() } else { 0 },
+            held_out: if split.held_out { split.measurement.len() } else { 0 },
         };
         let file = SafetensorsFile::open(staged.path())?;
         Ok(Calibrated { staged, about, found, samples, file })
@@ -80,7 +87,7 @@ impl Calibrated {
         Ok(self.file.tensor_f64(&tensor.with_context(|| format!("no statistics for `{}`", weight.name))?)?)
     }
 
-    /// How codes of a weight are chosen.
+    /// The statistics by which the codes of a weight are chosen.
     pub(super) fn choice(&self, weight: &Weight, scheme: Scheme) -> Choice {
         let stored = |prefix: &str| {
             let tensor = format!("{prefix}{}", self.found.names.get(&weight.name)?);
@@ -89,4 +96,22 @@ impl Calibrated {
         };
         Choice { scheme, importance: stored(IMPORTANCE), feedback: stored(FEEDBACK), input_scale: None }
     }
+}
+
+/// Refuses a checkpoint with elements that are NaN or infinite: every activation after them would be NaN, and the statistics of
+/// sound weights with it.
+fn check_finite(checkpoint: &Checkpoint) -> Result<()> {
+    let mut problems = Problems::new();
+    for file in checkpoint.weights().files() {
+        for (name, _) in file.tensors() {
+            let count = file.tensor_f32(name)?.par_iter().filter(|x| !x.is_finite()).count();
+            if count > 0 {
+                let at = format!("{}: tensor {}", file.path().display(), quoted(name));
+                let found = format!("{count} element(s) that are NaN or infinite");
+                problems.push(at, found, "finite ones: statistics are collected by running the model");
+            }
+            file.done(name);
+        }
+    }
+    Ok(problems.into_result()?)
 }

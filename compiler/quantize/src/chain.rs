@@ -1,4 +1,4 @@
-//! The model, cut between its blocks and run a part at a time over all samples: only one part's weights are in memory.
+//! The model, cut between its blocks and run a segment at a time over all samples: only one segment's weights are in memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use s2dit_runtime::{HostTensor, Session, SessionOptions};
 
 use super::samples::Inputs;
 
-/// What a part computes: its results, and what else was asked for.
+/// The values that a segment computes: its results, and whatever else was asked for.
 pub(super) type Outputs = BTreeMap<String, HostTensor>;
 
 /// A block, with what comes before the first or after the last.
-pub(super) struct Part {
+pub(super) struct Segment {
     /// The number of the block.
     pub block: usize,
-    /// Its graph: parameters of the model and results of earlier parts to results of the model and parameters of later ones.
+    /// Graph of the segment: from parameters of the model and results of earlier segments to results of the model and parameters of later segments.
     pub function: Function,
-    /// What later parts, or whoever wants the model's results, read of all values.
+    /// Values that later segments read, and results of the model.
     wanted: HashSet<String>,
 }
 
-/// The parts, in order.
+/// The segments, in order.
 pub(super) struct Chain {
-    pub parts: Vec<Part>,
+    pub segments: Vec<Segment>,
 }
 
 impl Chain {
@@ -37,21 +37,21 @@ impl Chain {
     /// A graph that updates states.
     pub fn of(f: &Function) -> Result<Chain> {
         let starts: Vec<usize> = (0..block_bytes(&[f]).len().max(1)).collect();
-        let mut parts: Vec<Part> = partition(f, &starts)?
+        let mut segments: Vec<Segment> = partition(f, &starts)?
             .into_iter()
-            .map(|(block, function)| Part { block, function, wanted: HashSet::new() })
+            .map(|(block, function)| Segment { block, function, wanted: HashSet::new() })
             .collect();
         let mut wanted: HashSet<String> = f.results.iter().map(|(name, _)| name.clone()).collect();
-        for part in parts.iter_mut().rev() {
-            part.wanted.clone_from(&wanted);
-            let params = part.function.params().iter();
-            wanted.extend(params.filter_map(|&p| part.function.node(p).name.as_deref()).map(str::to_string));
+        for segment in segments.iter_mut().rev() {
+            segment.wanted.clone_from(&wanted);
+            let params = segment.function.params().iter();
+            wanted.extend(params.filter_map(|&p| segment.function.node(p).name.as_deref()).map(str::to_string));
         }
-        Ok(Chain { parts })
+        Ok(Chain { segments })
     }
 
-    /// Runs all parts over all samples. `each` gets the number of the sample and what a part computes of it, with those of
-    /// `probes` that the part computes.
+    /// Runs all segments over all samples. `each` gets the number of the sample and what a segment computes of it, with those of
+    /// `probes` that the segment computes.
     ///
     /// # Errors
     /// A failing engine; what `each` says.
@@ -64,32 +64,32 @@ impl Chain {
         mut each: impl FnMut(usize, &Outputs) -> Result<()>,
     ) -> Result<()> {
         let mut values = samples.to_vec();
-        for part in &self.parts {
-            let here = part.computed(probes);
+        for segment in &self.segments {
+            let here = segment.computed(probes);
             let mut made = Vec::with_capacity(values.len());
             let all: Vec<&Inputs> = values.iter().collect();
-            run(&part.function, source, &all, &here, threads, |outputs| {
+            run(&segment.function, source, &all, &here, threads, |outputs| {
                 each(made.len(), &outputs)?;
                 made.push(outputs);
                 Ok(())
             })?;
             for (values, outputs) in values.iter_mut().zip(made) {
-                part.advance(values, outputs);
+                segment.advance(values, outputs);
             }
         }
         Ok(())
     }
 }
 
-impl Part {
-    /// Those of these values that the part computes.
+impl Segment {
+    /// The values among `names` that the segment computes.
     pub fn computed(&self, names: &BTreeSet<String>) -> Vec<String> {
         let f = &self.function;
         let params: HashSet<_> = f.params().iter().copied().collect();
         names.iter().filter(|name| f.by_name(name).is_some_and(|v| !params.contains(&v))).cloned().collect()
     }
 
-    /// From what the part reads to what later parts read.
+    /// Replaces the values that the segment reads by those that later segments read.
     pub fn advance(&self, values: &mut Inputs, outputs: Outputs) {
         values.extend(outputs.into_iter().map(|(name, value)| (name, Arc::new(value))));
         values.retain(|name, _| self.wanted.contains(name));

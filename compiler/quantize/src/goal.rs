@@ -2,12 +2,11 @@
 
 use anyhow::{Context, Result};
 
-use super::make::{Made, Maker, Point, Progress};
+use super::make::{Made, Maker, Point, Progress, too_small};
 use super::measure::{Runner, decibels};
 use super::search::{Way, pick};
 use super::sensitivity::Curve;
-use s2dit_emit::plan::{OpenPlan, Storage};
-use s2dit_files::problems::Problems;
+use s2dit_emit::plan::{Entry, OpenPlan, Storage};
 
 /// Every weight, measured.
 pub(super) struct Search<'a> {
@@ -27,19 +26,14 @@ impl Search<'_> {
         self.fixed + self.ways().iter().filter_map(|w| w.iter().map(|w| w.bytes).min()).sum::<u64>()
     }
 
-    /// The plan of the least error for at most `target` bytes, measured.
+    /// The plan of the least error for at most `target` bytes; the smallest plan, which may be larger, if there is none.
     fn planned(&self, target: u64, goal: &str) -> Result<OpenPlan> {
         let ways = self.ways();
+        let least = self.least() - self.fixed;
         let mut budget = target.saturating_sub(self.fixed);
         loop {
-            let Some(picks) = pick(&ways, budget) else {
-                return Err(Problems::one(
-                    "--target-size",
-                    format!("{target} bytes"),
-                    format!("at least {} bytes, which the weights take in their smallest schemes", self.least()),
-                )
-                .into());
-            };
+            budget = budget.max(least);
+            let picks = pick(&ways, budget).context("the smallest plan is larger than itself")?;
             let total: f64 = ways.iter().zip(&picks).map(|(w, i)| w[*i].error).sum();
             let mut entries = Vec::new();
             for ((weight, curve), pick) in self.maker.survey.weights.iter().zip(&self.curves).zip(&picks) {
@@ -59,7 +53,7 @@ impl Search<'_> {
             let open = self.maker.plan(goal.into(), entries)?;
             // Weights that are equal, or stored at aligned places, may change the sum a little.
             let over = open.plan.weight_bytes.saturating_sub(target);
-            if over == 0 {
+            if over == 0 || budget == least {
                 return Ok(open);
             }
             budget = budget.saturating_sub(over);
@@ -83,6 +77,9 @@ impl Search<'_> {
 
     pub(super) fn smallest_error(&self, target: u64, progress: Progress<'_>) -> Result<Made> {
         let open = self.planned(target, &format!("at most {target} bytes"))?;
+        if open.plan.weight_bytes > target {
+            return Err(too_small(target, open.plan.weight_bytes).into());
+        }
         let measured = self.runner.plan(&open, progress)?;
         Ok(self.made(open, measured))
     }
@@ -95,8 +92,13 @@ impl Search<'_> {
         let goal = format!("at least {least} dB");
         let mut found: Option<(OpenPlan, (f64, Vec<f64>))> = None;
         let mut aim = least;
+        let mut before: Option<Vec<Entry>> = None;
         for run in 0..RUNS {
             let open = self.planned(self.predicted(aim), &goal)?;
+            if before.as_ref() == Some(&open.plan.weight) {
+                break;
+            }
+            before = Some(open.plan.weight.clone());
             let measured = self.runner.plan(&open, progress)?;
             let snr = decibels(measured.0);
             progress("runs", run + 1, RUNS);

@@ -1,10 +1,10 @@
-//! From a goal to a plan.
+//! Making a plan for a goal.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use s2dit_backends::output::Staged;
+use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_passes::quantize::Weight;
 use serde::Serialize;
 
@@ -12,30 +12,30 @@ use super::Survey;
 use super::calibrated::Calibrated;
 use super::measure::decibels;
 use super::samples::Samples;
-use super::sensitivity::least_bytes;
+use super::sensitivity::smallest;
 use super::uniform::Uniform;
 use s2dit_emit::plan::{Entry, FORMAT, Plan, VERSION};
 use s2dit_emit::plan::{OpenPlan, Quantize, Storage};
 use s2dit_files::SafetensorsFile;
 use s2dit_files::problems::Problems;
 
-/// What a plan is to reach.
+/// The goal of a plan.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Goal {
-    /// One scheme for every weight.
+    /// The same scheme for every weight.
     Scheme(Uniform),
-    /// The least error in at most so many bytes of weights.
+    /// The least error in at most this many bytes of weights.
     Size(u64),
     /// The fewest bytes with at least this SNR in dB.
     Snr(f64),
 }
 
-/// What to do.
+/// A request for a plan.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// What the plan is to reach.
+    /// Goal of the plan.
     pub goal: Goal,
-    /// What the statistics are collected on. A goal other than a scheme of weights needs some: seeded ones, if none are named.
+    /// Samples that the statistics are collected on. A goal other than a scheme of weights needs some: seeded ones, if none are named.
     pub calibrate: Option<Samples>,
     /// Threads.
     pub threads: usize,
@@ -61,48 +61,57 @@ pub struct Made {
     pub alone_db: Vec<Option<f64>>,
     /// SNR of each block's output in dB.
     pub blocks_db: Vec<f64>,
-    /// What other sizes would give.
+    /// Sizes and errors of other plans.
     pub pareto: Vec<Point>,
 }
 
-/// Where the work is: what is done, how much of it, how much there is.
+/// A callback about progress: the name of the task, the work done, the work in all.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, usize, usize);
 
 /// Makes a plan and puts it at `out`, its statistics beside it.
 ///
 /// # Errors
 /// Samples that do not fit; a goal that cannot be reached; outputs that cannot be written.
-pub fn make(survey: &Survey<'_>, request: &Request, out: &Path, progress: Progress<'_>) -> Result<Made> {
+pub fn make(survey: &Survey<'_>, request: &Request, out: Destination<'_>, progress: Progress<'_>) -> Result<Made> {
     let bare = matches!(request.goal, Goal::Scheme(Uniform::Weights(_)));
     let source = request.calibrate.clone().or((!bare).then_some(Samples::Seeded));
-    let staged = Staged::file(out)?;
+    let staged = Staged::file(out, &made::plan)?;
     if let Goal::Size(target) = request.goal {
-        let least = least_bytes(survey);
+        // Found now, not after the measurements.
+        let bare = Maker { survey, calibrated: None, place: out.path };
+        let entries = survey.weights.iter().map(|w| bare.entry(w, smallest(w), 0.0, String::new()));
+        let least = bare.plan(String::new(), entries.collect::<Result<_>>()?)?.plan.weight_bytes;
         if target < least {
-            let expected = format!("at least {least} bytes, which the weights take in their smallest schemes");
-            return Err(Problems::one("--target-size", format!("{target} bytes"), expected).into());
+            return Err(too_small(target, least).into());
         }
     }
     let calibrated = match &source {
         None => None,
         Some(source) => Some(Calibrated::collect(survey, source, request.threads, out, progress)?),
     };
-    let maker = Maker { survey, calibrated: calibrated.as_ref(), place: out };
+    let maker = Maker { survey, calibrated: calibrated.as_ref(), place: out.path };
     let made = match request.goal {
         Goal::Scheme(uniform) => maker.uniform(uniform, request.threads, progress)?,
         Goal::Size(bytes) => maker.search(request.threads, progress)?.smallest_error(bytes, progress)?,
         Goal::Snr(least) => maker.search(request.threads, progress)?.smallest(least, progress)?,
     };
     let text = made.plan.to_toml()?;
-    std::fs::write(staged.path(), text).with_context(|| format!("cannot write `{}`", out.display()))?;
+    std::fs::write(staged.path(), text).with_context(|| format!("cannot write `{}`", out.path.display()))?;
     let statistics = calibrated.map(|c| c.staged);
+    survey.checkpoint.check_unchanged()?;
     Staged::commit_all(statistics.into_iter().chain([staged]).collect())?;
     Ok(made)
 }
 
+/// A size that no plan reaches; `least` is that of the smallest plan.
+pub(super) fn too_small(target: u64, least: u64) -> Problems {
+    let expected = format!("at least {least} bytes, which the weights take in their smallest schemes");
+    Problems::one("--target-size", format!("{target} bytes"), expected)
+}
+
 /// Makes plans.
 pub(super) struct Maker<'a> {
-    /// What is planned.
+    /// The model and its weights.
     pub survey: &'a Survey<'a>,
     /// Statistics, if there are any.
     pub calibrated: Option<&'a Calibrated>,
@@ -154,7 +163,7 @@ impl Maker<'_> {
         Ok(Entry { name: weight.name.clone(), scheme, bytes, error, statistics, input_scale: None, why })
     }
 
-    /// What was made, and what was measured of it.
+    /// The finished plan with its measurements.
     pub(super) fn made(
         &self,
         mut open: OpenPlan,

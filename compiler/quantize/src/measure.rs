@@ -1,4 +1,4 @@
-//! What a plan does to the model's output, by running it.
+//! The effect of a plan on the model's output, measured by running it.
 
 use std::collections::BTreeSet;
 
@@ -46,7 +46,7 @@ impl<'a> Runner<'a> {
         chain.run(source, self.samples, &blocks, self.threads, |sample, outputs| {
             if sample == 0 {
                 done += 1;
-                progress("plan, block", done, chain.parts.len());
+                progress("plan, block", done, chain.segments.len());
             }
             let kept = outputs.iter().filter(|(name, _)| *name == OUTPUT || (sample == 0 && blocks.contains(*name)));
             all[sample].extend(kept.map(|(name, value)| (name.clone(), value.clone())));

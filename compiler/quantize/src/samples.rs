@@ -1,4 +1,4 @@
-//! What the model is run on to measure it: samples of a file, or seeded ones.
+//! Samples that the model is run on to measure it: those of a file, or seeded ones.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use s2dit_runtime::timesteps::INPUT;
 use s2dit_files::SafetensorsFile;
 use s2dit_files::problems::{Problems, quoted};
 
-/// Where samples come from.
+/// The origin of samples.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Samples {
     /// Standard normal latents and text, timesteps spread over [0, 1000].
@@ -49,7 +49,7 @@ impl std::fmt::Display for Samples {
 }
 
 /// Samples by what they are for.
-pub struct Parts<'a> {
+pub struct SampleSplit<'a> {
     /// Statistics are collected on these.
     pub calibration: &'a [Inputs],
     /// Errors are measured on these: others, if there are enough.
@@ -58,16 +58,16 @@ pub struct Parts<'a> {
     pub held_out: bool,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> SampleSplit<'a> {
     /// The last quarter is for measuring; of less than four samples, all are for both.
     #[must_use]
     pub fn of(samples: &'a [Inputs]) -> Self {
         let held_out = samples.len() / 4;
         if held_out == 0 {
-            return Parts { calibration: samples, measurement: samples, held_out: false };
+            return SampleSplit { calibration: samples, measurement: samples, held_out: false };
         }
         let (calibration, measurement) = samples.split_at(samples.len() - held_out);
-        Parts { calibration, measurement, held_out: true }
+        SampleSplit { calibration, measurement, held_out: true }
     }
 }
 
@@ -85,7 +85,7 @@ impl Samples {
 }
 
 impl Samples {
-    /// More timesteps, for what depends on nothing else: it has one row a sample. None beside samples of a file, whose
+    /// Additional timesteps, for weights whose inputs depend on nothing else and have one row a sample. None beside samples of a file, whose
     /// timesteps are those that matter.
     #[must_use]
     pub fn times(&self) -> Vec<Inputs> {

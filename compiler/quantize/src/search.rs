@@ -1,11 +1,11 @@
-//! Which of its options each weight takes, so that all together err least within a number of bytes.
+//! The choice of one option for each weight, so that all together err least within a number of bytes.
 
-/// One way to store a weight.
+/// A way to store a weight: its bytes and its error.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Way {
-    /// Its bytes.
+    /// Bytes of the stored weight.
     pub bytes: u64,
-    /// What it adds to the squared error of the model's output.
+    /// Addition to the squared error of the model's output.
     pub error: f64,
 }
 

@@ -1,17 +1,16 @@
-//! What each way to store a weight adds to the error of the output.
+//! The error that each way to store a weight adds to the output.
 
 use anyhow::{Result, bail};
 use rayon::prelude::*;
 use s2dit_ir::compress::Scheme;
 use s2dit_passes::quantize::{Choice, Weight};
 
-use super::Survey;
 use super::alone::alone;
 use super::calibrated::Calibrated;
 use super::goal::Search;
 use super::make::{Maker, Progress};
 use super::measure::{Runner, decibels};
-use super::samples::Parts;
+use super::samples::SampleSplit;
 use super::search::Way;
 use super::survey::fits;
 use s2dit_emit::plan::{Sources, Storage};
@@ -24,24 +23,20 @@ const SCHEMES: [Scheme; 8] = {
     [group(1), group(2), group(3), group(4), group(6), Scheme::Int8, group(8), Scheme::Palette { bits: 4, group: None }]
 };
 
-/// What a weight is stored in to see what its error does to the output.
+/// Schemes in which a weight is stored to see what its error does to the output.
 const PROBES: [Scheme; 3] =
     [Scheme::Palette { bits: 4, group: Some(16) }, Scheme::Palette { bits: 4, group: None }, Scheme::Int8];
 
-/// Bytes of all weights in the smallest schemes that fit them.
-pub(super) fn least_bytes(survey: &Survey<'_>) -> u64 {
-    let of = |storage: Storage, weight: &Weight| storage.bytes(&weight.ty.shape).unwrap_or(u64::MAX);
-    let saved = survey.weights.iter().map(|weight| {
-        let schemes = SCHEMES.into_iter().filter(|s| fits(*s, &weight.ty)).map(Storage::Compressed);
-        let whole = of(Storage::Whole, weight);
-        whole - schemes.map(|s| of(s, weight)).fold(whole, u64::min)
-    });
-    survey.whole_bytes.saturating_sub(saved.sum())
+/// The smallest way to store a weight.
+pub(super) fn smallest(weight: &Weight) -> Storage {
+    let schemes = SCHEMES.into_iter().filter(|s| fits(*s, &weight.ty)).map(Storage::Compressed);
+    let bytes = |storage: &Storage| storage.bytes(&weight.ty.shape).unwrap_or(u64::MAX);
+    schemes.chain([Storage::Whole]).min_by_key(bytes).unwrap_or(Storage::Whole)
 }
 
-/// What can be done with a weight.
+/// The ways to store a weight, with their sizes and errors.
 pub(super) struct Curve {
-    /// Their sizes and errors.
+    /// Ways to store the weight, with their sizes and errors.
     pub ways: Vec<(Storage, Way)>,
     /// ‖stored − weight‖ / ‖weight‖ of each way.
     pub relative: Vec<f64>,
@@ -55,7 +50,7 @@ impl<'a> Maker<'a> {
     /// Measures every weight: what each way to store it adds to the error of the output.
     pub(super) fn search(&'a self, threads: usize, progress: Progress<'_>) -> Result<Search<'a>> {
         let Some(calibrated) = self.calibrated else { bail!("a search needs calibration") };
-        let samples = Parts::of(&calibrated.samples).measurement;
+        let samples = SampleSplit::of(&calibrated.samples).measurement;
         let runner = Runner::new(self.survey, samples, threads)?;
         let probes = self.survey.weights.iter().filter_map(|weight| {
             let probe = PROBES.iter().find(|s| fits(**s, &weight.ty))?;

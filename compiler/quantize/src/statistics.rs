@@ -1,4 +1,4 @@
-//! What the inputs of linears and convolutions look like: mean squares of their channels, and what a channel says of those after
+//! Statistics of the inputs of linears and convolutions: mean squares of their channels, and what a channel says of those after
 //! it. Collected by running the graph with these inputs as outputs, and kept in a safetensors file beside the plan.
 
 mod factors;
@@ -9,7 +9,7 @@ mod windows;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nalgebra::DMatrix;
 use rayon::prelude::*;
 use s2dit_ir::{DType, Function, TensorType, ValueId};
@@ -43,9 +43,9 @@ struct Input {
     block: usize,
     /// Whether it depends on no other parameter than the timestep.
     of_time: bool,
-    /// The part of the model that computes it; none computes a parameter of the model.
-    part: Option<usize>,
-    /// What it is called in its part.
+    /// The segment of the model that computes it; none computes a parameter of the model.
+    segment: Option<usize>,
+    /// What it is called in its segment.
     label: String,
 }
 
@@ -58,7 +58,7 @@ impl Input {
         let block = (1..=WIDEST_BLOCK.min(inputs)).rev().find(|b| inputs.is_multiple_of(*b)).unwrap_or(1);
         let of_time = parameters(f, value).iter().all(|name| name == "timestep");
         let (name, channels) = (weight.name.clone(), weight.ty.shape[1]);
-        Input { name, value, channels, windows, inputs, block, of_time, part: None, label: String::new() }
+        Input { name, value, channels, windows, inputs, block, of_time, segment: None, label: String::new() }
     }
 
     fn held(&self, f: &Function) -> usize {
@@ -86,7 +86,7 @@ struct Sums {
     squares: Vec<f64>,
     /// Products, a block.
     blocks: Vec<Moments>,
-    /// Of all elements.
+    /// Magnitudes of all elements.
     magnitudes: Magnitudes,
 }
 
@@ -97,7 +97,14 @@ impl Sums {
         Sums { squares: vec![0.0; input.channels], blocks, magnitudes: Magnitudes::new() }
     }
 
-    fn add(&mut self, input: &Input, x: &HostTensor) {
+    /// Adds what one sample makes of an input.
+    fn add(&mut self, input: &Input, x: &HostTensor) -> Result<()> {
+        if let Some(bad) = x.data.iter().find(|x| !x.is_finite()) {
+            bail!(
+                "calibration: what weight `{}` is multiplied with: found {bad}, expected finite activations",
+                input.name
+            );
+        }
         let (windows, block) = (&input.windows, input.block);
         self.magnitudes.add(&x.data);
         self.blocks.par_iter_mut().enumerate().for_each(|(b, sums)| {
@@ -106,6 +113,7 @@ impl Sums {
             sums.fourth += columns.column_iter().map(|window| window.norm_squared().powi(2)).sum::<f64>();
             sums.count += windows.count();
         });
+        Ok(())
     }
 
     /// Mean squares of the channels.
@@ -120,10 +128,10 @@ impl Sums {
     }
 }
 
-/// Which input's statistics each weight has.
+/// The name of the input whose statistics a weight has, by weight.
 pub type Names = BTreeMap<String, String>;
 
-/// What plans say of inputs.
+/// The statistics of inputs as plans refer to them.
 pub struct Collected {
     /// Whose statistics are whose.
     pub names: Names,
@@ -165,10 +173,10 @@ pub fn collect(
     let chain = Chain::of(&f)?;
     for input in inputs.iter_mut().filter(|i| !i.of_time) {
         let label = BTreeSet::from([input.label.clone()]);
-        input.part = chain.parts.iter().position(|part| !part.computed(&label).is_empty());
+        input.segment = chain.segments.iter().position(|segment| !segment.computed(&label).is_empty());
     }
-    // What depends on the timestep only is run apart, the rest part by part.
-    inputs.sort_by_key(|i| (!i.of_time, i.part));
+    // What depends on the timestep only is run apart, the rest segment by segment.
+    inputs.sort_by_key(|i| (!i.of_time, i.segment));
     let mut entries = Vec::new();
     for input in &inputs {
         entries.push((format!("{IMPORTANCE}{}", input.name), TensorType::new(DType::F32, [input.channels])));
@@ -198,41 +206,41 @@ pub fn collect(
         let samples = if times.is_empty() { samples } else { times };
         finish(batch, run_alone(&f, survey, batch, samples, threads)?)?;
     }
-    // Parameters first: no part is before the first.
-    let params = inputs.partition_point(|i| i.of_time || i.part.is_none());
+    // Parameters first: no segment is before the first.
+    let params = inputs.partition_point(|i| i.of_time || i.segment.is_none());
     let mut values = samples.to_vec();
     for batch in batches(&f, &inputs[of_time..params]) {
         let mut sums: Vec<Sums> = batch.iter().map(Sums::new).collect();
         for sample in &values {
             for (input, sums) in batch.iter().zip(&mut sums) {
-                sums.add(input, sample.get(&input.label).with_context(|| format!("no input for `{}`", input.name))?);
+                sums.add(input, sample.get(&input.label).with_context(|| format!("no input for `{}`", input.name))?)?;
             }
         }
         finish(batch, sums)?;
     }
     let mut rest = &inputs[params..];
-    for (number, part) in chain.parts.iter().enumerate() {
-        let (here, later) = rest.split_at(rest.partition_point(|i| i.part == Some(number)));
+    for (number, segment) in chain.segments.iter().enumerate() {
+        let (here, later) = rest.split_at(rest.partition_point(|i| i.segment == Some(number)));
         rest = later;
         let mut made: Vec<Outputs> = Vec::new();
         let all = batches(&f, here);
-        // A part without inputs is run for the parts after it.
+        // A segment without inputs is run for the segments after it.
         for batch in if all.is_empty() { vec![&here[..0]] } else { all } {
             let labels: Vec<String> = batch.iter().map(|i| i.label.clone()).collect();
             let mut sums: Vec<Sums> = batch.iter().map(Sums::new).collect();
             let envs: Vec<&Inputs> = values.iter().collect();
             made.clear();
-            chain::run(&part.function, survey.checkpoint, &envs, &labels, threads, |mut outputs| {
+            chain::run(&segment.function, survey.checkpoint, &envs, &labels, threads, |mut outputs| {
                 for (input, sums) in batch.iter().zip(&mut sums) {
-                    sums.add(input, chain::named(&outputs, &input.label)?);
+                    sums.add(input, chain::named(&outputs, &input.label)?)?;
                 }
-                outputs.retain(|name, _| part.function.results.iter().any(|(result, _)| result == name));
+                outputs.retain(|name, _| segment.function.results.iter().any(|(result, _)| result == name));
                 made.push(outputs);
                 Ok(())
             })?;
             finish(batch, sums)?;
         }
-        values.iter_mut().zip(made).for_each(|(values, outputs)| part.advance(values, outputs));
+        values.iter_mut().zip(made).for_each(|(values, outputs)| segment.advance(values, outputs));
     }
     file.finish()?;
     Ok(Collected { names, scales })
@@ -270,7 +278,7 @@ fn run_alone(
     let samples: Vec<&Inputs> = samples.iter().collect();
     chain::run(&f, survey.checkpoint, &samples, &[], threads, |outputs| {
         for (input, sums) in batch.iter().zip(&mut sums) {
-            sums.add(input, chain::named(&outputs, &input.label)?);
+            sums.add(input, chain::named(&outputs, &input.label)?)?;
         }
         Ok(())
     })?;

@@ -16,15 +16,15 @@ use s2dit_models::s2dit::config::LatentSize;
 const SAMPLED_GROUPS: usize = 4;
 const GROUP: usize = 16;
 
-/// What can be compressed.
+/// The weights of a model that can be compressed.
 pub struct Survey<'a> {
-    /// Where the weights are.
+    /// Checkpoint that holds the weights.
     pub checkpoint: &'a Checkpoint,
     /// Size of the clip.
     pub latent: LatentSize,
     /// The fp32 graph, nothing compressed.
     pub module: Module,
-    /// Its weights, by name each once.
+    /// Weights that can be compressed, each once, by name.
     pub weights: Vec<Weight>,
     /// Bytes of all weights of the fp16 package, nothing compressed.
     pub whole_bytes: u64,
@@ -32,13 +32,13 @@ pub struct Survey<'a> {
 
 /// The values of a weight, as compression sees them.
 pub struct Values {
-    /// Their shape.
+    /// Shape of the weight.
     pub shape: Vec<usize>,
     /// fp16 bits.
     pub halves: Vec<u16>,
 }
 
-/// What a weight is after it was stored.
+/// The error of a weight after it was stored.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Loss {
     /// ‖stored − weight‖ / ‖weight‖.
@@ -95,7 +95,7 @@ impl<'a> Survey<'a> {
             partition: None,
         };
         let package = lower(self.checkpoint, &options, &mut |_, _| {})?;
-        coreml::weight_bytes(&package, &Sources::new(self.checkpoint, Some(quantize)))
+        Ok(coreml::weight_bytes(&package, &Sources::new(self.checkpoint, Some(quantize)))?)
     }
 
     /// The values of a weight.

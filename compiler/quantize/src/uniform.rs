@@ -9,12 +9,12 @@ use s2dit_passes::quantize::Weight;
 
 use super::make::{Made, Maker, Progress};
 use super::measure::Runner;
-use super::samples::{Parts, Samples};
+use super::samples::{SampleSplit, Samples};
 use super::survey::fits;
 use s2dit_emit::plan::Entry;
 use s2dit_emit::plan::{Storage, W8A8};
 
-/// What every weight is to be, and what it is multiplied with.
+/// One storage for every weight, and the type of the activations that it is multiplied with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Uniform {
     /// Weights in one scheme; activations stay floats.
@@ -24,7 +24,7 @@ pub enum Uniform {
 }
 
 impl Uniform {
-    /// How weights are stored.
+    /// The storage of the weights.
     #[must_use]
     pub const fn storage(self) -> Storage {
         match self {
@@ -86,7 +86,7 @@ impl Maker<'_> {
         let open = self.plan(uniform.to_string(), entries)?;
         let seeded;
         let samples = match self.calibrated {
-            Some(calibrated) => Parts::of(&calibrated.samples).measurement,
+            Some(calibrated) => SampleSplit::of(&calibrated.samples).measurement,
             None => {
                 seeded = Samples::Seeded.inputs(&self.survey.module.functions[0])?;
                 &seeded[..1]

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use s2dit_backends::coreml::lint::Rules;
-use s2dit_backends::output::Staged;
+use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_ir::Module;
 use s2dit_passes::Stage;
 
@@ -15,7 +15,7 @@ use super::passes::{Passes, eprint_rows};
 use super::places::Places;
 use super::progress::{Progress, size};
 use super::usage::refuse;
-use super::{Context, print_json, print_line};
+use super::{Context, print_json, print_line, print_note};
 use crate::inspect::recognition;
 use crate::lint::{Brief, lint};
 use s2dit_emit::parts::Partition;
@@ -38,10 +38,11 @@ use s2dit_models::s2dit::config::LatentSize;
   s2ditc compile small/ --target coreml --latent 3x36x64 --quantize palette4-group16 -o small4.mlpackage
   s2ditc compile small/ --target onnx --latent 3x36x64 --emit ir | less
 
-The compiled step takes latent [1,C,F,H,W], timestep [1] in [0, 1000] and text [1,L,text_dim], and returns velocity
-[1,C,F,H,W]. An ONNX model with more than 32 MiB of weights keeps them beside it in OUT.data.
+The compiled step takes latent [1,C,F,H,W], timestep [1] in [0, 1000] and text [1,L,text_dim], and returns velocity \
+[1,C,F,H,W]. An ONNX model with more than 32 MiB of weights keeps them beside it in OUT.HASH.data, a name that the model knows: \
+move the two together.
 
-With --mode stream OUT is a folder: three functions (prompt, denoise, commit) and contract.json, which says how to call them. A step
+With --mode stream OUT is a folder: three functions (prompt, denoise, and commit or last_step) and contract.json, which says how to call them. A step \
 makes the checkpoint's chunk_frames, so --latent is HxW. Run it with s2ditc stream.")]
 pub(super) struct Args {
     /// Folder with config.json and safetensors
@@ -200,7 +201,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
             None => print_line(text.trim_end())?,
             Some(out) => {
                 refuse_inputs(&checkpoint, out)?;
-                let staged = Staged::file(out)?;
+                let staged = Staged::file(context.to(out), &made::ir)?;
                 std::fs::write(staged.path(), text).with_context(|| format!("cannot write `{}`", out.display()))?;
                 staged.commit()?;
             }
@@ -236,16 +237,23 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let summary = {
         let progress = Progress::bytes("weights", context.quiet);
         let watch = &mut |stage: Option<&Stage>, module: &Module| passes.see(stage, module);
-        job.compile(&checkpoint, out, watch, &mut |done, total| progress.set(done, total))?
+        job.compile(&checkpoint, context.to(out), watch, &mut |done, total| progress.set(done, total))?
     };
     let passes = passes.finish()?;
     for (tensor, n) in &summary.non_finite {
-        eprintln!("warning: tensor `{tensor}`: {n} element(s) are NaN or infinite; they were kept");
+        print_note(&format!("warning: tensor `{tensor}`: {n} element(s) are NaN or infinite; they were kept"));
+    }
+    for gone in &summary.vanished {
+        print_note(&format!(
+            "warning: tensor `{}`: {:.1} % of its elements are too small for fp16 and become 0: compile with --precision fp32",
+            gone.tensor,
+            gone.percent()
+        ));
     }
     if let (Some(how), Some(Quantized { weights: 0, of })) = (&summary.quantize, summary.quantized) {
-        eprintln!(
+        print_note(&format!(
             "warning: --quantize {how}: 0 of {of} weights quantized: none is large enough and fits the scheme, or the plan keeps all of them"
-        );
+        ));
     }
     if let Some(Quantize::Plan(plan)) = &summary.quantize
         && args.target == Target::CoreMl
@@ -253,12 +261,12 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         && summary.weight_bytes > plan.plan.weight_bytes + plan.plan.weight_bytes / 200
         && !context.quiet
     {
-        eprintln!(
+        print_note(&format!(
             "note: {} of weights, and the plan counted {} at latent {}: tables of positions grow with the latent",
             size(summary.weight_bytes),
             size(plan.plan.weight_bytes),
             plan.plan.latent
-        );
+        ));
     }
     let lint = (args.target == Target::CoreMl && (args.json || !context.quiet)).then(|| brief(out)).transpose()?;
     if args.json {
@@ -286,7 +294,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was made, with what lint says of it.
+/// The summary of a compile, with lint's verdicts in brief.
 #[derive(serde::Serialize)]
 struct Made {
     #[serde(flatten)]
@@ -315,7 +323,7 @@ fn refuse_inputs(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What is compiled, clip or stream.
+/// A compile job: clip or stream.
 enum Job {
     Clip(Options),
     Stream(stream::Options),
@@ -381,7 +389,7 @@ impl Job {
     fn compile(
         &self,
         checkpoint: &Checkpoint,
-        out: &Path,
+        out: Destination<'_>,
         watch: &mut Watch,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Summary> {

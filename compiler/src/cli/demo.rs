@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use s2dit_backends::input::read_file;
+use s2dit_backends::output::Destination;
 use s2dit_runtime::Engine;
 use serde::Serialize;
 
@@ -20,7 +21,7 @@ use s2dit_proof::verify::{self, Reference, verify};
 
 /// Inputs and the float64 PyTorch output for the checkpoint that [`run`] makes; see `examples/reference`.
 const GOLDEN: &[u8] = include_bytes!("../../../tests/goldens/small/golden.safetensors");
-/// What the golden was made with.
+/// Seed of the checkpoint that the golden was made with.
 const SEED: u64 = 7;
 const LATENT: LatentSize = LatentSize { frames: 3, rows: 16, cols: 24 };
 
@@ -30,7 +31,7 @@ const LATENT: LatentSize = LatentSize { frames: 3, rows: 16, cols: 24 };
 pub(super) struct Args {
     /// Folder for the checkpoint and the artifacts
     #[arg(short, long, value_name = "DIR", default_value = "s2ditc-demo")]
-    output: PathBuf,
+    pub(super) output: PathBuf,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -49,7 +50,7 @@ struct Proof {
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let say = |line: &str| if context.quiet || args.json { Ok(()) } else { print_line(line) };
     let folder = &args.output;
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
+    make_folder(folder)?;
     let (checkpoint_dir, golden) = (folder.join("checkpoint"), folder.join("golden.safetensors"));
     let (onnx, package) = (folder.join("small.onnx"), folder.join("small.mlpackage"));
 
@@ -61,6 +62,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         dtype: FloatType::Bf16,
         max_shard_size: DEFAULT_SHARD_SIZE,
         force: false,
+        threads: context.threads,
     };
     let made = {
         let progress = Progress::bytes("weights", context.quiet);
@@ -91,13 +93,14 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         };
         let made = {
             let progress = Progress::bytes("weights", context.quiet);
-            compile(&checkpoint, &options, out, &mut |_, _| {}, &mut |done, total| progress.set(done, total))?
+            let to = Destination::new(out);
+            compile(&checkpoint, &options, to, &mut |_, _| {}, &mut |done, total| progress.set(done, total))?
         };
         say(&line(out, &format!("{precision}, {} ops, {} of weights", made.ops, size(made.weight_bytes)), start))?;
     }
 
     say("\n3  proved: the files on disk, run on this machine, against PyTorch in float64")?;
-    let reference = Reference::Golden(golden);
+    let reference = Reference::Golden { file: golden, model: None };
     let mut proofs = Vec::new();
     for (artifact, fp16, bar, what) in [
         (&onnx, false, 110.0, "ONNX Runtime, fp32"),
@@ -140,6 +143,17 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         ))?;
     }
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Makes the demo's folder. A new folder tells git to ignore it: people run the demo inside a checkout.
+fn make_folder(folder: &Path) -> Result<()> {
+    let new = !folder.exists();
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
+    if new {
+        let ignore = folder.join(".gitignore");
+        std::fs::write(&ignore, "*\n").with_context(|| format!("cannot write `{}`", ignore.display()))?;
+    }
+    Ok(())
 }
 
 fn line(path: &Path, what: &str, start: Instant) -> String {

@@ -6,10 +6,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::progress::{Progress, count, size};
+use super::usage::bytes;
 use super::{Context, print_json, print_line};
 use s2dit_files::FloatType;
-use s2dit_files::parse_size;
-use s2dit_files::problems::Problem;
 use s2dit_models::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
 use s2dit_models::s2dit::config::{Preset, with_overrides};
 
@@ -17,7 +16,7 @@ use s2dit_models::s2dit::config::{Preset, with_overrides};
 #[derive(clap::Args)]
 #[command(after_help = "Example: s2ditc init --preset small --set ssa_stride=2 --seed 7 --dtype bf16 -o small/")]
 pub(super) struct Args {
-    /// Configuration to start from: tiny, small or 1.8b
+    /// Configuration to start from: tiny, small, 1.8b or mobile
     #[arg(long, default_value = "tiny")]
     preset: Preset,
     /// Change a field of the configuration; repeatable
@@ -30,11 +29,8 @@ pub(super) struct Args {
     #[arg(long, default_value = "bf16")]
     dtype: FloatType,
     /// Split the weights into files of at most this size, such as 500MB
-    #[arg(long, value_name = "SIZE", value_parser = shard_size)]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
     max_shard_size: Option<u64>,
-    /// Replace a checkpoint that init did not make
-    #[arg(long)]
-    force: bool,
     /// Folder to make
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
@@ -43,17 +39,14 @@ pub(super) struct Args {
     json: bool,
 }
 
-fn shard_size(text: &str) -> Result<u64, Problem> {
-    parse_size(text)
-}
-
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let options = InitOptions {
         config: with_overrides(&args.preset.config(), &args.overrides)?,
         seed: args.seed,
         dtype: args.dtype,
         max_shard_size: args.max_shard_size.unwrap_or(DEFAULT_SHARD_SIZE),
-        force: args.force,
+        force: context.force,
+        threads: context.threads,
     };
     let summary = {
         let progress = Progress::bytes("weights", context.quiet);

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::progress::{count, size};
+use super::terminal::one_line;
 use super::usage::refuse;
 use super::{print_json, print_line};
 use crate::inspect::{ArtifactReport, ModelReport, Recognition, Report, inspect};
@@ -98,7 +99,8 @@ fn model(m: &ModelReport, out: &mut String) -> Result<()> {
         writeln!(out, "  {part:<26} {:>9}  {:>5.1} %", count(*n), *n as f64 / m.parameters.max(1) as f64 * 100.0)?;
     }
 
-    writeln!(out, "\none step                       FLOPs   weights  activations  ops   (bytes in fp16)")?;
+    // Traffic is a sum over ops; a column called activations would be read as the memory that a block needs.
+    writeln!(out, "\none step                       FLOPs   weights      traffic  ops")?;
     for c in &m.costs {
         writeln!(
             out,
@@ -121,10 +123,14 @@ fn model(m: &ModelReport, out: &mut String) -> Result<()> {
         size(sum(|c| c.activation_bytes)),
         m.costs.iter().map(|c| c.ops).sum::<usize>()
     )?;
+    writeln!(
+        out,
+        "  weights, traffic: bytes in fp16; traffic is what all ops read and write, added up: never in memory at once"
+    )?;
     Ok(())
 }
 
-/// What was recognised in each function, and what nearly was.
+/// Writes what was recognised in each function, and what nearly was.
 pub(super) fn recognised(list: &[Recognition], out: &mut String) -> Result<()> {
     let listed = |counts: &BTreeMap<&str, usize>| {
         counts.iter().map(|(op, n)| format!("{n} {op}")).collect::<Vec<_>>().join(", ")
@@ -133,7 +139,12 @@ pub(super) fn recognised(list: &[Recognition], out: &mut String) -> Result<()> {
         writeln!(
             out,
             "\nrecognised in `{}`: {} lcha, {} ssa in {} stage(s), {} full, {} cross",
-            r.function, r.lcha, r.ssa, r.stages, r.full, r.cross
+            one_line(&r.function),
+            r.lcha,
+            r.ssa,
+            r.stages,
+            r.full,
+            r.cross
         )?;
         for region in r.regions.iter().filter(|region| region.kind != "cross") {
             let stage = region.stage.map(|s| format!(" {s}")).unwrap_or_default();
@@ -141,7 +152,7 @@ pub(super) fn recognised(list: &[Recognition], out: &mut String) -> Result<()> {
             writeln!(
                 out,
                 "  {:<18} {kind:<6} {:>7} tokens  {}",
-                region.scope,
+                one_line(&region.scope),
                 region.tokens,
                 listed(&region.formulas)
             )?;
@@ -153,41 +164,51 @@ pub(super) fn recognised(list: &[Recognition], out: &mut String) -> Result<()> {
             writeln!(out, "  ops of such formulas that stand alone: {}", listed(&r.leftovers))?;
         }
         for miss in &r.near_misses {
-            writeln!(out, "  nearly {} at `{}`: {}", miss.rule, miss.scope, miss.reason)?;
+            writeln!(out, "  nearly {} at `{}`: {}", miss.rule, one_line(&miss.scope), one_line(&miss.reason))?;
         }
     }
     Ok(())
 }
 
 fn artifact(what: &str, a: &ArtifactReport) -> Result<String> {
-    let mut out = format!("{what} {}: {}\n", a.path, a.format);
+    let mut out = format!("{what} {}: {}\n", one_line(&a.path), one_line(&a.format));
+    if let Some(systems) = &a.minimum_os {
+        writeln!(out, "  needs {systems} or later")?;
+    }
     for (title, list) in [("input", &a.inputs), ("output", &a.outputs), ("state", &a.states)] {
         for v in list {
-            writeln!(out, "  {title:<7} {:<12} {}{:?}", v.name, v.dtype, v.shape)?;
+            writeln!(out, "  {title:<7} {:<12} {}{:?}", one_line(&v.name), v.dtype, v.shape)?;
         }
     }
     if let Some(listed) = &a.timesteps {
         writeln!(out, "  timestep is one of {listed}")?;
     }
-    writeln!(out, "\nweights: {} in {} tensors ({})", size(a.weight_bytes), a.weight_tensors, a.weight_storage)?;
+    writeln!(
+        out,
+        "\nweights: {} in {} tensors ({})",
+        size(a.weight_bytes),
+        a.weight_tensors,
+        one_line(&a.weight_storage)
+    )?;
     for (dtype, bytes) in &a.weights_by_dtype {
         writeln!(out, "  {dtype:<8} {:>10}", size(*bytes))?;
     }
     writeln!(out, "\n{} operations", a.ops.iter().map(|(_, n)| n).sum::<usize>())?;
     for chunk in a.ops.chunks(4) {
-        let row: Vec<String> = chunk.iter().map(|(op, n)| format!("{:<28}", format!("{n:>5} {op}"))).collect();
+        let row: Vec<String> =
+            chunk.iter().map(|(op, n)| format!("{:<28}", format!("{n:>5} {}", one_line(op)))).collect();
         writeln!(out, "  {}", row.concat().trim_end())?;
     }
     recognised(&a.recognised, &mut out)?;
     if let Some(why) = &a.not_recognised {
-        writeln!(out, "\nno formulas recognised: {why}")?;
+        writeln!(out, "\nno formulas recognised: {}", one_line(why))?;
     }
     if !a.metadata.is_empty() {
         writeln!(out, "\nmetadata")?;
         for (k, v) in &a.metadata {
             let short: String =
                 if v.chars().count() > 90 { v.chars().take(90).chain(['…']).collect() } else { v.clone() };
-            writeln!(out, "  {k:<20} {short}")?;
+            writeln!(out, "  {:<20} {}", one_line(k), one_line(&short))?;
         }
     }
     if let Some(m) = &a.model {

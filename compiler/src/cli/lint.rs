@@ -19,8 +19,8 @@ use crate::lint::{Brief, lint};
   s2ditc lint kernel/ --deny-fallback --min-confidence high
   s2ditc lint small.mlpackage --device-report report.json --rules-file rules.json
 
-Every op gets a verdict: it stays on the Neural Engine, may leave it, or leaves it. Rules are data with a source and a confidence
-(--rules). A rules file changes them: {\"rules\": [{\"id\": \"op-silu\", \"retired\": true, \"because\": \"…\"}]}; it may set severity (costs,
+Every op gets a verdict: it stays on the Neural Engine, may leave it, or leaves it. Rules are data with a source and a confidence \
+(--rules). A rules file changes them: {\"rules\": [{\"id\": \"op-silu\", \"retired\": true, \"because\": \"…\"}]}; it may set severity (costs, \
 may_leave, leaves, breaks), confidence, retired, because, params and the texts. A device report comes from examples/device-report.")]
 pub(super) struct Args {
     /// An .mlpackage, or the folder of a kernel

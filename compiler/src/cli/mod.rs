@@ -1,5 +1,6 @@
 //! The command line: one module a command.
 
+mod child;
 mod compile;
 mod demo;
 mod init;
@@ -11,13 +12,17 @@ pub mod progress;
 mod quantize;
 mod ranges;
 mod stream;
+mod style;
+mod terminal;
 mod usage;
 mod verify;
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
+use s2dit_backends::output::{Destination, set_sync};
+use terminal::{print_error, print_json, print_line, print_note, print_script};
 
 /// Compiles S2DiT video diffusion transformers to Core ML and ONNX, and proves the result on this machine.
 #[derive(Parser)]
@@ -37,6 +42,14 @@ struct Cli {
     /// Threads to use (default: all cores); the bytes written do not depend on it
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+
+    /// Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced
+    #[arg(long, global = true)]
+    force: bool,
+
+    /// Do not wait until outputs are on the disk: faster, and lost if the machine stops now
+    #[arg(long, global = true)]
+    no_sync: bool,
 }
 
 #[derive(Subcommand)]
@@ -58,11 +71,44 @@ enum Command {
     },
 }
 
-/// What every command may ask for.
+impl Command {
+    /// Of a command that runs models, the path that it is about.
+    fn runs_models(&self) -> Option<&Path> {
+        match self {
+            Command::Verify(args) => Some(&args.artifact),
+            Command::Stream(args) => Some(&args.artifact),
+            Command::Ranges(args) => Some(&args.artifact),
+            Command::Quantize(args) => Some(&args.checkpoint),
+            Command::Demo(args) => Some(&args.output),
+            Command::Init(_)
+            | Command::Inspect(_)
+            | Command::Compile(_)
+            | Command::Lint(_)
+            | Command::Completions { .. } => None,
+        }
+    }
+}
+
+/// Settings that every command has.
 #[derive(Clone, Copy)]
 struct Context {
     quiet: bool,
     threads: usize,
+    /// Replace what others made.
+    force: bool,
+}
+
+impl Context {
+    /// Where an output goes.
+    fn to(self, path: &Path) -> Destination<'_> {
+        Destination { path, force: self.force }
+    }
+}
+
+/// The command line as clap knows it: commands, flags and their help. The tests write the tables of `docs/commands.md` from it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command line.
@@ -72,12 +118,18 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(said) => return say(&said),
     };
+    if let Some(subject) = cli.command.runs_models()
+        && let Some(code) = child::run(subject)
+    {
+        return code;
+    }
     let threads = cli.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     // Both fail only if done twice, and then what was done first still holds.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     #[cfg(unix)]
-    let _ = s2dit_backends::output::remove_partials_on_signal();
-    let context = Context { quiet: cli.quiet, threads };
+    let _ = s2dit_backends::output::on_signals();
+    set_sync(!cli.no_sync);
+    let context = Context { quiet: cli.quiet, threads, force: cli.force };
     let done = match cli.command {
         Command::Init(args) => init::run(&args, context),
         Command::Inspect(args) => inspect::run(&args),
@@ -92,12 +144,11 @@ pub fn main() -> ExitCode {
             // Into memory first: the generator panics if the reader goes away.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "s2ditc", &mut script);
-            print_line(String::from_utf8_lossy(&script).trim_end()).map(|()| ExitCode::SUCCESS)
+            print_script(String::from_utf8_lossy(&script).trim_end()).map(|()| ExitCode::SUCCESS)
         }
     };
     done.unwrap_or_else(|error| {
-        // Not `eprintln`, which panics if standard error is closed or full.
-        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("error: {error:#}\n"));
+        print_error(&format!("{error:#}"));
         if error.is::<usage::Usage>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
     })
 }
@@ -105,7 +156,7 @@ pub fn main() -> ExitCode {
 /// The exit code for a wrong command line.
 const USAGE: u8 = 2;
 
-/// Prints help, the version or what is wrong with the command line. Help that nobody could read is a failure.
+/// Prints help, the version or what is wrong with the command line. Help that could not be written is a failure.
 fn say(said: &clap::Error) -> ExitCode {
     use std::io::Write;
     let printed = said.print().and_then(|()| std::io::stdout().flush());
@@ -114,23 +165,9 @@ fn say(said: &clap::Error) -> ExitCode {
     }
     match printed {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            let _ = writeln!(std::io::stderr(), "error: cannot write to standard output: {e}");
+            print_error(&format!("cannot write to standard output: {e}"));
             ExitCode::FAILURE
         }
         _ => ExitCode::SUCCESS,
-    }
-}
-
-/// Prints a report as JSON on standard output.
-fn print_json(report: &impl serde::Serialize) -> anyhow::Result<()> {
-    print_line(&serde_json::to_string_pretty(report)?)
-}
-
-/// Prints to standard output; a reader that went away (`| head`) is not an error.
-fn print_line(text: &str) -> anyhow::Result<()> {
-    use std::io::Write;
-    match writeln!(std::io::stdout(), "{text}") {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        done => done.context("cannot write to standard output"),
     }
 }

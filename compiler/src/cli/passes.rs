@@ -1,4 +1,4 @@
-//! What `s2ditc compile` says of its passes: `--emit ir --after`, `--time-passes`, `--verify-each`.
+//! Reports of `s2ditc compile` on its passes: `--emit ir --after`, `--time-passes`, `--verify-each`.
 
 use std::fmt::Write;
 
@@ -7,11 +7,11 @@ use s2dit_ir::{Module, text};
 use s2dit_passes::Stage;
 use s2dit_runtime::Timesteps;
 
-use super::Context;
+use super::{Context, print_note};
 use s2dit_emit::watch::{Row, Watcher};
 use s2dit_models::checkpoint::Checkpoint;
 
-/// What was asked about the passes, and what was seen so far.
+/// The questions asked about the passes, and the answers so far.
 pub(super) struct Passes<'a> {
     after: Option<&'a str>,
     wanted: bool,
@@ -59,7 +59,7 @@ impl<'a> Passes<'a> {
         }
     }
 
-    /// What each pass did; nothing if nobody asked.
+    /// The row of each pass; empty if nobody asked.
     pub fn finish(self) -> Result<Vec<Row>> {
         let rows = self.watcher.finish()?;
         Ok(if self.wanted { rows } else { Vec::new() })
@@ -95,6 +95,5 @@ pub(super) fn eprint_rows(rows: &[Row]) {
             None => {}
         }
     }
-    // Not `eprintln`, which panics if standard error is closed or full.
-    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{table}\n"));
+    print_note(&table);
 }

@@ -62,7 +62,7 @@ impl<'a> Places<'a> {
     }
 }
 
-/// Where a file will be: the path with links followed, its last part as it is if nothing is there.
+/// The path of a file with links followed; its last part is left as it is if nothing is there.
 fn real(path: &Path) -> PathBuf {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let new = || Some(fs::canonicalize(parent).ok()?.join(path.file_name()?));

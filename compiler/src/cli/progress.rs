@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::terminal::{print_note, visible};
+
 /// Progress in bytes. Updates may come from several threads.
 pub struct Progress {
     kind: Kind,
@@ -14,7 +16,7 @@ pub struct Progress {
 enum Kind {
     Quiet,
     Bar(ProgressBar),
-    Lines { label: String, unit: Unit, last: Mutex<Instant> },
+    Lines { label: String, unit: Unit, begun: Instant, last: Mutex<Instant> },
 }
 
 enum Unit {
@@ -47,10 +49,11 @@ impl Progress {
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("━╸─"));
             }
-            bar.set_message(label.to_owned());
+            bar.set_message(visible(label));
             Kind::Bar(bar)
         } else {
-            Kind::Lines { label: label.into(), unit, last: Mutex::new(Instant::now()) }
+            let begun = Instant::now();
+            Kind::Lines { label: label.into(), unit, begun, last: Mutex::new(begun) }
         };
         Progress { kind }
     }
@@ -62,13 +65,13 @@ impl Progress {
             Kind::Bar(bar) => {
                 bar.set_length(total);
                 bar.set_position(done);
-                bar.set_message(text());
+                bar.set_message(visible(&text()));
             }
-            Kind::Lines { last, .. } => {
+            Kind::Lines { begun, last, .. } => {
                 let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if last.elapsed() >= LINE_EVERY {
                     *last = Instant::now();
-                    eprintln!("{}", text());
+                    print_note(&format!("{}{}", text(), left(begun.elapsed(), done, total)));
                 }
             }
         }
@@ -82,13 +85,14 @@ impl Progress {
                 bar.set_length(total);
                 bar.set_position(done);
             }
-            Kind::Lines { label, unit, last } => {
+            Kind::Lines { label, unit, begun, last } => {
                 let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if last.elapsed() >= LINE_EVERY {
                     *last = Instant::now();
+                    let left = left(begun.elapsed(), done, total);
                     match unit {
-                        Unit::Bytes => eprintln!("{label}: {} of {}", size(done), size(total)),
-                        Unit::Calls => eprintln!("{label}: {done} of {total}"),
+                        Unit::Bytes => print_note(&format!("{label}: {} of {}{left}", size(done), size(total))),
+                        Unit::Calls => print_note(&format!("{label}: {done} of {total}{left}")),
                     }
                 }
             }
@@ -101,6 +105,19 @@ impl Drop for Progress {
         if let Kind::Bar(bar) = &self.kind {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// The time that is left if the work goes on as it went: `, about 4 min left`. Nothing before there is something to go by.
+fn left(elapsed: Duration, done: u64, total: u64) -> String {
+    if done == 0 || done >= total {
+        return String::new();
+    }
+    let seconds = elapsed.as_secs_f64() * (total - done) as f64 / done as f64;
+    match seconds {
+        s if s < 90.0 => format!(", about {s:.0} s left"),
+        s if s < 5400.0 => format!(", about {:.0} min left", s / 60.0),
+        s => format!(", about {:.1} h left", s / 3600.0),
     }
 }
 
@@ -137,6 +154,16 @@ pub fn count(n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_is_estimated() {
+        let left = |seconds, done, total| left(Duration::from_secs(seconds), done, total);
+        assert_eq!(left(10, 0, 64), "");
+        assert_eq!(left(10, 64, 64), "");
+        assert_eq!(left(10, 1, 4), ", about 30 s left");
+        assert_eq!(left(60, 1, 6), ", about 5 min left");
+        assert_eq!(left(3600, 1, 4), ", about 3.0 h left");
+    }
 
     #[test]
     fn sizes_and_counts_are_short() {

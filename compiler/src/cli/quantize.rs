@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
-use s2dit_backends::output::Staged;
+use s2dit_backends::output::{Staged, made as known};
 use s2dit_runtime::compare::EXACT_DB;
 
 use super::places::Places;
 use super::progress::{Progress, size};
+use super::usage::bytes;
 use super::{Context, print_json, print_line};
 use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::s2dit::config::LatentSize;
@@ -23,19 +24,19 @@ use s2dit_quantize::{Goal, Request, Samples, Survey, Uniform, html, make, stats_
   s2ditc quantize small/ --scheme w8a8 --calibrate samples.safetensors -o plan.toml
   s2ditc compile small/ --target coreml --latent 3x36x64 --quantize plan.toml -o small.mlpackage
 
-Samples are a safetensors file with latent [N,C,F,H,W], timestep [N] and text [N,L,text_dim], as in a golden. A quarter of them
-(of four or more) measures, the others calibrate. `seeded` stands for sixteen samples of noise, which --target-size, --min-snr
-and w8a8 take if none are named. Statistics go beside the plan, as PLAN.stats.safetensors, of about the checkpoint's size; both files
+Samples are a safetensors file with latent [N,C,F,H,W], timestep [N] and text [N,L,text_dim], as in a golden. A quarter of them \
+(of four or more) measures, the others calibrate. `seeded` stands for sixteen samples of noise, which --target-size, --min-snr \
+and w8a8 take if none are named. Statistics go beside the plan, as PLAN.stats.safetensors, of about the checkpoint's size; both files \
 are needed to compile. The size is that of weight.bin at the plan's latent: tables of positions grow with the latent. A plan is for one checkpoint and every target.")]
 pub(super) struct Args {
     /// Folder with config.json and safetensors
-    checkpoint: PathBuf,
+    pub(super) checkpoint: PathBuf,
     /// One scheme for every weight that it fits: int8, palette4-group16, …; w8a8: int8 activations too
     #[arg(long, value_name = "SCHEME", required_unless_present_any = ["target_size", "min_snr"])]
     scheme: Option<Uniform>,
     /// The least error in at most this size of all weights of the fp16 package, such as 900MB or 1.2GB
-    #[arg(long, value_name = "SIZE", conflicts_with_all = ["scheme", "min_snr"])]
-    target_size: Option<Bytes>,
+    #[arg(long, value_name = "SIZE", value_parser = bytes, conflicts_with_all = ["scheme", "min_snr"])]
+    target_size: Option<u64>,
     /// The fewest bytes with at least this signal-to-noise ratio, shown by a run
     #[arg(long, value_name = "DB", conflicts_with = "scheme")]
     min_snr: Option<f64>,
@@ -59,32 +60,6 @@ pub(super) struct Args {
 /// The highest SNR that can be asked for.
 const MOST_DB: f64 = 60.0;
 
-/// A number of bytes with a unit.
-#[derive(Clone, Copy)]
-struct Bytes(u64);
-
-impl std::str::FromStr for Bytes {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let unit = match &text[digits.len()..] {
-            "" | "B" => 1.0,
-            "kB" | "KB" => 1e3,
-            "MB" => 1e6,
-            "GB" => 1e9,
-            "KiB" => 1024.0,
-            "MiB" => 1024.0 * 1024.0,
-            "GiB" => 1024.0 * 1024.0 * 1024.0,
-            _ => f64::NAN,
-        };
-        let bytes = digits.trim().parse::<f64>().map_or(f64::NAN, |n| n * unit);
-        match (1.0..1e15).contains(&bytes) {
-            true => Ok(Bytes(bytes as u64)),
-            false => Err("expected a size such as 900MB, 1.2GB or 850MiB".into()),
-        }
-    }
-}
-
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     if args.output.extension().is_none_or(|e| e != "toml") {
         bail!("output `{}`: expected a name that ends in `.toml`", args.output.display());
@@ -104,7 +79,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let checkpoint = Checkpoint::open(&args.checkpoint)?;
     let goal = match (args.scheme, args.target_size, args.min_snr) {
         (Some(scheme), ..) => Goal::Scheme(scheme),
-        (_, Some(Bytes(size)), _) => Goal::Size(size),
+        (_, Some(size), _) => Goal::Size(size),
         (_, _, Some(snr)) if snr.is_finite() && snr <= MOST_DB => Goal::Snr(snr),
         (.., snr) => bail!(
             "--min-snr: found {}, expected a number of decibels of at most {MOST_DB}: fp16 arithmetic alone may cost as much",
@@ -116,15 +91,20 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let survey = Survey::new(&checkpoint, latent)?;
     let request = Request { goal, calibrate: args.calibrate.clone(), threads: context.threads };
     // Found now, not after the work.
-    let report = args.report.as_ref().map(|path| Ok::<_, anyhow::Error>((path, Staged::file(path)?))).transpose()?;
+    let report = args
+        .report
+        .as_ref()
+        .map(|path| Ok::<_, anyhow::Error>((path, Staged::file(context.to(path), &known::markup)?)))
+        .transpose()?;
     let made = {
         let progress = Progress::calls("quantize", context.quiet);
-        make(&survey, &request, &args.output, &mut |what, done, all| {
+        make(&survey, &request, context.to(&args.output), &mut |what, done, all| {
             progress.say(done as u64, all as u64, || format!("{what} {done}/{all}"));
         })?
     };
     if let Some((path, staged)) = report {
-        std::fs::write(staged.path(), html(&made)).with_context(|| format!("cannot write `{}`", path.display()))?;
+        let page = format!("{}\n{}", known::COMMENT, html(&made, &checkpoint));
+        std::fs::write(staged.path(), page).with_context(|| format!("cannot write `{}`", path.display()))?;
         staged.commit()?;
     }
     if args.json {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::progress::Progress;
+use super::terminal::one_line;
 use super::{Context, print_json, print_line};
 use s2dit_proof::ranges::{AT_RISK, LARGEST, Options, Verdict, ranges};
 
@@ -19,7 +20,7 @@ use s2dit_proof::ranges::{AT_RISK, LARGEST, Options, Verdict, ranges};
 The artifact is run in fp32, so that what fp16 cannot hold is seen. Exit code 1 if a value overflows.")]
 pub(super) struct Args {
     /// An .mlpackage, a folder of partitioned packages or a kernel folder
-    artifact: PathBuf,
+    pub(super) artifact: PathBuf,
     /// Recorded inputs, as for verify, instead of seeded ones
     #[arg(long, value_name = "FILE")]
     golden: Option<PathBuf>,
@@ -54,7 +55,12 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     } else {
         let mut text = format!(
             "{}, {}\n{:>12} {:>9}  {:10} {:18} of\n",
-            report.artifact, report.inputs, "largest", "headroom", "", "op"
+            one_line(&report.artifact),
+            one_line(&report.inputs),
+            "largest",
+            "headroom",
+            "",
+            "op"
         );
         for row in report.rows.iter().take(args.top) {
             let verdict = match row.verdict {
@@ -63,9 +69,9 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
                 Verdict::Holds => "",
             };
             let scope = if report.rows[0].function == "main" {
-                row.scope.clone()
+                one_line(&row.scope)
             } else {
-                format!("{}: {}", row.function, row.scope)
+                format!("{}: {}", one_line(&row.function), one_line(&row.scope))
             };
             let headroom = f64::from(LARGEST) / f64::from(row.largest.max(f32::MIN_POSITIVE));
             writeln!(text, "{:>12.4e} {:>8.1}×  {verdict:10} {:18} {scope}", row.largest, headroom, row.op)?;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use s2dit_backends::output::{Staged, made};
 use s2dit_runtime::pipeline;
 use s2dit_runtime::stream::contract;
 use s2dit_runtime::stream::state::MOST_CHUNKS;
@@ -14,7 +15,7 @@ use serde::Serialize;
 
 use super::places::Places;
 use super::progress::Progress;
-use super::usage::{gif, refuse};
+use super::usage::{gif, latents, refuse};
 use super::{Context, print_json, print_line};
 use s2dit_files::problems::{Problem, quoted};
 use s2dit_proof::stream::clip::Clip;
@@ -22,21 +23,27 @@ use s2dit_proof::stream::{LatentsFile, Noise, Preview, read_prompt, seeded_promp
 
 /// Make video with a finished artifact: chunk by chunk with a kernel, or a whole clip
 #[derive(clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    after_help = "You bring trained weights (a checkpoint that was compiled), the text encoder that the checkpoint was trained with, for \
+prompts, and the VAE decoder, which makes video of the latents. Without them --prompt-seed and random weights of s2ditc init try \
+everything but the picture.
+
+Examples:
   s2ditc compile tiny/ --target coreml --mode stream --latent 8x8 -o tiny.kernel
   s2ditc stream tiny.kernel --prompt text.safetensors --chunks 64 --seed 1 -o latents.safetensors --preview x.gif
   s2ditc stream tiny.kernel --prompt a.safetensors --prompt-at 8=b.safetensors --chunks 16 --state-out s.safetensors
   s2ditc stream tiny.kernel --state-in s.safetensors --chunks 16 -o more.safetensors
 
-A prompt is a safetensors file with the tensor text [1,L,text_dim]: the text encoder's output, padded with zeros to the
-checkpoint's text_len. Latents are written as stream.latents [chunks,1,C,F,H,W]. A stream that is restored with --state-in goes on
+A prompt is a safetensors file with the tensor text [1,L,text_dim]: the text encoder's output, padded with zeros to the \
+checkpoint's text_len. Latents are written as stream.latents [chunks,1,C,F,H,W]. A stream that is restored with --state-in goes on \
 bit for bit: its noise depends on the seed, which the state holds, and the chunk's index alone.
 
-An .onnx file or .mlpackage of a bidirectional checkpoint (chunk_frames null) makes one clip, with Euler steps and
-classifier-free guidance: --steps, --guidance, --negative. It is written as latent [1,C,F,H,W].")]
+An .onnx file or .mlpackage of a bidirectional checkpoint (chunk_frames null) makes one clip, with Euler steps and \
+classifier-free guidance: --steps, --guidance, --negative. It is written as latent [1,C,F,H,W]."
+)]
 pub(super) struct Args {
     /// A kernel folder; or a clip step of a bidirectional checkpoint
-    artifact: PathBuf,
+    pub(super) artifact: PathBuf,
     /// Prompt: a safetensors file with the tensor text
     #[arg(long, value_name = "FILE", conflicts_with = "prompt_seed")]
     prompt: Option<PathBuf>,
@@ -55,10 +62,10 @@ pub(super) struct Args {
     /// Recorded noise instead: a safetensors file with stream.noise [chunks,steps,1,C,F,H,W]
     #[arg(long, value_name = "FILE", conflicts_with = "seed")]
     noise: Option<PathBuf>,
-    /// Latents to write
-    #[arg(short, long, value_name = "FILE")]
+    /// Latents to write, as safetensors; the checkpoint's VAE decoder makes a video of them
+    #[arg(short, long, value_name = "FILE", value_parser = latents)]
     output: Option<PathBuf>,
-    /// Moving picture to write: the latents' three main directions as colours
+    /// Moving picture to write: the latents' three main directions as colours, no decoded video; of random weights it is static
     #[arg(long, value_name = "GIF", value_parser = gif)]
     preview: Option<PathBuf>,
     /// Go on where a saved stream stood
@@ -109,7 +116,7 @@ impl FromStr for PromptAt {
     }
 }
 
-/// What was made.
+/// The summary of what was made.
 #[derive(Serialize)]
 struct Summary {
     artifact: PathBuf,
@@ -124,7 +131,7 @@ struct Summary {
     load_seconds: f64,
     /// Computing the prompt's keys and values.
     prompt_seconds: f64,
-    /// Each chunk: all of its denoise calls and the commit.
+    /// Each chunk: all of its calls.
     chunk_seconds: Vec<f64>,
     frames_per_second: f64,
     output: Option<PathBuf>,
@@ -221,11 +228,12 @@ fn stream(args: &Args, context: Context) -> Result<ExitCode> {
     }
     let prompt_seconds = clock.elapsed().as_secs_f64();
 
-    let mut latents = args.output.as_deref().map(|p| LatentsFile::create(p, chunks, contract.chunk)).transpose()?;
-    let mut preview = args.preview.as_deref().map(|p| Preview::create(p, contract.chunk)).transpose()?;
+    let mut latents =
+        args.output.as_deref().map(|p| LatentsFile::create(context.to(p), chunks, contract.chunk)).transpose()?;
+    let mut preview = args.preview.as_deref().map(|p| Preview::create(context.to(p), contract.chunk)).transpose()?;
     if let Some(path) = &args.state_out {
         // Found now, not after an hour.
-        drop(s2dit_backends::output::Staged::file(path)?);
+        drop(Staged::file(context.to(path), &made::safetensors)?);
     }
     let progress = Progress::calls("chunks", context.quiet);
     let frames = contract.chunk.frames as u64;
@@ -241,9 +249,10 @@ fn stream(args: &Args, context: Context) -> Result<ExitCode> {
         let made = session.next_chunk_with(&noise.chunk(index, &contract)?, |done, calls| {
             let all = chunks * calls as u64;
             progress.say(i * calls as u64 + done as u64, all, || {
-                format!("chunk {}/{chunks} step {done}/{calls} {:.1} latent frames/s", i + 1, rate(i))
+                format!("chunk {}/{chunks} {} {:.1} latent frames/s", i + 1, place(done, calls), rate(i))
             });
-        })?;
+        });
+        let made = made.with_context(|| format!("`{}`", args.artifact.display()))?;
         chunk_seconds.push(begun.elapsed().as_secs_f64());
         if let Some(file) = &mut latents {
             file.push(&made)?;
@@ -254,7 +263,7 @@ fn stream(args: &Args, context: Context) -> Result<ExitCode> {
         if let (Some(every), Some(path)) = (args.save_every, &args.state_out)
             && (i + 1).is_multiple_of(every)
         {
-            session.save(path)?;
+            session.save(context.to(path))?;
         }
     }
     let frames_per_second = rate(chunks);
@@ -266,7 +275,7 @@ fn stream(args: &Args, context: Context) -> Result<ExitCode> {
         preview.finish()?;
     }
     if let Some(path) = &args.state_out {
-        session.save(path)?;
+        session.save(context.to(path))?;
     }
     let summary = Summary {
         artifact: args.artifact.clone(),
@@ -289,6 +298,13 @@ fn stream(args: &Args, context: Context) -> Result<ExitCode> {
         print_line(&text(&summary))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where in a chunk the work is after `done` of its `calls`. The last call is no step of the sampler: it commits the chunk to the
+/// states.
+fn place(done: usize, calls: usize) -> String {
+    let steps = calls.saturating_sub(1);
+    if done <= steps { format!("step {done}/{steps}") } else { "committed".into() }
 }
 
 /// The seed of a stream's noise: a stream that goes on keeps the one it has.
@@ -321,8 +337,15 @@ fn text(s: &Summary) -> String {
             out += &format!("\n  {what:<8} {}", path.display());
         }
     }
+    if s.preview.is_some() {
+        out += PREVIEWED;
+    }
     out
 }
+
+/// What a preview is not.
+const PREVIEWED: &str =
+    "\n  (the preview shows latents as colours, not decoded video; with random weights it is static)";
 
 /// A bidirectional checkpoint's clip.
 #[derive(Serialize)]
@@ -365,17 +388,18 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
         [1, channels, frames, rows, cols] => contract::Chunk { channels, frames, rows, cols },
         ref other => bail!("`{}`: input `latent` is {other:?}, expected [1, C, F, H, W]", path.display()),
     };
-    let mut preview = args.preview.as_deref().map(|p| Preview::create(p, chunk)).transpose()?;
+    let mut preview = args.preview.as_deref().map(|p| Preview::create(context.to(p), chunk)).transpose()?;
     let progress = Progress::calls("steps", context.quiet);
     let start = Instant::now();
     let guided = negative.as_ref().map(|text| (text, guidance));
     let made = clip.sample(args.seed.unwrap_or_default(), steps, &text, guided, |done| {
         progress.say(done as u64, steps as u64, || format!("step {done}/{steps}"));
-    })?;
+    });
+    let made = made.with_context(|| format!("`{}`", path.display()))?;
     let seconds = start.elapsed().as_secs_f64();
     drop(progress);
     if let Some(path) = &args.output {
-        Clip::save(path, &made)?;
+        Clip::save(context.to(path), &made)?;
     }
     if let Some(mut preview) = preview.take() {
         preview.push(&made)?;
@@ -394,11 +418,23 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
         print_json(&summary)?;
     } else if !context.quiet {
         let guidance = summary.guidance.map_or("no guidance".into(), |g| format!("guidance {g}"));
+        let previewed = if summary.preview.is_some() { PREVIEWED } else { "" };
         print_line(&format!(
-            "{}: a clip {:?} in {steps} Euler steps, {guidance}, {seconds:.1} s",
+            "{}: a clip {:?} in {steps} Euler steps, {guidance}, {seconds:.1} s{previewed}",
             path.display(),
             summary.latent
         ))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::place;
+
+    #[test]
+    fn four_steps_are_not_five() {
+        let places: Vec<String> = (1..=5).map(|done| place(done, 5)).collect();
+        assert_eq!(places, ["step 1/4", "step 2/4", "step 3/4", "step 4/4", "committed"]);
+    }
 }

@@ -1,6 +1,9 @@
-//! What is wrong with a command line and only a command can see.
+//! Errors of the command line that only a command can see, and not the parser.
 
 use std::path::PathBuf;
+
+use s2dit_files::parse_size;
+use s2dit_files::problems::Problem;
 
 /// Options that do not go together, or do nothing here: exit code 2, as for what the parser refuses.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +15,34 @@ macro_rules! refuse {
     ($($message:tt)*) => { return Err($crate::cli::usage::Usage(format!($($message)*)).into()) };
 }
 pub(super) use refuse;
+
+/// A size in bytes, such as `1.2GB`.
+///
+/// # Errors
+/// See [`parse_size`].
+pub(super) fn bytes(text: &str) -> Result<u64, Problem> {
+    parse_size(text)
+}
+
+/// Endings of what latents are not: video, pictures and the arrays of other tools.
+const NO_LATENTS: [&str; 16] =
+    ["mp4", "m4v", "mov", "avi", "mkv", "webm", "gif", "png", "apng", "jpg", "jpeg", "webp", "npy", "npz", "pt", "pth"];
+
+/// A path for latents, which are written as safetensors.
+///
+/// # Errors
+/// A name that says another format.
+pub(super) fn latents(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let says = |ending: &&&str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(ending));
+    match NO_LATENTS.iter().find(says) {
+        None => Ok(path),
+        Some(ending) => Err(format!(
+            "found a name that ends in .{ending}, expected .safetensors: latents are written, and the checkpoint's VAE decoder makes \
+             pictures of them"
+        )),
+    }
+}
 
 /// A path that must end in `.gif`.
 ///

@@ -9,37 +9,53 @@ use s2dit_runtime::stream::contract;
 
 use super::places::Places;
 use super::progress::Progress;
+use super::style;
+use super::terminal::one_line;
 use super::usage::svg;
-use super::{Context, print_json, print_line};
+use super::{Context, print_json, print_line, print_note};
 use s2dit_emit::plan::How;
 use s2dit_proof::stream::verify as stream;
-use s2dit_proof::verify::{Options, Reference, Report, verify};
+use s2dit_proof::verify::{Model, Options, Reference, Report, Row, Verdict, verify};
 
 /// Run a finished artifact and compare it with a reference; exit 1 below the bar
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  s2ditc verify small.mlpackage --golden golden.safetensors --fp16 --min-snr 50
-  s2ditc verify small.onnx --checkpoint small/ --blocks
+  s2ditc verify small.mlpackage --golden golden.safetensors --fp16
+  s2ditc verify small4.mlpackage --golden golden.safetensors --checkpoint small/ --quantize plan.toml
   s2ditc verify small.kernel --golden stream.safetensors --fp16 --plot error.svg
+  s2ditc verify torch_export.onnx --checkpoint small/
+  s2ditc verify small.onnx --checkpoint small/ --blocks
   s2ditc verify small.kernel --checkpoint small/ --chunks 64
 
-A golden is a safetensors file with the artifact's inputs (latent, timestep, text), its output (velocity) and, for --blocks, the
-outputs of the blocks (block0, block1, …) under these names; other tensors are ignored, and listed. With --blocks a block below the
-bar fails the verification too.
+What a pass shows: --golden FILE, that the artifact computes what your own model computed. --checkpoint DIR, that compiling kept \
+the numbers of this compiler's reading of the checkpoint, whatever your model is. Both together, that the reading is the golden's \
+model and that a quantized artifact computes the reading: a low bar alone cannot tell a wrong model from the error of \
+quantization. An ONNX export of your PyTorch model with --checkpoint, that the reading is your model.
 
-The golden of a stream has stream.noise [chunks,steps,1,C,F,H,W], text [1,L,text_dim] and stream.latents [chunks,1,C,F,H,W]: the
-first noise of a chunk starts it, the others re-noise. A kernel folder is compared chunk by chunk.")]
-#[command(group(clap::ArgGroup::new("reference").required(true)))]
+A golden is a safetensors file with the artifact's inputs (latent, timestep, text), its output (velocity) and, for --blocks, the \
+outputs of the blocks (block0, block1, …) under these names; other tensors are ignored, and listed. With --blocks a block below \
+the bar fails the verification too.
+
+The golden of a stream has stream.noise [chunks,steps,1,C,F,H,W], text [1,L,text_dim] and stream.latents [chunks,1,C,F,H,W]: the \
+first noise of a chunk starts it, the others re-noise. A kernel folder is compared chunk by chunk.
+
+torch_export.onnx is an ONNX file that torch.onnx.export made of your PyTorch model, with inputs latent, timestep and text of static \
+shape and the output velocity.
+
+The verdict is `passed` (exit 0), `FAILED` or `NO VERDICT` (exit 1): the last where a quantized artifact has no bar, or one so low \
+that a wrong model reaches it.")]
+#[command(group(clap::ArgGroup::new("reference").required(true).multiple(true)))]
 pub(super) struct Args {
     /// An .onnx file, an .mlpackage or a kernel folder
-    artifact: PathBuf,
-    /// Reference inputs and outputs
+    pub(super) artifact: PathBuf,
+    /// Inputs and outputs that your own model computed
     #[arg(long, value_name = "FILE", group = "reference")]
     golden: Option<PathBuf>,
-    /// Compare with the plain fp32 graph of this checkpoint instead, on seeded inputs
+    /// Compare with the plain fp32 graph of this checkpoint, on seeded inputs or those of --golden
     #[arg(long, value_name = "DIR", group = "reference")]
     checkpoint: Option<PathBuf>,
-    /// Compress the weights of the checkpoint's graph as those of the artifact are, and judge only storage and arithmetic
+    /// Compress the weights of the checkpoint's graph as those of the artifact are; without --golden, judge only storage and
+    /// arithmetic
     #[arg(long, value_name = "SCHEME|PLAN", requires = "checkpoint")]
     quantize: Option<How>,
     /// Seed of the inputs for --checkpoint [default: 0]
@@ -83,13 +99,10 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         .input("--checkpoint", &args.checkpoint)
         .output("--plot", &args.plot)
         .check()?;
-    let reference = match (&args.golden, &args.checkpoint) {
-        (Some(golden), _) => Reference::Golden(golden.clone()),
-        (None, Some(dir)) => Reference::Checkpoint {
-            dir: dir.clone(),
-            seed: args.seed.unwrap_or_default(),
-            quantize: args.quantize.clone(),
-        },
+    let model = args.checkpoint.as_ref().map(|dir| Model { dir: dir.clone(), quantize: args.quantize.clone() });
+    let reference = match (&args.golden, model) {
+        (Some(file), model) => Reference::Golden { file: file.clone(), model },
+        (None, Some(model)) => Reference::Checkpoint { model, seed: args.seed.unwrap_or_default() },
         (None, None) => unreachable!("clap requires one of the two"),
     };
     if args.artifact.join(contract::FILE).exists() {
@@ -111,7 +124,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let report = verify(&args.artifact, &reference, &options)?;
     if !context.quiet {
         for note in &report.notes {
-            eprintln!("note: {note}");
+            print_note(&format!("note: {note}"));
         }
     }
     if args.json {
@@ -134,12 +147,13 @@ fn kernel(args: &Args, reference: &Reference, context: Context) -> Result<ExitCo
         fp16: args.fp16,
         chunks: args.chunks,
         plot: args.plot.clone(),
+        force: context.force,
         threads: context.threads,
         quiet: context.quiet,
     };
     let progress = Progress::calls("chunks", context.quiet);
-    let report = stream::verify(&args.artifact, reference, &options, |done, all| {
-        progress.say(done, all, || format!("chunk {done}/{all}"));
+    let report = stream::verify(&args.artifact, reference, &options, |at| {
+        progress.say(at.calls_done, at.calls, || format!("chunk {}/{}", at.chunk + 1, at.chunks));
     })?;
     drop(progress);
     if args.json {
@@ -156,7 +170,7 @@ fn hundredths(db: f64) -> f64 {
 
 const COLUMNS: &str = "max abs   rel. L2    SNR dB    cosine   NaN/Inf";
 
-/// The figures of elements that are finite on both sides are none of the tensor's.
+/// The figures of a row, or dashes if an element is not finite: figures of the finite elements alone would mislead.
 fn figures(m: &s2dit_runtime::compare::Metrics, passed: bool) -> String {
     if m.non_finite + m.reference_non_finite > 0 {
         return format!("{:>9} {:>9} {:>9} {:>9} {:>9}  NaN or Inf\n", "–", "–", "–", "–", m.non_finite);
@@ -168,7 +182,7 @@ fn figures(m: &s2dit_runtime::compare::Metrics, passed: bool) -> String {
         m.snr_db,
         m.cosine,
         m.non_finite,
-        if passed { "" } else { "  below the bar" }
+        if passed { String::new() } else { style::bad("  below the bar") }
     )
 }
 
@@ -176,17 +190,43 @@ fn figures(m: &s2dit_runtime::compare::Metrics, passed: bool) -> String {
 pub(super) fn text(report: &Report) -> String {
     let mut out = format!(
         "{} against {}, engine {}, {}\n             {COLUMNS}\n",
-        report.artifact, report.reference, report.engine, report.arithmetic
+        one_line(&report.artifact),
+        one_line(&report.reference),
+        report.engine,
+        report.arithmetic
     );
-    for r in &report.rows {
-        out += &format!("{:<10} {}", r.name, figures(&r.metrics, r.passed));
+    let table = |rows: &[Row]| {
+        rows.iter().map(|r| format!("{:<10} {}", one_line(&r.name), figures(&r.metrics, r.passed))).collect::<String>()
+    };
+    out += &table(&report.rows);
+    for check in &report.checks {
+        out += &format!("{}, bar {} dB:\n{}", one_line(&check.what), hundredths(check.min_snr_db), table(&check.rows));
     }
     if let Some(block) = &report.first_block_below {
         out += &format!("the first block below the bar is {block}\n");
     }
-    out += if report.passed { "passed" } else { "FAILED" };
-    out += &format!(": the bar is {} dB and no NaN or Inf", hundredths(report.min_snr_db));
+    let failed = report.verdict == Verdict::Failed;
+    out += &verdict(report.verdict, report.min_snr_db, "and no NaN or Inf", &report.proves);
+    if failed && report.blocks_unseen {
+        out += "\nrun it again with --blocks to see the first block that differs (--checkpoint DIR has them all)";
+    }
     out
+}
+
+/// The last lines of a report.
+fn verdict(verdict: Verdict, bar: Option<f64>, also: &str, proves: &str) -> String {
+    let word = match verdict {
+        Verdict::Passed => "passed",
+        Verdict::Failed => "FAILED",
+        Verdict::NoVerdict => "NO VERDICT",
+    };
+    let word = match verdict {
+        Verdict::Passed => style::good(word),
+        Verdict::Failed => style::bad(word),
+        Verdict::NoVerdict => style::doubtful(word),
+    };
+    let bar = bar.map_or("there is no bar".into(), |bar| format!("the bar is {} dB {also}", hundredths(bar)));
+    format!("{word}: {bar}\n{proves}")
 }
 
 /// The report of a stream; the middle of a long one is left out.
@@ -194,7 +234,10 @@ fn stream_text(report: &stream::Report) -> String {
     const SHOWN: usize = 24;
     let mut out = format!(
         "{} ({}) against {}, {}\n  chunk      {COLUMNS}\n",
-        report.artifact, report.kernel, report.reference, report.arithmetic
+        one_line(&report.artifact),
+        report.kernel,
+        one_line(&report.reference),
+        report.arithmetic
     );
     let n = report.rows.len();
     for (i, r) in report.rows.iter().enumerate() {
@@ -215,7 +258,11 @@ fn stream_text(report: &stream::Report) -> String {
     if let Some(chunk) = report.first_chunk_below {
         out += &format!("the first chunk below the bar is {chunk}\n");
     }
-    out += if report.passed { "passed" } else { "FAILED" };
-    out += &format!(": the bar is {} dB for every chunk", hundredths(report.min_snr_db));
+    for check in &report.checks {
+        let below = check.first_chunk_below.map(|c| format!("; the first chunk below is {c}")).unwrap_or_default();
+        let (least, bar) = (check.least_snr_db, hundredths(check.min_snr_db));
+        out += &format!("{}: {least:.1} dB at least, bar {bar} dB{below}\n", check.what);
+    }
+    out += &verdict(report.verdict, report.min_snr_db, "for every chunk", &report.proves);
     out
 }

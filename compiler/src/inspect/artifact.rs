@@ -26,10 +26,13 @@ pub struct Feature {
 /// An ONNX file or an mlpackage.
 #[derive(Debug, Serialize)]
 pub struct ArtifactReport {
-    /// Its path.
+    /// Path of the artifact.
     pub path: String,
     /// Format, versions, producer.
     pub format: String,
+    /// The oldest systems that load a Core ML package, such as `iOS 18, macOS 15`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minimum_os: Option<String>,
     /// Inputs.
     pub inputs: Vec<Feature>,
     /// Outputs.
@@ -40,15 +43,15 @@ pub struct ArtifactReport {
     pub ops: Vec<(String, usize)>,
     /// Stored weight tensors.
     pub weight_tensors: usize,
-    /// Their bytes.
+    /// Bytes of the stored weights.
     pub weight_bytes: u64,
-    /// Where they lie.
+    /// Place of the stored weights.
     pub weight_storage: String,
-    /// Their bytes by dtype.
+    /// Bytes of the stored weights by dtype.
     pub weights_by_dtype: BTreeMap<String, u64>,
     /// User-defined metadata.
     pub metadata: BTreeMap<String, String>,
-    /// What is recognised in each function of a package.
+    /// Formulas and blocks recognised in each function of a package.
     pub recognised: Vec<Recognition>,
     /// Why nothing could be: an ONNX file, or ops that cannot be read back.
     pub not_recognised: Option<String>,
@@ -80,6 +83,7 @@ pub(super) fn onnx(path: &Path) -> Result<ArtifactReport> {
     Ok(ArtifactReport {
         path: path.display().to_string(),
         format: model.format(),
+        minimum_os: None,
         inputs: model.inputs().into_iter().map(feature).collect(),
         outputs: model.outputs().into_iter().map(feature).collect(),
         states: Vec::new(),
@@ -126,6 +130,7 @@ pub(super) fn mlpackage(path: &Path) -> Result<ArtifactReport> {
     Ok(ArtifactReport {
         path: path.display().to_string(),
         format: package.format(),
+        minimum_os: Some(package.minimum_os().into()),
         inputs: package.inputs().into_iter().map(feature).collect(),
         outputs: package.outputs().into_iter().map(feature).collect(),
         states: package.states().into_iter().map(feature).collect(),

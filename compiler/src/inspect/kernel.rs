@@ -3,12 +3,10 @@
 use std::path::Path;
 
 use anyhow::Result;
-use s2dit_backends::onnx::read::Model;
 use s2dit_runtime::stream::contract::{
-    Chunk, Contract, FunctionsPolicy, Port, Precision, Sampler, StatesPolicy, Target, Text,
+    Chunk, FunctionsPolicy, Port, Precision, Sampler, StateWrite, StatesPolicy, Target, Text,
 };
-use s2dit_runtime::stream::made_for;
-use s2dit_runtime::{Artifact, Timesteps};
+use s2dit_runtime::{KernelFolder, Timesteps};
 use serde::Serialize;
 
 /// A kernel folder.
@@ -16,26 +14,33 @@ use serde::Serialize;
 pub struct KernelReport {
     /// The folder.
     pub path: String,
-    /// Who compiled it.
+    /// Compiler of the kernel.
     pub compiler: String,
     /// Target, precision and policies in a few words.
     pub summary: String,
-    /// What the artifacts are.
+    /// Format of the artifacts.
     pub target: Target,
-    /// Their arithmetic.
+    /// The oldest systems that load the packages, such as `iOS 18, macOS 15`; nothing for ONNX files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minimum_os: Option<String>,
+    /// Arithmetic of the artifacts.
     pub precision: Precision,
-    /// Where the states live.
+    /// Place of the states between calls.
     pub states_policy: StatesPolicy,
-    /// How the functions are spread.
+    /// Spread of the functions over artifacts.
     pub functions_policy: FunctionsPolicy,
-    /// How large weights are stored, if in few bits.
+    /// Storage of large weights, if in few bits.
     pub quantize: Option<String>,
     /// Hash of the checkpoint.
     pub checkpoint: String,
-    /// What one call makes.
+    /// The latent that one call makes.
     pub chunk: Chunk,
     /// Latent frames that the windows hold.
     pub window_frames: usize,
+    /// Latent frames at the start of the stream that stay beside the windows.
+    pub sink_frames: usize,
+    /// Which pass over a chunk writes the states.
+    pub state_write: StateWrite,
     /// The prompt.
     pub text: Text,
     /// The sampler.
@@ -57,30 +62,30 @@ pub struct KernelReport {
 /// A function of a kernel.
 #[derive(Debug, Serialize)]
 pub struct FunctionReport {
-    /// Its name in the contract.
+    /// Name of the function in the contract.
     pub name: &'static str,
     /// The artifacts, in the order in which they run: more than one if the function is spread over several.
     pub files: Vec<String>,
-    /// Its name in them.
+    /// Name of the function in the artifacts.
     pub function: String,
-    /// What the host passes.
+    /// Inputs that the host passes.
     pub inputs: Vec<Port>,
-    /// What comes back.
+    /// Outputs that come back.
     pub outputs: Vec<Port>,
 }
 
 /// A state of a kernel.
 #[derive(Debug, Serialize)]
 pub struct StateReport {
-    /// Its name.
+    /// Name of the state.
     pub name: String,
-    /// Its element type.
+    /// Element type of the state.
     pub dtype: String,
-    /// Its shape.
+    /// Shape of the state.
     pub shape: Vec<usize>,
-    /// Its bytes.
+    /// Bytes of the state.
     pub bytes: u64,
-    /// What it holds.
+    /// Contents of the state, for people.
     pub meaning: String,
 }
 
@@ -89,15 +94,11 @@ pub struct StateReport {
 /// # Errors
 /// A contract that cannot be read; artifacts that are not there, or not of this contract.
 pub(super) fn kernel(path: &Path) -> Result<KernelReport> {
-    let contract = Contract::read(path)?;
-    made_for::check(path, &contract)?;
-    if contract.target == Target::Onnx {
-        for (_, f) in contract.functions.all() {
-            Model::open(&path.join(&f.file))?.check_external_files()?;
-        }
-    }
-    let quantize = Artifact::open(&path.join(&contract.functions.denoise.file))?.metadata().remove("s2ditc.quantize");
-    let functions = contract.functions.all().map(|(name, f)| FunctionReport {
+    let folder = KernelFolder::open(path)?;
+    let contract = folder.contract().clone();
+    let quantize = folder.metadata(&contract.functions.denoise.file).remove("s2ditc.quantize");
+    let minimum_os = folder.minimum_os(&contract.functions.denoise.file);
+    let functions = contract.functions.all().into_iter().map(|(name, f)| FunctionReport {
         name,
         files: match &f.parts[..] {
             [] => vec![f.file.clone()],
@@ -122,10 +123,11 @@ pub(super) fn kernel(path: &Path) -> Result<KernelReport> {
         bytes: bytes(path),
         state_bytes: states.iter().map(|s| s.bytes).sum(),
         states,
-        functions: functions.into(),
+        functions: functions.collect(),
         host_inputs: contract.host_inputs.iter().map(|h| (h.name.clone(), kind(&h.kind).unwrap_or_default())).collect(),
         quantize,
         summary: contract.summary(),
+        minimum_os,
         compiler: contract.compiler,
         target: contract.target,
         precision: contract.precision,
@@ -134,6 +136,8 @@ pub(super) fn kernel(path: &Path) -> Result<KernelReport> {
         checkpoint: contract.checkpoint,
         chunk: contract.chunk,
         window_frames: contract.window_frames,
+        sink_frames: contract.sink_frames,
+        state_write: contract.state_write,
         text: contract.text,
         sampler: contract.sampler,
         timesteps: contract.timesteps,

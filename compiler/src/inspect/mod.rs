@@ -1,4 +1,4 @@
-//! What a checkpoint, an ONNX file, an mlpackage or a kernel folder is, for people and as data.
+//! Reports on a checkpoint, an ONNX file, an mlpackage or a kernel folder, for people and as data.
 
 mod artifact;
 mod kernel;
@@ -8,6 +8,7 @@ mod recognition;
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use s2dit_backends::foreign::Foreign;
 use s2dit_runtime::pipeline::{self, Pipeline};
 use s2dit_runtime::stream::contract;
 use serde::Serialize;
@@ -17,14 +18,14 @@ pub use kernel::{FunctionReport, KernelReport, StateReport};
 pub use model::{BlockCost, Layer, ModelReport};
 pub use recognition::{NearMiss, Recognised, Recognition, recognition};
 
-use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint};
+use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint, pipeline_problem};
 use s2dit_models::s2dit;
 use s2dit_models::s2dit::config::LatentSize;
 
 /// Latent of the costs when none is asked for, or the nearest one that fits: the 1.8B preset's chunk.
 const DEFAULT_LATENT: LatentSize = LatentSize { frames: 3, rows: 36, cols: 64 };
 
-/// What was inspected.
+/// The report on what was inspected.
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Report {
@@ -36,7 +37,7 @@ pub enum Report {
     MlPackage(ArtifactReport),
     /// A folder of packages that make one step.
     Pipeline {
-        /// In the order in which they run.
+        /// Reports on the packages, in the order in which they run.
         parts: Vec<ArtifactReport>,
     },
     /// A kernel folder.
@@ -60,7 +61,7 @@ pub struct CheckpointReport {
     pub hash: String,
     /// The model.
     pub model: ModelReport,
-    /// What is recognised in its clip graph.
+    /// Formulas and blocks recognised in the checkpoint's clip graph.
     pub recognised: Vec<Recognition>,
 }
 
@@ -81,6 +82,9 @@ pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<Report> {
         return Ok(Report::Kernel(kernel::kernel(path)?));
     }
     if path.is_dir() {
+        if let Some(problem) = pipeline_problem(path) {
+            return Err(problem.into());
+        }
         if !path.join(CONFIG_FILE).exists() {
             bail!(
                 "`{}`: expected a checkpoint folder with {CONFIG_FILE}, an .mlpackage with Manifest.json or a kernel folder with {}",
@@ -103,7 +107,7 @@ pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<Report> {
             recognised,
         }));
     }
-    if path.extension().is_some_and(|e| e == "safetensors") {
+    if path.is_file() && Foreign::of(path).is_ok_and(|found| found == Some(Foreign::Safetensors)) {
         bail!(
             "`{}`: expected a checkpoint folder, an .onnx file or an .mlpackage; inspect the folder that holds this file and {CONFIG_FILE}",
             path.display()

@@ -21,7 +21,7 @@ pub struct Layer {
     pub blocks: usize,
     /// Tokens that its blocks see.
     pub tokens: usize,
-    /// Its SSA stage, if it is one.
+    /// Number of the SSA stage, if the layer is one.
     pub stage: Option<usize>,
 }
 
@@ -36,7 +36,7 @@ pub struct BlockCost {
     pub flops: u64,
     /// Bytes of weights in fp16.
     pub weight_bytes: u64,
-    /// Bytes of activations read and written in fp16, op by op.
+    /// Bytes of activations in fp16 that the ops read and write, added up: memory traffic, and no peak of memory.
     pub activation_bytes: u64,
     /// Tensor ops.
     pub ops: usize,

@@ -1,4 +1,4 @@
-//! What the passes recognise in a graph, block by block, and what they nearly do.
+//! The formulas and blocks that the passes recognise in a graph, and those that they nearly do.
 
 use std::collections::BTreeMap;
 
@@ -26,11 +26,11 @@ pub struct Recognised {
 /// A formula or region that is nearly one.
 #[derive(Debug, Serialize)]
 pub struct NearMiss {
-    /// What it would have been.
+    /// Rule that nearly matched.
     pub rule: &'static str,
     /// Provenance.
     pub scope: String,
-    /// What was expected and what is there.
+    /// The op that was expected, and the one that is there.
     pub reason: String,
 }
 
@@ -55,7 +55,7 @@ pub struct Recognition {
     pub formulas: BTreeMap<&'static str, usize>,
     /// Ops that belong to such formulas and stand alone, by name.
     pub leftovers: BTreeMap<&'static str, usize>,
-    /// What was nearly recognised, and why not.
+    /// Formulas that were nearly recognised, and why not.
     pub near_misses: Vec<NearMiss>,
 }
 

@@ -130,7 +130,7 @@ impl Grid<'_> {
                 (code as u8, table[code])
             }
             Scheme::Int8 | Scheme::Block { .. } => {
-                let (low, high) = super::integer::range(self.scheme.bits());
+                let (low, high) = super::integer::range(self.scheme.bits(), table[0]);
                 let code = (x / table[0]).round_ties_even().clamp(low, high);
                 (code as i8 as u8, code * table[0])
             }

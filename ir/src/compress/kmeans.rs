@@ -1,4 +1,4 @@
-//! One-dimensional k-means, solved exactly.
+//! Exact one-dimensional k-means.
 //!
 //! The points are sorted and distinct, so that clusters are intervals. With prefix sums W of the weights and S of weight ×
 //! value, the squared error of a cluster is a constant less (ΔS)²/ΔW: a clustering is best when the sum of these gains is
@@ -22,14 +22,14 @@ pub(super) struct Solver {
 
 /// The best clustering with as many clusters as it has.
 struct Best {
-    /// Where each cluster ends.
+    /// End of each cluster.
     ends: Vec<usize>,
     /// The sum of gains.
     gain: f64,
 }
 
 impl Solver {
-    /// Where the clusters end that minimise the weighted squared error, ascending; the last end is the number of points.
+    /// The ends of the clusters that minimise the weighted squared error, ascending; the last end is the number of points.
     ///
     /// `values` ascend strictly; `weights` are positive. There are as many clusters as points if `k` is larger.
     pub(super) fn cluster(&mut self, values: &[f64], weights: &[f64], k: usize) -> Vec<usize> {

@@ -24,9 +24,9 @@ pub use scheme::{EXPECTED, Runs, Scheme, packed_len};
 /// A weight as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compressed {
-    /// How to read it.
+    /// Scheme by which the codes are read.
     pub scheme: Scheme,
-    /// One code an element, row-major, a byte each: indices, or integers in two's complement.
+    /// Codes, one byte for each element, row-major: indices, or integers in two's complement.
     pub codes: Vec<u8>,
     /// fp16 bits of each run's scale or palette, run after run.
     pub table: Vec<u16>,

@@ -34,7 +34,7 @@ impl Sums {
         }
     }
 
-    /// What the interval of the points `j..i` saves of the squared error about zero.
+    /// The squared error about zero that the interval of the points `j..i` saves.
     pub(super) fn gain(&self, j: usize, i: usize) -> f64 {
         let s = self.moment[i] - self.moment[j];
         s * s / (self.weight[i] - self.weight[j])
@@ -45,12 +45,12 @@ impl Sums {
 #[derive(Default)]
 pub(super) struct Penalised {
     best: Vec<f64>,
-    /// Where the last interval of the first i points starts.
+    /// Start of the last interval of the first i points.
     starts: Vec<u32>,
 }
 
 impl Penalised {
-    /// Where the best intervals end, ascending; the last end is the number of points.
+    /// The ends of the best intervals, ascending; the last end is the number of points.
     pub(super) fn solve(&mut self, sums: &Sums, penalty: f64) -> Vec<usize> {
         let columns = sums.weight.len();
         self.best.clear();
@@ -95,7 +95,7 @@ impl Penalised {
     }
 }
 
-/// What is the same for the columns of a block: starts lie in `before`.
+/// The values that the columns of a block share: starts lie in `before`.
 struct Block<'a> {
     sums: &'a Sums,
     before: &'a [f64],

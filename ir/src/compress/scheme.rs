@@ -1,4 +1,4 @@
-//! What a weight can be compressed to, as data.
+//! The schemes that a weight can be compressed with.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ops::{OpError, require};
 
-/// How the elements of a weight are stored. Axis 0 counts output channels, axis 1 input channels.
+/// A way to store the elements of a weight. Axis 0 counts output channels, axis 1 input channels.
 ///
 /// | text | codes | table |
 /// |---|---|---|
@@ -37,7 +37,7 @@ pub enum Scheme {
     },
 }
 
-/// How a scheme cuts a weight: into runs of consecutive elements that share one scale or one palette.
+/// The cut of a weight by a scheme, into runs of consecutive elements that share one scale or one palette.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Runs {
     /// Number of runs.
@@ -119,7 +119,7 @@ impl fmt::Display for Scheme {
     }
 }
 
-/// What [`Scheme::from_str`] expects.
+/// The text that [`Scheme::from_str`] expects, for errors.
 pub const EXPECTED: &str = "int8, int8-blockN, int4-blockN, paletteB or paletteB-groupN, with B of 1, 2, 3, 4, 6, 8";
 
 impl FromStr for Scheme {

@@ -18,7 +18,7 @@ use crate::{DType, Tensor, TensorType};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Compress {
-    /// How it is stored.
+    /// Scheme by which the weight is stored.
     pub scheme: Scheme,
 }
 

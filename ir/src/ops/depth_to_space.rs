@@ -13,7 +13,7 @@ use crate::{Tensor, TensorType};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DepthToSpace {
-    /// How many pixels a pixel becomes, in each direction.
+    /// Number of pixels that a pixel becomes, in each direction.
     pub block: usize,
 }
 

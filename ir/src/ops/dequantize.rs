@@ -12,9 +12,9 @@ use crate::{DType, Tensor, TensorType};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dequantize {
-    /// What one step of the integers stands for.
+    /// Difference between two neighbouring integers.
     pub scale: f64,
-    /// Of the result.
+    /// Dtype of the result.
     pub dtype: DType,
 }
 

@@ -113,7 +113,7 @@ impl Cost {
     }
 }
 
-/// What every op defines.
+/// The definition of an op.
 pub trait OpDef: Clone + Debug + PartialEq + Serialize + DeserializeOwned {
     /// Name in the text form.
     fn name(&self) -> &'static str;

@@ -12,7 +12,7 @@ use crate::{DType, Tensor, TensorType};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quantize {
-    /// What one step of the integers stands for.
+    /// Difference between two neighbouring integers.
     pub scale: f64,
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Attrs, Cost, OpDef, OpError, arity, check_axes, require};
 use crate::{Tensor, TensorType};
 
-/// How elements are combined.
+/// The function that combines elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReduceKind {
@@ -27,7 +27,7 @@ pub enum ReduceKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reduce {
-    /// Which reduction; it is the op's name in the text form.
+    /// Kind of the reduction, which is the op's name in the text form.
     pub kind: ReduceKind,
     /// Axes that are combined.
     pub axes: Vec<usize>,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Cost, OpDef, OpError, arity, require};
 use crate::{DType, Tensor, TensorType};
 
-/// Which function of the angle.
+/// The function of the angle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RopePart {

@@ -14,7 +14,7 @@ use crate::{Tensor, TensorType};
 pub struct Slice {
     /// First index of each axis.
     pub begin: Vec<usize>,
-    /// One past the last index of each axis.
+    /// Index after the last one, of each axis.
     pub end: Vec<usize>,
     /// Step of each axis.
     pub stride: Vec<usize>,

@@ -13,7 +13,7 @@ use crate::{Function, Module, Node, Op, StateDecl, TensorType, ValueId};
 pub struct ParseError {
     /// Line number from 1.
     pub line: usize,
-    /// What was found and what was expected.
+    /// Message: what was found and what was expected.
     pub message: String,
 }
 

@@ -12,7 +12,7 @@ use crate::{Tensor, TensorType};
 pub struct Memo(Mutex<HashMap<String, Tensor>>);
 
 impl Memo {
-    /// Larger values are not remembered.
+    /// Elements of the largest value that is remembered.
     const ELEMENTS: usize = 1 << 18;
 
     pub(crate) fn holds(ty: &TensorType) -> bool {

@@ -6,7 +6,7 @@ use super::{WeightError, WeightSource, plain_load, write_constant};
 use crate::ops::OpError;
 use crate::{Function, Tensor, TensorType, ValueId};
 
-/// Smaller weights are not worth the trouble.
+/// Elements from which on a weight is worth streaming.
 pub(crate) const WORTH_IT: usize = 1 << 16;
 
 /// Whether a weight's bytes can be streamed.

@@ -17,11 +17,11 @@ impl Rewriter<'_> {
         }
     }
 
-    /// Windows that tile each frame (patches, strides): frames lie below each other in one plane, which no window leaves.
+    /// Windows that tile each frame (patches, strides): frames lie below each other in one plane, and no window lies on two of them. Zeros
+    /// below a frame are rows of its own in that plane; those to its right are the convolution's.
     fn tiles(&mut self, v: ValueId, operands: &[ValueId], conv: &Conv) -> Result<Option<Stored>, OpError> {
         let (x, kernel) = (operands[0], self.dims(operands[1]));
         let dims = self.dims(x);
-        let padded = conv.pad_before.iter().chain(&conv.pad_after).any(|&p| p != 0);
         let (order, channels, rows, cols, frames) = match *dims {
             [frames, channels, rows, cols] => (vec![1, 0, 2, 3], channels, rows, cols, frames),
             [1, channels, frames, rows, cols] if kernel[2] == 1 && conv.strides[0] == 1 => {
@@ -31,10 +31,22 @@ impl Rewriter<'_> {
         };
         let [kh, kw] = kernel[kernel.len() - 2..] else { return Ok(None) };
         let strides = &conv.strides[conv.strides.len() - 2..];
-        if padded || conv.groups != 1 || strides != [kh, kw] || rows % kh != 0 || cols % kw != 0 {
+        let (time, after) = conv.pad_after.split_at(conv.pad_after.len() - 2);
+        let &[below, right] = after else { return Ok(None) };
+        let elsewhere = conv.pad_before.iter().chain(time).any(|&p| p != 0);
+        let tiled = (rows + below) % kh == 0 && (cols + right) % kw == 0;
+        if elsewhere || conv.groups != 1 || strides != [kh, kw] || !tiled {
             return Ok(None);
         }
-        let plane = self.ordered(x, &order, &[1, channels, frames * rows, cols])?;
+        let plane = if below == 0 {
+            self.ordered(x, &order, &[1, channels, frames * rows, cols])?
+        } else {
+            let frame = self.ordered(x, &order, &[1, channels, frames, rows * cols])?;
+            self.at(v, |b| {
+                let taller = b.pad(frame, &[0; 4], &[0, 0, 0, below * cols], 0.0)?;
+                b.reshape(taller, &[1, channels, frames * (rows + below), cols])
+            })?
+        };
         let weight = self.plain(operands[1])?;
         let bias = operands.get(2).map(|&b| self.plain(b)).transpose()?;
         let weight_shape = [kernel[0], kernel[1], kh, kw];
@@ -43,7 +55,7 @@ impl Rewriter<'_> {
             let conv = Conv {
                 strides: vec![kh, kw],
                 pad_before: vec![0, 0],
-                pad_after: vec![0, 0],
+                pad_after: vec![0, right],
                 dilations: vec![1, 1],
                 groups: 1,
             };
@@ -56,7 +68,7 @@ impl Rewriter<'_> {
     /// convolution takes each group of frames to the group of its results. Its kernel holds each tap where the frame is
     /// that it meets, and zeros before the first and after the last: a band, as a convolution in time is one.
     ///
-    /// Long clips go in runs of frames, so that channels stay in the engine's range.
+    /// Long clips go in runs of frames: see [`longest_run`].
     fn time_in_channels(&mut self, v: ValueId, operands: &[ValueId], conv: &Conv) -> Result<Option<Stored>, OpError> {
         let (x, kernel) = (operands[0], self.dims(operands[1]));
         let (&[1, width, frames, rows, cols], &[_, _, made, out_rows, out_cols]) = (self.dims(x), self.dims(v)) else {
@@ -71,7 +83,7 @@ impl Rewriter<'_> {
         let all = self.in_form(x, &order)?;
         let weight = self.plain(operands[1])?;
         let bias = operands.get(2).map(|&b| self.plain(b)).transpose()?;
-        let run = (LARGEST_EXTENT / width).saturating_sub(taps - 1).clamp(1, made);
+        let run = longest_run(width, taps, kh * kw).min(made);
         let value = self.at(v, |b| {
             let mut parts = Vec::new();
             for first in (0..made).step_by(run) {
@@ -109,6 +121,22 @@ impl Rewriter<'_> {
         })?;
         Ok(Some(Stored { value, order }))
     }
+}
+
+/// Elements of the kernel of one run.
+const LARGEST_BAND: usize = 1 << 22;
+
+/// Frames that one plane convolution makes, of a kernel with `taps` in time and `plane` elements in space.
+///
+/// A run costs four ops, so a clip that is not long is one run. But the kernel of a run of `r` frames has `width · r · (r + taps − 1) ·
+/// plane` elements, most of them zeros: it grows with the square. So a run is as long as leaves its channels within the
+/// engine's range and its kernel at most [`LARGEST_BAND`] elements (8 MB in fp16), and at least a frame, whose kernel is no larger
+/// than the convolution's own. All runs but the first and the last have equal kernels, which are stored once: the weights
+/// of a clip do not grow with its length.
+fn longest_run(width: usize, taps: usize, plane: usize) -> usize {
+    let in_range = (LARGEST_EXTENT / width).saturating_sub(taps - 1);
+    let elements = |run: usize| width * run * (run + taps - 1) * plane;
+    (1..=in_range).take_while(|&run| elements(run) <= LARGEST_BAND).last().unwrap_or(1)
 }
 
 /// The kernels `[D, count, end − begin, kh, kw]` that take frames `begin..end` to frames `first..first + count`.

@@ -6,7 +6,7 @@ pub(super) struct Form {
     /// The old axes, slowest first.
     pub order: Vec<usize>,
     pub shape: Vec<usize>,
-    /// Of each old axis, the stored axis that is that axis and no other.
+    /// For each old axis, the stored axis that is that axis and no other.
     pub axis: Vec<Option<usize>>,
 }
 

@@ -36,7 +36,7 @@ use s2dit_ir::{Builder, DType, Function, Module, Op, ValueId};
 use form::{Form, natural, same_order};
 use projections::Projections;
 
-/// What the pass may choose.
+/// Choices of the pass.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Parameters and results that only functions of this module exchange: they take the new layout too.

@@ -56,7 +56,7 @@ impl Rewriter<'_> {
         Ok(self.stored.get(&v).cloned())
     }
 
-    /// What computed the vectors: the sums are no block's own.
+    /// The scope of the op that computed the vectors: the sums belong to no block.
     fn projections_scope(&self, v: ValueId) -> ValueId {
         let operands = self.old.operands(v);
         self.table_and_vectors(v, &operands).map_or(v, |(_, vectors)| vectors)

@@ -72,7 +72,7 @@ pub struct NearMiss {
     pub rule: &'static str,
     /// Provenance of its root.
     pub scope: Arc<str>,
-    /// What was expected and what is there.
+    /// The op that was expected, and the one that is there.
     pub reason: String,
     /// Ops that did match.
     pub matched: usize,

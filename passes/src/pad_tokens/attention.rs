@@ -1,4 +1,4 @@
-//! Masks, so that nobody attends to padding.
+//! Masks that keep attention away from padding.
 
 use s2dit_ir::ops::OpError;
 use s2dit_ir::{Builder, DType, TensorType, ValueId};

@@ -6,7 +6,7 @@
 //!                                               %s  = sdpa(%q, %k, %v, %mask), %mask −10000 where there is no key
 //! %g = reshape(%y) : f32[3, 2, 2, 48]           %g  = reshape(slice(%y))
 //! ```
-//! Padding starts where values become tokens and ends where they become something else. What it holds is finite and nobody's: a mask hides it
+//! Padding starts where values become tokens and ends where they become something else. Its contents are finite and have no meaning: a mask hides them
 //! from softmax attention, a zero from linear attention; all else is a token's own. A window of keys grows at its old end, whose
 //! slots the host's mask never opens.
 //!
@@ -44,7 +44,7 @@ pub fn run(module: &mut Module) -> Result<usize, OpError> {
     Ok(changes)
 }
 
-/// Elements of an axis that are nobody's, around those that are.
+/// Padding elements of an axis, before and after those that count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Padding {
     axis: usize,
@@ -300,7 +300,7 @@ impl Padder<'_> {
         Ok(Some(Made { value, padding: Some(whole) }))
     }
 
-    /// A slice of tokens keeps what lies before them, as long as it is padding or tokens that nobody sees.
+    /// A slice of tokens keeps what lies before them, as long as that is padding or tokens that no result depends on.
     fn slice(&mut self, v: ValueId, x: ValueId, padding: Padding, s: &Slice) -> Result<Option<Made>, OpError> {
         let (from, to, axis) = (s.begin[padding.axis], s.end[padding.axis], padding.axis);
         let mut slice = s.clone();

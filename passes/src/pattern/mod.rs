@@ -37,7 +37,7 @@ pub use views::permutation;
 pub struct Capture {
     /// The value in the graph.
     pub value: ValueId,
-    /// What has to be done to it.
+    /// View of the value that the pattern saw.
     pub view: View,
 }
 
@@ -63,7 +63,7 @@ pub struct Match {
 }
 
 impl Match {
-    /// What `name` stands for, if the pattern has that name.
+    /// The value that `name` stands for, if the pattern has that name.
     pub fn get(&self, name: &str) -> Option<&Capture> {
         self.values.get(name)
     }
@@ -115,7 +115,7 @@ impl Match {
     }
 }
 
-/// Where a pattern stopped matching, at the deepest place that it reached.
+/// The deepest place at which a pattern stopped matching.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Miss {
     /// Ops that had matched.
@@ -124,7 +124,7 @@ pub struct Miss {
     pub at: ValueId,
     /// The part of the formula that it should have been.
     pub expected: String,
-    /// What it is.
+    /// The op that is there.
     pub found: String,
 }
 

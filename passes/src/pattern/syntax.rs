@@ -36,7 +36,7 @@ pub(super) enum Pat {
     Layout(Box<Pat>),
 }
 
-/// What a name may stand for.
+/// The values that a name may stand for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Any value.

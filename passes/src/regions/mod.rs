@@ -22,7 +22,7 @@ use crate::pattern::{Match, Matcher, Miss, Pattern, constants};
 
 pub use stage::Stage;
 
-/// What a region is.
+/// The kind of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// LinConv hybrid attention: linear attention and a causal depthwise convolution behind a gate.
@@ -49,7 +49,7 @@ impl fmt::Display for Kind {
 /// A recognised part of a block.
 #[derive(Clone, Debug)]
 pub struct Region {
-    /// What it is.
+    /// Kind of the region.
     pub kind: Kind,
     /// Provenance that its ops share, such as `blocks.3.attn1`.
     pub scope: Arc<str>,
@@ -61,14 +61,14 @@ pub struct Region {
     pub interior: Vec<ValueId>,
 }
 
-/// What a function is made of.
+/// The regions of a function.
 #[derive(Clone, Debug, Default)]
 pub struct Regions {
-    /// In order of the function.
+    /// Regions, in order of the function.
     pub regions: Vec<Region>,
     /// Stages of low resolution, in order of the function.
     pub stages: Vec<Stage>,
-    /// What looks like a region and is none.
+    /// Parts that look like a region and are none.
     pub misses: Vec<NearMiss>,
 }
 

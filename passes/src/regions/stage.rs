@@ -1,5 +1,5 @@
 //! Stages of low resolution: a convolution that takes s×s tokens to one, and a product that takes one to s×s and is added to
-//! what entered.
+//! what entered, unless the stage ends the network.
 
 use std::collections::HashSet;
 
@@ -15,7 +15,8 @@ pub struct Stage {
     pub down: ValueId,
     /// Tokens inside.
     pub tokens: usize,
-    /// The sum on the way up; none in a function that ends inside.
+    /// The value on the way up: the sum with what entered, or, at the end of a network, the tokens alone. None in a function that
+    /// ends inside.
     pub up: Option<ValueId>,
 }
 
@@ -30,11 +31,8 @@ pub(super) fn under_layout(f: &Function, mut v: ValueId) -> ValueId {
 /// Every stage, in order.
 pub(super) fn stages(f: &Function) -> Vec<Stage> {
     let order = f.order();
-    order
-        .iter()
-        .filter_map(|&v| down(f, v))
-        .map(|s| Stage { up: order.iter().copied().find(|&v| is_up(f, v, &s)), ..s })
-        .collect()
+    let downs = order.iter().filter_map(|&v| down(f, v));
+    downs.map(|s| Stage { up: order.iter().find_map(|&v| up(f, v, &s)), ..s }).collect()
 }
 
 /// A 2-D convolution whose step is its kernel, over tokens.
@@ -49,21 +47,43 @@ fn down(f: &Function, v: ValueId) -> Option<Stage> {
     (shrinks && c.groups == 1 && entered != x).then_some(Stage { entered, down: v, tokens, up: None })
 }
 
-fn is_up(f: &Function, v: ValueId, stage: &Stage) -> bool {
-    let (Op::Binary(Binary::Add), &[a, b]) = (f.op(v), &f.operands(v)[..]) else { return false };
-    [(a, b), (b, a)].into_iter().any(|(x, y)| {
-        let y = under_layout(f, y);
-        let Op::Linear(_) = f.op(y) else { return false };
-        let low = f.shape(f.operands(y)[0]);
-        let tokens: usize = low[..low.len() - 1].iter().product();
-        under_layout(f, x) == stage.entered && tokens == stage.tokens && f.ty(y).elements() == f.ty(x).elements()
-    })
+/// What becomes of the product `linear` if it leads out of the stage: s² times its width on the stage's tokens, moved to where the tokens
+/// are, cut to their grid, and added to what entered if it is.
+fn up(f: &Function, linear: ValueId, stage: &Stage) -> Option<ValueId> {
+    let Op::Linear(_) = f.op(linear) else { return None };
+    let x = f.operands(linear)[0];
+    let (low, high) = (f.shape(x), f.shape(linear));
+    let squared: usize = f.shape(f.operands(stage.down)[1])[2..].iter().product();
+    let leads_out = tokens_of(low) == stage.tokens
+        && high.last() == low.last().map(|d| d * squared).as_ref()
+        && before(f, x).contains(&stage.down);
+    if !leads_out {
+        return None;
+    }
+    let mut v = linear;
+    let mut moved = false;
+    loop {
+        let users = f.users(v);
+        match users[..] {
+            [(user, _)] if matches!(f.op(user), Op::Reshape(_) | Op::Transpose(_) | Op::Slice(_)) => {
+                moved |= matches!(f.op(user), Op::Transpose(_));
+                v = user;
+            }
+            [(user, at)] if matches!(f.op(user), Op::Binary(Binary::Add)) => {
+                let other = f.operands(user)[1 - at];
+                return (moved && under_layout(f, other) == stage.entered).then_some(user);
+            }
+            _ => return moved.then_some(v),
+        }
+    }
 }
 
-/// The innermost stage that `v` lies in: the last one with its number of tokens that it depends on.
-pub(super) fn of(f: &Function, stages: &[Stage], v: ValueId) -> Option<usize> {
-    let shape = f.shape(v);
-    let tokens: usize = shape[..shape.len().saturating_sub(1)].iter().product();
+fn tokens_of(shape: &[usize]) -> usize {
+    shape[..shape.len().saturating_sub(1)].iter().product()
+}
+
+/// `v` and all that it depends on.
+fn before(f: &Function, v: ValueId) -> HashSet<ValueId> {
     let mut seen = HashSet::new();
     let mut stack = vec![v];
     while let Some(at) = stack.pop() {
@@ -71,5 +91,13 @@ pub(super) fn of(f: &Function, stages: &[Stage], v: ValueId) -> Option<usize> {
             stack.extend(f.operands(at));
         }
     }
-    (0..stages.len()).rev().find(|&i| stages[i].tokens == tokens && seen.contains(&stages[i].down))
+    seen
+}
+
+/// The innermost stage that `v` lies in: the last one with its number of tokens that it depends on, before the way up.
+pub(super) fn of(f: &Function, stages: &[Stage], v: ValueId) -> Option<usize> {
+    let tokens = tokens_of(f.shape(v));
+    let seen = before(f, v);
+    let inside = |s: &Stage| seen.contains(&s.down) && s.up.is_none_or(|up| !seen.contains(&up));
+    (0..stages.len()).rev().find(|&i| stages[i].tokens == tokens && inside(&stages[i]))
 }

@@ -2,17 +2,18 @@
 //!
 //! - `prompt`: what depends on the prompt alone, computed once a prompt;
 //! - `denoise`: one step on a chunk, which reads the past from states and writes none;
-//! - `commit`: the same network at time 0 on the finished chunk; it updates the states and returns a small value that does
-//!   not depend on them.
+//! - the function that updates the states, by [`StateWrite`]: `commit`, the same network at time 0 on the finished chunk, which returns a
+//!   small value that does not depend on them; or `last_step`, which is `denoise` and updates them besides.
 //!
 //! The chunk's graph knows no past. Where it looks along time, the past is put in, found by meaning and not by names:
 //!
 //! ```text
-//! softmax(s·q·kᵀ)·v                     →  softmax(s·q·[K k]ᵀ + mask)·[V v]       K, V: windows of keys and values
+//! softmax(s·q·kᵀ)·v                     →  softmax(s·q·[K k]ᵀ + mask)·[V v]       K, V: sinks and windows of keys and values
 //! (q·Σkvᵀ) / (q·Σk + ε)                 →  the same with means over the chunks so far, this one included
 //! conv, padded with zeros before time   →  conv of [tail x], the last frames of the chunk before
 //! ```
-//! Windows start empty: a mask says which of their slots are filled, oldest first, the newest last. Sums are kept as means over
+//! Windows start empty: a mask says which of their slots are filled, oldest first, the newest last. Before them lie the sinks, the first
+//! frames of the stream, which stay; the mask shows a sink once its frame has left the window. Sums are kept as means over
 //! chunks of means over tokens: they stay in range however long the stream runs, and a common factor does not change the
 //! ratio. Positions enter through the rotary tables, which become inputs.
 //!
@@ -28,7 +29,7 @@ use std::collections::HashMap;
 use s2dit_ir::ops::{Literal, OpError, Reduce, ReduceKind, RopePart, RopeTable, State};
 use s2dit_ir::{DType, Function, Module, Op, StateDecl, TensorType, ValueId};
 
-/// What the pass needs to know of the chunk's graph: which parameter is what.
+/// The roles of the parameters of the chunk's graph.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The parameter with the chunk, `[1, C, F, H, W]`.
@@ -39,8 +40,32 @@ pub struct Options {
     pub prompt: String,
     /// Frames of the past that softmax attention sees.
     pub window_frames: usize,
+    /// Frames at the start of the stream that it sees as well, however long ago they were.
+    pub sink_frames: usize,
+    /// Which pass over a chunk updates the states.
+    pub state_write: StateWrite,
     /// States will be stored in fp16: sums are split into a high and a low half.
     pub half_states: bool,
+}
+
+/// Which pass over a chunk updates the states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateWrite {
+    /// One of its own, at time 0 on the finished chunk.
+    Commit,
+    /// The last denoising step.
+    LastStep,
+}
+
+impl StateWrite {
+    /// The function that updates the states.
+    #[must_use]
+    pub const fn function(self) -> &'static str {
+        match self {
+            StateWrite::Commit => "commit",
+            StateWrite::LastStep => "last_step",
+        }
+    }
 }
 
 /// The value of a window mask where there is no key: finite, and far below every score.
@@ -51,8 +76,11 @@ pub const EMPTY: f64 = -10_000.0;
 pub enum HostInput {
     /// `[N, d/2]` cos or sin of the angles of a grid whose first frame is the chunk's absolute index.
     Rope(RopeTable),
-    /// `[1, 1, 1, window + own]`: 0 where there is a key, [`EMPTY`] in slots that are not filled yet.
+    /// `[1, 1, 1, sinks + window + own]`: 0 where there is a key, [`EMPTY`] in slots that are not filled yet, and in those of sinks that are
+    /// in the window as well.
     WindowMask {
+        /// Tokens of the sinks.
+        sink_tokens: usize,
         /// Tokens of the window.
         window_tokens: usize,
         /// Tokens of a frame.
@@ -60,20 +88,27 @@ pub enum HostInput {
         /// Tokens of the chunk.
         own_tokens: usize,
     },
+    /// `[1, 1, 1, sinks]`: 1 in the slots of the frames that the chunk has, 0 elsewhere.
+    SinkMask {
+        /// Tokens of the sinks.
+        sink_tokens: usize,
+        /// Tokens of a frame.
+        tokens_per_frame: usize,
+    },
     /// `[1]`: n/(n+1) with n chunks committed.
     PastWeight,
     /// `[1]`: 1/(n+1).
     NewWeight,
 }
 
-/// What a state holds.
+/// The contents of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateKind {
-    /// Keys or values of the last frames, oldest first.
+    /// Keys or values of the stream's first frames, if there are sinks, and behind them of the last frames, oldest first.
     Window,
     /// A mean of the sums of linear attention; in fp16 the high half.
     Mean,
-    /// What the high half leaves out.
+    /// The low half of a mean: what the high half leaves out.
     MeanLow,
     /// The last frames of a convolution's input.
     Tail,
@@ -82,9 +117,9 @@ pub enum StateKind {
 /// A state and where it comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StateInfo {
-    /// Its name in the module.
+    /// Name of the state in the module.
     pub name: String,
-    /// What it holds.
+    /// Contents of the state.
     pub kind: StateKind,
     /// Provenance of the op that reads it.
     pub scope: String,
@@ -93,7 +128,7 @@ pub struct StateInfo {
 /// A split network.
 #[derive(Clone, Debug)]
 pub struct Kernel {
-    /// Functions `prompt`, `denoise`, `commit`, with states.
+    /// Functions `denoise`, `commit` or `last_step`, and `prompt`, with states.
     pub module: Module,
     /// Inputs that the host computes, by name.
     pub host_inputs: Vec<(String, HostInput)>,
@@ -158,26 +193,33 @@ pub fn split(chunk: &Function, options: &Options) -> Result<Kernel, SplitError> 
         convolution::rewrite(&mut s, v)?;
     }
 
-    let mut commit = s.f.clone();
-    commit.name = "commit".into();
-    let time = param(&commit, &options.time)?;
-    let ty = commit.ty(time).clone();
-    let zero = commit.add_leaf(Literal { values: vec![0.0] }.into(), &ty, "")?;
-    commit.replace_uses(time, zero);
-    let chunk_param = param(&commit, &options.chunk)?;
-    let axes = (1..5).collect();
-    let mean = commit.add(Reduce { kind: ReduceKind::Mean, axes, keep_dims: false }.into(), &[chunk_param], "")?;
-    commit.set_name(mean, "committed");
-    commit.results = vec![("committed".into(), mean)];
-    commit.updates = s.updates;
+    let mut writer = s.f.clone();
+    writer.name = options.state_write.function().into();
+    writer.updates = s.updates;
+    if options.state_write == StateWrite::Commit {
+        let (time, finished) = (param(&writer, &options.time)?, param(&writer, &options.chunk)?);
+        at_time_zero(&mut writer, time, finished)?;
+    }
     let mut denoise = s.f;
     denoise.name = "denoise".into();
-    for f in [&mut prompt, &mut denoise, &mut commit] {
+    for f in [&mut prompt, &mut denoise, &mut writer] {
         f.remove_dead();
         f.remove_unused_params(&[]);
     }
-    let module = Module { states: s.states, functions: vec![denoise, commit, prompt] };
+    let module = Module { states: s.states, functions: vec![denoise, writer, prompt] };
     Ok(Kernel { module, host_inputs: s.host, states: s.infos, prompt_values })
+}
+
+/// Sets the time to 0; the function then returns the mean of the finished chunk, since it must return something.
+fn at_time_zero(f: &mut Function, time: ValueId, chunk: ValueId) -> Result<(), SplitError> {
+    let ty = f.ty(time).clone();
+    let zero = f.add_leaf(Literal { values: vec![0.0] }.into(), &ty, "")?;
+    f.replace_uses(time, zero);
+    let axes = (1..5).collect();
+    let mean = f.add(Reduce { kind: ReduceKind::Mean, axes, keep_dims: false }.into(), &[chunk], "")?;
+    f.set_name(mean, "committed");
+    f.results = vec![("committed".into(), mean)];
+    Ok(())
 }
 
 /// The graph on its way from a chunk to a step of a stream.

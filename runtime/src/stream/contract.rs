@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use s2dit_backends::input::read_text;
+use s2dit_backends::input::{LARGEST_JSON, read_text};
 use s2dit_ir::DType;
 use s2dit_ir::ops::RopePart;
 use serde::{Deserialize, Serialize};
@@ -14,10 +14,11 @@ use serde_json::Value;
 
 use crate::Timesteps;
 use crate::pipeline::Part;
+use crate::ports::is_name;
 
 /// The contract's file in a kernel folder.
 pub const FILE: &str = "contract.json";
-/// What the field `format` says.
+/// The value of the field `format`.
 pub const FORMAT: &str = "s2dit-kernel";
 /// The version that this build writes and reads.
 pub const VERSION: u32 = 1;
@@ -29,24 +30,30 @@ pub struct Contract {
     pub format: String,
     /// [`VERSION`].
     pub version: u32,
-    /// Who compiled it: `s2ditc 0.1.0`.
+    /// Compiler of the kernel: `s2ditc 0.1.0`.
     pub compiler: String,
-    /// What the artifacts are.
+    /// Format of the artifacts.
     pub target: Target,
-    /// Their arithmetic.
+    /// Arithmetic of the artifacts.
     pub precision: Precision,
-    /// Where the states live between calls.
+    /// Place of the states between calls.
     pub states_policy: StatesPolicy,
-    /// How the functions are spread over artifacts.
+    /// Spread of the functions over artifacts.
     pub functions_policy: FunctionsPolicy,
     /// Content hash of the checkpoint: `blake3:…`.
     pub checkpoint: String,
     /// The checkpoint's `config.json`.
     pub config: Value,
-    /// What one call makes.
+    /// The latent that one call makes.
     pub chunk: Chunk,
     /// Latent frames that the key and value windows hold.
     pub window_frames: usize,
+    /// Latent frames at the start of the stream whose keys and values stay beside the windows.
+    #[serde(default)]
+    pub sink_frames: usize,
+    /// Which pass over a chunk writes the states, and so which function.
+    #[serde(default)]
+    pub state_write: StateWrite,
     /// The prompt.
     pub text: Text,
     /// The sampler.
@@ -54,18 +61,18 @@ pub struct Contract {
     /// The only timesteps that `denoise` takes, if it has tables for them; without this field it takes any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timesteps: Option<Timesteps>,
-    /// The three functions.
+    /// The functions.
     pub functions: Functions,
     /// Inputs that the host computes.
     pub host_inputs: Vec<HostInput>,
     /// The states, as the functions declare them. They start as zeros.
     pub states: Vec<State>,
-    /// Where the network's buffers lie in packed states.
+    /// Places of the network's buffers in packed states.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub packing: Vec<Packed>,
 }
 
-/// What the artifacts of a kernel are.
+/// The format of a kernel's artifacts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Target {
@@ -85,23 +92,45 @@ pub enum Precision {
     Fp16,
 }
 
-/// Where the states live between calls.
+/// The place of the states between calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StatesPolicy {
-    /// With the host: inputs `NAME` of both functions, outputs `NAME_out` of `commit`.
+    /// With the host: inputs `NAME` of the functions that read them, outputs `NAME_out` of the one that writes them.
     Io,
-    /// In the model: Core ML states.
+    /// The model keeps them: Core ML states.
     Native,
 }
 
-/// How the functions are spread over artifacts.
+/// Which pass over a chunk writes the states of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StateWrite {
+    /// One of its own, at t = 0 on the finished chunk (Self-Forcing, arXiv 2506.08009): the function `commit`.
+    #[default]
+    Commit,
+    /// The last denoising step, on the noisy chunk at its t: the function `last_step` takes the place of `denoise` there.
+    LastStep,
+}
+
+impl StateWrite {
+    /// The name in a contract and a configuration, and the function's.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            StateWrite::Commit => "commit",
+            StateWrite::LastStep => "last_step",
+        }
+    }
+}
+
+/// The spread of the functions over artifacts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FunctionsPolicy {
-    /// One package with three functions.
+    /// All functions in one package.
     Shared,
-    /// One artifact a function.
+    /// An artifact for each function.
     Separate,
 }
 
@@ -143,14 +172,14 @@ impl Text {
     }
 }
 
-/// How a chunk is made from noise.
+/// The sampler: how a chunk is made from noise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Sampler {
     /// Flow matching without guidance: every step estimates the clean chunk, and noise of the next step's level is added
     /// to the estimate.
     FlowMatchingAr {
-        /// What `denoise` takes at each step, 1000·σ.
+        /// Timestep that `denoise` takes at each step, 1000·σ.
         timesteps: Vec<f64>,
         /// Noise level of each step, 1 first.
         sigmas: Vec<f64>,
@@ -169,32 +198,47 @@ impl Sampler {
 /// The functions of a kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Functions {
-    /// What depends on the text only; called once a prompt.
+    /// The function that depends on the text only; called once a prompt.
     pub prompt: Function,
     /// The velocity of a noisy chunk; reads the states.
     pub denoise: Function,
-    /// Takes the clean chunk; writes the states.
-    pub commit: Function,
+    /// Takes the clean chunk; writes the states. Only with [`StateWrite::Commit`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<Function>,
+    /// As `denoise`, for the sampler's last step; writes the states too. Only with [`StateWrite::LastStep`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_step: Option<Function>,
 }
 
 impl Functions {
     /// The functions under their names in the contract.
     #[must_use]
-    pub fn all(&self) -> [(&'static str, &Function); 3] {
-        [("prompt", &self.prompt), ("denoise", &self.denoise), ("commit", &self.commit)]
+    pub fn all(&self) -> Vec<(&'static str, &Function)> {
+        let writers = [StateWrite::Commit, StateWrite::LastStep].into_iter();
+        let writers = writers.filter_map(|pass| Some((pass.name(), self.writer(pass)?)));
+        [("prompt", &self.prompt), ("denoise", &self.denoise)].into_iter().chain(writers).collect()
+    }
+
+    /// The function that writes the states in this pass, if there is one.
+    #[must_use]
+    pub fn writer(&self, pass: StateWrite) -> Option<&Function> {
+        match pass {
+            StateWrite::Commit => self.commit.as_ref(),
+            StateWrite::LastStep => self.last_step.as_ref(),
+        }
     }
 }
 
-/// One function: where it is and what it takes.
+/// A function of a kernel: where it is and what it takes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Function {
     /// The artifact, in the kernel folder.
     pub file: String,
     /// The function's name in the artifact.
     pub function: String,
-    /// What the host passes, states excluded if they are native.
+    /// Inputs that the host passes, states excluded if they are native.
     pub inputs: Vec<Port>,
-    /// What comes back.
+    /// Outputs that come back.
     pub outputs: Vec<Port>,
     /// If the function is spread over several packages: all of them, in the order in which they run; `file` is then the first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -204,25 +248,25 @@ pub struct Function {
 /// An input or output of a function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
-    /// Its name.
+    /// Name of the input or output.
     pub name: String,
-    /// Its element type, such as `f16`.
+    /// Element type, such as `f16`.
     pub dtype: DType,
-    /// Its shape.
+    /// Shape of the tensor.
     pub shape: Vec<usize>,
 }
 
-/// An input of `denoise` and `commit` that the host computes; see [`super::host`].
+/// An input of the functions that read states, which the host computes; see [`super::host`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HostInput {
     /// The input's name.
     pub name: String,
-    /// What it holds.
+    /// Contents of the input.
     #[serde(flatten)]
     pub kind: HostInputKind,
 }
 
-/// What a host input holds.
+/// The contents of a host input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum HostInputKind {
@@ -238,9 +282,13 @@ pub enum HostInputKind {
         /// Base θ.
         theta: f64,
     },
-    /// What is added to the attention scores, `[…, window_tokens + own_tokens]`: 0 where there is a key, `empty` where the
-    /// window is not filled yet. The window is filled from its end.
+    /// What is added to the attention scores, `[…, sink_tokens + window_tokens + own_tokens]`: 0 where there is a key, `empty` where there
+    /// is none. The window is filled from its end. A sink is a key once its frame has left the window, so that no frame is attended
+    /// to twice.
     WindowMask {
+        /// Tokens of the sinks.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        sink_tokens: usize,
         /// Tokens that the window holds.
         window_tokens: usize,
         /// Tokens of one frame.
@@ -250,32 +298,44 @@ pub enum HostInputKind {
         /// Added where there is no key: finite, because fp16 attention turns −∞ into NaN.
         empty: f32,
     },
+    /// What the chunk's own keys and values weigh in the slots of the sinks, `sink_tokens` of them: 1 in the slot of a frame that the chunk
+    /// has, 0 elsewhere. Slots are in the order of the stream's frames.
+    SinkMask {
+        /// Tokens of the sinks.
+        sink_tokens: usize,
+        /// Tokens of one frame.
+        tokens_per_frame: usize,
+    },
     /// `n / (n + 1)` with `n` chunks committed so far: what the stored means weigh.
     PastWeight,
     /// `1 / (n + 1)`: what the chunk's own sums weigh.
     NewWeight,
 }
 
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
 /// A state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// Its name.
+    /// Name of the state.
     pub name: String,
-    /// Its element type.
+    /// Element type of the state.
     pub dtype: DType,
-    /// Its shape.
+    /// Shape of the state.
     pub shape: Vec<usize>,
-    /// What it holds, for people.
+    /// Contents of the state, for people.
     pub meaning: String,
-    /// What it holds.
+    /// Contents of the state, for programs.
     pub kind: StateKind,
 }
 
-/// What a state holds.
+/// The contents of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StateKind {
-    /// Keys or values of the last frames, oldest first.
+    /// Keys or values of the stream's first `sink_frames` frames, and behind them of the last `window_frames` frames, oldest first.
     Window,
     /// Mean of the chunks' sums `Σ k·vᵀ`.
     LinearSum,
@@ -296,7 +356,7 @@ pub struct Packed {
     pub state: String,
     /// The first row of the state that is the buffer's.
     pub row: usize,
-    /// How many rows are.
+    /// Number of the buffer's rows.
     pub rows: usize,
     /// The buffer's shape.
     pub shape: Vec<usize>,
@@ -313,7 +373,7 @@ impl Contract {
         if !path.is_file() {
             bail!("{}", no_contract(dir));
         }
-        let text = read_text(&path).with_context(|| format!("cannot read `{shown}`"))?;
+        let text = read_text(&path, LARGEST_JSON).with_context(|| format!("cannot read `{shown}`"))?;
         Contract::parse(&text).with_context(|| format!("`{shown}`"))
     }
 
@@ -343,6 +403,18 @@ impl Contract {
         })?;
         contract.check()?;
         Ok(contract)
+    }
+
+    /// The artifacts, each once.
+    #[must_use]
+    pub fn files(&self) -> Vec<&str> {
+        let functions: Vec<&Function> = self.functions.all().into_iter().map(|(_, f)| f).collect();
+        let whole = functions.iter().map(|f| f.file.as_str());
+        let mut files: Vec<&str> =
+            whole.chain(functions.iter().flat_map(|f| &f.parts).map(|part| part.file.as_str())).collect();
+        let mut seen = HashSet::new();
+        files.retain(|file| seen.insert(*file));
+        files
     }
 
     /// Target, precision and policies in a few words.
@@ -385,9 +457,15 @@ impl Contract {
             let Sampler::FlowMatchingAr { timesteps, .. } = &self.sampler;
             timesteps.iter().try_for_each(|&t| listed.check(t)).context("field `sampler.timesteps`")?;
         }
+        self.writer()?;
         let chunk = &self.chunk;
         if chunk.shape().contains(&0) {
             bail!("field `chunk`: found {:?}, expected no zero", chunk.shape());
+        }
+        check_shape("field `chunk`", &chunk.shape())?;
+        check_shape("field `text`", &self.text.shape())?;
+        for state in &self.states {
+            check_shape(&format!("state `{}`", state.name), &state.shape)?;
         }
         let mut names = HashSet::new();
         for name in self.states.iter().map(|s| &s.name).chain(self.host_inputs.iter().map(|h| &h.name)) {
@@ -396,10 +474,14 @@ impl Contract {
             }
         }
         for (name, function) in self.functions.all() {
-            let mut parts = Path::new(&function.file).components();
             // A contract must not reach outside its folder.
-            if !matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None)) {
-                bail!("function `{name}`: found file `{}`, expected a name in the kernel folder", function.file);
+            let files = function.parts.iter().map(|part| &part.file).chain([&function.file]);
+            if let Some(file) = files.into_iter().find(|file| !is_name(file)) {
+                bail!("function `{name}`: found file `{file}`, expected a name in the kernel folder");
+            }
+            let parts = function.parts.iter().flat_map(|part| part.inputs.iter().chain(&part.outputs));
+            for port in function.inputs.iter().chain(&function.outputs).chain(parts) {
+                check_shape(&format!("function `{name}`: `{}`", port.name), &port.shape)?;
             }
         }
         for host in &self.host_inputs {
@@ -417,6 +499,24 @@ impl Contract {
         Ok(())
     }
 
+    /// The function that writes the states, and its name.
+    ///
+    /// # Errors
+    /// There is none, or another one: never of a contract that was checked.
+    pub fn writer(&self) -> Result<(&'static str, &Function)> {
+        let name = self.state_write.name();
+        let others = self.functions.all().len() - 2;
+        match self.functions.writer(self.state_write) {
+            Some(function) if others == 1 => Ok((name, function)),
+            Some(_) => bail!(
+                "field `functions`: found `commit` and `last_step`, expected `{name}` alone, as `state_write` says"
+            ),
+            None => bail!(
+                "field `functions.{name}`: missing, expected the function that writes the states, as `state_write` says"
+            ),
+        }
+    }
+
     fn check_host_input(&self, host: &HostInput) -> Result<()> {
         let name = &host.name;
         let elements = match host.kind {
@@ -430,23 +530,24 @@ impl Contract {
                          positive one"
                     );
                 }
-                grid.iter().product::<usize>() * (axis_dims.iter().sum::<usize>() / 2)
+                let pairs = axis_dims.iter().fold(0, |sum: usize, d| sum.saturating_add(*d)) / 2;
+                grid.iter().fold(pairs, |n, extent| n.saturating_mul(*extent))
             }
-            HostInputKind::WindowMask { window_tokens, tokens_per_frame, own_tokens, empty } => {
+            HostInputKind::WindowMask { sink_tokens, window_tokens, tokens_per_frame, own_tokens, empty } => {
                 if !empty.is_finite() || empty >= 0.0 {
                     bail!("host input `{name}`: found {empty} where there is no key, expected a finite number below 0");
                 }
-                if window_tokens != tokens_per_frame * self.window_frames {
-                    bail!(
-                        "host input `{name}`: found a window of {window_tokens} tokens, expected {} frames of {tokens_per_frame}",
-                        self.window_frames
-                    );
-                }
-                window_tokens + own_tokens
+                check_tokens(name, "a window", window_tokens, self.window_frames, tokens_per_frame)?;
+                check_tokens(name, "sinks", sink_tokens, self.sink_frames, tokens_per_frame)?;
+                sink_tokens.saturating_add(window_tokens).saturating_add(own_tokens)
+            }
+            HostInputKind::SinkMask { sink_tokens, tokens_per_frame } => {
+                check_tokens(name, "sinks", sink_tokens, self.sink_frames, tokens_per_frame)?;
+                sink_tokens
             }
             HostInputKind::PastWeight | HostInputKind::NewWeight => 1,
         };
-        for (function, ports) in [("denoise", &self.functions.denoise), ("commit", &self.functions.commit)] {
+        for (function, ports) in self.functions.all() {
             let Some(port) = ports.inputs.iter().find(|p| p.name == *name) else { continue };
             if port.shape.iter().product::<usize>() != elements {
                 bail!(
@@ -459,7 +560,26 @@ impl Contract {
     }
 }
 
-/// What `dir` is instead of a kernel folder, and how to get one.
+/// Checks that `what` has whole frames of tokens, and how many.
+fn check_tokens(name: &str, what: &str, tokens: usize, frames: usize, per_frame: usize) -> Result<()> {
+    if per_frame.checked_mul(frames) != Some(tokens) {
+        bail!("host input `{name}`: found {what} of {tokens} tokens, expected {frames} frames of {per_frame}");
+    }
+    Ok(())
+}
+
+/// No tensor of a stream has more elements.
+const MOST_ELEMENTS: usize = 1 << 31;
+
+fn check_shape(place: &str, shape: &[usize]) -> Result<()> {
+    let elements = shape.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent)).filter(|n| *n <= MOST_ELEMENTS);
+    match elements {
+        Some(_) => Ok(()),
+        None => bail!("{place}: found shape {shape:?}, expected at most {MOST_ELEMENTS} elements"),
+    }
+}
+
+/// The error about a folder that is no kernel folder: what it is, and how to get one.
 fn no_contract(dir: &Path) -> String {
     let shown = dir.display();
     let clip = dir.extension().is_some_and(|e| e == "mlpackage" || e == "onnx");

@@ -12,25 +12,36 @@ use crate::HostTensor;
 pub fn inputs(contract: &Contract, ports: &[Port], chunks: u64) -> Vec<(String, HostTensor)> {
     let of = |host: &HostInput| {
         let port = ports.iter().find(|p| p.name == host.name)?;
-        let data = values(&host.kind, contract.chunk.frames, contract.window_frames, chunks);
+        let data = values(&host.kind, contract, chunks);
         let data = data.into_iter().map(|x| rounded(x, port.dtype)).collect();
         Some((host.name.clone(), HostTensor { shape: port.shape.clone(), data }))
     };
     contract.host_inputs.iter().filter_map(of).collect()
 }
 
-/// The values of one host input, exact in float64. `window_frames` is what the windows hold.
+/// The values of one host input, exact in float64.
 #[must_use]
-pub fn values(kind: &HostInputKind, chunk_frames: usize, window_frames: usize, chunks: u64) -> Vec<f64> {
-    let frames_so_far = chunks.saturating_mul(chunk_frames as u64);
+pub fn values(kind: &HostInputKind, contract: &Contract, chunks: u64) -> Vec<f64> {
+    let frames_so_far = chunks.saturating_mul(contract.chunk.frames as u64);
+    // At most `most`, so it fits.
+    let frames = |n: u64, most: usize| n.min(most as u64) as usize;
     match *kind {
         HostInputKind::Rope { part, grid, axis_dims, theta } => rope(part, grid, axis_dims, theta, frames_so_far),
-        HostInputKind::WindowMask { window_tokens, tokens_per_frame, own_tokens, empty } => {
-            // At most `window_frames`, so it fits.
-            let filled = frames_so_far.min(window_frames as u64) as usize * tokens_per_frame;
-            let empty_slots = window_tokens.saturating_sub(filled);
-            let mut mask = vec![0.0; window_tokens + own_tokens];
-            mask[..empty_slots].fill(f64::from(empty));
+        HostInputKind::WindowMask { sink_tokens, window_tokens, tokens_per_frame, own_tokens, empty } => {
+            let before_window = frames_so_far.saturating_sub(contract.window_frames as u64);
+            let apart = frames(before_window, contract.sink_frames) * tokens_per_frame;
+            let filled = frames(frames_so_far, contract.window_frames) * tokens_per_frame;
+            let window = sink_tokens..sink_tokens + window_tokens;
+            let mut mask = vec![0.0; window.end + own_tokens];
+            mask[apart.min(sink_tokens)..sink_tokens].fill(f64::from(empty));
+            mask[window.start..window.end - filled.min(window_tokens)].fill(f64::from(empty));
+            mask
+        }
+        HostInputKind::SinkMask { sink_tokens, tokens_per_frame } => {
+            let slot =
+                |frames_so_far: u64| (frames(frames_so_far, contract.sink_frames) * tokens_per_frame).min(sink_tokens);
+            let mut mask = vec![0.0; sink_tokens];
+            mask[slot(frames_so_far)..slot(frames_so_far.saturating_add(contract.chunk.frames as u64))].fill(1.0);
             mask
         }
         HostInputKind::PastWeight => vec![chunks as f64 / (chunks as f64 + 1.0)],
@@ -72,6 +83,21 @@ mod tests {
     use super::*;
     use s2dit_ir::Tensor;
     use s2dit_ir::ops::{OpDef, RopeTable};
+    use serde_json::json;
+
+    /// A contract whose chunks, windows and sinks have so many frames.
+    fn contract(frames: usize, window_frames: usize, sink_frames: usize) -> Contract {
+        let function = json!({"file": "x", "function": "x", "inputs": [], "outputs": []});
+        let contract = json!({
+            "format": "s2dit-kernel", "version": 1, "compiler": "by hand", "target": "onnx", "precision": "fp32", "states_policy": "io",
+            "functions_policy": "separate", "checkpoint": "blake3:00", "config": {},
+            "chunk": {"channels": 1, "frames": frames, "rows": 1, "cols": 1},
+            "window_frames": window_frames, "sink_frames": sink_frames, "text": {"tokens": 1, "dim": 1},
+            "sampler": {"kind": "flow_matching_ar", "timesteps": [1000.0], "sigmas": [1.0]},
+            "functions": {"prompt": function, "denoise": function, "commit": function}, "host_inputs": [], "states": [],
+        });
+        Contract::parse(&contract.to_string()).unwrap_or_else(|e| panic!("{e:#}"))
+    }
 
     #[test]
     fn tables_continue_where_the_clip_would() {
@@ -82,8 +108,9 @@ mod tests {
             let none: [&Tensor; 0] = [];
             let whole = whole.eval(&none, &ty).unwrap();
             let kind = HostInputKind::Rope { part, grid: [2, 2, 3], axis_dims, theta };
+            let contract = contract(2, 4, 0);
             let stream: Vec<f32> =
-                (0..3).flat_map(|chunk| values(&kind, 2, 4, chunk)).map(|x| rounded(x, DType::F32)).collect();
+                (0..3).flat_map(|chunk| values(&kind, &contract, chunk)).map(|x| rounded(x, DType::F32)).collect();
             let whole: Vec<f32> = whole.data.iter().map(|x| *x as f32).collect();
             assert_eq!(stream, whole);
         }
@@ -91,19 +118,64 @@ mod tests {
 
     #[test]
     fn windows_fill_from_their_end() {
-        let kind = HostInputKind::WindowMask { window_tokens: 14, tokens_per_frame: 2, own_tokens: 6, empty: -10000.0 };
-        let empty = |chunk| values(&kind, 3, 7, chunk).iter().take_while(|x| **x == -10000.0).count();
-        let zeros = |chunk| values(&kind, 3, 7, chunk).iter().filter(|x| **x == 0.0).count();
+        let kind = HostInputKind::WindowMask {
+            sink_tokens: 0,
+            window_tokens: 14,
+            tokens_per_frame: 2,
+            own_tokens: 6,
+            empty: -10000.0,
+        };
+        let contract = contract(3, 7, 0);
+        let empty = |chunk| values(&kind, &contract, chunk).iter().take_while(|x| **x == -10000.0).count();
+        let zeros = |chunk| values(&kind, &contract, chunk).iter().filter(|x| **x == 0.0).count();
         assert_eq!([0, 1, 2, 3, u64::MAX].map(empty), [14, 8, 2, 0, 0]);
         assert_eq!([0, 1, 2, 3].map(zeros), [6, 12, 18, 20]);
     }
 
+    /// Frame by frame: what is seen of the past is the sinks and the window, each frame once.
+    #[test]
+    fn each_frame_of_the_past_is_seen_once() {
+        for (chunk, window, sinks) in [(2, 3, 3), (3, 7, 1), (1, 2, 4), (2, 0, 3), (3, 2, 3)] {
+            let (sink_tokens, window_tokens, own_tokens) = (sinks * 2, window * 2, chunk * 2);
+            let mask = HostInputKind::WindowMask {
+                sink_tokens,
+                window_tokens,
+                tokens_per_frame: 2,
+                own_tokens,
+                empty: -10000.0,
+            };
+            let written = HostInputKind::SinkMask { sink_tokens, tokens_per_frame: 2 };
+            let contract = contract(chunk, window, sinks);
+            let mut slots = vec![None; sinks];
+            for n in 0..8u64 {
+                let begin = n as usize * chunk;
+                let mask = values(&mask, &contract, n);
+                assert!(mask.chunks(2).all(|frame| frame[0] == frame[1]));
+                let open = |slot: usize| mask[slot * 2] == 0.0;
+                let mut seen: Vec<usize> =
+                    (0..sinks).filter(|&s| open(s)).map(|s| slots[s].expect("a frame")).collect();
+                // The slots of the window hold the frames before the chunk, the newest last.
+                seen.extend((0..window).filter(|&w| open(sinks + w)).map(|w| begin + w - window));
+                let wanted: Vec<usize> = (0..begin).filter(|&f| f < sinks || f + window >= begin).collect();
+                assert_eq!(seen, wanted, "chunk {n} of {chunk} frames, window {window}, {sinks} sinks");
+                assert!((0..chunk).all(|own| open(sinks + window + own)));
+                for (slot, weight) in values(&written, &contract, n).chunks(2).map(|w| w[0]).enumerate() {
+                    if weight == 1.0 {
+                        assert_eq!(slots[slot].replace(begin + slot % chunk), None, "a slot is written once");
+                    }
+                }
+            }
+            assert_eq!(slots, (0..sinks).map(Some).collect::<Vec<_>>());
+        }
+    }
+
     #[test]
     fn weights_keep_a_mean() {
+        let contract = contract(3, 7, 0);
         let (mut mean, mut sum) = (0.0, 0.0);
         for n in 0..1000u64 {
             let own = (n as f64).sin();
-            let w = |kind| values(kind, 3, 7, n)[0];
+            let w = |kind| values(kind, &contract, n)[0];
             mean = w(&HostInputKind::PastWeight) * mean + w(&HostInputKind::NewWeight) * own;
             sum += own;
         }

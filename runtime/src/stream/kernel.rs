@@ -1,7 +1,6 @@
 //! The functions of a kernel folder, ready to be called.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use s2dit_backends::coreml::{self, Package};
@@ -9,34 +8,38 @@ use s2dit_backends::onnx::{self, MemoryOptions, Round, WeightMode};
 use s2dit_ir::{Module, WeightSource};
 
 use super::StreamOptions;
-use super::contract::{self, Contract, Precision, StatesPolicy, Target};
+use super::contract::{self, Contract, Precision, StatesPolicy};
+use super::folder::{KernelFolder, Opened, function_of};
 use crate::ranges;
 use crate::{Chain, HostTensor, RunOptions, Session, SessionOptions, function_session};
 
-/// What a state's new value is called among a function's outputs, after the state's name.
+/// The suffix of a state's name for its new value among a function's outputs.
 pub(super) const OUT: &str = "_out";
 
-/// The three functions, loaded.
+/// The functions, loaded.
 pub(super) struct Kernel {
     pub(super) prompt: Chain,
     pub(super) denoise: Chain,
-    pub(super) commit: Chain,
+    /// The one that writes the states.
+    pub(super) writer: Chain,
 }
 
 impl Kernel {
-    /// Loads the artifacts of the kernel folder `dir`.
-    pub(super) fn load(dir: &Path, contract: &Contract, options: &StreamOptions) -> Result<Kernel> {
-        let mut loader = Loader { dir, contract, options, packages: BTreeMap::new() };
+    /// Loads the artifacts of a kernel folder.
+    pub(super) fn load(folder: &KernelFolder, options: &StreamOptions) -> Result<Kernel> {
+        let (dir, contract) = (folder.dir(), folder.contract());
+        let loader = Loader { folder, options };
         let functions = &contract.functions;
-        let mut load = |name: &str, f: &contract::Function| {
+        let load = |name: &str, f: &contract::Function| {
             let chain = loader.function(f).with_context(|| format!("function `{name}` of `{}`", dir.display()))?;
             check(contract, name, f, &chain).with_context(|| format!("`{}`", dir.join(&f.file).display()))?;
             Ok::<_, anyhow::Error>(chain)
         };
+        let (name, writer) = contract.writer()?;
         Ok(Kernel {
             prompt: load("prompt", &functions.prompt)?,
             denoise: load("denoise", &functions.denoise)?,
-            commit: load("commit", &functions.commit)?,
+            writer: load(name, writer)?,
         })
     }
 }
@@ -57,23 +60,22 @@ impl Kernel {
             Ok::<_, anyhow::Error>(chain)
         };
         let functions = &contract.functions;
+        let (name, writer) = contract.writer()?;
         Ok(Kernel {
             prompt: load("prompt", &functions.prompt)?,
             denoise: load("denoise", &functions.denoise)?,
-            commit: load("commit", &functions.commit)?,
+            writer: load(name, writer)?,
         })
     }
 }
 
 struct Loader<'a> {
-    dir: &'a Path,
-    contract: &'a Contract,
+    folder: &'a KernelFolder,
     options: &'a StreamOptions,
-    packages: BTreeMap<PathBuf, Package>,
 }
 
 impl Loader<'_> {
-    fn function(&mut self, f: &contract::Function) -> Result<Chain> {
+    fn function(&self, f: &contract::Function) -> Result<Chain> {
         if f.parts.is_empty() {
             return self.artifact(&f.file, &f.function).map(Chain::from);
         }
@@ -82,41 +84,26 @@ impl Loader<'_> {
         Ok(Chain::new(parts, &outputs))
     }
 
-    fn artifact(&mut self, file: &str, function: &str) -> Result<Session> {
-        let path = self.dir.join(file);
-        if !path.exists() {
-            bail!("`{}`: the contract names this artifact, but it is not there", path.display());
-        }
+    fn artifact(&self, file: &str, function: &str) -> Result<Session> {
+        let path = self.folder.dir().join(file);
         let options = |keep_weights_mapped| SessionOptions {
             threads: self.options.threads.max(1),
             keep_weights_mapped,
             quiet: self.options.quiet,
         };
-        match self.contract.target {
-            Target::Onnx if self.options.fp16 => {
+        match self.folder.artifact(file).with_context(|| format!("`{}`: not opened", path.display()))? {
+            Opened::Onnx(_) if self.options.fp16 => {
                 bail!(
                     "`{}`: fp16 rounding is what the Neural Engine does, so it applies to packages only",
                     path.display()
                 )
             }
-            Target::Onnx => {
-                onnx::read::Model::open(&path)?.check_external_files()?;
-                Session::from_file(&path, &options(false))
-            }
-            Target::CoreMl => {
-                if !self.packages.contains_key(&path) {
-                    self.packages.insert(path.clone(), Package::open(&path)?);
-                }
-                let package = &self.packages[&path];
-                // A package of one function calls it `main`.
-                let names = package.functions();
-                let name = match names.as_slice() {
-                    [only] => only.as_str(),
-                    _ => function,
-                };
-                let module = coreml::raise(package, Some(name))?;
+            Opened::Onnx(_) => Session::from_file(&path, &options(false)),
+            Opened::CoreMl(package) => {
+                let package: &Package = package;
+                let module = coreml::raise(package, Some(&function_of(package, function)))?;
                 let Some(function) = module.functions.first() else { bail!("a package without a function") };
-                let round = match (self.options.fp16, self.contract.precision) {
+                let round = match (self.options.fp16, self.folder.contract().precision) {
                     (true, Precision::Fp16) => Round::F16Results,
                     _ => Round::F32Compute,
                 };
@@ -160,11 +147,11 @@ fn check(contract: &Contract, name: &str, f: &contract::Function, session: &Chai
             bail!("the contract declares output `{}` of `{name}`, which the artifact lacks", declared.name);
         }
     }
-    if name == "commit" {
+    if name == contract.state_write.name() {
         for s in &contract.states {
             if !returned.contains(&format!("{}{OUT}", s.name).as_str()) {
                 let how = if native { "write the state" } else { "return the new value of state" };
-                bail!("function `commit` does not {how} `{}`", s.name);
+                bail!("function `{name}` does not {how} `{}`", s.name);
             }
         }
     }

@@ -1,10 +1,11 @@
 //! Streams: video chunk by chunk, in constant memory, with a kernel folder as it lies on disk.
 //!
 //! A kernel folder is what `s2ditc compile --mode stream` makes: a [`contract`] and artifacts with three functions. [`StreamSession`]
-//! calls them as a host app would: `prompt` once a prompt, `denoise` once a step, `commit` once a chunk. States are kept here as
-//! tensors, whatever the kernel's policy.
+//! calls them as a host app would: `prompt` once a prompt, `denoise` once a step, `commit` once a chunk; or `last_step`, in place of the
+//! last `denoise`, where the kernel has that. States are kept here as tensors, whatever the kernel's policy.
 
 pub mod contract;
+pub mod folder;
 pub mod host;
 mod kernel;
 pub mod made_for;
@@ -15,15 +16,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use s2dit_backends::output::Destination;
 use s2dit_ir::{DType, Module, WeightSource};
 
 use crate::HostTensor;
 use crate::ranges::{self, Ranges};
-use contract::Contract;
+use contract::{Contract, StateWrite};
+pub use folder::KernelFolder;
 use kernel::{Kernel, OUT, Values};
 use state::Snapshot;
 
-/// How a kernel is run.
+/// Options for running a kernel.
 #[derive(Clone, Debug, Default)]
 pub struct StreamOptions {
     /// Round the result of every fp16 op of a package to fp16, as the Neural Engine stores it.
@@ -54,14 +57,13 @@ impl StreamSession {
     /// # Errors
     /// Not a kernel folder; artifacts that do not fit its contract; a failing engine.
     pub fn open(dir: &Path, options: &StreamOptions) -> Result<StreamSession> {
-        let contract = Contract::read(dir)?;
-        made_for::check(dir, &contract)?;
-        let kernel = Kernel::load(dir, &contract, options)?;
-        Ok(StreamSession::start(contract, kernel))
+        let folder = KernelFolder::open(dir)?;
+        let kernel = Kernel::load(&folder, options)?;
+        Ok(StreamSession::start(folder.contract().clone(), kernel))
     }
 
-    /// A kernel that was never written: the functions `prompt`, `denoise` and `commit` of `module`, computed in their own
-    /// dtypes, with weights that stay where they are.
+    /// A kernel that was never written: the functions of `module` that the contract names, computed in their own dtypes, with weights
+    /// that stay where they are.
     ///
     /// # Errors
     /// Functions that do not fit the contract; a failing engine.
@@ -102,7 +104,7 @@ impl StreamSession {
         &self.contract
     }
 
-    /// Chunks committed so far.
+    /// Chunks made so far: those whose states are written.
     #[must_use]
     pub fn chunks(&self) -> u64 {
         self.chunks
@@ -114,12 +116,12 @@ impl StreamSession {
         self.seed
     }
 
-    /// Says what seed the noise is made of, for whoever goes on from [`StreamSession::save`]; `None` if it is recorded.
+    /// Sets the seed that the noise is made of, which [`StreamSession::save`] stores; `None` if the noise is recorded.
     pub fn set_seed(&mut self, seed: Option<u64>) {
         self.seed = seed;
     }
 
-    /// The states after the last commit, by name. Those of dtype f16 hold f16 numbers.
+    /// The states after the last chunk, by name. Those of dtype f16 hold f16 numbers.
     #[must_use]
     pub fn states(&self) -> &BTreeMap<String, HostTensor> {
         &self.states
@@ -162,7 +164,7 @@ impl StreamSession {
         Ok(())
     }
 
-    /// Makes and commits the next chunk `[1, C, F, H, W]`. `noise` has one tensor of that shape for each step of the sampler.
+    /// Makes the next chunk `[1, C, F, H, W]` and writes its states. `noise` has one tensor of that shape for each step of the sampler.
     ///
     /// # Errors
     /// No prompt; noise of another shape or count; a failing engine; a result that is not finite. The stream is then where it
@@ -171,8 +173,8 @@ impl StreamSession {
         self.next_chunk_with(noise, |_, _| {})
     }
 
-    /// [`StreamSession::next_chunk`]; `progress` gets the calls done and all calls of the chunk: a `denoise` each step, then
-    /// `commit`.
+    /// [`StreamSession::next_chunk`]; `progress` gets the calls done and all calls of the chunk: one each step, and `commit` if the
+    /// kernel has it.
     ///
     /// # Errors
     /// As [`StreamSession::next_chunk`].
@@ -192,33 +194,55 @@ impl StreamSession {
         if let Some(wrong) = noise.iter().find(|n| n.shape != shape) {
             bail!("noise: found shape {:?}, expected {shape:?}, what the kernel was compiled for", wrong.shape);
         }
-        let functions = &self.contract.functions;
-        let host_inputs =
-            |f: &contract::Function| host::inputs(&self.contract, &f.inputs, self.chunks).into_iter().collect();
-        let host: BTreeMap<String, HostTensor> = host_inputs(&functions.denoise);
-        let denoise = &mut self.kernel.denoise;
+        let (writer_name, writer_ports) = self.contract.writer()?;
+        let host_inputs = |f: &contract::Function| -> BTreeMap<String, HostTensor> {
+            host::inputs(&self.contract, &f.inputs, self.chunks).into_iter().collect()
+        };
+        let (host, writer_host) = (host_inputs(&self.contract.functions.denoise), host_inputs(writer_ports));
+        let commits = self.contract.state_write == StateWrite::Commit;
+        let calls = steps + usize::from(commits);
         let (states, prompt) = (&self.states, &self.prompt);
+        let Kernel { denoise, writer, .. } = &mut self.kernel;
+        let mut written = None;
         let clean = sampler::autoregressive(&self.contract.sampler, noise, |x, t, step| {
+            let writes = !commits && step + 1 == steps;
+            let (name, function, host) = match writes {
+                true => (writer_name, &mut *writer, &writer_host),
+                false => ("denoise", &mut *denoise, &host),
+            };
             let timestep = HostTensor { shape: vec![1], data: vec![t as f32] };
             let own = BTreeMap::from([("latent".to_string(), x.clone()), ("timestep".to_string(), timestep)]);
-            let values = Values(vec![&own, &host, prompt, states]);
-            let mut out = denoise.run_with(|name| values.get(name)).context("function `denoise`")?;
+            let values = Values(vec![&own, host, prompt, states]);
+            let mut out = function.run_with(|name| values.get(name)).with_context(|| format!("function `{name}`"))?;
             ranges::take(&mut out, &mut self.ranges);
-            progress(step + 1, steps + 1);
-            out.remove("velocity").context("function `denoise` returns no `velocity`")
+            progress(step + 1, calls);
+            let velocity =
+                out.remove("velocity").with_context(|| format!("function `{name}` returns no `velocity`"))?;
+            if writes {
+                written = Some(out);
+            }
+            Ok(velocity)
         })?;
         if clean.data.iter().any(|x| !x.is_finite()) {
             bail!("chunk {}: the network's result has NaN or infinite elements", self.chunks);
         }
-        let host: BTreeMap<String, HostTensor> = host_inputs(&functions.commit);
         let own = BTreeMap::from([("latent".to_string(), clean)]);
-        let values = Values(vec![&own, &host, prompt, states]);
-        let mut out = self.kernel.commit.run_with(|name| values.get(name)).context("function `commit`")?;
-        ranges::take(&mut out, &mut self.ranges);
+        let mut out = match written {
+            Some(out) => out,
+            None => {
+                let values = Values(vec![&own, &writer_host, prompt, states]);
+                let mut out =
+                    writer.run_with(|name| values.get(name)).with_context(|| format!("function `{writer_name}`"))?;
+                ranges::take(&mut out, &mut self.ranges);
+                progress(calls, calls);
+                out
+            }
+        };
         let mut states = BTreeMap::new();
         for state in &self.contract.states {
             let name = format!("{}{OUT}", state.name);
-            let mut value = out.remove(&name).with_context(|| format!("function `commit` returns no `{name}`"))?;
+            let mut value =
+                out.remove(&name).with_context(|| format!("function `{writer_name}` returns no `{name}`"))?;
             if state.dtype == DType::F16 {
                 // What computes in fp32 returns more digits than the state holds.
                 for x in &mut value.data {
@@ -232,7 +256,6 @@ impl StreamSession {
         }
         self.states = states;
         self.chunks += 1;
-        progress(steps + 1, steps + 1);
         own.into_values().next().context("the chunk")
     }
 
@@ -240,10 +263,10 @@ impl StreamSession {
     ///
     /// # Errors
     /// A place that cannot be written.
-    pub fn save(&self, path: &Path) -> Result<()> {
+    pub fn save(&self, to: Destination<'_>) -> Result<()> {
         let snapshot =
             Snapshot { chunks: self.chunks, seed: self.seed, states: self.states.clone(), text: self.text.clone() };
-        state::save(path, &self.contract, &snapshot)
+        state::save(to, &self.contract, &snapshot)
     }
 
     /// Goes on where the stream in a file stood; bit for bit as if it had never stopped.

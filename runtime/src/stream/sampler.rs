@@ -84,7 +84,7 @@ pub fn euler_sigmas(steps: usize, shift: f64) -> Vec<f64> {
 /// Velocities with and without the prompt.
 #[derive(Clone, Debug)]
 pub struct Guided {
-    /// With the prompt.
+    /// Velocity with the prompt.
     pub positive: HostTensor,
     /// With the negative prompt; `None` runs without guidance.
     pub negative: Option<HostTensor>,

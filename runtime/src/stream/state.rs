@@ -1,11 +1,15 @@
-//! A stream at rest: states, prompt and position in one safetensors file, with the identity of the kernel they belong to.
+//! A saved stream: states, prompt and position in one safetensors file, with the identity of the kernel they belong to.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use half::f16;
-use s2dit_backends::output::Staged;
+use s2dit_backends::input::{check_json, read_file};
+use s2dit_backends::output::{Destination, Staged, made};
+use s2dit_files::writer::{Layout, Writer};
 use s2dit_ir::DType;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::Value;
@@ -13,16 +17,16 @@ use serde_json::Value;
 use super::contract::Contract;
 use crate::{HostTensor, first_difference};
 
-/// What the metadata field `format` says.
+/// The value of the metadata field `format`.
 const FORMAT: &str = "s2dit-stream-state";
 const VERSION: &str = "2";
-/// More chunks than any stream has: a position above it is a damaged file, and sums with it could overflow.
+/// The most chunks that a stream may have: a position above it is a damaged file, and sums with it could overflow.
 pub const MOST_CHUNKS: u64 = 1 << 40;
 /// The prompt's name in the file; a state's is `state.NAME`.
 const TEXT: &str = "text";
 const PREFIX: &str = "state.";
 
-/// What a stream is between two chunks.
+/// A stream between two chunks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
     /// Chunks committed so far.
@@ -54,56 +58,41 @@ fn json_name(value: &impl serde::Serialize) -> Result<String> {
 ///
 /// # Errors
 /// A place that cannot be written.
-pub fn save(path: &Path, contract: &Contract, snapshot: &Snapshot) -> Result<()> {
-    let mut metadata: HashMap<String, String> =
+pub fn save(to: Destination<'_>, contract: &Contract, snapshot: &Snapshot) -> Result<()> {
+    let path = to.path;
+    let mut metadata: BTreeMap<String, String> =
         identity(contract)?.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
     metadata.insert("format".into(), FORMAT.into());
+    metadata.insert(made::MADE_BY.into(), made::by());
     metadata.insert("version".into(), VERSION.into());
     metadata.insert("chunks".into(), snapshot.chunks.to_string());
     metadata.insert("config".into(), contract.config.to_string());
     if let Some(seed) = snapshot.seed {
         metadata.insert("seed".into(), seed.to_string());
     }
-    let mut tensors: Vec<(String, Dtype, &[usize], Vec<u8>)> = Vec::new();
+    let mut tensors: Vec<(String, DType, &[usize], Vec<u8>)> = Vec::new();
     for (name, tensor) in &snapshot.states {
         let half = contract.states.iter().any(|s| s.name == *name && s.dtype == DType::F16);
         let (dtype, bytes) = match half {
-            true => (Dtype::F16, tensor.data.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect()),
-            false => (Dtype::F32, le_bytes(&tensor.data)),
+            true => (DType::F16, tensor.data.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect()),
+            false => (DType::F32, le_bytes(&tensor.data)),
         };
         tensors.push((format!("{PREFIX}{name}"), dtype, &tensor.shape, bytes));
     }
     if let Some(text) = &snapshot.text {
-        tensors.push((TEXT.into(), Dtype::F32, &text.shape, le_bytes(&text.data)));
+        tensors.push((TEXT.into(), DType::F32, &text.shape, le_bytes(&text.data)));
     }
-    let views = tensors
-        .iter()
-        .map(|(name, dtype, shape, bytes)| Ok((name.as_str(), TensorView::new(*dtype, shape.to_vec(), bytes)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let staged = Staged::file(path)?;
-    let mut bytes = safetensors::serialize(views, Some(metadata))?;
-    sort_metadata(&mut bytes).with_context(|| format!("cannot write `{}`", path.display()))?;
-    std::fs::write(staged.path(), bytes).with_context(|| format!("cannot write `{}`", path.display()))?;
+    let staged = Staged::file(to, &made::safetensors)?;
+    let write = || {
+        let shape = |shape: &[usize]| shape.iter().map(|side| *side as u64).collect();
+        let layout =
+            Layout::new(tensors.iter().map(|(name, dtype, s, _)| (name.as_str(), *dtype, shape(s))), &metadata)?;
+        let mut out = Writer::new(BufWriter::new(File::create(staged.path())?), &layout)?;
+        tensors.iter().try_for_each(|(.., bytes)| out.write_all(bytes))?;
+        out.finish()
+    };
+    write().map(drop).with_context(|| format!("cannot write `{}`", path.display()))?;
     staged.commit()?;
-    Ok(())
-}
-
-/// Puts the metadata in order, in place: the library writes it in the order of a hash map, and the same stream should be the
-/// same bytes.
-fn sort_metadata(file: &mut [u8]) -> Result<()> {
-    let (length, rest) = file.split_first_chunk::<8>().context("no header")?;
-    let length = usize::try_from(u64::from_le_bytes(*length))?;
-    let header = rest.get(..length).context("no header")?;
-    let mut sorted: Value = serde_json::from_slice(header)?;
-    if let Some(metadata) = sorted.get_mut("__metadata__") {
-        metadata.sort_all_objects();
-    }
-    let mut sorted = sorted.to_string().into_bytes();
-    if sorted.len() > length {
-        bail!("found a header of {length} bytes, expected {}", sorted.len());
-    }
-    sorted.resize(length, b' ');
-    file[8..8 + length].copy_from_slice(&sorted);
     Ok(())
 }
 
@@ -113,7 +102,8 @@ fn sort_metadata(file: &mut [u8]) -> Result<()> {
 /// Not a state file; one of another model, configuration, chunk size or policy; a number that is not finite; states that are not what the contract declares.
 pub fn restore(path: &Path, contract: &Contract) -> Result<Snapshot> {
     let shown = path.display();
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read `{shown}`"))?;
+    let bytes =
+        read_file(path, most_bytes(contract)).with_context(|| format!("cannot read `{shown}` as a stream state"))?;
     let not_safetensors = || format!("`{shown}`: expected a stream state, found something that is not safetensors");
     let (_, header) = SafeTensors::read_metadata(&bytes).with_context(not_safetensors)?;
     let file = SafeTensors::deserialize(&bytes).with_context(not_safetensors)?;
@@ -135,7 +125,9 @@ pub fn restore(path: &Path, contract: &Contract) -> Result<Snapshot> {
         }
     }
     // The checkpoint's hash is of its tensors: what they mean is in the configuration.
-    let config: Value = serde_json::from_str(field("config"))
+    let config: Value = check_json(field("config"))
+        .map_err(anyhow::Error::from)
+        .and_then(|()| Ok(serde_json::from_str(field("config"))?))
         .with_context(|| format!("`{shown}`: field `config`: expected the checkpoint's configuration as JSON"))?;
     if let Some(difference) = first_difference(&config, &contract.config) {
         bail!("`{shown}`: a state of another model: config.json, {difference}, as the kernel's");
@@ -166,6 +158,14 @@ pub fn restore(path: &Path, contract: &Contract) -> Result<Snapshot> {
         Err(_) => None,
     };
     Ok(Snapshot { chunks, seed, states, text })
+}
+
+/// No state of the kernel is a larger file: its tensors in fp32, and the largest header that safetensors allows.
+fn most_bytes(contract: &Contract) -> u64 {
+    const HEADER: u64 = 100_000_000;
+    let bytes = |shape: &[usize]| shape.iter().fold(4u64, |bytes, &extent| bytes.saturating_mul(extent as u64));
+    let states = contract.states.iter().map(|state| bytes(&state.shape));
+    states.fold(HEADER.saturating_add(bytes(&contract.text.shape())), u64::saturating_add)
 }
 
 fn tensor(view: &TensorView<'_>) -> Result<HostTensor> {

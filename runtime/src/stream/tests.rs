@@ -12,7 +12,7 @@ use super::contract::Sampler;
 use super::*;
 
 /// A text with `F` for the float type; states stand where the policy puts them.
-fn module(float: &str, native: bool) -> Module {
+fn module(float: &str, native: bool, write: StateWrite) -> Module {
     let (states, ins, reads, writes, returns) = if native {
         (
             format!("state \"window\" : {float}[1, 4]\n state \"mean\" : {float}[1, 2]"),
@@ -21,7 +21,7 @@ fn module(float: &str, native: bool) -> Module {
                 "%w = state {{state = \"window\"}} : {float}[1, 4]\n %m = state {{state = \"mean\"}} : {float}[1, 2]"
             ),
             "update \"window\" = %wn\n update \"mean\" = %mn",
-            "return committed = %done",
+            "",
         )
     } else {
         (
@@ -29,19 +29,11 @@ fn module(float: &str, native: bool) -> Module {
             format!(", %window: {float}[1, 4], %mean: {float}[1, 2]"),
             format!("%w = identity(%window) : {float}[1, 4]\n %m = identity(%mean) : {float}[1, 2]"),
             "",
-            "return committed = %done, window_out = %wn, mean_out = %mn",
+            ", window_out = %wn, mean_out = %mn",
         )
     };
-    let source = format!(
-        "module {{
-          {states}
-          func @prompt(%text: F[1, 1, 2]) {{
-            %two = literal {{values = [2.0]}} : F[1, 1, 2]
-            %k = mul(%text, %two) : F[1, 1, 2]
-            return text_k_0 = %k
-          }}
-          func @denoise(%latent: F[1, 1, 1, 1, 2], %timestep: f32[1], %text_k_0: F[1, 1, 2], %rope_cos_0: F[1, 2], %mask_0: F[1, 6]{ins}) {{
-            {reads}
+    let velocity = format!(
+        "{reads}
             %x = reshape(%latent) {{shape = [1, 2]}} : F[1, 2]
             %k = reshape(%text_k_0) {{shape = [1, 2]}} : F[1, 2]
             %all = concat(%w, %x) {{axis = 1}} : F[1, 6]
@@ -57,28 +49,60 @@ fn module(float: &str, native: bool) -> Module {
             %c = mul(%b, %t2) : F[1, 2]
             %d = add(%c, %s) : F[1, 2]
             %e = add(%d, %x) : F[1, 2]
-            %v = reshape(%e) {{shape = [1, 1, 1, 1, 2]}} : F[1, 1, 1, 1, 2]
-            return velocity = %v
-          }}
-          func @commit(%latent: F[1, 1, 1, 1, 2], %past_weight: F[1], %new_weight: F[1]{ins}) {{
-            {reads}
-            %x = reshape(%latent) {{shape = [1, 2]}} : F[1, 2]
-            %tail = slice(%w) {{begin = [0, 2], end = [1, 4], stride = [1, 1]}} : F[1, 2]
-            %wn = concat(%tail, %x) {{axis = 1}} : F[1, 4]
+            %v = reshape(%e) {{shape = [1, 1, 1, 1, 2]}} : F[1, 1, 1, 1, 2]"
+    );
+    let next = "%tail = slice(%w) {begin = [0, 2], end = [1, 4], stride = [1, 1]} : F[1, 2]
+            %wn = concat(%tail, %x) {axis = 1} : F[1, 4]
             %past = mul(%m, %past_weight) : F[1, 2]
             %own = mul(%x, %new_weight) : F[1, 2]
-            %mn = add(%past, %own) : F[1, 2]
+            %mn = add(%past, %own) : F[1, 2]";
+    let of_step =
+        "%latent: F[1, 1, 1, 1, 2], %timestep: f32[1], %text_k_0: F[1, 1, 2], %rope_cos_0: F[1, 2], %mask_0: F[1, 6]";
+    let of_past = "%past_weight: F[1], %new_weight: F[1]";
+    let writer = match write {
+        StateWrite::Commit => format!(
+            "func @commit(%latent: F[1, 1, 1, 1, 2], {of_past}{ins}) {{
+            {reads}
+            %x = reshape(%latent) {{shape = [1, 2]}} : F[1, 2]
+            {next}
             %flat = reshape(%new_weight) {{shape = [1]}} : F[1]
             %done = square(%flat) : F[1]
             {writes}
-            {returns}
+            return committed = %done{returns}
+          }}"
+        ),
+        StateWrite::LastStep => format!(
+            "func @last_step({of_step}, {of_past}{ins}) {{
+            {velocity}
+            {next}
+            {writes}
+            return velocity = %v{returns}
+          }}"
+        ),
+    };
+    let source = format!(
+        "module {{
+          {states}
+          func @prompt(%text: F[1, 1, 2]) {{
+            %two = literal {{values = [2.0]}} : F[1, 1, 2]
+            %k = mul(%text, %two) : F[1, 1, 2]
+            return text_k_0 = %k
           }}
+          func @denoise({of_step}{ins}) {{
+            {velocity}
+            return velocity = %v
+          }}
+          {writer}
         }}"
     );
     text::parse(&source.replace("F[", &format!("{float}["))).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn contract(float: &str, native: bool, files: [&str; 3]) -> Value {
+    contract_of(float, native, files, StateWrite::Commit)
+}
+
+fn contract_of(float: &str, native: bool, files: [&str; 3], write: StateWrite) -> Value {
     let port = |name: &str, dtype: &str, shape: &[usize]| json!({"name": name, "dtype": dtype, "shape": shape});
     let latent = port("latent", float, &[1, 1, 1, 1, 2]);
     let states = [("window", "window", [1, 4]), ("mean", "linear_sum", [1, 2])];
@@ -96,8 +120,17 @@ fn contract(float: &str, native: bool, files: [&str; 3]) -> Value {
         port("rope_cos_0", float, &[1, 2]),
         port("mask_0", float, &[1, 6]),
     ];
-    let commit = vec![latent.clone(), port("past_weight", float, &[1]), port("new_weight", float, &[1])];
-    json!({
+    let of_past = [port("past_weight", float, &[1]), port("new_weight", float, &[1])];
+    let velocity = port("velocity", float, &[1, 1, 1, 1, 2]);
+    let (inputs, output) = match write {
+        StateWrite::Commit => (vec![latent.clone()], port("committed", float, &[1])),
+        StateWrite::LastStep => (denoise.clone(), velocity.clone()),
+    };
+    let writer = json!({
+        "file": files[2], "function": write.name(), "inputs": with_states([inputs, of_past.to_vec()].concat(), ""),
+        "outputs": with_states(vec![output], "_out"),
+    });
+    let mut contract = json!({
         "format": "s2dit-kernel", "version": 1, "compiler": "by hand",
         "target": if files[0].ends_with("onnx") { "onnx" } else { "coreml" },
         "precision": if float == "f16" { "fp16" } else { "fp32" },
@@ -105,14 +138,13 @@ fn contract(float: &str, native: bool, files: [&str; 3]) -> Value {
         "functions_policy": if files[0] == files[1] { "shared" } else { "separate" },
         "checkpoint": "blake3:00", "config": {},
         "chunk": {"channels": 1, "frames": 1, "rows": 1, "cols": 2}, "window_frames": 2,
+        "sink_frames": 0, "state_write": write.name(),
         "text": {"tokens": 1, "dim": 2},
         "sampler": Sampler::autoregressive(&[1000.0, 500.0], 5.0),
         "functions": {
             "prompt": {"file": files[0], "function": "prompt", "inputs": [port("text", float, &[1, 1, 2])], "outputs": [text_k]},
             "denoise": {"file": files[1], "function": "denoise", "inputs": with_states(denoise, ""),
-                        "outputs": [port("velocity", float, &[1, 1, 1, 1, 2])]},
-            "commit": {"file": files[2], "function": "commit", "inputs": with_states(commit, ""),
-                       "outputs": with_states(vec![port("committed", float, &[1])], "_out")},
+                        "outputs": [velocity]},
         },
         "host_inputs": [
             {"name": "rope_cos_0", "kind": "rope", "part": "cos", "grid": [1, 1, 1], "axis_dims": [4, 0, 0], "theta": 100.0},
@@ -122,7 +154,9 @@ fn contract(float: &str, native: bool, files: [&str; 3]) -> Value {
         "states": states.iter()
             .map(|(n, kind, shape)| json!({"name": n, "dtype": float, "shape": shape, "meaning": "made by hand", "kind": kind}))
             .collect::<Vec<_>>(),
-    })
+    });
+    contract["functions"][write.name()] = writer;
+    contract
 }
 
 fn write_contract(dir: &Path, contract: &Value) {
@@ -130,20 +164,38 @@ fn write_contract(dir: &Path, contract: &Value) {
 }
 
 fn onnx_kernel(dir: &Path) {
-    for f in &module("f32", false).functions {
+    onnx_kernel_of(dir, StateWrite::Commit);
+}
+
+fn onnx_kernel_of(dir: &Path, write: StateWrite) {
+    for f in &module("f32", false, write).functions {
         let path = dir.join(format!("{}.onnx", f.name));
         let no_data = || panic!("no external data");
-        onnx::write_models(&[(f, path.as_path())], &NoWeights, BTreeMap::new, no_data, "none", &mut |_, _| {}).unwrap();
+        onnx::write_models(
+            &[(f, path.as_path())],
+            &NoWeights,
+            BTreeMap::new,
+            no_data,
+            |_| String::new(),
+            &mut |_, _| {},
+        )
+        .unwrap();
     }
-    write_contract(dir, &contract("f32", false, ["prompt.onnx", "denoise.onnx", "commit.onnx"]));
+    let writer = format!("{}.onnx", write.name());
+    write_contract(dir, &contract_of("f32", false, ["prompt.onnx", "denoise.onnx", &writer], write));
 }
 
 fn package(dir: &Path, float: &str, native: bool) {
+    package_of(dir, float, native, StateWrite::Commit);
+}
+
+fn package_of(dir: &Path, float: &str, native: bool, write: StateWrite) {
     let package = dir.join("kernel.mlpackage");
     std::fs::create_dir(&package).unwrap();
     let about = coreml::Options::default();
-    coreml::write_package(&module(float, native), &NoWeights, &about, BTreeMap::new, &package, &mut |_, _| {}).unwrap();
-    write_contract(dir, &contract(float, native, ["kernel.mlpackage"; 3]));
+    coreml::write_package(&module(float, native, write), &NoWeights, &about, BTreeMap::new, &package, &mut |_, _| {})
+        .unwrap();
+    write_contract(dir, &contract_of(float, native, ["kernel.mlpackage"; 3], write));
 }
 
 fn noise(chunk: u64) -> Vec<HostTensor> {
@@ -168,7 +220,7 @@ fn stream(dir: &Path, fp16: bool, chunks: u64) -> (Vec<Vec<f32>>, StreamSession)
 }
 
 /// The kernel in float64, straight from its definition.
-fn by_hand(chunks: u64) -> Vec<Vec<f64>> {
+fn by_hand(chunks: u64, write: StateWrite) -> Vec<Vec<f64>> {
     let k = [1.0, -0.5];
     let (mut past, mut mean): (Vec<[f64; 2]>, [f64; 2]) = (Vec::new(), [0.0; 2]);
     let mut made = Vec::new();
@@ -176,7 +228,9 @@ fn by_hand(chunks: u64) -> Vec<Vec<f64>> {
         let noise = noise(n);
         let mut x = [0, 1].map(|i| f64::from(noise[0].data[i]));
         let sigmas = [1.0, 5.0 * 0.5 / (1.0 + 4.0 * 0.5)];
+        let mut noisy = x;
         for (step, sigma) in sigmas.into_iter().enumerate() {
+            noisy = x;
             let window = &past[past.len().saturating_sub(2)..];
             let keys: Vec<f64> = window.iter().flatten().chain(&x).copied().collect();
             let largest = keys.iter().copied().fold(f64::MIN, f64::max);
@@ -190,10 +244,11 @@ fn by_hand(chunks: u64) -> Vec<Vec<f64>> {
                 }
             }
         }
+        let written = if write == StateWrite::Commit { x } else { noisy };
         for i in 0..2 {
-            mean[i] = (n as f64 * mean[i] + x[i]) / (n as f64 + 1.0);
+            mean[i] = (n as f64 * mean[i] + written[i]) / (n as f64 + 1.0);
         }
-        past.push(x);
+        past.push(written);
         made.push(x.to_vec());
     }
     made
@@ -210,22 +265,42 @@ fn assert_near(made: &[Vec<f32>], expected: &[Vec<f64>], bar: f64) {
 
 #[test]
 fn every_form_of_a_kernel_streams() {
-    let expected = by_hand(6);
-    let [onnx, io32, io16, native] = [(); 4].map(|()| tempfile::tempdir().unwrap());
-    onnx_kernel(onnx.path());
-    package(io32.path(), "f32", false);
-    package(io16.path(), "f16", false);
-    package(native.path(), "f16", true);
-    for dir in [&onnx, &io32] {
-        assert_near(&stream(dir.path(), false, 6).0, &expected, 1e-5);
+    let commits = by_hand(6, StateWrite::Commit);
+    for write in [StateWrite::Commit, StateWrite::LastStep] {
+        let expected = by_hand(6, write);
+        let far =
+            commits.iter().flatten().zip(expected.iter().flatten()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(write == StateWrite::Commit || far > 0.1, "the two protocols should differ: {far}");
+        let [onnx, io32, io16, native] = [(); 4].map(|()| tempfile::tempdir().unwrap());
+        onnx_kernel_of(onnx.path(), write);
+        package_of(io32.path(), "f32", false, write);
+        package_of(io16.path(), "f16", false, write);
+        package_of(native.path(), "f16", true, write);
+        for dir in [&onnx, &io32] {
+            assert_near(&stream(dir.path(), false, 6).0, &expected, 1e-5);
+        }
+        for fp16 in [false, true] {
+            let (a, a_end) = stream(io16.path(), fp16, 6);
+            let (b, b_end) = stream(native.path(), fp16, 6);
+            assert_eq!(a, b, "native states differ from states that are passed");
+            assert_eq!(a_end.states(), b_end.states());
+            assert!(a_end.states().values().flat_map(|t| &t.data).all(|x| half::f16::from_f32(*x).to_f32() == *x));
+            assert_near(&a, &expected, 2e-2);
+        }
     }
-    for fp16 in [false, true] {
-        let (a, a_end) = stream(io16.path(), fp16, 6);
-        let (b, b_end) = stream(native.path(), fp16, 6);
-        assert_eq!(a, b, "native states differ from states that are passed");
-        assert_eq!(a_end.states(), b_end.states());
-        assert!(a_end.states().values().flat_map(|t| &t.data).all(|x| half::f16::from_f32(*x).to_f32() == *x));
-        assert_near(&a, &expected, 2e-2);
+}
+
+#[test]
+fn progress_counts_every_call() {
+    for (write, calls) in [(StateWrite::Commit, 3), (StateWrite::LastStep, 2)] {
+        let dir = tempfile::tempdir().unwrap();
+        onnx_kernel_of(dir.path(), write);
+        let mut s = open(dir.path(), false);
+        s.set_prompt(prompt(0.5, -0.25)).unwrap();
+        let mut told = Vec::new();
+        s.next_chunk_with(&noise(0), |done, all| told.push((done, all))).unwrap();
+        assert_eq!(told, (1..=calls).map(|done| (done, calls)).collect::<Vec<_>>());
+        assert_eq!(s.chunks(), 1);
     }
 }
 
@@ -240,7 +315,7 @@ fn a_restored_stream_goes_on_bit_for_bit() {
             true => package(kernel.path(), float, true),
         }
         let (whole, end) = stream(kernel.path(), false, 6);
-        stream(kernel.path(), false, 3).1.save(&file).unwrap();
+        stream(kernel.path(), false, 3).1.save(Destination::new(&file)).unwrap();
         let mut again = open(kernel.path(), false);
         again.restore(&file).unwrap();
         assert_eq!(again.chunks(), 3);
@@ -277,7 +352,7 @@ fn what_does_not_fit_is_named() {
     assert_eq!(s.chunks(), 1);
 
     let file = dir.path().join("stream.safetensors");
-    s.save(&file).unwrap();
+    s.save(Destination::new(&file)).unwrap();
     let other = tempfile::tempdir().unwrap();
     onnx_kernel(other.path());
     let mut changed = contract("f32", false, ["prompt.onnx", "denoise.onnx", "commit.onnx"]);
@@ -305,7 +380,7 @@ fn a_damaged_state_is_refused() {
         let mut snapshot =
             Snapshot { chunks: s.chunks, seed: Some(u64::MAX), states: s.states.clone(), text: s.text.clone() };
         change(&mut snapshot);
-        state::save(&file, &contract, &snapshot).unwrap();
+        state::save(Destination::new(&file), &contract, &snapshot).unwrap();
         let error = open(dir.path(), false).restore(&file).err()?;
         Some(format!("{error:#}"))
     };
@@ -324,7 +399,7 @@ fn artifacts_of_another_kernel_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let files = ["prompt.onnx", "denoise.onnx", "commit.onnx"];
     let ours = contract("f32", false, files);
-    for f in &module("f32", false).functions {
+    for f in &module("f32", false, StateWrite::Commit).functions {
         let path = dir.path().join(format!("{}.onnx", f.name));
         let mut theirs = ours.clone();
         if f.name == "denoise" {
@@ -332,7 +407,8 @@ fn artifacts_of_another_kernel_are_refused() {
         }
         let metadata = || BTreeMap::from([(made_for::CONTRACT.to_string(), theirs.to_string())]);
         let no_data = || panic!("no external data");
-        onnx::write_models(&[(f, path.as_path())], &NoWeights, metadata, no_data, "none", &mut |_, _| {}).unwrap();
+        onnx::write_models(&[(f, path.as_path())], &NoWeights, metadata, no_data, |_| String::new(), &mut |_, _| {})
+            .unwrap();
     }
     write_contract(dir.path(), &ours);
     let error = format!("{:#}", StreamSession::open(dir.path(), &StreamOptions::default()).err().unwrap());
@@ -379,14 +455,35 @@ fn a_folder_that_is_no_kernel_is_refused() {
             .contains("a name in the kernel folder")
     );
     assert!(refused(&|_| {}).contains("prompt.onnx"));
+
+    // One function writes the states, the one that the contract says.
+    let error = refused(&|c| c["state_write"] = json!("last_step"));
+    assert!(error.contains("field `functions.last_step`: missing"), "{error}");
+    let error = refused(&|c| c["functions"]["last_step"] = c["functions"]["commit"].clone());
+    assert!(error.contains("found `commit` and `last_step`, expected `commit` alone"), "{error}");
+    let error = refused(&|c| c["state_write"] = json!("never"));
+    assert!(
+        error.contains("field `state_write`: unknown variant `never`, expected `commit` or `last_step`"),
+        "{error}"
+    );
+    let error = refused(&|c| c["sink_frames"] = json!(1));
+    assert!(error.contains("host input `mask_0`: found sinks of 0 tokens, expected 1 frames of 2"), "{error}");
 }
 
 #[test]
 fn a_contract_survives_the_round_trip() {
-    for native in [false, true] {
-        let value = contract("f16", native, ["kernel.mlpackage"; 3]);
+    for (native, write) in [(false, StateWrite::Commit), (true, StateWrite::LastStep)] {
+        let value = contract_of("f16", native, ["kernel.mlpackage"; 3], write);
         let contract = Contract::parse(&value.to_string()).unwrap();
         assert_eq!(Contract::parse(&contract.to_json().unwrap()).unwrap(), contract);
         assert_eq!(serde_json::from_str::<Value>(&contract.to_json().unwrap()).unwrap(), value);
+        let all: Vec<&str> = contract.functions.all().iter().map(|(name, _)| *name).collect();
+        assert_eq!(all, ["prompt", "denoise", write.name()]);
     }
+    // Contracts from before there was a choice.
+    let mut old = contract("f32", false, ["prompt.onnx", "denoise.onnx", "commit.onnx"]);
+    let fields = old.as_object_mut().unwrap();
+    assert!(fields.remove("state_write").is_some() && fields.remove("sink_frames").is_some());
+    let old = Contract::parse(&old.to_string()).unwrap();
+    assert_eq!((old.state_write, old.sink_frames), (StateWrite::Commit, 0));
 }

@@ -1,4 +1,4 @@
-//! What a device says (see `examples/device-report`), and how the verdicts compare with it.
+//! Reports from a device (see `examples/device-report`), compared with lint's verdicts.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::report::{Report, Verdict};
 use super::rules::{Rules, Severity};
+use crate::Error;
 use crate::input::read_text;
 
 /// `format` of a device report.
@@ -15,7 +16,7 @@ pub const FORMAT: &str = "s2ditc-device-report";
 /// `version` of a device report.
 pub const VERSION: u32 = 1;
 
-/// Where `MLComputePlan` places ops.
+/// A compute device that `MLComputePlan` places ops on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Device {
@@ -37,11 +38,11 @@ pub struct DeviceReport {
     pub model: String,
     /// The device, such as `iPhone16,2`.
     pub device: String,
-    /// Its system.
+    /// System of the device, such as `iOS 18.1`.
     pub os: String,
     /// `all`, `cpu_and_neural_engine`, …
     pub compute_units: String,
-    /// Its functions.
+    /// Functions of the model.
     pub functions: Vec<DeviceFunction>,
 }
 
@@ -49,9 +50,9 @@ pub struct DeviceReport {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceFunction {
-    /// Its name.
+    /// Name of the function.
     pub name: String,
-    /// Its ops; constants may be left out.
+    /// Ops of the function; constants may be left out.
     pub operations: Vec<DeviceOp>,
 }
 
@@ -61,28 +62,35 @@ pub struct DeviceFunction {
 pub struct DeviceOp {
     /// Name of its first output.
     pub name: String,
-    /// Its type, such as `ios18.conv`.
+    /// Type of the op, such as `ios18.conv`.
     #[serde(rename = "type")]
     pub ty: String,
-    /// Where it will run; absent for what the plan does not place.
+    /// Device that the op will run on; absent for ops that the plan does not place.
     #[serde(default)]
     pub preferred: Option<Device>,
-    /// Where it could run.
+    /// Devices that the op could run on.
     #[serde(default)]
     pub supported: Vec<Device>,
-    /// Its share of the whole, between 0 and 1.
+    /// Share of the op in the model's estimated work, between 0 and 1.
     #[serde(default)]
     pub cost: Option<f64>,
 }
+
+/// A report has some two hundred bytes for each op.
+const LARGEST: u64 = 64 << 20;
 
 impl DeviceReport {
     /// Reads a report.
     ///
     /// # Errors
     /// A file that cannot be read, or is no such report.
-    pub fn read(path: &Path) -> Result<DeviceReport> {
+    pub fn read(path: &Path) -> Result<DeviceReport, Error> {
+        DeviceReport::parsed(path).map_err(Error::reading)
+    }
+
+    fn parsed(path: &Path) -> Result<DeviceReport> {
         let shown = path.display();
-        let text = read_text(path).with_context(|| format!("cannot read `{shown}`"))?;
+        let text = read_text(path, LARGEST).with_context(|| format!("cannot read `{shown}`"))?;
         let report: DeviceReport =
             serde_json::from_str(&text).with_context(|| format!("`{shown}` is not a device report"))?;
         if report.format != FORMAT || report.version != VERSION {
@@ -103,11 +111,11 @@ impl DeviceReport {
 /// Ops of one verdict by what the device does with them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Row {
-    /// They run on the Neural Engine.
+    /// Ops that run on the Neural Engine.
     pub engine: usize,
-    /// They could, but the plan prefers another device.
+    /// Ops that could run on the Neural Engine, but the plan prefers another device.
     pub declined: usize,
-    /// They cannot.
+    /// Ops that cannot run on the Neural Engine.
     pub unsupported: usize,
 }
 
@@ -126,7 +134,7 @@ impl Row {
     }
 }
 
-/// What the device says of a rule.
+/// The device's judgement of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Judgement {
@@ -145,11 +153,11 @@ pub enum Judgement {
 pub struct RuleRow {
     /// The rule.
     pub rule: String,
-    /// What it says.
+    /// Severity of the rule.
     pub severity: Severity,
     /// Ops that violate it, by where they ran.
     pub ops: Row,
-    /// What follows.
+    /// Judgement that follows from the device's report.
     pub judgement: Judgement,
 }
 
@@ -175,14 +183,18 @@ pub struct Comparison {
     pub engine_cost_share: Option<f64>,
 }
 
-/// How many of [`Comparison::costliest_missed`] are kept.
+/// Number of ops that [`Comparison::costliest_missed`] keeps.
 const COSTLIEST: usize = 10;
 
 /// Sets the verdicts beside what the device says.
 ///
 /// # Errors
 /// A report of another model: it places less than half of the package's ops.
-pub fn compare(report: &Report, device: &DeviceReport, rules: &Rules) -> Result<Comparison> {
+pub fn compare(report: &Report, device: &DeviceReport, rules: &Rules) -> Result<Comparison, Error> {
+    compared(report, device, rules).map_err(Error::reading)
+}
+
+fn compared(report: &Report, device: &DeviceReport, rules: &Rules) -> Result<Comparison> {
     let mut placed: HashMap<(&str, &str), &DeviceOp> = HashMap::new();
     for f in &device.functions {
         placed.extend(

@@ -19,9 +19,8 @@ mod summary;
 mod tests;
 pub mod value;
 
-use anyhow::Result;
-
 use super::Package;
+use crate::Error;
 use checks::Place;
 use program::{Function, Operand, Program};
 pub use report::{Finding, OpReport, Report, Subject, Summary, Verdict, Verdicts};
@@ -31,8 +30,8 @@ pub use rules::{Confidence, Rule, Rules, Severity};
 ///
 /// # Errors
 /// A package whose program or weight file cannot be read.
-pub fn lint(package: &Package, rules: &Rules) -> Result<Report> {
-    let program = Program::read(package)?;
+pub fn lint(package: &Package, rules: &Rules) -> Result<Report, Error> {
+    let program = Program::read(package).map_err(Error::reading)?;
     let (mut findings, mut ops) = (Vec::new(), Vec::new());
     for rule in rules.active() {
         if let Some(found) = rule.check.look().package(&program) {

@@ -32,13 +32,13 @@ impl<'p> Operand<'p> {
 
 /// An op that runs: no constant and no `constexpr_*`.
 pub struct Op<'p> {
-    /// Its name: that of its first output, or of the attribute `name` where there is none.
+    /// Name of the op: that of its first output, or of the attribute `name` where there is none.
     pub name: &'p str,
-    /// Its type, such as `conv`.
+    /// Type of the op, such as `conv`.
     pub ty: &'p str,
-    /// Its outputs.
+    /// Outputs of the op.
     pub outputs: Vec<Value<'p>>,
-    /// Its place among the ops that run.
+    /// Position of the op among the ops that run.
     pub index: usize,
     source: &'p Operation,
 }
@@ -49,7 +49,7 @@ impl<'p> Op<'p> {
         !self.operands(input).is_empty()
     }
 
-    /// What an input is bound to; several for a tuple.
+    /// Operands that an input is bound to; several for a tuple.
     pub fn operands(&self, input: &str) -> Vec<Operand<'p>> {
         self.source.inputs.get(input).into_iter().flat_map(bound).collect()
     }
@@ -64,7 +64,7 @@ fn bound(argument: &proto::Argument) -> impl Iterator<Item = Operand<'_>> {
     argument.arguments.iter().filter_map(bound_one)
 }
 
-/// What a binding binds.
+/// The operand that a binding names or holds.
 pub fn bound_one(binding: &proto::Binding) -> Option<Operand<'_>> {
     Some(match binding.binding.as_ref()? {
         binding::Binding::Name(name) => Operand::Name(name),
@@ -72,7 +72,7 @@ pub fn bound_one(binding: &proto::Binding) -> Option<Operand<'_>> {
     })
 }
 
-/// What defines a value.
+/// The definition of a value: an op, an input, or a constant.
 #[derive(Clone, Copy)]
 pub enum Definition<'p> {
     /// An input or a state of the function.
@@ -87,13 +87,13 @@ pub enum Definition<'p> {
 
 /// A function.
 pub struct Function<'p> {
-    /// Its name.
+    /// Name of the function.
     pub name: &'p str,
-    /// Its inputs without states.
+    /// Inputs of the function, without states.
     pub inputs: Vec<Value<'p>>,
-    /// Its states.
+    /// States of the function.
     pub states: Vec<Value<'p>>,
-    /// Its outputs.
+    /// Outputs of the function.
     pub outputs: Vec<Value<'p>>,
     /// Names of inputs whose description allows several shapes.
     pub flexible: Vec<&'p str>,
@@ -233,7 +233,7 @@ fn named(value: &NamedValueType) -> Value<'_> {
 
 /// A package.
 pub struct Program<'p> {
-    /// Its functions, the default one first.
+    /// Functions of the program, the default one first.
     pub functions: Vec<Function<'p>>,
     /// Bytes of its weight file.
     pub weight_bytes: u64,
@@ -246,7 +246,7 @@ impl<'p> Program<'p> {
     ///
     /// # Errors
     /// A function without a block for its opset; a weight file that cannot be read.
-    pub fn read(package: &'p Package) -> Result<Program<'p>> {
+    pub(super) fn read(package: &'p Package) -> Result<Program<'p>> {
         let program = package.program()?;
         let mut functions = Vec::new();
         for name in package.functions() {

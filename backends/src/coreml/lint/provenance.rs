@@ -1,4 +1,4 @@
-//! Where an op came from, as far as names tell.
+//! The module and block that an op came from, as far as names tell.
 //!
 //! This compiler names an op by module path, MIL op and a number (`blocks_3_attn1_to_q_linear_0`); coremltools numbers ops, but names
 //! weights by their path (`blocks_3_attn1_to_q_weight_to_fp16`). What is left without the tail is the path, dots as underscores.

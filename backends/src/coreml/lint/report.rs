@@ -1,4 +1,4 @@
-//! What lint says: findings, a verdict for each op, a summary.
+//! The report of lint: findings, a verdict for each op, a summary.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -43,7 +43,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What a finding is about.
+/// The subject of a finding: an op, a function or the package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
@@ -79,11 +79,11 @@ impl fmt::Display for Subject {
 pub struct Finding {
     /// The rule.
     pub rule: String,
-    /// What it does, as the rule says.
+    /// Severity of the rule.
     pub severity: Severity,
-    /// How well the rule is known.
+    /// Confidence in the rule.
     pub confidence: Confidence,
-    /// What it is about.
+    /// Subject of the finding.
     pub subject: Subject,
     /// The function, but for the package's own.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,22 +96,22 @@ pub struct Finding {
     /// The module path that the op came from, as far as names tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provenance: Option<String>,
-    /// What must hold.
+    /// Text of the rule: the property that must hold.
     pub text: String,
-    /// What was found.
+    /// Observation that violates the rule.
     pub found: String,
-    /// What to do instead.
+    /// Remedy.
     pub mend: String,
 }
 
 /// An op with its verdict.
 #[derive(Clone, Debug, Serialize)]
 pub struct OpReport {
-    /// Its function.
+    /// Name of the function that has the op.
     pub function: String,
-    /// Its name.
+    /// Name of the op.
     pub name: String,
-    /// Its type.
+    /// Type of the op.
     #[serde(rename = "type")]
     pub ty: String,
     /// The module path that it came from, as far as names tell.
@@ -161,11 +161,11 @@ impl std::ops::AddAssign for Verdicts {
 /// The largest of something, and the op or value that has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Extreme {
-    /// How large.
+    /// Size of the largest.
     pub value: u64,
-    /// Whose.
+    /// Name of the op or value that has it.
     pub name: String,
-    /// Its type.
+    /// Type of the op or value.
     #[serde(rename = "type")]
     pub ty: String,
 }
@@ -173,11 +173,11 @@ pub struct Extreme {
 /// A function in figures.
 #[derive(Clone, Debug, Serialize)]
 pub struct FunctionSummary {
-    /// Its name.
+    /// Name of the function.
     pub name: String,
-    /// Its states.
+    /// Number of the function's states.
     pub states: usize,
-    /// Its ops by verdict.
+    /// Ops of the function by verdict.
     pub verdicts: Verdicts,
     /// Ops by block of the network, as far as names tell.
     pub blocks: BTreeMap<u32, usize>,
@@ -192,27 +192,27 @@ pub struct FunctionSummary {
 /// A package in figures.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
-    /// Its ops by verdict; constants and `constexpr_*` are none.
+    /// Ops of the package by verdict; constants and `constexpr_*` do not count.
     pub verdicts: Verdicts,
     /// The worst that any finding allows, those of interfaces and of the package too.
     pub verdict: Verdict,
     /// Bytes of weights.
     pub weight_bytes: u64,
-    /// What the strictest rule allows.
+    /// Bytes of weights that the strictest rule allows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_limit: Option<u64>,
     /// Results of ops, by element type.
     pub dtypes: BTreeMap<String, usize>,
     /// Ops by type.
     pub ops: BTreeMap<String, usize>,
-    /// Its functions, the default one first.
+    /// Functions of the package, the default one first.
     pub functions: Vec<FunctionSummary>,
 }
 
 /// Everything that lint found in a package.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Its path.
+    /// Path of the package.
     pub package: String,
     /// Figures.
     pub summary: Summary,
@@ -223,7 +223,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// How often each rule was violated, in the order of the rules.
+    /// Number of findings of each rule, in the order of the rules.
     pub fn by_rule(&self) -> BTreeMap<&str, usize> {
         let mut counts = BTreeMap::new();
         for finding in &self.findings {

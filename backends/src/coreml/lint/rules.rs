@@ -9,20 +9,21 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::checks::Check;
-use crate::input::read_text;
+use crate::Error;
+use crate::input::{LARGEST_JSON, read_text};
 
 /// The rules that come with the compiler.
 pub const BUILTIN: &str = include_str!("rules.json");
 
-/// What a rule's violation does to an op.
+/// The effect that the violation of a rule has on an op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// It stays, but is slower, larger or less exact than it could be.
+    /// The op stays, but is slower, larger or less exact than it could be.
     Costs,
-    /// It may leave the Neural Engine.
+    /// The op may leave the Neural Engine.
     MayLeave,
-    /// It leaves the Neural Engine.
+    /// The op leaves the Neural Engine.
     Leaves,
     /// The package does not load, crashes or computes something else.
     Breaks,
@@ -39,11 +40,11 @@ impl fmt::Display for Severity {
     }
 }
 
-/// How well a rule is known.
+/// The confidence in a rule, by its sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Confidence {
-    /// One report, or one of something near.
+    /// A single report says so, or a report of something near.
     Low,
     /// Reports that agree, or one with a measurement.
     Medium,
@@ -73,22 +74,22 @@ impl FromStr for Confidence {
     }
 }
 
-/// One rule.
+/// A rule of the Neural Engine, as data.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Rule {
-    /// Its name, which stays.
+    /// Name of the rule, which never changes.
     pub id: String,
-    /// What must hold.
+    /// The property that must hold.
     pub text: String,
-    /// Who says so.
+    /// Source of the rule.
     pub source: String,
-    /// How well it is known.
+    /// Confidence in the rule.
     pub confidence: Confidence,
     /// The system or year from which on it is known to hold.
     pub since: String,
-    /// What its violation does.
+    /// Effect of a violation.
     pub severity: Severity,
-    /// What to do instead.
+    /// Remedy.
     pub mend: String,
     /// Why it is no longer applied, or was changed: from an overrides file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,7 +97,7 @@ pub struct Rule {
     /// Whether it is no longer applied.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub retired: bool,
-    /// What is looked for.
+    /// Check that finds violations.
     #[serde(flatten)]
     pub check: Check,
 }
@@ -116,17 +117,21 @@ impl Rules {
     ///
     /// # Errors
     /// A defect of [`BUILTIN`].
-    pub fn builtin() -> Result<Rules> {
-        Rules::parse(&builtin()?)
+    pub fn builtin() -> Result<Rules, Error> {
+        builtin().and_then(|rules| Rules::parse(&rules)).map_err(Error::reading)
     }
 
     /// The rules that come with the compiler, as a file of overrides changes them.
     ///
     /// # Errors
     /// A file that cannot be read, is no JSON, names a rule that there is not, or sets what a rule does not have.
-    pub fn with_overrides(path: &Path) -> Result<Rules> {
+    pub fn with_overrides(path: &Path) -> Result<Rules, Error> {
+        Rules::overridden(path).map_err(Error::reading)
+    }
+
+    fn overridden(path: &Path) -> Result<Rules> {
         let shown = path.display();
-        let text = read_text(path).with_context(|| format!("cannot read `{shown}`"))?;
+        let text = read_text(path, LARGEST_JSON).with_context(|| format!("cannot read `{shown}`"))?;
         let mut rules = builtin()?;
         apply(&mut rules, &text).with_context(|| format!("rules file `{shown}`"))?;
         Rules::parse(&rules).with_context(|| format!("rules file `{shown}`"))

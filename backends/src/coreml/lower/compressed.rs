@@ -6,7 +6,7 @@ use s2dit_ir::{DType, ValueId, weights};
 
 use super::super::blob::BlobType;
 use super::super::proto::{Argument, Binding, DataType, Value, binding};
-use super::constants::{Data, Part};
+use super::constants::{Data, Piece};
 use super::{Inputs, Lowering, value};
 
 impl Lowering<'_> {
@@ -26,13 +26,13 @@ impl Lowering<'_> {
             }
         }
         let (codes_type, codes_blob) = code_types(scheme);
-        let codes = self.record(v, Part::Codes, codes_blob, ty.elements(), shown);
+        let codes = self.record(v, Piece::Codes, codes_blob, ty.elements(), shown);
         let codes = value::blob(codes_type, &ty.shape, codes);
         let (table_type, table_blob) = match ty.dtype {
             DType::F16 => (DataType::Float16, BlobType::F16),
             _ => (DataType::Float32, BlobType::F32),
         };
-        let table = self.record(v, Part::Table, table_blob, runs.count * runs.entries, shown);
+        let table = self.record(v, Piece::Table, table_blob, runs.count * runs.entries, shown);
         let table = value::blob(table_type, &table_shape, table);
         let (op, inputs): (_, Inputs) = match scheme {
             Scheme::Palette { .. } => {
@@ -47,9 +47,9 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn record(&mut self, v: ValueId, part: Part, blob: BlobType, elements: usize, shown: &str) -> u64 {
-        let key = format!("{part:?} of {}", weights::constant_key(self.f, v));
-        let data = Data::Compressed { function: self.index, value: v, part, name: shown.into() };
+    fn record(&mut self, v: ValueId, piece: Piece, blob: BlobType, elements: usize, shown: &str) -> u64 {
+        let key = format!("{piece:?} of {}", weights::constant_key(self.f, v));
+        let data = Data::Compressed { function: self.index, value: v, piece, name: shown.into() };
         self.out.blobs.offset(key, blob, elements, data)
     }
 }

@@ -13,19 +13,19 @@ use super::value;
 /// Constants of this many elements go to the weight file: coremltools' rule, which Core ML is used to.
 const BLOB_ELEMENTS: usize = 10;
 
-/// What fills a record.
+/// The contents of a record.
 pub(in super::super) enum Data {
     /// A constant of one of the functions; its errors name it so.
     Value { function: usize, value: ValueId, name: String },
-    /// A part of a compressed weight of one of the functions.
-    Compressed { function: usize, value: ValueId, part: Part, name: String },
-    /// These bytes.
+    /// A piece of a compressed weight of one of the functions.
+    Compressed { function: usize, value: ValueId, piece: Piece, name: String },
+    /// Bytes as they are.
     Bytes(Vec<u8>),
 }
 
 /// The records of a compressed weight, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Part {
+pub(in super::super) enum Piece {
     /// One an element.
     Codes,
     /// Scales or palettes.

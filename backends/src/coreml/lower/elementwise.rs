@@ -86,7 +86,7 @@ impl Lowering<'_> {
     }
 }
 
-/// What `cast` calls a dtype.
+/// The name that `cast` has for a dtype.
 const fn cast_name(dtype: DType) -> Option<&'static str> {
     Some(match dtype {
         DType::F16 => "fp16",

@@ -13,7 +13,7 @@ use super::super::proto::{
 use super::MAX_RANK;
 use super::names::check_identifier;
 
-/// What a function is called in the program: a single one is `main`, whatever the IR calls it.
+/// The name of a function in the program: a single function is `main`, whatever the IR calls it.
 pub(super) fn function_name<'a>(module: &Module, f: &'a Function) -> &'a str {
     if module.functions.len() == 1 { "main" } else { &f.name }
 }

@@ -24,7 +24,7 @@ use anyhow::{Context, Result, bail, ensure};
 use s2dit_ir::ops::Op;
 use s2dit_ir::{DType, Function, Module, StateDecl, TensorType, ValueId, WeightSource, weights};
 
-pub(super) use constants::{Blobs, Data, Part, check};
+pub(super) use constants::{Blobs, Data, Piece, check};
 pub(super) use interface::single;
 
 use super::proto::{self, Argument, Binding, Block, DataType, NamedValueType, Operation, Program, Value, binding};
@@ -33,7 +33,7 @@ use super::{OPSET, SPECIFICATION_VERSION};
 /// Core ML's limit on the rank of any value that an op computes.
 const MAX_RANK: usize = 5;
 
-/// What a lowered module needs beside its weights.
+/// A lowered module: the model without the bytes of its weights.
 pub(super) struct Lowered {
     /// The model, without metadata.
     pub model: proto::Model,
@@ -374,11 +374,11 @@ impl<'a> Lowering<'a> {
 /// Parameters of an op with what they are bound to.
 type Inputs = Vec<(&'static str, Argument)>;
 
-/// What most ops compute in.
+/// Types that most ops compute in.
 const FLOATS: &[DType] = &[DType::F16, DType::F32];
-/// What arithmetic computes in.
+/// Types that arithmetic computes in.
 const NUMBERS: &[DType] = &[DType::F16, DType::F32, DType::I32];
-/// What moves without being computed.
+/// Types of values that are moved without being computed with.
 const MOVABLE: &[DType] =
     &[DType::F16, DType::F32, DType::I32, DType::I16, DType::I8, DType::U16, DType::U8, DType::Bool];
 

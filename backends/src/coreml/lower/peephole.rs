@@ -11,7 +11,7 @@ use s2dit_ir::{Function, ValueId};
 
 use super::{Lowering, NamedValueType, named, operation};
 
-/// What is emitted with something else.
+/// Values that are emitted together with another op.
 #[derive(Debug, Default)]
 pub(super) struct Together {
     /// Slices by the first of them: axis and all, from the axis' begin to its end.

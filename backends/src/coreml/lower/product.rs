@@ -46,7 +46,7 @@ impl Lowering<'_> {
         self.emit(v, "linear", vec![("x", named(&names[0])), ("weight", named(&names[1])), ("bias", bias)])
     }
 
-    /// What `linear` does, for operands that it does not take.
+    /// A `linear` as `matmul` and `add`, for operands that MIL's `linear` does not take.
     fn linear_by_matmul(&mut self, v: ValueId, names: &[String]) -> Result<()> {
         let f = self.f;
         let (dtype, shape) = (f.dtype(v), f.shape(v));

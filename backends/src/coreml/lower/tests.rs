@@ -152,7 +152,7 @@ fn shown(v: &proto::Value) -> String {
     }
 }
 
-/// What holds of every function.
+/// Checks the properties that every lowered function has.
 fn check_rules(f: &proto::Function) {
     assert_eq!(f.opset, OPSET);
     let block = &f.block_specializations[OPSET];

@@ -8,7 +8,7 @@ use s2dit_ir::{DType, Tensor, TensorType, ValueId, WeightSource};
 
 use super::Raise;
 use crate::coreml::proto::{DataType, Operation, TensorValues, Value, binding, dimension, value, value_type};
-use crate::coreml::read::record_name;
+use crate::coreml::read::{WEIGHTS, record_name};
 
 /// A MIL constant.
 #[derive(Clone, Debug)]
@@ -140,7 +140,6 @@ impl Raise<'_, '_> {
                 Ok(Constant::Numbers(ty, numbers))
             }
             value::Value::BlobFileValue(blob) => {
-                const WEIGHTS: &str = "@model_path/weights/weight.bin";
                 if blob.file_name != WEIGHTS {
                     bail!("found weight file `{}`, expected `{WEIGHTS}`", blob.file_name);
                 }

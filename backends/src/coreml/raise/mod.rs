@@ -25,6 +25,7 @@ use s2dit_ir::{Builder, Function, Module, StateDecl, TensorType, ValueId};
 
 use super::proto::{Operation, ValueType, value_type};
 use super::read::Package;
+use crate::{Error, UnsupportedOps};
 use constant::{Constant, tensor_type};
 
 /// Raises a function of a package, `None` for the default one. Weights are `load`s of the package.
@@ -32,13 +33,17 @@ use constant::{Constant, tensor_type};
 /// # Errors
 /// Ops that are not supported (all of them, together); an op that is malformed or whose result is not what the program
 /// declares; a function that does not exist.
-pub fn raise(package: &Package, function: Option<&str>) -> Result<Module> {
+pub fn raise(package: &Package, function: Option<&str>) -> Result<Module, Error> {
+    raised(package, function).map_err(Error::reading)
+}
+
+fn raised(package: &Package, function: Option<&str>) -> Result<Module> {
     let (name, program) = package.function(function)?;
     let block = package.block(&name, program)?;
     let unknown = unknown_ops(&block.operations);
     if !unknown.is_empty() {
-        let list: Vec<String> = unknown.iter().map(|(op, n)| format!("{op} ({n})")).collect();
-        bail!("`{}`: function `{name}` has ops that cannot be run here: {}", package.path().display(), list.join(", "));
+        let ops = unknown.into_iter().map(|(op, n)| (op.to_string(), n)).collect();
+        return Err(UnsupportedOps { package: package.path().display().to_string(), function: name, ops }.into());
     }
     let mut states = Vec::new();
     let mut f = Function::new(name.clone());
@@ -83,7 +88,7 @@ pub fn raise(package: &Package, function: Option<&str>) -> Result<Module> {
     Ok(Module { states, functions: vec![f] })
 }
 
-/// What raises one op. It returns the op's results, in order.
+/// A function that raises one op and returns the op's results, in order.
 type Handler = for<'a, 'p> fn(&mut Raise<'a, 'p>, &Operation) -> Result<Vec<ValueId>>;
 
 /// Every op that can be raised.

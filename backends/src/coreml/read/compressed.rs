@@ -10,11 +10,9 @@ use std::borrow::Cow;
 use anyhow::{Context, Result, bail, ensure};
 use s2dit_ir::{DType, Tensor, TensorType};
 
-use super::Package;
+use super::{Package, WEIGHTS};
 use crate::coreml::proto::{DataType, Operation, TensorValues, Value, binding, dimension, value, value_type};
 
-/// The only weight file that a package has.
-const WEIGHTS: &str = "@model_path/weights/weight.bin";
 /// Ops of this kind that feed each other.
 const DEPTH: usize = 4;
 
@@ -37,7 +35,7 @@ struct Parameter<'p> {
 }
 
 enum Elements<'p> {
-    /// As the format packs them.
+    /// Elements as the format packs them.
     Packed(Cow<'p, [u8]>),
     Computed(Box<Compressed<'p>>),
 }

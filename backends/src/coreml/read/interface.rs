@@ -34,10 +34,20 @@ impl Package {
         }
     }
 
-    /// What the description says of a function's inputs.
+    /// The description of a function's inputs.
     pub(in crate::coreml) fn described_inputs(&self, function: &str) -> &[FeatureDescription] {
         let Some(d) = &self.model.description else { return &[] };
         d.functions.iter().find(|f| f.name == function).map_or(&d.input, |f| &f.input)
+    }
+
+    /// Inputs, outputs and states of a function.
+    ///
+    /// # Errors
+    /// No function of this name.
+    pub fn interface(&self, function: impl AsRef<str>) -> Result<[Vec<Feature>; 3]> {
+        let (name, _) = self.function(Some(function.as_ref()))?;
+        let described = self.description(&name);
+        Ok([&described.input, &described.output, &described.state].map(|list| list.iter().map(feature).collect()))
     }
 
     /// Inputs of the default function.

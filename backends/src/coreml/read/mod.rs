@@ -1,5 +1,6 @@
 //! Reads an mlpackage from disk, ours or another tool's, trusting nothing in it.
 
+mod blobs;
 mod compressed;
 mod interface;
 mod manifest;
@@ -13,8 +14,13 @@ use anyhow::{Context, Result, bail};
 use prost::Message;
 use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
 
-use super::proto::{DataType, Function, Model, NamedValueType, Operation, Program, value, value_type};
+use super::cost;
+use super::proto::{DataType, Function, Model, NamedValueType, Operation, Program, value_type};
+use crate::Error;
+use crate::foreign::Foreign;
 use crate::input::{LFS_POINTER, is_lfs_pointer, read_file};
+use crate::wire;
+pub(super) use blobs::WEIGHTS;
 pub(super) use compressed::is_compressed;
 pub use interface::Feature;
 pub use weights::{BlobRecord, WeightFile};
@@ -22,8 +28,15 @@ pub use weights::{BlobRecord, WeightFile};
 /// Protobuf messages are smaller than this.
 const SPEC_LIMIT: u64 = 2 << 30;
 
-/// Specification versions that have ML Programs, with their op sets.
-const OPSETS: [(i32, &str); 5] = [(6, "CoreML5"), (7, "CoreML6"), (8, "CoreML7"), (9, "CoreML8"), (10, "CoreML9")];
+/// Specification versions that have ML Programs, with their op sets and the oldest systems that load them (the comments of
+/// Apple's `Model.proto`).
+const OPSETS: [(i32, &str, &str); 5] = [
+    (6, "CoreML5", "iOS 15, macOS 12"),
+    (7, "CoreML6", "iOS 16, macOS 13"),
+    (8, "CoreML7", "iOS 17, macOS 14"),
+    (9, "CoreML8", "iOS 18, macOS 15"),
+    (10, "CoreML9", "iOS 26, macOS 26"),
+];
 
 /// An open package.
 #[derive(Debug)]
@@ -38,22 +51,31 @@ impl Package {
     ///
     /// # Errors
     /// A folder that is not a package; a manifest, specification or weight file that is damaged; a model that is no ML Program.
-    pub fn open(path: &Path) -> Result<Package> {
+    pub fn open(path: &Path) -> Result<Package, Error> {
+        Package::decoded(path).map_err(Error::reading)
+    }
+
+    fn decoded(path: &Path) -> Result<Package> {
         let shown = path.display();
+        if path.is_file() {
+            let found = Foreign::of(path).ok().flatten().map_or("a file".into(), |other| other.to_string());
+            bail!("`{shown}`: expected the folder of an .mlpackage, found {found}");
+        }
         let spec = manifest::specification(path)?;
         let bytes = read_file(&spec, SPEC_LIMIT).with_context(|| format!("cannot read `{}`", spec.display()))?;
         if is_lfs_pointer(&bytes) {
             bail!("`{}` is {LFS_POINTER}", spec.display());
         }
+        wire::check(&bytes, &cost::MODEL)
+            .map_err(|e| anyhow::anyhow!("`{}` is not a Core ML model specification: {e}", spec.display()))?;
         let model = Model::decode(bytes.as_slice())
             .map_err(|e| anyhow::anyhow!("`{}` is not a Core ML model specification: {e}", spec.display()))?;
         let version = model.specification_version;
-        if !OPSETS.iter().any(|(v, _)| *v == version) {
+        if !OPSETS.iter().any(|(v, ..)| *v == version) {
             bail!("`{}`: found specification version {version}, expected 6 to 10", spec.display());
         }
         let weights_path = spec.with_file_name("weights").join("weight.bin");
         let weights = if weights_path.exists() {
-            manifest::check_inside(path, &weights_path)?;
             let file = WeightFile::open(&weights_path)?;
             file.records()?;
             Some(file)
@@ -65,26 +87,17 @@ impl Package {
         if program.functions.is_empty() {
             bail!("`{shown}`: the program has no functions");
         }
-        if package.weights.is_none() && package.refers_to_weights() {
-            bail!("`{shown}`: the model keeps weights in `{}`, which does not exist", weights_path.display());
-        }
         for (name, function) in &program.functions {
             package.check_opset(name, function)?;
+            blobs::check(&package, name, function)?;
             package.check_description(name, function)?;
         }
         Ok(package)
     }
 
-    /// Whether some constant is stored outside the model specification.
-    fn refers_to_weights(&self) -> bool {
-        let functions = self.program().into_iter().flat_map(|p| p.functions.values());
-        let ops = functions.flat_map(|f| f.block_specializations.values()).flat_map(|b| &b.operations);
-        ops.flat_map(|o| o.attributes.values()).any(|v| matches!(v.value, Some(value::Value::BlobFileValue(_))))
-    }
-
     fn check_opset(&self, name: &str, function: &Function) -> Result<()> {
         let version = self.model.specification_version;
-        let wanted: Vec<&str> = OPSETS.iter().filter(|(v, _)| *v <= version).map(|(_, o)| *o).collect();
+        let wanted: Vec<&str> = OPSETS.iter().filter(|(v, ..)| *v <= version).map(|(_, o, _)| *o).collect();
         if !wanted.contains(&function.opset.as_str()) {
             bail!(
                 "`{}`: function `{name}`: found op set `{}`, expected one of specification version {version}: {}",
@@ -139,7 +152,8 @@ impl Package {
     pub(super) fn block<'f>(&self, name: &str, function: &'f Function) -> Result<&'f super::proto::Block> {
         function.block_specializations.get(&function.opset).with_context(|| {
             let found: Vec<&str> = function.block_specializations.keys().map(String::as_str).collect();
-            format!("function `{name}`: expected a block for opset `{}`, found {found:?}", function.opset)
+            let shown = self.path.display();
+            format!("`{shown}`: function `{name}`: expected a block for opset `{}`, found {found:?}", function.opset)
         })
     }
 
@@ -159,6 +173,12 @@ impl Package {
             opsets.into_iter().collect::<Vec<_>>().join(" + "),
             self.functions().join(", ")
         )
+    }
+
+    /// The oldest systems that load the package, by its specification version: `iOS 18, macOS 15`.
+    pub fn minimum_os(&self) -> &'static str {
+        let version = self.model.specification_version;
+        OPSETS.iter().find(|(v, ..)| *v == version).map_or("", |(_, _, systems)| systems)
     }
 
     /// Operations of all functions, without constants.

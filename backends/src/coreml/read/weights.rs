@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use memmap2::Mmap;
 use s2dit_ir::DType;
 
+use crate::Error;
 use crate::coreml::proto::DataType;
 use crate::input::{LFS_POINTER, check_regular, is_lfs_pointer};
 
@@ -24,7 +25,7 @@ pub struct WeightFile {
 /// A record of the weight file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlobRecord {
-    /// Where the record starts.
+    /// Offset of the record in the file.
     pub offset: u64,
     /// The format's type code.
     pub code: u32,
@@ -34,7 +35,7 @@ pub struct BlobRecord {
     pub bits: u32,
     /// Bytes of data.
     pub size: u64,
-    /// Where the data starts in the file.
+    /// Offset of the data in the file.
     pub data_offset: u64,
     /// Unused high bits of the last byte.
     pub padding_bits: u64,
@@ -100,7 +101,7 @@ impl WeightFile {
     ///
     /// # Errors
     /// A file that cannot be mapped or is no blob storage of version 2.
-    pub fn open(path: &Path) -> Result<WeightFile> {
+    pub(super) fn open(path: &Path) -> Result<WeightFile> {
         let shown = path.display();
         let file = check_regular(path).and_then(|()| File::open(path));
         let file = file.with_context(|| format!("cannot read `{shown}`"))?;
@@ -128,7 +129,7 @@ impl WeightFile {
     ///
     /// # Errors
     /// No record there, or one that is damaged.
-    pub fn record(&self, offset: u64) -> Result<BlobRecord> {
+    pub(in super::super) fn record(&self, offset: u64) -> Result<BlobRecord> {
         let shown = self.path.display();
         let length = self.map.len() as u64;
         let at = |message: String| anyhow::anyhow!("`{shown}`: record at offset {offset}: {message}");
@@ -169,7 +170,11 @@ impl WeightFile {
     ///
     /// # Errors
     /// A damaged record, or a header that counts others than there are.
-    pub fn records(&self) -> Result<Vec<BlobRecord>> {
+    pub fn records(&self) -> Result<Vec<BlobRecord>, Error> {
+        self.all_records().map_err(Error::reading)
+    }
+
+    fn all_records(&self) -> Result<Vec<BlobRecord>> {
         let mut records = Vec::new();
         let mut at = ALIGNMENT;
         while at < self.map.len() as u64 {

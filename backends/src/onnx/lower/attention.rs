@@ -61,7 +61,7 @@ fn match_tokens(f: &Function, v: ValueId) -> Option<(OfTokens, Vec<ValueId>)> {
     Some((OfTokens { sdpa, tokens, heads }, inside))
 }
 
-/// What `x` is the transpose of, if heads and tokens change places.
+/// The operand of a transpose that swaps heads and tokens, if `x` is one.
 fn swapped(f: &Function, x: ValueId) -> Option<ValueId> {
     matches!(f.op(x), Op::Transpose(t) if t.perm == [0, 2, 1, 3]).then(|| f.operands(x)[0])
 }

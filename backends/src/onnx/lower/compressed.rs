@@ -14,7 +14,7 @@ use s2dit_ir::compress::Scheme;
 use s2dit_ir::{DType, ValueId};
 
 use super::super::proto::{TensorProto, data_type};
-use super::{Constant, Lowering, Part, int, string, value_info};
+use super::{Constant, Lowering, Piece, int, string, value_info};
 
 impl Lowering<'_> {
     /// Emits the nodes that give the compressed weight `v` the name `name`.
@@ -25,16 +25,16 @@ impl Lowering<'_> {
         self.graph.value_info.push(value_info(name, f.ty(v)));
         match scheme {
             Scheme::Int8 => {
-                let codes = self.part(name, "int8", v, Part::Integers { dims: shape });
-                let scale = self.part(name, "scale", v, Part::Table { dims: vec![runs.count] });
+                let codes = self.piece(name, "int8", v, Piece::Integers { dims: shape });
+                let scale = self.piece(name, "scale", v, Piece::Table { dims: vec![runs.count] });
                 self.push("DequantizeLinear", &[codes, scale], name.to_string(), vec![int("axis", 0)]);
             }
             Scheme::Block { bits, block } => {
                 // As a matrix: a block of input channels with their kernel positions is one run of a row.
                 let matrix = vec![shape[0], shape[1..].iter().product()];
-                let codes = self.part(name, &format!("int{bits}"), v, Part::Integers { dims: matrix.clone() });
+                let codes = self.piece(name, &format!("int{bits}"), v, Piece::Integers { dims: matrix.clone() });
                 let dims = vec![shape[0], shape[1] / block];
-                let scale = self.part(name, "scale", v, Part::Table { dims });
+                let scale = self.piece(name, "scale", v, Piece::Table { dims });
                 let attributes = vec![int("axis", 1), int("block_size", runs.len as i64)];
                 if matrix == shape {
                     self.push("DequantizeLinear", &[codes, scale], name.to_string(), attributes);
@@ -46,7 +46,7 @@ impl Lowering<'_> {
             }
             Scheme::Palette { bits, .. } => {
                 let indices = self.indices(v, name, bits, runs.count * runs.len);
-                let palettes = self.part(name, "palettes", v, Part::Table { dims: vec![runs.count * runs.entries] });
+                let palettes = self.piece(name, "palettes", v, Piece::Table { dims: vec![runs.count * runs.entries] });
                 let indices = self.step("Cast", &[indices], vec![int("to", i64::from(data_type(DType::I32)))]);
                 let rows = self.ints(&[runs.count, runs.len]);
                 let mut indices = self.step("Reshape", &[indices, rows], vec![]);
@@ -72,7 +72,7 @@ impl Lowering<'_> {
         let mut sum: Option<String> = None;
         for &(low, bits) in planes {
             let label = if planes.len() == 1 { "indices".into() } else { format!("indices_{low}") };
-            let bytes = self.part(name, &label, v, Part::Plane { low, bits });
+            let bytes = self.piece(name, &label, v, Piece::Plane { low, bits });
             let mut plane = self.unpacked(bytes, bits, elements);
             if low > 0 {
                 let by = self.bytes(&[low]);
@@ -108,10 +108,10 @@ impl Lowering<'_> {
         self.step("Slice", &[row, from, to], vec![])
     }
 
-    /// A stored part of a compressed weight; equal weights share it.
-    fn part(&mut self, name: &str, what: &str, v: ValueId, part: Part) -> String {
+    /// A stored piece of a compressed weight; equal weights share it.
+    fn piece(&mut self, name: &str, what: &str, v: ValueId, piece: Piece) -> String {
         let name = self.names.unique(&format!("{name}.{what}"));
-        self.constants.push(Constant { name: name.clone(), value: v, part });
+        self.constants.push(Constant { name: name.clone(), value: v, piece });
         name
     }
 
@@ -121,7 +121,7 @@ impl Lowering<'_> {
         self.small(&format!("bytes_{}", joined.join("_")), DType::U8, &[values.len()], values.to_vec())
     }
 
-    /// Where each palette starts, a column of int32.
+    /// A column of int32: the index at which each palette starts.
     fn starts(&mut self, count: usize, entries: usize) -> String {
         let raw = (0..count).flat_map(|i| ((i * entries) as i32).to_le_bytes()).collect();
         self.small(&format!("starts_{count}_{entries}"), DType::I32, &[count, 1], raw)

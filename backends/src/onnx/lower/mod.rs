@@ -23,18 +23,18 @@ use super::proto::{
     AttributeProto, Dimension, DimensionValue, GraphProto, NodeProto, TensorProto, TensorShapeProto, TensorTypeProto,
     TypeProto, ValueInfoProto, data_type,
 };
-use super::stored::{Constant, Part};
+use super::stored::{Constant, Piece};
 
 /// Constant subexpressions of at most this many elements are computed here, if not all are.
 const FOLDED: usize = 1 << 16;
 
-/// How fp16 values are computed.
+/// The way in which fp16 values are computed.
 ///
 /// In the modes that compute in fp32 the graph's fp16 inputs and outputs are declared fp32; what comes in is rounded to
 /// fp16 first, and weights are the fp16 numbers that they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Round {
-    /// As typed: fp16 ops are fp16 ops of the engine.
+    /// Ops have the types of the graph: fp16 ops are fp16 ops of the engine.
     AsTyped,
     /// Everything in fp32; only inputs, states and weights are fp16 numbers.
     F32Compute,
@@ -42,7 +42,7 @@ pub enum Round {
     F16Results,
 }
 
-/// What a lowered graph needs beside its nodes.
+/// A lowered graph, and what it needs beside its nodes.
 pub(super) struct Lowered {
     pub graph: GraphProto,
     /// The operator set that the graph needs.
@@ -103,7 +103,7 @@ struct Lowering<'a> {
     names: names::Names,
     /// Values that depend on no input and no state. They keep their dtype in every [`Round`].
     constant: HashSet<ValueId>,
-    /// Those of them that become initializers, or vanish into one.
+    /// Constants that become initializers, or vanish into one.
     folded: HashSet<ValueId>,
     /// ONNX value of each IR value.
     values: HashMap<ValueId, String>,
@@ -114,9 +114,9 @@ struct Lowering<'a> {
     by_key: HashMap<String, String>,
     /// Provenance of the nodes that are being emitted.
     scope: Arc<str>,
-    /// What is emitted with something behind it: norms with a modulation, heads with an attention.
+    /// Values that are emitted together with their user: norms with a modulation, heads with an attention.
     absorbed: HashSet<ValueId>,
-    /// What is kept in a state, and so is an fp16 number for all who read it, whatever computes in fp32.
+    /// Values that a state keeps: every reader sees them as fp16 numbers, even where arithmetic is fp32.
     kept: HashSet<ValueId>,
     /// The lowest operator set that has every op so far.
     opset: i64,
@@ -291,7 +291,7 @@ impl Lowering<'_> {
                     (_, Some(op)) => {
                         bail!("the constant `{name}` is `{op}` of a compressed weight: it would be stored uncompressed")
                     }
-                    _ => self.constants.push(Constant { name: name.clone(), value: v, part: Part::Whole }),
+                    _ => self.constants.push(Constant { name: name.clone(), value: v, piece: Piece::Whole }),
                 }
                 name
             }
@@ -409,7 +409,7 @@ impl Lowering<'_> {
     }
 }
 
-/// What is computed for states: updates, and results `X_out` beside a parameter `X`, without the ops that only move it.
+/// Values computed for states: updates, and results `X_out` beside a parameter `X`, without the ops that only move them.
 fn kept(f: &Function) -> HashSet<ValueId> {
     let params: HashSet<&str> = f.params().iter().filter_map(|&p| f.node(p).name.as_deref()).collect();
     let state = |(name, _): &&(String, ValueId)| name.strip_suffix("_out").is_some_and(|name| params.contains(name));

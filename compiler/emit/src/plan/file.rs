@@ -12,12 +12,12 @@ use super::Storage;
 use s2dit_files::problems::{Problems, nearest, quoted, shown};
 use s2dit_models::s2dit::config::LatentSize;
 
-/// What a plan calls its format.
+/// The value of a plan's field `format`.
 pub const FORMAT: &str = "s2ditc.quantize-plan";
 /// The version that is written and read.
 pub const VERSION: u32 = 1;
-/// Far above any plan.
-const LARGEST_FILE: u64 = 64 << 20;
+/// Limit for a plan's file, far above any plan.
+const LARGEST_FILE: u64 = 16 << 20;
 
 /// A plan, as it is in its file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,7 +34,7 @@ pub struct Plan {
     pub config: Option<String>,
     /// The latent that it was measured at.
     pub latent: String,
-    /// What was asked for.
+    /// Goal that was asked for.
     pub goal: String,
     /// Bytes of all weights of the fp16 package, these and the others.
     pub weight_bytes: u64,
@@ -47,12 +47,12 @@ pub struct Plan {
     /// Schemes by pattern, before those of the entries; of several patterns that match, the longest counts.
     #[serde(default, rename = "override")]
     pub overrides: BTreeMap<String, Storage>,
-    /// One for each weight.
+    /// Entries, one for each weight.
     #[serde(default)]
     pub weight: Vec<Entry>,
 }
 
-/// Where the statistics are.
+/// The statistics of a plan: their file, and how they were made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
@@ -62,7 +62,7 @@ pub struct Calibration {
     pub hash: String,
     /// Samples that they were collected on.
     pub samples: usize,
-    /// Where they came from.
+    /// Origin of the samples.
     pub source: String,
     /// Samples that the SNR was measured on, none of them used for the statistics; 0 if it was measured on these.
     pub held_out: usize,
@@ -74,7 +74,7 @@ pub struct Calibration {
 pub struct Entry {
     /// The checkpoint's tensor.
     pub name: String,
-    /// How it is stored.
+    /// Storage of the weight.
     pub scheme: Storage,
     /// Bytes, with scales and palettes.
     pub bytes: u64,
@@ -130,6 +130,12 @@ impl Plan {
         }
         if let Some(db) = plan.snr_db.filter(|db| !db.is_finite()) {
             return Err(Problems::one(format!("{place}: snr_db"), db.to_string(), "a number of decibels"));
+        }
+        for w in &plan.weight {
+            if let Some(scale) = w.input_scale.filter(|scale| !scale.is_finite() || *scale <= 0.0) {
+                let at = format!("{place}: weight {}: input_scale", quoted(&w.name));
+                return Err(Problems::one(at, scale.to_string(), "a scale above 0, as `s2ditc quantize` measures it"));
+            }
         }
         let mut seen = BTreeSet::new();
         let twice = plan.weight.iter().find(|w| !seen.insert(&w.name));
@@ -207,7 +213,7 @@ impl Plan {
                 problems.push(format!("{at}: scheme"), error, format!("one that fits {ty}"));
                 continue;
             }
-            // Whoever changes a scheme where it stands leaves figures behind that are no longer true.
+            // A scheme that was changed in its entry leaves figures behind that are no longer true.
             if let Some(entry) = entries.get(name.as_str())
                 && let Ok(bytes) = entry.scheme.bytes(&ty.shape)
                 && bytes != entry.bytes

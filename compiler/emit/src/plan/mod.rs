@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use s2dit_backends::stamp::Changed;
 use s2dit_files::SafetensorsFile;
 use s2dit_files::problems::Problems;
 use s2dit_ir::compress::{EXPECTED, Scheme};
@@ -24,12 +25,12 @@ pub use file::{Calibration, Entry, FORMAT, Plan, VERSION};
 pub use open::{OpenPlan, hash_of};
 pub use storage::Storage;
 
-/// How large weights are to be stored, as the command line says it: a scheme, `fp16`, or a plan's file.
+/// The storage of large weights as the command line says it: a scheme, `fp16`, or a plan's file.
 #[derive(Clone, Debug)]
 pub enum How {
     /// All the same.
     Every(Storage),
-    /// As a plan says.
+    /// Storage by the plan in this file.
     Plan(PathBuf),
 }
 
@@ -61,12 +62,12 @@ impl How {
     }
 }
 
-/// How large weights are stored.
+/// The storage of large weights.
 #[derive(Clone, Debug)]
 pub enum Quantize {
     /// All of them in one scheme.
     Uniform(Scheme),
-    /// As a plan says.
+    /// Storage by a plan.
     Plan(Arc<OpenPlan>),
 }
 
@@ -90,7 +91,7 @@ pub const IMPORTANCE: &str = "importance:";
 /// Prefix of the tensors in a plan's statistics for error feedback; no tensor of a checkpoint has it.
 pub const FEEDBACK: &str = "feedback:";
 
-/// What int8 weights with int8 activations are called.
+/// The name of int8 weights with int8 activations.
 pub const W8A8: &str = "w8a8";
 
 impl Quantize {
@@ -107,7 +108,7 @@ impl Quantize {
         }
     }
 
-    /// What artifacts say of it.
+    /// The metadata of artifacts that are stored this way.
     #[must_use]
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let mut metadata = BTreeMap::from([("s2ditc.quantize".into(), self.to_string())]);
@@ -138,7 +139,7 @@ pub struct Sources<'a> {
 }
 
 impl<'a> Sources<'a> {
-    /// What the constants of a graph that is stored this way are computed from.
+    /// The sources of the constants of a graph that is stored this way.
     #[must_use]
     pub fn new(checkpoint: &'a Checkpoint, quantize: Option<&'a Quantize>) -> Self {
         Sources::with_statistics(checkpoint, quantize.and_then(Quantize::statistics))
@@ -148,6 +149,15 @@ impl<'a> Sources<'a> {
     #[must_use]
     pub fn with_statistics(checkpoint: &'a Checkpoint, statistics: Option<&'a SafetensorsFile>) -> Self {
         Sources { checkpoint, statistics }
+    }
+
+    /// Checks that nobody has written to the files since they were opened.
+    ///
+    /// # Errors
+    /// The first file that has changed.
+    pub fn check_unchanged(&self) -> Result<(), Changed> {
+        self.checkpoint.check_unchanged()?;
+        self.statistics.map_or(Ok(()), SafetensorsFile::check_unchanged)
     }
 
     fn of(&self, name: &str) -> &'a dyn WeightSource {
@@ -176,7 +186,7 @@ impl WeightSource for Sources<'_> {
     }
 }
 
-/// What artifacts with int8 activations say of them.
+/// Metadata key of int8 activations.
 const ACTIVATIONS: &str = "s2ditc.quantize.activations";
 
 /// Whether an artifact and the checkpoint's graph, stored the same way, compute the same numbers but for rounding. Not with int8
@@ -190,19 +200,13 @@ pub fn is_exact(metadata: &BTreeMap<String, String>) -> bool {
 const SLACK: f64 = 3.0;
 
 /// The bar of an artifact: the one that was asked for; for a quantized artifact what its plan measured, less 3 dB; else
-/// `usual`.
-///
-/// # Errors
-/// A quantized artifact of which nothing was measured.
-pub fn bar(metadata: &BTreeMap<String, String>, asked: Option<f64>, usual: f64) -> Result<f64> {
+/// `usual`. `None` for a quantized artifact of which nothing was measured.
+#[must_use]
+pub fn bar(metadata: &BTreeMap<String, String>, asked: Option<f64>, usual: f64) -> Option<f64> {
     let measured = metadata.get("s2ditc.quantize.snr_db").and_then(|db| db.parse::<f64>().ok());
-    match (asked, metadata.get("s2ditc.quantize"), measured) {
-        (Some(asked), ..) => Ok(asked),
-        (None, None, _) => Ok(usual),
-        (None, Some(_), Some(measured)) => Ok(usual.min(measured - SLACK)),
-        (None, Some(how), None) => bail!(
-            "the artifact is quantized ({how}) and says no SNR, as only a plan without overrides does: give the lowest that \
-             passes with --min-snr, or compare with the same quantization: --checkpoint DIR --quantize SCHEME|PLAN.toml"
-        ),
+    match (asked, metadata.get("s2ditc.quantize")) {
+        (Some(asked), _) => Some(asked),
+        (None, None) => Some(usual),
+        (None, Some(_)) => measured.filter(|db| db.is_finite()).map(|db| usual.min(db - SLACK)),
     }
 }

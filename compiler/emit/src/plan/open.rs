@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use s2dit_backends::input::check_regular;
 use s2dit_ir::compress::Scheme;
 use s2dit_ir::{Module, TensorType};
 use s2dit_passes::quantize::{self as pass, Choice};
@@ -20,7 +21,7 @@ use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint};
 pub struct OpenPlan {
     /// The file, for errors.
     pub place: String,
-    /// What it says.
+    /// Contents of the plan.
     pub plan: Plan,
     /// blake3 of the plan's file.
     pub hash: String,
@@ -73,12 +74,14 @@ impl OpenPlan {
                     let expected = format!("the statistics of `{place}`, which lie beside it; or make the plan again");
                     return Err(Problems::one(file.display().to_string(), "nothing", expected));
                 }
+                // The header first: it says in a moment that a file is another one, and hashing may take long.
+                let statistics = SafetensorsFile::open(&file)?;
                 let is = hash_of(&file)?;
                 if is != calibration.hash {
                     let expected = format!("{}, the file that the plan was made with", quoted(&calibration.hash));
                     return Err(Problems::one(file.display().to_string(), quoted(&is), expected));
                 }
-                Some(SafetensorsFile::open(&file)?)
+                Some(statistics)
             }
         };
         Ok(OpenPlan { place, plan, hash, statistics })
@@ -113,7 +116,8 @@ impl OpenPlan {
                 return None;
             }
             Some(choice.clone())
-        })?;
+        })
+        .with_context(|| self.place.clone())?;
         fits.into_result()?;
         Ok(count)
     }
@@ -143,7 +147,7 @@ impl OpenPlan {
 /// # Errors
 /// A file that cannot be read.
 pub fn hash_of(path: &Path) -> Result<String, Problems> {
-    let hashed = std::fs::File::open(path).and_then(|file| {
+    let hashed = check_regular(path).and_then(|()| std::fs::File::open(path)).and_then(|file| {
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(file)?;
         Ok(hasher.finalize())

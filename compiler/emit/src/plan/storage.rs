@@ -1,4 +1,4 @@
-//! How one weight is stored.
+//! The storage of one weight.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,10 +8,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use s2dit_files::problems::shown;
 
-/// How a weight is stored.
+/// The storage of a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Storage {
-    /// In the precision of the model.
+    /// The weight itself, in the precision of the model.
     Whole,
     /// Compressed.
     Compressed(Scheme),

@@ -32,7 +32,7 @@ fn bad(header: &Value, data: usize) -> String {
     parse(&raw(header.to_string().as_bytes(), data)).expect_err("a problem").to_string()
 }
 
-/// What was written by safetensors' own writer, as f32 of rising values.
+/// A file by safetensors' own writer, with f32 tensors of rising values.
 fn oracle(tensors: &[(&str, &[usize])]) -> Vec<u8> {
     let data: Vec<Vec<u8>> = tensors
         .iter()

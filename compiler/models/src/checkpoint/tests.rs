@@ -19,7 +19,7 @@ fn folder() -> TempDir {
 
 fn tiny(dir: &Path, dtype: FloatType, max_shard_size: u64) {
     let config = Preset::Tiny.config();
-    let options = InitOptions { config, seed: 1, dtype, max_shard_size, force: false };
+    let options = InitOptions { config, seed: 1, dtype, max_shard_size, force: false, threads: 2 };
     init(&options, dir, &|_, _| {}).unwrap();
 }
 

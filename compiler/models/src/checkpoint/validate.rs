@@ -34,7 +34,7 @@ pub(super) fn validate(place: &str, weights: &WeightStore, config: &S2ditConfig)
     problems.into_result()
 }
 
-/// What is compared. Names in the files may all have a prefix, which is then looked past.
+/// The comparison of files with a configuration. A prefix that all names in the files share is ignored.
 struct Job<'a> {
     place: &'a str,
     weights: &'a WeightStore,

@@ -1,9 +1,13 @@
-//! Which tensor goes into which file, and where.
+//! The plan of a checkpoint's files: which tensor goes into which file, and where.
+
+use std::collections::BTreeMap;
+use std::io;
 
 use serde_json::{Map, Value, json};
 
 use crate::s2dit::config::S2ditConfig;
 use crate::s2dit::schema::{TensorSpec, expected_tensors};
+use s2dit_files::writer::Layout;
 use s2dit_files::{FloatType, WEIGHTS_FILE};
 
 /// The files of a checkpoint.
@@ -14,22 +18,24 @@ pub(super) struct Plan {
 /// A weight file.
 pub(super) struct Shard {
     pub file: String,
-    /// The first bytes of the file: header length and header.
-    pub header: Vec<u8>,
+    /// The header, and how long the file is.
+    pub layout: Layout,
     /// The tensors, with the place of each in the file.
     pub tensors: Vec<(TensorSpec, u64)>,
-    pub data_bytes: u64,
 }
 
 impl Shard {
     pub fn file_size(&self) -> u64 {
-        self.header.len() as u64 + self.data_bytes
+        self.layout.file_bytes()
     }
 }
 
 impl Plan {
     /// Tensors by name, files filled one after the other.
-    pub fn new(config: &S2ditConfig, dtype: FloatType, max_shard_size: u64) -> Self {
+    ///
+    /// # Errors
+    /// Tensors that no file can hold.
+    pub fn new(config: &S2ditConfig, dtype: FloatType, max_shard_size: u64) -> io::Result<Self> {
         let mut specs = expected_tensors(config);
         specs.sort_by(|a, b| a.name.cmp(&b.name));
         let bytes = |spec: &TensorSpec| (spec.elements() * dtype.dtype().size()) as u64;
@@ -57,12 +63,12 @@ impl Plan {
             };
             shard(file, group, dtype)
         });
-        Plan { shards: shards.collect() }
+        Ok(Plan { shards: shards.collect::<io::Result<_>>()? })
     }
 
     /// Bytes of all tensors.
     pub fn data_bytes(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.data_bytes).sum()
+        self.shards.iter().map(|shard| shard.file_size() - shard.layout.header().len() as u64).sum()
     }
 
     /// The text of the index of a sharded checkpoint.
@@ -79,30 +85,10 @@ impl Plan {
     }
 }
 
-fn shard(file: String, specs: Vec<TensorSpec>, dtype: FloatType) -> Shard {
-    let stored = match dtype {
-        FloatType::Bf16 => "BF16",
-        FloatType::Fp16 => "F16",
-        FloatType::Fp32 => "F32",
-    };
-    let mut entries = Map::new();
-    entries.insert("__metadata__".into(), json!({ "format": "pt" }));
-    let mut end = 0;
-    let mut begins = Vec::with_capacity(specs.len());
-    for spec in &specs {
-        let begin = end;
-        end += (spec.elements() * dtype.dtype().size()) as u64;
-        begins.push(begin);
-        let entry = json!({ "dtype": stored, "shape": spec.shape, "data_offsets": [begin, end] });
-        entries.insert(spec.name.clone(), entry);
-    }
-    let mut json = Value::Object(entries).to_string().into_bytes();
-    // Spaces, so that the data begins at a multiple of 8.
-    json.resize(json.len().next_multiple_of(8), b' ');
-    let mut header = (json.len() as u64).to_le_bytes().to_vec();
-    header.append(&mut json);
-
-    let start = header.len() as u64;
-    let tensors = specs.into_iter().zip(begins).map(|(spec, begin)| (spec, start + begin));
-    Shard { file, tensors: tensors.collect(), header, data_bytes: end }
+fn shard(file: String, specs: Vec<TensorSpec>, dtype: FloatType) -> io::Result<Shard> {
+    let shape = |spec: &TensorSpec| spec.shape.iter().map(|side| *side as u64).collect();
+    let tensors = specs.iter().map(|spec| (spec.name.as_str(), dtype.dtype(), shape(spec)));
+    let layout = Layout::new(tensors, &BTreeMap::from([("format".to_string(), "pt".to_string())]))?;
+    let tensors = specs.into_iter().zip(layout.begins().iter().copied()).collect();
+    Ok(Shard { file, tensors, layout })
 }

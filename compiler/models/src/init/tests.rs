@@ -10,7 +10,7 @@ use s2dit_files::{SafetensorsFile, WEIGHTS_FILE};
 
 fn options(seed: u64, dtype: FloatType) -> InitOptions {
     let config = Preset::Tiny.config();
-    InitOptions { config, seed, dtype, max_shard_size: DEFAULT_SHARD_SIZE, force: false }
+    InitOptions { config, seed, dtype, max_shard_size: DEFAULT_SHARD_SIZE, force: false, threads: 2 }
 }
 
 fn make(options: &InitOptions, dir: &Path) -> Result<InitSummary, Problems> {
@@ -125,7 +125,7 @@ fn only_what_init_made_is_replaced() {
 
     fs::write(path.join("notes.txt"), "precious").unwrap();
     let problems = make(&forced, &path).unwrap_err();
-    assert!(problems.to_string().contains("found a folder with `notes.txt` in it"), "{problems}");
+    assert!(problems.to_string().contains("x/notes.txt` in the way"), "{problems}");
     assert!(make(&forced, &path.join("notes.txt")).is_err());
     assert!(make(&forced, &path.join("notes.txt/below")).is_err());
     assert!(Checkpoint::open(&path).is_ok());

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 pub use grid::{Grid, LatentSize};
 pub use overrides::with_overrides;
+pub use s2dit_runtime::stream::contract::StateWrite;
 
 use s2dit_files::problems::Problem;
 
@@ -20,9 +21,9 @@ use s2dit_files::problems::Problem;
 ///
 /// In `config.json` these fields may be left out, and then have the values in brackets: `freq_dim` \[256\],
 /// `ssa_stride` \[2\], `conv_kernel` \[[3, 3, 3]\], `rope_theta` \[10000.0\], `rope_in_kernel` \["pre"\],
-/// `qk_norm` \["rms_norm_across_heads"\], `eps` \[1e-6\], `chunk_frames` \[3\], `window_frames` \[21\],
-/// `sample_steps` \[[1000, 750, 500, 250]\], `flow_shift` \[5.0\]. All others are required. A name that starts with
-/// `_` is metadata of whoever wrote the file, and ignored, but `_class_name` must be [`S2ditConfig::CLASS_NAME`] if it is there; any other unknown name is an error.
+/// `qk_norm` \["rms_norm_across_heads"\], `eps` \[1e-6\], `chunk_frames` \[3\], `window_frames` \[6\],
+/// `sink_frames` \[0\], `state_write` \["commit"\], `sample_steps` \[[1000, 750, 500, 250]\], `flow_shift` \[5.0\]. All others are required. A name that starts with
+/// `_` is metadata of the program that wrote the file, and ignored, but `_class_name` must be [`S2ditConfig::CLASS_NAME`] if it is there; any other unknown name is an error.
 ///
 /// A value of this type that came from [`S2ditConfig::parse`], [`S2ditConfig::read`], [`with_overrides`] or a
 /// [`Preset`] is valid; the helpers below rely on it.
@@ -54,9 +55,9 @@ pub struct S2ditConfig {
     pub conv_kernel: [usize; 3],
     /// Base of the RoPE frequencies.
     pub rope_theta: f64,
-    /// Where RoPE stands relative to the kernel φ.
+    /// Place of RoPE relative to the feature map φ.
     pub rope_in_kernel: RopeInKernel,
-    /// What the RMS norm of queries and keys runs over.
+    /// Extent of the RMS norm of queries and keys.
     pub qk_norm: QkNorm,
     /// The ε of every norm.
     pub eps: f64,
@@ -64,6 +65,10 @@ pub struct S2ditConfig {
     pub chunk_frames: Option<usize>,
     /// Latent frames in the key/value window of SSA and full attention, without the current chunk.
     pub window_frames: usize,
+    /// Latent frames at the start of a stream whose keys and values never leave the window: an attention sink.
+    pub sink_frames: usize,
+    /// Which pass over a chunk writes the states of a stream.
+    pub state_write: StateWrite,
     /// The sampler's steps.
     pub sample_steps: SampleSteps,
     /// The sampler's timestep shift.
@@ -103,7 +108,7 @@ impl fmt::Display for BlockKind {
     }
 }
 
-/// Where RoPE stands relative to the kernel φ of linear attention.
+/// The place of RoPE relative to the feature map φ of linear attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RopeInKernel {
@@ -124,7 +129,7 @@ impl RopeInKernel {
     }
 }
 
-/// What the RMS norm of queries and keys runs over.
+/// The extent of the RMS norm of queries and keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum QkNorm {
     /// The whole hidden size; gain `[D]`.
@@ -273,7 +278,7 @@ impl S2ditConfig {
         text
     }
 
-    /// As [`S2ditConfig::to_json`], as a value.
+    /// The configuration as a JSON value; see [`S2ditConfig::to_json`].
     #[must_use]
     pub fn to_json_value(&self) -> serde_json::Value {
         serde_json::json!({
@@ -296,6 +301,8 @@ impl S2ditConfig {
             "eps": self.eps,
             "chunk_frames": self.chunk_frames,
             "window_frames": self.window_frames,
+            "sink_frames": self.sink_frames,
+            "state_write": self.state_write,
             "sample_steps": self.sample_steps,
             "flow_shift": self.flow_shift,
         })
@@ -309,13 +316,15 @@ pub enum Preset {
     Tiny,
     /// 8 blocks of width 512: small enough for a laptop, large enough to mean something.
     Small,
-    /// The paper's 1.8B model, 26 blocks of width 2048.
+    /// The paper's 1.8B model: 24 blocks of width 2048, 10 LCHA and 14 SSA.
     B1_8,
+    /// The 1.8B model as the paper runs it on the phone: prompts of CLIP-ViT-L, and no pass of its own for the states.
+    Mobile,
 }
 
 impl Preset {
     /// Every preset.
-    pub const ALL: [Preset; 3] = [Preset::Tiny, Preset::Small, Preset::B1_8];
+    pub const ALL: [Preset; 4] = [Preset::Tiny, Preset::Small, Preset::B1_8, Preset::Mobile];
 
     /// The name on the command line.
     #[must_use]
@@ -324,6 +333,7 @@ impl Preset {
             Preset::Tiny => "tiny",
             Preset::Small => "small",
             Preset::B1_8 => "1.8b",
+            Preset::Mobile => "mobile",
         }
     }
 
@@ -341,7 +351,7 @@ impl Preset {
             text_dim: 4096,
             text_len: 512,
             freq_dim: 256,
-            layout: [(Lcha, 4), (Ssa, 3), (Lcha, 5), (Ssa, 3), (Lcha, 4), (Ssa, 3), (Lcha, 4)]
+            layout: [(Lcha, 2), (Ssa, 4), (Lcha, 3), (Ssa, 5), (Lcha, 3), (Ssa, 5), (Lcha, 2)]
                 .into_iter()
                 .flat_map(|(kind, count)| std::iter::repeat_n(kind, count))
                 .collect(),
@@ -352,12 +362,15 @@ impl Preset {
             qk_norm: QkNorm::AcrossHeads,
             eps: 1e-6,
             chunk_frames: Some(3),
-            window_frames: 21,
+            window_frames: 6,
+            sink_frames: 0,
+            state_write: StateWrite::Commit,
             sample_steps: SampleSteps::Timesteps(vec![1000.0, 750.0, 500.0, 250.0]),
             flow_shift: 5.0,
         };
         match self {
             Preset::B1_8 => large,
+            Preset::Mobile => S2ditConfig { text_dim: 768, text_len: 77, state_write: StateWrite::LastStep, ..large },
             Preset::Small => S2ditConfig {
                 num_attention_heads: 8,
                 attention_head_dim: 64,
@@ -397,7 +410,7 @@ impl FromStr for Preset {
         Preset::ALL.into_iter().find(|preset| preset.name() == text).ok_or_else(|| Problem {
             place: "preset".into(),
             found: s2dit_files::problems::quoted(text),
-            expected: "\"tiny\", \"small\" or \"1.8b\"".into(),
+            expected: "\"tiny\", \"small\", \"1.8b\" or \"mobile\"".into(),
         })
     }
 }

@@ -37,7 +37,7 @@ type Imported = Result<ValueId, ImportError>;
 /// `velocity [1,C,F,H,W]`, all f32. The output of block `i` is the value `block{i}`, `[1, N, D]`.
 ///
 /// # Errors
-/// A latent that the patch or the SSA stride does not divide; a tensor that the checkpoint lacks.
+/// A latent that the patch does not divide; a tensor that the checkpoint lacks.
 pub fn clip(config: &S2ditConfig, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, ImportError> {
     let grid = config.grid(latent)?;
     let mut f = Function::new("main");
@@ -66,23 +66,28 @@ impl Importer<'_> {
         let (temb, tproj) = self.time(t)?;
         let text = self.text(text)?;
 
-        let low = grid.strided(self.config.ssa_stride);
-        let (rope_high, rope_low) = (self.rope(grid)?, self.rope(low)?);
         let stages = self.config.stages();
+        let rope_high = self.rope(grid)?;
+        // The grid of a model without SSA need not have a multiple of the stride on a side.
+        let strided = match stages.as_slice() {
+            [] => None,
+            [..] => {
+                let low = grid.strided(self.config.ssa_stride);
+                Some((self.rope(low)?, low))
+            }
+        };
         let mut entered = x;
         for (i, kind) in self.config.layout.clone().into_iter().enumerate() {
             if let Some(stage) = stages.iter().position(|s| s.start == i) {
                 entered = x;
                 x = self.stage_down(x, stage, grid)?;
             }
-            let (rope, block_grid) = match kind {
-                BlockKind::Ssa => (rope_low, low),
-                _ => (rope_high, grid),
-            };
+            let (rope, block_grid) = strided.filter(|_| kind == BlockKind::Ssa).unwrap_or((rope_high, grid));
             x = self.block(i, kind, x, tproj, text, rope, block_grid)?;
             self.b.f.set_name(x, &format!("block{i}"));
             if let Some(stage) = stages.iter().position(|s| s.end == i + 1) {
-                x = self.stage_up(x, entered, stage, grid)?;
+                let ends_the_network = i + 1 == self.config.layout.len();
+                x = self.stage_up(x, (!ends_the_network).then_some(entered), stage, grid)?;
             }
         }
         self.head(x, temb, latent, grid)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use s2dit_backends::output::Destination;
 use s2dit_runtime::stream::sampler::{Guided, euler, euler_sigmas};
 use s2dit_runtime::{Artifact, Chain, HostTensor, RunOptions, Timesteps};
 
@@ -120,9 +121,9 @@ impl Clip {
     ///
     /// # Errors
     /// A place that cannot be written.
-    pub fn save(path: &Path, clip: &HostTensor) -> Result<()> {
+    pub fn save(to: Destination<'_>, clip: &HostTensor) -> Result<()> {
         let shape: Vec<u64> = clip.shape.iter().map(|d| *d as u64).collect();
-        let mut file = LatentsFile::with_tensor(path, LATENT, &shape)?;
+        let mut file = LatentsFile::with_tensor(to, LATENT, &shape)?;
         file.push(clip)?;
         file.finish()
     }

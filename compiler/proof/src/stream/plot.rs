@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use s2dit_backends::output::made::COMMENT;
+
 /// Size in pixels, and the room for labels.
 const SIZE: (f64, f64) = (720.0, 320.0);
 const LEFT: f64 = 56.0;
@@ -9,10 +11,11 @@ const TOP: f64 = 36.0;
 const RIGHT: f64 = 16.0;
 const BOTTOM: f64 = 40.0;
 
-/// A line of SNR in dB over chunks, with the bar that each must reach.
-pub(super) fn svg(title: &str, snr_db: &[f64], bar_db: f64) -> String {
-    let low = snr_db.iter().copied().fold(bar_db, f64::min);
-    let high = snr_db.iter().copied().fold(bar_db, f64::max);
+/// A line of SNR in dB over chunks, with the bar that each must reach, if there is one.
+pub(super) fn svg(title: &str, snr_db: &[f64], bar_db: Option<f64>) -> String {
+    let shown = || snr_db.iter().copied().chain(bar_db);
+    let low = shown().reduce(f64::min).unwrap_or(0.0);
+    let high = shown().reduce(f64::max).unwrap_or(0.0);
     let step = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0].into_iter().find(|s| (high - low) / s <= 6.0).unwrap_or(200.0);
     let (low, high) = ((low / step).floor() * step, ((high / step).floor() + 1.0) * step);
     let (width, height) = (SIZE.0 - LEFT - RIGHT, SIZE.1 - TOP - BOTTOM);
@@ -23,7 +26,7 @@ pub(super) fn svg(title: &str, snr_db: &[f64], bar_db: f64) -> String {
     let (w, h) = SIZE;
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{w}\" height=\"{h}\" viewBox=\"0 0 {w} {h}\" \
-         font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"{w}\" height=\"{h}\" fill=\"white\"/>\n\
+         font-family=\"sans-serif\" font-size=\"12\">\n{COMMENT}\n<rect width=\"{w}\" height=\"{h}\" fill=\"white\"/>\n\
          <text x=\"{LEFT}\" y=\"20\" font-size=\"14\">{title}</text>\n"
     );
     // Writing to a string does not fail.
@@ -43,18 +46,21 @@ pub(super) fn svg(title: &str, snr_db: &[f64], bar_db: f64) -> String {
         line(format!("<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{i}</text>", x(i), h - BOTTOM + 18.0));
     }
     line(format!("<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">chunk</text>", LEFT + width / 2.0, h - 6.0));
-    line(format!(
-        "<line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{:.1}\" y2=\"{:.1}\" stroke=\"#c33\" stroke-dasharray=\"6 4\"/>",
-        w - RIGHT,
-        y(bar_db),
-        y(bar_db)
-    ));
-    line(format!("<text x=\"{:.1}\" y=\"{:.1}\" fill=\"#c33\">bar {bar_db} dB</text>", LEFT + 6.0, y(bar_db) - 4.0));
+    if let Some(bar_db) = bar_db {
+        line(format!(
+            "<line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{:.1}\" y2=\"{:.1}\" stroke=\"#c33\" stroke-dasharray=\"6 4\"/>",
+            w - RIGHT,
+            y(bar_db),
+            y(bar_db)
+        ));
+        let at = y(bar_db) - 4.0;
+        line(format!("<text x=\"{:.1}\" y=\"{at:.1}\" fill=\"#c33\">bar {bar_db} dB</text>", LEFT + 6.0));
+    }
     let points: Vec<String> = snr_db.iter().enumerate().map(|(i, db)| format!("{:.1},{:.1}", x(i), y(*db))).collect();
     line(format!("<polyline points=\"{}\" fill=\"none\" stroke=\"#2468b0\" stroke-width=\"1.5\"/>", points.join(" ")));
     if snr_db.len() <= 100 {
         for (i, db) in snr_db.iter().enumerate() {
-            let colour = if *db < bar_db { "#c33" } else { "#2468b0" };
+            let colour = if bar_db.is_some_and(|bar| *db < bar) { "#c33" } else { "#2468b0" };
             line(format!("<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.5\" fill=\"{colour}\"/>", x(i), y(*db)));
         }
     }
@@ -67,7 +73,7 @@ mod tests {
 
     #[test]
     fn every_chunk_is_drawn_inside() {
-        let picture = svg("a < b", &[60.0, 44.0, 61.5], 45.0);
+        let picture = svg("a < b", &[60.0, 44.0, 61.5], Some(45.0));
         assert!(picture.contains("a &lt; b") && picture.contains("bar 45 dB"));
         assert_eq!(picture.matches("<circle").count(), 3);
         assert_eq!(picture.matches("fill=\"#c33\"/>").count(), 1, "one chunk is below the bar");

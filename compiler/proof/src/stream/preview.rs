@@ -2,10 +2,9 @@
 
 use std::fs::File;
 use std::io::BufWriter;
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use s2dit_backends::output::Staged;
+use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_runtime::HostTensor;
 use s2dit_runtime::stream::contract::Chunk;
 
@@ -26,7 +25,7 @@ pub struct Preview {
     mix: Option<Mix>,
 }
 
-/// From latent channels to colours.
+/// A linear map from latent channels to colours.
 struct Mix {
     mean: Vec<f64>,
     /// For each colour the channels' weights, scaled so that black to white is 0 to 1 around 0.5.
@@ -38,16 +37,19 @@ impl Preview {
     ///
     /// # Errors
     /// A place that cannot be written; a latent larger than GIF allows.
-    pub fn create(path: &Path, chunk: Chunk) -> Result<Preview> {
+    pub fn create(to: Destination<'_>, chunk: Chunk) -> Result<Preview> {
+        let path = to.path;
         let side = |n: usize| u16::try_from(n * SCALE).ok();
         let (Some(width), Some(height)) = (side(chunk.cols), side(chunk.rows)) else {
             bail!("`{}`: a latent of {}x{} is too large for a GIF", path.display(), chunk.rows, chunk.cols);
         };
-        let staged = Staged::file(path)?;
+        let staged = Staged::file(to, &made::gif)?;
         let failed = || format!("cannot write `{}`", path.display());
         let file = File::create(staged.path()).with_context(failed)?;
         let mut encoder = gif::Encoder::new(BufWriter::new(file), width, height, &palette()).with_context(failed)?;
         encoder.set_repeat(gif::Repeat::Infinite).with_context(failed)?;
+        let comment = gif::Extension::Comment.into();
+        encoder.write_raw_extension(comment, &[made::NAME.as_bytes()]).with_context(failed)?;
         Ok(Preview { staged, encoder, chunk, mix: None })
     }
 
@@ -174,13 +176,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.gif");
         let chunk = Chunk { channels: 4, frames: 2, rows: 2, cols: 3 };
-        let mut preview = Preview::create(&path, chunk).unwrap();
+        let mut preview = Preview::create(Destination::new(&path), chunk).unwrap();
         for n in 0..3 {
             let data = (0..48).map(|i| ((i * i + n * 7) as f32 * 0.9).sin()).collect();
             preview.push(&HostTensor { shape: chunk.shape().to_vec(), data }).unwrap();
         }
         assert!(!path.exists());
         preview.finish().unwrap();
+        assert!(made::gif(&path));
         let mut decoder = gif::DecodeOptions::new().read_info(File::open(&path).unwrap()).unwrap();
         assert_eq!((decoder.width(), decoder.height()), (24, 16));
         let mut frames = Vec::new();

@@ -1,5 +1,5 @@
 use s2dit_runtime::stream::contract::{
-    Contract, FunctionsPolicy, Precision, Sampler, StatesPolicy, Target, Text, VERSION,
+    Contract, FunctionsPolicy, Precision, Sampler, StateWrite, StatesPolicy, Target, Text, VERSION,
 };
 use s2dit_runtime::stream::contract::{FORMAT, Function, Functions};
 
@@ -25,10 +25,12 @@ fn contract() -> Contract {
         config: json!({}),
         chunk: Chunk { channels: 2, frames: 1, rows: 1, cols: 3 },
         window_frames: 2,
+        sink_frames: 0,
+        state_write: StateWrite::Commit,
         text: Text { tokens: 2, dim: 3 },
         sampler: Sampler::autoregressive(&[1000.0, 500.0], 5.0),
         timesteps: None,
-        functions: Functions { prompt: f(), denoise: f(), commit: f() },
+        functions: Functions { prompt: f(), denoise: f(), commit: Some(f()), last_step: None },
         host_inputs: Vec::new(),
         states: Vec::new(),
         packing: Vec::new(),
@@ -74,7 +76,7 @@ fn latents_are_a_safetensors_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("l.safetensors");
     let c = contract();
-    let mut file = LatentsFile::create(&path, 2, c.chunk).unwrap();
+    let mut file = LatentsFile::create(Destination::new(&path), 2, c.chunk).unwrap();
     let chunks = Noise::Seed(1).chunk(0, &c).unwrap();
     for chunk in &chunks {
         file.push(chunk).unwrap();

@@ -3,17 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use s2dit_backends::output::Staged;
+use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_runtime::compare::{Metrics, compare};
 use s2dit_runtime::stream::contract::{Contract, Precision, Target};
 use s2dit_runtime::{Artifact, HostTensor, StreamOptions, StreamSession};
 use serde::Serialize;
 
-use super::{LATENTS, Noise, Recording, plot, prompt_of, seeded_prompt};
+use super::{LATENTS, Noise, Recording, finite, plot, prompt_of, seeded_prompt};
 use crate::made_from;
-use crate::verify::Reference;
-use s2dit_emit::plan::bar;
-use s2dit_emit::stream as kernel;
+use crate::verify::{Against, Claim, Model, Reference, Verdict, quantized, reaches};
+use s2dit_emit::plan::{How, Quantize, Sources, bar, is_exact};
+use s2dit_emit::{Timesteps, stream as kernel};
 use s2dit_files::SafetensorsFile;
 use s2dit_models::checkpoint::Checkpoint;
 
@@ -26,8 +26,10 @@ pub struct Options {
     pub fp16: bool,
     /// Chunks to compare; `None` for all of a golden, or [`CHUNKS`].
     pub chunks: Option<u64>,
-    /// Where to draw SNR against chunk.
+    /// SVG file for SNR against chunk.
     pub plot: Option<PathBuf>,
+    /// Replace a drawing there that another program made.
+    pub force: bool,
     /// Threads.
     pub threads: usize,
     /// No notes on standard error.
@@ -40,12 +42,12 @@ pub const CHUNKS: u64 = 16;
 const FP32_BAR: f64 = 100.0;
 const FP16_BAR: f64 = 45.0;
 
-/// One compared chunk.
+/// A compared chunk.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// Its index in the stream.
+    /// Index of the chunk in the stream.
     pub chunk: u64,
-    /// How far it is from the reference.
+    /// Distance from the reference.
     #[serde(flatten)]
     pub metrics: Metrics,
     /// Whether it passes.
@@ -61,44 +63,88 @@ pub struct Report {
     pub reference: String,
     /// Precision and policies of the kernel.
     pub kernel: String,
-    /// How it was computed.
+    /// Arithmetic that computed the results.
     pub arithmetic: &'static str,
-    /// The bar, in dB.
-    pub min_snr_db: f64,
+    /// The bar, in dB; `None` if nothing says one.
+    pub min_snr_db: Option<f64>,
     /// A row a chunk.
     pub rows: Vec<Row>,
+    /// Other comparisons that a pass needs.
+    pub checks: Vec<Check>,
     /// Mean SNR of the last third of the chunks less that of the first third, in dB: below 0 the stream drifts.
     pub trend_db: f64,
+    /// The first chunk below the bar.
+    pub first_chunk_below: Option<u64>,
+    /// What a pass shows and what it does not show.
+    pub proves: String,
+    /// The outcome.
+    pub verdict: Verdict,
+    /// Whether the outcome is a pass.
+    pub passed: bool,
+}
+
+/// A comparison beside the main one, over all chunks.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// What is compared with what.
+    pub what: String,
+    /// The bar of each chunk, in dB.
+    pub min_snr_db: f64,
+    /// The lowest SNR of a chunk, in dB.
+    pub least_snr_db: f64,
     /// The first chunk below the bar.
     pub first_chunk_below: Option<u64>,
     /// Whether every chunk passes.
     pub passed: bool,
 }
 
-/// Where the true chunks come from.
+impl Check {
+    fn new(what: String, min_snr_db: f64) -> Check {
+        Check { what, min_snr_db, least_snr_db: f64::INFINITY, first_chunk_below: None, passed: true }
+    }
+
+    fn add(&mut self, chunk: u64, metrics: &Metrics) {
+        self.least_snr_db = self.least_snr_db.min(metrics.snr_db);
+        if !reaches(metrics, Some(self.min_snr_db)) {
+            self.passed = false;
+            self.first_chunk_below.get_or_insert(chunk);
+        }
+    }
+}
+
+/// The origin of the reference's chunks.
 enum Truth {
     Recorded(Vec<f32>),
     Session(Box<StreamSession>),
 }
 
-/// Streams with a kernel and compares every chunk. `progress` gets chunks done and chunks in all.
+/// Where a verification is.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The chunk that is being made.
+    pub chunk: u64,
+    /// Chunks in all.
+    pub chunks: u64,
+    /// Calls of the kernel's functions that are done.
+    pub calls_done: u64,
+    /// Calls in all.
+    pub calls: u64,
+}
+
+/// Streams with a kernel and compares every chunk. `progress` is told before the first call and after every call.
 ///
 /// # Errors
 /// Files that cannot be opened or do not fit each other; a failing engine; a result that is not finite. A chunk below the bar is
 /// not an error: see [`Report::passed`].
-pub fn verify(
-    dir: &Path,
-    reference: &Reference,
-    options: &Options,
-    mut progress: impl FnMut(u64, u64),
-) -> Result<Report> {
+pub fn verify(dir: &Path, reference: &Reference, options: &Options, mut progress: impl FnMut(Place)) -> Result<Report> {
     let run = StreamOptions { fp16: options.fp16, threads: options.threads, quiet: options.quiet, ranges: false };
     let contract = Contract::read(dir)?;
     if options.fp16 && contract.precision == Precision::Fp32 {
         bail!("`{}`: an fp32 kernel: --fp16 would round nothing; leave it out", dir.display());
     }
+    let metadata = Artifact::open(&dir.join(&contract.functions.denoise.file))?.metadata();
     let (noise, text, mut truth, chunks) = match reference {
-        Reference::Golden(path) => {
+        Reference::Golden { file: path, .. } => {
             let file = SafetensorsFile::open(path)?;
             let noise = Recording::read(&file, &contract)?;
             let text = prompt_of(&file, contract.text.shape())?;
@@ -109,33 +155,69 @@ pub fn verify(
             }
             (Noise::Recorded(noise), text, Truth::Recorded(expected), options.chunks.unwrap_or(chunks))
         }
-        Reference::Checkpoint { dir: checkpoint, seed, quantize } => {
-            if quantize.is_some() {
-                bail!(
-                    "--quantize is for clips: a kernel is compared with the uncompressed kernel; name the lowest SNR with --min-snr"
-                );
-            }
-            let session = reference_session(dir, &contract, checkpoint, &run)?;
+        Reference::Checkpoint { model, seed } => {
+            let session = open_model(dir, &contract, model, model.quantize.as_ref(), quantized(&metadata), &run)?;
             let text = seeded_prompt(*seed, contract.text.shape());
             (Noise::Seed(*seed), text, Truth::Session(Box::new(session)), options.chunks.unwrap_or(CHUNKS))
         }
     };
-    let mut stream = StreamSession::open(dir, &run)?;
-    stream.set_prompt(text.clone())?;
-    if let Truth::Session(session) = &mut truth {
-        session.set_prompt(text)?;
-    }
     let usual = match contract.precision {
         Precision::Fp32 => FP32_BAR,
         Precision::Fp16 => FP16_BAR,
     };
-    let metadata = Artifact::open(&dir.join(&contract.functions.denoise.file))?.metadata();
-    let bar = bar(&metadata, options.min_snr, usual).with_context(|| format!("`{}`", dir.display()))?;
+    let against = reference.against();
+    let exact = is_exact(&metadata);
+    let bar = match against {
+        Against::Stored if exact => Some(options.min_snr.unwrap_or(usual)),
+        _ => bar(&metadata, options.min_snr, usual),
+    };
+    // Kernels of the checkpoint beside the reference: the plain one must make the golden's chunks, the one that is stored alike
+    // the artifact's.
+    let mut plain: Option<(StreamSession, Check)> = None;
+    let mut alike: Option<(StreamSession, Check)> = None;
+    if let Reference::Golden { model: Some(model), .. } = reference {
+        let what = format!("the plain fp32 kernel of {} against the golden", model.dir.display());
+        let session = open_model(dir, &contract, model, None, None, &run)?;
+        plain = Some((session, Check::new(what, FP32_BAR)));
+    }
+    let model = match reference {
+        Reference::Golden { model, .. } => model.as_ref(),
+        Reference::Checkpoint { model, .. } => Some(model),
+    };
+    if let (Some(model), Some(said), true) = (model, quantized(&metadata), exact && against != Against::Stored) {
+        let uniform = said.parse::<How>().ok().filter(|how| matches!(how, How::Every(_)));
+        if let Some(how) = model.quantize.clone().or(uniform) {
+            let what = format!("the kernel against that of {}, stored in {said} as well", model.dir.display());
+            let session = open_model(dir, &contract, model, Some(&how), Some(said), &run)?;
+            alike = Some((session, Check::new(what, usual)));
+        } else if against == Against::Both {
+            bail!(
+                "`{}` is stored as a plan says: name the plan with --quantize PLAN.toml beside --checkpoint",
+                dir.display()
+            );
+        }
+    }
+    let stored_alike = alike.is_some();
+    let mut stream = StreamSession::open(dir, &run)?;
+    for session in plain.iter_mut().chain(&mut alike).map(|(session, _)| session) {
+        session.set_prompt(text.clone())?;
+    }
+    stream.set_prompt(text.clone())?;
+    if let Truth::Session(session) = &mut truth {
+        session.set_prompt(text)?;
+    }
     let elements: usize = contract.chunk.shape().iter().product();
     let mut rows = Vec::new();
+    // A call for each step, and one that commits the chunk.
+    let calls = contract.sampler.steps() as u64 + 1;
+    let mut at = Place { chunk: 0, chunks, calls_done: 0, calls: chunks * calls };
+    progress(at);
     for chunk in 0..chunks {
         let noise = noise.chunk(chunk, &contract)?;
-        let got = stream.next_chunk(&noise)?;
+        let got = stream.next_chunk_with(&noise, |done, _| {
+            at = Place { chunk, calls_done: chunk * calls + done as u64, ..at };
+            progress(at);
+        })?;
         let made: HostTensor;
         let want: &[f32] = match &mut truth {
             Truth::Recorded(all) => &all[chunk as usize * elements..][..elements],
@@ -145,16 +227,34 @@ pub fn verify(
             }
         };
         let metrics = compare(&got.data, want);
-        let passed = metrics.snr_db >= bar && metrics.non_finite == 0 && metrics.reference_non_finite == 0;
-        rows.push(Row { chunk, metrics, passed });
-        progress(chunk + 1, chunks);
+        rows.push(Row { chunk, passed: reaches(&metrics, bar), metrics });
+        if let Some((session, check)) = &mut plain {
+            check.add(chunk, &compare(&session.next_chunk(&noise).context("the checkpoint")?.data, want));
+        }
+        if let Some((session, check)) = &mut alike {
+            check.add(chunk, &compare(&got.data, &session.next_chunk(&noise).context("the checkpoint")?.data));
+        }
     }
+    let checks: Vec<Check> = plain.into_iter().chain(alike).map(|(_, check)| check).collect();
+    let claim = Claim {
+        against,
+        quantized: quantized(&metadata),
+        ours: true,
+        bar,
+        asked: options.min_snr.is_some(),
+        usual,
+        stored_alike,
+    };
+    let verdict = claim.verdict(rows.iter().all(|r| r.passed) && checks.iter().all(|c| c.passed));
     let snr: Vec<f64> = rows.iter().map(|r| r.metrics.snr_db).collect();
     let report = Report {
         artifact: dir.display().to_string(),
         reference: match reference {
-            Reference::Golden(path) => path.display().to_string(),
-            Reference::Checkpoint { dir, seed, .. } => format!("{} (fp32 kernel, noise of seed {seed})", dir.display()),
+            Reference::Golden { file, .. } => file.display().to_string(),
+            Reference::Checkpoint { model, seed } => {
+                let how = if model.quantize.is_some() { ", quantized" } else { "" };
+                format!("{} (fp32 kernel{how}, noise of seed {seed})", model.dir.display())
+            }
         },
         kernel: contract.summary(),
         arithmetic: match (contract.precision, contract.target, options.fp16) {
@@ -166,12 +266,15 @@ pub fn verify(
         min_snr_db: bar,
         trend_db: trend(&snr),
         first_chunk_below: rows.iter().find(|r| !r.passed).map(|r| r.chunk),
-        passed: rows.iter().all(|r| r.passed),
+        proves: claim.sentence(),
+        verdict,
+        passed: verdict == Verdict::Passed,
+        checks,
         rows,
     };
     if let Some(path) = &options.plot {
         let title = format!("{}: SNR against {}", report.artifact, report.reference);
-        let staged = Staged::file(path)?;
+        let staged = Staged::file(Destination { path, force: options.force }, &made::markup)?;
         std::fs::write(staged.path(), plot::svg(&title, &snr, bar))
             .with_context(|| format!("cannot write `{}`", path.display()))?;
         staged.commit()?;
@@ -188,23 +291,42 @@ fn latents(file: &SafetensorsFile, contract: &Contract, chunks: u64) -> Result<V
     if info.ty.shape != expected {
         bail!("`{shown}`, tensor `{LATENTS}`: found {:?}, expected {expected:?}", info.ty.shape);
     }
-    Ok(file.tensor_f32(LATENTS)?)
+    finite(file, LATENTS)
 }
 
-/// The fp32 kernel of a checkpoint, from the graph and the mapped weights.
-fn reference_session(
+/// The fp32 kernel of a checkpoint, from the graph and the mapped weights; `how` its weights are stored must be what the artifact
+/// `said`.
+fn open_model(
     kernel_dir: &Path,
     contract: &Contract,
-    checkpoint: &Path,
+    model: &Model,
+    how: Option<&How>,
+    said: Option<&str>,
     run: &StreamOptions,
 ) -> Result<StreamSession> {
-    let checkpoint = Checkpoint::open(checkpoint)?;
+    let checkpoint = Checkpoint::open(&model.dir)?;
     let hash = format!("blake3:{}", checkpoint.content_hash().to_hex());
     made_from::check(kernel_dir, Some(&contract.checkpoint), Some(&contract.config), &checkpoint)?;
-    let options = kernel::Options::reference(contract.chunk.rows, contract.chunk.cols);
+    let quantize: Option<Quantize> = how.map(|how| how.open(&checkpoint)).transpose()?.flatten();
+    if let (Some(_), given) = (how, quantize.as_ref().map(ToString::to_string))
+        && given.as_deref() != said
+    {
+        let (made, given) = (said.unwrap_or("not quantized"), given.unwrap_or("fp16".into()));
+        bail!("`{}`: found {made}, expected {given}, as --quantize says", kernel_dir.display());
+    }
+    let options = kernel::Options {
+        quantize: quantize.clone(),
+        timesteps: if contract.timesteps.is_some() && quantize.is_some() {
+            Timesteps::FromConfig
+        } else {
+            Timesteps::Any
+        },
+        ..kernel::Options::reference(contract.chunk.rows, contract.chunk.cols)
+    };
     let (module, contract) =
         kernel::lower(&checkpoint, &options, &mut |_, _| {})?.with_contract(&checkpoint, &options, hash)?;
-    StreamSession::in_memory(contract, &module, &checkpoint, run).context("cannot run the reference kernel")
+    let source = Sources::new(&checkpoint, quantize.as_ref());
+    StreamSession::in_memory(contract, &module, &source, run).context("cannot run the reference kernel")
 }
 
 /// Mean of the last third less mean of the first third.

@@ -45,8 +45,14 @@ fn a_block_tells_what_the_whole_model_would() {
     let path = dir.path().join("checkpoint");
     let layout = r#"layout=["lcha","ssa","ssa","full","lcha"]"#;
     let config = with_overrides(&Preset::Small.config(), &[layout]).unwrap();
-    let options =
-        InitOptions { config, seed: 3, dtype: FloatType::Bf16, max_shard_size: DEFAULT_SHARD_SIZE, force: false };
+    let options = InitOptions {
+        config,
+        seed: 3,
+        dtype: FloatType::Bf16,
+        max_shard_size: DEFAULT_SHARD_SIZE,
+        force: false,
+        threads: 2,
+    };
     init(&options, &path, &|_, _| {}).unwrap();
     let checkpoint = Checkpoint::open(&path).unwrap();
     let survey = Survey::new(&checkpoint, LatentSize { frames: 3, rows: 8, cols: 8 }).unwrap();

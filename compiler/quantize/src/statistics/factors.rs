@@ -1,4 +1,4 @@
-//! From sums of products to the factors of error feedback.
+//! The factors of error feedback, from sums of products.
 
 use nalgebra::DMatrix;
 

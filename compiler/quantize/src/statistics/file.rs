@@ -1,41 +1,33 @@
-//! A safetensors file whose tensors are written one after the other, as they are computed.
+//! Calibration statistics as a safetensors file, written tensor by tensor, as they are computed.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use half::f16;
-use s2dit_ir::{DType, TensorType};
-use serde_json::json;
+use s2dit_backends::output::made::{MADE_BY, by};
+use s2dit_files::writer::{self, Layout};
+use s2dit_ir::TensorType;
 
 /// Writes tensors in the order of the header.
 pub(super) struct Writer {
     path: PathBuf,
-    out: BufWriter<File>,
-    left: u64,
+    out: writer::Writer<BufWriter<File>>,
 }
 
 impl Writer {
     /// Writes the header: names and types of all tensors, f32 and f16.
     pub(super) fn create(path: &Path, entries: &[(String, TensorType)]) -> Result<Writer> {
-        let mut header = serde_json::Map::new();
-        let mut offset = 0;
-        for (name, ty) in entries {
-            let dtype = if ty.dtype == DType::F16 { "F16" } else { "F32" };
-            let end = offset + ty.bytes() as u64;
-            header.insert(name.clone(), json!({ "dtype": dtype, "shape": ty.shape, "data_offsets": [offset, end] }));
-            offset = end;
-        }
-        let mut header = serde_json::Value::Object(header).to_string();
-        while !header.len().is_multiple_of(8) {
-            header.push(' ');
-        }
-        let failed = || format!("cannot write `{}`", path.display());
-        let mut out = BufWriter::new(File::create(path).with_context(failed)?);
-        out.write_all(&(header.len() as u64).to_le_bytes()).with_context(failed)?;
-        out.write_all(header.as_bytes()).with_context(failed)?;
-        Ok(Writer { path: path.into(), out, left: offset })
+        let shape = |ty: &TensorType| ty.shape.iter().map(|side| *side as u64).collect();
+        let tensors = entries.iter().map(|(name, ty)| (name.as_str(), ty.dtype, shape(ty)));
+        let begin = || {
+            let layout = Layout::new(tensors, &BTreeMap::from([(MADE_BY.to_string(), by())]))?;
+            writer::Writer::new(BufWriter::new(File::create(path)?), &layout)
+        };
+        let out = begin().with_context(|| cannot_write(path))?;
+        Ok(Writer { path: path.into(), out })
     }
 
     pub(super) fn f32s(&mut self, values: impl Iterator<Item = f32>) -> Result<()> {
@@ -48,16 +40,15 @@ impl Writer {
         self.write(values.map(|x| f16::from_f32(x.clamp(-most, most)).to_le_bytes()))
     }
 
-    fn write<const N: usize>(&mut self, values: impl Iterator<Item = [u8; N]>) -> Result<()> {
-        for bytes in values {
-            self.out.write_all(&bytes).with_context(|| format!("cannot write `{}`", self.path.display()))?;
-            self.left = self.left.wrapping_sub(N as u64);
-        }
-        Ok(())
+    fn write<const N: usize>(&mut self, mut values: impl Iterator<Item = [u8; N]>) -> Result<()> {
+        values.try_for_each(|bytes| self.out.write_all(&bytes)).with_context(|| cannot_write(&self.path))
     }
 
-    pub(super) fn finish(mut self) -> Result<()> {
-        ensure!(self.left == 0, "`{}`: {} bytes of the header were not written", self.path.display(), self.left);
-        self.out.flush().with_context(|| format!("cannot write `{}`", self.path.display()))
+    pub(super) fn finish(self) -> Result<()> {
+        self.out.finish().map(drop).with_context(|| cannot_write(&self.path))
     }
+}
+
+fn cannot_write(path: &Path) -> String {
+    format!("cannot write `{}`", path.display())
 }

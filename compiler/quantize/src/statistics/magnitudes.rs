@@ -9,7 +9,7 @@ const LEAST_REACH: f64 = 1.0 / 64.0;
 /// The largest integer, on either side of zero.
 const LARGEST: f64 = 127.0;
 
-/// How often each magnitude was seen. What is not finite is not counted.
+/// A histogram of magnitudes. Values that are not finite are not counted.
 #[derive(Clone, Debug)]
 pub(super) struct Magnitudes {
     counts: Vec<u64>,

@@ -1,4 +1,4 @@
-//! What each output of a linear or convolution is made of.
+//! The input elements that each output of a linear or convolution is made of.
 
 use s2dit_ir::Op;
 
@@ -7,9 +7,9 @@ use s2dit_ir::Op;
 pub(super) enum Windows {
     /// Rows of the last axis.
     Rows {
-        /// Their number.
+        /// Number of windows.
         count: usize,
-        /// Their length.
+        /// Length of a window.
         width: usize,
     },
     /// Windows of `[N, C, …]`.
@@ -52,7 +52,7 @@ impl Windows {
         Windows::Kernel { places, positions, channel, extents: [w[1], conv.groups, x[0]] }
     }
 
-    /// Their number; every group of a grouped convolution has its own.
+    /// The number of windows; every group of a grouped convolution has its own.
     pub(super) fn count(&self) -> usize {
         match self {
             Windows::Rows { count, .. } => *count,

@@ -3,28 +3,54 @@
 use std::fmt::Write;
 
 use anyhow::Result;
-use s2dit_runtime::stream::contract::{Port, Sampler};
+use s2dit_runtime::stream::contract::{Port, Sampler, StateWrite};
 
 use crate::cli::progress::size;
+use crate::cli::terminal::one_line;
 use crate::inspect::KernelReport;
 
 /// The report for people.
 pub(super) fn text(k: &KernelReport) -> Result<String> {
-    let quantized = k.quantize.as_ref().map(|scheme| format!(", weights quantized ({scheme})")).unwrap_or_default();
-    let mut out = format!("kernel {}: {}{quantized}, {}, by {}\n", k.path, k.summary, size(k.bytes), k.compiler);
-    writeln!(out, "{}\n", k.checkpoint)?;
+    let quantized =
+        k.quantize.as_ref().map(|scheme| format!(", weights quantized ({})", one_line(scheme))).unwrap_or_default();
+    let mut out = format!(
+        "kernel {}: {}{quantized}, {}, by {}\n",
+        one_line(&k.path),
+        k.summary,
+        size(k.bytes),
+        one_line(&k.compiler)
+    );
+    writeln!(out, "{}", one_line(&k.checkpoint))?;
+    if let Some(systems) = &k.minimum_os {
+        writeln!(out, "needs {systems} or later")?;
+    }
+    out.push('\n');
     let [_, c, f, h, w] = k.chunk.shape();
+    let sinks = match k.sink_frames {
+        0 => String::new(),
+        n => format!(" and the stream's first {n}"),
+    };
     writeln!(
         out,
-        "a chunk is {c}×{f}×{h}×{w}; windows hold {} latent frames; prompts {}×{}",
+        "a chunk is {c}×{f}×{h}×{w}; windows hold the last {} latent frames{sinks}; prompts {}×{}",
         k.window_frames, k.text.tokens, k.text.dim
     )?;
     let Sampler::FlowMatchingAr { timesteps, .. } = &k.sampler;
     let steps: Vec<String> = timesteps.iter().map(|t| format!("{t:.1}")).collect();
     let only = if k.timesteps.is_some() { " and no others" } else { "" };
-    writeln!(out, "{} steps a chunk, at {}{only}", steps.len(), steps.join(", "))?;
+    let writes = match k.state_write {
+        StateWrite::Commit => "then `commit` writes the states",
+        StateWrite::LastStep => "the last of which is `last_step` and writes the states",
+    };
+    writeln!(out, "{} steps a chunk, at {}{only}, {writes}", steps.len(), steps.join(", "))?;
     for function in &k.functions {
-        writeln!(out, "\n{}: `{}` of {}", function.name, function.function, function.files.join(", "))?;
+        writeln!(
+            out,
+            "\n{}: `{}` of {}",
+            function.name,
+            one_line(&function.function),
+            one_line(&function.files.join(", "))
+        )?;
         // States and what the host computes are many, and listed once below.
         let listed = |name: &str| {
             let state = name.strip_suffix("_out").unwrap_or(name);
@@ -34,7 +60,7 @@ pub(super) fn text(k: &KernelReport) -> Result<String> {
         for (what, rest, ports) in kinds {
             let (others, shown): (Vec<&Port>, Vec<&Port>) = ports.iter().partition(|p| listed(&p.name));
             for p in shown {
-                writeln!(out, "  {what:<7} {:<16} {}{:?}", p.name, p.dtype, p.shape)?;
+                writeln!(out, "  {what:<7} {:<16} {}{:?}", one_line(&p.name), p.dtype, p.shape)?;
             }
             if !others.is_empty() {
                 writeln!(out, "  {what:<7} and {} {rest}", others.len())?;
@@ -43,12 +69,12 @@ pub(super) fn text(k: &KernelReport) -> Result<String> {
     }
     writeln!(out, "\nhost inputs")?;
     for (name, kind) in &k.host_inputs {
-        writeln!(out, "  {name:<24} {kind}")?;
+        writeln!(out, "  {:<24} {kind}", one_line(name))?;
     }
     writeln!(out, "\n{} states, {}", k.states.len(), size(k.state_bytes))?;
     for s in &k.states {
         let shape = format!("{}{:?}", s.dtype, s.shape);
-        writeln!(out, "  {:<24} {shape:<28} {:>10}  {}", s.name, size(s.bytes), s.meaning)?;
+        writeln!(out, "  {:<24} {shape:<28} {:>10}  {}", one_line(&s.name), size(s.bytes), one_line(&s.meaning))?;
     }
     Ok(out)
 }

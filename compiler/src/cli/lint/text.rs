@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 
 use s2dit_backends::coreml::lint::device::{Comparison, Judgement};
 use s2dit_backends::coreml::lint::report::FunctionSummary;
-use s2dit_backends::coreml::lint::{Finding, Report, Rule, Rules, Subject};
+use s2dit_backends::coreml::lint::{Finding, Report, Rule, Rules, Subject, Verdict};
 
 use super::super::progress::size;
+use super::super::style;
+use super::super::terminal::one_line;
 use crate::lint::{Linted, verdicts};
 use s2dit_files::problems::shown;
 
@@ -21,9 +23,10 @@ pub(super) fn rules(rules: &Rules) -> String {
         let retired = if rule.retired { ", retired" } else { "" };
         out +=
             &format!("{}: {}, {} confidence, since {}{retired}\n", rule.id, rule.severity, rule.confidence, rule.since);
-        out += &format!("    {}\n    source: {}\n    mend: {}\n", rule.text, rule.source, rule.mend);
+        let [text, source, mend] = [&rule.text, &rule.source, &rule.mend].map(|text| one_line(text));
+        out += &format!("    {text}\n    source: {source}\n    mend: {mend}\n");
         if let Some(because) = &rule.because {
-            out += &format!("    because: {because}\n");
+            out += &format!("    because: {}\n", one_line(because));
         }
     }
     out
@@ -31,7 +34,7 @@ pub(super) fn rules(rules: &Rules) -> String {
 
 /// A package's report.
 pub(super) fn report(linted: &Linted, rules: &Rules, all: bool) -> String {
-    let Linted { report, device } = linted;
+    let Linted { report, device, flags } = linted;
     let mut out = summary(report, all);
     let mut by_rule: Vec<(&Rule, Vec<&Finding>)> = rules
         .active()
@@ -40,7 +43,7 @@ pub(super) fn report(linted: &Linted, rules: &Rules, all: bool) -> String {
         .collect();
     by_rule.sort_by_key(|(rule, findings)| (Reverse(rule.severity), Reverse(rule.confidence), Reverse(findings.len())));
     for (rule, findings) in &by_rule {
-        group(rule, findings, all, &mut out);
+        group(rule, findings, flags.get(&rule.id).copied(), all, &mut out);
     }
     if by_rule.is_empty() {
         out += "nothing speaks against the Neural Engine\n";
@@ -53,7 +56,7 @@ pub(super) fn report(linted: &Linted, rules: &Rules, all: bool) -> String {
 
 fn summary(report: &Report, all: bool) -> String {
     let s = &report.summary;
-    let mut out = format!("{}: {}\n", report.package, verdicts(&s.verdicts));
+    let mut out = format!("{}: {}\n", one_line(&report.package), verdicts(&s.verdicts));
     let limit = s.weight_limit.map(|l| format!(" of at most {}", size(l))).unwrap_or_default();
     out += &format!("  weights: {}{limit}; results: {}\n", size(s.weight_bytes), counts(&s.dtypes, usize::MAX));
     out += &format!("  ops: {}\n", counts(&s.ops, if all { usize::MAX } else { 8 }));
@@ -97,9 +100,15 @@ fn counts(of: &BTreeMap<String, usize>, most: usize) -> String {
     if texts.is_empty() { "none".into() } else { texts.join(", ") }
 }
 
-fn group(rule: &Rule, findings: &[&Finding], all: bool, out: &mut String) {
-    *out += &format!("{} ({} confidence)  {} ×{}\n", rule.severity, rule.confidence, rule.id, findings.len());
-    *out += &format!("  {}\n", rule.text);
+fn group(rule: &Rule, findings: &[&Finding], flag: Option<&str>, all: bool, out: &mut String) {
+    let severity = rule.severity.to_string();
+    let severity = match Verdict::of(rule.severity) {
+        Verdict::Stays => severity,
+        Verdict::MayLeave => style::doubtful(&severity),
+        Verdict::Leaves => style::bad(&severity),
+    };
+    *out += &format!("{severity} ({} confidence)  {} ×{}\n", rule.confidence, rule.id, findings.len());
+    *out += &format!("  {}\n", one_line(&rule.text));
     let most = if all { findings.len() } else { FIRST };
     for finding in findings.iter().take(most) {
         let function = finding.function.as_deref().map(|f| format!("{}/", shown(f))).unwrap_or_default();
@@ -113,7 +122,10 @@ fn group(rule: &Rule, findings: &[&Finding], all: bool, out: &mut String) {
     if findings.len() > most {
         *out += &format!("    … and {} more (--all)\n", findings.len() - most);
     }
-    *out += &format!("  mend: {}\n\n", rule.mend);
+    match flag {
+        Some(flag) => *out += &format!("  mend: s2ditc compile … {flag} ({})\n\n", one_line(&rule.mend)),
+        None => *out += &format!("  mend: {}\n\n", one_line(&rule.mend)),
+    }
 }
 
 fn comparison(c: &Comparison, out: &mut String) {

@@ -33,7 +33,7 @@ pub use rope::{Rope, RopePairs};
 pub use running_mean::RunningMean;
 pub use sdpa::Sdpa;
 
-/// What a composite op defines beside [`OpDef`].
+/// The definition of a composite op, beside [`OpDef`].
 pub trait Composite: OpDef {
     /// Adds the tensor ops that this op stands for; the value has the type that [`OpDef::infer`] gives.
     ///

@@ -7,7 +7,7 @@ use super::{Composite, eval, fits};
 use crate::build::Built;
 use crate::{Builder, Tensor, TensorType, ValueId};
 
-/// Which elements are rotated together.
+/// The pairing of elements that are rotated together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RopePairs {
@@ -26,7 +26,7 @@ pub enum RopePairs {
 pub struct Rope {
     /// The axis of the head's width.
     pub axis: usize,
-    /// Which elements are a pair.
+    /// Pairing of the elements.
     pub pairs: RopePairs,
 }
 

@@ -24,7 +24,7 @@ pub(super) use self::steps::exchange;
 use super::form::same_order;
 use super::{HEADS, LARGEST_EXTENT, Options, TOKENS, views};
 
-/// What happens to a projection on its way to attention.
+/// An operation on a projection on its way to attention.
 #[derive(Clone, Debug, PartialEq)]
 enum Step {
     /// Over all heads, or within each; its gain.
@@ -56,7 +56,7 @@ impl Step {
     }
 }
 
-/// One projection.
+/// A projection of a group.
 #[derive(Clone, Debug)]
 struct Member {
     linear: ValueId,
@@ -76,7 +76,7 @@ struct Member {
 struct Group {
     /// First those that go together.
     members: Vec<Member>,
-    /// How many do.
+    /// Number of projections that do.
     together: usize,
     /// So many are one product, as far as the engine's channels go.
     joined: usize,
@@ -186,7 +186,7 @@ fn move_gains(f: &Function, groups: &mut [((ValueId, ValueId), Vec<Member>)]) {
     }
 }
 
-/// What a key takes over from its query.
+/// Factors that a key takes over from its query.
 struct Moved {
     key: ValueId,
     gain: ValueId,

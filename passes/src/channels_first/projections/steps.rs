@@ -1,4 +1,4 @@
-//! What happens to projections on their way to attention.
+//! The operations on projections on their way to attention.
 
 use s2dit_ir::ValueId;
 use s2dit_ir::ops::{OpError, RopePairs, Unary};
@@ -217,7 +217,7 @@ impl Rewriter<'_> {
         })
     }
 
-    /// What is pending as a matrix `[…, d, d]`, or `[…, d, 2d]` of a rotation.
+    /// The pending operations as one matrix `[…, d, d]`, or `[…, d, 2d]` of a rotation.
     fn matrix(&mut self, at: ValueId, pending: &mut Pending, width: usize) -> Result<Option<ValueId>, OpError> {
         let (gain, rotated) = (pending.gain.take(), pending.rotated.take());
         let matrix = match (rotated, gain) {
@@ -288,7 +288,7 @@ impl Rewriter<'_> {
     }
 }
 
-/// What was not computed yet, because the next step may take it along.
+/// Operations that are not computed yet, because the next step may take them along.
 struct Pending {
     gain: Option<ValueId>,
     /// The value is twice as wide: below it lie its negatives.

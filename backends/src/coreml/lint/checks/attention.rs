@@ -27,7 +27,7 @@ impl Look for SdpaSize {
     }
 }
 
-/// At most `max` fused attentions in a function.
+/// A function has at most `max` fused attentions.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SdpaCount {

@@ -1,4 +1,4 @@
-//! How much a product sums.
+//! The check of how many elements a matrix product sums.
 
 use serde::{Deserialize, Serialize};
 

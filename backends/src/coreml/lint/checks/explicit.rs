@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Look, Place};
 use crate::coreml::lint::program::Op;
 
-/// These inputs, by op, are written although they have a default.
+/// Inputs that must be written although MIL has a default for them, by op.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Explicit {

@@ -15,7 +15,7 @@ pub struct LastAxis {
     multiple: u64,
 }
 
-/// Which values.
+/// The values of an op that a check looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum On {

@@ -26,7 +26,7 @@ use super::program::{Function, Op, Program};
 use super::report::Subject;
 use super::value::Value;
 
-/// Where a check looks.
+/// The function of a program that a check looks at, with what is known of its values.
 pub struct Place<'a, 'p> {
     /// The package.
     pub program: &'a Program<'p>,
@@ -139,7 +139,7 @@ fn at_interface(function: &Function, found: impl Fn(Subject, &Value) -> Option<S
     interface(function).filter_map(|(s, v)| Some((s, v.name.to_string(), found(s, v)?))).collect()
 }
 
-/// Which of an op's operands come from a `constexpr_*` op that is called so.
+/// Operands of an op that come from a `constexpr_*` op of type `ty`.
 fn constexprs<'p>(at: &Place<'_, 'p>, op: &Op<'p>, ty: &str) -> Vec<&'p crate::coreml::proto::Operation> {
     op.inputs().filter_map(|(_, o)| at.function.constexpr(o)).filter(|c| c.r#type == ty).collect()
 }

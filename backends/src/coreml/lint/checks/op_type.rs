@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Look, Place};
 use crate::coreml::lint::program::Op;
 
-/// None of these ops.
+/// A program has none of these ops.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpType {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Look;
 use crate::coreml::lint::program::Program;
 
-/// At most `max` bytes of weights.
+/// A package has at most `max` bytes of weights.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WeightBytes {

@@ -202,7 +202,7 @@ const VIOLATE: &[(&str, &str, &[&str])] = &[
     ("weights-2gib", "input x fp16[32]\nblob w fp16[2] = 1 2\ny = add(x=x, y=w) fp16[32]\nreturn y", &["package"]),
 ];
 
-/// What the Neural Engine likes: nothing speaks against it.
+/// A program that no rule speaks against.
 const CLEAN: &str = "
 input x fp16[1,64,1,512]
 state s fp16[1,64,1,512]

@@ -38,7 +38,7 @@ fn device() -> Value {
 fn read(report: &Value) -> anyhow::Result<DeviceReport> {
     let file = tempfile::NamedTempFile::new()?;
     std::fs::write(file.path(), report.to_string())?;
-    DeviceReport::read(file.path())
+    Ok(DeviceReport::read(file.path())?)
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn linted(source: &str, overrides: &str) -> Report {
 fn rules(overrides: &str) -> anyhow::Result<Rules> {
     let file = tempfile::NamedTempFile::new()?;
     std::fs::write(file.path(), if overrides.is_empty() { r#"{"rules": []}"# } else { overrides })?;
-    Rules::with_overrides(file.path())
+    Ok(Rules::with_overrides(file.path())?)
 }
 
 /// Names of what violates a rule.

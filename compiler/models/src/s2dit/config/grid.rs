@@ -21,6 +21,8 @@ pub struct LatentSize {
 /// row for each token small.
 const LARGEST_SIDE: usize = 16_384;
 const MOST_TOKENS: usize = 1 << 20;
+/// Elements of one value: 8.6 GB in fp32. What is larger is refused before anything asks the system for the memory.
+const MOST_ELEMENTS: usize = 1 << 31;
 
 impl FromStr for LatentSize {
     type Err = Problem;
@@ -62,10 +64,10 @@ impl Grid {
         self.frames * self.rows * self.cols
     }
 
-    /// The grid inside an SSA stage, whose stride divides rows and columns.
+    /// The grid inside an SSA stage: a token for each `stride`×`stride` tokens, the last row and column of which may be padded.
     #[must_use]
     pub fn strided(self, stride: usize) -> Grid {
-        Grid { frames: self.frames, rows: self.rows / stride, cols: self.cols / stride }
+        Grid { frames: self.frames, rows: self.rows.div_ceil(stride), cols: self.cols.div_ceil(stride) }
     }
 }
 
@@ -79,35 +81,26 @@ impl S2ditConfig {
     /// The token grid of a latent.
     ///
     /// # Errors
-    /// A side is zero, or not a multiple of the patch (times the SSA stride, where the layout has a stage); more tokens
-    /// than make sense.
+    /// A side is zero, or not a multiple of the patch; more tokens than make sense; a value that no machine would hold.
     pub fn grid(&self, latent: LatentSize) -> Result<Grid, Problems> {
-        let has_stage = self.count(BlockKind::Ssa) > 0;
-        let stride = if has_stage { self.ssa_stride } else { 1 };
         let mut problems = Problems::new();
-        let mut check = |side: &str, size: usize, patch: usize, stride: usize| {
-            let step = patch * stride;
+        let mut check = |side: &str, size: usize, patch: usize| {
             if size == 0 || size > LARGEST_SIDE {
                 problems.push(format!("latent {side}"), size.to_string(), format!("1 to {LARGEST_SIDE}"));
-            } else if !size.is_multiple_of(step) {
-                let why = match (patch, stride) {
-                    (_, 1) => "the patch size".to_owned(),
-                    (1, _) => "the SSA stride".to_owned(),
-                    _ => format!("patch size {patch} × SSA stride {stride}"),
-                };
-                let below = size / step * step;
-                let near = if below == 0 { format!("{step}") } else { format!("{below} or {}", below + step) };
+            } else if !size.is_multiple_of(patch) {
+                let below = size / patch * patch;
+                let near = if below == 0 { format!("{patch}") } else { format!("{below} or {}", below + patch) };
                 problems.push(
                     format!("latent {side}"),
                     size.to_string(),
-                    format!("a multiple of {step} ({why}), such as {near}"),
+                    format!("a multiple of {patch} (the patch size), such as {near}"),
                 );
             }
         };
         let [_, patch_rows, patch_cols] = self.patch_size;
-        check("frames", latent.frames, 1, 1);
-        check("rows", latent.rows, patch_rows, stride);
-        check("columns", latent.cols, patch_cols, stride);
+        check("frames", latent.frames, 1);
+        check("rows", latent.rows, patch_rows);
+        check("columns", latent.cols, patch_cols);
         problems.into_result()?;
         let grid = Grid { frames: latent.frames, rows: latent.rows / patch_rows, cols: latent.cols / patch_cols };
         let tokens = grid.tokens();
@@ -122,17 +115,35 @@ impl S2ditConfig {
                 format!("at most {MOST_TOKENS} tokens"),
             ));
         }
+        self.check_values(latent, tokens)?;
         Ok(grid)
     }
 
-    /// The latent nearest to `wanted` that fits: rows and columns are multiples of the patch (times the SSA stride).
+    /// Checks the largest values of a step.
+    fn check_values(&self, latent: LatentSize, tokens: usize) -> Result<(), Problems> {
+        let positions = latent.frames * latent.rows * latent.cols;
+        let mut problems = Problems::new();
+        for (what, factors) in [
+            ("the latent (in_channels × frames × rows × columns)", [self.in_channels, positions]),
+            ("the velocity (out_channels × frames × rows × columns)", [self.out_channels, positions]),
+            ("the tokens (tokens × width)", [tokens, self.hidden_size()]),
+            ("the feed-forward layer (tokens × ffn_dim)", [tokens, self.ffn_dim]),
+            ("the text (text_len × text_dim)", [self.text_len, self.text_dim]),
+            ("the text's keys (text_len × width)", [self.text_len, self.hidden_size()]),
+        ] {
+            let elements = factors[0].saturating_mul(factors[1]);
+            if elements > MOST_ELEMENTS {
+                let found = format!("{elements} elements, {:.1} GB in fp32", elements as f64 * 4.0 / 1e9);
+                problems.push(format!("latent {latent}: {what}"), found, format!("at most {MOST_ELEMENTS} elements"));
+            }
+        }
+        problems.into_result()
+    }
+
+    /// The latent nearest to `wanted` that fits: rows and columns are multiples of the patch.
     #[must_use]
     pub fn nearest_latent(&self, wanted: LatentSize) -> LatentSize {
-        let stride = if self.count(BlockKind::Ssa) > 0 { self.ssa_stride } else { 1 };
-        let nearest = |size: usize, patch: usize| {
-            let step = patch * stride;
-            ((size + step / 2) / step).max(1) * step
-        };
+        let nearest = |size: usize, patch: usize| ((size + patch / 2) / patch).max(1) * patch;
         let [_, patch_rows, patch_cols] = self.patch_size;
         let (rows, cols) = (nearest(wanted.rows, patch_rows), nearest(wanted.cols, patch_cols));
         LatentSize { frames: wanted.frames, rows, cols }

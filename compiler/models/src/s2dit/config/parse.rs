@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use s2dit_backends::input::{LFS_POINTER, is_lfs_pointer, read_file};
+use s2dit_backends::input::{LARGEST_JSON, LFS_POINTER, is_lfs_pointer, read_file};
 use serde_json::Value;
 
-use super::{BlockKind, QkNorm, RopeInKernel, S2ditConfig, SampleSteps};
+use super::{BlockKind, QkNorm, RopeInKernel, S2ditConfig, SampleSteps, StateWrite};
 use s2dit_files::json::{Entries, compact};
 use s2dit_files::problems::{Problems, nearest, quoted};
 
 /// Every field, in the order they are written.
-pub(super) const FIELDS: [&str; 20] = [
+pub(super) const FIELDS: [&str; 22] = [
     "in_channels",
     "out_channels",
     "patch_size",
@@ -31,14 +31,17 @@ pub(super) const FIELDS: [&str; 20] = [
     "eps",
     "chunk_frames",
     "window_frames",
+    "sink_frames",
+    "state_write",
     "sample_steps",
     "flow_shift",
 ];
 
-/// Far above any model, and low enough that no product of sizes overflows.
+/// The largest size that is read: far above any model, and low enough that no product of sizes overflows.
 const LARGEST: usize = 1 << 20;
+/// The ε of a norm is added to a mean square of about 1: above this the norm is none, and fp16 soon cannot hold it.
+const LARGEST_EPS: f64 = 1.0;
 const MOST_BLOCKS: usize = 4096;
-const LARGEST_FILE: u64 = 16 << 20;
 
 impl S2ditConfig {
     /// Reads a `config.json`.
@@ -48,7 +51,7 @@ impl S2ditConfig {
     pub fn read(path: &Path) -> Result<Self, Problems> {
         let place = path.display().to_string();
         let unreadable = |error: std::io::Error| Problems::one(&place, error.to_string(), "a readable config.json");
-        let bytes = read_file(path, LARGEST_FILE).map_err(unreadable)?;
+        let bytes = read_file(path, LARGEST_JSON).map_err(unreadable)?;
         if is_lfs_pointer(&bytes) {
             return Err(Problems::one(&place, LFS_POINTER, "a configuration"));
         }
@@ -70,6 +73,7 @@ impl S2ditConfig {
     }
 
     pub(super) fn from_entries(entries: Vec<(String, Value)>, place: &str) -> Result<Self, Problems> {
+        check_family(&entries, place)?;
         let mut fields = Fields::new(entries, place);
         let size = 1..=LARGEST;
         let config = S2ditConfig {
@@ -96,9 +100,15 @@ impl S2ditConfig {
                 QkNorm::AcrossHeads,
                 &[QkNorm::AcrossHeads, QkNorm::PerHead].map(|mode| (mode.name(), mode)),
             ),
-            eps: fields.positive("eps", 1e-6),
+            eps: fields.number("eps", 1e-6, LARGEST_EPS, "a number above 0 and at most 1"),
             chunk_frames: fields.chunk_frames(),
-            window_frames: fields.integer("window_frames", Some(21), 0..=LARGEST),
+            window_frames: fields.integer("window_frames", Some(6), 0..=LARGEST),
+            sink_frames: fields.integer("sink_frames", Some(0), 0..=LARGEST),
+            state_write: fields.choice(
+                "state_write",
+                StateWrite::Commit,
+                &[StateWrite::Commit, StateWrite::LastStep].map(|pass| (pass.name(), pass)),
+            ),
             sample_steps: fields.sample_steps(),
             flow_shift: fields.positive("flow_shift", 5.0),
         };
@@ -131,6 +141,24 @@ impl S2ditConfig {
     }
 }
 
+/// Refuses the configuration of another family of models by the name that it gives itself: its fields would only be a list of
+/// problems.
+fn check_family(entries: &[(String, Value)], place: &str) -> Result<(), Problems> {
+    let expected = || format!("{}: no other family of models is read", quoted(S2ditConfig::CLASS_NAME));
+    for (name, value) in entries {
+        // diffusers writes the class; transformers (text encoders) a list of architectures.
+        let other = match name.as_str() {
+            "_class_name" => *value != S2ditConfig::CLASS_NAME,
+            "architectures" => value.is_array(),
+            _ => false,
+        };
+        if other {
+            return Err(Problems::one(format!("{place}: {name}"), compact(value), expected()));
+        }
+    }
+    Ok(())
+}
+
 /// The fields not read yet, and the problems so far. A field with a problem reads as a stand-in, which is
 /// never seen: [`Fields::finish`] then fails.
 struct Fields<'a> {
@@ -143,9 +171,6 @@ impl<'a> Fields<'a> {
     fn new(entries: Vec<(String, Value)>, place: &'a str) -> Self {
         let mut fields = Fields { place, entries: BTreeMap::new(), problems: Problems::new() };
         for (name, value) in entries {
-            if name == "_class_name" && value != S2ditConfig::CLASS_NAME {
-                fields.problem(&name, compact(&value), quoted(S2ditConfig::CLASS_NAME));
-            }
             if name.starts_with('_') {
                 continue;
             }
@@ -184,11 +209,16 @@ impl<'a> Fields<'a> {
     }
 
     fn positive(&mut self, field: &str, default: f64) -> f64 {
+        self.number(field, default, f64::MAX, "a number above 0")
+    }
+
+    /// A number above 0 and at most `most`.
+    fn number(&mut self, field: &str, default: f64, most: f64, expected: &str) -> f64 {
         let Some(value) = self.entries.remove(field) else { return default };
         match value.as_f64() {
-            Some(number) if number.is_finite() && number > 0.0 => number,
+            Some(number) if number > 0.0 && number <= most => number,
             _ => {
-                self.problem(field, compact(&value), "a number above 0");
+                self.problem(field, compact(&value), expected);
                 default
             }
         }
@@ -313,7 +343,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// What is left is unknown.
+    /// Reports the fields that are left, which are unknown, with all other problems.
     fn finish(mut self) -> Result<(), Problems> {
         for name in std::mem::take(&mut self.entries).into_keys() {
             let expected = match nearest(&name, FIELDS) {

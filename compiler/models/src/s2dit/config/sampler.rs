@@ -1,4 +1,4 @@
-//! What the sampler of a checkpoint asks its network for.
+//! The noise levels and timesteps that a checkpoint's sampler asks its network for.
 
 use s2dit_runtime::stream::sampler::{euler_sigmas, shifted};
 

@@ -31,14 +31,18 @@ fn presets_survive_their_text() {
 fn the_large_preset_is_the_specification() {
     let config = Preset::B1_8.config();
     assert_eq!(config.hidden_size(), 2048);
-    assert_eq!((config.count(BlockKind::Lcha), config.count(BlockKind::Ssa)), (17, 9));
-    assert_eq!(config.stages(), [4..7, 12..15, 19..22]);
+    assert_eq!((config.count(BlockKind::Lcha), config.count(BlockKind::Ssa)), (10, 14));
+    assert_eq!(config.stages(), [2..6, 9..14, 17..22]);
     assert_eq!((config.stage_of(13), config.stage_of(15)), (Some(1), None));
-    assert_eq!(config.sandwich(), "4×lcha, 3×ssa, 5×lcha, 3×ssa, 4×lcha, 3×ssa, 4×lcha");
+    assert_eq!(config.sandwich(), "2×lcha, 4×ssa, 3×lcha, 5×ssa, 3×lcha, 5×ssa, 2×lcha");
+    assert_eq!((config.window_frames, config.sink_frames, config.state_write), (6, 0, StateWrite::Commit));
     let grid = config.grid("3x36x64".parse().unwrap()).unwrap();
     assert_eq!((grid.rows, grid.cols, grid.tokens()), (18, 32, 3 * 576));
     assert_eq!(config.block_grid(4, grid).tokens(), 3 * 144);
     assert_eq!(config.rope_split(), [44, 42, 42]);
+    let phone = Preset::Mobile.config();
+    assert_eq!((phone.text_dim, phone.text_len, phone.state_write), (768, 77, StateWrite::LastStep));
+    assert_eq!(S2ditConfig { text_dim: 4096, text_len: 512, state_write: StateWrite::Commit, ..phone }, config);
 }
 
 #[test]
@@ -51,6 +55,7 @@ fn defaults_stand_in_for_optional_fields_only() {
     let config = S2ditConfig::parse(&required.to_string(), "x").unwrap();
     assert_eq!(config.eps, 1e-6);
     assert_eq!(config.chunk_frames, Some(3));
+    assert_eq!((config.window_frames, config.sink_frames, config.state_write), (6, 0, StateWrite::Commit));
     let problems = S2ditConfig::parse("{}", "x").unwrap_err();
     assert_eq!(problems.0.len(), 9, "{problems}");
     assert!(problems.to_string().contains("x: layout: found no such field"));
@@ -62,6 +67,11 @@ fn bad_values_name_the_field_and_what_was_expected() {
         only_problem("rope_in_kernel", json!("mid")),
         "config.json: rope_in_kernel: found \"mid\", expected \"pre\" or \"post\""
     );
+    assert_eq!(
+        only_problem("state_write", json!("first_step")),
+        "config.json: state_write: found \"first_step\", expected \"commit\" or \"last_step\""
+    );
+    assert!(only_problem("sink_frames", json!(-1)).contains("sink_frames: found -1, expected an integer from 0"));
     assert!(only_problem("ffn_dim", json!("128")).contains("found \"128\", expected an integer"));
     assert!(only_problem("ffn_dim", json!(0)).contains("found 0"));
     assert!(only_problem("ffn_dim", json!(-4)).contains("found -4"));
@@ -84,6 +94,7 @@ fn bad_values_name_the_field_and_what_was_expected() {
     let class = only_problem("_class_name", json!("WanTransformer3DModel"));
     assert!(class.contains("found \"WanTransformer3DModel\", expected \"S2DiTTransformer3DModel\""), "{class}");
     assert!(only_problem("eps", json!(0)).contains("above 0"));
+    assert!(only_problem("eps", json!(1e5)).contains("at most 1"));
     assert!(only_problem("freq_dim", json!(33)).contains("even"));
     assert!(only_problem("num_attention_heads", json!(1 << 20)).contains("at most"));
     assert!(only_problem("widnow_frames", json!(1)).contains("did you mean `window_frames`?"));
@@ -94,6 +105,8 @@ fn bad_values_name_the_field_and_what_was_expected() {
 fn good_values_are_kept() {
     assert_eq!(changed("chunk_frames", Value::Null).unwrap().chunk_frames, None);
     assert_eq!(changed("sample_steps", json!(50)).unwrap().sample_steps, SampleSteps::Count(50));
+    assert_eq!(changed("state_write", json!("last_step")).unwrap().state_write, StateWrite::LastStep);
+    assert_eq!(changed("sink_frames", json!(4)).unwrap().sink_frames, 4);
     assert_eq!(changed("rope_theta", json!(500)).unwrap().rope_theta, 500.0);
     assert_eq!(changed("sample_steps", json!([999.5, 0])).unwrap().to_json_value()["sample_steps"], json!([999.5, 0]));
 }
@@ -119,18 +132,19 @@ fn text_that_is_no_configuration() {
 }
 
 #[test]
-fn grids_need_sides_that_divide() {
+fn grids_need_sides_that_the_patch_divides() {
     let config = Preset::Tiny.config();
     let problems = |f, h, w| config.grid(LatentSize { frames: f, rows: h, cols: w }).unwrap_err().to_string();
-    assert_eq!(
-        problems(1, 6, 8),
-        "latent rows: found 6, expected a multiple of 4 (patch size 2 × SSA stride 2), such as 4 or 8"
-    );
+    assert_eq!(problems(1, 5, 8), "latent rows: found 5, expected a multiple of 2 (the patch size), such as 4 or 6");
     assert!(problems(0, 4, 0).starts_with("2 problems"));
-    assert!(problems(1, 2, 4).contains("such as 4"));
+    assert!(problems(1, 1, 4).contains("such as 2"));
     assert!(problems(usize::MAX, usize::MAX, usize::MAX).starts_with("3 problems"));
     let flat = S2ditConfig { layout: vec![BlockKind::Full], ..config.clone() };
     assert_eq!(flat.grid("1x6x2".parse().unwrap()).unwrap(), Grid { frames: 1, rows: 3, cols: 1 });
+    // The paper trains at 256×144: a grid of 9×16, whose rows are padded to 10.
+    let grid = config.grid("3x18x32".parse().unwrap()).unwrap();
+    assert_eq!((grid, grid.strided(2)), (Grid { frames: 3, rows: 9, cols: 16 }, Grid { frames: 3, rows: 5, cols: 8 }));
+    assert_eq!(config.nearest_latent("3x17x31".parse().unwrap()), "3x18x32".parse::<LatentSize>().unwrap());
     for text in ["", "3", "1x2", "1x2x3x4", "ax1x1", "-1x2x2", "99999999999999999999x1x1"] {
         assert!(text.parse::<LatentSize>().is_err(), "{text}");
     }
@@ -156,4 +170,23 @@ fn settings_replace_fields() {
             .to_string()
             .contains("--set layuot: found an unknown field, expected a known field (did you mean `layout`?)")
     );
+}
+
+/// What no machine holds is refused by size, before anything is allocated.
+#[test]
+fn values_that_no_memory_holds_are_refused() {
+    let grid = |config: &S2ditConfig, latent: &str| config.grid(latent.parse().unwrap());
+    let tiny = Preset::Tiny.config();
+    let latent = "16384x16x16";
+    assert!(grid(&tiny, latent).is_ok());
+    let wide = S2ditConfig { in_channels: 1 << 20, ..tiny.clone() };
+    let problems = grid(&wide, latent).unwrap_err().to_string();
+    assert!(problems.contains("the latent (in_channels") && problems.contains("17592.2 GB"), "{problems}");
+    let text = S2ditConfig { text_len: 1 << 20, text_dim: 1 << 20, ..tiny.clone() };
+    let problems = grid(&text, "1x8x8").unwrap_err().to_string();
+    assert!(problems.contains("the text (text_len × text_dim)"), "{problems}");
+    // At the limit, and one more.
+    let at = |text_len| S2ditConfig { text_len, text_dim: 1 << 11, ..tiny.clone() };
+    assert!(grid(&at(1 << 20), "1x8x8").is_ok());
+    assert!(grid(&at((1 << 20) + 1), "1x8x8").is_err());
 }

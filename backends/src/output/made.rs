@@ -1,0 +1,80 @@
+//! Which files this program wrote: each kind says so near its start, in a form that no other program's files have by chance.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::input::check_regular;
+
+/// What every mark says.
+pub const NAME: &str = "s2ditc";
+/// The metadata of a safetensors file by which it is known: who made it.
+pub const MADE_BY: &str = "made_by";
+/// Bytes in which a mark is found.
+const HEAD: u64 = 64 << 10;
+
+/// Whether an ONNX file names us as its producer. The protobuf message begins with the IR version and the producer's name.
+#[must_use]
+pub fn onnx(path: &Path) -> bool {
+    let head = head(path);
+    head.first() == Some(&(1 << 3)) && head.get(2..).is_some_and(|rest| rest.starts_with(b"\x12\x06s2ditc"))
+}
+
+/// Whether a safetensors file says in its metadata that we made it.
+#[must_use]
+pub fn safetensors(path: &Path) -> bool {
+    // After eight bytes of length; the writers put the metadata first. Inside a string the mark's quotes would be escaped.
+    let head = head(path);
+    let header = head.get(8..).unwrap_or_default();
+    header.starts_with(br#"{"__metadata__":{"#) && contains(header, &format!("\"{MADE_BY}\":\"{NAME}"))
+}
+
+/// What [`MADE_BY`] says.
+#[must_use]
+pub fn by() -> String {
+    format!("{NAME} {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Whether a plan says that it is one.
+#[must_use]
+pub fn plan(path: &Path) -> bool {
+    let head = head(path);
+    String::from_utf8_lossy(&head).lines().any(|line| line.starts_with("format = \"s2ditc."))
+}
+
+/// Whether a page or a drawing begins with our comment.
+#[must_use]
+pub fn markup(path: &Path) -> bool {
+    contains(&head(path), COMMENT)
+}
+
+/// The comment near the start of pages and drawings.
+pub const COMMENT: &str = "<!-- made by s2ditc -->";
+
+/// Whether a moving picture has our comment, after its palette.
+#[must_use]
+pub fn gif(path: &Path) -> bool {
+    let head = head(path);
+    let comment = [&[0x21, GIF_COMMENT, NAME.len() as u8], NAME.as_bytes()].concat();
+    head.starts_with(b"GIF89a") && head.windows(comment.len()).any(|at| at == comment)
+}
+
+/// GIF's label of a comment extension.
+pub const GIF_COMMENT: u8 = 0xfe;
+
+/// Whether a file is a module in the IR's text form.
+#[must_use]
+pub fn ir(path: &Path) -> bool {
+    head(path).starts_with(b"module {\n")
+}
+
+/// The start of a file; nothing of what cannot be read.
+fn head(path: &Path) -> Vec<u8> {
+    let mut head = Vec::new();
+    let read = check_regular(path).and_then(|()| File::open(path)?.take(HEAD).read_to_end(&mut head));
+    read.map(|_| head).unwrap_or_default()
+}
+
+fn contains(bytes: &[u8], mark: &str) -> bool {
+    bytes.windows(mark.len()).any(|at| at == mark.as_bytes())
+}

@@ -1,0 +1,129 @@
+//! The inputs of a verification: a golden's, or seeded ones.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use rand::{Rng, SeedableRng};
+use rand_distr::StandardNormal;
+use s2dit_ir::DType;
+use s2dit_runtime::timesteps::{INPUT, Timesteps};
+use s2dit_runtime::{HostTensor, Port};
+
+use s2dit_files::SafetensorsFile;
+
+/// Tensors by name.
+pub(crate) type Tensors = BTreeMap<String, HostTensor>;
+
+/// The inputs of a golden, of the artifact's shapes.
+///
+/// # Errors
+/// A tensor that is missing, of another shape, or not finite: the error names the golden and the tensor.
+pub(crate) fn golden_inputs(file: &SafetensorsFile, ports: &[Port]) -> Result<Tensors> {
+    let shown = file.path().display();
+    let inputs = read_tensors(file, ports.iter().map(|p| p.name.as_str()))?;
+    for port in ports {
+        let (name, found) = (&port.name, &inputs[&port.name]);
+        // A dimension below 0 is one that the artifact leaves open.
+        let fits = found.shape.len() == port.shape.len()
+            && found.shape.iter().zip(&port.shape).all(|(found, side)| *side < 0 || *found as i64 == *side);
+        if !fits {
+            bail!(
+                "golden `{shown}`, tensor `{name}`: found {:?}, expected {:?}, which the artifact takes",
+                found.shape,
+                port.shape
+            );
+        }
+    }
+    check_finite(file, &inputs)?;
+    Ok(inputs)
+}
+
+/// Refuses tensors of a golden that are not finite: nothing can be equal to them.
+///
+/// # Errors
+/// The golden, the tensor and its first element that is NaN or infinite.
+pub(crate) fn check_finite(file: &SafetensorsFile, tensors: &Tensors) -> Result<()> {
+    for (name, tensor) in tensors {
+        if let Some(i) = tensor.data.iter().position(|x| !x.is_finite()) {
+            let (shown, x) = (file.path().display(), tensor.data[i]);
+            bail!("golden `{shown}`, tensor `{name}`: element {i}: found {x}, expected finite numbers");
+        }
+    }
+    Ok(())
+}
+
+/// Tensors of a golden.
+///
+/// # Errors
+/// A tensor that is missing or cannot be read.
+pub(crate) fn read_tensors<'a>(file: &SafetensorsFile, names: impl Iterator<Item = &'a str>) -> Result<Tensors> {
+    let mut tensors = Tensors::new();
+    for name in names {
+        let Some(info) = file.get(name) else {
+            bail!("golden `{}`: no tensor `{name}`, which the artifact takes as input", file.path().display());
+        };
+        let tensor = HostTensor::new(info.ty.shape.clone(), file.tensor_f32(name)?)
+            .context("a tensor that does not fill its shape")?;
+        tensors.insert(name.to_string(), tensor);
+    }
+    Ok(tensors)
+}
+
+/// Standard normal latents and text, a timestep in [0, 1000] or of the list; the others rounded to fp16 where the artifact takes
+/// fp16, so that only the arithmetic is compared.
+///
+/// # Errors
+/// An input without a static shape.
+pub(crate) fn seeded_inputs(ports: &[Port], listed: Option<&Timesteps>, seed: u64) -> Result<Tensors> {
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    let mut inputs = Tensors::new();
+    for port in ports {
+        let shape: Vec<usize> = port
+            .shape
+            .iter()
+            .map(|d| usize::try_from(*d))
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("input `{}` has no static shape", port.name))?;
+        let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+        let n = elements.with_context(|| format!("input `{}` {shape:?}: too large for any memory", port.name))?;
+        let mut data: Vec<f32> = Vec::new();
+        data.try_reserve_exact(n).with_context(|| {
+            format!("input `{}` {shape:?}: no memory for {:.1} GB", port.name, n as f64 * 4.0 / 1e9)
+        })?;
+        match (port.name.as_str(), listed.map(Timesteps::list)) {
+            (INPUT, Some(list @ [_, ..])) => data.extend((0..n).map(|_| list[rng.random_range(0..list.len())] as f32)),
+            (INPUT, _) => data.extend((0..n).map(|_| rng.random_range(0.0f32..1000.0))),
+            _ => data.extend((0..n).map(|_| rng.sample::<f32, _>(StandardNormal))),
+        }
+        if port.dtype == "f16" && (listed.is_none() || port.name != INPUT) {
+            for x in &mut data {
+                *x = DType::F16.round(f64::from(*x)) as f32;
+            }
+        }
+        inputs.insert(port.name.clone(), HostTensor { shape, data });
+    }
+    Ok(inputs)
+}
+
+/// Notes about inputs that are odd without being wrong.
+pub(super) fn about_inputs(ports: &[Port], inputs: &Tensors, listed: Option<&Timesteps>) -> Vec<String> {
+    let mut notes = Vec::new();
+    let loses = |p: &&Port| {
+        let data = inputs.get(&p.name).map(|t| t.data.as_slice()).unwrap_or_default();
+        // A listed timestep means the same however it is rounded.
+        p.dtype == "f16"
+            && (listed.is_none() || p.name != INPUT)
+            && data.iter().any(|x| DType::F16.round(f64::from(*x)) as f32 != *x)
+    };
+    let rounded: Vec<&str> = ports.iter().filter(loses).map(|p| p.name.as_str()).collect();
+    if !rounded.is_empty() {
+        notes.push(format!(
+            "the artifact takes fp16, so inputs were rounded to it: {}; the reference was made from the unrounded ones",
+            rounded.join(", ")
+        ));
+    }
+    if let Some(t) = inputs.get("timestep").and_then(|t| t.data.iter().find(|t| !(0.0..=1000.0).contains(*t))) {
+        notes.push(format!("`timestep` is {t}, outside of [0, 1000], where the model was trained"));
+    }
+    notes
+}

@@ -1,0 +1,142 @@
+//! The graph of a checkpoint, as this compiler reads it, for comparison with an artifact.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use s2dit_backends::onnx::Round;
+use s2dit_ir::Module;
+use s2dit_passes::Pipeline;
+use s2dit_runtime::timesteps::Timesteps;
+use s2dit_runtime::{Artifact, Engine, Port, RunOptions, run_function};
+
+use super::claim::quantized;
+use super::inputs::Tensors;
+use crate::made_from;
+use s2dit_emit::plan::{How, Quantize, Sources, is_exact};
+use s2dit_emit::timesteps::tables;
+use s2dit_models::checkpoint::Checkpoint;
+use s2dit_models::s2dit;
+use s2dit_models::s2dit::config::LatentSize;
+
+/// A checkpoint that an artifact is compared with.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The checkpoint's folder.
+    pub dir: PathBuf,
+    /// How the artifact's weights are stored.
+    pub quantize: Option<How>,
+}
+
+/// An open checkpoint that an artifact fits.
+pub(super) struct Graph {
+    checkpoint: Checkpoint,
+    latent: LatentSize,
+    ports: Vec<Port>,
+    listed: Option<Timesteps>,
+}
+
+impl Graph {
+    /// Opens the checkpoint of an artifact at `path`.
+    ///
+    /// # Errors
+    /// A checkpoint that cannot be opened or is another one than the artifact's; an artifact without the clip's inputs.
+    pub fn open(artifact: &Artifact, path: &Path, dir: &Path) -> Result<Graph> {
+        let checkpoint = Checkpoint::open(dir)?;
+        let metadata = artifact.metadata();
+        let config = metadata.get("s2ditc.config").map(|text| serde_json::from_str(text)).transpose();
+        let config = config.with_context(|| format!("`{}`: metadata `s2ditc.config`: not JSON", path.display()))?;
+        made_from::check(path, metadata.get("s2ditc.checkpoint").map(String::as_str), config.as_ref(), &checkpoint)?;
+        let (ports, listed) = (artifact.inputs(), artifact.timesteps()?);
+        let Some([_, _, frames, rows, cols]) = ports.iter().find(|p| p.name == "latent").map(|p| p.shape.as_slice())
+        else {
+            bail!("`{}`: expected an input `latent` [1, C, F, H, W]", path.display());
+        };
+        let side = |n: i64| usize::try_from(n).context("the input `latent` has no static shape");
+        let latent = LatentSize { frames: side(*frames)?, rows: side(*rows)?, cols: side(*cols)? };
+        let graph = Graph { checkpoint, latent, ports, listed };
+        graph.check_ports(path)?;
+        Ok(graph)
+    }
+
+    /// Refuses an artifact whose inputs are not those of the checkpoint's graph.
+    fn check_ports(&self, path: &Path) -> Result<()> {
+        let module = s2dit::clip(self.checkpoint.config(), &self.checkpoint, self.latent)?;
+        let step = &module.functions[0];
+        for port in &self.ports {
+            let wanted = step.by_name(&port.name).map(|v| step.shape(v).iter().map(|d| *d as i64).collect::<Vec<_>>());
+            if wanted.as_ref() != Some(&port.shape) {
+                let wanted = wanted.map_or("no such input".into(), |w| format!("{w:?}"));
+                bail!(
+                    "`{}`, input `{}`: found {:?}, the checkpoint has {wanted}",
+                    path.display(),
+                    port.name,
+                    port.shape
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// How the weights of the artifact at `path` are stored, opened: `named` on the command line, or one scheme that the artifact
+    /// says itself. `None` if they are not quantized, or if there is no exact reference.
+    ///
+    /// # Errors
+    /// A storage that is not the artifact's; a plan that nobody named.
+    pub fn storage(&self, artifact: &Artifact, path: &Path, named: Option<&How>) -> Result<Option<Quantize>> {
+        let metadata = artifact.metadata();
+        let said = quantized(&metadata);
+        if let Some(named) = named {
+            let opened = named.open(&self.checkpoint)?;
+            let (made, given) = (said.unwrap_or("not quantized"), opened.as_ref().map(ToString::to_string));
+            if given.as_deref() != said {
+                let given = given.unwrap_or("fp16".into());
+                bail!("`{}`: found {made}, expected {given}, as --quantize says", path.display());
+            }
+            return Ok(opened);
+        }
+        let uniform = said.filter(|_| is_exact(&metadata)).and_then(|said| said.parse::<How>().ok());
+        match uniform {
+            Some(how @ How::Every(_)) => Ok(how.open(&self.checkpoint)?),
+            _ => Ok(None),
+        }
+    }
+
+    /// What the plain fp32 graph, or the graph with weights that are stored as in the artifact, makes of inputs: `velocity` and the
+    /// probed blocks.
+    ///
+    /// # Errors
+    /// A storage that does not fit; a failing engine.
+    pub fn run(&self, storage: Option<&Quantize>, inputs: &Tensors, run: &RunOptions) -> Result<Tensors> {
+        let module = self.module(storage)?;
+        let mut results = run_function(
+            &module.functions[0],
+            &Sources::new(&self.checkpoint, storage),
+            Round::AsTyped,
+            inputs,
+            &RunOptions { fp16: false, engine: Engine::Ort, ..run.clone() },
+        )
+        .context("cannot run the reference graph")?;
+        results.retain(|name, _| name == "velocity" || run.probes.contains(name));
+        Ok(results)
+    }
+
+    fn module(&self, storage: Option<&Quantize>) -> Result<Module> {
+        let mut module = s2dit::clip(self.checkpoint.config(), &self.checkpoint, self.latent)?;
+        match storage {
+            // In fp32 the plain sinusoids would be the least exact part of the reference.
+            None => {
+                Pipeline::new(&["phase"])?.run(&mut module, |_, _| {})?;
+            }
+            Some(quantize) => {
+                // What the gate is folded into is compressed as it is then.
+                if let Some(listed) = &self.listed {
+                    tables(&mut module, listed)?;
+                }
+                let passes = ["canonicalize", "phase", "cse", "fuse", "fold-gate", "decompose", "cse"];
+                Pipeline::new(&passes)?.run(&mut module, |_, _| {})?;
+                quantize.apply(&mut module, &self.checkpoint)?;
+            }
+        }
+        Ok(module)
+    }
+}
