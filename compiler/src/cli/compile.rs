@@ -196,7 +196,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         Passes::new(args.after.as_deref(), args.time_passes, args.verify_each.then_some(&checkpoint), context)
             .at(args.timesteps().listed(checkpoint.config()));
     if let Some(Emit::Ir) = args.emit {
-        let module = job.lower(&checkpoint, &mut |stage, module| passes.see(stage, module))?;
+        let module = job.lower(&checkpoint, &mut |done, module| passes.see(done, module))?;
         let text = passes.text(&module)?;
         match &args.output {
             None => print_line(text.trim_end())?,
@@ -214,7 +214,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         // As the pass found it: later passes give formulas the form of the target.
         let mut fused = None;
         job.lower(&checkpoint, &mut |done, module| {
-            if stage.is_some_and(|s| s.pass == "fuse") {
+            if done.is_some_and(|s| s.pass == "fuse") {
                 fused = Some(module.clone());
             }
         })?;
@@ -237,7 +237,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     refuse_inputs(&checkpoint, out)?;
     let summary = {
         let progress = Progress::bytes("weights", context.quiet);
-        let watch = &mut |run: Option<&PassRun>, module: &Module| passes.see(stage, module);
+        let watch = &mut |done: Option<&PassRun>, module: &Module| passes.see(done, module);
         job.compile(&checkpoint, context.to(out), watch, &mut |done, total| progress.set(done, total))?
     };
     let passes = passes.finish()?;
