@@ -230,8 +230,11 @@ fn keys_of_the_formats() {
         let report: Value = serde_json::from_str(&ok(&["inspect", "--json", &out(artifact)])).expect("JSON");
         names.extend(report["metadata"].as_object().expect("metadata").keys().cloned());
     }
-    let toml: toml::Table = fs::read_to_string(&plan).expect("a plan").parse().expect("TOML");
-    keys(&serde_json::to_value(toml).expect("JSON"), &mut names);
+    for line in fs::read_to_string(&plan).expect("a plan").lines().filter(|line| !line.starts_with('#')) {
+        // `key = value`, `[table]` or `[[table]]`.
+        let key = line.split(" = ").next().unwrap_or_default().trim_matches(['[', ']']);
+        names.insert(key.to_string());
+    }
     names.retain(|name| !name.is_empty());
     assert!(names.len() > 50, "{names:?}");
     all_named("docs/formats.md", &page("docs/formats.md"), names);

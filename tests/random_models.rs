@@ -36,7 +36,7 @@ fn check(cases: u32, regressions: &str, property: impl Fn(Model) -> Result<(), T
 struct Seen(Vec<(&'static str, Module)>);
 
 impl Seen {
-    fn watch(&mut self) -> impl FnMut(Option<&s2dit_passes::Stage>, &Module) + '_ {
+    fn watch(&mut self) -> impl FnMut(Option<&s2dit_passes::PassRun>, &Module) + '_ {
         |stage, module| self.0.push((stage.map_or("frontend", |s| s.pass), module.clone()))
     }
 }

@@ -1,8 +1,8 @@
 //! Slices of floats from one type to another: rounded once, to nearest with ties to even, and broken values counted in the
 //! same sweep.
 //!
-//! Processors with AVX2 and F16C are found at run time and convert eight elements at a time ([`x86`]); others take the
-//! [`portable`] loops. Both give the same bits, NaN included: a NaN keeps its sign and the upper bits of its payload and becomes a
+//! Processors with AVX2 and F16C are found at run time and convert eight elements at a time (`x86.rs`); others take the
+//! loops of `portable.rs`. Both give the same bits, NaN included: a NaN keeps its sign and the upper bits of its payload and becomes a
 //! quiet one, except where bf16 is widened, which moves bits only.
 
 mod portable;

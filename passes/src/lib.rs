@@ -43,8 +43,8 @@ use s2dit_ir::Module;
 use s2dit_ir::compress::Scheme;
 use s2dit_ir::ops::OpError;
 
-pub use pipeline::{Pipeline, Stage};
-pub use precision::Precision;
+pub use pipeline::{PassRun, Pipeline};
+pub use precision::Fp16Extent;
 
 /// A rewrite of a module.
 #[derive(Clone, Copy)]
@@ -95,17 +95,17 @@ pub const PASSES: &[Pass] = &[
     Pass {
         name: "precision-fp16",
         doc: "fp16 everywhere but in fp32 islands that need the range or the phase",
-        run: |m| precision::run(m, Precision::Fp16),
+        run: |m| precision::run(m, Fp16Extent::Fp16),
     },
     Pass {
         name: "precision-fp16-only",
         doc: "fp16 everywhere but in the phases of sinusoids",
-        run: |m| precision::run(m, Precision::Fp16Only),
+        run: |m| precision::run(m, Fp16Extent::Fp16Only),
     },
     Pass {
         name: "precision-fp16-norms32",
         doc: "as precision-fp16, with the sums of squares in norms in fp32 too",
-        run: |m| precision::run(m, Precision::Fp16Norms32),
+        run: |m| precision::run(m, Fp16Extent::Fp16Norms32),
     },
     Pass {
         name: "quantize-int8",

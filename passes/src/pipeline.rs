@@ -39,7 +39,7 @@ pub enum PipelineError {
 
 /// A pass that has run: its changes and its time.
 #[derive(Clone, Copy, Debug)]
-pub struct Stage {
+pub struct PassRun {
     /// The pass.
     pub pass: &'static str,
     /// Changes it reported.
@@ -76,17 +76,17 @@ impl Pipeline {
     pub fn run(
         &self,
         module: &mut Module,
-        mut after: impl FnMut(&Stage, &Module),
-    ) -> Result<Vec<Stage>, PipelineError> {
-        let mut stages = Vec::new();
+        mut after: impl FnMut(&PassRun, &Module),
+    ) -> Result<Vec<PassRun>, PipelineError> {
+        let mut runs = Vec::new();
         for pass in &self.passes {
             let start = Instant::now();
             let changes = (pass.run)(module).map_err(|error| PipelineError::Op { pass: pass.name, error })?;
-            let stage = Stage { pass: pass.name, changes, time: start.elapsed() };
+            let done = PassRun { pass: pass.name, changes, time: start.elapsed() };
             verify(module).map_err(|error| PipelineError::Invalid { pass: pass.name, error })?;
-            after(&stage, module);
-            stages.push(stage);
+            after(&done, module);
+            runs.push(done);
         }
-        Ok(stages)
+        Ok(runs)
     }
 }

@@ -5,7 +5,7 @@
 //! - **kernel sums**: from the positive feature map (`softplus`, `exp`) to the division that makes the sums a ratio
 //!   again: sums over thousands of tokens leave fp16's range, their ratio does not; and from a deliberate widening (`cast` of
 //!   fp16 to fp32), such as a sum that is stored in two halves;
-//! - **sums of squares** ([`Precision::Fp16Norms32`]): from `square` to `rsqrt` or `sqrt` (an fp16 square overflows at 256).
+//! - **sums of squares** ([`Fp16Extent::Fp16Norms32`]): from `square` to `rsqrt` or `sqrt` (an fp16 square overflows at 256).
 //!
 //! Constants are cast once, from fp32, to what their user wants. Parameters, states and results become fp16 unless they
 //! lie in an island; a parameter that only islands use stays fp32. Integer values are left alone.
@@ -24,7 +24,7 @@ use s2dit_ir::{DType, Function, Module, Node, Op, Use, ValueId};
 
 /// The extent of fp16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
+pub enum Fp16Extent {
     /// Phases and kernel sums stay fp32.
     Fp16,
     /// Sums of squares stay fp32 as well.
@@ -37,7 +37,7 @@ pub enum Precision {
 ///
 /// # Errors
 /// An op that cannot take the new dtype.
-pub fn run(module: &mut Module, precision: Precision) -> Result<usize, OpError> {
+pub fn run(module: &mut Module, precision: Fp16Extent) -> Result<usize, OpError> {
     let mut changes = 0;
     for state in &mut module.states {
         if state.ty.dtype == DType::F32 {
@@ -52,7 +52,7 @@ pub fn run(module: &mut Module, precision: Precision) -> Result<usize, OpError> 
     Ok(changes)
 }
 
-fn lower_function(f: &Function, precision: Precision) -> Result<(Function, usize), OpError> {
+fn lower_function(f: &Function, precision: Fp16Extent) -> Result<(Function, usize), OpError> {
     let order = f.order();
     let keep = islands(f, &order, precision);
     let mut g = Function::new(f.name.clone());
@@ -121,7 +121,7 @@ fn cast_to(
 }
 
 /// Values that stay fp32.
-fn islands(f: &Function, order: &[ValueId], precision: Precision) -> HashSet<ValueId> {
+fn islands(f: &Function, order: &[ValueId], precision: Fp16Extent) -> HashSet<ValueId> {
     let mut keep = HashSet::new();
     for &v in order {
         if matches!(f.op(v), Op::Unary(Unary::Sin | Unary::Cos)) {
@@ -135,7 +135,7 @@ fn islands(f: &Function, order: &[ValueId], precision: Precision) -> HashSet<Val
         let operands = f.operands(v);
         let carried = |set: &HashSet<ValueId>| operands.iter().any(|o| set.contains(o));
         match f.op(v) {
-            _ if precision == Precision::Fp16Only => {}
+            _ if precision == Fp16Extent::Fp16Only => {}
             Op::Unary(Unary::Softplus | Unary::Exp) => {
                 sums.insert(v);
             }
@@ -166,7 +166,7 @@ fn islands(f: &Function, order: &[ValueId], precision: Precision) -> HashSet<Val
         }
     }
     keep.extend(sums);
-    if precision == Precision::Fp16Norms32 {
+    if precision == Fp16Extent::Fp16Norms32 {
         keep.extend(squares);
     }
     // Users before operands: parameters, and what is made of parameters alone, stay fp32 if only islands use them.

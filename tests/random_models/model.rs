@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use proptest::prelude::*;
 use s2dit_emit::parts::Partition;
 use s2dit_emit::stream::{self, Functions, States};
-use s2dit_emit::{self as emit, Attention, Compute, Layout, Opset, Precision, Target, Timesteps};
+use s2dit_emit::{self as emit, Attention, Compute, Layout, Opset, Precision, Target, TimestepChoice};
 use s2dit_ir::{Tensor, TensorType, WeightError, WeightSource};
 use s2dit_models::SchemaWeights;
 use s2dit_models::s2dit::config::{LatentSize, Preset, S2ditConfig};
@@ -47,7 +47,7 @@ pub struct Model {
     pub precision: Precision,
     opset: Opset,
     layout: Layout,
-    timesteps: Timesteps,
+    timesteps: TimestepChoice,
     /// Keys and values of several blocks are not joined.
     partitioned: bool,
     native: bool,
@@ -129,7 +129,7 @@ pub fn models() -> impl Strategy<Value = Model> {
                     attention: if per_head { Attention::PerHead } else { Attention::Batched },
                     apart,
                 },
-                timesteps: if old != plain { Timesteps::FromConfig } else { Timesteps::Any },
+                timesteps: if old != plain { TimestepChoice::FromConfig } else { TimestepChoice::Any },
                 partitioned,
                 native,
                 streams: false,

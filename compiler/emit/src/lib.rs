@@ -23,12 +23,12 @@ use s2dit_backends::output::{Destination, Staged};
 use s2dit_backends::{coreml, onnx};
 use s2dit_ir::verify::verify;
 use s2dit_ir::{Module, WeightSource};
-use s2dit_passes::{Pipeline, Stage, bound, channels_first};
+use s2dit_passes::{PassRun, Pipeline, bound, channels_first};
 use serde::Serialize;
 
 pub use self::compute::{ATTENTION, Attention, COMPUTE, Compute, Layout};
 pub use self::quantized::Quantized;
-pub use self::timesteps::Timesteps;
+pub use self::timesteps::TimestepChoice;
 pub use self::vanish::Vanished;
 
 use self::parts::Partition;
@@ -195,7 +195,7 @@ pub struct Options {
     /// Size of the clip.
     pub latent: LatentSize,
     /// Timesteps that the step can be asked for.
-    pub timesteps: Timesteps,
+    pub timesteps: TimestepChoice,
     /// Storage of large weights; `None` stores them in the precision.
     pub quantize: Option<Quantize>,
     /// Several packages that make the step together [Core ML].
@@ -231,8 +231,8 @@ pub struct Summary {
     pub vanished: Vec<Vanished>,
 }
 
-/// Sees the module before the first pass (without a stage) and after each one.
-pub type Watch<'a> = dyn FnMut(Option<&Stage>, &Module) + 'a;
+/// Sees the module before the first pass (without a run) and after each one.
+pub type Watch<'a> = dyn FnMut(Option<&PassRun>, &Module) + 'a;
 
 /// The graph that the target would get, after its passes.
 ///
@@ -277,7 +277,7 @@ fn run_passes(
         } else if name == CHANNELS_FIRST {
             step(CHANNELS_FIRST, module, watch, |module| Ok(channels_first::run_with(module, shape)?))?;
         } else {
-            Pipeline::new(&[name])?.run(module, |stage, module| watch(Some(stage), module))?;
+            Pipeline::new(&[name])?.run(module, |done, module| watch(Some(done), module))?;
         }
     }
     Ok(())
@@ -305,7 +305,7 @@ fn step(
     let changes = run(module)?;
     let time = start.elapsed();
     verify(module)?;
-    watch(Some(&Stage { pass: name, changes, time }), module);
+    watch(Some(&PassRun { pass: name, changes, time }), module);
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use s2dit_runtime::stream::contract::{self, Contract};
 use super::choice::choice;
 use super::parts::{Partition, described, is_in_part};
 use super::{
-    Compute, Layout, Opset, Precision, Quantized, Summary, Target, Timesteps, Watch, has_format, run_passes, step,
+    Compute, Layout, Opset, Precision, Quantized, Summary, Target, TimestepChoice, Watch, has_format, run_passes, step,
 };
 use crate::plan::{Quantize, Sources};
 use s2dit_files::problems::Problems;
@@ -64,7 +64,7 @@ pub struct Options {
     /// See [`Options::rows`].
     pub cols: usize,
     /// Timesteps that `denoise` can be asked for.
-    pub timesteps: Timesteps,
+    pub timesteps: TimestepChoice,
     /// Place of the states between calls.
     pub states: States,
     /// Spread of the functions over packages.
@@ -86,7 +86,7 @@ impl Options {
             layout: Layout { compute: Compute::Any, ..Layout::default() },
             rows,
             cols,
-            timesteps: Timesteps::Any,
+            timesteps: TimestepChoice::Any,
             states: States::Io,
             functions: Functions::Separate,
             quantize: None,

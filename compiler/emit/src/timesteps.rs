@@ -15,7 +15,7 @@ use s2dit_models::s2dit::config::S2ditConfig;
 
 /// The timesteps that a compiled step can be asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Timesteps {
+pub enum TimestepChoice {
     /// All of [0, 1000].
     #[default]
     Any,
@@ -23,12 +23,12 @@ pub enum Timesteps {
     FromConfig,
 }
 
-impl FromStr for Timesteps {
+impl FromStr for TimestepChoice {
     type Err = Problem;
     fn from_str(text: &str) -> Result<Self, Problem> {
         match text {
-            "any" => Ok(Timesteps::Any),
-            "from-config" => Ok(Timesteps::FromConfig),
+            "any" => Ok(TimestepChoice::Any),
+            "from-config" => Ok(TimestepChoice::FromConfig),
             _ => Err(Problem {
                 place: "timesteps".into(),
                 found: quoted(text),
@@ -38,22 +38,22 @@ impl FromStr for Timesteps {
     }
 }
 
-impl fmt::Display for Timesteps {
+impl fmt::Display for TimestepChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Timesteps::Any => "any",
-            Timesteps::FromConfig => "from-config",
+            TimestepChoice::Any => "any",
+            TimestepChoice::FromConfig => "from-config",
         })
     }
 }
 
-impl Timesteps {
+impl TimestepChoice {
     /// The list that an artifact of this checkpoint says it was made for; `None` for any timestep.
     #[must_use]
     pub fn listed(self, config: &S2ditConfig) -> Option<Listed> {
         match self {
-            Timesteps::Any => None,
-            Timesteps::FromConfig => Some(Listed::new(config.timesteps())),
+            TimestepChoice::Any => None,
+            TimestepChoice::FromConfig => Some(Listed::new(config.timesteps())),
         }
     }
 

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use s2dit_backends::onnx::Round;
 use s2dit_ir::{DType, Function, Module, WeightSource};
-use s2dit_passes::{Pipeline, Stage, states};
+use s2dit_passes::{PassRun, Pipeline, states};
 use s2dit_runtime::compare::compare;
 use s2dit_runtime::timesteps::INPUT;
 use s2dit_runtime::{HostTensor, RunOptions, Timesteps, run_function};
@@ -81,25 +81,25 @@ impl<'a> Watcher<'a> {
         Watcher { timesteps, ..self }
     }
 
-    /// Sees the module after a pass; `stage` is `None` before the first one.
-    pub fn see(&mut self, stage: Option<&Stage>, module: &Module) {
+    /// Sees the module after a pass; `done` is `None` before the first one.
+    pub fn see(&mut self, done: Option<&PassRun>, module: &Module) {
         let moved = match (&self.failure, self.weights) {
             (None, Some(weights)) => match self.compare(module, weights) {
                 Ok(moved) => moved,
                 Err(error) => {
-                    let place = stage.map_or("before the first pass".into(), |s| format!("after pass `{}`", s.pass));
+                    let place = done.map_or("before the first pass".into(), |s| format!("after pass `{}`", s.pass));
                     self.failure = Some(error.context(place));
                     None
                 }
             },
             _ => None,
         };
-        let Some(stage) = stage else { return };
+        let Some(done) = done else { return };
         self.rows.push(Row {
-            pass: stage.pass,
-            changes: stage.changes,
+            pass: done.pass,
+            changes: done.changes,
             ops: module.functions.iter().map(|f| f.order().len()).sum(),
-            seconds: stage.time.as_secs_f64(),
+            seconds: done.time.as_secs_f64(),
             moved,
         });
     }

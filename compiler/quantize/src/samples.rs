@@ -19,7 +19,7 @@ use s2dit_files::problems::{Problems, quoted};
 pub enum Samples {
     /// Standard normal latents and text, timesteps spread over [0, 1000].
     Seeded,
-    /// A safetensors file in the golden's layout: latent [N,C,F,H,W], timestep [N], text [N,L,D].
+    /// A safetensors file in the golden's layout: latent `[N,C,F,H,W]`, timestep `[N]`, text `[N,L,D]`.
     File(PathBuf),
 }
 

@@ -8,7 +8,7 @@ use s2dit_ir::{DType, Module, TensorType, WeightSource, weights};
 use s2dit_passes::quantize::{self as pass, Weight};
 
 use s2dit_emit::plan::{Quantize, Sources, Storage};
-use s2dit_emit::{Layout, Opset, Options, Precision, Target, Timesteps, lower};
+use s2dit_emit::{Layout, Opset, Options, Precision, Target, TimestepChoice, lower};
 use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::s2dit::config::LatentSize;
 
@@ -59,7 +59,7 @@ impl<'a> Survey<'a> {
             opset: Opset::V23,
             layout: Layout { apart: true, ..Layout::default() },
             latent,
-            timesteps: Timesteps::Any,
+            timesteps: TimestepChoice::Any,
             quantize: None,
             partition: None,
         };
@@ -90,7 +90,7 @@ impl<'a> Survey<'a> {
             opset: Opset::V23,
             layout: Layout::default(),
             latent: self.latent,
-            timesteps: Timesteps::Any,
+            timesteps: TimestepChoice::Any,
             quantize: Some(quantize.clone()),
             partition: None,
         };

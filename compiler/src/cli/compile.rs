@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use s2dit_backends::coreml::lint::Rules;
 use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_ir::Module;
-use s2dit_passes::Stage;
+use s2dit_passes::PassRun;
 
 use super::inspect::recognised;
 use super::passes::{Passes, eprint_rows};
@@ -23,7 +23,8 @@ use s2dit_emit::plan::{How, Quantize};
 use s2dit_emit::stream::{self, Functions, States};
 use s2dit_emit::watch::Row;
 use s2dit_emit::{
-    Attention, Compute, Layout, Opset, Options, Precision, Quantized, Summary, Target, Timesteps, Watch, compile, lower,
+    Attention, Compute, Layout, Opset, Options, Precision, Quantized, Summary, Target, TimestepChoice, Watch, compile,
+    lower,
 };
 use s2dit_files::problems::Problem;
 use s2dit_files::{INDEX_FILE, SafetensorsFile};
@@ -65,7 +66,7 @@ pub(super) struct Args {
     /// Timesteps that the step can be asked for: any, or from-config (the sampler's, as tables in place of the time embedding)
     /// [default: any; from-config for a coreml stream]
     #[arg(long, value_name = "WHICH")]
-    timesteps: Option<Timesteps>,
+    timesteps: Option<TimestepChoice>,
     /// fp32 or fp16 [default: fp16 for coreml, fp32 for onnx]
     #[arg(long)]
     precision: Option<Precision>,
@@ -150,10 +151,10 @@ enum Explain {
 
 impl Args {
     /// Which timesteps, if it was not said: a stream asks for its sampler's only, and a phone gains most from tables.
-    fn timesteps(&self) -> Timesteps {
+    fn timesteps(&self) -> TimestepChoice {
         self.timesteps.unwrap_or(match (self.mode, self.target) {
-            (Mode::Stream, Target::CoreMl) => Timesteps::FromConfig,
-            _ => Timesteps::Any,
+            (Mode::Stream, Target::CoreMl) => TimestepChoice::FromConfig,
+            _ => TimestepChoice::Any,
         })
     }
 
@@ -195,7 +196,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         Passes::new(args.after.as_deref(), args.time_passes, args.verify_each.then_some(&checkpoint), context)
             .at(args.timesteps().listed(checkpoint.config()));
     if let Some(Emit::Ir) = args.emit {
-        let module = job.lower(&checkpoint, &mut |stage, module| passes.see(stage, module))?;
+        let module = job.lower(&checkpoint, &mut |done, module| passes.see(done, module))?;
         let text = passes.text(&module)?;
         match &args.output {
             None => print_line(text.trim_end())?,
@@ -212,8 +213,8 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     if let Some(Explain::Fuse) = args.explain {
         // As the pass found it: later passes give formulas the form of the target.
         let mut fused = None;
-        job.lower(&checkpoint, &mut |stage, module| {
-            if stage.is_some_and(|s| s.pass == "fuse") {
+        job.lower(&checkpoint, &mut |done, module| {
+            if done.is_some_and(|s| s.pass == "fuse") {
                 fused = Some(module.clone());
             }
         })?;
@@ -236,7 +237,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     refuse_inputs(&checkpoint, out)?;
     let summary = {
         let progress = Progress::bytes("weights", context.quiet);
-        let watch = &mut |stage: Option<&Stage>, module: &Module| passes.see(stage, module);
+        let watch = &mut |done: Option<&PassRun>, module: &Module| passes.see(done, module);
         job.compile(&checkpoint, context.to(out), watch, &mut |done, total| progress.set(done, total))?
     };
     let passes = passes.finish()?;

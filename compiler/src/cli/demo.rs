@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::progress::{Progress, count, size};
 use super::{Context, print_json, print_line};
-use s2dit_emit::{Layout, Opset, Options, Precision, Target, Timesteps, compile};
+use s2dit_emit::{Layout, Opset, Options, Precision, Target, TimestepChoice, compile};
 use s2dit_files::FloatType;
 use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
@@ -87,7 +87,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
             opset: Opset::default(),
             layout: Layout::default(),
             latent: LATENT,
-            timesteps: Timesteps::Any,
+            timesteps: TimestepChoice::Any,
             quantize: None,
             partition: None,
         };

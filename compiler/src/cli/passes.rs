@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use anyhow::{Result, bail};
 use s2dit_ir::{Module, text};
-use s2dit_passes::Stage;
+use s2dit_passes::PassRun;
 use s2dit_runtime::Timesteps;
 
 use super::{Context, print_note};
@@ -33,11 +33,11 @@ impl<'a> Passes<'a> {
         Passes { watcher: self.watcher.at(listed), ..self }
     }
 
-    pub fn see(&mut self, stage: Option<&Stage>, module: &Module) {
-        self.watcher.see(stage, module);
-        self.seen.extend(stage.map(|s| s.pass));
+    pub fn see(&mut self, done: Option<&PassRun>, module: &Module) {
+        self.watcher.see(done, module);
+        self.seen.extend(done.map(|s| s.pass));
         let position = self.seen.len().to_string();
-        if self.after.is_some_and(|after| stage.is_some_and(|s| s.pass == after) || after == position) {
+        if self.after.is_some_and(|after| done.is_some_and(|s| s.pass == after) || after == position) {
             self.text = Some(text::print(module));
         }
     }

@@ -7,7 +7,7 @@ use s2dit_ir::{Cost, Op};
 use serde::Serialize;
 
 use s2dit_models::s2dit::config::{LatentSize, S2ditConfig};
-use s2dit_models::s2dit::schema::{Part, expected_tensors};
+use s2dit_models::s2dit::schema::{ParameterGroup, expected_tensors};
 use s2dit_models::{SchemaWeights, s2dit};
 
 /// A run of blocks of one kind: a layer of the sandwich.
@@ -94,9 +94,9 @@ impl ModelReport {
                 stage: stages.iter().position(|s| *s == run.blocks),
             })
             .collect();
-        let mut parts: BTreeMap<Part, u64> = BTreeMap::new();
+        let mut parts: BTreeMap<ParameterGroup, u64> = BTreeMap::new();
         for t in expected_tensors(config) {
-            *parts.entry(t.part).or_default() += t.elements() as u64;
+            *parts.entry(t.group).or_default() += t.elements() as u64;
         }
         Ok(ModelReport {
             parameters: parts.values().sum(),

@@ -11,8 +11,8 @@ pub struct TensorSpec {
     pub shape: Vec<usize>,
     /// Role of the tensor in its layer.
     pub role: Role,
-    /// The part of the model it belongs to.
-    pub part: Part,
+    /// Group of parameters that the tensor belongs to.
+    pub group: ParameterGroup,
 }
 
 impl TensorSpec {
@@ -42,9 +42,9 @@ pub enum Role {
     FusionGate,
 }
 
-/// A part of the model, for counting parameters.
+/// A group of parameters, such as the feed-forward networks, for counting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Part {
+pub enum ParameterGroup {
     /// Patch embedding.
     PatchEmbedding,
     /// Time and text embedders.
@@ -67,35 +67,35 @@ pub enum Part {
     Head,
 }
 
-impl Part {
-    /// Every part, in the order of the forward pass.
-    pub const ALL: [Part; 10] = [
-        Part::PatchEmbedding,
-        Part::Conditioning,
-        Part::LchaAttention,
-        Part::SsaAttention,
-        Part::FullAttention,
-        Part::CrossAttention,
-        Part::FeedForward,
-        Part::Modulation,
-        Part::Resampling,
-        Part::Head,
+impl ParameterGroup {
+    /// Every group, in the order of the forward pass.
+    pub const ALL: [ParameterGroup; 10] = [
+        ParameterGroup::PatchEmbedding,
+        ParameterGroup::Conditioning,
+        ParameterGroup::LchaAttention,
+        ParameterGroup::SsaAttention,
+        ParameterGroup::FullAttention,
+        ParameterGroup::CrossAttention,
+        ParameterGroup::FeedForward,
+        ParameterGroup::Modulation,
+        ParameterGroup::Resampling,
+        ParameterGroup::Head,
     ];
 
     /// A name for reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Part::PatchEmbedding => "patch embedding",
-            Part::Conditioning => "time and text embedders",
-            Part::LchaAttention => "LCHA attention",
-            Part::SsaAttention => "SSA attention",
-            Part::FullAttention => "full attention",
-            Part::CrossAttention => "cross-attention",
-            Part::FeedForward => "feed-forward",
-            Part::Modulation => "modulation and norms",
-            Part::Resampling => "stage resampling",
-            Part::Head => "output head",
+            ParameterGroup::PatchEmbedding => "patch embedding",
+            ParameterGroup::Conditioning => "time and text embedders",
+            ParameterGroup::LchaAttention => "LCHA attention",
+            ParameterGroup::SsaAttention => "SSA attention",
+            ParameterGroup::FullAttention => "full attention",
+            ParameterGroup::CrossAttention => "cross-attention",
+            ParameterGroup::FeedForward => "feed-forward",
+            ParameterGroup::Modulation => "modulation and norms",
+            ParameterGroup::Resampling => "stage resampling",
+            ParameterGroup::Head => "output head",
         }
     }
 }
@@ -103,14 +103,14 @@ impl Part {
 /// Every tensor of a checkpoint with this configuration, in the order of the forward pass.
 #[must_use]
 pub fn expected_tensors(config: &S2ditConfig) -> Vec<TensorSpec> {
-    let mut list = List { tensors: Vec::new(), part: Part::PatchEmbedding };
+    let mut list = List { tensors: Vec::new(), group: ParameterGroup::PatchEmbedding };
     let width = config.hidden_size();
     let [patch_frames, patch_rows, patch_cols] = config.patch_size;
 
     let patch = [width, config.in_channels, patch_frames, patch_rows, patch_cols];
     list.conv("patch_embedding", &patch);
 
-    list.part = Part::Conditioning;
+    list.group = ParameterGroup::Conditioning;
     let time = "condition_embedder.time_embedder";
     list.linear(&format!("{time}.linear_1"), width, config.freq_dim);
     list.linear(&format!("{time}.linear_2"), width, width);
@@ -123,14 +123,14 @@ pub fn expected_tensors(config: &S2ditConfig) -> Vec<TensorSpec> {
         list.block(config, &format!("blocks.{index}"), *kind);
     }
 
-    list.part = Part::Resampling;
+    list.group = ParameterGroup::Resampling;
     let stride = config.ssa_stride;
     for stage in 0..config.stages().len() {
         list.conv(&format!("stages.{stage}.down"), &[width, width, stride, stride]);
         list.linear(&format!("stages.{stage}.up"), stride * stride * width, width);
     }
 
-    list.part = Part::Head;
+    list.group = ParameterGroup::Head;
     list.push("scale_shift_table", &[1, 2, width], Role::ScaleShift);
     list.linear("proj_out", config.patch_values(), width);
     list.tensors
@@ -138,12 +138,12 @@ pub fn expected_tensors(config: &S2ditConfig) -> Vec<TensorSpec> {
 
 struct List {
     tensors: Vec<TensorSpec>,
-    part: Part,
+    group: ParameterGroup,
 }
 
 impl List {
     fn push(&mut self, name: impl Into<String>, shape: &[usize], role: Role) {
-        self.tensors.push(TensorSpec { name: name.into(), shape: shape.to_vec(), role, part: self.part });
+        self.tensors.push(TensorSpec { name: name.into(), shape: shape.to_vec(), role, group: self.group });
     }
 
     fn linear(&mut self, layer: &str, out: usize, input: usize) {
@@ -170,13 +170,13 @@ impl List {
 
     fn block(&mut self, config: &S2ditConfig, block: &str, kind: BlockKind) {
         let width = config.hidden_size();
-        self.part = Part::Modulation;
+        self.group = ParameterGroup::Modulation;
         self.push(format!("{block}.scale_shift_table"), &[1, 6, width], Role::ScaleShift);
 
-        self.part = match kind {
-            BlockKind::Lcha => Part::LchaAttention,
-            BlockKind::Ssa => Part::SsaAttention,
-            BlockKind::Full => Part::FullAttention,
+        self.group = match kind {
+            BlockKind::Lcha => ParameterGroup::LchaAttention,
+            BlockKind::Ssa => ParameterGroup::SsaAttention,
+            BlockKind::Full => ParameterGroup::FullAttention,
         };
         let attention = format!("{block}.attn1");
         self.attention(config, &attention);
@@ -190,14 +190,14 @@ impl List {
             self.push(format!("{attention}.fusion_gate"), &[width], Role::FusionGate);
         }
 
-        self.part = Part::Modulation;
+        self.group = ParameterGroup::Modulation;
         self.push(format!("{block}.norm2.weight"), &[width], Role::NormGain);
         self.push(format!("{block}.norm2.bias"), &[width], Role::Bias);
 
-        self.part = Part::CrossAttention;
+        self.group = ParameterGroup::CrossAttention;
         self.attention(config, &format!("{block}.attn2"));
 
-        self.part = Part::FeedForward;
+        self.group = ParameterGroup::FeedForward;
         self.linear(&format!("{block}.ffn.net.0.proj"), config.ffn_dim, width);
         self.linear(&format!("{block}.ffn.net.2"), width, config.ffn_dim);
     }

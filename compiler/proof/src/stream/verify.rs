@@ -13,7 +13,7 @@ use super::{LATENTS, Noise, Recording, finite, plot, prompt_of, seeded_prompt};
 use crate::made_from;
 use crate::verify::{Against, Claim, Model, Reference, Verdict, quantized, reaches};
 use s2dit_emit::plan::{How, Quantize, Sources, bar, is_exact};
-use s2dit_emit::{Timesteps, stream as kernel};
+use s2dit_emit::{TimestepChoice, stream as kernel};
 use s2dit_files::SafetensorsFile;
 use s2dit_models::checkpoint::Checkpoint;
 
@@ -317,9 +317,9 @@ fn open_model(
     let options = kernel::Options {
         quantize: quantize.clone(),
         timesteps: if contract.timesteps.is_some() && quantize.is_some() {
-            Timesteps::FromConfig
+            TimestepChoice::FromConfig
         } else {
-            Timesteps::Any
+            TimestepChoice::Any
         },
         ..kernel::Options::reference(contract.chunk.rows, contract.chunk.cols)
     };
