@@ -408,7 +408,7 @@ impl Contract {
     /// The artifacts, each once.
     #[must_use]
     pub fn files(&self) -> Vec<&str> {
-        let functions = self.functions.all().into_iter().map(|(_, f)| f);
+        let functions: Vec<&Function> = self.functions.all().into_iter().map(|(_, f)| f).collect();
         let whole = functions.iter().map(|f| f.file.as_str());
         let mut files: Vec<&str> =
             whole.chain(functions.iter().flat_map(|f| &f.parts).map(|part| part.file.as_str())).collect();
