@@ -21,7 +21,7 @@ pub enum ErrorKind {
     Weight,
 }
 
-/// Why a file could not be read or written. Its sources, each the cause of the one before, tell the rest.
+/// Why a file could not be read or written. Its sources, each the cause of the one before, tell the rest; `{:#}` shows them all.
 pub struct Error {
     kind: ErrorKind,
     source: Box<dyn StdError + Send + Sync>,
@@ -74,7 +74,13 @@ impl fmt::Debug for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.source.fmt(f)
+        write!(f, "{}", self.source)?;
+        let mut cause = self.source.source().filter(|_| f.alternate());
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 

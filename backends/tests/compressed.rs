@@ -61,7 +61,7 @@ fn compressed_value(f: &Function) -> ValueId {
     f.order().into_iter().find(|v| matches!(f.op(*v), Op::Compress(_))).unwrap()
 }
 
-fn write(f: &Function, source: &dyn WeightSource, package: &Path) -> anyhow::Result<coreml::Summary> {
+fn write(f: &Function, source: &dyn WeightSource, package: &Path) -> Result<coreml::Summary, s2dit_backends::Error> {
     fs::create_dir_all(package).unwrap();
     let module = Module::single(f.clone());
     coreml::write_package(&module, source, &coreml::Options::default(), BTreeMap::new, package, &mut |_, _| {})

@@ -12,7 +12,8 @@ use s2dit_ir::{Module, text};
 #[track_caller]
 fn is(error: Error, kind: ErrorKind, says: &str) {
     assert_eq!(error.kind(), kind, "{error:?}");
-    let told = format!("{:#}", anyhow::Error::new(error));
+    let told = format!("{error:#}");
+    assert_eq!(told, format!("{:#}", anyhow::Error::new(error)), "the same from either crate");
     assert!(told.contains(says), "expected `{says}` in: {told}");
 }
 

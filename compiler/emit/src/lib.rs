@@ -17,7 +17,7 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use s2dit_backends::input::read_text;
+use s2dit_backends::input::{LARGEST_JSON, read_text};
 use s2dit_backends::onnx::pair::Pair;
 use s2dit_backends::output::{Destination, Staged};
 use s2dit_backends::{coreml, onnx};
@@ -370,7 +370,9 @@ fn check_extension(out: &Path, target: Target) -> Result<()> {
 
 /// Whether a description in JSON names its format so: that of a kernel or of a partitioned step.
 fn has_format(description: &Path, format: &str) -> bool {
-    let value = read_text(description).ok().and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
+    let value = read_text(description, LARGEST_JSON)
+        .ok()
+        .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
     value.is_some_and(|value| value["format"] == format)
 }
 
@@ -390,7 +392,7 @@ fn write_onnx(
     let location = |identity: &str| names.data(identity);
     let models = [(&module.functions[0], model.as_path())];
     let written = onnx::write_models(&models, &source, metadata, stage, location, progress)
-        .map_err(|error| pair.model().unwritten(&error))?;
+        .map_err(|error| pair.model().unwritten(&error.into()))?;
     source.check_unchanged()?;
     pair.commit(written.location.as_deref())?;
     Ok(Summary {
@@ -431,7 +433,7 @@ fn write_coreml(
         None => {
             let package = Staged::folder(out, &coreml::CONTENTS)?;
             let written = coreml::write_package(module, &source, &about, metadata, package.path(), progress)
-                .map_err(|error| package.unwritten(&error))?;
+                .map_err(|error| package.unwritten(&error.into()))?;
             source.check_unchanged()?;
             package.commit()?;
             ((written.ops, written.weight_bytes, written.non_finite), None)

@@ -129,7 +129,7 @@ pub(super) fn write_clip(
         let own = || metadata_of(LazyCell::force(&metadata), index, count);
         let mut shown = |done: u64, _: u64| progress((before + done).min(all), all);
         let written = coreml::write_package(&Module::single(function), source, about, own, &package, &mut shown)
-            .map_err(|error| folder.unwritten(&error))?;
+            .map_err(|error| folder.unwritten(&error.into()))?;
         total.0 += written.ops;
         total.1 += written.weight_bytes;
         total.2.extend(written.non_finite);

@@ -95,7 +95,7 @@ impl<'a> Survey<'a> {
             partition: None,
         };
         let package = lower(self.checkpoint, &options, &mut |_, _| {})?;
-        coreml::weight_bytes(&package, &Sources::new(self.checkpoint, Some(quantize)))
+        Ok(coreml::weight_bytes(&package, &Sources::new(self.checkpoint, Some(quantize)))?)
     }
 
     /// The values of a weight.

@@ -84,7 +84,7 @@ fn function(f: &FunctionSummary, all: bool, out: &mut String) {
     let (least, most) = (f.blocks.values().min().unwrap_or(&0), f.blocks.values().max().unwrap_or(&0));
     *out += &format!("    {} blocks of {least} to {most} ops, {} ops outside\n", f.blocks.len(), f.outside_blocks);
     if all {
-        let blocks: Vec<String> = f.blocks.iter().map(|(block, n)| format!("{}: {n}", shown(block))).collect();
+        let blocks: Vec<String> = f.blocks.iter().map(|(block, n)| format!("{block}: {n}")).collect();
         *out += &format!("    {}\n", blocks.join(", "));
     }
 }
