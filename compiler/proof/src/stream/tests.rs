@@ -3,6 +3,8 @@ use s2dit_runtime::stream::contract::{
 };
 use s2dit_runtime::stream::contract::{FORMAT, Function, Functions};
 
+use serde_json::json;
+
 use super::*;
 
 fn contract() -> Contract {
