@@ -7,7 +7,7 @@ use s2dit_ir::{Module, text};
 use s2dit_passes::PassRun;
 use s2dit_runtime::Timesteps;
 
-use super::{Context, print_note};
+use super::{Context, print_rows};
 use s2dit_emit::watch::{Row, Watcher};
 use s2dit_models::checkpoint::Checkpoint;
 
@@ -95,5 +95,5 @@ pub(super) fn eprint_rows(rows: &[Row]) {
             None => {}
         }
     }
-    print_note(&table);
+    print_rows(&table);
 }

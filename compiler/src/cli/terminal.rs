@@ -25,13 +25,18 @@ pub(super) fn print_script(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Prints an error on standard error. Its other lines are indented: none of them can pass for a line of another kind.
+/// Prints an error on standard error.
 pub(super) fn print_error(message: &str) {
-    print_note(&format!("error: {}", indented(message)));
+    print_note(&format!("error: {message}"));
 }
 
-/// Prints a warning or a note on standard error, in which nobody may listen.
+/// Prints a warning or a note on standard error. Its other lines are indented: none of them can pass for a line of another kind.
 pub(super) fn print_note(text: &str) {
+    print_rows(&indented(text));
+}
+
+/// Prints a table on standard error, to which nobody may listen.
+pub(super) fn print_rows(text: &str) {
     // Not `eprintln`, which panics if standard error is closed or full.
     let _ = writeln!(io::stderr(), "{}", visible(text));
 }
