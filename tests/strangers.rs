@@ -17,6 +17,9 @@ use s2dit_backends::onnx::proto as onnx;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// What is changed in a file, the change, and words that the error must have.
+type Edit = (&'static str, fn(&mut Value), &'static [&'static str]);
+
 const SPEC: &str = "Data/com.apple.CoreML/model.mlmodel";
 
 fn work() -> TempDir {
@@ -310,7 +313,7 @@ fn descriptions_that_lie_are_refused_by_every_command() {
     let pipeline = parts.join("pipeline.json");
     let whole = fs::read_to_string(&pipeline).expect("a description");
     ok(&["verify", &folder, "--golden", &reference]);
-    let edits: [(&str, fn(&mut Value), &[&str]); 7] = [
+    let edits: [Edit; 7] = [
         ("inputs left out", |v| v["parts"][1]["inputs"] = json!([]), &["part1.mlpackage", "does not declare"]),
         (
             "one output left out",
@@ -354,7 +357,7 @@ fn descriptions_that_lie_are_refused_by_every_command() {
     let stream = ["stream", "-q", &folder, "--prompt-seed", "1"];
     ok(&stream);
     ok(&["lint", &folder]);
-    let edits: [(&str, fn(&mut Value), &[&str]); 6] = [
+    let edits: [Edit; 6] = [
         (
             "another input",
             |v| v["functions"]["denoise"]["inputs"][0]["name"] = "latents".into(),

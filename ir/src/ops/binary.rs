@@ -73,7 +73,7 @@ fn elementwise(x: &ArrayViewD<f64>, y: &ArrayViewD<f64>, apply: impl Fn(f64, f64
         let repeated = y.strides() == [0];
         match (out.as_slice_mut(), x.as_slice(), y.as_slice()) {
             (Some(out), Some(x), Some(y)) => {
-                out.iter_mut().zip(x.iter().zip(y)).for_each(|(o, (x, y))| *o = apply(*x, *y))
+                out.iter_mut().zip(x.iter().zip(y)).for_each(|(o, (x, y))| *o = apply(*x, *y));
             }
             (Some(out), Some(x), None) if repeated => {
                 let y = y.first().copied().unwrap_or_default();

@@ -135,7 +135,7 @@ fn block<'a>(
             for binding in bindings {
                 match binding.has("value") {
                     true => {
-                        constant(binding.message("value")?, weights).map_err(|e| of(format!("{parameter}: {e}")))?
+                        constant(binding.message("value")?, weights).map_err(|e| of(format!("{parameter}: {e}")))?;
                     }
                     false => ensure(known.contains_key(binding.text("name")), || {
                         of(format!("{parameter}: `{}` is used and not made before", binding.text("name")))
