@@ -55,6 +55,8 @@ pub fn fill(
         }
         work.run(progress);
     });
+    // The other threads may have written the last blocks.
+    progress(work.done.load(Ordering::Relaxed));
     let written = work.written.into_iter().map(|w| w.into_inner().unwrap_or_else(PoisonError::into_inner));
     let written: Vec<Written> = written.collect();
     let overflow = written.iter().position(|w| w.overflowed > 0);

@@ -6,7 +6,7 @@ use s2dit_ir::ops::{Binary, LayerNorm, OpError, RmsNorm};
 use s2dit_ir::{Builder, DType, Op, TensorType, Use, ValueId};
 
 use super::form::Form;
-use super::{Rewriter, Stored};
+use super::{Rewriter, Stored, TOKENS};
 
 impl Rewriter<'_> {
     pub(super) fn unary(&mut self, v: ValueId, x: ValueId) -> Result<Option<Stored>, OpError> {
@@ -62,17 +62,22 @@ impl Rewriter<'_> {
     /// `x·(1 + scale) + shift`
     pub(super) fn modulate(&mut self, v: ValueId, operands: &[ValueId]) -> Result<Option<Stored>, OpError> {
         let [x, scale, shift] = *operands else { return Ok(None) };
-        let Some(stored) = self.stored.get(&x).cloned() else { return Ok(None) };
-        let value = self.in_form(x, &stored.order)?;
-        let factor = self.broadcastable(v, scale, &stored.order)?;
-        let offset = self.broadcastable(v, shift, &stored.order)?;
+        let order = match self.stored.get(&x) {
+            Some(stored) => stored.order.clone(),
+            // Tokens that come back from an old layout: the scale may hold its one already, which the op would add again.
+            None if self.dims(x).len() == TOKENS.len() => TOKENS.to_vec(),
+            None => return Ok(None),
+        };
+        let value = self.in_form(x, &order)?;
+        let factor = self.broadcastable(v, scale, &order)?;
+        let offset = self.broadcastable(v, shift, &order)?;
         let has_one = self.plus_one.contains(&scale);
         let value = self.at(v, |b| {
             let factor = if has_one { factor } else { b.add_scalar(factor, 1.0)? };
             let y = b.mul(value, factor)?;
             b.add(y, offset)
         })?;
-        Ok(Some(Stored { value, order: stored.order }))
+        Ok(Some(Stored { value, order }))
     }
 
     /// Where a constant table is added, rows that are only scales of `modulate` take the one of `1 + scale` from it.

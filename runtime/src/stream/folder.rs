@@ -72,16 +72,18 @@ impl KernelFolder {
                 bail!("`{}`: the contract names this artifact, but it is not there", path.display());
             }
             let opened = match contract.target {
-                Target::Onnx => {
-                    let model = Model::open(&path)?;
-                    model.check_external_files()?;
-                    Opened::Onnx(Box::new(model))
-                }
+                Target::Onnx => Opened::Onnx(Box::new(Model::open(&path)?)),
                 Target::CoreMl => Opened::CoreMl(Box::new(Package::open(&path)?)),
             };
             artifacts.insert(file.to_string(), opened);
         }
+        // Before the weights: a model of another kernel has other weights, and what it was made for tells more.
         made_for::check(dir, &contract, &artifacts)?;
+        for artifact in artifacts.values() {
+            if let Opened::Onnx(model) = artifact {
+                model.check_external_files()?;
+            }
+        }
         let folder = KernelFolder { dir: dir.into(), contract, artifacts };
         for (name, function) in folder.contract.functions.all() {
             folder.check_function(name, function)?;

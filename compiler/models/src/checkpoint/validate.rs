@@ -12,7 +12,7 @@ use s2dit_files::problems::{Problem, Problems, quoted};
 use s2dit_files::{SafetensorsFile, TensorInfo, WeightStore};
 
 /// Tensors that are listed one by one; of more with the same problem the rest are counted.
-const MOST_LISTED: usize = 12;
+const MOST_LISTED: usize = 6;
 /// Tensors of a wrong dtype that are listed one by one; more of them have one cause.
 const FEW: usize = 2;
 
