@@ -151,7 +151,7 @@ fn an_override_takes_the_activations_with_it_and_a_bad_scale_is_named() {
     let (checkpoint, plan, out) = (arg(&checkpoint), arg(&path), arg(&work.path().join("x.onnx")));
     let compile = ["compile", &checkpoint, "--target", "onnx", "--latent", "3x4x4", "-o", &out, "--quantize"];
     let error = fails(&[&compile[..], &[plan.as_str()]].concat());
-    assert!(error.contains("`scale` must be positive and finite in f32, found -0.5"), "{error}");
+    assert!(error.contains("input_scale: found -0.5, expected a scale above 0"), "{error}");
     let out = common::run(&[&compile[..], &["w8a8"]].concat());
     assert_eq!(out.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&out.stderr).contains("s2ditc quantize --scheme w8a8"));

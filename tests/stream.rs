@@ -14,6 +14,8 @@ const FP32_BAR: f64 = 1e-5;
 /// SNR in dB of every chunk of an fp16 package whose every result is rounded to fp16, and how far it may fall along the stream.
 const FP16_SNR: f64 = 45.0;
 const FALL: f64 = -1.0;
+/// The same for a recorded stream, a third of which is two or three chunks: rounding alone moves their mean by a decibel or two.
+const FALL_OF_A_FEW: f64 = -3.0;
 
 /// Target, precision, states, functions.
 type Policy = [&'static str; 4];
@@ -89,7 +91,8 @@ fn check(name: &str, latent: &str, init: Option<&[&str]>) {
         for db in figures(&report, "snr_db") {
             assert!(db >= FP16_SNR, "{name} {policy:?}: {db} dB");
         }
-        assert!(report["trend_db"].as_f64().expect("a number") > FALL, "{name} {policy:?}: {}", report["trend_db"]);
+        let trend = report["trend_db"].as_f64().expect("a number");
+        assert!(trend > FALL_OF_A_FEW, "{name} {policy:?}: {trend}");
         let out = work.path().join("latents.safetensors");
         let (kernel, place) = (arg(&kernel), arg(&out));
         ok(&["stream", "-q", &kernel, "--fp16", "--prompt", &reference, "--noise", &reference, "-o", &place]);
