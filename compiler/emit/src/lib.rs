@@ -11,9 +11,7 @@ mod vanish;
 pub mod watch;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -31,9 +29,9 @@ pub use self::quantized::Quantized;
 pub use self::timesteps::TimestepChoice;
 pub use self::vanish::Vanished;
 
+use self::choice::choice;
 use self::parts::Partition;
 use crate::plan::{Quantize, Sources};
-use s2dit_files::problems::{Problem, quoted};
 use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::s2dit;
 use s2dit_models::s2dit::config::{LatentSize, S2ditConfig};
@@ -58,17 +56,6 @@ pub enum Opset {
     V23,
 }
 
-impl FromStr for Opset {
-    type Err = Problem;
-    fn from_str(text: &str) -> Result<Self, Problem> {
-        match text {
-            "21" => Ok(Opset::V21),
-            "23" => Ok(Opset::V23),
-            _ => Err(Problem { place: "opset".into(), found: quoted(text), expected: "21 or 23".into() }),
-        }
-    }
-}
-
 /// Arithmetic of the emitted model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -78,6 +65,10 @@ pub enum Precision {
     /// fp16, with fp32 islands where fp16 would lose the answer.
     Fp16,
 }
+
+choice!(Target, "target", Onnx = "onnx", CoreMl = "coreml");
+choice!(Precision, "precision", Fp32 = "fp32", Fp16 = "fp16");
+choice!(Opset, "opset", V21 = "21", V23 = "23");
 
 impl Target {
     /// File extension of the output.
@@ -134,50 +125,6 @@ impl Target {
             (Target::CoreMl, Precision::Fp16) => &["decompose", "cse", "precision-fp16"],
         });
         passes
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Target::Onnx => "onnx",
-            Target::CoreMl => "coreml",
-        })
-    }
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Precision::Fp32 => "fp32",
-            Precision::Fp16 => "fp16",
-        })
-    }
-}
-
-impl FromStr for Target {
-    type Err = Problem;
-    fn from_str(text: &str) -> Result<Self, Problem> {
-        match text {
-            "onnx" => Ok(Target::Onnx),
-            "coreml" => Ok(Target::CoreMl),
-            _ => {
-                Err(Problem { place: "target".into(), found: quoted(text), expected: "\"onnx\" or \"coreml\"".into() })
-            }
-        }
-    }
-}
-
-impl FromStr for Precision {
-    type Err = Problem;
-    fn from_str(text: &str) -> Result<Self, Problem> {
-        match text {
-            "fp32" => Ok(Precision::Fp32),
-            "fp16" => Ok(Precision::Fp16),
-            _ => {
-                Err(Problem { place: "precision".into(), found: quoted(text), expected: "\"fp32\" or \"fp16\"".into() })
-            }
-        }
     }
 }
 

@@ -1,15 +1,12 @@
 //! The timesteps that a compiled step can be asked for.
 
-use std::fmt;
-use std::str::FromStr;
-
 use anyhow::{Context, Result};
 use s2dit_ir::Module;
 use s2dit_passes::timesteps;
 use s2dit_runtime::timesteps::{INPUT, Timesteps as Listed};
 
+use super::choice::choice;
 use super::{Watch, step};
-use s2dit_files::problems::{Problem, quoted};
 use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint};
 use s2dit_models::s2dit::config::S2ditConfig;
 
@@ -23,29 +20,7 @@ pub enum TimestepChoice {
     FromConfig,
 }
 
-impl FromStr for TimestepChoice {
-    type Err = Problem;
-    fn from_str(text: &str) -> Result<Self, Problem> {
-        match text {
-            "any" => Ok(TimestepChoice::Any),
-            "from-config" => Ok(TimestepChoice::FromConfig),
-            _ => Err(Problem {
-                place: "timesteps".into(),
-                found: quoted(text),
-                expected: "\"any\" or \"from-config\"".into(),
-            }),
-        }
-    }
-}
-
-impl fmt::Display for TimestepChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            TimestepChoice::Any => "any",
-            TimestepChoice::FromConfig => "from-config",
-        })
-    }
-}
+choice!(TimestepChoice, "timesteps", Any = "any", FromConfig = "from-config");
 
 impl TimestepChoice {
     /// The list that an artifact of this checkpoint says it was made for; `None` for any timestep.

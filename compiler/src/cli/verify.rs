@@ -11,7 +11,7 @@ use super::places::Places;
 use super::progress::Progress;
 use super::style;
 use super::terminal::one_line;
-use super::usage::svg;
+use super::usage::{refuse, svg};
 use super::{Context, print_json, print_line, print_note};
 use s2dit_emit::plan::How;
 use s2dit_proof::stream::verify as stream;
@@ -103,7 +103,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let reference = match (&args.golden, model) {
         (Some(file), model) => Reference::Golden { file: file.clone(), model },
         (None, Some(model)) => Reference::Checkpoint { model, seed: args.seed.unwrap_or_default() },
-        (None, None) => unreachable!("clap requires one of the two"),
+        (None, None) => refuse!("name a reference: --golden FILE or --checkpoint DIR"),
     };
     if args.artifact.join(contract::FILE).exists() {
         return kernel(args, &reference, context);
@@ -251,8 +251,8 @@ fn stream_text(report: &stream::Report) -> String {
     let snr = || report.rows.iter().map(|r| r.metrics.snr_db);
     out += &format!(
         "SNR {:.1} to {:.1} dB over {n} chunk(s); trend {:+.2} dB (last third less first)\n",
-        snr().fold(f64::INFINITY, f64::min),
-        snr().fold(f64::NEG_INFINITY, f64::max),
+        snr().min_by(f64::total_cmp).unwrap_or(f64::NAN),
+        snr().max_by(f64::total_cmp).unwrap_or(f64::NAN),
         report.trend_db
     );
     if let Some(chunk) = report.first_chunk_below {
