@@ -280,7 +280,8 @@ fn computed_blocks(package: &Package) -> impl Iterator<Item = String> {
     names.filter(|n| block_index(n).is_some())
 }
 
-/// `block12` → 12
-fn block_index(name: &str) -> Option<usize> {
+/// The number of the block that a value ends, by its name: `block12` → 12. Other values end none.
+#[must_use]
+pub fn block_index(name: &str) -> Option<usize> {
     name.strip_prefix("block")?.parse().ok()
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use s2dit_runtime::compare::{Metrics, compare};
-use s2dit_runtime::{Artifact, Engine, RunOptions};
+use s2dit_runtime::{Artifact, Engine, RunOptions, block_index};
 use serde::Serialize;
 
 use s2dit_emit::plan::{bar, is_exact};
@@ -320,9 +320,4 @@ impl Check {
 
 fn is_block(name: &str) -> bool {
     block_index(name).is_some()
-}
-
-/// `block12` → 12; outputs have none and sort first.
-fn block_index(name: &str) -> Option<usize> {
-    name.strip_prefix("block")?.parse().ok()
 }
