@@ -26,7 +26,14 @@ pub(super) fn run(subject: &Path) -> Option<ExitCode> {
     let mut child = command.spawn().ok()?;
     #[cfg(unix)]
     pass_on(signals, rustix::process::Pid::from_child(&child));
-    let ended = child.wait().ok()?;
+    let ended = match child.wait() {
+        Ok(ended) => ended,
+        // The work was begun: doing it here too would do it twice.
+        Err(error) => {
+            print_error(&format!("`{}`: cannot tell how the process that ran it ended: {error}", subject.display()));
+            return Some(ExitCode::FAILURE);
+        }
+    };
     if let Some(code) = ended.code().and_then(|code| u8::try_from(code).ok()) {
         return Some(ExitCode::from(code));
     }
