@@ -15,6 +15,7 @@ use s2dit_emit::{Precision, stream};
 use s2dit_ir::Module;
 use s2dit_ir::close::{Tolerance, compare};
 use s2dit_ir::verify::verify;
+use s2dit_models::Model as _;
 
 use chunks::{Named, Streamed};
 use model::{Model, Weights, models};
@@ -86,9 +87,9 @@ fn passes_on_streams() {
         model.streams = true;
         let weights = Weights::of(&model.config);
         let mut seen = Seen::default();
-        let frames = model.latent.frames;
-        let lowered =
-            stream::lower_graph(&model.config, &weights, frames, &model.stream(), &mut seen.watch()).expect("a kernel");
+        let streaming = model.config.streaming().expect("a configuration that streams");
+        let lowered = stream::lower_graph(&model.config, &weights, &streaming, &model.stream(), &mut seen.watch())
+            .expect("a kernel");
         let split = seen.0.iter().position(|(pass, _)| *pass == "split").expect("a split");
         let run = |module: &Module| chunks::clip(module, &model.config, &weights);
         unmoved(&seen.0[..split], |pass| bar(&model, pass), run)?;

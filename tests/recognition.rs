@@ -8,8 +8,9 @@ use s2dit_ir::interp::{self, Bindings};
 use s2dit_ir::{Function, Module, Tensor, WeightSource, text};
 use s2dit_models::SchemaWeights;
 use s2dit_models::checkpoint::Checkpoint;
-use s2dit_models::s2dit;
-use s2dit_models::s2dit::config::{BlockKind, LatentSize, Preset, S2ditConfig, StateWrite};
+use s2dit_models::Model;
+use s2dit_models::s2dit::config::{BlockKind, Preset, S2ditConfig, StateWrite};
+use s2dit_models::size::LatentSize;
 use s2dit_passes::regions::{Kind, Regions, leftovers, recognise};
 use s2dit_passes::split::{self, split};
 use s2dit_passes::{Pipeline, fuse};
@@ -21,14 +22,15 @@ fn config(name: &str) -> S2ditConfig {
         "1.8b" => Preset::B1_8.config(),
         name => {
             let dir = golden(name).join("checkpoint");
-            Checkpoint::open(&dir).expect("a checkpoint").config().clone()
+            let config = Checkpoint::open(&dir).expect("a checkpoint").model().config();
+            S2ditConfig::parse(&config.to_string(), name).expect("a configuration of S2DiT")
         }
     }
 }
 
-fn clip(config: &S2ditConfig, weights: &dyn WeightSource, latent: &str) -> Module {
+fn clip(config: &dyn Model, weights: &dyn WeightSource, latent: &str) -> Module {
     let latent: LatentSize = latent.parse().expect("a latent");
-    let mut module = s2dit::clip(config, weights, latent).expect("a graph");
+    let mut module = config.build(weights, latent).expect("a graph");
     Pipeline::new(&["canonicalize", "phase", "cse"]).expect("passes").run(&mut module, |_, _| {}).expect("a pipeline");
     module
 }
@@ -140,7 +142,7 @@ fn fused_goldens_have_the_same_numbers() {
     for (name, latent) in [("tiny", "3x8x8"), ("post", "4x8x4"), ("per_head", "1x12x8")] {
         let dir = golden(name).join("checkpoint");
         let checkpoint = Checkpoint::open(&dir).expect("a checkpoint");
-        let mut module = clip(checkpoint.config(), &checkpoint, latent);
+        let mut module = clip(checkpoint.model(), &checkpoint, latent);
         let bindings = noise(&module.functions[0]);
         let run = |m: &Module| {
             let [clip] = &m.functions[..] else { panic!("{name}: expected one function") };

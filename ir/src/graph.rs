@@ -7,6 +7,7 @@ use petgraph::Direction;
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::{EdgeRef, NodeIndexable};
 
+use crate::interface::Interface;
 use crate::ops::{self, Cost, Op, OpError};
 use crate::{DType, TensorType};
 
@@ -42,12 +43,14 @@ pub struct Module {
     pub states: Vec<StateDecl>,
     /// The functions; the first is the default one.
     pub functions: Vec<Function>,
+    /// What the functions' inputs and results are for; empty for a graph that nobody has described.
+    pub interface: Interface,
 }
 
 impl Module {
     /// A module of one function and no state.
     pub fn single(function: Function) -> Self {
-        Module { states: Vec::new(), functions: vec![function] }
+        Module { functions: vec![function], ..Module::default() }
     }
 
     /// The function called `name`.

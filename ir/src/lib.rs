@@ -1,6 +1,6 @@
 //! The IR of s2ditc: a typed, static-shape graph of tensor ops.
 //!
-//! - [`Module`] = functions + states. [`Function`] = a petgraph graph in which every node is one op with one result.
+//! - [`Module`] = functions + states + [`interface`]. [`Function`] = a petgraph graph in which every node is one op with one result.
 //! - [`Op`] is a closed enum; each op's attributes, type inference, reference evaluation and cost live in one file
 //!   of [`ops`].
 //! - Weights are *constant subgraphs*: `load` leaves with ops over them. Nothing is computed until a backend asks
@@ -18,6 +18,7 @@ pub mod close;
 pub mod compress;
 pub mod convert;
 pub mod graph;
+pub mod interface;
 pub mod interp;
 pub mod ops;
 pub mod rounding;
@@ -30,6 +31,7 @@ pub mod weights;
 
 pub use build::Builder;
 pub use graph::{Function, Module, Node, StateDecl, ValueId};
+pub use interface::Interface;
 pub use ops::{Cost, Op, OpError};
 pub use tensor::Tensor;
 pub use types::{DType, TensorType};

@@ -6,7 +6,8 @@
 //! - V3 names of values, functions, states, results and parameters are unique in their scope;
 //! - V4 parameters are `input` nodes with a name, and every live `input` node is a parameter;
 //! - V5 states that are read or updated are declared, with that type, and updated at most once a function;
-//! - V6 a function has a result or an update.
+//! - V6 a function has a result or an update;
+//! - V7 the interface names each input, result and milestone once, and every one that it names is there.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -72,11 +73,31 @@ pub fn verify(module: &Module) -> Result<(), VerifyError> {
         }
         check_function(module, f, &mut violations);
     }
+    check_interface(module, &mut violations);
     if violations.is_empty() {
         return Ok(());
     }
     let text = crate::text::print_with_notes(module, &violations);
     Err(VerifyError { violations, text })
+}
+
+fn check_interface(module: &Module, out: &mut Vec<Violation>) {
+    let interface = &module.interface;
+    let mut fail = |message: String| out.push(Violation { function: String::new(), value: None, message });
+    if let Some(name) = interface.twice() {
+        fail(format!("V7: the interface names `{name}` twice"));
+    }
+    let named = |name: &str| module.functions.iter().any(|f| f.by_name(name).is_some());
+    for input in interface.inputs.iter().filter(|i| !named(&i.name)) {
+        fail(format!("V7: no function has the input `{}` of the interface", input.name));
+    }
+    let returned = |name: &str| module.functions.iter().any(|f| f.results.iter().any(|(n, _)| n == name));
+    for output in interface.outputs.iter().filter(|o| !returned(&o.name)) {
+        fail(format!("V7: no function returns `{}`, a result of the interface", output.name));
+    }
+    for milestone in interface.milestones.iter().filter(|m| !named(&m.value)) {
+        fail(format!("V7: no value is named `{}`, as a milestone of the interface is", milestone.value));
+    }
 }
 
 fn check_function(module: &Module, f: &Function, out: &mut Vec<Violation>) {

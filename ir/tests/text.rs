@@ -101,6 +101,10 @@ proptest! {
 }
 
 const EXAMPLE: &str = r#"module {
+  input "x" : latent
+  input "odd name" : tokens {vocabulary = 7}
+  output "y" : velocity
+  milestone "y" @ "head"
   state "k" : f16[1, 8]
   func @main(%x: f32[1, 8], %"odd name": f16[1, 8]) {
     %0 = load {tensor = "w"} : f32[4, 8]
@@ -124,12 +128,15 @@ fn the_documented_example_reads_back() {
 #[test]
 fn errors_name_the_line_and_what_was_expected() {
     for (from, to, line, part) in [
-        ("softmax(%1)", "softmax(%2)", 6, "defined above"),
-        ("softmax", "sofmax", 6, "unknown op `sofmax`"),
-        ("{axis = 1}", "{axes = 1}", 6, "axes"),
-        ("f32[4, 8]\n    %1", "f32[4, 8\n    %1", 4, "type"),
-        ("%y = softmax", "%1 = softmax", 6, "defined twice"),
-        ("return", "retrun", 8, "`return`"),
+        ("softmax(%1)", "softmax(%2)", 10, "defined above"),
+        ("softmax", "sofmax", 10, "unknown op `sofmax`"),
+        ("{axis = 1}", "{axes = 1}", 10, "axes"),
+        ("f32[4, 8]\n    %1", "f32[4, 8\n    %1", 8, "type"),
+        ("%y = softmax", "%1 = softmax", 10, "defined twice"),
+        ("return", "retrun", 12, "`return`"),
+        (": latent", ": latents", 2, "expected a role"),
+        ("vocabulary = 7", "words = 7", 3, "expected a role"),
+        (": velocity", ": latent", 4, "expected a role"),
     ] {
         let text = EXAMPLE.replacen(from, to, 1);
         let error = parse(&text).unwrap_err();
@@ -156,4 +163,20 @@ fn the_verifier_shows_every_violation_in_its_place() {
     );
     let at = error.text.find("linear").unwrap();
     assert!(error.text[at..].lines().nth(1).unwrap().contains("# error: V2: `linear`"), "{}", error.text);
+}
+
+#[test]
+fn an_interface_names_what_is_there_once() {
+    let violations = |from: &str, to: &str| {
+        let error = verify(&parse(&EXAMPLE.replacen(from, to, 1)).unwrap()).unwrap_err();
+        error.violations.into_iter().map(|v| v.message).collect::<Vec<_>>()
+    };
+    for (from, to, message) in [
+        ("input \"x\"", "input \"z\"", "V7: no function has the input `z` of the interface"),
+        ("output \"y\"", "output \"x\"", "V7: no function returns `x`, a result of the interface"),
+        ("milestone \"y\"", "milestone \"h\"", "V7: no value is named `h`, as a milestone of the interface is"),
+        ("input \"odd name\"", "input \"x\"", "V7: the interface names `x` twice"),
+    ] {
+        assert_eq!(violations(from, to), [message]);
+    }
 }

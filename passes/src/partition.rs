@@ -5,21 +5,21 @@
 //!                                                 @main(block1, part0_1) { block2, block3 }
 //! ```
 //! What one part computes and a later one reads becomes an output and an input of the same name; constants are repeated where they are
-//! read. A value belongs to the block of its scope (`blocks.N.…`), and never before its operands.
+//! read. A value belongs to the block that its scope lies in, by the milestones of the interface, and never before its operands.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use s2dit_ir::ops::{Compress, OpError};
-use s2dit_ir::{Function, Node, Op, ValueId, weights};
+use s2dit_ir::{Function, Interface, Node, Op, ValueId, weights};
 
 /// Bytes of weights of each block of functions that share them: what comes before the first block counts there, what comes after the
 /// last one there.
 #[must_use]
-pub fn block_bytes(functions: &[&Function]) -> Vec<u64> {
+pub fn block_bytes(functions: &[&Function], interface: &Interface) -> Vec<u64> {
     let mut bytes: BTreeMap<usize, u64> = BTreeMap::new();
     let mut seen: HashSet<String> = HashSet::new();
     for f in functions {
-        let places = blocks(f);
+        let places = blocks(f, interface);
         for v in f.order() {
             if f.is_const(v) {
                 continue;
@@ -85,12 +85,12 @@ pub fn filled(bytes: &[u64], limit: u64) -> Vec<usize> {
 ///
 /// # Errors
 /// A function that updates states: they must be inputs and outputs.
-pub fn partition(f: &Function, starts: &[usize]) -> Result<Vec<(usize, Function)>, OpError> {
+pub fn partition(f: &Function, interface: &Interface, starts: &[usize]) -> Result<Vec<(usize, Function)>, OpError> {
     if !f.updates.is_empty() {
         return Err(OpError::new(format!("function `{}` updates states, which parts cannot share", f.name)));
     }
     let order = f.order();
-    let places = blocks(f);
+    let places = blocks(f, interface);
     let part_of = |v: ValueId| starts.partition_point(|&s| s <= places[&v]).saturating_sub(1);
     let computed = |v: ValueId| !f.is_const(v) && !matches!(f.op(v), Op::Input(_));
 
@@ -170,18 +170,13 @@ fn copied(
 }
 
 /// The block of every value: its scope's, and no earlier one than its operands'.
-fn blocks(f: &Function) -> HashMap<ValueId, usize> {
+fn blocks(f: &Function, interface: &Interface) -> HashMap<ValueId, usize> {
     let mut places: HashMap<ValueId, usize> = HashMap::new();
     for v in f.order() {
         let after = f.operands(v).into_iter().filter(|&o| !f.is_const(o)).map(|o| places[&o]).max().unwrap_or(0);
-        places.insert(v, after.max(scope_block(&f.node(v).scope).unwrap_or(0)));
+        places.insert(v, after.max(interface.block_of(&f.node(v).scope).unwrap_or(0)));
     }
     places
-}
-
-/// `blocks.12.attn1` → 12
-fn scope_block(scope: &str) -> Option<usize> {
-    scope.strip_prefix("blocks.")?.split('.').next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -198,6 +193,9 @@ mod tests {
     use super::*;
 
     const GRAPH: &str = r#"module {
+  milestone "block0" @ "blocks.0"
+  milestone "b" @ "blocks.1"
+  milestone "d" @ "blocks.2"
   func @main(%x: f32[4], %t: f32[4]) {
     %c = literal {values = [2.0]} : f32[1] @ "condition"
     %s = mul(%t, %c) : f32[4] @ "condition"
@@ -229,11 +227,13 @@ mod tests {
         /// Any cut computes the same.
         #[test]
         fn parts_compute_what_the_whole_does(starts in prop::sample::subsequence(vec![1, 2, 3], 0..=3)) {
-            let f = parse(GRAPH).unwrap().functions.remove(0);
+            let mut module = parse(GRAPH).unwrap();
+            verify(&module).unwrap();
+            let f = module.functions.remove(0);
             let tensor = |k: f64| Tensor::from_values(&TensorType::new(s2dit_ir::DType::F32, [4]), vec![k, 1.0, -2.0, 0.5]).unwrap();
             let inputs = BTreeMap::from([("x".to_string(), tensor(3.0)), ("t".to_string(), tensor(0.25))]);
             let starts: Vec<usize> = [0].into_iter().chain(starts).collect();
-            let parts: Vec<Function> = partition(&f, &starts).unwrap().into_iter().map(|(_, part)| part).collect();
+            let parts: Vec<Function> = partition(&f, &module.interface, &starts).unwrap().into_iter().map(|(_, part)| part).collect();
             for part in &parts {
                 verify(&Module::single(part.clone())).unwrap();
             }

@@ -1,14 +1,15 @@
 //! Finished artifacts, opened from disk and run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use s2dit_backends::coreml::{self, Package};
 use s2dit_backends::onnx::{self, MemoryOptions, Round, WeightMode};
-use s2dit_ir::{Function, WeightSource};
+use s2dit_ir::{Function, Interface, WeightSource};
 
+use crate::interface;
 use crate::pipeline::{self, Chain, Pipeline};
 use crate::ranges;
 use crate::stream::contract;
@@ -135,18 +136,24 @@ impl Artifact {
         }
     }
 
-    /// Names of values that can be probed: `block0`, `block1`, ….
-    pub fn blocks(&self) -> Vec<String> {
-        let mut names: Vec<String> = match self {
-            Artifact::Onnx(_, model) => {
-                model.values().filter(|n| block_index(n).is_some()).map(str::to_string).collect()
-            }
-            Artifact::MlPackage(package) => computed_blocks(package).collect(),
-            Artifact::Pipeline(pipeline) => pipeline.parts().iter().flat_map(computed_blocks).collect(),
+    /// The interface: as the metadata says it, or as the names of inputs, outputs and values tell it. Milestones are values that the artifact
+    /// computes, and so can be probed.
+    ///
+    /// # Errors
+    /// Metadata that is not an interface.
+    pub fn interface(&self) -> Result<Interface> {
+        let values: HashSet<&str> = match self {
+            Artifact::Onnx(_, model) => model.values().collect(),
+            Artifact::MlPackage(package) => computed(package).collect(),
+            Artifact::Pipeline(pipeline) => pipeline.parts().iter().flat_map(computed).collect(),
         };
-        names.sort_by_key(|n| block_index(n));
-        names.dedup();
-        names
+        let mut interface = interface::of(&self.metadata())?.unwrap_or_else(|| {
+            let (inputs, outputs) = (self.inputs(), self.outputs());
+            let inputs = inputs.iter().map(|port| port.name.as_str());
+            interface::conventional(inputs, outputs.iter().map(String::as_str), values.iter().copied())
+        });
+        interface.milestones.retain(|milestone| values.contains(milestone.value.as_str()));
+        Ok(interface)
     }
 
     /// Runs the artifact.
@@ -159,7 +166,7 @@ impl Artifact {
         options: &RunOptions,
     ) -> Result<BTreeMap<String, HostTensor>> {
         if let Some(listed) = self.timesteps()? {
-            listed.check_inputs(inputs)?;
+            listed.check_inputs(inputs, self.interface()?.time())?;
         }
         match self {
             Artifact::Onnx(path, _) => {
@@ -274,14 +281,7 @@ fn run_tract(_: &Path, _: &BTreeMap<String, HostTensor>, _: &RunOptions) -> Resu
     bail!("this build has no tract: build with `cargo build --release --features tract`")
 }
 
-/// Named blocks that a package computes.
-fn computed_blocks(package: &Package) -> impl Iterator<Item = String> {
-    let names = package.operations().flat_map(|op| &op.outputs).map(|o| o.name.clone());
-    names.filter(|n| block_index(n).is_some())
-}
-
-/// The number of the block that a value ends, by its name: `block12` → 12. Other values end none.
-#[must_use]
-pub fn block_index(name: &str) -> Option<usize> {
-    name.strip_prefix("block")?.parse().ok()
+/// Names of the values that a package computes.
+fn computed(package: &Package) -> impl Iterator<Item = &str> {
+    package.operations().flat_map(|op| &op.outputs).map(|o| o.name.as_str())
 }

@@ -10,6 +10,7 @@
 mod artifact;
 pub mod compare;
 mod difference;
+pub mod interface;
 pub mod library;
 pub mod ort_engine;
 pub mod pipeline;
@@ -21,7 +22,7 @@ pub mod timesteps;
 #[cfg(feature = "tract")]
 pub mod tract_engine;
 
-pub use artifact::{Artifact, Engine, RunOptions, block_index, function_session, run_function};
+pub use artifact::{Artifact, Engine, RunOptions, function_session, run_function};
 pub use difference::{Difference, first_difference};
 pub use ort_engine::{Port, Session, SessionOptions};
 pub use pipeline::{Chain, Pipeline};

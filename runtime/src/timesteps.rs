@@ -11,8 +11,6 @@ use crate::HostTensor;
 
 /// The metadata field with an artifact's [`Timesteps`] as a JSON list; an artifact without it takes any timestep.
 pub const TIMESTEPS: &str = "s2ditc.timesteps";
-/// The input that they are passed in.
-pub const INPUT: &str = "timestep";
 
 /// The only timesteps that an artifact answers; for any other its result would mean nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,12 +61,12 @@ impl Timesteps {
         )
     }
 
-    /// [`Timesteps::check`] of the input [`INPUT`], if there is one.
+    /// [`Timesteps::check`] of the elements of the input `time`, if there is one.
     ///
     /// # Errors
     /// See [`Timesteps::check`].
-    pub fn check_inputs(&self, inputs: &BTreeMap<String, HostTensor>) -> Result<()> {
-        let asked = inputs.get(INPUT).map(|t| t.data.as_slice()).unwrap_or_default();
+    pub fn check_inputs(&self, inputs: &BTreeMap<String, HostTensor>, time: Option<&str>) -> Result<()> {
+        let asked = time.and_then(|time| inputs.get(time)).map(|t| t.data.as_slice()).unwrap_or_default();
         asked.iter().try_for_each(|&t| self.check(f64::from(t)))
     }
 }

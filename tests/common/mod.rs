@@ -73,3 +73,19 @@ pub fn files(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 pub fn arg(path: &Path) -> String {
     path.to_str().expect("paths in tests are UTF-8").to_owned()
 }
+
+/// A copy of a checkpoint in `to` whose configuration says how many text tokens there are, which diffusers does not write.
+pub fn with_text_len(checkpoint: &Path, to: &Path, tokens: usize) -> PathBuf {
+    let copy = to.join("checkpoint");
+    std::fs::create_dir(&copy).expect("a folder");
+    for entry in std::fs::read_dir(checkpoint).expect("a checkpoint") {
+        let from = entry.expect("an entry").path();
+        std::fs::copy(&from, copy.join(from.file_name().expect("a name"))).expect("a copy");
+    }
+    let path = copy.join("config.json");
+    let text = std::fs::read_to_string(&path).expect("a configuration");
+    let mut config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    config["text_len"] = tokens.into();
+    std::fs::write(&path, config.to_string()).expect("a configuration");
+    copy
+}

@@ -6,6 +6,7 @@ use s2dit_emit::stream::Lowered;
 use s2dit_ir::interp::{self, Bindings, Effects};
 use s2dit_ir::ops::{OpDef, RopeTable};
 use s2dit_ir::{Function, Module, Tensor, TensorType};
+use s2dit_models::Model;
 use s2dit_models::s2dit::config::S2ditConfig;
 use s2dit_passes::split::{EMPTY, HostInput, StateInfo, StateKind};
 use s2dit_passes::states::{CACHE, Packed};
@@ -17,7 +18,7 @@ pub type Named = Vec<(String, Tensor)>;
 
 /// A timestep that tables have a row for.
 fn timestep(config: &S2ditConfig) -> f64 {
-    config.timesteps()[1]
+    config.sampler().expect("a sampler").timesteps()[1]
 }
 
 /// What every function of a module without states returns.

@@ -8,7 +8,8 @@ use s2dit_emit::stream::{self, Functions, States};
 use s2dit_emit::{self as emit, Attention, Compute, Layout, Opset, Precision, Target, TimestepChoice};
 use s2dit_ir::{Tensor, TensorType, WeightError, WeightSource};
 use s2dit_models::SchemaWeights;
-use s2dit_models::s2dit::config::{LatentSize, Preset, S2ditConfig};
+use s2dit_models::s2dit::config::{Preset, S2ditConfig};
+use s2dit_models::size::LatentSize;
 use serde_json::json;
 
 /// Weights that look random, of the size of trained ones.

@@ -22,6 +22,7 @@ use s2dit_backends::{coreml, onnx};
 use s2dit_ir::verify::verify;
 use s2dit_ir::{Module, WeightSource};
 use s2dit_passes::{PassRun, Pipeline, bound, channels_first};
+use s2dit_runtime::interface;
 use serde::Serialize;
 
 pub use self::compute::{ATTENTION, Attention, COMPUTE, Compute, Layout};
@@ -33,8 +34,8 @@ use self::choice::choice;
 use self::parts::Partition;
 use crate::plan::{Quantize, Sources};
 use s2dit_models::checkpoint::Checkpoint;
-use s2dit_models::s2dit;
-use s2dit_models::s2dit::config::{LatentSize, S2ditConfig};
+use s2dit_models::Model;
+use s2dit_models::size::LatentSize;
 
 /// The format that is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -187,7 +188,7 @@ pub type Watch<'a> = dyn FnMut(Option<&PassRun>, &Module) + 'a;
 /// A latent that does not fit; a defect of a pass.
 pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> Result<Module> {
     options.timesteps.check(checkpoint)?;
-    let mut module = lower_graph(checkpoint.config(), checkpoint, options, watch)?;
+    let mut module = lower_graph(checkpoint.model(), checkpoint, options, watch)?;
     quantize(&mut module, options.quantize.as_ref(), checkpoint, watch)?;
     Ok(module)
 }
@@ -197,14 +198,14 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
 /// # Errors
 /// See [`lower`].
 pub fn lower_graph(
-    config: &S2ditConfig,
+    model: &dyn Model,
     weights: &dyn WeightSource,
     options: &Options,
     watch: &mut Watch,
 ) -> Result<Module> {
-    let mut module = s2dit::clip(config, weights, options.latent)?;
+    let mut module = model.build(weights, options.latent)?;
     watch(None, &module);
-    options.timesteps.apply(config, &mut module, watch)?;
+    options.timesteps.apply(model, &mut module, watch)?;
     let passes = options.target.passes(options.precision, options.opset, options.layout.compute);
     let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some(), []);
     run_passes(&passes, &mut module, weights, &shape, watch)?;
@@ -273,7 +274,11 @@ pub fn compile(
     }
     let module = lower(checkpoint, options, watch)?;
     // Asked for when the weights have been written: most of them are hashed by then.
-    let metadata = || metadata(checkpoint, options, &checkpoint.content_hash().to_hex());
+    let described = described(checkpoint, &module, options)?;
+    let metadata = || {
+        let hash = ("s2ditc.checkpoint".into(), format!("blake3:{}", checkpoint.content_hash().to_hex()));
+        described.into_iter().chain([hash]).collect()
+    };
     let summary = match options.target {
         Target::Onnx => write_onnx(&module, checkpoint, options, metadata, out, progress),
         Target::CoreMl => write_coreml(&module, checkpoint, options, metadata, out, progress),
@@ -290,21 +295,21 @@ fn vanished(checkpoint: &Checkpoint, precision: Precision) -> Vec<Vanished> {
     }
 }
 
-/// Metadata of the artifact: enough to compile it again.
-fn metadata(checkpoint: &Checkpoint, options: &Options, hash: &str) -> BTreeMap<String, String> {
-    let config = checkpoint.config().to_json_value();
+/// Metadata of the artifact, without the checkpoint's hash: enough to compile it again.
+fn described(checkpoint: &Checkpoint, module: &Module, options: &Options) -> Result<BTreeMap<String, String>> {
+    let model = checkpoint.model();
     let mut metadata = BTreeMap::from([
         ("s2ditc.version".into(), env!("CARGO_PKG_VERSION").into()),
-        ("s2ditc.checkpoint".into(), format!("blake3:{hash}")),
-        ("s2ditc.config".into(), config.to_string()),
+        ("s2ditc.config".into(), model.config().to_string()),
+        interface::metadata(&module.interface)?,
         ("s2ditc.latent".into(), options.latent.to_string()),
         ("s2ditc.mode".into(), "clip".into()),
         ("s2ditc.precision".into(), options.precision.to_string()),
     ]);
-    metadata.extend(options.timesteps.listed(checkpoint.config()).map(|listed| listed.metadata()));
+    metadata.extend(options.timesteps.listed(model)?.map(|listed| listed.metadata()));
     metadata.extend(options.layout.metadata(options.target));
     metadata.extend(options.quantize.iter().flat_map(Quantize::metadata));
-    metadata
+    Ok(metadata)
 }
 
 fn check_extension(out: &Path, target: Target) -> Result<()> {
@@ -366,7 +371,7 @@ fn write_coreml(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
     let about = coreml::Options {
-        short_description: "One step of an S2DiT video diffusion transformer.".into(),
+        short_description: format!("One step of {}, a video diffusion transformer.", checkpoint.model().family().name()),
         version: env!("CARGO_PKG_VERSION").into(),
         author: "s2ditc".into(),
         license: String::new(),

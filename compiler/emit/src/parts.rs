@@ -7,7 +7,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail};
 use s2dit_backends::coreml;
 use s2dit_backends::output::{Contents, Destination, Staged};
-use s2dit_ir::{Function, Module};
+use s2dit_ir::{Function, Interface, Module};
 use s2dit_passes::partition::{block_bytes, cuts, filled, partition};
 use s2dit_runtime::pipeline::{self, Part, part_of};
 use s2dit_runtime::stream::contract::Port;
@@ -52,8 +52,8 @@ impl Partition {
     ///
     /// # Errors
     /// More parts than blocks; a block that is larger than a part may be.
-    pub fn starts(self, functions: &[&Function]) -> Result<Vec<usize>> {
-        let bytes = block_bytes(functions);
+    pub fn starts(self, functions: &[&Function], interface: &Interface) -> Result<Vec<usize>> {
+        let bytes = block_bytes(functions, interface);
         let limit = match self {
             Partition::Count(count) if count > bytes.len() => {
                 bail!("--partition: found {count} packages, expected at most {}: one a block", bytes.len())
@@ -105,9 +105,10 @@ pub(super) fn write_clip(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(Written, usize)> {
     let f = &module.functions[0];
-    let starts = how.starts(&[f])?;
-    let all: u64 = block_bytes(&[f]).iter().sum();
-    let functions = partition(f, &starts)?;
+    let interface = &module.interface;
+    let starts = how.starts(&[f], interface)?;
+    let all: u64 = block_bytes(&[f], interface).iter().sum();
+    let functions = partition(f, interface, &starts)?;
     let count = functions.len();
     let contents = Contents {
         kind: "a partitioned step",

@@ -12,7 +12,7 @@ use s2dit_passes::partition::partition;
 use s2dit_passes::split::{self, EMPTY, HostInput, Kernel, StateKind, split};
 use s2dit_passes::states;
 use s2dit_runtime::Timesteps as Listed;
-use s2dit_runtime::stream::contract::{self, Contract};
+use s2dit_runtime::stream::contract::{self, Contract, StateWrite};
 
 use super::choice::choice;
 use super::parts::{Partition, described, is_in_part};
@@ -20,10 +20,10 @@ use super::{
     Compute, Layout, Opset, Precision, Quantized, Summary, Target, TimestepChoice, Watch, has_format, run_passes, step,
 };
 use crate::plan::{Quantize, Sources};
-use s2dit_files::problems::Problems;
+use s2dit_models::{Family, Model};
 use s2dit_models::checkpoint::Checkpoint;
-use s2dit_models::s2dit;
-use s2dit_models::s2dit::config::{LatentSize, S2ditConfig, SampleSteps, StateWrite};
+use s2dit_models::model::Streaming;
+use s2dit_models::size::LatentSize;
 
 /// The place of the states between calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,23 +133,7 @@ impl Lowered {
 /// # Errors
 /// A bidirectional checkpoint; a choice that the target does not have; a latent that does not fit.
 pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> Result<Lowered> {
-    let config = checkpoint.config();
-    let Some(frames) = config.chunk_frames else {
-        return Err(Problems::one(
-            format!("{}/config.json: chunk_frames", checkpoint.dir().display()),
-            "null (a bidirectional checkpoint)",
-            "a number of frames: only autoregressive checkpoints stream; compile it with --mode clip",
-        )
-        .into());
-    };
-    if config.in_channels != config.out_channels {
-        return Err(Problems::one(
-            format!("{}/config.json: out_channels", checkpoint.dir().display()),
-            config.out_channels.to_string(),
-            format!("{}, as in_channels: a stream feeds its own output back", config.in_channels),
-        )
-        .into());
-    }
+    let streaming = checkpoint.streaming()?;
     if options.target == Target::Onnx && options.states == States::Native {
         bail!("--states native is Core ML's: ONNX has no states; use --states io");
     }
@@ -160,36 +144,40 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
         bail!("--states native needs --precision fp16: Core ML's states are fp16 only; use --states io for fp32");
     }
     options.timesteps.check(checkpoint)?;
-    let mut lowered = lower_graph(config, checkpoint, frames, options, watch)?;
+    let mut lowered = lower_graph(checkpoint.model(), checkpoint, &streaming, options, watch)?;
     super::quantize(&mut lowered.module, options.quantize.as_ref(), checkpoint, watch)?;
-    let writer = config.state_write.name();
+    let writer = streaming.state_write.name();
     lowered.parts = options.partition.map(|how| cut(&lowered.module, writer, how)).transpose()?.unwrap_or_default();
     Ok(lowered)
 }
 
-/// [`lower`] for weights from anywhere, none of which is compressed yet, and for chunks of `frames` frames; not partitioned.
+/// [`lower`] for weights from anywhere, none of which is compressed yet, and for any `streaming`; not partitioned.
 ///
 /// # Errors
 /// See [`lower`].
 pub fn lower_graph(
-    config: &S2ditConfig,
+    model: &dyn Model,
     weights: &dyn WeightSource,
-    frames: usize,
+    streaming: &Streaming,
     options: &Options,
     watch: &mut Watch,
 ) -> Result<Lowered> {
-    let latent = LatentSize { frames, rows: options.rows, cols: options.cols };
-    let mut chunk = s2dit::clip(config, weights, latent)?;
+    let latent = LatentSize { frames: streaming.chunk_frames, rows: options.rows, cols: options.cols };
+    let mut chunk = model.build(weights, latent)?;
     watch(None, &chunk);
     let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some(), []);
     run_passes(&["canonicalize", "cse"], &mut chunk, weights, &shape, watch)?;
+    let interface = chunk.interface.clone();
+    let role = |what: &str, name: Option<&str>| {
+        name.map(str::to_owned).with_context(|| format!("{}: no input is {what}, which a stream needs", model.family().name()))
+    };
     let split_options = split::Options {
-        chunk: "latent".into(),
-        time: "timestep".into(),
-        prompt: "text".into(),
-        window_frames: config.window_frames,
-        sink_frames: config.sink_frames,
-        state_write: match config.state_write {
+        chunk: role("a latent", interface.latent())?,
+        time: role("a time", interface.time())?,
+        prompt: role("a text", interface.text())?,
+        window_frames: streaming.window_frames,
+        sink_frames: streaming.sink_frames,
+        state_write: match streaming.state_write {
             StateWrite::Commit => split::StateWrite::Commit,
             StateWrite::LastStep => split::StateWrite::LastStep,
         },
@@ -198,12 +186,12 @@ pub fn lower_graph(
     let mut kernel = None;
     step("split", &mut chunk, watch, |chunk| {
         let mut split = split(&chunk.functions[0], &split_options)?;
-        *chunk = std::mem::take(&mut split.module);
+        *chunk = Module { interface, ..std::mem::take(&mut split.module) };
         kernel = Some(split);
         Ok(chunk.functions.len())
     })?;
     let (mut kernel, mut module) = (kernel.context("no kernel")?, chunk);
-    options.timesteps.apply(config, &mut module, watch)?;
+    options.timesteps.apply(model, &mut module, watch)?;
     let prompt = kernel.prompt_values.iter().map(|(name, _)| name.clone());
     let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some(), prompt);
     let passes = options.target.passes(options.precision, options.opset, options.layout.compute);
@@ -226,14 +214,15 @@ pub fn lower_graph(
 fn cut(module: &Module, writer: &str, how: Partition) -> Result<BTreeMap<String, Vec<(usize, Function)>>> {
     let function = |name: &str| module.function(name).with_context(|| format!("no function `{name}`"));
     let (denoise, writer, prompt) = (function("denoise")?, function(writer)?, function("prompt")?);
-    let starts = how.starts(&[denoise, writer])?;
+    let interface = &module.interface;
+    let starts = how.starts(&[denoise, writer], interface)?;
     // The prompt is a fraction of the step: a number of packages is meant for the step.
     let prompt_starts = match how {
         Partition::Count(_) => vec![0],
-        Partition::Auto | Partition::Bytes(_) => how.starts(&[prompt])?,
+        Partition::Auto | Partition::Bytes(_) => how.starts(&[prompt], interface)?,
     };
     let cut = [(denoise, &starts), (writer, &starts), (prompt, &prompt_starts)];
-    cut.into_iter().map(|(f, starts)| Ok((f.name.clone(), partition(f, starts)?))).collect()
+    cut.into_iter().map(|(f, starts)| Ok((f.name.clone(), partition(f, interface, starts)?))).collect()
 }
 
 /// Compiles a kernel folder to `out`, which appears whole or not at all.
@@ -266,12 +255,13 @@ pub fn compile(
         metadata.extend(options.layout.metadata(options.target));
         metadata
     };
+    let about = about(checkpoint.model().family());
     let written = match options.target {
         Target::Onnx => write_onnx(&lowered.module, &source, metadata, &dir, progress),
         Target::CoreMl if options.partition.is_none() && options.functions == Functions::Shared => {
-            write_package(&lowered.module, &source, metadata, &dir, progress)
+            write_package(&lowered.module, &source, &about, metadata, &dir, progress)
         }
-        Target::CoreMl => write_packages(&lowered, &source, metadata, &dir, progress),
+        Target::CoreMl => write_packages(&lowered, &source, &about, metadata, &dir, progress),
     };
     let (ops, weight_bytes, non_finite) = written.map_err(|error| folder.unwritten(&error))?;
     let hash = checkpoint.content_hash().to_hex().to_string();
@@ -341,9 +331,9 @@ fn write_onnx(
     Ok((written.ops, written.weight_bytes, written.non_finite))
 }
 
-fn about() -> coreml::Options {
+fn about(of: &dyn Family) -> coreml::Options {
     coreml::Options {
-        short_description: "A streaming kernel of an S2DiT video diffusion transformer; see s2ditc.contract.".into(),
+        short_description: format!("A streaming kernel of {}; see s2ditc.contract.", of.name()),
         version: env!("CARGO_PKG_VERSION").into(),
         author: "s2ditc".into(),
         license: String::new(),
@@ -354,13 +344,14 @@ fn about() -> coreml::Options {
 fn write_package(
     module: &Module,
     source: &Sources<'_>,
+    about: &coreml::Options,
     metadata: impl FnOnce() -> BTreeMap<String, String>,
     dir: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Written> {
     let package = dir.join("kernel.mlpackage");
     std::fs::create_dir(&package)?;
-    let written = coreml::write_package(module, source, &about(), metadata, &package, progress)?;
+    let written = coreml::write_package(module, source, about, metadata, &package, progress)?;
     Ok((written.ops, written.weight_bytes, written.non_finite))
 }
 
@@ -372,6 +363,7 @@ const SIBLINGS: [&[&str]; 2] = [&["denoise", "commit", "last_step"], &["prompt"]
 fn write_packages(
     lowered: &Lowered,
     source: &Sources<'_>,
+    about: &coreml::Options,
     metadata: impl FnOnce() -> BTreeMap<String, String>,
     dir: &Path,
     progress: &mut dyn FnMut(u64, u64),
@@ -390,7 +382,7 @@ fn write_packages(
             for (index, function) in parts {
                 let package = dir.join(artifact_file(name, lowered.parts.contains_key(*name).then_some(index)));
                 std::fs::create_dir(&package)?;
-                let empty = || (Module { states: module.states.clone(), functions: Vec::new() }, Vec::new());
+                let empty = || (Module { functions: Vec::new(), ..(*module).clone() }, Vec::new());
                 let (siblings, packages) = group.entry(index).or_insert_with(empty);
                 siblings.functions.push(function);
                 packages.push(package);
@@ -403,7 +395,7 @@ fn write_packages(
     for (group, packages) in &groups {
         let dirs: Vec<&Path> = packages.iter().map(|p| p.as_path()).collect();
         let metadata = || LazyCell::force(&metadata).clone();
-        let written = coreml::write_siblings(group, source, &about(), metadata, &dirs, progress)?;
+        let written = coreml::write_siblings(group, source, about, metadata, &dirs, progress)?;
         total.0 += written.ops;
         total.1 += written.weight_bytes;
         total.2.extend(written.non_finite);
@@ -420,12 +412,14 @@ fn artifact_file(name: &str, part: Option<usize>) -> String {
 
 /// The contract: everything that a host needs to know. `hash` is the checkpoint's.
 fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash: String) -> Result<Contract> {
-    let config = checkpoint.config();
-    let SampleSteps::Timesteps(_) = &config.sample_steps else {
-        bail!(
-            "config.json: sample_steps: found a count, expected a list of timesteps: the sampler of a streaming checkpoint"
-        );
+    let (streaming, sampler) = (checkpoint.streaming()?, checkpoint.sampler()?);
+    let interface = &lowered.module.interface;
+    let shape = |name: Option<&str>| -> Result<&[usize]> {
+        let find = |name| lowered.module.functions.iter().find_map(|f| Some(f.shape(f.by_name(name)?)));
+        name.and_then(find).context("a kernel without a latent or a text")
     };
+    let [_, channels, frames, rows, cols] = *shape(interface.latent())? else { bail!("a latent of another rank than 5") };
+    let [_, tokens, dim] = *shape(interface.text())? else { bail!("a text of another rank than 3") };
     let native = options.states == States::Native;
     let separate =
         options.target == Target::Onnx || options.partition.is_some() || options.functions == Functions::Separate;
@@ -456,7 +450,7 @@ fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash:
                 .collect(),
         })
     };
-    let writer = |pass: StateWrite| (config.state_write == pass).then(|| function(pass.name())).transpose();
+    let writer = |pass: StateWrite| (streaming.state_write == pass).then(|| function(pass.name())).transpose();
     let host_inputs = lowered
         .kernel
         .host_inputs
@@ -499,7 +493,7 @@ fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash:
             name: s.name.clone(),
             dtype: s.ty.dtype,
             shape: s.ty.shape.clone(),
-            meaning: meaning(info, config.sink_frames),
+            meaning: meaning(info, streaming.sink_frames),
             kind: match info.kind {
                 StateKind::Window => contract::StateKind::Window,
                 StateKind::Mean | StateKind::MeanLow if info.name.contains("_norm") => contract::StateKind::LinearNorm,
@@ -539,19 +533,15 @@ fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash:
             contract::FunctionsPolicy::Shared
         },
         checkpoint: hash,
-        config: config.to_json_value(),
-        chunk: contract::Chunk {
-            channels: config.in_channels,
-            frames: config.chunk_frames.unwrap_or_default(),
-            rows: options.rows,
-            cols: options.cols,
-        },
-        window_frames: config.window_frames,
-        sink_frames: config.sink_frames,
-        state_write: config.state_write,
-        text: contract::Text { tokens: config.text_len, dim: config.text_dim },
-        sampler: contract::Sampler::FlowMatchingAr { timesteps: config.timesteps(), sigmas: config.sigmas() },
-        timesteps: options.timesteps.listed(config),
+        config: checkpoint.model().config(),
+        chunk: contract::Chunk { channels, frames, rows, cols },
+        interface: interface.clone(),
+        window_frames: streaming.window_frames,
+        sink_frames: streaming.sink_frames,
+        state_write: streaming.state_write,
+        text: contract::Text { tokens, dim },
+        sampler: contract::Sampler::FlowMatchingAr { timesteps: sampler.timesteps(), sigmas: sampler.sigmas() },
+        timesteps: options.timesteps.listed(checkpoint.model())?,
         functions: contract::Functions {
             prompt: function("prompt")?,
             denoise: function("denoise")?,

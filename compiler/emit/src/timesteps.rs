@@ -3,12 +3,12 @@
 use anyhow::{Context, Result};
 use s2dit_ir::Module;
 use s2dit_passes::timesteps;
-use s2dit_runtime::timesteps::{INPUT, Timesteps as Listed};
+use s2dit_runtime::timesteps::Timesteps as Listed;
 
 use super::choice::choice;
 use super::{Watch, step};
 use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint};
-use s2dit_models::s2dit::config::S2ditConfig;
+use s2dit_models::Model;
 
 /// The timesteps that a compiled step can be asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,12 +24,16 @@ choice!(TimestepChoice, "timesteps", Any = "any", FromConfig = "from-config");
 
 impl TimestepChoice {
     /// The list that an artifact of this checkpoint says it was made for; `None` for any timestep.
-    #[must_use]
-    pub fn listed(self, config: &S2ditConfig) -> Option<Listed> {
-        match self {
+    ///
+    /// # Errors
+    /// A model without a sampler.
+    pub fn listed(self, model: &dyn Model) -> Result<Option<Listed>> {
+        Ok(match self {
             TimestepChoice::Any => None,
-            TimestepChoice::FromConfig => Some(Listed::new(config.timesteps())),
-        }
+            TimestepChoice::FromConfig => {
+                Some(Listed::new(model.sampler().context("--timesteps from-config")?.timesteps()))
+            }
+        })
     }
 
     /// Refuses a checkpoint whose sampler's timesteps fp16 cannot tell apart; any timestep is fine.
@@ -37,19 +41,19 @@ impl TimestepChoice {
     /// # Errors
     /// Two timesteps that are too near, and the fields of `config.json` that they come from.
     pub(super) fn check(self, checkpoint: &Checkpoint) -> Result<()> {
-        let Some(listed) = self.listed(checkpoint.config()) else { return Ok(()) };
+        let Some(listed) = self.listed(checkpoint.model())? else { return Ok(()) };
         timesteps::check(listed.list()).with_context(|| {
             format!(
                 "--timesteps from-config: `{}`: fields `sample_steps` and `flow_shift` ({}); --timesteps any takes every timestep",
                 checkpoint.dir().join(CONFIG_FILE).display(),
-                checkpoint.config().flow_shift
+                checkpoint.model().config()["flow_shift"]
             )
         })
     }
 
     /// Puts the tables into every function that has a timestep.
-    pub(super) fn apply(self, config: &S2ditConfig, module: &mut Module, watch: &mut Watch) -> Result<()> {
-        let Some(listed) = self.listed(config) else { return Ok(()) };
+    pub(super) fn apply(self, model: &dyn Model, module: &mut Module, watch: &mut Watch) -> Result<()> {
+        let Some(listed) = self.listed(model)? else { return Ok(()) };
         step("timesteps", module, watch, |module| tables(module, &listed).context("--timesteps from-config"))
     }
 }
@@ -59,5 +63,6 @@ impl TimestepChoice {
 /// # Errors
 /// Timesteps that fp16 cannot tell apart.
 pub fn tables(module: &mut Module, listed: &Listed) -> Result<usize> {
-    Ok(timesteps::run(module, INPUT, listed.list())?)
+    let Some(time) = module.interface.time().map(str::to_owned) else { return Ok(0) };
+    Ok(timesteps::run(module, &time, listed.list())?)
 }

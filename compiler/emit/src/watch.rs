@@ -7,10 +7,10 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use s2dit_backends::onnx::Round;
-use s2dit_ir::{DType, Function, Module, WeightSource};
+use s2dit_ir::interface::InputRole;
+use s2dit_ir::{DType, Function, Interface, Module, WeightSource};
 use s2dit_passes::{PassRun, Pipeline, states};
 use s2dit_runtime::compare::compare;
-use s2dit_runtime::timesteps::INPUT;
 use s2dit_runtime::{HostTensor, RunOptions, Timesteps, run_function};
 use serde::Serialize;
 
@@ -159,32 +159,33 @@ fn run(
     Pipeline::new(&["decompose"])?.run(&mut module, |_, _| {})?;
     let mut results = Results::new();
     for f in &module.functions {
-        let made = run_function(f, weights, Round::AsTyped, &inputs(f, timesteps), options)
+        let made = run_function(f, weights, Round::AsTyped, &inputs(f, &module.interface, timesteps), options)
             .with_context(|| format!("cannot run function `{}`", f.name))?;
         // A function of other inputs, such as packed states, is another function. The low part of a sum is rounding errors.
         let made = made.into_iter().filter(|(name, _)| !name.ends_with("_low_out"));
-        results.extend(made.map(|(name, tensor)| ((interface(f), format!("{}.{name}", f.name)), tensor)));
+        results.extend(made.map(|(name, tensor)| ((signature(f), format!("{}.{name}", f.name)), tensor)));
     }
     Ok(results)
 }
 
-fn interface(f: &Function) -> String {
+fn signature(f: &Function) -> String {
     f.params().iter().map(|&v| format!("{:?} {:?} ", f.node(v).name, f.shape(v))).collect()
 }
 
 /// Inputs that depend on nothing but their names and shapes, and that fp16 holds.
-fn inputs(f: &Function, timesteps: Option<&Timesteps>) -> BTreeMap<String, HostTensor> {
+fn inputs(f: &Function, of: &Interface, timesteps: Option<&Timesteps>) -> BTreeMap<String, HostTensor> {
     let input = |&v: &s2dit_ir::ValueId| {
         let name = f.node(v).name.as_deref().unwrap_or_default().to_owned();
         let mut rng = ChaCha8Rng::from_seed(*blake3::hash(name.as_bytes()).as_bytes());
         let shape = f.shape(v).to_vec();
         let count: usize = shape.iter().product();
         let normal = |rng: &mut ChaCha8Rng| rng.sample::<f64, _>(StandardNormal);
-        let draw = |rng: &mut ChaCha8Rng| match (name.as_str(), timesteps.and_then(|listed| listed.list().first())) {
-            (INPUT, Some(first)) => *first,
-            (INPUT, None) => rng.random_range(0.0..1000.0),
-            ("latent" | "text", _) => normal(rng),
-            _ => normal(rng).abs(),
+        let draw = |rng: &mut ChaCha8Rng| match (of.role(&name), timesteps.and_then(|listed| listed.list().first())) {
+            (Some(InputRole::Time { .. }), Some(first)) => *first,
+            (Some(InputRole::Time { low, high }), None) => rng.random_range(*low..*high),
+            (Some(_), _) => normal(rng),
+            // What a stream carries.
+            (None, _) => normal(rng).abs(),
         };
         let data = (0..count).map(|_| DType::F16.round(draw(&mut rng)) as f32).collect();
         (name, HostTensor { shape, data })

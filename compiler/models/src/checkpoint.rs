@@ -5,15 +5,17 @@ mod validate;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use s2dit_backends::stamp::{Changed, Stamp};
-use s2dit_files::problems::Problems;
+use s2dit_files::problems::{Problem, Problems};
 use s2dit_files::{INDEX_FILE, TensorInfo, WeightStore};
 use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
 
 pub use pipeline::pipeline_problem;
 
-use crate::s2dit::config::S2ditConfig;
+use crate::config;
+use crate::model::{Model, Sampler, Streaming};
 
 /// The configuration.
 pub const CONFIG_FILE: &str = "config.json";
@@ -22,7 +24,7 @@ pub const CONFIG_FILE: &str = "config.json";
 #[derive(Debug)]
 pub struct Checkpoint {
     dir: PathBuf,
-    config: S2ditConfig,
+    model: Arc<dyn Model>,
     /// The configuration's file and the index, as they were read.
     texts: Vec<Stamp>,
     weights: WeightStore,
@@ -47,15 +49,15 @@ impl Checkpoint {
         // Before they are read: what changes meanwhile has changed.
         let texts = [CONFIG_FILE, INDEX_FILE].iter().filter_map(|name| Stamp::now(&dir.join(name)).ok()).collect();
         let mut problems = Problems::new();
-        let config = problems.absorb(S2ditConfig::read(&dir.join(CONFIG_FILE)));
+        let model = problems.absorb(config::read(&dir.join(CONFIG_FILE)));
         let weights = problems.absorb(WeightStore::open_damaged(dir));
         let weights = weights.map(|(weights, damage)| {
             problems.extend(damage);
             weights
         });
-        let (Some(config), Some(weights)) = (config, weights) else { return Err(problems) };
-        let checkpoint = Checkpoint { dir: dir.to_owned(), config, texts, weights };
-        problems.absorb(checkpoint.validate(&checkpoint.config));
+        let (Some(model), Some(weights)) = (model, weights) else { return Err(problems) };
+        let checkpoint = Checkpoint { dir: dir.to_owned(), model, texts, weights };
+        problems.absorb(checkpoint.validate(&*checkpoint.model));
         problems.into_result().map(|()| checkpoint)
     }
 
@@ -65,10 +67,30 @@ impl Checkpoint {
         &self.dir
     }
 
-    /// The configuration.
+    /// The model that the configuration describes.
     #[must_use]
-    pub fn config(&self) -> &S2ditConfig {
-        &self.config
+    pub fn model(&self) -> &dyn Model {
+        &*self.model
+    }
+
+    /// The sampler that the checkpoint was made for.
+    ///
+    /// # Errors
+    /// A model without one; the problem names the file and the field.
+    pub fn sampler(&self) -> Result<Sampler, Problem> {
+        self.model.sampler().map_err(|problem| self.in_config(problem))
+    }
+
+    /// What a stream of the model keeps.
+    ///
+    /// # Errors
+    /// A model that does not stream; the problem names the file and the field.
+    pub fn streaming(&self) -> Result<Streaming, Problem> {
+        self.model.streaming().map_err(|problem| self.in_config(problem))
+    }
+
+    fn in_config(&self, problem: Problem) -> Problem {
+        Problem { place: format!("{}: {}", self.dir.join(CONFIG_FILE).display(), problem.place), ..problem }
     }
 
     /// The weights.
@@ -83,12 +105,12 @@ impl Checkpoint {
         self.weights.get(name)
     }
 
-    /// Compares the tensors with those a configuration calls for.
+    /// Compares the tensors with those a model calls for.
     ///
     /// # Errors
     /// Every tensor that is missing, extra, misshapen or of a wrong element type.
-    pub fn validate(&self, config: &S2ditConfig) -> Result<(), Problems> {
-        validate::validate(&self.dir.display().to_string(), &self.weights, config)
+    pub fn validate(&self, model: &dyn Model) -> Result<(), Problems> {
+        validate::validate(&self.dir.display().to_string(), &self.weights, model)
     }
 
     /// Checks that no file of the checkpoint has changed since it was opened: what was computed from it meanwhile would be of no

@@ -11,13 +11,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use s2dit_backends::output::{Destination, OutputError, Staged, free_bytes};
 use serde_json::json;
 
 use crate::checkpoint::CONFIG_FILE;
-use crate::s2dit::config::S2ditConfig;
+use crate::model::Model;
 use plan::{Plan, Shard};
 use s2dit_files::problems::{Problem, Problems};
 use s2dit_files::{FloatType, INDEX_FILE};
@@ -25,8 +25,8 @@ use s2dit_files::{FloatType, INDEX_FILE};
 /// A request for a new checkpoint.
 #[derive(Clone, Debug)]
 pub struct InitOptions {
-    /// The configuration.
-    pub config: S2ditConfig,
+    /// The model whose tensors are drawn.
+    pub model: Arc<dyn Model>,
     /// Seed of every random stream.
     pub seed: u64,
     /// Element type of every tensor.
@@ -106,7 +106,7 @@ fn unplaceable(dir: &Path, error: &OutputError) -> Problems {
 /// # Errors
 /// The files cannot be written.
 pub fn write_checkpoint(options: &InitOptions, dir: &Path, progress: Progress) -> Result<InitSummary, Problems> {
-    let plan = Plan::new(&options.config, options.dtype, options.max_shard_size)
+    let plan = Plan::new(&*options.model, options.dtype, options.max_shard_size)
         .map_err(|error| Problems::one(dir.display().to_string(), error.to_string(), "tensors that files can hold"))?;
     let needed: u64 = plan.shards.iter().map(Shard::file_size).sum();
     if let Some(free) = free_bytes(dir).filter(|free| *free < needed) {
@@ -139,7 +139,7 @@ fn gigabytes(bytes: u64) -> String {
 }
 
 fn config_text(options: &InitOptions) -> String {
-    let mut config = options.config.to_json_value();
+    let mut config = options.model.config();
     config[MARK] = json!({ "seed": options.seed, "dtype": options.dtype.name() });
     format!("{config:#}\n")
 }

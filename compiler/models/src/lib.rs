@@ -1,11 +1,23 @@
 //! Model families: what a checkpoint of each must hold, and its graph in plain tensor ops.
 //!
-//! A family emits plain tensor ops, the way PyTorch would trace the model, with the checkpoint's module paths as
-//! provenance. It makes no numerical choices: the graph is f32 whatever the checkpoint stores.
+//! A family is a folder here and a line in [`FAMILIES`]. It emits plain tensor ops, the way PyTorch would trace the model, with the
+//! checkpoint's module paths as provenance. It makes no numerical choices: the graph is f32 whatever the checkpoint stores.
 
 pub mod checkpoint;
+pub mod config;
+mod fields;
 pub mod init;
+mod layers;
+pub mod model;
 pub mod s2dit;
 mod schema_weights;
+pub mod size;
+pub mod tensor;
+pub mod wan;
 
+pub use layers::{BuildError, QkNorm};
+pub use model::{Family, Model};
 pub use schema_weights::SchemaWeights;
+
+/// Every family.
+pub const FAMILIES: &[&dyn Family] = &[&s2dit::S2dit, &wan::Wan];

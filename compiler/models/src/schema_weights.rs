@@ -5,18 +5,17 @@ use std::collections::HashMap;
 
 use s2dit_ir::{DType, TensorType, WeightError, WeightSource};
 
-use crate::s2dit::config::S2ditConfig;
-use crate::s2dit::schema::expected_tensors;
+use crate::model::Model;
 
-/// Tensor types that a configuration calls for, without any bytes: enough to build the graph and count.
+/// Tensor types that a model calls for, without any bytes: enough to build the graph and count.
 pub struct SchemaWeights(HashMap<String, TensorType>);
 
 impl SchemaWeights {
-    /// The schema of a configuration, in fp16.
+    /// The tensors of a model, in fp16.
     #[must_use]
-    pub fn new(config: &S2ditConfig) -> Self {
+    pub fn new(model: &dyn Model) -> Self {
         let ty = |shape: Vec<usize>| TensorType::new(DType::F16, shape);
-        SchemaWeights(expected_tensors(config).into_iter().map(|t| (t.name, ty(t.shape))).collect())
+        SchemaWeights(model.tensors().into_iter().map(|t| (t.name, ty(t.shape))).collect())
     }
 }
 

@@ -18,7 +18,7 @@ pub fn check(artifact: &Path, hash: Option<&str>, config: Option<&Value>, checkp
     if let Some(made_from) = hash.filter(|hash| *hash != ours) {
         bail!("`{shown}` was made from checkpoint {made_from}, but `{dir}` is {ours}");
     }
-    let ours = checkpoint.config().to_json_value();
+    let ours = checkpoint.model().config();
     if let Some(d) = config.and_then(|config| first_difference(&ours, config)) {
         bail!(
             "`{dir}/{CONFIG_FILE}`: field `{}`: found {}, expected {}, which `{shown}` was made from",

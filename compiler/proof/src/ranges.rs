@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use s2dit_runtime::ranges::{self, Ranges};
 use s2dit_runtime::stream::contract::{self, Contract, Precision, Target};
-use s2dit_runtime::timesteps::{INPUT, Timesteps};
+use s2dit_ir::interface::InputRole;
+use s2dit_runtime::timesteps::Timesteps;
 use s2dit_runtime::{Artifact, HostTensor, RunOptions, StreamOptions, StreamSession};
 use serde::Serialize;
 
@@ -136,11 +137,11 @@ fn of_clip(path: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)) -
     }
     let run = RunOptions { ranges: true, threads: options.threads, quiet: options.quiet, ..RunOptions::default() };
     let mut session = artifact.session(&run)?;
-    let (ports, listed) = (artifact.inputs(), artifact.timesteps()?);
+    let (ports, listed, interface) = (artifact.inputs(), artifact.timesteps()?, artifact.interface()?);
     let mut found = Ranges::new();
     let mut sample = |inputs: BTreeMap<String, HostTensor>| -> Result<()> {
         if let Some(listed) = &listed {
-            listed.check_inputs(&inputs).with_context(|| format!("`{}`", path.display()))?;
+            listed.check_inputs(&inputs, interface.time()).with_context(|| format!("`{}`", path.display()))?;
         }
         let mut results = session.run(&inputs).with_context(|| format!("cannot run `{}`", path.display()))?;
         ranges::take(&mut results, &mut found);
@@ -153,11 +154,12 @@ fn of_clip(path: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)) -
     }
     let samples = options.samples.unwrap_or(SAMPLES);
     for i in 0..samples {
-        let mut inputs = seeded_inputs(&ports, listed.as_ref(), options.seed.wrapping_add(i))?;
-        if let Some(t) = inputs.get_mut(INPUT) {
-            t.data.fill(match listed.as_ref().map(Timesteps::list) {
+        let mut inputs = seeded_inputs(&ports, &interface, listed.as_ref(), options.seed.wrapping_add(i))?;
+        for (name, tensor) in &mut inputs {
+            let Some(InputRole::Time { low, high }) = interface.role(name) else { continue };
+            tensor.data.fill(match listed.as_ref().map(Timesteps::list) {
                 Some(list) if !list.is_empty() => list[i as usize % list.len()] as f32,
-                _ => 1000.0 * (1.0 - i as f32 / (samples.max(2) - 1) as f32),
+                _ => (high - (high - low) * i as f64 / (samples.max(2) - 1) as f64) as f32,
             });
         }
         sample(inputs)?;

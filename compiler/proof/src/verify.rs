@@ -7,8 +7,9 @@ mod reference;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use s2dit_ir::Interface;
 use s2dit_runtime::compare::{Metrics, compare};
-use s2dit_runtime::{Artifact, Engine, RunOptions, block_index};
+use s2dit_runtime::{Artifact, Engine, RunOptions, interface};
 use serde::Serialize;
 
 use s2dit_emit::plan::{bar, is_exact};
@@ -144,10 +145,11 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
     let artifact = Artifact::open(path)?;
     let (ports, metadata) = (artifact.inputs(), artifact.metadata());
     let listed = artifact.timesteps().with_context(|| format!("`{}`", path.display()))?;
-    let named = artifact.blocks();
+    let interface = artifact.interface().with_context(|| format!("`{}`", path.display()))?;
+    let named: Vec<String> = interface.milestones.iter().map(|milestone| milestone.value.clone()).collect();
     let blocks = if options.blocks { named.clone() } else { Vec::new() };
     if options.blocks && blocks.is_empty() {
-        bail!("`{}`: no values named block0, block1, … to compare", path.display());
+        bail!("`{}`: no values that end blocks, such as block0, block1, …, to compare", path.display());
     }
     let mut run = RunOptions {
         fp16: options.fp16,
@@ -169,7 +171,7 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
     let mut notes = Vec::new();
     let (inputs, expected) = match (reference, &graph) {
         (Reference::Checkpoint { model, seed }, Some(graph)) => {
-            let inputs = seeded_inputs(&ports, listed.as_ref(), *seed)?;
+            let inputs = seeded_inputs(&ports, &interface, listed.as_ref(), *seed)?;
             let stored = storage.as_ref().filter(|_| model.quantize.is_some());
             let expected = graph.run(stored, &inputs, &run)?;
             (inputs, expected)
@@ -178,11 +180,11 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
         (Reference::Golden { file, .. }, _) => {
             let file = SafetensorsFile::open(file)?;
             let inputs = golden_inputs(&file, &ports)?;
-            let expected = golden_outputs(&file, &artifact, &inputs, &mut run, options.blocks, &mut notes)?;
+            let expected = golden_outputs(&file, &artifact, &interface, &inputs, &mut run, &mut notes)?;
             (inputs, expected)
         }
     };
-    notes.extend(about_inputs(&ports, &inputs, listed.as_ref()));
+    notes.extend(about_inputs(&ports, &interface, &inputs, listed.as_ref()));
     let outputs = artifact.run(&inputs, &run).with_context(|| format!("cannot run `{}`", path.display()))?;
 
     let has_fp16 = artifact.has_fp16();
@@ -194,7 +196,7 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
         _ => bar(&metadata, options.min_snr, usual),
     };
     let shown = path.display().to_string();
-    let rows = compared(&outputs, &expected, bar, &shown)?;
+    let rows = compared(&outputs, &expected, &interface, bar, &shown)?;
 
     let mut checks = Vec::new();
     if let (Some(graph), Some(model)) = (&graph, model) {
@@ -202,12 +204,12 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
         if against == Against::Both {
             let plain = graph.run(None, &inputs, &run)?;
             let what = format!("the plain fp32 graph of {dir} against the golden");
-            checks.push(Check::new(what, FP32_BAR, compared(&plain, &expected, Some(FP32_BAR), &dir.to_string())?));
+            checks.push(Check::new(what, FP32_BAR, compared(&plain, &expected, &interface, Some(FP32_BAR), &dir.to_string())?));
         }
         if let Some(storage) = storage.as_ref().filter(|_| exact && against != Against::Stored) {
             let alike = graph.run(Some(storage), &inputs, &run)?;
             let what = format!("the artifact against the graph of {dir}, stored in {storage} as well");
-            checks.push(Check::new(what, usual, compared(&outputs, &alike, Some(usual), &shown)?));
+            checks.push(Check::new(what, usual, compared(&outputs, &alike, &interface, Some(usual), &shown)?));
         } else if against == Against::Both && exact && quantized(&metadata).is_some() {
             bail!("`{shown}` is stored as a plan says: name the plan with --quantize PLAN.toml beside --checkpoint");
         }
@@ -222,7 +224,7 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
         stored_alike: storage.is_some() && exact,
     };
     let verdict = claim.verdict(rows.iter().all(|r| r.passed) && checks.iter().all(|c| c.passed));
-    let first_block_below = rows.iter().find(|r| !r.passed && is_block(&r.name)).map(|r| r.name.clone());
+    let first_block_below = rows.iter().find(|r| !r.passed && is_block(&interface, &r.name)).map(|r| r.name.clone());
     Ok(Report {
         artifact: shown,
         reference: match reference {
@@ -259,17 +261,18 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
 fn golden_outputs(
     file: &SafetensorsFile,
     artifact: &Artifact,
+    interface: &Interface,
     inputs: &Tensors,
     run: &mut RunOptions,
-    with_blocks: bool,
     notes: &mut Vec<String>,
 ) -> Result<Tensors> {
     let (shown, outputs) = (file.path().display(), artifact.outputs());
+    let with_blocks = !run.probes.is_empty();
     let compared = |n: &str| outputs.iter().any(|o| o == n) || run.probes.iter().any(|b| b == n);
     let (expected, others): (Vec<String>, Vec<String>) = file
         .tensors()
         .map(|(name, _)| name.to_string())
-        .filter(|n| !inputs.contains_key(n) && (with_blocks || !is_block(n)))
+        .filter(|n| !inputs.contains_key(n) && (with_blocks || !is_block(interface, n)))
         .partition(|n| compared(n));
     if !others.is_empty() {
         notes.push(format!("`{shown}`: not outputs, so not compared: {}", others.join(", ")));
@@ -287,9 +290,15 @@ fn golden_outputs(
 }
 
 /// A row for each expected tensor: outputs, then blocks. Without a bar, what is finite passes.
-fn compared(found: &Tensors, expected: &Tensors, bar: Option<f64>, shown: &str) -> Result<Vec<Row>> {
+fn compared(
+    found: &Tensors,
+    expected: &Tensors,
+    interface: &Interface,
+    bar: Option<f64>,
+    shown: &str,
+) -> Result<Vec<Row>> {
     let mut names: Vec<&String> = expected.keys().collect();
-    names.sort_by_key(|n| (block_index(n), (*n).clone()));
+    names.sort_by_key(|n| (interface.milestone(n), (*n).clone()));
     let mut rows = Vec::new();
     for name in names {
         let want = &expected[name];
@@ -318,6 +327,7 @@ impl Check {
     }
 }
 
-fn is_block(name: &str) -> bool {
-    block_index(name).is_some()
+/// Whether a value ends a block of the artifact, or is called so in a golden whose artifact has no such value.
+fn is_block(interface: &Interface, name: &str) -> bool {
+    interface.milestone(name).is_some() || interface::block(name).is_some()
 }

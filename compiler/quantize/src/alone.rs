@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use rayon::prelude::*;
 use s2dit_ir::compress::Scheme;
-use s2dit_ir::{Function, Module, WeightSource};
+use s2dit_ir::{Function, Interface, Module, WeightSource};
 use s2dit_passes::quantize::{self as pass, Choice};
 
 use super::Survey;
 use super::chain::{Chain, Outputs, Segment, named, run};
 use super::make::Progress;
-use super::measure::{OUTPUT, relative};
+use super::measure::relative;
 use super::samples::Inputs;
 use super::survey::fits;
 
@@ -59,7 +59,8 @@ pub(super) fn alone(
     progress: Progress<'_>,
 ) -> Result<BTreeMap<String, f64>> {
     let samples = &samples[..SAMPLES.min(samples.len())];
-    let chain = Chain::of(&survey.module.functions[0])?;
+    let interface = &survey.module.interface;
+    let chain = Chain::of(&survey.module)?;
     let mut base = samples.to_vec();
     let mut pending: Vec<Pending> = Vec::new();
     // Errors of outputs of blocks, and of the model.
@@ -67,7 +68,7 @@ pub(super) fn alone(
     let mut gains: BTreeMap<usize, f64> = BTreeMap::new();
     let mut done = BTreeSet::new();
     for segment in &chain.segments {
-        let output = output_of(segment);
+        let output = segment.output.clone();
         let here = segment.computed(&BTreeSet::from([output.clone()]));
         // The uncompressed model and all that differs from it, through one session.
         let all: Vec<&Inputs> = base.iter().chain(pending.iter().flat_map(|p| &p.values)).collect();
@@ -86,7 +87,7 @@ pub(super) fn alone(
                 .collect::<Result<_>>()?;
             Ok(relative(pairs.iter().flat_map(|(x, r)| x.data.iter().zip(&r.data))))
         };
-        let last = output == OUTPUT;
+        let last = segment.last;
         for p in pending.iter_mut().rev() {
             let outputs = later.split_off(later.len() - samples.len());
             if last {
@@ -100,7 +101,7 @@ pub(super) fn alone(
             }
             p.values.iter_mut().zip(outputs).for_each(|(values, outputs)| segment.advance(values, outputs));
         }
-        let jobs = jobs(segment, choices, &done)?;
+        let jobs = jobs(segment, interface, choices, &done)?;
         done.extend(jobs.iter().filter_map(|job| match &job.probe {
             Probe::Weight(name) => Some(name.clone()),
             Probe::Block { .. } => None,
@@ -145,28 +146,23 @@ pub(super) fn alone(
     Ok(found)
 }
 
-/// The value that shows what a segment's weights do: its block's output, or the model's.
-fn output_of(segment: &Segment) -> String {
-    match segment.function.results.iter().any(|(name, _)| name == OUTPUT) {
-        true => OUTPUT.to_string(),
-        false => format!("block{}", segment.block),
-    }
-}
-
 /// A segment with each of its weights compressed, and with all of its block's.
-fn jobs(segment: &Segment, choices: &BTreeMap<String, Choice>, done: &BTreeSet<String>) -> Result<Vec<Job>> {
+fn jobs(
+    segment: &Segment,
+    interface: &Interface,
+    choices: &BTreeMap<String, Choice>,
+    done: &BTreeSet<String>,
+) -> Result<Vec<Job>> {
     let single = Module::single(segment.function.clone());
     let compressed = |choose: &dyn Fn(&str) -> Option<Choice>| -> Result<Function> {
         let mut module = single.clone();
         pass::run(&mut module, |name, _| choose(name))?;
         Ok(module.functions.swap_remove(0))
     };
-    let prefix = format!("blocks.{}.", segment.block);
-    let last = output_of(segment) == OUTPUT;
     let (mut jobs, mut own) = (Vec::new(), BTreeMap::new());
     for weight in pass::weights_of(&single) {
         let Some(choice) = choices.get(&weight.name).filter(|_| !done.contains(&weight.name)) else { continue };
-        let within = weight.name.starts_with(&prefix);
+        let within = interface.block_of(&weight.name) == Some(segment.block);
         if within {
             let plain = if fits(Scheme::Int8, &weight.ty) { Scheme::Int8.into() } else { choice.clone() };
             own.insert(weight.name.clone(), plain);
@@ -174,7 +170,7 @@ fn jobs(segment: &Segment, choices: &BTreeMap<String, Choice>, done: &BTreeSet<S
         let function = compressed(&|name| (name == weight.name).then(|| choice.clone()))?;
         jobs.push(Job { probe: Probe::Weight(weight.name), function, within });
     }
-    if !last && !own.is_empty() {
+    if !segment.last && !own.is_empty() {
         let function = compressed(&|name| own.get(name).cloned())?;
         jobs.push(Job { probe: Probe::Block { number: segment.block, local: 0.0 }, function, within: false });
     }

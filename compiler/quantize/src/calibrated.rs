@@ -57,12 +57,12 @@ impl Calibrated {
         let name = file.file_name().and_then(|name| name.to_str()).context("the output has no name in UTF-8")?;
         let to = Destination { path: &file, ..out };
         let (name, staged) = (name.to_string(), Staged::file(to, &made::safetensors)?);
-        let samples = source.inputs(&survey.module.functions[0])?;
+        let samples = source.inputs(&survey.module)?;
         let split = SampleSplit::of(&samples);
         let found = statistics::collect(
             survey,
             split.calibration,
-            &source.times(),
+            &source.times(&survey.module.interface),
             threads,
             staged.path(),
             &mut |done, all| {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use rayon::prelude::*;
 use s2dit_backends::onnx::{MemoryOptions, Round, WeightMode, model_in_memory};
-use s2dit_ir::{Function, WeightSource};
+use s2dit_ir::{Function, Module, WeightSource};
 use s2dit_passes::partition::{block_bytes, partition};
 use s2dit_runtime::{HostTensor, Session, SessionOptions};
 
@@ -21,6 +21,10 @@ pub(super) struct Segment {
     pub block: usize,
     /// Graph of the segment: from parameters of the model and results of earlier segments to results of the model and parameters of later segments.
     pub function: Function,
+    /// The value that shows what the segment's weights do: its block's output, or the model's.
+    pub output: String,
+    /// Whether that is the model's.
+    pub last: bool,
     /// Values that later segments read, and results of the model.
     wanted: HashSet<String>,
 }
@@ -31,15 +35,22 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    /// Cuts a graph between its blocks.
+    /// Cuts the first function of a module between its blocks.
     ///
     /// # Errors
-    /// A graph that updates states.
-    pub fn of(f: &Function) -> Result<Chain> {
-        let starts: Vec<usize> = (0..block_bytes(&[f]).len().max(1)).collect();
-        let mut segments: Vec<Segment> = partition(f, &starts)?
+    /// A graph that updates states, or whose result nobody knows.
+    pub fn of(module: &Module) -> Result<Chain> {
+        let (f, interface) = (&module.functions[0], &module.interface);
+        let result = interface.output().context("a graph without a result")?;
+        let starts: Vec<usize> = (0..block_bytes(&[f], interface).len().max(1)).collect();
+        let mut segments: Vec<Segment> = partition(f, interface, &starts)?
             .into_iter()
-            .map(|(block, function)| Segment { block, function, wanted: HashSet::new() })
+            .map(|(block, function)| {
+                let last = function.results.iter().any(|(name, _)| name == result);
+                let ends = interface.milestones.get(block).map(|milestone| milestone.value.as_str());
+                let output = if last { result } else { ends.unwrap_or(result) }.to_owned();
+                Segment { block, function, output, last, wanted: HashSet::new() }
+            })
             .collect();
         let mut wanted: HashSet<String> = f.results.iter().map(|(name, _)| name.clone()).collect();
         for segment in segments.iter_mut().rev() {

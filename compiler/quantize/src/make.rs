@@ -125,7 +125,7 @@ impl Maker<'_> {
             format: FORMAT.into(),
             version: VERSION,
             checkpoint: format!("blake3:{}", self.survey.checkpoint.content_hash().to_hex()),
-            config: Some(self.survey.checkpoint.config().to_json_value().to_string()),
+            config: Some(self.survey.checkpoint.model().config().to_string()),
             latent: self.survey.latent.to_string(),
             goal,
             weight_bytes: 0,

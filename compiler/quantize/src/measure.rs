@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::Result;
-use s2dit_ir::{Function, WeightSource};
+use anyhow::{Context, Result};
+use s2dit_ir::{Module, WeightSource};
 use s2dit_runtime::compare::EXACT_DB;
 
 use super::Survey;
@@ -17,12 +17,10 @@ pub struct Runner<'a> {
     survey: &'a Survey<'a>,
     samples: &'a [Inputs],
     reference: Vec<Outputs>,
+    output: String,
     blocks: Vec<String>,
     threads: usize,
 }
-
-/// The result of a clip.
-pub(super) const OUTPUT: &str = "velocity";
 
 impl<'a> Runner<'a> {
     /// Runs the uncompressed model.
@@ -30,25 +28,25 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// A failing engine.
     pub fn new(survey: &'a Survey<'a>, samples: &'a [Inputs], threads: usize) -> Result<Self> {
-        let f = &survey.module.functions[0];
-        let blocks: Vec<String> =
-            (0..).map(|i| format!("block{i}")).take_while(|name| f.by_name(name).is_some()).collect();
-        let mut runner = Runner { survey, samples, reference: Vec::new(), blocks, threads };
-        runner.reference = runner.outputs(f, survey.checkpoint, &mut |_, _, _| {})?;
+        let interface = &survey.module.interface;
+        let output = interface.output().context("a graph without a result")?.to_owned();
+        let blocks = interface.milestones.iter().map(|milestone| milestone.value.clone()).collect();
+        let mut runner = Runner { survey, samples, reference: Vec::new(), output, blocks, threads };
+        runner.reference = runner.outputs(&survey.module, survey.checkpoint, &mut |_, _, _| {})?;
         Ok(runner)
     }
 
     /// The results of every sample, and the blocks of the first.
-    fn outputs(&self, f: &Function, source: &dyn WeightSource, progress: Progress<'_>) -> Result<Vec<Outputs>> {
+    fn outputs(&self, module: &Module, source: &dyn WeightSource, progress: Progress<'_>) -> Result<Vec<Outputs>> {
         let mut all = vec![Outputs::new(); self.samples.len()];
         let blocks: BTreeSet<String> = self.blocks.iter().cloned().collect();
-        let (chain, mut done) = (Chain::of(f)?, 0);
+        let (chain, mut done) = (Chain::of(module)?, 0);
         chain.run(source, self.samples, &blocks, self.threads, |sample, outputs| {
             if sample == 0 {
                 done += 1;
                 progress("plan, block", done, chain.segments.len());
             }
-            let kept = outputs.iter().filter(|(name, _)| *name == OUTPUT || (sample == 0 && blocks.contains(*name)));
+            let kept = outputs.iter().filter(|(name, _)| **name == self.output || (sample == 0 && blocks.contains(*name)));
             all[sample].extend(kept.map(|(name, value)| (name.clone(), value.clone())));
             Ok(())
         })?;
@@ -69,9 +67,9 @@ impl<'a> Runner<'a> {
         let mut module = self.survey.module.clone();
         plan.apply(&mut module, |name| self.survey.checkpoint.get(name).is_some())?;
         let source = Sources::with_statistics(self.survey.checkpoint, plan.statistics.as_ref());
-        let outputs = self.outputs(&module.functions[0], &source, progress)?;
+        let outputs = self.outputs(&module, &source, progress)?;
         let blocks = self.blocks.iter().map(|name| decibels(self.error(name, &outputs)));
-        Ok((self.error(OUTPUT, &outputs), blocks.collect()))
+        Ok((self.error(&self.output, &outputs), blocks.collect()))
     }
 }
 

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 
 use super::Made;
 use s2dit_emit::plan::{Entry, Plan, Storage};
-use s2dit_models::checkpoint::Checkpoint;
+use crate::Survey;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:62em;margin:2em auto;padding:0 1em;color:#222}\
     table{border-collapse:collapse}td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}\
@@ -22,7 +22,9 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:62em;marg
 
 /// The page of a plan that was made for a checkpoint.
 #[must_use]
-pub fn html(made: &Made, checkpoint: &Checkpoint) -> String {
+pub fn html(made: &Made, survey: &Survey<'_>) -> String {
+    let checkpoint = survey.checkpoint;
+    let outline = checkpoint.model().outline();
     let plan = &made.plan;
     let name = checkpoint.dir().canonicalize().ok();
     let name = name.as_deref().unwrap_or(checkpoint.dir()).file_name().map(|n| n.to_string_lossy().into_owned());
@@ -35,8 +37,8 @@ pub fn html(made: &Made, checkpoint: &Checkpoint) -> String {
         page,
         "<h1>{name}: quantization plan</h1>\n<p>The model: {} blocks ({}), {:.1} M parameters, checkpoint <code>{}</code>. \
          The goal: {}. It was measured at latent {}. {}</p>\n",
-        checkpoint.config().num_blocks(),
-        escaped(&checkpoint.config().sandwich()),
+        outline.blocks(),
+        escaped(&outline.sandwich()),
         checkpoint.weights().parameters() as f64 / 1e6,
         escaped(&plan.checkpoint),
         escaped(&plan.goal),
@@ -55,7 +57,7 @@ pub fn html(made: &Made, checkpoint: &Checkpoint) -> String {
     page += "<h2>Schemes</h2>\n";
     page += &schemes(plan);
     page += "<h2>Bits by block and weight</h2>\n<p>A row is a weight, a column a block; point at a cell for its scheme.</p>\n";
-    page += &heat::map(plan);
+    page += &heat::map(plan, &survey.module.interface);
     page += "<h2>Error of each block's output</h2>\n<p>‖planned − whole‖ / ‖whole‖ by block, on the first sample; each line is ten \
              times the one below it.</p>\n";
     page += &charts::bars(&made.blocks_db);

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use rand::{Rng, SeedableRng};
 use rand_distr::StandardNormal;
-use s2dit_ir::Function;
+use s2dit_ir::interface::InputRole;
+use s2dit_ir::{Interface, Module};
 use s2dit_runtime::HostTensor;
-use s2dit_runtime::timesteps::INPUT;
 
 use s2dit_files::SafetensorsFile;
 use s2dit_files::problems::{Problems, quoted};
@@ -72,14 +72,14 @@ impl<'a> SampleSplit<'a> {
 }
 
 impl Samples {
-    /// The inputs of each sample, for this function.
+    /// The inputs of each sample, for the first function of this module.
     ///
     /// # Errors
     /// A file that cannot be read; a tensor that is missing or of another shape.
-    pub fn inputs(&self, f: &Function) -> Result<Vec<Inputs>> {
+    pub fn inputs(&self, module: &Module) -> Result<Vec<Inputs>> {
         match self {
-            Samples::Seeded => Ok(seeded(f)),
-            Samples::File(path) => read(path, f),
+            Samples::Seeded => Ok(seeded(module)),
+            Samples::File(path) => read(path, module),
         }
     }
 }
@@ -88,25 +88,28 @@ impl Samples {
     /// Additional timesteps, for weights whose inputs depend on nothing else and have one row a sample. None beside samples of a file, whose
     /// timesteps are those that matter.
     #[must_use]
-    pub fn times(&self) -> Vec<Inputs> {
-        let count = if *self == Samples::Seeded { TIMES } else { 0 };
-        let time = |i: usize| HostTensor { shape: vec![1], data: vec![(i as f32 + 0.5) * 1000.0 / TIMES as f32] };
-        (0..count).map(|i| Inputs::from([("timestep".to_string(), Arc::new(time(i)))])).collect()
+    pub fn times(&self, interface: &Interface) -> Vec<Inputs> {
+        let Some(name) = interface.time().filter(|_| *self == Samples::Seeded) else { return Vec::new() };
+        let Some(InputRole::Time { low, high }) = interface.role(name) else { return Vec::new() };
+        let time = |i: usize| (low + (i as f64 + 0.5) * (high - low) / TIMES as f64) as f32;
+        let sample = |i: usize| HostTensor { shape: vec![1], data: vec![time(i)] };
+        (0..TIMES).map(|i| Inputs::from([(name.to_string(), Arc::new(sample(i)))])).collect()
     }
 }
 
-fn seeded(f: &Function) -> Vec<Inputs> {
+fn seeded(module: &Module) -> Vec<Inputs> {
+    let f = &module.functions[0];
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(SEED);
     let made = (0..SEEDED).map(|i| {
         let inputs = f.params().iter().map(|&p| {
             let name = f.node(p).name.as_deref().unwrap_or_default().to_string();
             let shape = f.shape(p).to_vec();
             let n = shape.iter().product();
-            let data = match name.as_str() {
+            let data = match module.interface.role(&name) {
                 // One in each of as many parts of the range, in an order that no split follows.
-                "timestep" => {
-                    let part = (i * 7 % SEEDED) as f32;
-                    (0..n).map(|_| (part + rng.random::<f32>()) * 1000.0 / SEEDED as f32).collect()
+                Some(InputRole::Time { low, high }) => {
+                    let (part, low, range) = ((i * 7 % SEEDED) as f32, *low as f32, (high - low) as f32);
+                    (0..n).map(|_| low + (part + rng.random::<f32>()) * range / SEEDED as f32).collect()
                 }
                 _ => (0..n).map(|_| rng.sample(StandardNormal)).collect(),
             };
@@ -117,7 +120,8 @@ fn seeded(f: &Function) -> Vec<Inputs> {
     made.collect()
 }
 
-fn read(path: &Path, f: &Function) -> Result<Vec<Inputs>> {
+fn read(path: &Path, module: &Module) -> Result<Vec<Inputs>> {
+    let f = &module.functions[0];
     let file = SafetensorsFile::open(path)?;
     let mut samples: Vec<Inputs> = Vec::new();
     let mut problems = Problems::new();
@@ -147,10 +151,10 @@ fn read(path: &Path, f: &Function) -> Result<Vec<Inputs>> {
             problems.push(at, "elements that are NaN or infinite", "finite ones");
             continue;
         }
-        if name == INPUT
-            && let Some(t) = data.iter().find(|t| !(0.0..=1000.0).contains(*t))
+        if let Some(InputRole::Time { low, high }) = module.interface.role(&name)
+            && let Some(t) = data.iter().find(|t| !(*low..=*high).contains(&f64::from(**t)))
         {
-            problems.push(at, t.to_string(), "timesteps from 0 to 1000");
+            problems.push(at, t.to_string(), format!("timesteps from {low} to {high}"));
             continue;
         }
         samples.resize_with(n, Inputs::new);

@@ -50,13 +50,13 @@ struct Input {
 }
 
 impl Input {
-    fn of(f: &Function, weight: &Weight) -> Input {
+    fn of(f: &Function, time: Option<&str>, weight: &Weight) -> Input {
         let (_, user, _) = weight.at;
         let value = f.operands(user)[0];
         let windows = Windows::of(f.op(user), f.shape(value), &weight.ty.shape);
         let inputs: usize = weight.ty.shape[1..].iter().product();
         let block = (1..=WIDEST_BLOCK.min(inputs)).rev().find(|b| inputs.is_multiple_of(*b)).unwrap_or(1);
-        let of_time = parameters(f, value).iter().all(|name| name == "timestep");
+        let of_time = parameters(f, value).iter().all(|name| Some(name.as_str()) == time);
         let (name, channels) = (weight.name.clone(), weight.ty.shape[1]);
         Input { name, value, channels, windows, inputs, block, of_time, segment: None, label: String::new() }
     }
@@ -155,7 +155,7 @@ pub fn collect(
     let mut inputs: Vec<Input> = Vec::new();
     let mut names = Names::new();
     for weight in &survey.weights {
-        let found = Input::of(f, weight);
+        let found = Input::of(f, survey.module.interface.time(), weight);
         let same = |i: &&Input| i.value == found.value && i.windows == found.windows && i.inputs == found.inputs;
         let known = inputs.iter().find(same).map(|input| input.name.clone());
         names.insert(weight.name.clone(), known.clone().unwrap_or_else(|| found.name.clone()));
@@ -163,14 +163,16 @@ pub fn collect(
             inputs.push(found);
         }
     }
-    let mut f = f.clone();
+    let mut module = survey.module.clone();
+    let f = &mut module.functions[0];
     for (i, input) in inputs.iter_mut().enumerate() {
         if f.node(input.value).name.is_none() {
             f.set_name(input.value, &format!("calibration.{i}"));
         }
         input.label = f.node(input.value).name.as_deref().unwrap_or_default().to_string();
     }
-    let chain = Chain::of(&f)?;
+    let f = f.clone();
+    let chain = Chain::of(&module)?;
     for input in inputs.iter_mut().filter(|i| !i.of_time) {
         let label = BTreeSet::from([input.label.clone()]);
         input.segment = chain.segments.iter().position(|segment| !segment.computed(&label).is_empty());

@@ -10,7 +10,7 @@ use s2dit_passes::quantize::{self as pass, Weight};
 use s2dit_emit::plan::{Quantize, Sources, Storage};
 use s2dit_emit::{Layout, Opset, Options, Precision, Target, TimestepChoice, lower};
 use s2dit_models::checkpoint::Checkpoint;
-use s2dit_models::s2dit::config::LatentSize;
+use s2dit_models::size::LatentSize;
 
 /// Rows whose errors stand for all of a large weight, in groups that are spread over it.
 const SAMPLED_GROUPS: usize = 4;

@@ -88,7 +88,7 @@ impl Maker<'_> {
         let samples = match self.calibrated {
             Some(calibrated) => SampleSplit::of(&calibrated.samples).measurement,
             None => {
-                seeded = Samples::Seeded.inputs(&self.survey.module.functions[0])?;
+                seeded = Samples::Seeded.inputs(&self.survey.module)?;
                 &seeded[..1]
             }
         };

@@ -29,7 +29,7 @@ use s2dit_emit::{
 use s2dit_files::problems::Problem;
 use s2dit_files::{INDEX_FILE, SafetensorsFile};
 use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint};
-use s2dit_models::s2dit::config::LatentSize;
+use s2dit_models::size::LatentSize;
 
 /// Compile a checkpoint to an ONNX file or a Core ML package
 #[derive(clap::Args)]
@@ -194,7 +194,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let job = Job::new(args, &checkpoint)?;
     let mut passes =
         Passes::new(args.after.as_deref(), args.time_passes, args.verify_each.then_some(&checkpoint), context)
-            .at(args.timesteps().listed(checkpoint.config()));
+            .at(args.timesteps().listed(checkpoint.model())?);
     if let Some(Emit::Ir) = args.emit {
         let module = job.lower(&checkpoint, &mut |done, module| passes.see(done, module))?;
         let text = passes.text(&module)?;

@@ -16,7 +16,8 @@ use s2dit_emit::{Layout, Opset, Options, Precision, Target, TimestepChoice, comp
 use s2dit_files::FloatType;
 use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
-use s2dit_models::s2dit::config::{LatentSize, Preset};
+use s2dit_models::config::preset;
+use s2dit_models::size::LatentSize;
 use s2dit_proof::verify::{self, Reference, verify};
 
 /// Inputs and the float64 PyTorch output for the checkpoint that [`run`] makes; see `examples/reference`.
@@ -57,7 +58,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     say("1  a checkpoint: seeded random weights, in the layout that diffusers saves")?;
     let start = Instant::now();
     let options = InitOptions {
-        config: Preset::Small.config(),
+        model: preset("small")?,
         seed: SEED,
         dtype: FloatType::Bf16,
         max_shard_size: DEFAULT_SHARD_SIZE,
@@ -74,7 +75,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     std::fs::write(&golden, GOLDEN).with_context(|| format!("cannot write `{}`", golden.display()))?;
     say(&line(&checkpoint_dir, &format!("{} parameters, bf16, {}", count(made.parameters), size(made.bytes)), start))?;
     let checkpoint = Checkpoint::open(&checkpoint_dir)?;
-    say(&format!("   its layout is {}", checkpoint.config().sandwich()))?;
+    say(&format!("   its layout is {}", checkpoint.model().outline().sandwich()))?;
 
     say("\n2  compiled to both targets")?;
     for (target, precision, out) in

@@ -10,15 +10,15 @@ use super::usage::bytes;
 use super::{Context, print_json, print_line};
 use s2dit_files::FloatType;
 use s2dit_models::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
-use s2dit_models::s2dit::config::{Preset, with_overrides};
+use s2dit_models::config::{preset, presets, with_overrides};
 
 /// Make a checkpoint with seeded random weights
 #[derive(clap::Args)]
 #[command(after_help = "Example: s2ditc init --preset small --set ssa_stride=2 --seed 7 --dtype bf16 -o small/")]
 pub(super) struct Args {
-    /// Configuration to start from: tiny, small, 1.8b or mobile
-    #[arg(long, default_value = "tiny")]
-    preset: Preset,
+    /// Configuration to start from: tiny, small, 1.8b or mobile (S2DiT), wan-tiny, wan2.1-1.3b or wan2.1-14b (Wan 2.1)
+    #[arg(long, default_value = "tiny", value_parser = known)]
+    preset: String,
     /// Change a field of the configuration; repeatable
     #[arg(long = "set", value_name = "FIELD=JSON")]
     overrides: Vec<String>,
@@ -39,9 +39,17 @@ pub(super) struct Args {
     json: bool,
 }
 
+/// A name of a preset.
+fn known(name: &str) -> Result<String, String> {
+    if presets().contains(&name) {
+        return Ok(name.into());
+    }
+    Err(format!("expected one of {}", presets().join(", ")))
+}
+
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let options = InitOptions {
-        config: with_overrides(&args.preset.config(), &args.overrides)?,
+        model: with_overrides(&*preset(&args.preset)?, &args.overrides)?,
         seed: args.seed,
         dtype: args.dtype,
         max_shard_size: args.max_shard_size.unwrap_or(DEFAULT_SHARD_SIZE),

@@ -14,7 +14,7 @@ use super::terminal::one_line;
 use super::usage::refuse;
 use super::{print_json, print_line};
 use crate::inspect::{ArtifactReport, ModelReport, Recognition, Report, inspect};
-use s2dit_models::s2dit::config::LatentSize;
+use s2dit_models::size::LatentSize;
 
 /// Show what a checkpoint, an ONNX file, an mlpackage or a kernel folder is
 #[derive(clap::Args)]
@@ -72,7 +72,8 @@ fn model(m: &ModelReport, out: &mut String) -> Result<()> {
     let [gf, gr, gc] = m.grid;
     writeln!(
         out,
-        "S2DiT, {}: {} parameters, {} blocks, width {} = {} heads × {}",
+        "{}, {}: {} parameters, {} blocks, width {} = {} heads × {}",
+        m.family,
         match m.chunk_frames {
             Some(n) => format!("streaming {n} latent frames a step"),
             None => m.variant.into(),

@@ -12,7 +12,7 @@ use super::progress::{Progress, size};
 use super::usage::bytes;
 use super::{Context, print_json, print_line};
 use s2dit_models::checkpoint::Checkpoint;
-use s2dit_models::s2dit::config::LatentSize;
+use s2dit_models::size::LatentSize;
 use s2dit_quantize::{Goal, Request, Samples, Survey, Uniform, html, make, stats_file};
 
 /// Plan how each large weight is stored, for compile --quantize
@@ -86,8 +86,9 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
             snr.unwrap_or(f64::NAN)
         ),
     };
-    let frames = checkpoint.config().chunk_frames.unwrap_or(3);
-    let latent = args.latent.unwrap_or(LatentSize { frames, rows: 16, cols: 24 });
+    let frames = checkpoint.model().streaming().map_or(3, |streaming| streaming.chunk_frames);
+    let default = || checkpoint.model().nearest_latent(LatentSize { frames, rows: 16, cols: 24 });
+    let latent = args.latent.unwrap_or_else(default);
     let survey = Survey::new(&checkpoint, latent)?;
     let request = Request { goal, calibrate: args.calibrate.clone(), threads: context.threads };
     // Found now, not after the work.
@@ -103,7 +104,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         })?
     };
     if let Some((path, staged)) = report {
-        let page = format!("{}\n{}", known::COMMENT, html(&made, &checkpoint));
+        let page = format!("{}\n{}", known::COMMENT, html(&made, &survey));
         std::fs::write(staged.path(), page).with_context(|| format!("cannot write `{}`", path.display()))?;
         staged.commit()?;
     }

@@ -10,7 +10,8 @@ use serde::Serialize;
 use s2dit_emit::{COMPUTE, Compute};
 
 use super::{ModelReport, Recognition, recognition};
-use s2dit_models::s2dit::config::{LatentSize, S2ditConfig};
+use s2dit_models::config;
+use s2dit_models::size::LatentSize;
 
 /// An input, output or state.
 #[derive(Debug, Serialize)]
@@ -63,9 +64,9 @@ pub struct ArtifactReport {
 
 /// The model that the metadata describes, if it does.
 fn model_of(metadata: &BTreeMap<String, String>) -> Option<ModelReport> {
-    let config = S2ditConfig::parse(metadata.get("s2ditc.config")?, "metadata").ok()?;
+    let model = config::parse(metadata.get("s2ditc.config")?, "metadata").ok()?;
     let latent: LatentSize = metadata.get("s2ditc.latent")?.parse().ok()?;
-    ModelReport::new(&config, latent).ok()
+    ModelReport::new(&*model, latent).ok()
 }
 
 /// An ONNX file.

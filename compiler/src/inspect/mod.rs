@@ -19,8 +19,7 @@ pub use model::{BlockCost, Layer, ModelReport};
 pub use recognition::{NearMiss, Recognised, Recognition, recognition};
 
 use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint, pipeline_problem};
-use s2dit_models::s2dit;
-use s2dit_models::s2dit::config::LatentSize;
+use s2dit_models::size::LatentSize;
 
 /// Latent of the costs when none is asked for, or the nearest one that fits: the 1.8B preset's chunk.
 const DEFAULT_LATENT: LatentSize = LatentSize { frames: 3, rows: 36, cols: 64 };
@@ -93,9 +92,9 @@ pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<Report> {
             );
         }
         let checkpoint = Checkpoint::open(path)?;
-        let latent = latent.unwrap_or_else(|| checkpoint.config().nearest_latent(DEFAULT_LATENT));
-        let model = ModelReport::new(checkpoint.config(), latent)?;
-        let recognised = recognition(s2dit::clip(checkpoint.config(), &checkpoint, latent)?)?;
+        let latent = latent.unwrap_or_else(|| checkpoint.model().nearest_latent(DEFAULT_LATENT));
+        let model = ModelReport::new(checkpoint.model(), latent)?;
+        let recognised = recognition(checkpoint.model().build(&checkpoint, latent)?)?;
         return Ok(Report::Checkpoint(CheckpointReport {
             path: path.display().to_string(),
             files: checkpoint.weights().files().len(),

@@ -1,19 +1,17 @@
 //! The model behind a checkpoint or an artifact: layers, parameters, costs.
 
-use std::collections::BTreeMap;
-
 use anyhow::Result;
-use s2dit_ir::{Cost, Op};
+use s2dit_ir::{Cost, Module, Op};
 use serde::Serialize;
 
-use s2dit_models::s2dit::config::{LatentSize, S2ditConfig};
-use s2dit_models::s2dit::schema::{ParameterGroup, expected_tensors};
-use s2dit_models::{SchemaWeights, s2dit};
+use s2dit_models::model::{Model, Outline};
+use s2dit_models::SchemaWeights;
+use s2dit_models::size::LatentSize;
 
 /// A run of blocks of one kind: a layer of the sandwich.
 #[derive(Debug, Serialize)]
 pub struct Layer {
-    /// `lcha`, `ssa` or `full`.
+    /// Kind of the blocks, such as `lcha`, `ssa` or `full`.
     pub kind: String,
     /// First block.
     pub first: usize,
@@ -45,6 +43,8 @@ pub struct BlockCost {
 /// The model.
 #[derive(Debug, Serialize)]
 pub struct ModelReport {
+    /// Name of the family.
+    pub family: &'static str,
     /// Parameters.
     pub parameters: u64,
     /// Hidden size.
@@ -76,43 +76,49 @@ pub struct ModelReport {
 }
 
 impl ModelReport {
-    /// The report of a configuration at a latent size.
+    /// The report of a model at a latent size.
     ///
     /// # Errors
     /// A latent that does not fit.
-    pub fn new(config: &S2ditConfig, latent: LatentSize) -> Result<Self> {
-        let grid = config.grid(latent)?;
-        let stages = config.stages();
-        let layers = config
-            .runs()
-            .into_iter()
-            .map(|run| Layer {
-                kind: run.kind.to_string(),
-                first: run.blocks.start,
-                blocks: run.blocks.len(),
-                tokens: config.block_grid(run.blocks.start, grid).tokens(),
-                stage: stages.iter().position(|s| *s == run.blocks),
+    pub fn new(model: &dyn Model, latent: LatentSize) -> Result<Self> {
+        let (grid, outline) = (model.grid(latent)?, model.outline());
+        let layers = (outline.layers.iter())
+            .map(|layer| Layer {
+                kind: layer.kind.into(),
+                first: layer.blocks.start,
+                blocks: layer.blocks.len(),
+                tokens: grid.strided(layer.stride).tokens(),
+                stage: layer.stage,
             })
             .collect();
-        let mut parts: BTreeMap<ParameterGroup, u64> = BTreeMap::new();
-        for t in expected_tensors(config) {
-            *parts.entry(t.group).or_default() += t.elements() as u64;
+        let mut parts: Vec<(&'static str, u64)> = Vec::new();
+        for t in model.tensors() {
+            let elements = t.elements() as u64;
+            match parts.iter_mut().find(|(group, _)| *group == t.group) {
+                Some((_, sum)) => *sum += elements,
+                None => parts.push((t.group, elements)),
+            }
         }
+        let module = model.build(&SchemaWeights::new(model), latent)?;
+        let find = |name: &str| module.functions.iter().find_map(|f| Some(f.shape(f.by_name(name)?)));
+        let channels = module.interface.latent().and_then(find).and_then(|shape| shape.get(1).copied());
+        let streaming = model.streaming().ok();
         Ok(ModelReport {
-            parameters: parts.values().sum(),
-            width: config.hidden_size(),
-            heads: config.num_attention_heads,
-            head_dim: config.attention_head_dim,
-            blocks: config.num_blocks(),
-            layout: config.sandwich(),
-            variant: if config.chunk_frames.is_some() { "ar" } else { "bidirectional" },
-            chunk_frames: config.chunk_frames,
-            latent: [config.in_channels, latent.frames, latent.rows, latent.cols],
+            family: model.family().name(),
+            parameters: parts.iter().map(|(_, n)| n).sum(),
+            width: outline.width,
+            heads: outline.heads,
+            head_dim: outline.head_dim,
+            blocks: outline.blocks(),
+            layout: outline.sandwich(),
+            variant: if streaming.is_some() { "ar" } else { "bidirectional" },
+            chunk_frames: streaming.map(|streaming| streaming.chunk_frames),
+            latent: [channels.unwrap_or_default(), latent.frames, latent.rows, latent.cols],
             grid: [grid.frames, grid.rows, grid.cols],
             layers,
-            parts: parts.into_iter().map(|(p, n)| (p.name(), n)).collect(),
-            costs: costs(config, latent)?,
-            config: config.to_json_value(),
+            parts,
+            costs: costs(&module, &outline),
+            config: model.config(),
         })
     }
 
@@ -123,18 +129,21 @@ impl ModelReport {
     }
 }
 
-fn costs(config: &S2ditConfig, latent: LatentSize) -> Result<Vec<BlockCost>> {
-    let module = s2dit::clip(config, &SchemaWeights::new(config), latent)?;
+fn costs(module: &Module, outline: &Outline) -> Vec<BlockCost> {
     let mut costs: Vec<BlockCost> = Vec::new();
     for f in &module.functions {
         for v in f.order() {
             if f.is_const(v) || matches!(f.op(v), Op::Input(_)) {
                 continue;
             }
-            let part = part_of(&f.node(v).scope);
+            let scope = &*f.node(v).scope;
+            let block = module.interface.block_of(scope);
+            let part = match block {
+                Some(block) => module.interface.milestones[block].scope.clone(),
+                None => part_of(scope),
+            };
             let at = costs.iter().position(|c| c.part == part).unwrap_or_else(|| {
-                let kind = part.strip_prefix("blocks.").and_then(|n| n.parse::<usize>().ok());
-                let kind = kind.and_then(|n| config.layout.get(n)).map(ToString::to_string).unwrap_or_default();
+                let kind = block.and_then(|block| outline.kind(block)).unwrap_or_default().to_owned();
                 costs.push(BlockCost { part, kind, flops: 0, weight_bytes: 0, activation_bytes: 0, ops: 0 });
                 costs.len() - 1
             });
@@ -148,16 +157,16 @@ fn costs(config: &S2ditConfig, latent: LatentSize) -> Result<Vec<BlockCost>> {
             cost.ops += 1;
         }
     }
-    Ok(costs)
+    costs
 }
 
-/// `blocks.3.attn1.to_q` → `blocks.3`; `condition_embedder.…` → `condition_embedder`; the head has no path of its own.
+/// The part of the model outside of blocks that an op is counted in: `stages.0.down` → `stages.0`, `condition_embedder.…` →
+/// `condition_embedder`; what has no path of its own, and the last projection, are the head.
 fn part_of(scope: &str) -> String {
     let mut path = scope.split('.');
     match (path.next(), path.next()) {
-        (Some(p @ ("blocks" | "stages")), Some(n)) => format!("{p}.{n}"),
-        (None | Some(""), _) => "head".into(),
-        (Some("proj_out"), _) => "head".into(),
+        (Some(p), Some(n)) if n.parse::<usize>().is_ok() => format!("{p}.{n}"),
+        (None | Some("" | "proj_out"), _) => "head".into(),
         (Some(p), _) => p.into(),
     }
 }

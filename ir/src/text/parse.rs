@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::interface::{Input, Milestone, Output};
 use crate::ops::Attrs;
 use crate::{Function, Module, Node, Op, StateDecl, TensorType, ValueId};
 
@@ -35,10 +37,20 @@ pub fn parse(text: &str) -> Parsed<Module> {
             let name = p.string()?;
             p.expect(":")?;
             module.states.push(StateDecl { name, ty: p.ty()? });
+        } else if p.eat("input") {
+            let (name, role) = (p.string()?, p.role()?);
+            module.interface.inputs.push(Input { name, role });
+        } else if p.eat("output") {
+            let (name, role) = (p.string()?, p.role()?);
+            module.interface.outputs.push(Output { name, role });
+        } else if p.eat("milestone") {
+            let value = p.string()?;
+            p.expect("@")?;
+            module.interface.milestones.push(Milestone { value, scope: p.string()? });
         } else if p.eat("func") {
             module.functions.push(p.function()?);
         } else {
-            return Err(p.error("expected `state`, `func` or `}`"));
+            return Err(p.error("expected `input`, `output`, `milestone`, `state`, `func` or `}`"));
         }
     }
     p.skip();
@@ -134,6 +146,44 @@ impl<'t> Parser<'t> {
         Ok(ty)
     }
 
+    /// `: role` or `: role {field = JSON, …}`
+    fn role<T: DeserializeOwned>(&mut self) -> Parsed<T> {
+        self.expect(":")?;
+        self.skip();
+        let at = self.pos;
+        let name = self.word()?.to_owned();
+        let fields = self.attrs()?;
+        let role = if fields.is_empty() {
+            // A role without fields is a word, or an object with its name alone.
+            let word = serde_json::from_value(Value::from(name.as_str()));
+            word.or_else(|_| serde_json::from_value(serde_json::json!({ "role": name })))
+        } else {
+            let fields = fields.into_iter().chain([("role".to_owned(), Value::from(name))]);
+            serde_json::from_value(Value::Object(fields.collect()))
+        };
+        role.map_err(|error| {
+            self.pos = at;
+            self.error(&format!("expected a role ({error})"))
+        })
+    }
+
+    /// `{field = JSON, …}`, or nothing.
+    fn attrs(&mut self) -> Parsed<Attrs> {
+        let mut attrs = Attrs::new();
+        if self.eat("{") {
+            while !self.eat("}") {
+                let k = self.word()?.to_string();
+                self.expect("=")?;
+                attrs.insert(k, self.json()?);
+                if !self.eat(",") {
+                    self.expect("}")?;
+                    break;
+                }
+            }
+        }
+        Ok(attrs)
+    }
+
     /// A name or a quoted name; `true` if it may be a number.
     fn label(&mut self) -> Parsed<(String, bool)> {
         self.skip();
@@ -216,18 +266,7 @@ impl<'t> Parser<'t> {
                 }
             }
         }
-        let mut attrs = Attrs::new();
-        if self.eat("{") {
-            while !self.eat("}") {
-                let k = self.word()?.to_string();
-                self.expect("=")?;
-                attrs.insert(k, self.json()?);
-                if !self.eat(",") {
-                    self.expect("}")?;
-                    break;
-                }
-            }
-        }
+        let attrs = self.attrs()?;
         let op = Op::parse(op_name, attrs).map_err(|e| {
             self.pos = at;
             self.error(&format!("expected an op: {e}"))

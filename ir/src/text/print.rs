@@ -3,6 +3,10 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::interface::Interface;
 use crate::verify::Violation;
 use crate::{Function, Module, ValueId};
 
@@ -14,6 +18,7 @@ pub fn print(module: &Module) -> String {
 /// The text form with each violation as a comment under the line at fault.
 pub fn print_with_notes(module: &Module, notes: &[Violation]) -> String {
     let mut out = String::from("module {\n");
+    print_interface(&module.interface, &mut out);
     for s in &module.states {
         let _ = writeln!(out, "  state {:?} : {}", s.name, s.ty);
     }
@@ -22,6 +27,32 @@ pub fn print_with_notes(module: &Module, notes: &[Violation]) -> String {
     }
     out.push_str("}\n");
     out
+}
+
+fn print_interface(interface: &Interface, out: &mut String) {
+    for input in &interface.inputs {
+        let _ = writeln!(out, "  input {:?} : {}", input.name, role(&input.role));
+    }
+    for output in &interface.outputs {
+        let _ = writeln!(out, "  output {:?} : {}", output.name, role(&output.role));
+    }
+    for milestone in &interface.milestones {
+        let _ = writeln!(out, "  milestone {:?} @ {:?}", milestone.value, milestone.scope);
+    }
+}
+
+/// `time {low = 0.0, high = 1000.0}`: the name of a role, then its fields.
+fn role(role: &impl Serialize) -> String {
+    match serde_json::to_value(role) {
+        Ok(Value::Object(mut fields)) => {
+            let name = fields.shift_remove("role").unwrap_or_default();
+            let fields: Vec<String> = fields.iter().map(|(k, v)| format!("{k} = {v}")).collect();
+            let name = name.as_str().unwrap_or_default();
+            if fields.is_empty() { name.into() } else { format!("{name} {{{}}}", fields.join(", ")) }
+        }
+        Ok(Value::String(name)) => name,
+        _ => String::new(),
+    }
 }
 
 fn print_function(f: &Function, notes: &[Violation], out: &mut String) {
@@ -77,9 +108,9 @@ fn print_function(f: &Function, notes: &[Violation], out: &mut String) {
 }
 
 /// JSON with a space after commas.
-fn spaced(v: &serde_json::Value) -> String {
+fn spaced(v: &Value) -> String {
     match v {
-        serde_json::Value::Array(items) => format!("[{}]", items.iter().map(spaced).collect::<Vec<_>>().join(", ")),
+        Value::Array(items) => format!("[{}]", items.iter().map(spaced).collect::<Vec<_>>().join(", ")),
         other => other.to_string(),
     }
 }
@@ -88,5 +119,5 @@ fn quote_name(name: &str) -> String {
     let mut chars = name.chars();
     let plain = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.');
-    if plain { name.to_string() } else { serde_json::Value::from(name).to_string() }
+    if plain { name.to_string() } else { Value::from(name).to_string() }
 }

@@ -206,7 +206,8 @@ pub fn split(chunk: &Function, options: &Options) -> Result<Kernel, SplitError> 
         f.remove_dead();
         f.remove_unused_params(&[]);
     }
-    let module = Module { states: s.states, functions: vec![denoise, writer, prompt] };
+    let functions = vec![denoise, writer, prompt];
+    let module = Module { states: s.states, functions, ..Module::default() };
     Ok(Kernel { module, host_inputs: s.host, states: s.infos, prompt_values })
 }
 

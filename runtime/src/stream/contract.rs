@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use s2dit_backends::input::{LARGEST_JSON, read_text};
-use s2dit_ir::DType;
+use s2dit_ir::{DType, Interface};
 use s2dit_ir::ops::RopePart;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -46,6 +46,10 @@ pub struct Contract {
     pub config: Value,
     /// The latent that one call makes.
     pub chunk: Chunk,
+    /// Roles of the functions' inputs and results. A kernel of an earlier compiler has none: then they have the names that
+    /// [`Contract::names`] tells.
+    #[serde(default, skip_serializing_if = "Interface::is_empty")]
+    pub interface: Interface,
     /// Latent frames that the key and value windows hold.
     pub window_frames: usize,
     /// Latent frames at the start of the stream whose keys and values stay beside the windows.
@@ -362,7 +366,31 @@ pub struct Packed {
     pub shape: Vec<usize>,
 }
 
+/// Names of the inputs and the result that every kernel has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Names<'a> {
+    /// The noisy or clean chunk.
+    pub latent: &'a str,
+    /// The timestep.
+    pub time: &'a str,
+    /// The prompt.
+    pub text: &'a str,
+    /// The velocity.
+    pub velocity: &'a str,
+}
+
 impl Contract {
+    /// Names of the inputs and the result that every kernel has.
+    #[must_use]
+    pub fn names(&self) -> Names<'_> {
+        Names {
+            latent: self.interface.latent().unwrap_or("latent"),
+            time: self.interface.time().unwrap_or("timestep"),
+            text: self.interface.text().unwrap_or("text"),
+            velocity: self.interface.output().unwrap_or("velocity"),
+        }
+    }
+
     /// Reads the contract of the kernel folder `dir`.
     ///
     /// # Errors

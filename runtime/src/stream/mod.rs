@@ -156,7 +156,7 @@ impl StreamSession {
         if let Some(i) = text.data.iter().position(|x| !x.is_finite()) {
             bail!("prompt: element {i} is {}, expected finite numbers", text.data[i]);
         }
-        let inputs = BTreeMap::from([("text".to_string(), text)]);
+        let inputs = BTreeMap::from([(self.contract.names().text.to_string(), text)]);
         let values = Values(vec![&inputs]);
         self.prompt = self.kernel.prompt.run_with(|name| values.get(name)).context("function `prompt`")?;
         ranges::take(&mut self.prompt, &mut self.ranges);
@@ -183,7 +183,7 @@ impl StreamSession {
         noise: &[HostTensor],
         mut progress: impl FnMut(usize, usize),
     ) -> Result<HostTensor> {
-        let shape = self.contract.chunk.shape();
+        let (shape, names) = (self.contract.chunk.shape(), self.contract.names());
         let steps = self.contract.sampler.steps();
         if self.text.is_none() {
             bail!("the stream has no prompt: set one before the first chunk");
@@ -211,13 +211,14 @@ impl StreamSession {
                 false => ("denoise", &mut *denoise, &host),
             };
             let timestep = HostTensor { shape: vec![1], data: vec![t as f32] };
-            let own = BTreeMap::from([("latent".to_string(), x.clone()), ("timestep".to_string(), timestep)]);
+            let own = BTreeMap::from([(names.latent.to_string(), x.clone()), (names.time.to_string(), timestep)]);
             let values = Values(vec![&own, host, prompt, states]);
             let mut out = function.run_with(|name| values.get(name)).with_context(|| format!("function `{name}`"))?;
             ranges::take(&mut out, &mut self.ranges);
             progress(step + 1, calls);
+            let velocity = names.velocity;
             let velocity =
-                out.remove("velocity").with_context(|| format!("function `{name}` returns no `velocity`"))?;
+                out.remove(velocity).with_context(|| format!("function `{name}` returns no `{velocity}`"))?;
             if writes {
                 written = Some(out);
             }
@@ -226,7 +227,7 @@ impl StreamSession {
         if clean.data.iter().any(|x| !x.is_finite()) {
             bail!("chunk {}: the network's result has NaN or infinite elements", self.chunks);
         }
-        let own = BTreeMap::from([("latent".to_string(), clean)]);
+        let own = BTreeMap::from([(names.latent.to_string(), clean)]);
         let mut out = match written {
             Some(out) => out,
             None => {

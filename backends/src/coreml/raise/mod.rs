@@ -85,7 +85,7 @@ fn raised(package: &Package, function: Option<&str>) -> Result<Module> {
     let updates = std::mem::take(&mut r.updates);
     f.results = results;
     f.updates = updates;
-    Ok(Module { states, functions: vec![f] })
+    Ok(Module { states, ..Module::single(f) })
 }
 
 /// A function that raises one op and returns the op's results, in order.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Storage;
 use s2dit_files::problems::{Problems, nearest, quoted, shown};
-use s2dit_models::s2dit::config::LatentSize;
+use s2dit_models::size::LatentSize;
 
 /// The value of a plan's field `format`.
 pub const FORMAT: &str = "s2ditc.quantize-plan";

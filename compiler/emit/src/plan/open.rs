@@ -57,7 +57,7 @@ impl OpenPlan {
                 Problems::one(format!("{place}: config"), e.to_string(), "JSON, as the plan was made with")
             })
         });
-        let ours = checkpoint.config().to_json_value();
+        let ours = checkpoint.model().config();
         if let Some(d) = config.transpose()?.and_then(|config| first_difference(&ours, &config)) {
             let at = format!("`{}/{CONFIG_FILE}`: field `{}`", checkpoint.dir().display(), d.field);
             return Err(Problems::one(at, d.found, format!("{}, which `{place}` was made with", d.expected)));

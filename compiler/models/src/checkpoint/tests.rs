@@ -11,15 +11,15 @@ use s2dit_ir::DType;
 
 use super::*;
 use crate::init::{InitOptions, init};
-use crate::s2dit::config::Preset;
+use crate::config::preset;
 
 fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
 fn tiny(dir: &Path, dtype: FloatType, max_shard_size: u64) {
-    let config = Preset::Tiny.config();
-    let options = InitOptions { config, seed: 1, dtype, max_shard_size, force: false, threads: 2 };
+    let model = preset("tiny").unwrap();
+    let options = InitOptions { model, seed: 1, dtype, max_shard_size, force: false, threads: 2 };
     init(&options, dir, &|_, _| {}).unwrap();
 }
 
@@ -161,7 +161,7 @@ fn many_tensors_with_one_problem_are_one_problem() {
             more.into_iter().map(|tensor| (tensor.0.replace("blocks.3.", "blocks.4."), tensor.1, tensor.2, tensor.3)),
         );
     });
-    assert!(grown.contains("blocks.4: found") && grown.contains("4 blocks, 1 SSA stages"), "{grown}");
+    assert!(grown.contains("blocks.4: found") && grown.contains("4 blocks (1×lcha, 2×ssa, 1×lcha)"), "{grown}");
 
     let foreign = rewritten(|tensors| {
         for (n, tensor) in tensors.iter_mut().enumerate() {

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use s2dit_ir::DType;
 
-use crate::s2dit::config::S2ditConfig;
-use crate::s2dit::schema::{TensorSpec, expected_tensors};
+use crate::model::Model;
+use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems, quoted};
 use s2dit_files::{SafetensorsFile, TensorInfo, WeightStore};
 
@@ -16,8 +16,8 @@ const MOST_LISTED: usize = 6;
 /// Tensors of a wrong dtype that are listed one by one; more of them have one cause.
 const FEW: usize = 2;
 
-pub(super) fn validate(place: &str, weights: &WeightStore, config: &S2ditConfig) -> Result<(), Problems> {
-    let specs = expected_tensors(config);
+pub(super) fn validate(place: &str, weights: &WeightStore, model: &dyn Model) -> Result<(), Problems> {
+    let specs = model.tensors();
     let mut problems = Problems::new();
     let prefix = common_prefix(weights, &specs);
     if let Some((prefix, count)) = prefix {
@@ -28,7 +28,7 @@ pub(super) fn validate(place: &str, weights: &WeightStore, config: &S2ditConfig)
         };
         problems.push(place, found, format!("names without it, such as `{first}`"));
     }
-    let job = Job { place, weights, config, prefix: prefix.map_or("", |(prefix, _)| prefix) };
+    let job = Job { place, weights, model, prefix: prefix.map_or("", |(prefix, _)| prefix) };
     job.names(&specs, &mut problems);
     job.types(&specs, &mut problems);
     problems.into_result()
@@ -38,7 +38,7 @@ pub(super) fn validate(place: &str, weights: &WeightStore, config: &S2ditConfig)
 struct Job<'a> {
     place: &'a str,
     weights: &'a WeightStore,
-    config: &'a S2ditConfig,
+    model: &'a dyn Model,
     prefix: &'a str,
 }
 

@@ -5,8 +5,8 @@ use std::io;
 
 use serde_json::{Map, Value, json};
 
-use crate::s2dit::config::S2ditConfig;
-use crate::s2dit::schema::{TensorSpec, expected_tensors};
+use crate::model::Model;
+use crate::tensor::TensorSpec;
 use s2dit_files::writer::Layout;
 use s2dit_files::{FloatType, WEIGHTS_FILE};
 
@@ -35,8 +35,8 @@ impl Plan {
     ///
     /// # Errors
     /// Tensors that no file can hold.
-    pub fn new(config: &S2ditConfig, dtype: FloatType, max_shard_size: u64) -> io::Result<Self> {
-        let mut specs = expected_tensors(config);
+    pub fn new(model: &dyn Model, dtype: FloatType, max_shard_size: u64) -> io::Result<Self> {
+        let mut specs = model.tensors();
         specs.sort_by(|a, b| a.name.cmp(&b.name));
         let bytes = |spec: &TensorSpec| (spec.elements() * dtype.dtype().size()) as u64;
 

@@ -6,7 +6,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::s2dit::schema::{Role, TensorSpec};
+use crate::tensor::{Role, TensorSpec};
 use s2dit_files::FloatType;
 
 /// Mean and standard deviation: as a sane initialisation has them, but with nothing at a value (0, 1) that would
@@ -15,11 +15,11 @@ fn moments(spec: &TensorSpec) -> (f32, f32) {
     let inputs = |dims: &[usize]| 1.0 / (dims.iter().product::<usize>().max(1) as f32).sqrt();
     match spec.role {
         Role::LinearWeight | Role::ConvWeight => (0.0, inputs(&spec.shape[1..])),
-        Role::KernelWeight => (0.0, inputs(&spec.shape[2..])),
+        Role::HeadWeight => (0.0, inputs(&spec.shape[2..])),
         Role::ScaleShift => (0.0, inputs(&spec.shape[2..])),
         Role::Bias => (0.0, 0.02),
         Role::NormGain => (1.0, 0.1),
-        Role::FusionGate => (0.0, 1.0),
+        Role::GateLogit => (0.0, 1.0),
     }
 }
 

@@ -5,12 +5,14 @@ use s2dit_ir::WeightSource;
 
 use super::*;
 use crate::checkpoint::Checkpoint;
-use crate::s2dit::config::{Preset, QkNorm};
+use crate::config::preset;
+use crate::layers::QkNorm;
+use crate::s2dit::config::{Preset, S2ditConfig};
 use s2dit_files::{SafetensorsFile, WEIGHTS_FILE};
 
 fn options(seed: u64, dtype: FloatType) -> InitOptions {
-    let config = Preset::Tiny.config();
-    InitOptions { config, seed, dtype, max_shard_size: DEFAULT_SHARD_SIZE, force: false, threads: 2 }
+    let model = preset("tiny").unwrap();
+    InitOptions { model, seed, dtype, max_shard_size: DEFAULT_SHARD_SIZE, force: false, threads: 2 }
 }
 
 fn make(options: &InitOptions, dir: &Path) -> Result<InitSummary, Problems> {
@@ -24,7 +26,7 @@ fn a_checkpoint_opens_and_its_bytes_follow_from_the_seed() {
         let path = dir.path().join("deep/er").join(name);
         let summary = make(options, &path).unwrap();
         let checkpoint = Checkpoint::open(&path).unwrap();
-        assert_eq!(checkpoint.config(), &options.config);
+        assert_eq!(checkpoint.model().config(), options.model.config());
         assert_eq!(checkpoint.weights().parameters(), summary.parameters);
         assert_eq!(fs::metadata(path.join(WEIGHTS_FILE)).unwrap().len(), summary.bytes);
         fs::read(path.join(WEIGHTS_FILE)).unwrap()
@@ -83,7 +85,7 @@ fn chunks_and_shards_change_no_value() {
     let dir = tempfile::tempdir().unwrap();
     // A tensor of several chunks.
     let config = S2ditConfig { ffn_dim: 50_000, qk_norm: QkNorm::PerHead, ..Preset::Tiny.config() };
-    let whole = InitOptions { config, ..options(3, FloatType::Bf16) };
+    let whole = InitOptions { model: Arc::new(config), ..options(3, FloatType::Bf16) };
     let sharded = InitOptions { max_shard_size: 1_000_000, ..whole.clone() };
     make(&whole, &dir.path().join("w")).unwrap();
     let seen = AtomicU64::new(0);
@@ -117,7 +119,7 @@ fn only_what_init_made_is_replaced() {
     make(&InitOptions { seed: 2, ..options.clone() }, &path).unwrap();
 
     // The same, without the mark: someone's own checkpoint.
-    fs::write(path.join(CONFIG_FILE), options.config.to_json()).unwrap();
+    fs::write(path.join(CONFIG_FILE), options.model.config().to_string()).unwrap();
     let problems = make(&options, &path).unwrap_err();
     assert!(problems.to_string().contains("--force"), "{problems}");
     let forced = InitOptions { force: true, ..options.clone() };

@@ -1,21 +1,17 @@
 //! The configuration of a checkpoint: the fields of `config.json`, the presets, and what follows from them.
 
-mod grid;
-mod overrides;
 mod parse;
 mod sampler;
 
 use std::fmt;
 use std::ops::Range;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-pub use grid::{Grid, LatentSize};
-pub use overrides::with_overrides;
-pub use s2dit_runtime::stream::contract::StateWrite;
+pub(crate) use parse::FIELDS;
 
-use s2dit_files::problems::Problem;
+pub use crate::layers::QkNorm;
+pub use s2dit_runtime::stream::contract::StateWrite;
 
 /// The configuration of an S2DiT checkpoint.
 ///
@@ -25,8 +21,7 @@ use s2dit_files::problems::Problem;
 /// `sink_frames` \[0\], `state_write` \["commit"\], `sample_steps` \[[1000, 750, 500, 250]\], `flow_shift` \[5.0\]. All others are required. A name that starts with
 /// `_` is metadata of the program that wrote the file, and ignored, but `_class_name` must be [`S2ditConfig::CLASS_NAME`] if it is there; any other unknown name is an error.
 ///
-/// A value of this type that came from [`S2ditConfig::parse`], [`S2ditConfig::read`], [`with_overrides`] or a
-/// [`Preset`] is valid; the helpers below rely on it.
+/// A value of this type that came from [`S2ditConfig::parse`] or a [`Preset`] is valid; the helpers below rely on it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct S2ditConfig {
     /// Channels of the input latent.
@@ -129,28 +124,6 @@ impl RopeInKernel {
     }
 }
 
-/// The extent of the RMS norm of queries and keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum QkNorm {
-    /// The whole hidden size; gain `[D]`.
-    #[serde(rename = "rms_norm_across_heads")]
-    AcrossHeads,
-    /// Each head alone; gain `[d]`, shared by the heads.
-    #[serde(rename = "rms_norm_per_head")]
-    PerHead,
-}
-
-impl QkNorm {
-    /// The name in `config.json`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            QkNorm::AcrossHeads => "rms_norm_across_heads",
-            QkNorm::PerHead => "rms_norm_per_head",
-        }
-    }
-}
-
 /// The sampler's steps.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SampleSteps {
@@ -187,12 +160,6 @@ pub struct Run {
     pub blocks: Range<usize>,
 }
 
-impl fmt::Display for Run {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}×{}", self.blocks.len(), self.kind)
-    }
-}
-
 impl S2ditConfig {
     /// The diffusers class name.
     pub const CLASS_NAME: &str = "S2DiTTransformer3DModel";
@@ -207,28 +174,6 @@ impl S2ditConfig {
     #[must_use]
     pub fn num_blocks(&self) -> usize {
         self.layout.len()
-    }
-
-    /// Values of one output patch: `out_channels · ph · pw`.
-    #[must_use]
-    pub fn patch_values(&self) -> usize {
-        self.out_channels * self.patch_size[1] * self.patch_size[2]
-    }
-
-    /// Width of the query/key norm gains.
-    #[must_use]
-    pub fn qk_norm_width(&self) -> usize {
-        match self.qk_norm {
-            QkNorm::AcrossHeads => self.hidden_size(),
-            QkNorm::PerHead => self.attention_head_dim,
-        }
-    }
-
-    /// Head width given to (frames, rows, columns) by RoPE.
-    #[must_use]
-    pub fn rope_split(&self) -> [usize; 3] {
-        let space = 2 * (self.attention_head_dim / 6);
-        [self.attention_head_dim - 2 * space, space, space]
     }
 
     /// The layout as maximal runs of one kind: the layers of the sandwich.
@@ -261,13 +206,6 @@ impl S2ditConfig {
     #[must_use]
     pub fn count(&self, kind: BlockKind) -> usize {
         self.layout.iter().filter(|k| **k == kind).count()
-    }
-
-    /// The layout in one line: `4×lcha, 3×ssa, 5×lcha`.
-    #[must_use]
-    pub fn sandwich(&self) -> String {
-        let runs: Vec<String> = self.runs().iter().map(Run::to_string).collect();
-        runs.join(", ")
     }
 
     /// The text of a `config.json`: always the same fields, in the same order.
@@ -394,24 +332,6 @@ impl Preset {
                 ..large
             },
         }
-    }
-}
-
-impl fmt::Display for Preset {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Preset {
-    type Err = Problem;
-
-    fn from_str(text: &str) -> Result<Self, Problem> {
-        Preset::ALL.into_iter().find(|preset| preset.name() == text).ok_or_else(|| Problem {
-            place: "preset".into(),
-            found: s2dit_files::problems::quoted(text),
-            expected: "\"tiny\", \"small\", \"1.8b\" or \"mobile\"".into(),
-        })
     }
 }
 

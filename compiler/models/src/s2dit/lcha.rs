@@ -3,20 +3,20 @@
 use s2dit_ir::ValueId;
 use s2dit_ir::ops::{Conv, ReduceKind, Unary};
 
-use super::rope::Rope;
-use super::{Imported, Importer};
-use crate::s2dit::config::{Grid, RopeInKernel};
+use super::config::{RopeInKernel, S2ditConfig};
+use crate::layers::{Built, Layers, Rope};
+use crate::size::Grid;
 
 /// Added to the normaliser of linear attention.
 const NORMALISER_EPS: f64 = 1e-6;
 
-impl Importer<'_> {
+impl S2ditConfig {
     /// `attn1` of an LCHA block: `α ⊙ to_out(linear attention) + (1 − α) ⊙ local_mix(conv(u))`, `α = sigmoid(fusion_gate)`.
-    pub(super) fn lcha(&mut self, u: ValueId, rope: Rope, grid: Grid) -> Imported {
-        self.within("attn1", |m| {
-            let y = m.linear_attention(u, rope)?;
+    pub(super) fn lcha(&self, m: &mut Layers<'_>, u: ValueId, rope: Rope, grid: Grid) -> Built {
+        m.within("attn1", |m| {
+            let y = self.linear_attention(m, u, rope)?;
             let global = m.linear("to_out.0", y)?;
-            let y = m.local_conv(u, grid)?;
+            let y = self.local_conv(m, u, grid)?;
             let local = m.linear("local_mix", y)?;
 
             let gate = m.param("fusion_gate")?;
@@ -30,50 +30,36 @@ impl Importer<'_> {
     }
 
     /// `yᵢ = q̂ᵢ·(Σⱼ k̂ⱼ vⱼᵀ) / (q̂ᵢ·Σⱼ k̂ⱼ + 1e-6)` (Katharopoulos et al., arXiv 2006.16236), heads merged.
-    fn linear_attention(&mut self, u: ValueId, rope: Rope) -> Imported {
-        let q = self.query_or_key("to_q", "norm_q", u)?;
-        let k = self.query_or_key("to_k", "norm_k", u)?;
-        let v = self.value(u)?;
+    fn linear_attention(&self, m: &mut Layers<'_>, u: ValueId, rope: Rope) -> Built {
+        let q = m.query_or_key("to_q", "norm_q", u)?;
+        let k = m.query_or_key("to_k", "norm_k", u)?;
+        let v = m.value(u)?;
         // Numerator's and normaliser's features.
-        let (q, k, q_norm, k_norm) = match self.config.rope_in_kernel {
+        let (q, k, q_norm, k_norm) = match self.rope_in_kernel {
             RopeInKernel::Pre => {
-                let (q, k) = (self.rotate(q, rope)?, self.rotate(k, rope)?);
-                let (q, k) = (self.feature_map(q)?, self.feature_map(k)?);
+                let (q, k) = (m.rotate(q, rope)?, m.rotate(k, rope)?);
+                let (q, k) = (feature_map(m, q)?, feature_map(m, k)?);
                 (q, k, q, k)
             }
             RopeInKernel::Post => {
-                let (q, k) = (self.feature_map(q)?, self.feature_map(k)?);
-                (self.rotate(q, rope)?, self.rotate(k, rope)?, q, k)
+                let (q, k) = (feature_map(m, q)?, feature_map(m, k)?);
+                (m.rotate(q, rope)?, m.rotate(k, rope)?, q, k)
             }
         };
-        let sum = self.b.t_matmul(k, v)?;
-        let numerator = self.b.matmul(q, sum)?;
-        let z = self.b.reduce(ReduceKind::Sum, k_norm, &[2], true)?;
-        let normaliser = self.b.matmul_t(q_norm, z)?;
-        let normaliser = self.b.add_scalar(normaliser, NORMALISER_EPS)?;
-        let y = self.b.div(numerator, normaliser)?;
-        self.merge_heads(y)
-    }
-
-    /// `φ(x) = softplus(W·x + b)` head by head: `[1, A, N, d]` → `[1, A, N, d]`.
-    fn feature_map(&mut self, x: ValueId) -> Imported {
-        let (heads, dim) = (self.config.num_attention_heads, self.config.attention_head_dim);
-        self.within("kernel", |m| {
-            let w = m.param("weight")?;
-            let w = m.b.reshape(w, &[1, heads, dim, dim])?;
-            let b = m.param("bias")?;
-            let b = m.b.reshape(b, &[1, heads, 1, dim])?;
-            let y = m.b.matmul_t(x, w)?;
-            let y = m.b.add(y, b)?;
-            Ok(m.b.unary(Unary::Softplus, y)?)
-        })
+        let sum = m.b.t_matmul(k, v)?;
+        let numerator = m.b.matmul(q, sum)?;
+        let z = m.b.reduce(ReduceKind::Sum, k_norm, &[2], true)?;
+        let normaliser = m.b.matmul_t(q_norm, z)?;
+        let normaliser = m.b.add_scalar(normaliser, NORMALISER_EPS)?;
+        let y = m.b.div(numerator, normaliser)?;
+        m.merge_heads(y)
     }
 
     /// Depthwise convolution on the grid, causal in time: zeros before the first frame, none after the last.
-    fn local_conv(&mut self, u: ValueId, grid: Grid) -> Imported {
-        let width = self.config.hidden_size();
-        let [kt, kh, kw] = self.config.conv_kernel;
-        self.within("local_conv", |m| {
+    fn local_conv(&self, m: &mut Layers<'_>, u: ValueId, grid: Grid) -> Built {
+        let width = m.dims.width();
+        let [kt, kh, kw] = self.conv_kernel;
+        m.within("local_conv", |m| {
             let (w, b) = (m.param("weight")?, m.param("bias")?);
             let x = m.b.reshape(u, &[1, grid.frames, grid.rows, grid.cols, width])?;
             let x = m.b.transpose(x, &[0, 4, 1, 2, 3])?;
@@ -88,4 +74,18 @@ impl Importer<'_> {
             Ok(m.b.reshape(y, &[1, grid.tokens(), width])?)
         })
     }
+}
+
+/// `φ(x) = softplus(W·x + b)` head by head: `[1, A, N, d]` → `[1, A, N, d]`.
+fn feature_map(m: &mut Layers<'_>, x: ValueId) -> Built {
+    let (heads, dim) = (m.dims.heads, m.dims.head_dim);
+    m.within("kernel", |m| {
+        let w = m.param("weight")?;
+        let w = m.b.reshape(w, &[1, heads, dim, dim])?;
+        let b = m.param("bias")?;
+        let b = m.b.reshape(b, &[1, heads, 1, dim])?;
+        let y = m.b.matmul_t(x, w)?;
+        let y = m.b.add(y, b)?;
+        Ok(m.b.unary(Unary::Softplus, y)?)
+    })
 }

@@ -1,139 +1,55 @@
-//! S2DiT (arXiv 2601.12719): the clip graph, which denoises a whole clip in one step.
-//!
-//! Shapes in comments: D hidden size, A heads, d = D/A, N tokens of the grid (frames F, rows h, columns w), L text tokens.
+//! S2DiT (arXiv 2601.12719): LCHA and SSA blocks in a sandwich, from a configuration to the graph of a step.
 
-mod attention;
-mod block;
 pub mod config;
-mod embed;
+mod family;
 mod lcha;
-mod rope;
-pub mod schema;
 mod stage;
+mod tensors;
 
-use s2dit_ir::ops::OpError;
-use s2dit_ir::{Builder, DType, Function, Module, TensorType, ValueId, WeightSource};
+use s2dit_ir::ValueId;
 
-use config::{BlockKind, Grid, LatentSize, S2ditConfig};
-use s2dit_files::problems::Problems;
+use config::{BlockKind, S2ditConfig};
 
-/// A graph that cannot be built.
-#[derive(Debug, thiserror::Error)]
-pub enum ImportError {
-    /// The latent size does not fit the model.
-    #[error(transparent)]
-    Latent(#[from] Problems),
-    /// The checkpoint lacks a tensor; validate it against the schema first.
-    #[error("tensor `{0}`: not in the checkpoint")]
-    MissingTensor(String),
-    /// An op's constraint does not hold: a defect of this compiler, or a checkpoint that was not validated.
-    #[error("cannot build the graph: {0}")]
-    Op(#[from] OpError),
-}
+use crate::layers::{Built, Conditions, Layers};
+use crate::size::{Grid, LatentSize};
 
-type Imported = Result<ValueId, ImportError>;
+pub use family::S2dit;
 
-/// The clip step as one function `main`: `latent [1,C,F,H,W]`, `timestep [1]`, `text [1,L,text_dim]` to
-/// `velocity [1,C,F,H,W]`, all f32. The output of block `i` is the value `block{i}`, `[1, N, D]`.
-///
-/// # Errors
-/// A latent that the patch does not divide; a tensor that the checkpoint lacks.
-pub fn clip(config: &S2ditConfig, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, ImportError> {
-    let grid = config.grid(latent)?;
-    let mut f = Function::new("main");
-    let f32 = |shape: &[usize]| TensorType::new(DType::F32, shape);
-    let x = f.add_param("latent", f32(&[1, config.in_channels, latent.frames, latent.rows, latent.cols]));
-    let t = f.add_param("timestep", f32(&[1]));
-    let text = f.add_param("text", f32(&[1, config.text_len, config.text_dim]));
+impl S2ditConfig {
+    /// The forward pass: latent, timestep `[1]` and text `[1, L, text_dim]` to the velocity.
+    fn forward(&self, m: &mut Layers<'_>, [x, t, text]: [ValueId; 3], latent: LatentSize, grid: Grid) -> Built {
+        let mut x = m.patch_embedding(x, grid)?;
+        let (temb, time) = m.time(t)?;
+        let text = m.text(text)?;
+        let conditions = Conditions { time, text, cross_norm: true };
 
-    let mut m = Importer { config, weights, b: Builder::new(&mut f) };
-    let velocity = m.forward(x, t, text, latent, grid)?;
-    f.set_name(velocity, "velocity");
-    f.results.push(("velocity".into(), velocity));
-    f.remove_dead();
-    Ok(Module::single(f))
-}
-
-struct Importer<'a> {
-    config: &'a S2ditConfig,
-    weights: &'a dyn WeightSource,
-    b: Builder<'a>,
-}
-
-impl Importer<'_> {
-    fn forward(&mut self, x: ValueId, t: ValueId, text: ValueId, latent: LatentSize, grid: Grid) -> Imported {
-        let mut x = self.patch_embedding(x, grid)?;
-        let (temb, tproj) = self.time(t)?;
-        let text = self.text(text)?;
-
-        let stages = self.config.stages();
-        let rope_high = self.rope(grid)?;
+        let stages = self.stages();
+        let rope_high = m.rope(grid)?;
         // The grid of a model without SSA need not have a multiple of the stride on a side.
         let strided = match stages.as_slice() {
             [] => None,
             [..] => {
-                let low = grid.strided(self.config.ssa_stride);
-                Some((self.rope(low)?, low))
+                let low = grid.strided(self.ssa_stride);
+                Some(m.rope(low)?)
             }
         };
         let mut entered = x;
-        for (i, kind) in self.config.layout.clone().into_iter().enumerate() {
+        for (i, &kind) in self.layout.iter().enumerate() {
             if let Some(stage) = stages.iter().position(|s| s.start == i) {
                 entered = x;
-                x = self.stage_down(x, stage, grid)?;
+                x = self.stage_down(m, x, stage, grid)?;
             }
-            let (rope, block_grid) = strided.filter(|_| kind == BlockKind::Ssa).unwrap_or((rope_high, grid));
-            x = self.block(i, kind, x, tproj, text, rope, block_grid)?;
-            self.b.f.set_name(x, &format!("block{i}"));
+            let rope = strided.filter(|_| kind == BlockKind::Ssa).unwrap_or(rope_high);
+            x = m.block(i, x, conditions, |m, u| match kind {
+                BlockKind::Lcha => self.lcha(m, u, rope, grid),
+                BlockKind::Ssa | BlockKind::Full => m.self_attention(u, rope),
+            })?;
             if let Some(stage) = stages.iter().position(|s| s.end == i + 1) {
-                let ends_the_network = i + 1 == self.config.layout.len();
-                x = self.stage_up(x, (!ends_the_network).then_some(entered), stage, grid)?;
+                let ends_the_network = i + 1 == self.layout.len();
+                x = self.stage_up(m, x, (!ends_the_network).then_some(entered), stage, grid)?;
             }
         }
-        self.head(x, temb, latent, grid)
-    }
-
-    /// Runs `body` with `name` appended to the provenance path.
-    fn within<T>(
-        &mut self,
-        name: &str,
-        body: impl FnOnce(&mut Self) -> Result<T, ImportError>,
-    ) -> Result<T, ImportError> {
-        self.b.enter(name);
-        let out = body(self);
-        self.b.leave();
-        out
-    }
-
-    /// The checkpoint tensor `name` of the current module, in f32.
-    fn param(&mut self, name: &str) -> Imported {
-        let scope = self.b.scope();
-        let full = if scope.is_empty() { name.to_string() } else { format!("{scope}.{name}") };
-        let ty = self.weights.ty(&full).ok_or(ImportError::MissingTensor(full.clone()))?;
-        let stored = self.b.load(&full, &ty)?;
-        Ok(self.b.cast(stored, DType::F32)?)
-    }
-
-    /// The linear layer `name` of the current module.
-    fn linear(&mut self, name: &str, x: ValueId) -> Imported {
-        self.within(name, |m| {
-            let (w, b) = (m.param("weight")?, m.param("bias")?);
-            Ok(m.b.linear(x, w, Some(b))?)
-        })
-    }
-
-    /// LayerNorm over the last axis, without affine parameters.
-    fn layer_norm(&mut self, x: ValueId) -> Imported {
-        let axis = self.b.shape(x).len() - 1;
-        Ok(self.b.layer_norm(x, &[axis], self.config.eps, None)?)
-    }
-
-    /// `LN(x)·(1 + scale) + shift`
-    fn modulated_norm(&mut self, x: ValueId, shift: ValueId, scale: ValueId) -> Imported {
-        let norm = self.layer_norm(x)?;
-        let scale = self.b.add_scalar(scale, 1.0)?;
-        let scaled = self.b.mul(norm, scale)?;
-        Ok(self.b.add(scaled, shift)?)
+        m.head(x, temb, latent, grid)
     }
 }
 
@@ -142,7 +58,9 @@ mod tests {
     use s2dit_ir::{text, verify};
 
     use super::*;
+    use crate::size::LatentSize;
     use crate::SchemaWeights;
+    use crate::model::Model;
     use crate::s2dit::config::Preset;
 
     fn tiny() -> (S2ditConfig, LatentSize) {
@@ -152,7 +70,7 @@ mod tests {
     #[test]
     fn the_clip_graph_is_valid_and_its_text_reads_back() {
         let (config, latent) = tiny();
-        let module = clip(&config, &SchemaWeights::new(&config), latent).unwrap();
+        let module = config.build(&SchemaWeights::new(&config), latent).unwrap();
         verify::verify(&module).unwrap();
         let printed = text::print(&module);
         let parsed = text::parse(&printed).unwrap();
@@ -167,7 +85,7 @@ mod tests {
     #[test]
     fn no_value_has_more_than_five_dimensions() {
         let (config, latent) = tiny();
-        let module = clip(&config, &SchemaWeights::new(&config), latent).unwrap();
+        let module = config.build(&SchemaWeights::new(&config), latent).unwrap();
         let f = &module.functions[0];
         assert!(f.order().iter().all(|&v| f.ty(v).rank() <= 5));
     }
@@ -175,11 +93,11 @@ mod tests {
     #[test]
     fn every_tensor_of_the_schema_is_used() {
         let (config, latent) = tiny();
-        let module = clip(&config, &SchemaWeights::new(&config), latent).unwrap();
+        let module = config.build(&SchemaWeights::new(&config), latent).unwrap();
         let f = &module.functions[0];
         let used: std::collections::HashSet<&str> =
             f.order().iter().filter_map(|&v| s2dit_ir::weights::loaded_tensor(f, v)).collect();
-        for t in schema::expected_tensors(&config) {
+        for t in config.tensors() {
             assert!(used.contains(t.name.as_str()), "{} is not used", t.name);
         }
     }

@@ -3,16 +3,17 @@
 use s2dit_ir::ValueId;
 use s2dit_ir::ops::{Conv, Slice};
 
-use super::{Imported, Importer};
-use crate::s2dit::config::Grid;
+use super::config::S2ditConfig;
+use crate::layers::{Built, Layers};
+use crate::size::Grid;
 
-impl Importer<'_> {
+impl S2ditConfig {
     /// Strided convolution frame by frame: `[1, N, D]` → `[1, M, D]`, M tokens of the low grid. Where the stride does not divide the
     /// grid, zeros lie below and to the right.
-    pub(super) fn stage_down(&mut self, x: ValueId, stage: usize, grid: Grid) -> Imported {
-        let (width, stride) = (self.config.hidden_size(), self.config.ssa_stride);
+    pub(super) fn stage_down(&self, m: &mut Layers<'_>, x: ValueId, stage: usize, grid: Grid) -> Built {
+        let (width, stride) = (m.dims.width(), self.ssa_stride);
         let low = grid.strided(stride);
-        self.within(&format!("stages.{stage}.down"), |m| {
+        m.within(&format!("stages.{stage}.down"), |m| {
             let (w, b) = (m.param("weight")?, m.param("bias")?);
             let x = m.b.reshape(x, &[grid.frames, grid.rows, grid.cols, width])?;
             let x = m.b.transpose(x, &[0, 3, 1, 2])?;
@@ -26,10 +27,10 @@ impl Importer<'_> {
 
     /// `x_hi + PixelShuffle(up(x_lo))`, channels of `up` in (row, column, D) order and cut to the grid: `[1, M, D]` → `[1, N, D]`.
     /// `entered` is x_hi; a stage that ends the network has none.
-    pub(super) fn stage_up(&mut self, x: ValueId, entered: Option<ValueId>, stage: usize, grid: Grid) -> Imported {
-        let (width, stride) = (self.config.hidden_size(), self.config.ssa_stride);
+    pub(super) fn stage_up(&self, m: &mut Layers<'_>, x: ValueId, entered: Option<ValueId>, stage: usize, grid: Grid) -> Built {
+        let (width, stride) = (m.dims.width(), self.ssa_stride);
         let low = grid.strided(stride);
-        self.within(&format!("stages.{stage}"), |m| {
+        m.within(&format!("stages.{stage}"), |m| {
             let y = m.linear("up", x)?;
             let y = m.b.reshape(y, &[low.frames * low.rows, low.cols, stride, stride * width])?;
             let mut y = m.b.transpose(y, &[0, 2, 1, 3])?;

@@ -9,7 +9,9 @@ use s2dit_runtime::stream::sampler::{Guided, euler, euler_sigmas};
 use s2dit_runtime::{Artifact, Chain, HostTensor, RunOptions, Timesteps};
 
 use super::{LatentsFile, seeded_noise};
-use s2dit_models::s2dit::config::{S2ditConfig, SampleSteps};
+use s2dit_ir::Interface;
+use s2dit_models::config;
+use s2dit_models::model::Sampler;
 
 /// The tensor that a clip is saved as, `[1, C, F, H, W]`.
 pub const LATENT: &str = "latent";
@@ -17,6 +19,7 @@ pub const LATENT: &str = "latent";
 /// A compiled clip step, loaded.
 pub struct Clip {
     session: Chain,
+    interface: Interface,
     steps: usize,
     flow_shift: f64,
     timesteps: Option<Timesteps>,
@@ -36,9 +39,9 @@ impl Clip {
         let Some(config) = metadata.get("s2ditc.config") else {
             bail!("`{shown}`: expected an artifact of s2ditc, found one without `s2ditc.config` in its metadata");
         };
-        let config = S2ditConfig::parse(config, &format!("{shown}: metadata s2ditc.config"))?;
-        let SampleSteps::Count(steps) = config.sample_steps else {
-            if config.chunk_frames.is_none() {
+        let model = config::parse(config, &format!("{shown}: metadata s2ditc.config"))?;
+        let Sampler::Euler { steps, shift } = model.sampler()? else {
+            if model.streaming().is_err() {
                 bail!(
                     "`{shown}`: config.json: sample_steps: found a list, expected a count: the number of steps of a \
                      bidirectional checkpoint (chunk_frames is null)"
@@ -49,16 +52,17 @@ impl Clip {
                  --mode stream"
             );
         };
-        let port = |name: &str| {
-            let port = artifact.inputs().into_iter().find(|p| p.name == name);
+        let interface = artifact.interface().with_context(|| format!("`{shown}`"))?;
+        let port = |what: &str, name: Option<&str>| {
+            let port = artifact.inputs().into_iter().find(|p| Some(p.name.as_str()) == name);
             let shape = port.and_then(|p| p.shape.iter().map(|d| usize::try_from(*d).ok()).collect::<Option<Vec<_>>>());
-            shape.with_context(|| format!("`{shown}`: no input `{name}` of static shape"))
+            shape.with_context(|| format!("`{shown}`: no input that is {what}, of static shape"))
         };
-        let (latent, text) = (port("latent")?, port("text")?);
-        let Ok(text) = <[usize; 3]>::try_from(text) else { bail!("`{shown}`: input `text` is not [1, L, text_dim]") };
+        let (latent, text) = (port("a latent", interface.latent())?, port("a text", interface.text())?);
+        let Ok(text) = <[usize; 3]>::try_from(text) else { bail!("`{shown}`: the text is not [1, L, text_dim]") };
         let session = artifact.session(run).with_context(|| format!("cannot load `{shown}`"))?;
         let timesteps = artifact.timesteps().with_context(|| format!("`{shown}`"))?;
-        Ok(Clip { session, steps, flow_shift: config.flow_shift, timesteps, latent, text })
+        Ok(Clip { session, interface, steps, flow_shift: shift, timesteps, latent, text })
     }
 
     /// Shape of the prompt.
@@ -98,13 +102,15 @@ impl Clip {
             asked.try_for_each(|t| listed.check(t)).with_context(|| format!("{steps} steps"))?;
         }
         let guidance = negative.map_or(1.0, |(_, g)| g);
-        let session = &mut self.session;
+        let (session, interface) = (&mut self.session, &self.interface);
         let clip = euler(&noise, &sigmas, guidance, |x, t, step| {
             let timestep = HostTensor { shape: vec![1], data: vec![t as f32] };
             let mut call = |text: &HostTensor| {
-                let inputs = BTreeMap::from([("latent", x), ("timestep", &timestep), ("text", text)]);
+                let named = [(interface.latent(), x), (interface.time(), &timestep), (interface.text(), text)];
+                let inputs: BTreeMap<&str, &HostTensor> =
+                    named.into_iter().filter_map(|(name, tensor)| Some((name?, tensor))).collect();
                 let mut out = session.run_with(|name| inputs.get(name).copied())?;
-                out.remove("velocity").context("the model returns no `velocity`")
+                interface.output().and_then(|name| out.remove(name)).context("the model returns no velocity")
             };
             let positive = call(text)?;
             let negative = negative.map(|(text, _)| call(text)).transpose()?;

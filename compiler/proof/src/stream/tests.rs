@@ -25,6 +25,7 @@ fn contract() -> Contract {
         functions_policy: FunctionsPolicy::Separate,
         checkpoint: "blake3:00".into(),
         config: json!({}),
+        interface: s2dit_ir::Interface::default(),
         chunk: Chunk { channels: 2, frames: 1, rows: 1, cols: 3 },
         window_frames: 2,
         sink_frames: 0,

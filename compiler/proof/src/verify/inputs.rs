@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 use rand::{Rng, SeedableRng};
 use rand_distr::StandardNormal;
-use s2dit_ir::DType;
-use s2dit_runtime::timesteps::{INPUT, Timesteps};
+use s2dit_ir::interface::{Distribution, InputRole};
+use s2dit_ir::{DType, Interface};
+use s2dit_runtime::timesteps::Timesteps;
 use s2dit_runtime::{HostTensor, Port};
 
 use s2dit_files::SafetensorsFile;
@@ -69,12 +70,17 @@ pub(crate) fn read_tensors<'a>(file: &SafetensorsFile, names: impl Iterator<Item
     Ok(tensors)
 }
 
-/// Standard normal latents and text, a timestep in [0, 1000] or of the list; the others rounded to fp16 where the artifact takes
-/// fp16, so that only the arithmetic is compared.
+/// Inputs by role: a time in its range or of the list, token ids, masks of ones, and standard normal numbers for what else there is; the
+/// last rounded to fp16 where the artifact takes fp16, so that only the arithmetic is compared.
 ///
 /// # Errors
 /// An input without a static shape.
-pub(crate) fn seeded_inputs(ports: &[Port], listed: Option<&Timesteps>, seed: u64) -> Result<Tensors> {
+pub(crate) fn seeded_inputs(
+    ports: &[Port],
+    interface: &Interface,
+    listed: Option<&Timesteps>,
+    seed: u64,
+) -> Result<Tensors> {
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
     let mut inputs = Tensors::new();
     for port in ports {
@@ -90,12 +96,26 @@ pub(crate) fn seeded_inputs(ports: &[Port], listed: Option<&Timesteps>, seed: u6
         data.try_reserve_exact(n).with_context(|| {
             format!("input `{}` {shape:?}: no memory for {:.1} GB", port.name, n as f64 * 4.0 / 1e9)
         })?;
-        match (port.name.as_str(), listed.map(Timesteps::list)) {
-            (INPUT, Some(list @ [_, ..])) => data.extend((0..n).map(|_| list[rng.random_range(0..list.len())] as f32)),
-            (INPUT, _) => data.extend((0..n).map(|_| rng.random_range(0.0f32..1000.0))),
+        let role = interface.role(&port.name);
+        match (role, listed.map(Timesteps::list)) {
+            (Some(InputRole::Time { .. }), Some(list @ [_, ..])) => {
+                data.extend((0..n).map(|_| list[rng.random_range(0..list.len())] as f32));
+            }
+            (Some(InputRole::Time { low, high }), _) => {
+                let range = *low as f32..*high as f32;
+                data.extend((0..n).map(|_| rng.random_range(range.clone())));
+            }
+            (Some(InputRole::Tokens { vocabulary }), _) => {
+                data.extend((0..n).map(|_| rng.random_range(0..(*vocabulary).max(1)) as f32));
+            }
+            (Some(InputRole::TextMask), _) => data.extend(std::iter::repeat_n(1.0, n)),
+            (Some(InputRole::Other { distribution: Distribution::Uniform }), _) => {
+                data.extend((0..n).map(|_| rng.random::<f32>()));
+            }
             _ => data.extend((0..n).map(|_| rng.sample::<f32, _>(StandardNormal))),
         }
-        if port.dtype == "f16" && (listed.is_none() || port.name != INPUT) {
+        let is_listed = listed.is_some() && matches!(role, Some(InputRole::Time { .. }));
+        if port.dtype == "f16" && !is_listed {
             for x in &mut data {
                 *x = DType::F16.round(f64::from(*x)) as f32;
             }
@@ -106,13 +126,18 @@ pub(crate) fn seeded_inputs(ports: &[Port], listed: Option<&Timesteps>, seed: u6
 }
 
 /// Notes about inputs that are odd without being wrong.
-pub(super) fn about_inputs(ports: &[Port], inputs: &Tensors, listed: Option<&Timesteps>) -> Vec<String> {
+pub(super) fn about_inputs(
+    ports: &[Port],
+    interface: &Interface,
+    inputs: &Tensors,
+    listed: Option<&Timesteps>,
+) -> Vec<String> {
     let mut notes = Vec::new();
     let loses = |p: &&Port| {
         let data = inputs.get(&p.name).map(|t| t.data.as_slice()).unwrap_or_default();
         // A listed timestep means the same however it is rounded.
         p.dtype == "f16"
-            && (listed.is_none() || p.name != INPUT)
+            && (listed.is_none() || interface.time() != Some(p.name.as_str()))
             && data.iter().any(|x| DType::F16.round(f64::from(*x)) as f32 != *x)
     };
     let rounded: Vec<&str> = ports.iter().filter(loses).map(|p| p.name.as_str()).collect();
@@ -122,8 +147,11 @@ pub(super) fn about_inputs(ports: &[Port], inputs: &Tensors, listed: Option<&Tim
             rounded.join(", ")
         ));
     }
-    if let Some(t) = inputs.get("timestep").and_then(|t| t.data.iter().find(|t| !(0.0..=1000.0).contains(*t))) {
-        notes.push(format!("`timestep` is {t}, outside of [0, 1000], where the model was trained"));
+    for (name, tensor) in inputs {
+        let Some(InputRole::Time { low, high }) = interface.role(name) else { continue };
+        if let Some(t) = tensor.data.iter().find(|t| !(*low..=*high).contains(&f64::from(**t))) {
+            notes.push(format!("`{name}` is {t}, outside of [{low}, {high}], where the model was trained"));
+        }
     }
     notes
 }

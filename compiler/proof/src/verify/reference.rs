@@ -15,8 +15,7 @@ use crate::made_from;
 use s2dit_emit::plan::{How, Quantize, Sources, is_exact};
 use s2dit_emit::timesteps::tables;
 use s2dit_models::checkpoint::Checkpoint;
-use s2dit_models::s2dit;
-use s2dit_models::s2dit::config::LatentSize;
+use s2dit_models::size::LatentSize;
 
 /// A checkpoint that an artifact is compared with.
 #[derive(Clone, Debug)]
@@ -47,11 +46,12 @@ impl Graph {
         let config = config.with_context(|| format!("`{}`: metadata `s2ditc.config`: not JSON", path.display()))?;
         made_from::check(path, metadata.get("s2ditc.checkpoint").map(String::as_str), config.as_ref(), &checkpoint)?;
         let (ports, listed) = (artifact.inputs(), artifact.timesteps()?);
-        let Some([_, _, frames, rows, cols]) = ports.iter().find(|p| p.name == "latent").map(|p| p.shape.as_slice())
-        else {
-            bail!("`{}`: expected an input `latent` [1, C, F, H, W]", path.display());
+        let interface = artifact.interface().with_context(|| format!("`{}`", path.display()))?;
+        let latent = ports.iter().find(|p| interface.latent() == Some(p.name.as_str()));
+        let Some([_, _, frames, rows, cols]) = latent.map(|p| p.shape.as_slice()) else {
+            bail!("`{}`: expected an input that is a latent, [1, C, F, H, W]", path.display());
         };
-        let side = |n: i64| usize::try_from(n).context("the input `latent` has no static shape");
+        let side = |n: i64| usize::try_from(n).context("the latent has no static shape");
         let latent = LatentSize { frames: side(*frames)?, rows: side(*rows)?, cols: side(*cols)? };
         let graph = Graph { checkpoint, latent, ports, listed };
         graph.check_ports(path)?;
@@ -60,7 +60,7 @@ impl Graph {
 
     /// Refuses an artifact whose inputs are not those of the checkpoint's graph.
     fn check_ports(&self, path: &Path) -> Result<()> {
-        let module = s2dit::clip(self.checkpoint.config(), &self.checkpoint, self.latent)?;
+        let module = self.checkpoint.model().build(&self.checkpoint, self.latent)?;
         let step = &module.functions[0];
         for port in &self.ports {
             let wanted = step.by_name(&port.name).map(|v| step.shape(v).iter().map(|d| *d as i64).collect::<Vec<_>>());
@@ -101,7 +101,7 @@ impl Graph {
         }
     }
 
-    /// What the plain fp32 graph, or the graph with weights that are stored as in the artifact, makes of inputs: `velocity` and the
+    /// What the plain fp32 graph, or the graph with weights that are stored as in the artifact, makes of inputs: its result and the
     /// probed blocks.
     ///
     /// # Errors
@@ -116,12 +116,12 @@ impl Graph {
             &RunOptions { fp16: false, engine: Engine::Ort, ..run.clone() },
         )
         .context("cannot run the reference graph")?;
-        results.retain(|name, _| name == "velocity" || run.probes.contains(name));
+        results.retain(|name, _| module.interface.output() == Some(name) || run.probes.contains(name));
         Ok(results)
     }
 
     fn module(&self, storage: Option<&Quantize>) -> Result<Module> {
-        let mut module = s2dit::clip(self.checkpoint.config(), &self.checkpoint, self.latent)?;
+        let mut module = self.checkpoint.model().build(&self.checkpoint, self.latent)?;
         match storage {
             // In fp32 the plain sinusoids would be the least exact part of the reference.
             None => {

@@ -5,7 +5,8 @@ use crate::Samples;
 use s2dit_files::FloatType;
 use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
-use s2dit_models::s2dit::config::{LatentSize, Preset, with_overrides};
+use s2dit_models::config::{preset, with_overrides};
+use s2dit_models::size::LatentSize;
 
 /// The error of the whole model, run at once.
 fn whole(survey: &Survey<'_>, samples: &[Inputs], choices: &BTreeMap<String, Choice>) -> f64 {
@@ -22,7 +23,7 @@ fn whole(survey: &Survey<'_>, samples: &[Inputs], choices: &BTreeMap<String, Cho
     let reference = outputs(&survey.module);
     let mut module = survey.module.clone();
     pass::run(&mut module, |name, _| choices.get(name).cloned()).unwrap();
-    let values = |outputs: &[Outputs]| -> Vec<f32> { outputs.iter().flat_map(|o| o[OUTPUT].data.clone()).collect() };
+    let values = |outputs: &[Outputs]| -> Vec<f32> { outputs.iter().flat_map(|o| o["velocity"].data.clone()).collect() };
     let (x, r) = (values(&outputs(&module)), values(&reference));
     relative(x.iter().zip(&r))
 }
@@ -44,9 +45,9 @@ fn a_block_tells_what_the_whole_model_would() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("checkpoint");
     let layout = r#"layout=["lcha","ssa","ssa","full","lcha"]"#;
-    let config = with_overrides(&Preset::Small.config(), &[layout]).unwrap();
+    let model = with_overrides(&*preset("small").unwrap(), &[layout]).unwrap();
     let options = InitOptions {
-        config,
+        model,
         seed: 3,
         dtype: FloatType::Bf16,
         max_shard_size: DEFAULT_SHARD_SIZE,
@@ -56,7 +57,7 @@ fn a_block_tells_what_the_whole_model_would() {
     init(&options, &path, &|_, _| {}).unwrap();
     let checkpoint = Checkpoint::open(&path).unwrap();
     let survey = Survey::new(&checkpoint, LatentSize { frames: 3, rows: 8, cols: 8 }).unwrap();
-    let samples = Samples::Seeded.inputs(&survey.module.functions[0]).unwrap();
+    let samples = Samples::Seeded.inputs(&survey.module).unwrap();
     let scheme = Scheme::Palette { bits: 4, group: Some(16) };
     let weights = weights_of(&survey.module).into_iter().filter(|w| fits(scheme, &w.ty));
     let choices: BTreeMap<String, Choice> = weights.map(|w| (w.name, scheme.into())).collect();

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use s2dit_ir::Interface;
+
 use super::{bits, escaped};
 use s2dit_emit::plan::{Entry, Plan};
 
@@ -13,21 +15,21 @@ const CELL: usize = 22;
 const LEFT: usize = 190;
 const TOP: usize = 24;
 
-/// `blocks.3.attn1.to_q.weight` → block 3, `attn1.to_q`.
-fn place(name: &str) -> (Option<usize>, &str) {
-    let inside = name.strip_prefix("blocks.").and_then(|rest| rest.split_once('.'));
-    let (block, weight) = match inside {
-        Some((block, weight)) if block.parse::<usize>().is_ok() => (block.parse().ok(), weight),
-        _ => (None, name),
-    };
-    (block, weight.strip_suffix(".weight").unwrap_or(weight))
+/// `blocks.3.attn1.to_q.weight` → block 3, `attn1.to_q`, if a block has the path `blocks.3`.
+fn place<'n>(name: &'n str, interface: &Interface) -> (Option<usize>, &'n str) {
+    let inside = interface.block_of(name).and_then(|block| {
+        let rest = name.strip_prefix(interface.milestones[block].scope.as_str())?;
+        Some((block, rest.strip_prefix('.')?))
+    });
+    let weight = inside.map_or(name, |(_, weight)| weight);
+    (inside.map(|(block, _)| block), weight.strip_suffix(".weight").unwrap_or(weight))
 }
 
 /// The map.
-pub(super) fn map(plan: &Plan) -> String {
+pub(super) fn map(plan: &Plan, interface: &Interface) -> String {
     let mut rows: BTreeMap<(bool, &str), Vec<(usize, &Entry)>> = BTreeMap::new();
     for entry in &plan.weight {
-        let (block, weight) = place(&entry.name);
+        let (block, weight) = place(&entry.name, interface);
         // Weights outside of blocks come last, in the first column.
         rows.entry((block.is_none(), weight)).or_default().push((block.unwrap_or(0), entry));
     }
@@ -85,12 +87,16 @@ fn colour(bits: u8) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use s2dit_ir::interface::Milestone;
+
     use super::*;
 
     #[test]
     fn weights_have_a_block_and_a_name_in_it() {
-        assert_eq!(place("blocks.12.attn1.to_q.weight"), (Some(12), "attn1.to_q"));
-        assert_eq!(place("patch_embedding.weight"), (None, "patch_embedding"));
-        assert_eq!(place("blocks.x.y"), (None, "blocks.x.y"));
+        let milestone = |n: usize| Milestone { value: format!("h{n}"), scope: format!("layers.{n}") };
+        let interface = Interface { milestones: (0..13).map(milestone).collect(), ..Interface::default() };
+        assert_eq!(place("layers.12.attn1.to_q.weight", &interface), (Some(12), "attn1.to_q"));
+        assert_eq!(place("patch_embedding.weight", &interface), (None, "patch_embedding"));
+        assert_eq!(place("layers.x.y", &interface), (None, "layers.x.y"));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Job, wanted};
-use crate::s2dit::schema::TensorSpec;
+use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems, shown, slips};
 
 /// Suggestions compare every missing name with every extra one; beyond this many pairs they are left out.
@@ -29,8 +29,8 @@ impl Job<'_> {
         let unknown: BTreeMap<&str, usize> =
             unknown.into_iter().filter(|(layer, _)| !in_schema.contains_key(layer)).collect();
         let whole = |known: &BTreeMap<&str, usize>, name: &str| layer(name).is_some_and(|l| known.contains_key(l));
-        let (blocks, stages) = (self.config.num_blocks(), self.config.stages().len());
-        let layers = format!("what the layout of config.json calls for: {blocks} blocks, {stages} SSA stages");
+        let outline = self.model.outline();
+        let layers = format!("what config.json calls for: {} blocks ({})", outline.blocks(), outline.sandwich());
         let problem =
             |place: String, found: String, expected: &str| Problem { place, found, expected: expected.into() };
 

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{BlockKind, S2ditConfig};
 use s2dit_files::problems::{Problem, Problems, quoted};
 
 /// Size of a latent video: frames, rows, columns. On the command line `3x36x64`.
@@ -77,7 +76,26 @@ impl fmt::Display for Grid {
     }
 }
 
-impl S2ditConfig {
+/// The widths of a video transformer that bound what a latent may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Widths {
+    /// Patch (frames, rows, columns); the first is 1.
+    pub patch_size: [usize; 3],
+    /// Channels of the input latent.
+    pub in_channels: usize,
+    /// Channels of the result.
+    pub out_channels: usize,
+    /// Hidden width.
+    pub hidden: usize,
+    /// Hidden width of the feed-forward layers.
+    pub ffn_dim: usize,
+    /// Text tokens.
+    pub text_len: usize,
+    /// Width of the text embeddings.
+    pub text_dim: usize,
+}
+
+impl Widths {
     /// The token grid of a latent.
     ///
     /// # Errors
@@ -105,12 +123,12 @@ impl S2ditConfig {
         let grid = Grid { frames: latent.frames, rows: latent.rows / patch_rows, cols: latent.cols / patch_cols };
         let tokens = grid.tokens();
         if tokens > MOST_TOKENS {
-            let gigabytes = tokens as f64 * self.hidden_size() as f64 * 2.0 / 1e9;
+            let gigabytes = tokens as f64 * self.hidden as f64 * 2.0 / 1e9;
             return Err(Problems::one(
                 format!("latent {latent}"),
                 format!(
                     "{tokens} tokens ({grid}), {gigabytes:.1} GB in fp16 for one activation of width {}",
-                    self.hidden_size()
+                    self.hidden
                 ),
                 format!("at most {MOST_TOKENS} tokens"),
             ));
@@ -126,10 +144,10 @@ impl S2ditConfig {
         for (what, factors) in [
             ("the latent (in_channels × frames × rows × columns)", [self.in_channels, positions]),
             ("the velocity (out_channels × frames × rows × columns)", [self.out_channels, positions]),
-            ("the tokens (tokens × width)", [tokens, self.hidden_size()]),
+            ("the tokens (tokens × width)", [tokens, self.hidden]),
             ("the feed-forward layer (tokens × ffn_dim)", [tokens, self.ffn_dim]),
             ("the text (text_len × text_dim)", [self.text_len, self.text_dim]),
-            ("the text's keys (text_len × width)", [self.text_len, self.hidden_size()]),
+            ("the text's keys (text_len × width)", [self.text_len, self.hidden]),
         ] {
             let elements = factors[0].saturating_mul(factors[1]);
             if elements > MOST_ELEMENTS {
@@ -147,14 +165,5 @@ impl S2ditConfig {
         let [_, patch_rows, patch_cols] = self.patch_size;
         let (rows, cols) = (nearest(wanted.rows, patch_rows), nearest(wanted.cols, patch_cols));
         LatentSize { frames: wanted.frames, rows, cols }
-    }
-
-    /// The grid on which a block runs, given the token grid.
-    #[must_use]
-    pub fn block_grid(&self, block: usize, grid: Grid) -> Grid {
-        match self.layout.get(block) {
-            Some(BlockKind::Ssa) => grid.strided(self.ssa_stride),
-            _ => grid,
-        }
     }
 }

@@ -4,12 +4,11 @@ use s2dit_ir::ValueId;
 use s2dit_ir::ops::{ReduceKind, Unary};
 
 use super::rope::Rope;
-use super::{Imported, Importer};
-use crate::s2dit::config::QkNorm;
+use super::{Built, Layers, QkNorm};
 
-impl Importer<'_> {
-    /// `attn1` of an SSA or full block: softmax self-attention with RoPE.
-    pub(super) fn self_attention(&mut self, u: ValueId, rope: Rope) -> Imported {
+impl Layers<'_> {
+    /// `attn1`: softmax self-attention with RoPE.
+    pub(crate) fn self_attention(&mut self, u: ValueId, rope: Rope) -> Built {
         self.within("attn1", |m| {
             let q = m.query_or_key("to_q", "norm_q", u)?;
             let k = m.query_or_key("to_k", "norm_k", u)?;
@@ -21,7 +20,7 @@ impl Importer<'_> {
     }
 
     /// `attn2`: softmax attention from the tokens to the text, without RoPE.
-    pub(super) fn cross_attention(&mut self, x: ValueId, text: ValueId) -> Imported {
+    pub(crate) fn cross_attention(&mut self, x: ValueId, text: ValueId) -> Built {
         self.within("attn2", |m| {
             let q = m.query_or_key("to_q", "norm_q", x)?;
             let k = m.query_or_key("to_k", "norm_k", text)?;
@@ -32,18 +31,18 @@ impl Importer<'_> {
     }
 
     /// `softmax(q·kᵀ/√d)·v` on `[1, A, N, d]`, heads merged: `[1, N, D]`.
-    fn softmax_attention(&mut self, q: ValueId, k: ValueId, v: ValueId) -> Imported {
+    pub(crate) fn softmax_attention(&mut self, q: ValueId, k: ValueId, v: ValueId) -> Built {
         let scores = self.b.matmul_t(q, k)?;
-        let scores = self.b.mul_scalar(scores, (self.config.attention_head_dim as f64).powf(-0.5))?;
+        let scores = self.b.mul_scalar(scores, (self.dims.head_dim as f64).powf(-0.5))?;
         let weights = self.b.softmax(scores, 3)?;
         let y = self.b.matmul(weights, v)?;
         self.merge_heads(y)
     }
 
     /// Projection, RMS norm, heads: `[1, N, D]` → `[1, A, N, d]`.
-    pub(super) fn query_or_key(&mut self, projection: &str, norm: &str, x: ValueId) -> Imported {
+    pub(crate) fn query_or_key(&mut self, projection: &str, norm: &str, x: ValueId) -> Built {
         let y = self.linear(projection, x)?;
-        match self.config.qk_norm {
+        match self.dims.qk_norm {
             QkNorm::AcrossHeads => {
                 let y = self.rms_norm(norm, y)?;
                 let y = self.split_heads(y)?;
@@ -58,33 +57,33 @@ impl Importer<'_> {
     }
 
     /// `to_v`, heads: `[1, N, D]` → `[1, A, N, d]`.
-    pub(super) fn value(&mut self, x: ValueId) -> Imported {
+    pub(crate) fn value(&mut self, x: ValueId) -> Built {
         let v = self.linear("to_v", x)?;
         let v = self.split_heads(v)?;
         Ok(self.b.transpose(v, &[0, 2, 1, 3])?)
     }
 
     /// `[1, N, D]` → `[1, N, A, d]`
-    fn split_heads(&mut self, x: ValueId) -> Imported {
+    fn split_heads(&mut self, x: ValueId) -> Built {
         let tokens = self.b.shape(x)[1];
-        Ok(self.b.reshape(x, &[1, tokens, self.config.num_attention_heads, self.config.attention_head_dim])?)
+        Ok(self.b.reshape(x, &[1, tokens, self.dims.heads, self.dims.head_dim])?)
     }
 
     /// `[1, A, N, d]` → `[1, N, D]`
-    pub(super) fn merge_heads(&mut self, x: ValueId) -> Imported {
+    pub(crate) fn merge_heads(&mut self, x: ValueId) -> Built {
         let tokens = self.b.shape(x)[2];
         let x = self.b.transpose(x, &[0, 2, 1, 3])?;
-        Ok(self.b.reshape(x, &[1, tokens, self.config.hidden_size()])?)
+        Ok(self.b.reshape(x, &[1, tokens, self.dims.width()])?)
     }
 
     /// `x / √(mean(x²) + eps) · gain` over the last axis (Zhang & Sennrich, arXiv 1910.07467).
-    fn rms_norm(&mut self, name: &str, x: ValueId) -> Imported {
+    fn rms_norm(&mut self, name: &str, x: ValueId) -> Built {
         self.within(name, |m| {
             let gain = m.param("weight")?;
             let axis = m.b.shape(x).len() - 1;
             let square = m.b.unary(Unary::Square, x)?;
             let mean = m.b.reduce(ReduceKind::Mean, square, &[axis], true)?;
-            let mean = m.b.add_scalar(mean, m.config.eps)?;
+            let mean = m.b.add_scalar(mean, m.dims.eps)?;
             let inverse = m.b.unary(Unary::Rsqrt, mean)?;
             let y = m.b.mul(x, inverse)?;
             Ok(m.b.mul(y, gain)?)

@@ -3,30 +3,30 @@
 use s2dit_ir::ValueId;
 use s2dit_ir::ops::{RopePart, RopeTable};
 
-use super::{ImportError, Imported, Importer};
-use crate::s2dit::config::Grid;
+use super::{BuildError, Built, Layers};
+use crate::size::Grid;
 
 /// Tables of a grid, `[N, d/2]` each.
 #[derive(Clone, Copy)]
-pub(super) struct Rope {
+pub(crate) struct Rope {
     cos: ValueId,
     sin: ValueId,
 }
 
-impl Importer<'_> {
-    pub(super) fn rope(&mut self, grid: Grid) -> Result<Rope, ImportError> {
+impl Layers<'_> {
+    pub(crate) fn rope(&mut self, grid: Grid) -> Result<Rope, BuildError> {
         let table = |part| RopeTable {
             part,
             grid: [grid.frames, grid.rows, grid.cols],
-            axis_dims: self.config.rope_split(),
-            theta: self.config.rope_theta,
+            axis_dims: self.dims.rope_split(),
+            theta: self.dims.rope_theta,
         };
         let (cos, sin) = (table(RopePart::Cos), table(RopePart::Sin));
         self.within("rope", |m| Ok(Rope { cos: m.b.op(cos, &[])?, sin: m.b.op(sin, &[])? }))
     }
 
     /// Rotates the pairs (0,1), (2,3), … of `[1, A, N, d]` by the token's angles.
-    pub(super) fn rotate(&mut self, x: ValueId, rope: Rope) -> Imported {
+    pub(crate) fn rotate(&mut self, x: ValueId, rope: Rope) -> Built {
         let shape = self.b.shape(x).to_vec();
         let (heads, tokens, dim) = (shape[1], shape[2], shape[3]);
         let half = [1, heads, tokens, dim / 2];

@@ -1,0 +1,162 @@
+//! Configurations of every family: the `config.json` of a checkpoint, presets, and fields changed from the command line.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use s2dit_backends::input::{LARGEST_JSON, LFS_POINTER, is_lfs_pointer, read_file};
+use serde_json::Value;
+
+use crate::FAMILIES;
+use crate::model::{Family, Model};
+use s2dit_files::json::{Entries, compact};
+use s2dit_files::problems::{Problem, Problems, nearest, quoted, shown};
+
+/// Reads a `config.json`.
+///
+/// # Errors
+/// Every problem of the file.
+pub fn read(path: &Path) -> Result<Arc<dyn Model>, Problems> {
+    let place = path.display().to_string();
+    let unreadable = |error: std::io::Error| Problems::one(&place, error.to_string(), "a readable config.json");
+    let bytes = read_file(path, LARGEST_JSON).map_err(unreadable)?;
+    if is_lfs_pointer(&bytes) {
+        return Err(Problems::one(&place, LFS_POINTER, "a configuration"));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Problems::one(&place, format!("a byte that is not UTF-8 at {at}"), "JSON text")
+    })?;
+    parse(&text, &place)
+}
+
+/// Parses the text of a `config.json`; `place` names it in problems.
+///
+/// # Errors
+/// Every problem of the text.
+pub fn parse(text: &str, place: &str) -> Result<Arc<dyn Model>, Problems> {
+    let Entries(entries) = serde_json::from_str(text)
+        .map_err(|error| Problems::one(place, format!("bad JSON ({error})"), "a JSON object"))?;
+    family(&entries, place)?.parse(entries, place)
+}
+
+/// The family that a configuration names, or the first one: a configuration without a class is one of S2DiT.
+fn family(entries: &[(String, Value)], place: &str) -> Result<&'static dyn Family, Problems> {
+    let classes = || {
+        let classes: Vec<String> = FAMILIES.iter().map(|family| quoted(family.class())).collect();
+        format!("{}: no other family of models is read", classes.join(" or "))
+    };
+    let mut found = None;
+    for (name, value) in entries {
+        // diffusers writes the class; transformers (text encoders) a list of architectures.
+        let known = match name.as_str() {
+            "_class_name" => FAMILIES.iter().find(|family| *value == family.class()).copied(),
+            "architectures" if value.is_array() => None,
+            _ => continue,
+        };
+        let Some(family) = known else {
+            return Err(Problems::one(format!("{place}: {name}"), compact(value), classes()));
+        };
+        found = Some(family);
+    }
+    Ok(found.unwrap_or(FAMILIES[0]))
+}
+
+/// Names of the presets of every family.
+#[must_use]
+pub fn presets() -> Vec<&'static str> {
+    FAMILIES.iter().flat_map(|family| family.presets()).collect()
+}
+
+/// The model of a preset.
+///
+/// # Errors
+/// A name that no family has.
+pub fn preset(name: &str) -> Result<Arc<dyn Model>, Problem> {
+    FAMILIES.iter().find_map(|family| family.preset(name)).ok_or_else(|| Problem {
+        place: "preset".into(),
+        found: quoted(name),
+        expected: format!("one of {}", presets().join(", ")),
+    })
+}
+
+/// A model with fields of its configuration replaced: each setting is `field=JSON`; a bare word stands for itself as a string
+/// (`qk_norm=rms_norm_per_head`). The last setting of a field counts.
+///
+/// # Errors
+/// Every problem of the settings, and of the configuration they make.
+pub fn with_overrides(base: &dyn Model, settings: &[impl AsRef<str>]) -> Result<Arc<dyn Model>, Problems> {
+    let mut problems = Problems::new();
+    let known = base.family().fields();
+    let mut fields = match base.config() {
+        Value::Object(fields) => fields,
+        _ => serde_json::Map::new(),
+    };
+    for setting in settings {
+        let setting = setting.as_ref();
+        let Some((field, text)) = setting.split_once('=') else {
+            problems.push("--set", quoted(setting), "field=value, such as ssa_stride=2");
+            continue;
+        };
+        let field = field.trim();
+        if !known.contains(&field) {
+            let expected = match nearest(field, known.iter().copied()) {
+                Some(known) => format!("a known field (did you mean `{known}`?)"),
+                None => format!("one of {}", known.join(", ")),
+            };
+            problems.push(format!("--set {}", shown(field)), "an unknown field", expected);
+            continue;
+        }
+        let is_word = |text: &str| {
+            text.starts_with(|c: char| c.is_ascii_alphabetic())
+                && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        };
+        match serde_json::from_str::<Value>(text) {
+            Ok(value) => {
+                fields.insert(field.to_owned(), value);
+            }
+            Err(_) if is_word(text.trim()) => {
+                fields.insert(field.to_owned(), Value::from(text.trim()));
+            }
+            Err(error) => {
+                problems.push(format!("--set {field}"), format!("{} ({error})", quoted(text)), "a JSON value");
+            }
+        }
+    }
+    let model = problems.absorb(base.family().parse(fields.into_iter().collect(), "--set"));
+    problems.into_result()?;
+    model.ok_or_else(Problems::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_configuration_is_read_by_its_class() {
+        for family in FAMILIES {
+            for name in family.presets() {
+                let model = family.preset(name).unwrap();
+                let read = parse(&model.config().to_string(), "config.json").unwrap();
+                assert_eq!((read.config(), read.family().class()), (model.config(), family.class()));
+                assert_eq!(preset(name).unwrap().config(), model.config());
+            }
+        }
+        let names = presets();
+        assert!((1..names.len()).all(|i| !names[..i].contains(&names[i])), "{names:?}");
+    }
+
+    #[test]
+    fn other_classes_are_refused_by_name() {
+        let problem = |config: Value| parse(&config.to_string(), "config.json").unwrap_err().to_string();
+        let other = problem(json!({ "_class_name": "LTXVideoTransformer3DModel", "num_layers": 28 }));
+        assert_eq!(
+            other,
+            "config.json: _class_name: found \"LTXVideoTransformer3DModel\", expected \"S2DiTTransformer3DModel\" or \
+             \"WanTransformer3DModel\": no other family of models is read"
+        );
+        assert!(problem(json!({ "architectures": ["UMT5EncoderModel"] })).contains("architectures"));
+        assert!(preset("big").unwrap_err().to_string().contains("wan2.1-14b"));
+    }
+}

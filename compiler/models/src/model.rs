@@ -1,0 +1,183 @@
+//! The seam where a model comes in: a [`Family`] reads configurations, and a [`Model`] is one of them.
+//!
+//! The rest of the compiler knows models through these traits and through the [`s2dit_ir::Interface`] of the graphs that they build.
+//! Capabilities that a model may lack, such as a sampler or streaming, are asked for and refused by name.
+
+use std::fmt::Debug;
+use std::ops::Range;
+use std::sync::Arc;
+
+use s2dit_ir::{Module, WeightSource};
+use s2dit_runtime::stream::contract::StateWrite;
+use s2dit_runtime::stream::sampler::euler_sigmas;
+use serde_json::Value;
+
+use crate::layers::BuildError;
+use crate::size::{Grid, LatentSize};
+use crate::tensor::TensorSpec;
+use s2dit_files::problems::{Problem, Problems};
+
+/// A family of models: the classes of diffusers that it reads, and its presets.
+pub trait Family: Debug + Sync {
+    /// Name for people, such as `Wan 2.1`.
+    fn name(&self) -> &'static str;
+
+    /// The `_class_name` of its configurations.
+    fn class(&self) -> &'static str;
+
+    /// Names of its presets.
+    fn presets(&self) -> Vec<&'static str>;
+
+    /// The model of a preset; `None` for a name that is not in [`Family::presets`].
+    fn preset(&self, name: &str) -> Option<Arc<dyn Model>>;
+
+    /// Fields of its `config.json`, in the order in which they are written.
+    fn fields(&self) -> &'static [&'static str];
+
+    /// Reads the entries of a configuration; `place` names it in problems. A field whose name starts with `_` is metadata.
+    ///
+    /// # Errors
+    /// Every problem of the configuration.
+    fn parse(&self, entries: Vec<(String, Value)>, place: &str) -> Result<Arc<dyn Model>, Problems>;
+}
+
+/// A model: a configuration of a [`Family`] and all that follows from it.
+pub trait Model: Debug + Send + Sync {
+    /// The family.
+    fn family(&self) -> &'static dyn Family;
+
+    /// The configuration, every field of the family in order.
+    fn config(&self) -> Value;
+
+    /// The tensors that a checkpoint must have, in the order of the forward pass.
+    fn tensors(&self) -> Vec<TensorSpec>;
+
+    /// The token grid of a latent.
+    ///
+    /// # Errors
+    /// A latent that does not fit the model; values that no machine would hold.
+    fn grid(&self, latent: LatentSize) -> Result<Grid, Problems>;
+
+    /// The latent nearest to `wanted` that fits.
+    fn nearest_latent(&self, wanted: LatentSize) -> LatentSize;
+
+    /// The step as one function `main` with its interface, every value f32, in plain tensor ops as PyTorch would trace it. Ops have the
+    /// module paths of the checkpoint as provenance.
+    ///
+    /// # Errors
+    /// A latent that does not fit; a tensor that the weights lack.
+    fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError>;
+
+    /// The layers, as `inspect` draws them.
+    fn outline(&self) -> Outline;
+
+    /// The sampler that the checkpoint was made for.
+    ///
+    /// # Errors
+    /// A model that has none: the field or the class that says so.
+    fn sampler(&self) -> Result<Sampler, Problem>;
+
+    /// What a stream of the model keeps.
+    ///
+    /// # Errors
+    /// A model that does not stream: the field or the class that says so.
+    fn streaming(&self) -> Result<Streaming, Problem>;
+}
+
+/// The steps of a sampler of flow matching.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sampler {
+    /// A few fixed noise levels, each re-noised from the estimate before it: an autoregressive model.
+    Fixed {
+        /// Noise levels σ after the shift, from high to low, above 0.
+        sigmas: Vec<f64>,
+    },
+    /// Euler steps from σ = 1 to 0.
+    Euler {
+        /// Number of steps unless somebody asks for another.
+        steps: usize,
+        /// Shift of the noise levels: `s·σ / (1 + (s − 1)·σ)`.
+        shift: f64,
+    },
+}
+
+impl Sampler {
+    /// The noise levels at which the network is called, from high to low.
+    #[must_use]
+    pub fn sigmas(&self) -> Vec<f64> {
+        match self {
+            Sampler::Fixed { sigmas } => sigmas.clone(),
+            Sampler::Euler { steps, shift } => {
+                let mut sigmas = euler_sigmas(*steps, *shift);
+                sigmas.truncate(*steps);
+                sigmas
+            }
+        }
+    }
+
+    /// The timesteps 1000·σ that the network is called with, in fp32, in the sampler's order.
+    #[must_use]
+    pub fn timesteps(&self) -> Vec<f64> {
+        self.sigmas().into_iter().map(|s| f64::from((1000.0 * s) as f32)).collect()
+    }
+}
+
+/// What a stream of an autoregressive model keeps from chunk to chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Streaming {
+    /// Latent frames of a chunk.
+    pub chunk_frames: usize,
+    /// Latent frames in the key/value windows, without the current chunk.
+    pub window_frames: usize,
+    /// Latent frames at the start of a stream that never leave the windows: an attention sink.
+    pub sink_frames: usize,
+    /// The pass over a chunk that writes the states.
+    pub state_write: StateWrite,
+}
+
+/// The layers of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outline {
+    /// Hidden width.
+    pub width: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Runs of blocks of one kind, in order.
+    pub layers: Vec<Layer>,
+}
+
+/// A run of blocks of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Kind of every block in it, such as `full`.
+    pub kind: &'static str,
+    /// The blocks.
+    pub blocks: Range<usize>,
+    /// Spatial stride of the grid that its blocks run on; 1 for the token grid.
+    pub stride: usize,
+    /// Number of the low-resolution stage, if the run is one.
+    pub stage: Option<usize>,
+}
+
+impl Outline {
+    /// Number of blocks.
+    #[must_use]
+    pub fn blocks(&self) -> usize {
+        self.layers.iter().map(|layer| layer.blocks.len()).sum()
+    }
+
+    /// The layers in one line: `4×lcha, 3×ssa, 5×lcha`.
+    #[must_use]
+    pub fn sandwich(&self) -> String {
+        let layers: Vec<String> = self.layers.iter().map(|l| format!("{}×{}", l.blocks.len(), l.kind)).collect();
+        layers.join(", ")
+    }
+
+    /// The kind of a block.
+    #[must_use]
+    pub fn kind(&self, block: usize) -> Option<&'static str> {
+        self.layers.iter().find(|layer| layer.blocks.contains(&block)).map(|layer| layer.kind)
+    }
+}

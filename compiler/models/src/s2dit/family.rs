@@ -1,0 +1,156 @@
+//! S2DiT behind the seam.
+
+use std::sync::Arc;
+
+use s2dit_ir::{Module, WeightSource};
+use serde_json::Value;
+
+use super::config::{BlockKind, Preset, S2ditConfig, SampleSteps};
+use crate::layers::{BuildError, Dims, step};
+use crate::model::{Family, Layer, Model, Outline, Sampler, Streaming};
+use crate::size::{Grid, LatentSize, Widths};
+use crate::tensor::TensorSpec;
+use s2dit_files::problems::{Problem, Problems};
+
+/// The family of S2DiT.
+#[derive(Debug)]
+pub struct S2dit;
+
+impl Family for S2dit {
+    fn name(&self) -> &'static str {
+        "S2DiT"
+    }
+
+    fn class(&self) -> &'static str {
+        S2ditConfig::CLASS_NAME
+    }
+
+    fn presets(&self) -> Vec<&'static str> {
+        Preset::ALL.map(Preset::name).to_vec()
+    }
+
+    fn preset(&self, name: &str) -> Option<Arc<dyn Model>> {
+        let preset = Preset::ALL.into_iter().find(|preset| preset.name() == name)?;
+        Some(Arc::new(preset.config()))
+    }
+
+    fn fields(&self) -> &'static [&'static str] {
+        super::config::FIELDS
+    }
+
+    fn parse(&self, entries: Vec<(String, Value)>, place: &str) -> Result<Arc<dyn Model>, Problems> {
+        Ok(Arc::new(S2ditConfig::from_entries(entries, place)?))
+    }
+}
+
+impl S2ditConfig {
+    pub(super) fn dims(&self) -> Dims {
+        Dims {
+            heads: self.num_attention_heads,
+            head_dim: self.attention_head_dim,
+            patch_size: self.patch_size,
+            out_channels: self.out_channels,
+            freq_dim: self.freq_dim,
+            rope_theta: self.rope_theta,
+            qk_norm: self.qk_norm,
+            eps: self.eps,
+        }
+    }
+
+    fn widths(&self) -> Widths {
+        Widths {
+            patch_size: self.patch_size,
+            in_channels: self.in_channels,
+            out_channels: self.out_channels,
+            hidden: self.hidden_size(),
+            ffn_dim: self.ffn_dim,
+            text_len: self.text_len,
+            text_dim: self.text_dim,
+        }
+    }
+}
+
+impl Model for S2ditConfig {
+    fn family(&self) -> &'static dyn Family {
+        &S2dit
+    }
+
+    fn config(&self) -> Value {
+        self.to_json_value()
+    }
+
+    fn tensors(&self) -> Vec<TensorSpec> {
+        super::tensors::tensors(self)
+    }
+
+    fn grid(&self, latent: LatentSize) -> Result<Grid, Problems> {
+        self.widths().grid(latent)
+    }
+
+    fn nearest_latent(&self, wanted: LatentSize) -> LatentSize {
+        self.widths().nearest_latent(wanted)
+    }
+
+    fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError> {
+        let grid = self.grid(latent)?;
+        let shapes: [&[usize]; 2] = [
+            &[1, self.in_channels, latent.frames, latent.rows, latent.cols],
+            &[1, self.text_len, self.text_dim],
+        ];
+        step(self.dims(), weights, shapes, self.layout.len(), |m, inputs| self.forward(m, inputs, latent, grid))
+    }
+
+    fn outline(&self) -> Outline {
+        let stages = self.stages();
+        let layer = |run: super::config::Run| Layer {
+            kind: run.kind.name(),
+            stride: if run.kind == BlockKind::Ssa { self.ssa_stride } else { 1 },
+            stage: stages.iter().position(|stage| *stage == run.blocks),
+            blocks: run.blocks,
+        };
+        Outline {
+            width: self.hidden_size(),
+            heads: self.num_attention_heads,
+            head_dim: self.attention_head_dim,
+            layers: self.runs().into_iter().map(layer).collect(),
+        }
+    }
+
+    fn sampler(&self) -> Result<Sampler, Problem> {
+        Ok(match self.sample_steps {
+            SampleSteps::Timesteps(_) => Sampler::Fixed { sigmas: self.sigmas() },
+            SampleSteps::Count(steps) => Sampler::Euler { steps, shift: self.flow_shift },
+        })
+    }
+
+    fn streaming(&self) -> Result<Streaming, Problem> {
+        let problem = |place: &str, found: String, expected: String| Problem { place: place.into(), found, expected };
+        let Some(chunk_frames) = self.chunk_frames else {
+            return Err(problem(
+                "chunk_frames",
+                "null (a bidirectional checkpoint)".into(),
+                "a number of frames: only autoregressive checkpoints stream; compile it with --mode clip".into(),
+            ));
+        };
+        if self.in_channels != self.out_channels {
+            return Err(problem(
+                "out_channels",
+                self.out_channels.to_string(),
+                format!("{}, as in_channels: a stream feeds its own output back", self.in_channels),
+            ));
+        }
+        if let SampleSteps::Count(steps) = self.sample_steps {
+            return Err(problem(
+                "sample_steps",
+                format!("{steps} (a count)"),
+                "a list of timesteps: the sampler of a streaming checkpoint".into(),
+            ));
+        }
+        Ok(Streaming {
+            chunk_frames,
+            window_frames: self.window_frames,
+            sink_frames: self.sink_frames,
+            state_write: self.state_write,
+        })
+    }
+}

@@ -1,0 +1,91 @@
+//! The tensors of an S2DiT checkpoint: the names and shapes that a configuration calls for.
+
+use super::config::{BlockKind, S2ditConfig};
+use crate::layers::group;
+use crate::tensor::{Role, Specs, TensorSpec};
+
+/// Every tensor of a checkpoint with this configuration, in the order of the forward pass.
+pub(super) fn tensors(config: &S2ditConfig) -> Vec<TensorSpec> {
+    let (dims, width) = (config.dims(), config.hidden_size());
+    let mut list = Specs::new(group::PATCH_EMBEDDING);
+    dims.embedding_specs(&mut list, config.in_channels, config.text_dim);
+    for (index, kind) in config.layout.iter().enumerate() {
+        let attention = match kind {
+            BlockKind::Lcha => "LCHA attention",
+            BlockKind::Ssa => "SSA attention",
+            BlockKind::Full => group::FULL_ATTENTION,
+        };
+        dims.block_specs(&mut list, &format!("blocks.{index}"), config.ffn_dim, true, attention, |list, attention| {
+            if *kind == BlockKind::Lcha {
+                lcha(config, list, attention);
+            }
+        });
+    }
+    list.group("stage resampling");
+    let stride = config.ssa_stride;
+    for stage in 0..config.stages().len() {
+        list.conv(&format!("stages.{stage}.down"), &[width, width, stride, stride]);
+        list.linear(&format!("stages.{stage}.up"), stride * stride * width, width);
+    }
+    dims.head_specs(&mut list);
+    list.finish()
+}
+
+/// What LCHA has beside the projections and norms of every attention.
+fn lcha(config: &S2ditConfig, list: &mut Specs, attention: &str) {
+    let (width, heads, head) = (config.hidden_size(), config.num_attention_heads, config.attention_head_dim);
+    let [frames, rows, cols] = config.conv_kernel;
+    list.push(format!("{attention}.kernel.weight"), &[heads, head, head], Role::HeadWeight);
+    list.push(format!("{attention}.kernel.bias"), &[heads, head], Role::Bias);
+    list.conv(&format!("{attention}.local_conv"), &[width, 1, frames, rows, cols]);
+    list.linear(&format!("{attention}.local_mix"), width, width);
+    list.push(format!("{attention}.fusion_gate"), &[width], Role::GateLogit);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::layers::QkNorm;
+    use crate::s2dit::config::Preset;
+    use crate::tensor::TensorSpec;
+
+    fn shape(tensors: &[TensorSpec], name: &str) -> Option<Vec<usize>> {
+        tensors.iter().find(|tensor| tensor.name == name).map(|tensor| tensor.shape.clone())
+    }
+
+    #[test]
+    fn shapes_are_those_of_the_specification() {
+        let config = S2ditConfig { qk_norm: QkNorm::PerHead, ..Preset::Tiny.config() };
+        let tensors = super::tensors(&config);
+        let is = |name: &str, dims: &[usize]| {
+            assert_eq!(shape(&tensors, name).as_deref(), Some(dims), "{name}");
+        };
+        is("patch_embedding.weight", &[48, 4, 1, 2, 2]);
+        is("condition_embedder.time_embedder.linear_1.weight", &[48, 32]);
+        is("condition_embedder.time_proj.bias", &[288]);
+        is("blocks.0.attn1.kernel.weight", &[2, 24, 24]);
+        is("blocks.0.attn1.kernel.bias", &[2, 24]);
+        is("blocks.0.attn1.local_conv.weight", &[48, 1, 3, 3, 3]);
+        is("blocks.1.attn1.norm_q.weight", &[24]);
+        is("blocks.3.ffn.net.0.proj.weight", &[128, 48]);
+        is("blocks.3.ffn.net.2.weight", &[48, 128]);
+        is("stages.0.down.weight", &[48, 48, 2, 2]);
+        is("stages.0.up.weight", &[192, 48]);
+        is("stages.0.up.bias", &[192]);
+        is("scale_shift_table", &[1, 2, 48]);
+        is("proj_out.weight", &[16, 48]);
+        assert_eq!(shape(&tensors, "blocks.1.attn1.fusion_gate"), None);
+        assert_eq!(shape(&tensors, "stages.1.up.bias"), None);
+    }
+
+    #[test]
+    fn names_are_unique_and_the_large_preset_has_its_size() {
+        let tensors = super::tensors(&Preset::B1_8.config());
+        let names: HashSet<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        assert_eq!(names.len(), tensors.len());
+        let parameters: usize = tensors.iter().map(TensorSpec::elements).sum();
+        assert_eq!(parameters / 1_000_000, 1_800, "{parameters}");
+    }
+}

@@ -1,0 +1,18 @@
+//! The tensors of a Wan checkpoint, by the names of diffusers.
+
+use super::config::WanConfig;
+use crate::layers::group;
+use crate::tensor::{Specs, TensorSpec};
+
+/// Every tensor of a checkpoint with this configuration, in the order of the forward pass.
+pub(super) fn tensors(config: &WanConfig) -> Vec<TensorSpec> {
+    let dims = config.dims();
+    let mut list = Specs::new(group::PATCH_EMBEDDING);
+    dims.embedding_specs(&mut list, config.in_channels, config.text_dim);
+    for index in 0..config.num_layers {
+        let block = format!("blocks.{index}");
+        dims.block_specs(&mut list, &block, config.ffn_dim, config.cross_attn_norm, group::FULL_ATTENTION, |_, _| {});
+    }
+    dims.head_specs(&mut list);
+    list.finish()
+}

@@ -1,0 +1,131 @@
+//! The seam where models come in: names of one model are known in its folder, and nowhere else.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use s2dit_models::{FAMILIES, Model};
+
+mod common;
+
+/// Where a name may be written that some model also has: what it stands for there is not that model.
+const ELSEWHERE: &[(&str, &[&str])] = &[
+    // The names that inputs and results have in artifacts which do not say their interface.
+    ("runtime/src/interface.rs", &["latent", "timestep", "text", "velocity"]),
+    ("runtime/src/stream/contract.rs", &["latent", "timestep", "text", "velocity"]),
+    // A tensor of files that people bring, and the prompt of a saved stream.
+    ("compiler/proof/src/stream.rs", &["text", "velocity"]),
+    ("compiler/proof/src/stream/clip.rs", &["latent"]),
+    ("runtime/src/stream/state.rs", &["text"]),
+    // What a shape mismatch is about.
+    ("runtime/src/stream/sampler.rs", &["velocity"]),
+    // The part of a report that has no module path.
+    ("compiler/src/inspect/model.rs", &["proj_out"]),
+    // MIL's constant of its own and a diffusers-wide word for the same idea.
+    ("compiler/src/cli", &["text"]),
+];
+
+/// Names of the tensors, of their modules, and of the values of every model.
+fn names() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for family in FAMILIES {
+        for preset in family.presets() {
+            let model = family.preset(preset).expect("a preset");
+            for tensor in model.tensors() {
+                let parts = tensor.name.split('.').filter(|part| part.parse::<usize>().is_err());
+                names.extend(parts.map(str::to_owned));
+                names.insert(tensor.name);
+            }
+            let module = interface(&*model);
+            names.extend(module.inputs.iter().map(|input| input.name.clone()));
+            names.extend(module.outputs.iter().map(|output| output.name.clone()));
+            names.extend(module.milestones.iter().flat_map(|m| [m.value.clone(), m.scope.clone()]));
+        }
+        names.insert(family.class().to_owned());
+    }
+    // Words that name no model: what a layer has, and a group of sizes.
+    for word in ["weight", "bias", "kernel"] {
+        names.remove(word);
+    }
+    names
+}
+
+fn interface(model: &dyn Model) -> s2dit_ir::Interface {
+    let latent = model.nearest_latent("1x8x8".parse().expect("a latent"));
+    model.build(&s2dit_models::SchemaWeights::new(model), latent).expect("a graph").interface
+}
+
+/// The string literals of a file's code: no comments, no unit tests.
+fn literals(text: &str) -> Vec<String> {
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let mut found = Vec::new();
+    for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+        let mut rest = line;
+        while let Some((_, after)) = rest.split_once('"') {
+            let Some((literal, next)) = after.split_once('"') else { break };
+            found.push(literal.to_owned());
+            rest = next;
+        }
+    }
+    found
+}
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).expect("a folder").map(|e| e.expect("an entry").path()) {
+        let name = entry.file_name().expect("a name").to_string_lossy().into_owned();
+        if entry.is_dir() && name != "tests" && name != "target" {
+            sources(&entry, found);
+        } else if name.ends_with(".rs") && name != "tests.rs" {
+            found.push(entry);
+        }
+    }
+}
+
+#[test]
+fn names_of_a_model_are_in_its_folder_only() {
+    let (root, names) = (common::repo(), names());
+    assert!(names.contains("blocks.0.attn1.to_q.weight") && names.contains("block1") && names.contains("velocity"));
+    let mut files = Vec::new();
+    for folder in ["ir", "passes", "backends", "runtime", "compiler"] {
+        sources(&root.join(folder), &mut files);
+    }
+    assert!(files.len() > 150, "{}", files.len());
+    let mut leaks = Vec::new();
+    for file in files {
+        let place = file.strip_prefix(&root).expect("a path in the repository").to_string_lossy().into_owned();
+        if place.starts_with("compiler/models/src/") {
+            continue;
+        }
+        let allowed = ELSEWHERE.iter().filter(|(path, _)| place.starts_with(path)).flat_map(|(_, names)| *names);
+        let allowed: Vec<&&str> = allowed.collect();
+        let text = std::fs::read_to_string(&file).expect("text");
+        let known = literals(&text).into_iter().filter(|l| names.contains(l) && !allowed.iter().any(|a| **a == l));
+        leaks.extend(known.map(|literal| format!("{place}: \"{literal}\"")));
+        for word in ["S2dit", "s2dit::", "WanConfig", "wan::"] {
+            if literal_code(&text).contains(word) {
+                leaks.push(format!("{place}: {word}"));
+            }
+        }
+    }
+    assert!(leaks.is_empty(), "names of a model outside its folder:\n{}", leaks.join("\n"));
+}
+
+/// A file's code without comments and unit tests.
+fn literal_code(text: &str) -> String {
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// Inside the models' crate, one family does not know another.
+#[test]
+fn a_family_does_not_know_another() {
+    let root = common::repo().join("compiler/models/src");
+    for (family, other) in [("s2dit", "wan"), ("wan", "s2dit")] {
+        let mut files = Vec::new();
+        sources(&root.join(family), &mut files);
+        assert!(files.len() > 3);
+        for file in files {
+            let code = literal_code(&std::fs::read_to_string(&file).expect("text"));
+            assert!(!code.contains(&format!("{other}::")), "{}: knows `{other}`", file.display());
+        }
+    }
+}

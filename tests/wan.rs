@@ -1,0 +1,124 @@
+//! Wan 2.1 through every door that S2DiT goes through: both targets, tables, quantization, partition, the sampler, inspection.
+
+mod common;
+
+use std::path::Path;
+
+use common::{arg, fails, golden, ok};
+use serde_json::Value;
+
+/// A checkpoint that is wide enough to have weights worth compressing.
+fn checkpoint(dir: &Path) -> String {
+    let out = arg(&dir.join("wan"));
+    let set = |field: &str| vec!["--set".to_owned(), field.to_owned()];
+    let mut args: Vec<String> = ["init", "-q", "--preset", "wan-tiny", "--seed", "5", "-o", &out].map(String::from).to_vec();
+    for field in ["num_attention_heads=4", "attention_head_dim=32", "ffn_dim=256", "text_dim=64", "sample_steps=3"] {
+        args.extend(set(field));
+    }
+    ok(&args);
+    out
+}
+
+fn compile(checkpoint: &str, out: &Path, flags: &[&str]) -> String {
+    let place = arg(out);
+    ok(&[&["compile", "-q", checkpoint, "--latent", "2x8x12", "-o", &place], flags].concat());
+    place
+}
+
+fn verify(artifact: &str, flags: &[&str]) -> Value {
+    let report: Value = serde_json::from_str(&ok(&[&["verify", artifact, "--json"], flags].concat())).expect("JSON");
+    assert_eq!(report["passed"], true, "{report}");
+    report
+}
+
+fn snr(report: &Value) -> f64 {
+    report["rows"][0]["snr_db"].as_f64().expect("a number")
+}
+
+#[test]
+fn both_targets_agree_with_the_checkpoint_block_by_block() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let model = checkpoint(work.path());
+    let onnx = compile(&model, &work.path().join("a.onnx"), &["--target", "onnx"]);
+    let report = verify(&onnx, &["--checkpoint", &model, "--blocks"]);
+    let names: Vec<&str> = report["rows"].as_array().expect("rows").iter().filter_map(|r| r["name"].as_str()).collect();
+    assert_eq!(names, ["velocity", "block0", "block1", "block2"]);
+    assert!(snr(&report) > 110.0, "{report}");
+    let package = compile(&model, &work.path().join("a.mlpackage"), &["--target", "coreml"]);
+    assert!(snr(&verify(&package, &["--checkpoint", &model, "--blocks", "--fp16"])) > 50.0);
+    // Nothing of the model is left as single ops, and no op leaves the engine but for the time embedding.
+    let found: Value = serde_json::from_str(&ok(&["inspect", &package, "--json"])).expect("JSON");
+    assert_eq!((&found["recognised"][0]["full"], &found["recognised"][0]["cross"]), (&3.into(), &3.into()), "{found}");
+    assert_eq!(found["model"]["family"], "Wan 2.1");
+}
+
+#[test]
+fn tables_parts_and_few_bits() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let model = checkpoint(work.path());
+    let coreml = ["--target", "coreml"];
+    let tables = compile(&model, &work.path().join("t.mlpackage"), &[&coreml[..], &["--timesteps", "from-config"]].concat());
+    verify(&tables, &["--checkpoint", &model, "--fp16"]);
+    let parts = compile(&model, &work.path().join("parts"), &[&coreml[..], &["--partition", "3"]].concat());
+    let report = verify(&parts, &["--checkpoint", &model, "--blocks"]);
+    assert_eq!(report["rows"].as_array().map(Vec::len), Some(4), "{report}");
+    for (target, scheme, name) in
+        [("onnx", "int8", "q.onnx"), ("coreml", "int8", "q8.mlpackage"), ("coreml", "palette4-group16", "q4.mlpackage")]
+    {
+        let out = compile(&model, &work.path().join(name), &["--target", target, "--quantize", scheme]);
+        // Against the same storage: only the arithmetic differs.
+        verify(&out, &["--checkpoint", &model, "--quantize", scheme]);
+    }
+    let plan = arg(&work.path().join("plan.toml"));
+    ok(&["quantize", "-q", &model, "--target-size", "60%", "-o", &plan]);
+    let planned = compile(&model, &work.path().join("p.mlpackage"), &[&coreml[..], &["--quantize", &plan]].concat());
+    verify(&planned, &["--checkpoint", &model, "--quantize", &plan]);
+}
+
+#[test]
+fn a_clip_is_sampled_and_a_stream_is_refused() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let model = checkpoint(work.path());
+    let onnx = compile(&model, &work.path().join("a.onnx"), &["--target", "onnx"]);
+    let clip = arg(&work.path().join("clip.safetensors"));
+    ok(&["stream", "-q", &onnx, "--prompt-seed", "1", "-o", &clip]);
+    let bytes = std::fs::read(&clip).expect("a clip");
+    let header = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + header]).expect("a header");
+    assert_eq!(header["latent"]["shape"], serde_json::json!([1, 4, 2, 8, 12]));
+    let message = fails(&["compile", &model, "--target", "onnx", "--mode", "stream", "--latent", "8x12", "-o", &clip]);
+    assert!(message.contains("WanTransformer3DModel") && message.contains("--mode clip"), "{message}");
+}
+
+/// diffusers keeps some tensors in fp32 when it loads a model in bf16, and saves them so.
+#[test]
+fn weights_of_several_types() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let copy = common::with_text_len(&golden("wan_tiny").join("checkpoint"), work.path(), 16);
+    let file = copy.join("diffusion_pytorch_model.safetensors");
+    let bytes = std::fs::read(&file).expect("weights");
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    let wide = |name: &str| {
+        ["time_embedder", "scale_shift_table", "norm2"].iter().any(|part| name.contains(part))
+    };
+    let stored: Vec<(String, safetensors::Dtype, Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, view)| {
+            let halves = view.data().as_chunks::<2>().0;
+            let data = match wide(name) {
+                true => halves.iter().flat_map(|h| [0, 0, h[0], h[1]]).collect(),
+                false => view.data().to_vec(),
+            };
+            let dtype = if wide(name) { safetensors::Dtype::F32 } else { safetensors::Dtype::BF16 };
+            (name.to_owned(), dtype, view.shape().to_vec(), data)
+        })
+        .collect();
+    let views = stored.iter().map(|(name, dtype, shape, data)| {
+        (name, safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).expect("a tensor"))
+    });
+    std::fs::write(&file, safetensors::serialize(views, None).expect("a file")).expect("weights");
+    let out = arg(&work.path().join("a.onnx"));
+    ok(&["compile", "-q", &arg(&copy), "--target", "onnx", "--latent", "3x8x8", "-o", &out]);
+    let reference = arg(&golden("wan_tiny").join("golden.safetensors"));
+    assert!(snr(&verify(&out, &["--golden", &reference, "--blocks"])) > 110.0);
+}
