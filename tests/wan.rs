@@ -11,7 +11,8 @@ use serde_json::Value;
 fn checkpoint(dir: &Path) -> String {
     let out = arg(&dir.join("wan"));
     let set = |field: &str| vec!["--set".to_owned(), field.to_owned()];
-    let mut args: Vec<String> = ["init", "-q", "--preset", "wan-tiny", "--seed", "5", "-o", &out].map(String::from).to_vec();
+    let mut args: Vec<String> =
+        ["init", "-q", "--preset", "wan-tiny", "--seed", "5", "-o", &out].map(String::from).to_vec();
     for field in ["num_attention_heads=4", "attention_head_dim=32", "ffn_dim=256", "text_dim=64", "sample_steps=3"] {
         args.extend(set(field));
     }
@@ -46,10 +47,16 @@ fn both_targets_agree_with_the_checkpoint_block_by_block() {
     assert!(snr(&report) > 110.0, "{report}");
     let package = compile(&model, &work.path().join("a.mlpackage"), &["--target", "coreml"]);
     assert!(snr(&verify(&package, &["--checkpoint", &model, "--blocks", "--fp16"])) > 50.0);
-    // Nothing of the model is left as single ops, and no op leaves the engine but for the time embedding.
-    let found: Value = serde_json::from_str(&ok(&["inspect", &package, "--json"])).expect("JSON");
-    assert_eq!((&found["recognised"][0]["full"], &found["recognised"][0]["cross"]), (&3.into(), &3.into()), "{found}");
-    assert_eq!(found["model"]["family"], "Wan 2.1");
+    let inspect = |path: &str| -> Value { serde_json::from_str(&ok(&["inspect", path, "--json"])).expect("JSON") };
+    assert_eq!(inspect(&package)["model"]["family"], "Wan 2.1");
+    // Every block is recognised, and nothing of a formula stands alone.
+    let found = &inspect(&model)["recognised"][0];
+    assert_eq!((&found["full"], &found["cross"]), (&3.into(), &3.into()), "{found}");
+    assert_eq!(
+        (&found["leftovers"], &found["near_misses"]),
+        (&serde_json::json!({}), &serde_json::json!([])),
+        "{found}"
+    );
 }
 
 #[test]
@@ -57,7 +64,8 @@ fn tables_parts_and_few_bits() {
     let work = tempfile::tempdir().expect("a temporary folder");
     let model = checkpoint(work.path());
     let coreml = ["--target", "coreml"];
-    let tables = compile(&model, &work.path().join("t.mlpackage"), &[&coreml[..], &["--timesteps", "from-config"]].concat());
+    let tables =
+        compile(&model, &work.path().join("t.mlpackage"), &[&coreml[..], &["--timesteps", "from-config"]].concat());
     verify(&tables, &["--checkpoint", &model, "--fp16"]);
     let parts = compile(&model, &work.path().join("parts"), &[&coreml[..], &["--partition", "3"]].concat());
     let report = verify(&parts, &["--checkpoint", &model, "--blocks"]);
@@ -70,7 +78,7 @@ fn tables_parts_and_few_bits() {
         verify(&out, &["--checkpoint", &model, "--quantize", scheme]);
     }
     let plan = arg(&work.path().join("plan.toml"));
-    ok(&["quantize", "-q", &model, "--target-size", "60%", "-o", &plan]);
+    ok(&["quantize", "-q", &model, "--target-size", "1MB", "-o", &plan]);
     let planned = compile(&model, &work.path().join("p.mlpackage"), &[&coreml[..], &["--quantize", &plan]].concat());
     verify(&planned, &["--checkpoint", &model, "--quantize", &plan]);
 }
@@ -98,9 +106,7 @@ fn weights_of_several_types() {
     let file = copy.join("diffusion_pytorch_model.safetensors");
     let bytes = std::fs::read(&file).expect("weights");
     let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
-    let wide = |name: &str| {
-        ["time_embedder", "scale_shift_table", "norm2"].iter().any(|part| name.contains(part))
-    };
+    let wide = |name: &str| ["time_embedder", "scale_shift_table", "norm2"].iter().any(|part| name.contains(part));
     let stored: Vec<(String, safetensors::Dtype, Vec<usize>, Vec<u8>)> = tensors
         .iter()
         .map(|(name, view)| {

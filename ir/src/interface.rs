@@ -170,7 +170,8 @@ impl Interface {
     /// Position of the block that an op of this module path belongs to: `blocks.3.attn1.to_q` is in the block of scope `blocks.3`.
     #[must_use]
     pub fn block_of(&self, scope: &str) -> Option<usize> {
-        let inside = |block: &str| scope.strip_prefix(block).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let inside =
+            |block: &str| scope.strip_prefix(block).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         self.milestones.iter().position(|m| inside(&m.scope))
     }
 

@@ -76,7 +76,10 @@ mod tests {
         let interface = conventional(["hidden_states", "timestep"], ["velocity"], ["block1", "x", "block0", "block01"]);
         let written = BTreeMap::from([metadata(&interface).unwrap()]);
         assert_eq!(of(&written).unwrap(), Some(interface.clone()));
-        assert_eq!((interface.latent(), interface.time(), interface.text()), (Some("hidden_states"), Some("timestep"), None));
+        assert_eq!(
+            (interface.latent(), interface.time(), interface.text()),
+            (Some("hidden_states"), Some("timestep"), None)
+        );
         assert_eq!(interface.milestones.len(), 2);
         assert_eq!(of(&BTreeMap::new()).unwrap(), None);
         let wrong = BTreeMap::from([(INTERFACE.to_string(), "{}".to_string())]);

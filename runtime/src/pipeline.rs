@@ -9,9 +9,10 @@ use s2dit_backends::input::{LARGEST_JSON, read_text};
 use s2dit_backends::onnx::Round;
 use serde::{Deserialize, Serialize};
 
+use crate::ports;
+pub use crate::ports::Part;
 use crate::ports::{Declared, check_parts};
 use crate::ranges::is_range;
-use crate::stream::contract;
 use crate::{HostTensor, Port, RunOptions, Session, function_session};
 
 /// The description's file in a folder of packages.
@@ -20,18 +21,6 @@ pub const FILE: &str = "pipeline.json";
 pub const FORMAT: &str = "s2dit-pipeline";
 /// The version that this build writes and reads.
 pub const VERSION: u32 = 1;
-
-/// A part of a function: an artifact, what it takes, what it returns. Tensors are passed on by name.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Part {
-    /// The artifact, in the same folder.
-    pub file: String,
-    /// Inputs of the whole, and what earlier parts return.
-    pub inputs: Vec<contract::Port>,
-    /// Outputs of the whole, and what later parts take.
-    pub outputs: Vec<contract::Port>,
-}
 
 /// `pipeline.json`: a clip's step as packages that run one after the other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,9 +31,9 @@ pub struct Description {
     /// [`VERSION`].
     pub version: u32,
     /// Inputs that the host passes.
-    pub inputs: Vec<contract::Port>,
+    pub inputs: Vec<ports::Port>,
     /// Outputs that come back.
-    pub outputs: Vec<contract::Port>,
+    pub outputs: Vec<ports::Port>,
     /// Parts, in the order in which they run.
     pub parts: Vec<Part>,
     /// Metadata that every part has.

@@ -4,10 +4,33 @@ use std::collections::HashSet;
 use std::path::{Component, Path};
 
 use anyhow::{Result, bail};
+use s2dit_ir::DType;
+use serde::{Deserialize, Serialize};
 
-use crate::Port as Found;
-use crate::pipeline::Part;
-use crate::stream::contract::Port;
+use crate::ort_engine::Port as Found;
+
+/// An input or output of a function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// Name of the input or output.
+    pub name: String,
+    /// Element type, such as `f16`.
+    pub dtype: DType,
+    /// Shape of the tensor.
+    pub shape: Vec<usize>,
+}
+
+/// A part of a function: an artifact, what it takes, what it returns. Tensors are passed on by name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// The artifact, in the same folder.
+    pub file: String,
+    /// Inputs of the whole, and what earlier parts return.
+    pub inputs: Vec<Port>,
+    /// Outputs of the whole, and what later parts take.
+    pub outputs: Vec<Port>,
+}
 
 /// Whether a description names a file of its own folder.
 pub(crate) fn is_name(file: &str) -> bool {

@@ -18,6 +18,9 @@ pub const KEY: &str = "s2ditc.data";
 const MAGIC: &[u8; 16] = b"s2ditc weights:\n";
 const TRAILER: u64 = (MAGIC.len() + blake3::OUT_LEN) as u64;
 
+/// Digits of the identity in the name of a data file.
+pub(super) const DIGITS: usize = 16;
+
 /// The identity of weights.
 pub(super) struct Identity(blake3::Hash);
 
@@ -35,7 +38,7 @@ impl Identity {
 
     /// Its first digits, for a file's name.
     pub(super) fn short(&self) -> String {
-        self.0.to_hex()[..super::pair::DIGITS].to_string()
+        self.0.to_hex()[..DIGITS].to_string()
     }
 
     /// The bytes at the end of the data file.

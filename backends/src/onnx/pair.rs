@@ -10,13 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::identity::is_ours;
+use super::identity::{DIGITS, is_ours};
 use super::read::Model;
 use crate::Error;
 use crate::output::{Destination, OutputError, Staged, made};
-
-/// Digits of the identity in a name.
-pub const DIGITS: usize = 16;
 
 /// A model that is being written, with weights if it turns out to need them.
 #[derive(Debug)]

@@ -33,8 +33,8 @@ pub use self::vanish::Vanished;
 use self::choice::choice;
 use self::parts::Partition;
 use crate::plan::{Quantize, Sources};
-use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::Model;
+use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::size::LatentSize;
 
 /// The format that is compiled for.
@@ -371,7 +371,10 @@ fn write_coreml(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
     let about = coreml::Options {
-        short_description: format!("One step of {}, a video diffusion transformer.", checkpoint.model().family().name()),
+        short_description: format!(
+            "One step of {}, a video diffusion transformer.",
+            checkpoint.model().family().name()
+        ),
         version: env!("CARGO_PKG_VERSION").into(),
         author: "s2ditc".into(),
         license: String::new(),

@@ -13,10 +13,12 @@ use s2dit_runtime::pipeline::{self, Part, part_of};
 use s2dit_runtime::stream::contract::Port;
 
 use super::has_format;
-use super::stream::Written;
 use crate::plan::Sources;
 use s2dit_files::parse_size;
 use s2dit_files::problems::{Problem, quoted};
+
+/// Ops, bytes of weights, weights that are not finite.
+pub(super) type Written = (usize, u64, Vec<(String, u64)>);
 
 /// The spread of a step over packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

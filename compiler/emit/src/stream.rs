@@ -15,15 +15,15 @@ use s2dit_runtime::Timesteps as Listed;
 use s2dit_runtime::stream::contract::{self, Contract, StateWrite};
 
 use super::choice::choice;
-use super::parts::{Partition, described, is_in_part};
+use super::parts::{Partition, Written, described, is_in_part};
 use super::{
     Compute, Layout, Opset, Precision, Quantized, Summary, Target, TimestepChoice, Watch, has_format, run_passes, step,
 };
 use crate::plan::{Quantize, Sources};
-use s2dit_models::{Family, Model};
 use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::model::Streaming;
 use s2dit_models::size::LatentSize;
+use s2dit_models::{Family, Model};
 
 /// The place of the states between calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -169,7 +169,8 @@ pub fn lower_graph(
     run_passes(&["canonicalize", "cse"], &mut chunk, weights, &shape, watch)?;
     let interface = chunk.interface.clone();
     let role = |what: &str, name: Option<&str>| {
-        name.map(str::to_owned).with_context(|| format!("{}: no input is {what}, which a stream needs", model.family().name()))
+        name.map(str::to_owned)
+            .with_context(|| format!("{}: no input is {what}, which a stream needs", model.family().name()))
     };
     let split_options = split::Options {
         chunk: role("a latent", interface.latent())?,
@@ -300,9 +301,6 @@ fn is_in_kernel(path: &str) -> bool {
 /// The weights of all functions of an ONNX kernel.
 const DATA: &str = "weights.data";
 
-/// Ops, bytes of weights, weights that are not finite.
-pub(super) type Written = (usize, u64, Vec<(String, u64)>);
-
 /// The contract inside the artifact, beside what every artifact says.
 fn metadata(contract: &Contract, quantize: Option<&Quantize>) -> BTreeMap<String, String> {
     let mut metadata = BTreeMap::from([
@@ -418,7 +416,9 @@ fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash:
         let find = |name| lowered.module.functions.iter().find_map(|f| Some(f.shape(f.by_name(name)?)));
         name.and_then(find).context("a kernel without a latent or a text")
     };
-    let [_, channels, frames, rows, cols] = *shape(interface.latent())? else { bail!("a latent of another rank than 5") };
+    let [_, channels, frames, rows, cols] = *shape(interface.latent())? else {
+        bail!("a latent of another rank than 5")
+    };
     let [_, tokens, dim] = *shape(interface.text())? else { bail!("a text of another rank than 3") };
     let native = options.states == States::Native;
     let separate =

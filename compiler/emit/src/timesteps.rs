@@ -7,8 +7,8 @@ use s2dit_runtime::timesteps::Timesteps as Listed;
 
 use super::choice::choice;
 use super::{Watch, step};
-use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint};
 use s2dit_models::Model;
+use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint};
 
 /// The timesteps that a compiled step can be asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use s2dit_ir::interface::InputRole;
 use s2dit_runtime::ranges::{self, Ranges};
 use s2dit_runtime::stream::contract::{self, Contract, Precision, Target};
-use s2dit_ir::interface::InputRole;
 use s2dit_runtime::timesteps::Timesteps;
 use s2dit_runtime::{Artifact, HostTensor, RunOptions, StreamOptions, StreamSession};
 use serde::Serialize;

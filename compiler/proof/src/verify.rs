@@ -204,7 +204,11 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
         if against == Against::Both {
             let plain = graph.run(None, &inputs, &run)?;
             let what = format!("the plain fp32 graph of {dir} against the golden");
-            checks.push(Check::new(what, FP32_BAR, compared(&plain, &expected, &interface, Some(FP32_BAR), &dir.to_string())?));
+            checks.push(Check::new(
+                what,
+                FP32_BAR,
+                compared(&plain, &expected, &interface, Some(FP32_BAR), &dir.to_string())?,
+            ));
         }
         if let Some(storage) = storage.as_ref().filter(|_| exact && against != Against::Stored) {
             let alike = graph.run(Some(storage), &inputs, &run)?;

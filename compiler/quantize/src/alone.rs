@@ -14,8 +14,8 @@ use s2dit_passes::quantize::{self as pass, Choice};
 
 use super::Survey;
 use super::chain::{Chain, Outputs, Segment, named, run};
-use super::make::Progress;
 use super::measure::relative;
+use super::progress::Progress;
 use super::samples::Inputs;
 use super::survey::fits;
 

@@ -10,7 +10,7 @@ use s2dit_ir::compress::Scheme;
 use s2dit_passes::quantize::{Choice, Weight};
 
 use super::Survey;
-use super::make::Progress;
+use super::progress::Progress;
 use super::samples::{Inputs, SampleSplit, Samples};
 use super::statistics::{self, Collected};
 use s2dit_emit::plan::Calibration;

@@ -2,10 +2,11 @@
 
 use anyhow::{Context, Result};
 
-use super::make::{Made, Maker, Point, Progress, too_small};
+use super::curve::Curve;
+use super::maker::{Made, Maker, Point, too_small};
 use super::measure::{Runner, decibels};
+use super::progress::Progress;
 use super::search::{Way, pick};
-use super::sensitivity::Curve;
 use s2dit_emit::plan::{Entry, OpenPlan, Storage};
 
 /// Every weight, measured.

@@ -4,9 +4,12 @@
 mod alone;
 mod calibrated;
 mod chain;
+mod curve;
 mod goal;
 mod make;
+mod maker;
 mod measure;
+mod progress;
 mod report;
 mod samples;
 mod search;
@@ -16,7 +19,8 @@ mod survey;
 mod uniform;
 
 pub use calibrated::stats_file;
-pub use make::{Goal, Made, Point, Request, make};
+pub use make::{Goal, Request, make};
+pub use maker::{Made, Point};
 pub use report::html;
 pub use samples::Samples;
 pub use survey::Survey;

@@ -8,7 +8,7 @@ use s2dit_runtime::compare::EXACT_DB;
 
 use super::Survey;
 use super::chain::{Chain, Outputs};
-use super::make::Progress;
+use super::progress::Progress;
 use super::samples::Inputs;
 use s2dit_emit::plan::{OpenPlan, Sources};
 
@@ -46,7 +46,8 @@ impl<'a> Runner<'a> {
                 done += 1;
                 progress("plan, block", done, chain.segments.len());
             }
-            let kept = outputs.iter().filter(|(name, _)| **name == self.output || (sample == 0 && blocks.contains(*name)));
+            let kept =
+                outputs.iter().filter(|(name, _)| **name == self.output || (sample == 0 && blocks.contains(*name)));
             all[sample].extend(kept.map(|(name, value)| (name.clone(), value.clone())));
             Ok(())
         })?;

@@ -7,9 +7,11 @@ use s2dit_passes::quantize::{Choice, Weight};
 
 use super::alone::alone;
 use super::calibrated::Calibrated;
+use super::curve::Curve;
 use super::goal::Search;
-use super::make::{Maker, Progress};
+use super::maker::Maker;
 use super::measure::{Runner, decibels};
+use super::progress::Progress;
 use super::samples::SampleSplit;
 use super::search::Way;
 use super::survey::fits;
@@ -32,18 +34,6 @@ pub(super) fn smallest(weight: &Weight) -> Storage {
     let schemes = SCHEMES.into_iter().filter(|s| fits(*s, &weight.ty)).map(Storage::Compressed);
     let bytes = |storage: &Storage| storage.bytes(&weight.ty.shape).unwrap_or(u64::MAX);
     schemes.chain([Storage::Whole]).min_by_key(bytes).unwrap_or(Storage::Whole)
-}
-
-/// The ways to store a weight, with their sizes and errors.
-pub(super) struct Curve {
-    /// Ways to store the weight, with their sizes and errors.
-    pub ways: Vec<(Storage, Way)>,
-    /// ‖stored − weight‖ / ‖weight‖ of each way.
-    pub relative: Vec<f64>,
-    /// SNR in dB when only this weight is compressed.
-    pub alone: Option<f64>,
-    /// Why there is only one way.
-    pub note: Option<String>,
 }
 
 impl<'a> Maker<'a> {

@@ -7,8 +7,9 @@ use anyhow::{Result, bail};
 use s2dit_ir::compress::{EXPECTED, Scheme};
 use s2dit_passes::quantize::Weight;
 
-use super::make::{Made, Maker, Progress};
+use super::maker::{Made, Maker};
 use super::measure::Runner;
+use super::progress::Progress;
 use super::samples::{SampleSplit, Samples};
 use super::survey::fits;
 use s2dit_emit::plan::Entry;

@@ -15,8 +15,8 @@ use super::{Context, print_json, print_line};
 use s2dit_emit::{Layout, Opset, Options, Precision, Target, TimestepChoice, compile};
 use s2dit_files::FloatType;
 use s2dit_models::checkpoint::Checkpoint;
-use s2dit_models::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
 use s2dit_models::config::preset;
+use s2dit_models::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
 use s2dit_models::size::LatentSize;
 use s2dit_proof::verify::{self, Reference, verify};
 

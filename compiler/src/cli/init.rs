@@ -9,8 +9,8 @@ use super::progress::{Progress, count, size};
 use super::usage::bytes;
 use super::{Context, print_json, print_line};
 use s2dit_files::FloatType;
-use s2dit_models::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
 use s2dit_models::config::{preset, presets, with_overrides};
+use s2dit_models::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
 
 /// Make a checkpoint with seeded random weights
 #[derive(clap::Args)]

@@ -4,8 +4,8 @@ use anyhow::Result;
 use s2dit_ir::{Cost, Module, Op};
 use serde::Serialize;
 
-use s2dit_models::model::{Model, Outline};
 use s2dit_models::SchemaWeights;
+use s2dit_models::model::{Model, Outline};
 use s2dit_models::size::LatentSize;
 
 /// A run of blocks of one kind: a layer of the sandwich.

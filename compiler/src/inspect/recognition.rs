@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use s2dit_ir::Module;
+use s2dit_ir::{Interface, Module};
 use s2dit_passes::regions::{Kind, leftovers, recognise};
 use s2dit_passes::{Pipeline, fuse};
 use serde::Serialize;
@@ -64,7 +64,8 @@ pub struct Recognition {
 /// # Errors
 /// A defect of a pass.
 pub fn recognition(mut module: Module) -> Result<Vec<Recognition>> {
-    // A package names every value; here no name has to survive.
+    // A package names every value; here no name has to survive, and no interface tells of any.
+    module.interface = Interface::default();
     for f in &mut module.functions {
         for v in f.values() {
             if !f.params().contains(&v) {

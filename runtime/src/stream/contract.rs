@@ -7,14 +7,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use s2dit_backends::input::{LARGEST_JSON, read_text};
-use s2dit_ir::{DType, Interface};
 use s2dit_ir::ops::RopePart;
+use s2dit_ir::{DType, Interface};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Timesteps;
-use crate::pipeline::Part;
 use crate::ports::is_name;
+pub use crate::ports::{Part, Port};
 
 /// The contract's file in a kernel folder.
 pub const FILE: &str = "contract.json";
@@ -247,17 +247,6 @@ pub struct Function {
     /// If the function is spread over several packages: all of them, in the order in which they run; `file` is then the first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Part>,
-}
-
-/// An input or output of a function.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Port {
-    /// Name of the input or output.
-    pub name: String,
-    /// Element type, such as `f16`.
-    pub dtype: DType,
-    /// Shape of the tensor.
-    pub shape: Vec<usize>,
 }
 
 /// An input of the functions that read states, which the host computes; see [`super::host`].

@@ -78,7 +78,8 @@ impl KernelFolder {
             artifacts.insert(file.to_string(), opened);
         }
         // Before the weights: a model of another kernel has other weights, and what it was made for tells more.
-        made_for::check(dir, &contract, &artifacts)?;
+        let metadata = artifacts.iter().map(|(file, artifact)| (file.clone(), artifact.metadata()));
+        made_for::check(dir, &contract, metadata)?;
         for artifact in artifacts.values() {
             if let Opened::Onnx(model) = artifact {
                 model.check_external_files()?;

@@ -8,26 +8,28 @@ use s2dit_backends::input::{LARGEST_JSON, check_json, read_text};
 use serde_json::Value;
 
 use super::contract::{self, Contract};
-use super::folder::Opened;
 use crate::first_difference;
 
 /// The metadata field that holds an artifact's contract.
 pub const CONTRACT: &str = "s2ditc.contract";
 
-/// Compares the contract of each artifact with `contract.json`, field by field. An artifact without one is refused if s2ditc
+/// Compares the contract in each artifact's metadata with `contract.json`, field by field. An artifact without one is refused if s2ditc
 /// made the kernel; kernels made by hand need none.
 ///
 /// # Errors
 /// A contract that can no longer be read; an artifact that was made for another one.
-pub(super) fn check(dir: &Path, contract: &Contract, artifacts: &BTreeMap<String, Opened>) -> Result<()> {
+pub(super) fn check(
+    dir: &Path,
+    contract: &Contract,
+    artifacts: impl IntoIterator<Item = (String, BTreeMap<String, String>)>,
+) -> Result<()> {
     let place = dir.join(contract::FILE);
     let text = read_text(&place, LARGEST_JSON).with_context(|| format!("cannot read `{}`", place.display()))?;
     // As it is written, so that a field that the contract does not know is seen too.
     let ours: Value = serde_json::from_str(&text).with_context(|| format!("`{}`", place.display()))?;
-    for (file, artifact) in artifacts {
+    for (file, metadata) in artifacts {
         let path = dir.join(file);
         let shown = path.display();
-        let metadata = artifact.metadata();
         let Some(theirs) = metadata.get(CONTRACT) else {
             if contract.compiler.starts_with("s2ditc ") {
                 bail!("`{shown}`: found no `{CONTRACT}` in its metadata, expected a function of this kernel");

@@ -2,32 +2,16 @@
 
 use half::f16;
 
-use super::program::Function;
-use super::program::{Op, Operand};
+use super::literal::immediate;
+use super::program::{Function, Op, Operand};
 use crate::coreml::Package;
 use crate::coreml::proto::{DataType, TensorValues, Value, value, value_type};
-
-/// The elements that stand in the model.
-fn immediate(literal: &Value) -> Option<&TensorValues> {
-    match literal.value.as_ref()? {
-        value::Value::ImmediateValue(v) => v.tensor.as_ref()?.value.as_ref(),
-        value::Value::BlobFileValue(_) => None,
-    }
-}
 
 /// The element type that a constant declares.
 pub(super) fn dtype(literal: &Value) -> DataType {
     match literal.r#type.as_ref().and_then(|t| t.r#type.as_ref()) {
         Some(value_type::Type::TensorType(t)) => DataType::try_from(t.data_type).unwrap_or(DataType::Unused),
         _ => DataType::Unused,
-    }
-}
-
-/// A string.
-pub(super) fn text(literal: &Value) -> Option<&str> {
-    match immediate(literal)? {
-        TensorValues::Strings(list) => list.values.first().map(String::as_str),
-        _ => None,
     }
 }
 

@@ -10,10 +10,12 @@
 pub mod checks;
 mod constant;
 pub mod device;
+mod literal;
 pub mod program;
 mod provenance;
 pub mod report;
 pub mod rules;
+mod subject;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -23,8 +25,9 @@ use super::Package;
 use crate::Error;
 use checks::Place;
 use program::{Function, Operand, Program};
-pub use report::{Finding, OpReport, Report, Subject, Summary, Verdict, Verdicts};
+pub use report::{Finding, OpReport, Report, Summary, Verdict, Verdicts};
 pub use rules::{Confidence, Rule, Rules, Severity};
+pub use subject::Subject;
 
 /// Checks a package.
 ///

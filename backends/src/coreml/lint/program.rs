@@ -212,7 +212,7 @@ impl<'p> Function<'p> {
 }
 
 fn attribute_name(op: &Operation) -> &str {
-    op.attributes.get("name").and_then(super::constant::text).unwrap_or_default()
+    op.attributes.get("name").and_then(super::literal::text).unwrap_or_default()
 }
 
 fn is_flexible(feature: &FeatureDescription) -> bool {

@@ -10,8 +10,8 @@ use s2dit_files::{FloatType, INDEX_FILE, SafetensorsFile, WEIGHTS_FILE};
 use s2dit_ir::DType;
 
 use super::*;
-use crate::init::{InitOptions, init};
 use crate::config::preset;
+use crate::init::{InitOptions, init};
 
 fn folder() -> TempDir {
     tempfile::tempdir().unwrap()

@@ -3,8 +3,9 @@
 use s2dit_ir::ValueId;
 use s2dit_ir::ops::{ReduceKind, Unary};
 
+use super::builder::{Built, Layers};
+use super::dims::QkNorm;
 use super::rope::Rope;
-use super::{Built, Layers, QkNorm};
 
 impl Layers<'_> {
     /// `attn1`: softmax self-attention with RoPE.

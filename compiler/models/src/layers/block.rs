@@ -3,7 +3,7 @@
 use s2dit_ir::ValueId;
 use s2dit_ir::ops::Unary;
 
-use super::{Built, Layers};
+use super::builder::{Built, Layers};
 
 /// What every block is told beside its tokens.
 #[derive(Clone, Copy)]

@@ -3,7 +3,7 @@
 use s2dit_ir::ops::{Conv, Unary};
 use s2dit_ir::{DType, TensorType, ValueId};
 
-use super::{BuildError, Built, Layers};
+use super::builder::{BuildError, Built, Layers};
 use crate::size::{Grid, LatentSize};
 
 impl Layers<'_> {

@@ -3,7 +3,7 @@
 use s2dit_ir::ValueId;
 use s2dit_ir::ops::{RopePart, RopeTable};
 
-use super::{BuildError, Built, Layers};
+use super::builder::{BuildError, Built, Layers};
 use crate::size::Grid;
 
 /// Tables of a grid, `[N, d/2]` each.

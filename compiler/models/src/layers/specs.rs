@@ -1,6 +1,6 @@
 //! The tensors that shared layers need, in the order of the forward pass.
 
-use super::Dims;
+use super::dims::Dims;
 use crate::tensor::{Role, Specs};
 
 /// Names of the groups that the parameters of shared layers are counted in.
@@ -16,18 +16,18 @@ pub(crate) mod group {
 
 impl Dims {
     /// Patch embedding, time and text embedders.
-    pub(crate) fn embedding_specs(&self, list: &mut Specs, in_channels: usize, text_dim: usize) {
+    pub(crate) fn embedding_specs(&self, list: &mut Specs) {
         let width = self.width();
         let [frames, rows, cols] = self.patch_size;
         list.group(group::PATCH_EMBEDDING);
-        list.conv("patch_embedding", &[width, in_channels, frames, rows, cols]);
+        list.conv("patch_embedding", &[width, self.in_channels, frames, rows, cols]);
         list.group(group::CONDITIONING);
         let time = "condition_embedder.time_embedder";
         list.linear(&format!("{time}.linear_1"), width, self.freq_dim);
         list.linear(&format!("{time}.linear_2"), width, width);
         list.linear("condition_embedder.time_proj", 6 * width, width);
         let text = "condition_embedder.text_embedder";
-        list.linear(&format!("{text}.linear_1"), width, text_dim);
+        list.linear(&format!("{text}.linear_1"), width, self.text_dim);
         list.linear(&format!("{text}.linear_2"), width, width);
     }
 
@@ -36,7 +36,6 @@ impl Dims {
         &self,
         list: &mut Specs,
         block: &str,
-        ffn_dim: usize,
         cross_norm: bool,
         self_attention: &'static str,
         own: impl FnOnce(&mut Specs, &str),
@@ -60,8 +59,8 @@ impl Dims {
         self.attention_specs(list, &format!("{block}.attn2"));
 
         list.group(group::FEED_FORWARD);
-        list.linear(&format!("{block}.ffn.net.0.proj"), ffn_dim, width);
-        list.linear(&format!("{block}.ffn.net.2"), width, ffn_dim);
+        list.linear(&format!("{block}.ffn.net.0.proj"), self.ffn_dim, width);
+        list.linear(&format!("{block}.ffn.net.2"), width, self.ffn_dim);
     }
 
     /// The tensors that every attention has.

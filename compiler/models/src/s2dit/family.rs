@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::config::{BlockKind, Preset, S2ditConfig, SampleSteps};
 use crate::layers::{BuildError, Dims, step};
 use crate::model::{Family, Layer, Model, Outline, Sampler, Streaming};
-use crate::size::{Grid, LatentSize, Widths};
+use crate::size::{Grid, LatentSize};
 use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems};
 
@@ -48,24 +48,16 @@ impl S2ditConfig {
         Dims {
             heads: self.num_attention_heads,
             head_dim: self.attention_head_dim,
+            ffn_dim: self.ffn_dim,
+            text_len: self.text_len,
+            text_dim: self.text_dim,
             patch_size: self.patch_size,
+            in_channels: self.in_channels,
             out_channels: self.out_channels,
             freq_dim: self.freq_dim,
             rope_theta: self.rope_theta,
             qk_norm: self.qk_norm,
             eps: self.eps,
-        }
-    }
-
-    fn widths(&self) -> Widths {
-        Widths {
-            patch_size: self.patch_size,
-            in_channels: self.in_channels,
-            out_channels: self.out_channels,
-            hidden: self.hidden_size(),
-            ffn_dim: self.ffn_dim,
-            text_len: self.text_len,
-            text_dim: self.text_dim,
         }
     }
 }
@@ -84,20 +76,15 @@ impl Model for S2ditConfig {
     }
 
     fn grid(&self, latent: LatentSize) -> Result<Grid, Problems> {
-        self.widths().grid(latent)
+        self.dims().grid(latent)
     }
 
     fn nearest_latent(&self, wanted: LatentSize) -> LatentSize {
-        self.widths().nearest_latent(wanted)
+        self.dims().nearest_latent(wanted)
     }
 
     fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError> {
-        let grid = self.grid(latent)?;
-        let shapes: [&[usize]; 2] = [
-            &[1, self.in_channels, latent.frames, latent.rows, latent.cols],
-            &[1, self.text_len, self.text_dim],
-        ];
-        step(self.dims(), weights, shapes, self.layout.len(), |m, inputs| self.forward(m, inputs, latent, grid))
+        step(self.dims(), weights, latent, self.layout.len(), |m, inputs, grid| self.forward(m, inputs, latent, grid))
     }
 
     fn outline(&self) -> Outline {

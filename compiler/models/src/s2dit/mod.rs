@@ -58,10 +58,10 @@ mod tests {
     use s2dit_ir::{text, verify};
 
     use super::*;
-    use crate::size::LatentSize;
     use crate::SchemaWeights;
     use crate::model::Model;
     use crate::s2dit::config::Preset;
+    use crate::size::LatentSize;
 
     fn tiny() -> (S2ditConfig, LatentSize) {
         (Preset::Tiny.config(), LatentSize { frames: 3, rows: 8, cols: 8 })

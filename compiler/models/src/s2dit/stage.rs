@@ -27,7 +27,14 @@ impl S2ditConfig {
 
     /// `x_hi + PixelShuffle(up(x_lo))`, channels of `up` in (row, column, D) order and cut to the grid: `[1, M, D]` → `[1, N, D]`.
     /// `entered` is x_hi; a stage that ends the network has none.
-    pub(super) fn stage_up(&self, m: &mut Layers<'_>, x: ValueId, entered: Option<ValueId>, stage: usize, grid: Grid) -> Built {
+    pub(super) fn stage_up(
+        &self,
+        m: &mut Layers<'_>,
+        x: ValueId,
+        entered: Option<ValueId>,
+        stage: usize,
+        grid: Grid,
+    ) -> Built {
         let (width, stride) = (m.dims.width(), self.ssa_stride);
         let low = grid.strided(stride);
         m.within(&format!("stages.{stage}"), |m| {

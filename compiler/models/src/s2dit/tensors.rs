@@ -8,14 +8,14 @@ use crate::tensor::{Role, Specs, TensorSpec};
 pub(super) fn tensors(config: &S2ditConfig) -> Vec<TensorSpec> {
     let (dims, width) = (config.dims(), config.hidden_size());
     let mut list = Specs::new(group::PATCH_EMBEDDING);
-    dims.embedding_specs(&mut list, config.in_channels, config.text_dim);
+    dims.embedding_specs(&mut list);
     for (index, kind) in config.layout.iter().enumerate() {
         let attention = match kind {
             BlockKind::Lcha => "LCHA attention",
             BlockKind::Ssa => "SSA attention",
             BlockKind::Full => group::FULL_ATTENTION,
         };
-        dims.block_specs(&mut list, &format!("blocks.{index}"), config.ffn_dim, true, attention, |list, attention| {
+        dims.block_specs(&mut list, &format!("blocks.{index}"), true, attention, |list, attention| {
             if *kind == BlockKind::Lcha {
                 lcha(config, list, attention);
             }
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn shapes_are_those_of_the_specification() {
         let config = S2ditConfig { qk_norm: QkNorm::PerHead, ..Preset::Tiny.config() };
-        let tensors = super::tensors(&config);
+        let tensors = tensors(&config);
         let is = |name: &str, dims: &[usize]| {
             assert_eq!(shape(&tensors, name).as_deref(), Some(dims), "{name}");
         };
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_the_large_preset_has_its_size() {
-        let tensors = super::tensors(&Preset::B1_8.config());
+        let tensors = tensors(&Preset::B1_8.config());
         let names: HashSet<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
         assert_eq!(names.len(), tensors.len());
         let parameters: usize = tensors.iter().map(TensorSpec::elements).sum();

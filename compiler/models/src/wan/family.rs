@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::config::{FIELDS, WanConfig};
 use crate::layers::{BuildError, Dims, QkNorm, step};
 use crate::model::{Family, Layer, Model, Outline, Sampler, Streaming};
-use crate::size::{Grid, LatentSize, Widths};
+use crate::size::{Grid, LatentSize};
 use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems};
 
@@ -18,11 +18,8 @@ pub struct Wan;
 
 impl Wan {
     /// The published text-to-video models, and one for tests: heads, head width, hidden width of the feed-forward layers, blocks.
-    const PRESETS: [(&str, [usize; 4]); 3] = [
-        ("wan-tiny", [2, 24, 128, 3]),
-        ("wan2.1-1.3b", [12, 128, 8960, 30]),
-        ("wan2.1-14b", [40, 128, 13824, 40]),
-    ];
+    const PRESETS: [(&str, [usize; 4]); 3] =
+        [("wan-tiny", [2, 24, 128, 3]), ("wan2.1-1.3b", [12, 128, 8960, 30]), ("wan2.1-14b", [40, 128, 13824, 40])];
 }
 
 impl Family for Wan {
@@ -57,7 +54,8 @@ impl Family for Wan {
             sample_steps: 50,
             flow_shift: 5.0,
         };
-        let tiny = || WanConfig { in_channels: 4, out_channels: 4, text_dim: 32, freq_dim: 32, text_len: 8, ..published };
+        let tiny =
+            || WanConfig { in_channels: 4, out_channels: 4, text_dim: 32, freq_dim: 32, text_len: 8, ..published };
         Some(Arc::new(if name == "wan-tiny" { tiny() } else { published }))
     }
 
@@ -75,24 +73,16 @@ impl WanConfig {
         Dims {
             heads: self.num_attention_heads,
             head_dim: self.attention_head_dim,
+            ffn_dim: self.ffn_dim,
+            text_len: self.text_len,
+            text_dim: self.text_dim,
             patch_size: self.patch_size,
+            in_channels: self.in_channels,
             out_channels: self.out_channels,
             freq_dim: self.freq_dim,
             rope_theta: WanConfig::ROPE_THETA,
             qk_norm: QkNorm::AcrossHeads,
             eps: self.eps,
-        }
-    }
-
-    fn widths(&self) -> Widths {
-        Widths {
-            patch_size: self.patch_size,
-            in_channels: self.in_channels,
-            out_channels: self.out_channels,
-            hidden: self.hidden_size(),
-            ffn_dim: self.ffn_dim,
-            text_len: self.text_len,
-            text_dim: self.text_dim,
         }
     }
 }
@@ -111,7 +101,7 @@ impl Model for WanConfig {
     }
 
     fn grid(&self, latent: LatentSize) -> Result<Grid, Problems> {
-        let grid = self.widths().grid(latent)?;
+        let grid = self.dims().grid(latent)?;
         let longest = grid.frames.max(grid.rows).max(grid.cols);
         if longest > self.rope_max_seq_len {
             return Err(Problems::one(
@@ -124,16 +114,12 @@ impl Model for WanConfig {
     }
 
     fn nearest_latent(&self, wanted: LatentSize) -> LatentSize {
-        self.widths().nearest_latent(wanted)
+        self.dims().nearest_latent(wanted)
     }
 
     fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError> {
-        let grid = self.grid(latent)?;
-        let shapes: [&[usize]; 2] = [
-            &[1, self.in_channels, latent.frames, latent.rows, latent.cols],
-            &[1, self.text_len, self.text_dim],
-        ];
-        step(self.dims(), weights, shapes, self.num_layers, |m, inputs| self.forward(m, inputs, latent, grid))
+        self.grid(latent)?;
+        step(self.dims(), weights, latent, self.num_layers, |m, inputs, grid| self.forward(m, inputs, latent, grid))
     }
 
     fn outline(&self) -> Outline {

@@ -8,10 +8,10 @@ use crate::tensor::{Specs, TensorSpec};
 pub(super) fn tensors(config: &WanConfig) -> Vec<TensorSpec> {
     let dims = config.dims();
     let mut list = Specs::new(group::PATCH_EMBEDDING);
-    dims.embedding_specs(&mut list, config.in_channels, config.text_dim);
+    dims.embedding_specs(&mut list);
     for index in 0..config.num_layers {
         let block = format!("blocks.{index}");
-        dims.block_specs(&mut list, &block, config.ffn_dim, config.cross_attn_norm, group::FULL_ATTENTION, |_, _| {});
+        dims.block_specs(&mut list, &block, config.cross_attn_norm, group::FULL_ATTENTION, |_, _| {});
     }
     dims.head_specs(&mut list);
     list.finish()

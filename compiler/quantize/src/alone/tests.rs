@@ -4,8 +4,8 @@ use super::*;
 use crate::Samples;
 use s2dit_files::FloatType;
 use s2dit_models::checkpoint::Checkpoint;
-use s2dit_models::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
 use s2dit_models::config::{preset, with_overrides};
+use s2dit_models::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
 use s2dit_models::size::LatentSize;
 
 /// The error of the whole model, run at once.
@@ -23,7 +23,8 @@ fn whole(survey: &Survey<'_>, samples: &[Inputs], choices: &BTreeMap<String, Cho
     let reference = outputs(&survey.module);
     let mut module = survey.module.clone();
     pass::run(&mut module, |name, _| choices.get(name).cloned()).unwrap();
-    let values = |outputs: &[Outputs]| -> Vec<f32> { outputs.iter().flat_map(|o| o["velocity"].data.clone()).collect() };
+    let values =
+        |outputs: &[Outputs]| -> Vec<f32> { outputs.iter().flat_map(|o| o["velocity"].data.clone()).collect() };
     let (x, r) = (values(&outputs(&module)), values(&reference));
     relative(x.iter().zip(&r))
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Found, Look, Place};
-use crate::coreml::lint::report::Subject;
+use crate::coreml::lint::subject::Subject;
 
 /// A function with states is the only one of its package.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Found, Look, Place, at_interface};
 use crate::coreml::lint::program::Op;
-use crate::coreml::lint::report::Subject;
+use crate::coreml::lint::subject::Subject;
 use crate::coreml::lint::value::Value;
 
 /// The last axis of fp16 values is a multiple of `multiple`.

@@ -23,7 +23,7 @@ mod weights;
 use serde::{Deserialize, Serialize};
 
 use super::program::{Function, Op, Program};
-use super::report::Subject;
+use super::subject::Subject;
 use super::value::Value;
 
 /// The function of a program that a check looks at, with what is known of its values.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Found, Look, Place};
 use crate::coreml::lint::program::Op;
-use crate::coreml::lint::report::Subject;
+use crate::coreml::lint::subject::Subject;
 
 /// Every shape is static, and no input may come in several.
 #[derive(Clone, Debug, Serialize, Deserialize)]

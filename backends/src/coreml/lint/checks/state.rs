@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Found, Look, Place};
 use crate::coreml::lint::program::{Op, Operand};
-use crate::coreml::lint::report::Subject;
+use crate::coreml::lint::subject::Subject;
 use crate::coreml::lint::value::dtype_name;
 
 /// States have one of `dtypes`.

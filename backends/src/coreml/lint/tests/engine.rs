@@ -1,6 +1,7 @@
 //! Verdicts, overrides, figures.
 
-use super::super::report::{Subject, Verdict};
+use super::super::report::Verdict;
+use super::super::subject::Subject;
 use super::super::{Confidence, Severity};
 use super::{linted, rules, violators};
 

@@ -162,7 +162,8 @@ fn sample_steps(fields: &mut Fields<'_>) -> SampleSteps {
             SampleSteps::Timesteps(steps)
         }
         _ => {
-            let expected = "a number of steps (1 to 100000), or a list of timesteps that descends within 0 to 1000 from above 0";
+            let expected =
+                "a number of steps (1 to 100000), or a list of timesteps that descends within 0 to 1000 from above 0";
             fields.problem(FIELD, compact(&value), expected);
             default()
         }

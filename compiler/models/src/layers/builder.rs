@@ -1,0 +1,79 @@
+//! A graph of layers that is being built: weights by their names under a module path.
+
+use s2dit_ir::ops::OpError;
+use s2dit_ir::{Builder, DType, ValueId, WeightSource};
+
+use super::dims::Dims;
+use s2dit_files::problems::Problems;
+
+/// A graph that cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The latent size does not fit the model.
+    #[error(transparent)]
+    Latent(#[from] Problems),
+    /// The checkpoint lacks a tensor; validate it against the model's tensors first.
+    #[error("tensor `{0}`: not in the checkpoint")]
+    MissingTensor(String),
+    /// An op's constraint does not hold: a defect of this compiler, or a checkpoint that was not validated.
+    #[error("cannot build the graph: {0}")]
+    Op(#[from] OpError),
+}
+
+/// A value, or why there is none.
+pub(crate) type Built = Result<ValueId, BuildError>;
+
+/// A function of layers that is being built.
+pub(crate) struct Layers<'a> {
+    /// Numbers that the layers share.
+    pub dims: Dims,
+    /// Weights by name.
+    pub weights: &'a dyn WeightSource,
+    /// The function.
+    pub b: Builder<'a>,
+}
+
+impl Layers<'_> {
+    /// Runs `body` with `name` appended to the provenance path.
+    pub(crate) fn within<T>(
+        &mut self,
+        name: &str,
+        body: impl FnOnce(&mut Self) -> Result<T, BuildError>,
+    ) -> Result<T, BuildError> {
+        self.b.enter(name);
+        let out = body(self);
+        self.b.leave();
+        out
+    }
+
+    /// The checkpoint tensor `name` of the current module, in f32.
+    pub(crate) fn param(&mut self, name: &str) -> Built {
+        let scope = self.b.scope();
+        let full = if scope.is_empty() { name.to_string() } else { format!("{scope}.{name}") };
+        let ty = self.weights.ty(&full).ok_or(BuildError::MissingTensor(full.clone()))?;
+        let stored = self.b.load(&full, &ty)?;
+        Ok(self.b.cast(stored, DType::F32)?)
+    }
+
+    /// The linear layer `name` of the current module.
+    pub(crate) fn linear(&mut self, name: &str, x: ValueId) -> Built {
+        self.within(name, |m| {
+            let (w, b) = (m.param("weight")?, m.param("bias")?);
+            Ok(m.b.linear(x, w, Some(b))?)
+        })
+    }
+
+    /// LayerNorm over the last axis, without affine parameters.
+    pub(crate) fn layer_norm(&mut self, x: ValueId) -> Built {
+        let axis = self.b.shape(x).len() - 1;
+        Ok(self.b.layer_norm(x, &[axis], self.dims.eps, None)?)
+    }
+
+    /// `LN(x)·(1 + scale) + shift`
+    pub(crate) fn modulated_norm(&mut self, x: ValueId, shift: ValueId, scale: ValueId) -> Built {
+        let norm = self.layer_norm(x)?;
+        let scale = self.b.add_scalar(scale, 1.0)?;
+        let scaled = self.b.mul(norm, scale)?;
+        Ok(self.b.add(scaled, shift)?)
+    }
+}
