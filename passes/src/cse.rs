@@ -8,6 +8,12 @@ use std::collections::HashMap;
 use s2dit_ir::ops::OpError;
 use s2dit_ir::{Module, Op, ValueId};
 
+use crate::pass::{Pass, Run};
+
+/// The pass.
+pub static PASS: Pass =
+    Pass { name: "cse", doc: "no two live ops that compute the same", run: Run::Plain(run), ..Pass::PLAIN };
+
 /// Runs on every function; returns the number of ops removed.
 ///
 /// # Errors

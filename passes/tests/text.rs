@@ -102,7 +102,7 @@ fn noise(ty: &TensorType, name: &str) -> Tensor {
     Tensor::from_values(ty, values).unwrap()
 }
 
-/// A timestep that the pass `timesteps-1000-to-250` lists.
+/// A timestep that the pass `timesteps(1000,750,500,250)` lists.
 const TIMESTEP: f64 = 750.0;
 
 fn bindings(f: &Function, module: &Module) -> Bindings {

@@ -6,7 +6,6 @@ use s2dit_passes::timesteps;
 use s2dit_runtime::timesteps::{INPUT, Timesteps as Listed};
 
 use super::choice::choice;
-use super::{Watch, step};
 use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint};
 use s2dit_models::s2dit::config::S2ditConfig;
 
@@ -45,12 +44,6 @@ impl TimestepChoice {
                 checkpoint.config().flow_shift
             )
         })
-    }
-
-    /// Puts the tables into every function that has a timestep.
-    pub(super) fn apply(self, config: &S2ditConfig, module: &mut Module, watch: &mut Watch) -> Result<()> {
-        let Some(listed) = self.listed(config) else { return Ok(()) };
-        step("timesteps", module, watch, |module| tables(module, &listed).context("--timesteps from-config"))
     }
 }
 

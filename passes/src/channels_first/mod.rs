@@ -33,6 +33,9 @@ use std::collections::{HashMap, HashSet};
 use s2dit_ir::ops::{OpError, Reshape, Transpose};
 use s2dit_ir::{Builder, DType, Function, Module, Op, ValueId};
 
+use crate::Property;
+use crate::pass::{Pass, Run, Step};
+
 use form::{Form, natural, same_order};
 use projections::Projections;
 
@@ -49,19 +52,51 @@ pub struct Options {
     pub per_head: bool,
 }
 
-/// [`run_with`] the defaults.
-///
-/// # Errors
-/// None in practice: the new ops have the old ones' elements.
-pub fn run(module: &mut Module) -> Result<usize, OpError> {
-    run_with(module, &Options::default())
+/// The pass.
+pub static PASS: Pass = Pass {
+    name: "channels-first",
+    doc: "tokens lie on the last axis, products with weights are 1×1 convolutions",
+    options: "per-head, apart, across-blocks, internal=NAME",
+    needs: &[Property::Fused, Property::Fp32, Property::TokensFirst, Property::Uncompressed],
+    establishes: &[Property::ChannelsFirst],
+    destroys: &[Property::Fused, Property::TokensFirst],
+    run: Run::Options(|written| {
+        let mut options = Options::default();
+        for &option in written {
+            match option.split_once('=').unwrap_or((option, "")) {
+                ("per-head", "") => options.per_head = true,
+                ("apart", "") => options.apart = true,
+                ("across-blocks", "") => options.across_blocks = true,
+                ("internal", name) => options.internal.extend([name.to_string()]),
+                _ => return Err(format!("found `{option}`, expected {}", PASS.options)),
+            }
+        }
+        Ok(step(options))
+    }),
+};
+
+/// The pass with its options. What functions of a split network exchange is internal as well.
+pub fn step(options: Options) -> Step {
+    let flags = [("per-head", options.per_head), ("apart", options.apart), ("across-blocks", options.across_blocks)];
+    let mut written: Vec<String> =
+        flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_string()).collect();
+    let mut internal: Vec<_> = options.internal.iter().map(|name| format!("internal={name}")).collect();
+    internal.sort();
+    written.extend(internal);
+    Step::new(&PASS, written.join(","), move |module, context| {
+        let mut options = options.clone();
+        options
+            .internal
+            .extend(context.kernel.iter().flat_map(|k| k.prompt_values.iter().map(|(name, _)| name.clone())));
+        Ok(run(module, &options)?)
+    })
 }
 
 /// Rewrites every function and state; returns how many values have another layout.
 ///
 /// # Errors
 /// None in practice: the new ops have the old ones' elements.
-pub fn run_with(module: &mut Module, options: &Options) -> Result<usize, OpError> {
+pub fn run(module: &mut Module, options: &Options) -> Result<usize, OpError> {
     let forms = views::state_forms(module);
     let mut changes = 0;
     for f in &mut module.functions {
