@@ -1,0 +1,224 @@
+//! Numbers of the tests in files: what a graph computes before and after its passes, in float64.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use s2dit_ir::interp::{self, Bindings, evaluate};
+use s2dit_ir::ops::Compress;
+use s2dit_ir::weights::NoWeights;
+use s2dit_ir::{DType, Function, Module, Op, Tensor, TensorType, WeightError, WeightSource};
+use s2dit_passes::split::{EMPTY, HostInput, Kernel};
+use s2dit_passes::states::{CACHE, Packed};
+
+/// Named tensors, in the order of their names.
+pub type Values = Vec<(String, Tensor)>;
+
+/// A timestep that `timesteps(1000,750,500,250)` lists.
+const TIMESTEP: f64 = 750.0;
+
+/// Weights that look random, or are constant tensors.
+pub struct Noise<'m> {
+    pub module: &'m Module,
+    pub constants: BTreeMap<String, f64>,
+}
+
+impl WeightSource for Noise<'_> {
+    fn ty(&self, name: &str) -> Option<TensorType> {
+        let loaded = |f: &Function| {
+            let loads = |v: &_| matches!(f.op(*v), Op::Load(l) if l.tensor == name);
+            f.order().into_iter().find(loads).map(|v| f.ty(v).clone())
+        };
+        self.module.functions.iter().find_map(loaded)
+    }
+    fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
+        let ty = self.ty(name).ok_or(WeightError::Missing { name: name.into() })?;
+        let tensor = self.constants.get(name).map_or_else(|| noise(&ty, name), |&value| Tensor::splat(&ty, value));
+        Ok(tensor.to_le_bytes().into())
+    }
+}
+
+/// The same values for the same name.
+pub fn noise(ty: &TensorType, name: &str) -> Tensor {
+    let seed = name.bytes().map(usize::from).sum::<usize>();
+    let values = (0..ty.elements()).map(|i| ((i * 7919 + seed * 104_729) as f64 * 0.618).sin()).collect();
+    Tensor::from_values(ty, values).unwrap()
+}
+
+fn param(name: &str, ty: &TensorType) -> Tensor {
+    if name == "timestep" { Tensor::splat(ty, TIMESTEP) } else { noise(ty, name) }
+}
+
+/// Results, and updates of states as `NAME_out`, of a function of `module`; states look random.
+pub fn before(f: &Function, module: &Module, weights: &Noise) -> Values {
+    let mut bindings = Bindings::default();
+    for &p in f.params() {
+        let name = f.node(p).name.as_deref().unwrap();
+        bindings.params.insert(name.into(), param(name, f.ty(p)));
+    }
+    bindings.states = module.states.iter().map(|s| (s.name.clone(), noise(&s.ty, &s.name))).collect();
+    let made = interp::effects(f, weights, &bindings).unwrap();
+    let updates = made.updates.into_iter().map(|(name, value)| (format!("{name}_out"), value));
+    sorted(made.results.into_iter().chain(updates).collect())
+}
+
+/// The same of what became of `f`: its states may be parameters, or lie in one.
+pub fn after(g: &Function, f: &Function, module: &Module, packing: &[Packed], weights: &Noise) -> Values {
+    let mut bindings = Bindings::default();
+    for &p in f.params() {
+        let name = f.node(p).name.as_deref().unwrap();
+        bindings.params.insert(name.into(), param(name, f.ty(p)));
+    }
+    for s in &module.states {
+        bindings.params.insert(s.name.clone(), noise(&s.ty, &s.name));
+        bindings.states.insert(s.name.clone(), noise(&s.ty, &s.name));
+    }
+    let cache = g.order().into_iter().find(|&v| matches!(g.op(v), Op::State(s) if s.state == CACHE));
+    if let Some(cache) = cache.filter(|_| !packing.is_empty()) {
+        bindings.states.insert(CACHE.into(), packed(g.ty(cache), packing));
+    }
+    let made = interp::effects(g, weights, &bindings).unwrap();
+    let mut values = made.results;
+    for (name, value) in made.updates {
+        if name == CACHE && !packing.is_empty() {
+            // What the function does not change is not compared.
+            let changed = |p: &&Packed| f.updates.iter().any(|(state, _)| *state == p.name);
+            values.extend(packing.iter().filter(changed).map(|p| (format!("{}_out", p.name), unpacked(&value, p))));
+            for p in packing.iter().filter(|p| !changed(p)) {
+                assert_eq!(
+                    unpacked(&value, p),
+                    noise(&TensorType::new(DType::F16, p.shape.clone()), &p.name),
+                    "{}",
+                    p.name
+                );
+            }
+        } else {
+            values.push((format!("{name}_out"), value));
+        }
+    }
+    sorted(values)
+}
+
+fn sorted(mut values: Values) -> Values {
+    values.sort_by(|a, b| a.0.cmp(&b.0));
+    values
+}
+
+/// The state that all others lie in, with zeros where none lies.
+fn packed(ty: &TensorType, packing: &[Packed]) -> Tensor {
+    let mut values = vec![0.0; ty.elements()];
+    for p in packing {
+        let own = noise(&TensorType::new(DType::F16, p.shape.clone()), &p.name);
+        let first = p.row * ty.shape[1];
+        values.iter_mut().skip(first).zip(&own.data).for_each(|(to, from)| *to = *from);
+    }
+    Tensor::from_values(ty, values).unwrap()
+}
+
+fn unpacked(cache: &Tensor, p: &Packed) -> Tensor {
+    let width = cache.data.shape()[1];
+    let ty = TensorType::new(DType::F16, p.shape.clone());
+    let values = cache.data.iter().copied().skip(p.row * width).take(ty.elements()).collect();
+    Tensor::from_values(&ty, values).unwrap()
+}
+
+/// The results of parts that run one after the other, each on what those before it returned.
+pub fn chain(parts: &[Function], weights: &Noise) -> Values {
+    let mut values: BTreeMap<String, Tensor> = BTreeMap::new();
+    for part in parts {
+        let mut bindings = Bindings::default();
+        for &p in part.params() {
+            let name = part.node(p).name.clone().unwrap();
+            let value = values.get(&*name).cloned().unwrap_or_else(|| param(&name, part.ty(p)));
+            bindings.params.insert(name.to_string(), value);
+        }
+        values.extend(interp::effects(part, weights, &bindings).unwrap().results);
+    }
+    values.into_iter().collect()
+}
+
+/// What a stream carries between its chunks, as the host and the states hold it.
+pub struct Stream<'k> {
+    pub module: &'k Module,
+    pub kernel: &'k Kernel,
+    pub states: BTreeMap<String, Tensor>,
+    pub prompt: Values,
+    pub chunks: usize,
+    pub frames: usize,
+}
+
+impl<'k> Stream<'k> {
+    /// A stream that begins, after its prompt. Chunks have `frames` frames.
+    pub fn new(
+        module: &'k Module,
+        kernel: &'k Kernel,
+        frames: usize,
+        text: &Tensor,
+        weights: &dyn WeightSource,
+    ) -> Self {
+        let states = module.states.iter().map(|s| (s.name.clone(), Tensor::splat(&s.ty, 0.0))).collect();
+        let mut stream = Stream { module, kernel, states, prompt: Vec::new(), chunks: 0, frames };
+        let prompt = module.function("prompt").unwrap();
+        let bindings = Bindings { params: [("text".to_string(), text.clone())].into(), ..Bindings::default() };
+        stream.prompt = interp::effects(prompt, weights, &bindings).unwrap().results;
+        stream
+    }
+
+    /// The results of a function on a chunk; the states are updated.
+    pub fn run(&mut self, function: &str, own: &[(&str, Tensor)], weights: &dyn WeightSource) -> Values {
+        let f = self.module.function(function).unwrap();
+        let mut bindings = Bindings::default();
+        for &p in f.params() {
+            let name = f.node(p).name.as_deref().unwrap();
+            let host = self.kernel.host_inputs.iter().find(|(host, _)| host == name);
+            let value = match (own.iter().find(|(n, _)| *n == name), self.prompt.iter().find(|(n, _)| n == name), host)
+            {
+                (Some((_, value)), ..) | (_, Some((_, value)), _) => value.clone(),
+                (.., Some((_, host))) => self.host(host, f.ty(p)),
+                _ => panic!("parameter {name}"),
+            };
+            bindings.params.insert(name.into(), value);
+        }
+        bindings.states = self.states.clone().into_iter().collect();
+        let made = interp::effects(f, weights, &bindings).unwrap();
+        self.states.extend(made.updates);
+        made.results
+    }
+
+    /// The value of a host input for the next chunk.
+    fn host(&self, input: &HostInput, ty: &TensorType) -> Tensor {
+        let (done, seen) = (self.chunks as f64, self.chunks * self.frames);
+        let values = match input {
+            HostInput::PastWeight => vec![done / (done + 1.0)],
+            HostInput::NewWeight => vec![1.0 / (done + 1.0)],
+            HostInput::WindowMask { sink_tokens, window_tokens, tokens_per_frame, own_tokens } => {
+                let (sinks, window) = (sink_tokens / tokens_per_frame, window_tokens / tokens_per_frame);
+                // A sink is shown once its frame has left the window; slots of the window are filled from the newest on.
+                let sink = |slot: usize| slot < seen && slot + window < seen;
+                let old = |slot: usize| slot + seen >= window;
+                let open =
+                    (0..sinks).map(sink).chain((0..window).map(old)).flat_map(|open| vec![open; *tokens_per_frame]);
+                open.chain(vec![true; *own_tokens]).map(|open| if open { 0.0 } else { EMPTY }).collect()
+            }
+            HostInput::SinkMask { sink_tokens, tokens_per_frame } => {
+                let own = |slot: usize| f64::from(u8::from((seen..seen + self.frames).contains(&slot)));
+                (0..sink_tokens / tokens_per_frame).flat_map(|slot| vec![own(slot); *tokens_per_frame]).collect()
+            }
+            HostInput::Rope(table) => {
+                let mut whole = table.clone();
+                whole.grid[0] += seen;
+                let mut f = Function::new("table");
+                let rows: usize = whole.grid.iter().product();
+                let v = f.add_leaf(whole.into(), &TensorType::new(DType::F32, [rows, ty.shape[1]]), "").unwrap();
+                let all = evaluate(&f, &[v], &NoWeights, &Bindings::default()).unwrap().remove(0);
+                all.data.iter().copied().skip((rows - ty.shape[0]) * ty.shape[1]).collect()
+            }
+        };
+        Tensor::from_values(ty, values).unwrap()
+    }
+}
+
+/// Whether a module stores weights in few bits: what that costs is measured where plans are made.
+pub fn compresses(module: &Module) -> bool {
+    let compress = |f: &Function| f.order().into_iter().any(|v| matches!(f.op(v), Op::Compress(Compress { .. })));
+    module.functions.iter().any(compress)
+}
