@@ -133,9 +133,9 @@ pub fn partition(f: &Function, starts: &[usize]) -> Result<Vec<(usize, Function)
                 g.results.push((name.clone(), made));
             }
         }
-        // Each name is defined once.
+        // Each name is defined once, and an input keeps its own.
         for (name, v) in g.results.clone() {
-            if g.by_name(&name).is_none() {
+            if g.by_name(&name).is_none() && !matches!(g.op(v), Op::Input(_)) {
                 g.set_name(v, &name);
             }
         }

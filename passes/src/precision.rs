@@ -211,7 +211,12 @@ fn islands(f: &Function, order: &[ValueId], precision: Fp16Extent) -> HashSet<Va
         let in_island = |u: &Use| matches!(u, Use::Operand { user, .. } if keep.contains(user));
         let only_islands = !uses.is_empty() && uses.iter().all(in_island);
         let from_params = |o: &ValueId| f.is_const(*o) || matches!(f.op(*o), Op::Input(_));
-        let host = matches!(f.op(v), Op::Input(_)) || (!f.is_const(v) && f.operands(v).iter().all(from_params));
+        let host = match f.op(v) {
+            Op::Input(_) => true,
+            // States are fp16 whoever reads them.
+            Op::State(_) => false,
+            _ => !f.is_const(v) && f.operands(v).iter().all(from_params),
+        };
         if only_islands && host && f.dtype(v) == DType::F32 {
             keep.insert(v);
         }

@@ -204,6 +204,9 @@ pub enum SplitError {
     /// A parameter is not there or not what it should be.
     #[error("the graph has no parameter `{0}` of the shape that a chunk has")]
     Parameter(String),
+    /// No value depends on the prompt alone.
+    #[error("no value depends on the parameter `{0}` alone: the function `prompt` would be empty")]
+    Prompt(String),
     /// Tokens are not a whole number a frame.
     #[error("`{scope}`: {tokens} tokens are not a whole number for each of {frames} frames")]
     Tokens {
@@ -245,6 +248,9 @@ pub fn split(chunk: &Function, options: &Options) -> Result<Kernel, SplitError> 
         updates: Vec::new(),
     };
     let (mut prompt, prompt_values) = s.hoist_prompt(param(chunk, &options.prompt)?)?;
+    if prompt_values.is_empty() {
+        return Err(SplitError::Prompt(options.prompt.clone()));
+    }
     s.rotary_tables_become_inputs()?;
     s.note_dependence(param(&s.f, &options.chunk)?);
     for v in s.f.order() {

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use s2dit_ir::Module;
 use s2dit_ir::text::{parse, print};
 use s2dit_ir::verify::verify;
+use s2dit_ir::{Function, Module};
 use s2dit_passes::partition::partition;
 use s2dit_passes::pipeline::Outcome;
 use s2dit_passes::{Pipeline, Step, fuse, regions};
@@ -13,7 +13,7 @@ use crate::numbers::Noise;
 
 /// A test. Keys of the header: `passes` or `model` (steps; after `model` the graph is a frontend's); `error` (a part of the message that is
 /// expected); `weights` (`NAME=NUMBER`, constant tensors; others look random); `moved` (how far numbers may move, and why); `cut` (the first blocks
-/// of parts); `report` (`regions` or `near-misses`, which then stand where the IR after stands).
+/// of parts); `show` (the one function that stands after the line of `---`); `report` (`regions` or `near-misses`, which then stand where the IR after stands).
 pub struct Case {
     pub path: PathBuf,
     header: Vec<(String, String)>,
@@ -44,7 +44,7 @@ impl Case {
         while let Some(line) = rest.strip_prefix("# ") {
             let (line, after) = line.split_once('\n').unwrap();
             let (key, value) = line.split_once(": ").unwrap_or_else(|| panic!("{}: {line}", path.display()));
-            let known = ["passes", "model", "error", "weights", "moved", "cut", "report"].contains(&key);
+            let known = ["passes", "model", "error", "weights", "moved", "cut", "show", "report"].contains(&key);
             assert!(known, "{}: {key}", path.display());
             header.push((key.to_string(), value.to_string()));
             rest = after;
@@ -115,7 +115,11 @@ impl Case {
     /// What stands after the line of `---`.
     pub fn text(&self, mut made: Made) -> String {
         match self.get("report") {
-            None => print(&made.module),
+            None => {
+                let shown = |f: &Function| self.get("show").is_none_or(|name| f.name == name);
+                made.module.functions.retain(shown);
+                print(&made.module)
+            }
             Some("regions") => regions_of(&made.module),
             Some("near-misses") => {
                 let misses = |f| fuse::explain(f).unwrap().into_iter().map(|m| miss(m.rule, &m.scope, &m.reason));

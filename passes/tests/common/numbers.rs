@@ -62,6 +62,7 @@ pub fn before(f: &Function, module: &Module, weights: &Noise) -> Values {
 }
 
 /// The same of what became of `f`: its states may be parameters, or lie in one.
+/// Slots may be added to a window: at its old end, where zeros lie.
 pub fn after(g: &Function, f: &Function, module: &Module, packing: &[Packed], weights: &Noise) -> Values {
     let mut bindings = Bindings::default();
     for &p in f.params() {
@@ -71,6 +72,11 @@ pub fn after(g: &Function, f: &Function, module: &Module, packing: &[Packed], we
     for s in &module.states {
         bindings.params.insert(s.name.clone(), noise(&s.ty, &s.name));
         bindings.states.insert(s.name.clone(), noise(&s.ty, &s.name));
+    }
+    for v in g.order() {
+        let Op::State(state) = g.op(v) else { continue };
+        let own = module.states.iter().find(|s| s.name == state.state).filter(|s| s.ty.shape != g.shape(v));
+        bindings.states.extend(own.map(|s| (s.name.clone(), widened(&noise(&s.ty, &s.name), g.ty(v)))));
     }
     let cache = g.order().into_iter().find(|&v| matches!(g.op(v), Op::State(s) if s.state == CACHE));
     if let Some(cache) = cache.filter(|_| !packing.is_empty()) {
@@ -92,10 +98,43 @@ pub fn after(g: &Function, f: &Function, module: &Module, packing: &[Packed], we
                 );
             }
         } else {
+            let own = module.states.iter().find(|s| s.name == name).map(|s| &s.ty);
+            let value = own.map_or(value.clone(), |own| narrowed(&value, own));
             values.push((format!("{name}_out"), value));
         }
     }
     sorted(values)
+}
+
+/// The axis of a window's slots.
+const SLOTS: usize = 2;
+
+/// A window with zeros in the slots that it gets at its old end.
+fn widened(window: &Tensor, ty: &TensorType) -> Tensor {
+    let mut all = Tensor::splat(ty, 0.0);
+    let first = ty.shape[SLOTS] - window.data.shape()[SLOTS];
+    for (at, value) in window.data.indexed_iter() {
+        let mut at: Vec<usize> = (0..ty.rank()).map(|axis| at[axis]).collect();
+        at[SLOTS] += first;
+        all.data[&at[..]] = *value;
+    }
+    all
+}
+
+/// The slots that a window had before.
+fn narrowed(window: &Tensor, own: &TensorType) -> Tensor {
+    let shape = window.data.shape();
+    if own.rank() <= SLOTS || shape.len() != own.rank() || shape[SLOTS] <= own.shape[SLOTS] {
+        return window.clone();
+    }
+    let mut all = Tensor::splat(own, 0.0);
+    let first = shape[SLOTS] - own.shape[SLOTS];
+    for (at, value) in all.data.indexed_iter_mut() {
+        let mut from: Vec<usize> = (0..own.rank()).map(|axis| at[axis]).collect();
+        from[SLOTS] += first;
+        *value = window.data[&from[..]];
+    }
+    all
 }
 
 fn sorted(mut values: Values) -> Values {
