@@ -13,16 +13,16 @@ use s2dit_ir::weights::evaluate_constant;
 use s2dit_ir::{Builder, Function, Module, Op, ValueId, WeightError, WeightSource};
 
 use crate::Property;
-use crate::pass::{Pass, PassError, Run};
+use crate::pass::{PassError, PassKind, Run};
 
 /// The pass.
-pub static PASS: Pass = Pass {
+pub static PASS: PassKind = PassKind {
     name: "bound-softplus",
     doc: "no guard in a softplus whose operand is proved to be small",
     needs: &[Property::Fused, Property::Fp32],
     destroys: &[Property::Fused],
     run: Run::InContext(|module, context| run(module, context.weights)),
-    ..Pass::PLAIN
+    ..PassKind::PLAIN
 };
 
 /// `exp` of anything below is far from infinite in fp32.

@@ -42,13 +42,13 @@ pub mod states;
 pub mod timesteps;
 pub mod widen;
 
-pub use pass::{Pass, Step};
+pub use pass::{Pass, PassKind};
 pub use pipeline::{PassRun, Pipeline};
 pub use precision::Fp16Extent;
 pub use property::Property;
 
-/// Every pass.
-pub static PASSES: &[&Pass] = &[
+/// Every pass, by its kind.
+pub static PASSES: &[&PassKind] = &[
     &canonicalize::PASS,
     &cse::PASS,
     &phase::PASS,
@@ -72,7 +72,7 @@ pub static PASSES: &[&Pass] = &[
     &quantize::PALETTE4,
 ];
 
-/// The pass called `name`.
-pub fn pass(name: &str) -> Option<&'static Pass> {
-    PASSES.iter().copied().find(|p| p.name == name)
+/// The kind of pass called `name`.
+pub fn pass(name: &str) -> Option<&'static PassKind> {
+    PASSES.iter().copied().find(|kind| kind.name == name)
 }

@@ -225,6 +225,31 @@ mod tests {
         values
     }
 
+    #[test]
+    fn parts_are_filled_to_the_limit() {
+        assert_eq!(filled(&[2, 2, 2, 5, 0, 1], 4), [0, 2, 3, 4]);
+        assert_eq!(filled(&[9, 1], 4), [0, 1]);
+        assert_eq!(filled(&[], 4), [0]);
+    }
+
+    #[test]
+    fn weights_count_once_in_the_block_that_reads_them_first() {
+        let text = r#"module {
+  func @main(%x: f32[1, 4]) {
+    %w = load {tensor = "w"} : f32[4, 4]
+    %v = load {tensor = "v"} : f32[8, 4]
+    %a = linear(%x, %w) : f32[1, 4] @ "blocks.0"
+    %b = linear(%a, %w) : f32[1, 4] @ "blocks.1"
+    %c = linear(%b, %v) : f32[1, 8] @ "blocks.3"
+    return y = %c
+  }
+}"#;
+        let f = parse(text).unwrap().functions.remove(0);
+        assert_eq!(block_bytes(&[&f]), [64, 0, 0, 128]);
+        assert_eq!(block_bytes(&[&f, &f]), [64, 0, 0, 128]);
+        assert_eq!(block_bytes(&[]), [0; 0]);
+    }
+
     proptest! {
         /// Any cut computes the same.
         #[test]

@@ -1,4 +1,4 @@
-//! A pass as data: its name, what it needs of a graph, what it establishes and destroys; and a step of a pipeline, a pass with its options.
+//! A kind of pass as data: its name, what it needs of a graph, what it establishes and destroys; and a pass, which is a kind with options.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use crate::Property;
 use crate::split::{Kernel, SplitError};
 use crate::states::Packed;
 
-/// A rewrite of a module, as it is registered in [`crate::PASSES`].
+/// What a rewrite of a module is called and does, as it is registered in [`crate::PASSES`].
 #[derive(Clone, Copy)]
-pub struct Pass {
+pub struct PassKind {
     /// Name on the command line, in tests and in reports.
     pub name: &'static str,
     /// A line that says what holds after the pass.
@@ -29,9 +29,9 @@ pub struct Pass {
     pub run: Run,
 }
 
-impl Pass {
+impl PassKind {
     /// A pass that does nothing: the fields that most passes leave as they are.
-    pub const PLAIN: Pass = Pass {
+    pub const PLAIN: PassKind = PassKind {
         name: "",
         doc: "",
         options: "",
@@ -49,8 +49,8 @@ pub enum Run {
     Plain(fn(&mut Module) -> Result<usize, OpError>),
     /// The pass reads weights, or what other passes found, or leaves something for them.
     InContext(fn(&mut Module, &mut Context) -> Result<usize, PassError>),
-    /// The pass has options: a step from how they are written, one text an option.
-    Options(fn(&[&str]) -> Result<Step, String>),
+    /// The pass has options: it is made from how they are written, one text an option.
+    Options(fn(&[&str]) -> Result<Pass, String>),
 }
 
 /// What the passes of one run share.
@@ -59,7 +59,7 @@ pub struct Context<'a> {
     pub weights: &'a dyn WeightSource,
     /// What `split` found. The module in it has no functions; its states are those before the pass that places them.
     pub kernel: Option<Kernel>,
-    /// Where `states-native` put each state.
+    /// Where `states(native)` put each state.
     pub packing: Vec<Packed>,
 }
 
@@ -85,56 +85,56 @@ pub enum PassError {
     Split(#[from] SplitError),
 }
 
-type StepRun = dyn Fn(&mut Module, &mut Context) -> Result<usize, PassError> + Send + Sync;
+type PassFn = dyn Fn(&mut Module, &mut Context) -> Result<usize, PassError> + Send + Sync;
 
-/// A pass in a pipeline, with its options.
+/// A pass with its options.
 #[derive(Clone)]
-pub struct Step {
-    /// The pass.
-    pub pass: &'static Pass,
+pub struct Pass {
+    /// Name, needs and promises.
+    pub kind: &'static PassKind,
     options: String,
     also_needs: &'static [Property],
-    run: Arc<StepRun>,
+    run: Arc<PassFn>,
 }
 
-impl Step {
-    /// A step of a pass with options; `options` is how they are written.
+impl Pass {
+    /// A pass with options; `options` is how they are written.
     pub fn new(
-        pass: &'static Pass,
+        kind: &'static PassKind,
         options: String,
         run: impl Fn(&mut Module, &mut Context) -> Result<usize, PassError> + Send + Sync + 'static,
-    ) -> Step {
-        Step { pass, options, also_needs: &[], run: Arc::new(run) }
+    ) -> Pass {
+        Pass { kind, options, also_needs: &[], run: Arc::new(run) }
     }
 
-    /// The step, if its options need more than the pass.
+    /// The pass, if its options need more than its kind.
     #[must_use]
-    pub fn needing(self, more: &'static [Property]) -> Step {
-        Step { also_needs: more, ..self }
+    pub fn needing(self, more: &'static [Property]) -> Pass {
+        Pass { also_needs: more, ..self }
     }
 
-    /// What must hold of a module before the step.
+    /// What must hold of a module before the pass.
     pub fn needs(&self) -> impl Iterator<Item = Property> {
-        self.pass.needs.iter().chain(self.also_needs).copied()
+        self.kind.needs.iter().chain(self.also_needs).copied()
     }
 
-    /// Reads a step as it is written: `fuse`, `timesteps(1000,500)`.
+    /// Reads a pass as it is written: `fuse`, `timesteps(1000,500)`.
     ///
     /// # Errors
     /// No pass of this name; options that the pass does not have.
-    pub fn read(text: &str) -> Result<Step, StepError> {
+    pub fn read(text: &str) -> Result<Pass, ReadError> {
         let (name, options) = match text.strip_suffix(')').and_then(|t| t.split_once('(')) {
             Some((name, options)) => (name, options.split(',').collect()),
             None => (text, Vec::new()),
         };
-        let pass = crate::pass(name).ok_or_else(|| StepError::Unknown {
+        let kind = crate::pass(name).ok_or_else(|| ReadError::Unknown {
             name: name.into(),
             known: crate::PASSES.iter().map(|p| p.name).collect::<Vec<_>>().join(", "),
         })?;
-        let refused = |reason: String| StepError::Options { pass: pass.name, reason };
-        match pass.run {
+        let refused = |reason: String| ReadError::Options { pass: kind.name, reason };
+        match kind.run {
             Run::Options(read) => read(&options).map_err(refused),
-            _ if options.is_empty() => Ok(pass.into()),
+            _ if options.is_empty() => Ok(kind.into()),
             _ => Err(refused(format!("found {}, expected no options", options.join(",")))),
         }
     }
@@ -145,34 +145,34 @@ impl Step {
 }
 
 /// A pass without options, or with those that it has if none is written.
-impl From<&'static Pass> for Step {
-    fn from(pass: &'static Pass) -> Step {
-        match pass.run {
-            Run::Plain(run) => Step::new(pass, String::new(), move |module, _| Ok(run(module)?)),
-            Run::InContext(run) => Step::new(pass, String::new(), run),
+impl From<&'static PassKind> for Pass {
+    fn from(kind: &'static PassKind) -> Pass {
+        match kind.run {
+            Run::Plain(run) => Pass::new(kind, String::new(), move |module, _| Ok(run(module)?)),
+            Run::InContext(run) => Pass::new(kind, String::new(), run),
             Run::Options(read) => read(&[]).unwrap_or_else(|reason| {
-                Step::new(pass, String::new(), move |_, _| Err(OpError::new(reason.clone()).into()))
+                Pass::new(kind, String::new(), move |_, _| Err(OpError::new(reason.clone()).into()))
             }),
         }
     }
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for Pass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.pass.name)?;
+        f.write_str(self.kind.name)?;
         if self.options.is_empty() { Ok(()) } else { write!(f, "({})", self.options) }
     }
 }
 
-impl fmt::Debug for Step {
+impl fmt::Debug for Pass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }
 }
 
-/// A step that cannot be read.
+/// A pass that cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum StepError {
+pub enum ReadError {
     /// No pass has this name.
     #[error("unknown pass `{name}`; the passes are {known}")]
     Unknown {

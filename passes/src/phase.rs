@@ -16,15 +16,15 @@ use s2dit_ir::ops::{Binary, Literal, OpError, Unary};
 use s2dit_ir::{DType, Function, Module, Op, TensorType, ValueId};
 
 use crate::Property;
-use crate::pass::{Pass, Run};
+use crate::pass::{PassKind, Run};
 
 /// The pass.
-pub static PASS: Pass = Pass {
+pub static PASS: PassKind = PassKind {
     name: "phase",
     doc: "sinusoids of large phases are computed to the last bits of fp32",
     needs: &[Property::Fp32],
     run: Run::Plain(run),
-    ..Pass::PLAIN
+    ..PassKind::PLAIN
 };
 
 /// Runs on every function; returns the number of sinusoids rewritten.

@@ -6,7 +6,7 @@ use s2dit_ir::verify::{VerifyError, verify};
 use s2dit_ir::weights::NoWeights;
 use s2dit_ir::{Module, OpError, WeightError, WeightSource};
 
-use crate::pass::{Context, PassError, Step, StepError};
+use crate::pass::{Context, Pass, PassError, ReadError};
 use crate::split::{Kernel, SplitError};
 use crate::states::Packed;
 use crate::{PASSES, Property};
@@ -14,9 +14,9 @@ use crate::{PASSES, Property};
 /// A pipeline that cannot be made, or a pass that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
-    /// A step that cannot be read.
+    /// A pass that cannot be read.
     #[error(transparent)]
-    Step(#[from] StepError),
+    Read(#[from] ReadError),
     /// Passes in an order in which they cannot run.
     #[error(transparent)]
     Order(#[from] OrderError),
@@ -114,7 +114,7 @@ pub struct Outcome {
 /// Passes in an order that gives each of them what it needs.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
-    steps: Vec<Step>,
+    passes: Vec<Pass>,
     start: &'static [Property],
 }
 
@@ -123,34 +123,34 @@ impl Pipeline {
     ///
     /// # Errors
     /// A pass that needs what a pass before it destroyed, or what none establishes.
-    pub fn of_model(steps: Vec<Step>) -> Result<Pipeline, OrderError> {
+    pub fn of_model(passes: Vec<Pass>) -> Result<Pipeline, OrderError> {
         let missing = |pass, need| OrderError::Missing { pass, need, by: establish(need) };
-        check(&steps, Property::OF_A_MODEL, |pass, need| Err(missing(pass, need)))?;
-        Ok(Pipeline { steps, start: Property::OF_A_MODEL })
+        check(&passes, Property::OF_A_MODEL, |pass, need| Err(missing(pass, need)))?;
+        Ok(Pipeline { passes, start: Property::OF_A_MODEL })
     }
 
     /// Passes for a graph from elsewhere: what no pass establishes is taken to hold of the graph.
     ///
     /// # Errors
     /// A pass that needs what a pass before it destroyed.
-    pub fn part(steps: Vec<Step>) -> Result<Pipeline, OrderError> {
-        check(&steps, &[], |_, _| Ok(()))?;
-        Ok(Pipeline { steps, start: &[] })
+    pub fn of_graph(passes: Vec<Pass>) -> Result<Pipeline, OrderError> {
+        check(&passes, &[], |_, _| Ok(()))?;
+        Ok(Pipeline { passes, start: &[] })
     }
 
-    /// [`Pipeline::part`] of steps as they are written: `fuse`, `timesteps(1000,500)`.
+    /// [`Pipeline::of_graph`] of passes as they are written: `fuse`, `timesteps(1000,500)`.
     ///
     /// # Errors
     /// An unknown pass or option; a pass that needs what a pass before it destroyed.
-    pub fn new(steps: &[&str]) -> Result<Pipeline, PipelineError> {
-        let steps = steps.iter().map(|text| Step::read(text)).collect::<Result<_, _>>()?;
-        Ok(Pipeline::part(steps)?)
+    pub fn new(passes: &[&str]) -> Result<Pipeline, PipelineError> {
+        let passes = passes.iter().map(|text| Pass::read(text)).collect::<Result<_, _>>()?;
+        Ok(Pipeline::of_graph(passes)?)
     }
 
-    /// The steps, in order.
+    /// The passes, in order.
     #[must_use]
-    pub fn steps(&self) -> &[Step] {
-        &self.steps
+    pub fn passes(&self) -> &[Pass] {
+        &self.passes
     }
 
     /// [`Pipeline::run_with`], for passes that read no weights.
@@ -179,24 +179,24 @@ impl Pipeline {
         let mut context = Context::new(weights);
         let mut runs = Vec::new();
         let mut holds = self.start.to_vec();
-        for step in &self.steps {
-            let pass = step.pass.name;
-            for need in step.needs() {
+        for configured in &self.passes {
+            let (kind, pass) = (configured.kind, configured.kind.name);
+            for need in configured.needs() {
                 if let Some(found) = need.contradiction(module) {
                     return Err(PipelineError::Needs { pass, need, found });
                 }
             }
-            holds.extend(step.needs());
+            holds.extend(configured.needs());
             let start = Instant::now();
-            let changes = step.run(module, &mut context).map_err(|error| match error {
+            let changes = configured.run(module, &mut context).map_err(|error| match error {
                 PassError::Op(error) => PipelineError::Op { pass, error },
                 PassError::Weight(error) => PipelineError::Weight(error),
                 PassError::Split(error) => PipelineError::Split(error),
             })?;
             let done = PassRun { pass, changes, time: start.elapsed() };
             verify(module).map_err(|error| PipelineError::Invalid { pass, error })?;
-            holds.retain(|property| !step.pass.destroys.contains(property));
-            holds.extend(step.pass.establishes);
+            holds.retain(|property| !kind.destroys.contains(property));
+            holds.extend(kind.establishes);
             for &property in &holds {
                 if let Some(found) = property.contradiction(module) {
                     return Err(PipelineError::Broken { pass, property, found });
@@ -211,32 +211,32 @@ impl Pipeline {
 
 /// Checks that each pass finds what it needs. `unknown` says what becomes of a need that was neither established nor destroyed.
 fn check(
-    steps: &[Step],
+    passes: &[Pass],
     start: &[Property],
     unknown: impl Fn(&'static str, Property) -> Result<(), OrderError>,
 ) -> Result<(), OrderError> {
     let mut holds = start.to_vec();
     let mut destroyed: Vec<(Property, &'static str)> = Vec::new();
-    for step in steps {
-        let pass = step.pass;
-        for need in step.needs() {
+    for pass in passes {
+        let kind = pass.kind;
+        for need in pass.needs() {
             if holds.contains(&need) {
                 continue;
             }
             if let Some((_, by)) = destroyed.iter().rev().find(|(property, _)| *property == need) {
-                return Err(OrderError::Destroyed { pass: pass.name, need, by });
+                return Err(OrderError::Destroyed { pass: kind.name, need, by });
             }
-            unknown(pass.name, need)?;
+            unknown(kind.name, need)?;
         }
-        holds.retain(|property| !pass.destroys.contains(property));
-        holds.extend(pass.establishes);
-        destroyed.extend(pass.destroys.iter().map(|&property| (property, pass.name)));
+        holds.retain(|property| !kind.destroys.contains(property));
+        holds.extend(kind.establishes);
+        destroyed.extend(kind.destroys.iter().map(|&property| (property, kind.name)));
     }
     Ok(())
 }
 
 /// The passes that establish a property, for a message.
 fn establish(property: Property) -> String {
-    let passes = PASSES.iter().filter(|pass| pass.establishes.contains(&property));
-    passes.map(|pass| format!("`{}`", pass.name)).collect::<Vec<_>>().join(" or ")
+    let kinds = PASSES.iter().filter(|kind| kind.establishes.contains(&property));
+    kinds.map(|kind| format!("`{}`", kind.name)).collect::<Vec<_>>().join(" or ")
 }

@@ -7,7 +7,7 @@
 //! stay fp16, for ONNX Runtime they do not.
 
 use crate::channels_first::{self, Options};
-use crate::pass::Step;
+use crate::pass::Pass;
 use crate::pipeline::{OrderError, Pipeline};
 use crate::precision::{FP16, FP16_NORMS32, FP16_ONLY};
 use crate::states::{self, Place};
@@ -34,33 +34,33 @@ pub enum Form {
     AneFp16(Options),
 }
 
-macro_rules! steps {
-    ($($step:expr),* $(,)?) => { vec![$(Step::from($step)),*] };
+macro_rules! passes {
+    ($($pass:expr),* $(,)?) => { vec![$(Pass::from($pass)),*] };
 }
 
 /// The passes that put a graph into a form.
-fn lowering(form: Form) -> Vec<Step> {
-    let mut steps = steps![&canonicalize::PASS, &phase::PASS, &cse::PASS, &fuse::PASS, &fold_gate::PASS];
+fn lowering(form: Form) -> Vec<Pass> {
+    let mut passes = passes![&canonicalize::PASS, &phase::PASS, &cse::PASS, &fuse::PASS, &fold_gate::PASS];
     let engine = |options| {
-        steps![
+        passes![
             &pad_tokens::PASS,
             &cse::PASS,
-            channels_first::step(options),
+            channels_first::pass(options),
             &canonicalize::PASS,
             &decompose::PASS,
             &cse::PASS
         ]
     };
-    steps.extend(match form {
-        Form::Onnx21 => steps![&bound::PASS, &split_conv::PASS, &decompose::FOR_ONNX21, &cse::PASS],
-        Form::Onnx23 => steps![&bound::PASS, &split_conv::PASS, &decompose::FOR_ONNX23, &cse::PASS],
-        Form::OnnxFp16 => steps![&split_conv::PASS, &decompose::PASS, &cse::PASS, &FP16_NORMS32],
-        Form::Any => steps![&decompose::PASS, &cse::PASS],
-        Form::AnyFp16 => steps![&decompose::PASS, &cse::PASS, &FP16],
+    passes.extend(match form {
+        Form::Onnx21 => passes![&bound::PASS, &split_conv::PASS, &decompose::FOR_ONNX21, &cse::PASS],
+        Form::Onnx23 => passes![&bound::PASS, &split_conv::PASS, &decompose::FOR_ONNX23, &cse::PASS],
+        Form::OnnxFp16 => passes![&split_conv::PASS, &decompose::PASS, &cse::PASS, &FP16_NORMS32],
+        Form::Any => passes![&decompose::PASS, &cse::PASS],
+        Form::AnyFp16 => passes![&decompose::PASS, &cse::PASS, &FP16],
         Form::Ane(options) => engine(options),
-        Form::AneFp16(options) => [engine(options), steps![&FP16_ONLY, &canonicalize::PASS]].concat(),
+        Form::AneFp16(options) => [engine(options), passes![&FP16_ONLY, &canonicalize::PASS]].concat(),
     });
-    steps
+    passes
 }
 
 /// The passes of a clip; with `listed`, of one for these timesteps.
@@ -68,7 +68,7 @@ fn lowering(form: Form) -> Vec<Step> {
 /// # Errors
 /// Passes in an order in which they cannot run: a defect.
 pub fn clip(listed: Option<&[f64]>, form: Form) -> Result<Pipeline, OrderError> {
-    let tables = listed.map(timesteps::step);
+    let tables = listed.map(timesteps::pass);
     Pipeline::of_model(tables.into_iter().chain(lowering(form)).collect())
 }
 
@@ -82,11 +82,11 @@ pub fn stream(
     form: Form,
     place: Place,
 ) -> Result<Pipeline, OrderError> {
-    let mut steps = steps![&canonicalize::PASS, &cse::PASS, split::step(options)];
-    steps.extend(listed.map(timesteps::step));
-    steps.extend(lowering(form));
-    steps.extend(steps![states::step(place), &canonicalize::PASS]);
-    Pipeline::of_model(steps)
+    let mut passes = passes![&canonicalize::PASS, &cse::PASS, split::pass(options)];
+    passes.extend(listed.map(timesteps::pass));
+    passes.extend(lowering(form));
+    passes.extend(passes![states::pass(place), &canonicalize::PASS]);
+    Pipeline::of_model(passes)
 }
 
 /// The passes of the fp32 graph that compressed weights are judged by, before they are compressed.
@@ -102,7 +102,7 @@ pub fn reference(listed: Option<&[f64]>) -> Result<Pipeline, OrderError> {
 /// # Errors
 /// See [`clip`].
 pub fn recognition() -> Result<Pipeline, OrderError> {
-    Pipeline::part(steps![&widen::PASS, &canonicalize::PASS, &cse::PASS])
+    Pipeline::of_graph(passes![&widen::PASS, &canonicalize::PASS, &cse::PASS])
 }
 
 /// A pipeline by its name.

@@ -23,39 +23,39 @@ use s2dit_ir::ops::{Binary, Cast, Dequantize, OpError, ReduceKind, Unary};
 use s2dit_ir::{DType, Function, Module, Node, Op, Use, ValueId};
 
 use crate::Property;
-use crate::pass::{Pass, Run};
+use crate::pass::{PassKind, Run};
 
 /// The pass for engines whose norms are wider inside.
-pub static FP16: Pass = Pass {
+pub static FP16: PassKind = PassKind {
     name: "precision-fp16",
     doc: "fp16 everywhere but in fp32 islands that need the range or the phase",
     needs: &[Property::TensorOps, Property::Fp32, Property::Uncompressed],
     establishes: &[Property::Fp16],
     destroys: &[Property::Fp32],
     run: Run::Plain(|m| run(m, Fp16Extent::Fp16)),
-    ..Pass::PLAIN
+    ..PassKind::PLAIN
 };
 
 /// The pass for the Neural Engine.
-pub static FP16_ONLY: Pass = Pass {
+pub static FP16_ONLY: PassKind = PassKind {
     name: "precision-fp16-only",
     doc: "fp16 everywhere but in the phases of sinusoids",
     needs: &[Property::TensorOps, Property::Fp32, Property::ChannelsFirst, Property::Uncompressed],
     establishes: &[Property::Fp16, Property::Fp16ButPhases],
     destroys: &[Property::Fp32],
     run: Run::Plain(|m| run(m, Fp16Extent::Fp16Only)),
-    ..Pass::PLAIN
+    ..PassKind::PLAIN
 };
 
 /// The pass for ONNX Runtime.
-pub static FP16_NORMS32: Pass = Pass {
+pub static FP16_NORMS32: PassKind = PassKind {
     name: "precision-fp16-norms32",
     doc: "as precision-fp16, with the sums of squares in norms in fp32 too",
     needs: &[Property::TensorOps, Property::Fp32, Property::Uncompressed],
     establishes: &[Property::Fp16],
     destroys: &[Property::Fp32],
     run: Run::Plain(|m| run(m, Fp16Extent::Fp16Norms32)),
-    ..Pass::PLAIN
+    ..PassKind::PLAIN
 };
 
 /// The extent of fp16.

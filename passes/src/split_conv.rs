@@ -15,15 +15,15 @@ use s2dit_ir::ops::{Concat, Conv, OpError, Transpose};
 use s2dit_ir::{Builder, Function, Module, Op, ValueId};
 
 use crate::Property;
-use crate::pass::{Pass, Run};
+use crate::pass::{PassKind, Run};
 
 /// The pass.
-pub static PASS: Pass = Pass {
+pub static PASS: PassKind = PassKind {
     name: "split-conv3d",
     doc: "no depthwise convolution over time",
     needs: &[Property::TokensFirst, Property::Uncompressed],
     run: Run::Plain(run),
-    ..Pass::PLAIN
+    ..PassKind::PLAIN
 };
 
 /// Runs on every function; returns the number of convolutions split.

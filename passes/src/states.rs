@@ -9,21 +9,21 @@ use s2dit_ir::ops::{Concat, OpError, Pad, Reshape, Slice, State};
 use s2dit_ir::{DType, Function, Module, Node, Op, StateDecl, TensorType, ValueId};
 
 use crate::Property;
-use crate::pass::{Context, Pass, Run, Step};
+use crate::pass::{Context, Pass, PassKind, Run};
 
 /// The pass.
-pub static PASS: Pass = Pass {
+pub static PASS: PassKind = PassKind {
     name: "states",
     doc: "states are inputs and outputs of each function, or slices of one Core ML state",
     options: "io or native; native needs fp16",
     needs: &[Property::OwnStates],
     destroys: &[Property::OwnStates],
     run: Run::Options(|written| match written {
-        ["io"] => Ok(step(Place::Io)),
-        ["native"] => Ok(step(Place::Native)),
+        ["io"] => Ok(pass(Place::Io)),
+        ["native"] => Ok(pass(Place::Native)),
         _ => Err(format!("found `{}`, expected io or native", written.join(","))),
     }),
-    ..Pass::PLAIN
+    ..PassKind::PLAIN
 };
 
 /// The place of the states between calls.
@@ -36,7 +36,7 @@ pub enum Place {
 }
 
 /// The pass for a place; it reports the states that there were.
-pub fn step(place: Place) -> Step {
+pub fn pass(place: Place) -> Pass {
     let run = move |module: &mut Module, context: &mut Context| {
         let declared = module.states.clone();
         let count = declared.len();
@@ -50,8 +50,8 @@ pub fn step(place: Place) -> Step {
         Ok(count)
     };
     match place {
-        Place::Io => Step::new(&PASS, "io".into(), run),
-        Place::Native => Step::new(&PASS, "native".into(), run).needing(&[Property::Fp16]),
+        Place::Io => Pass::new(&PASS, "io".into(), run),
+        Place::Native => Pass::new(&PASS, "native".into(), run).needing(&[Property::Fp16]),
     }
 }
 

@@ -23,30 +23,30 @@ use s2dit_ir::ops::{Binary, OpError, Unary};
 use s2dit_ir::{Builder, DType, Function, Module, Op, TensorType, ValueId};
 
 use crate::Property;
-use crate::pass::{Pass, Run, Step};
+use crate::pass::{Pass, PassKind, Run};
 
 use rows::Rows;
 
 /// The pass.
-pub static PASS: Pass = Pass {
+pub static PASS: PassKind = PassKind {
     name: "timesteps",
     doc: "what depends on the timestep alone is a table with a row for each timestep of a list",
     options: "T,…: the timesteps",
     needs: &[Property::Fp32],
     run: Run::Options(|written| {
         let read = |text: &&str| text.parse().map_err(|_| format!("found `{text}`, expected a timestep such as 750"));
-        Ok(step(&written.iter().map(read).collect::<Result<Vec<f64>, String>>()?))
+        Ok(pass(&written.iter().map(read).collect::<Result<Vec<f64>, String>>()?))
     }),
-    ..Pass::PLAIN
+    ..PassKind::PLAIN
 };
 
 /// The parameter with the timestep.
 const PARAMETER: &str = "timestep";
 
 /// The pass for a list of timesteps.
-pub fn step(listed: &[f64]) -> Step {
+pub fn pass(listed: &[f64]) -> Pass {
     let (listed, written) = (listed.to_vec(), listed.iter().map(f64::to_string).collect::<Vec<_>>());
-    Step::new(&PASS, written.join(","), move |module, _| Ok(run(module, PARAMETER, &listed)?))
+    Pass::new(&PASS, written.join(","), move |module, _| Ok(run(module, PARAMETER, &listed)?))
 }
 
 /// Runs on every function that has the parameter, one f32 element; returns the number of tables.

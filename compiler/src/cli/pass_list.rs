@@ -4,9 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use s2dit_files::problems::{nearest, quoted};
-use s2dit_passes::pass::Step;
 use s2dit_passes::pipelines::{self, Named};
-use s2dit_passes::{PASSES, Pass, Property};
+use s2dit_passes::{PASSES, Pass, PassKind, Property};
 use serde_json::{Value, json};
 
 use super::{print_json, print_line};
@@ -21,7 +20,7 @@ use super::{print_json, print_line};
 `compile --timesteps from-config` adds the pass timesteps: first of a clip's passes, after split in a stream. Compressed weights are \
 compressed after the last pass. `compile --emit ir --after PASS` prints the graph after a pass.")]
 pub(super) struct Args {
-    /// A pass or a pipeline; without it, all of them
+    /// A pass or a pass pipeline; without it, all of them
     name: Option<String>,
     /// Print the list as JSON
     #[arg(long)]
@@ -62,14 +61,14 @@ fn everything(every: &[Named]) -> String {
     let properties = Property::ALL.iter().map(|p| format!("  {:16} {}", p.name(), p.doc()));
     let pipelines: Vec<String> = every.iter().map(pipeline_line).collect();
     format!(
-        "passes\n\n{}\n\nproperties of a graph\n\n{}\n\npipelines\n\n{}",
+        "passes\n\n{}\n\nproperties of a graph\n\n{}\n\npass pipelines\n\n{}",
         passes.join("\n\n"),
         properties.collect::<Vec<_>>().join("\n"),
         pipelines.join("\n\n")
     )
 }
 
-fn pass_text(pass: &Pass) -> String {
+fn pass_text(pass: &PassKind) -> String {
     let mut text = format!("{}\n  {}", pass.name, pass.doc);
     let lists = [("needs", pass.needs), ("establishes", pass.establishes), ("destroys", pass.destroys)];
     for (what, properties) in lists.into_iter().filter(|(_, properties)| !properties.is_empty()) {
@@ -83,15 +82,15 @@ fn pass_text(pass: &Pass) -> String {
 
 /// A pipeline as its name and its passes.
 fn pipeline_line(named: &Named) -> String {
-    let steps: Vec<String> = named.pipeline.steps().iter().map(Step::to_string).collect();
-    format!("{}\n  {}\n  {}", named.name, named.doc, steps.join(" → "))
+    let passes: Vec<String> = named.pipeline.passes().iter().map(Pass::to_string).collect();
+    format!("{}\n  {}\n  {}", named.name, named.doc, passes.join(" → "))
 }
 
 /// A pipeline as a table of its passes.
 fn pipeline_text(named: &Named) -> String {
     let mut text = format!("{}\n  {}", named.name, named.doc);
-    for (i, step) in named.pipeline.steps().iter().enumerate() {
-        text += &format!("\n{:>4} {:40} {}", i + 1, step.to_string(), step.pass.doc);
+    for (i, pass) in named.pipeline.passes().iter().enumerate() {
+        text += &format!("\n{:>4} {:40} {}", i + 1, pass.to_string(), pass.kind.doc);
     }
     text
 }
@@ -100,7 +99,7 @@ fn names(properties: &[Property]) -> Vec<&'static str> {
     properties.iter().map(|p| p.name()).collect()
 }
 
-fn of_pass(pass: &Pass) -> Value {
+fn of_pass(pass: &PassKind) -> Value {
     json!({
         "pass": pass.name,
         "doc": pass.doc,
@@ -112,10 +111,10 @@ fn of_pass(pass: &Pass) -> Value {
 }
 
 fn of_pipeline(named: &Named) -> Value {
-    let step = |step: &Step| {
-        let needs: Vec<_> = step.needs().map(Property::name).collect();
-        json!({"pass": step.pass.name, "as_written": step.to_string(), "needs": needs})
+    let pass = |pass: &Pass| {
+        let needs: Vec<_> = pass.needs().map(Property::name).collect();
+        json!({"pass": pass.kind.name, "as_written": pass.to_string(), "needs": needs})
     };
-    let steps: Vec<Value> = named.pipeline.steps().iter().map(step).collect();
-    json!({"pipeline": named.name, "doc": named.doc, "steps": steps})
+    let passes: Vec<Value> = named.pipeline.passes().iter().map(pass).collect();
+    json!({"pipeline": named.name, "doc": named.doc, "passes": passes})
 }

@@ -34,7 +34,7 @@ use s2dit_ir::ops::{OpError, Reshape, Transpose};
 use s2dit_ir::{Builder, DType, Function, Module, Op, ValueId};
 
 use crate::Property;
-use crate::pass::{Pass, Run, Step};
+use crate::pass::{Pass, PassKind, Run};
 
 use form::{Form, natural, same_order};
 use projections::Projections;
@@ -53,7 +53,7 @@ pub struct Options {
 }
 
 /// The pass.
-pub static PASS: Pass = Pass {
+pub static PASS: PassKind = PassKind {
     name: "channels-first",
     doc: "tokens lie on the last axis, products with weights are 1×1 convolutions",
     options: "per-head, apart, across-blocks, internal=NAME",
@@ -71,19 +71,19 @@ pub static PASS: Pass = Pass {
                 _ => return Err(format!("found `{option}`, expected {}", PASS.options)),
             }
         }
-        Ok(step(options))
+        Ok(pass(options))
     }),
 };
 
 /// The pass with its options. What functions of a split network exchange is internal as well.
-pub fn step(options: Options) -> Step {
+pub fn pass(options: Options) -> Pass {
     let flags = [("per-head", options.per_head), ("apart", options.apart), ("across-blocks", options.across_blocks)];
     let mut written: Vec<String> =
         flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_string()).collect();
     let mut internal: Vec<_> = options.internal.iter().map(|name| format!("internal={name}")).collect();
     internal.sort();
     written.extend(internal);
-    Step::new(&PASS, written.join(","), move |module, context| {
+    Pass::new(&PASS, written.join(","), move |module, context| {
         let mut options = options.clone();
         options
             .internal

@@ -20,18 +20,18 @@ use s2dit_ir::ops::{Concat, OpError, Pad, Reshape, Slice, Transpose};
 use s2dit_ir::{Function, Module, Op, ValueId};
 
 use crate::Property;
-use crate::pass::{Pass, Run};
+use crate::pass::{PassKind, Run};
 
 /// fp16 elements of 64 bytes.
 pub const LINE: usize = 32;
 
 /// The pass.
-pub static PASS: Pass = Pass {
+pub static PASS: PassKind = PassKind {
     name: "pad-tokens",
     doc: "tokens are whole lines of the Neural Engine, padding is masked",
     needs: &[Property::Fused, Property::TokensFirst],
     run: Run::Plain(run),
-    ..Pass::PLAIN
+    ..PassKind::PLAIN
 };
 
 /// Runs on every function and state; returns the number of values that are padded.

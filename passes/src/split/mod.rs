@@ -30,10 +30,10 @@ use s2dit_ir::ops::{Literal, OpError, Reduce, ReduceKind, RopePart, RopeTable, S
 use s2dit_ir::{DType, Function, Module, Op, StateDecl, TensorType, ValueId};
 
 use crate::Property;
-use crate::pass::{Pass, Run, Step};
+use crate::pass::{Pass, PassKind, Run};
 
 /// The pass. It finds what it rewrites among the tensor ops, so it comes before `fuse`.
-pub static PASS: Pass = Pass {
+pub static PASS: PassKind = PassKind {
     name: "split",
     doc: "the graph of one chunk is the functions of a stream, which read the past from states",
     options: "window=FRAMES, sinks=FRAMES, last-step, half-states",
@@ -54,16 +54,16 @@ pub static PASS: Pass = Pass {
                 _ => return Err(refused()),
             }
         }
-        Ok(step(options))
+        Ok(pass(options))
     }),
 };
 
 /// The pass with its options. It leaves what it found in [`crate::pass::Context::kernel`].
-pub fn step(options: Options) -> Step {
+pub fn pass(options: Options) -> Pass {
     let mut written = vec![format!("window={}", options.window_frames), format!("sinks={}", options.sink_frames)];
     let flags = [("last-step", options.state_write == StateWrite::LastStep), ("half-states", options.half_states)];
     written.extend(flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_string()));
-    Step::new(&PASS, written.join(","), move |module, context| {
+    Pass::new(&PASS, written.join(","), move |module, context| {
         let [chunk] = &module.functions[..] else {
             return Err(OpError::new(format!("found {} functions, expected one", module.functions.len())).into());
         };

@@ -7,11 +7,11 @@ use s2dit_ir::verify::verify;
 use s2dit_ir::{Function, Module};
 use s2dit_passes::partition::partition;
 use s2dit_passes::pipeline::Outcome;
-use s2dit_passes::{Pipeline, Step, fuse, regions};
+use s2dit_passes::{Pass, Pipeline, fuse, regions};
 
 use crate::numbers::Noise;
 
-/// A test. Keys of the header: `passes` or `model` (steps; after `model` the graph is a frontend's); `error` (a part of the message that is
+/// A test. Keys of the header: `passes` or `model` (passes; after `model` the graph is a frontend's); `error` (a part of the message that is
 /// expected); `weights` (`NAME=NUMBER`, constant tensors; others look random); `moved` (how far numbers may move, and why); `cut` (the first blocks
 /// of parts); `show` (the one function that stands after the line of `---`); `report` (`regions` or `near-misses`, which then stand where the IR after stands).
 pub struct Case {
@@ -81,16 +81,16 @@ impl Case {
         Noise { module, constants: constants.collect() }
     }
 
-    /// The steps that the header names.
+    /// The passes that the header names.
     fn pipeline(&self) -> Result<Pipeline, String> {
-        let steps = |text: &str| {
+        let passes = |text: &str| {
             text.split_whitespace()
-                .map(|step| Step::read(step).map_err(|e| e.to_string()))
+                .map(|pass| Pass::read(pass).map_err(|e| e.to_string()))
                 .collect::<Result<Vec<_>, _>>()
         };
         match (self.get("passes"), self.get("model")) {
-            (Some(text), None) => Pipeline::part(steps(text)?).map_err(|e| e.to_string()),
-            (None, Some(text)) => Pipeline::of_model(steps(text)?).map_err(|e| e.to_string()),
+            (Some(text), None) => Pipeline::of_graph(passes(text)?).map_err(|e| e.to_string()),
+            (None, Some(text)) => Pipeline::of_model(passes(text)?).map_err(|e| e.to_string()),
             _ => panic!("{}: expected either `passes` or `model`", self.path.display()),
         }
     }
