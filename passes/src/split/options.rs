@@ -42,7 +42,8 @@ pub fn pass(options: Options) -> Pass {
             return Err(OpError::new(format!("found {} functions, expected one", module.functions.len())).into());
         };
         let mut kernel = split(chunk, &options)?;
-        *module = std::mem::take(&mut kernel.module);
+        module.states = std::mem::take(&mut kernel.module.states);
+        module.functions = std::mem::take(&mut kernel.module.functions);
         context.kernel = Some(kernel);
         Ok(module.functions.len())
     })
