@@ -34,6 +34,10 @@ fn passes_give_the_text_expected() {
             (Ok(_), Some(expected)) => panic!("{place}: expected an error: {expected}"),
             (Ok(made), None) => made,
         };
+        if let (Some(changes), false) = (case.get("changes"), bless) {
+            let found: Vec<String> = made.outcome.runs.iter().map(|run| run.changes.to_string()).collect();
+            assert_eq!(found.join(" "), changes, "{place}: changes");
+        }
         let got = case.text(made);
         if bless {
             case.bless(&got);

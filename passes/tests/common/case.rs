@@ -13,7 +13,7 @@ use crate::numbers::Noise;
 
 /// A test. Keys of the header: `passes` or `model` (passes; after `model` the graph is a frontend's); `error` (a part of the message that is
 /// expected); `weights` (`NAME=NUMBER`, constant tensors; others look random); `moved` (how far numbers may move, and why); `cut` (the first blocks
-/// of parts); `show` (the one function that stands after the line of `---`); `report` (`regions` or `near-misses`, which then stand where the IR after stands).
+/// of parts); `changes` (how many each pass reports); `show` (the one function that stands after the line of `---`); `report` (`regions` or `near-misses`, which then stand where the IR after stands).
 pub struct Case {
     pub path: PathBuf,
     header: Vec<(String, String)>,
@@ -44,7 +44,8 @@ impl Case {
         while let Some(line) = rest.strip_prefix("# ") {
             let (line, after) = line.split_once('\n').unwrap();
             let (key, value) = line.split_once(": ").unwrap_or_else(|| panic!("{}: {line}", path.display()));
-            let known = ["passes", "model", "error", "weights", "moved", "cut", "show", "report"].contains(&key);
+            let known =
+                ["passes", "model", "error", "weights", "moved", "cut", "changes", "show", "report"].contains(&key);
             assert!(known, "{}: {key}", path.display());
             header.push((key.to_string(), value.to_string()));
             rest = after;
