@@ -214,5 +214,6 @@ mod tests {
         assert_eq!(segments(&[6], &[6, 1]).unwrap(), [(0..1, 0..1), (1..1, 1..2)]);
         assert_eq!(segments(&[6, 1], &[6]).unwrap(), [(0..1, 0..1), (1..2, 1..1)]);
         assert_eq!(segments(&[6], &[4]), None);
+        assert_eq!(segments(&[6, 2], &[4]), None);
     }
 }
