@@ -172,7 +172,7 @@ fn usage_errors_exit_with_2_and_help_shows_examples() {
         assert_eq!(out.status.code(), Some(2), "{args:?} {more:?}: {stderr}");
         assert!(stderr.contains(says), "{args:?} {more:?}: {stderr}");
     }
-    for command in ["init", "inspect", "compile", "verify", "lint", "demo", "completions"] {
+    for command in ["init", "inspect", "compile", "verify", "lint", "passes", "demo", "completions"] {
         assert!(ok(&[command, "--help"]).contains("Example"), "{command}");
     }
     assert!(ok(&["completions", "bash"]).contains("s2ditc"));
@@ -292,4 +292,26 @@ fn init_uses_the_threads_that_it_is_given() {
         common::files(&dir)
     });
     assert!(made[0] == made[1], "the bytes do not depend on the threads");
+}
+
+#[test]
+fn passes_and_pipelines_are_listed() {
+    let all = json(&["passes", "--json"]);
+    let names = |list: &str, key: &str| -> Vec<String> {
+        let rows = all[list].as_array().expect("a list");
+        rows.iter().map(|row| row[key].as_str().expect("a name").to_string()).collect()
+    };
+    let (passes, pipelines) = (names("passes", "pass"), names("pipelines", "pipeline"));
+    let text = ok(&["passes"]);
+    for name in passes.iter().chain(&pipelines).chain(&names("properties", "property")) {
+        assert!(text.contains(name), "{name}");
+    }
+    for name in passes.iter().chain(&pipelines) {
+        assert!(ok(&["passes", name]).starts_with(name), "{name}");
+    }
+    let stream = json(&["passes", "stream-coreml-ane-fp16", "--json"]);
+    assert_eq!(stream["passes"][2]["as_written"], "split(window=0,sinks=0,half-states)");
+    let out = run(&["passes", "fold-gat"]);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("did you mean `fold-gate`?"));
 }

@@ -108,9 +108,6 @@ fn every_block_of_every_stream_is_recognised() {
             let config = config(name);
             let chunk = clip(&config, &SchemaWeights::new(&config), latent);
             let options = split::Options {
-                chunk: "latent".into(),
-                time: "timestep".into(),
-                prompt: "text".into(),
                 window_frames: config.window_frames,
                 sink_frames: config.sink_frames,
                 state_write: match config.state_write {
@@ -119,7 +116,7 @@ fn every_block_of_every_stream_is_recognised() {
                 },
                 half_states,
             };
-            let mut module = split(&chunk.functions[0], &options).expect("a split").module;
+            let mut module = split(&chunk.functions[0], &chunk.interface, &options).expect("a split").module;
             for f in &mut module.functions {
                 let regions = recognised(name, f);
                 let blocks = config.layout.len();

@@ -8,29 +8,31 @@
 //! `exp` is finite below 88. Of the five element-wise ops that ONNX Runtime needs for a guarded softplus, two go. The pass
 //! reads weights: the kernels and gains, which are small.
 
-use s2dit_ir::ops::{OpError, Unary};
+use s2dit_ir::ops::Unary;
 use s2dit_ir::weights::evaluate_constant;
 use s2dit_ir::{Builder, Function, Module, Op, ValueId, WeightError, WeightSource};
 
+use crate::Property;
+use crate::pass::{PassError, PassKind, Run};
+
+/// The pass.
+pub static PASS: PassKind = PassKind {
+    name: "bound-softplus",
+    doc: "no guard in a softplus whose operand is proved to be small",
+    needs: &[Property::Fused, Property::Fp32],
+    destroys: &[Property::Fused],
+    run: Run::InContext(|module, context| run(module, context.weights)),
+    ..PassKind::PLAIN
+};
+
 /// `exp` of anything below is far from infinite in fp32.
 pub const LIMIT: f64 = 80.0;
-
-/// Weights that cannot be read, or an op that cannot be built.
-#[derive(Debug, thiserror::Error)]
-pub enum BoundError {
-    /// A constant that cannot be computed.
-    #[error(transparent)]
-    Weight(#[from] WeightError),
-    /// A defect of the pass.
-    #[error(transparent)]
-    Op(#[from] OpError),
-}
 
 /// Runs on every function; returns the number of feature maps without guards.
 ///
 /// # Errors
 /// Weights that cannot be read.
-pub fn run(module: &mut Module, weights: &dyn WeightSource) -> Result<usize, BoundError> {
+pub fn run(module: &mut Module, weights: &dyn WeightSource) -> Result<usize, PassError> {
     let mut changes = 0;
     for f in &mut module.functions {
         for v in f.order() {

@@ -12,6 +12,16 @@
 use s2dit_ir::ops::{OpError, Reshape, Slice, Transpose, Unary};
 use s2dit_ir::{Function, Module, Op, ValueId};
 
+use crate::pass::{PassKind, Run};
+
+/// The pass.
+pub static PASS: PassKind = PassKind {
+    name: "canonicalize",
+    doc: "no op that does nothing, no reshape of a reshape",
+    run: Run::Plain(run),
+    ..PassKind::PLAIN
+};
+
 /// Runs on every function; returns the number of ops removed or replaced.
 ///
 /// # Errors

@@ -8,6 +8,12 @@ use std::collections::HashMap;
 use s2dit_ir::ops::OpError;
 use s2dit_ir::{Module, Op, ValueId};
 
+use crate::pass::{PassKind, Run};
+
+/// The pass.
+pub static PASS: PassKind =
+    PassKind { name: "cse", doc: "no two live ops that compute the same", run: Run::Plain(run), ..PassKind::PLAIN };
+
 /// Runs on every function; returns the number of ops removed.
 ///
 /// # Errors

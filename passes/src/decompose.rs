@@ -11,6 +11,37 @@
 use s2dit_ir::ops::OpError;
 use s2dit_ir::{Builder, Function, Module, Op, ValueId};
 
+use crate::Property;
+use crate::pass::{PassKind, Run};
+
+/// The pass.
+pub static PASS: PassKind = PassKind {
+    name: "decompose",
+    doc: "no composite op: tensor ops only",
+    establishes: &[Property::TensorOps],
+    destroys: &[Property::Fused],
+    run: Run::Plain(run),
+    ..PassKind::PLAIN
+};
+
+/// The pass for ONNX, opset 21.
+pub static FOR_ONNX21: PassKind = PassKind {
+    name: "decompose-for-onnx21",
+    doc: "no composite op but those that ONNX has, or ONNX Runtime makes of their parts",
+    destroys: &[Property::Fused],
+    run: Run::Plain(|m| run_except(m, onnx21_has)),
+    ..PassKind::PLAIN
+};
+
+/// The pass for ONNX, opset 23.
+pub static FOR_ONNX23: PassKind = PassKind {
+    name: "decompose-for-onnx23",
+    doc: "the same with the ops of opset 23",
+    destroys: &[Property::Fused],
+    run: Run::Plain(|m| run_except(m, onnx23_has)),
+    ..PassKind::PLAIN
+};
+
 /// Runs on every function; returns the number of composites replaced.
 ///
 /// # Errors

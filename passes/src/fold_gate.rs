@@ -10,6 +10,18 @@
 use s2dit_ir::ops::OpError;
 use s2dit_ir::{Builder, Function, Module, Op, ValueId};
 
+use crate::Property;
+use crate::pass::{PassKind, Run};
+
+/// The pass.
+pub static PASS: PassKind = PassKind {
+    name: "fold-gate",
+    doc: "no fusion gate over two projections",
+    needs: &[Property::Fused, Property::Uncompressed],
+    run: Run::Plain(run),
+    ..PassKind::PLAIN
+};
+
 /// Runs on every function; returns the number of gates folded.
 ///
 /// # Errors

@@ -133,9 +133,9 @@ pub fn partition(f: &Function, interface: &Interface, starts: &[usize]) -> Resul
                 g.results.push((name.clone(), made));
             }
         }
-        // Each name is defined once.
+        // Each name is defined once, and an input keeps its own.
         for (name, v) in g.results.clone() {
-            if g.by_name(&name).is_none() {
+            if g.by_name(&name).is_none() && !matches!(g.op(v), Op::Input(_)) {
                 g.set_name(v, &name);
             }
         }
@@ -221,6 +221,35 @@ mod tests {
             values.extend(part.results.iter().map(|(name, _)| name.clone()).zip(results));
         }
         values
+    }
+
+    #[test]
+    fn parts_are_filled_to_the_limit() {
+        assert_eq!(filled(&[2, 2, 2, 5, 0, 1], 4), [0, 2, 3, 4]);
+        assert_eq!(filled(&[9, 1], 4), [0, 1]);
+        assert_eq!(filled(&[], 4), [0]);
+    }
+
+    #[test]
+    fn weights_count_once_in_the_block_that_reads_them_first() {
+        let text = r#"module {
+  milestone "a" @ "blocks.0"
+  milestone "b" @ "blocks.1"
+  milestone "c" @ "blocks.2"
+  func @main(%x: f32[1, 4]) {
+    %w = load {tensor = "w"} : f32[4, 4]
+    %v = load {tensor = "v"} : f32[8, 4]
+    %a = linear(%x, %w) : f32[1, 4] @ "blocks.0"
+    %b = linear(%a, %w) : f32[1, 4] @ "blocks.1"
+    %c = linear(%b, %v) : f32[1, 8] @ "blocks.2"
+    return y = %c
+  }
+}"#;
+        let module = parse(text).unwrap();
+        let f = &module.functions[0];
+        assert_eq!(block_bytes(&[f], &module.interface), [64, 0, 128]);
+        assert_eq!(block_bytes(&[f, f], &module.interface), [64, 0, 128]);
+        assert_eq!(block_bytes(&[], &module.interface), [0; 0]);
     }
 
     proptest! {

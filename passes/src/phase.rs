@@ -15,6 +15,18 @@ use std::collections::HashMap;
 use s2dit_ir::ops::{Binary, Literal, OpError, Unary};
 use s2dit_ir::{DType, Function, Module, Op, TensorType, ValueId};
 
+use crate::Property;
+use crate::pass::{PassKind, Run};
+
+/// The pass.
+pub static PASS: PassKind = PassKind {
+    name: "phase",
+    doc: "sinusoids of large phases are computed to the last bits of fp32",
+    needs: &[Property::Fp32],
+    run: Run::Plain(run),
+    ..PassKind::PLAIN
+};
+
 /// Runs on every function; returns the number of sinusoids rewritten.
 ///
 /// # Errors

@@ -1,24 +1,25 @@
-//! Ordered lists of passes, with the verifier between them.
+//! Pipelines: passes in an order that is checked before and while they run.
 
 use std::time::{Duration, Instant};
 
-use s2dit_ir::Module;
-use s2dit_ir::ops::OpError;
 use s2dit_ir::verify::{VerifyError, verify};
+use s2dit_ir::weights::NoWeights;
+use s2dit_ir::{Module, OpError, WeightError, WeightSource};
 
-use crate::{Pass, pass};
+use crate::pass::{Context, Pass, PassError, ReadError};
+use crate::split::{Kernel, SplitError};
+use crate::states::Packed;
+use crate::{PASSES, Property};
 
-/// A pass that failed.
+/// A pipeline that cannot be made, or a pass that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
-    /// No pass has this name.
-    #[error("unknown pass `{name}`; the passes are {known}")]
-    Unknown {
-        /// Name that was asked for.
-        name: String,
-        /// The names there are.
-        known: String,
-    },
+    /// A pass that cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Passes in an order in which they cannot run.
+    #[error(transparent)]
+    Order(#[from] OrderError),
     /// An op's constraint broke while the pass rewrote the graph: a defect of the pass.
     #[error("pass `{pass}`: {error}")]
     Op {
@@ -27,6 +28,12 @@ pub enum PipelineError {
         /// The constraint.
         error: OpError,
     },
+    /// Weights that a pass cannot read.
+    #[error(transparent)]
+    Weight(WeightError),
+    /// A graph that cannot be split.
+    #[error(transparent)]
+    Split(SplitError),
     /// The module is not valid after the pass: a defect of the pass.
     #[error("after pass `{pass}` {error}")]
     Invalid {
@@ -34,6 +41,51 @@ pub enum PipelineError {
         pass: &'static str,
         /// Invariants that do not hold.
         error: VerifyError,
+    },
+    /// The graph is not what the pass needs.
+    #[error("pass `{pass}` needs `{need}` ({}), but {found}", need.doc())]
+    Needs {
+        /// The pass.
+        pass: &'static str,
+        /// What it needs.
+        need: Property,
+        /// What contradicts it.
+        found: String,
+    },
+    /// The pass broke what held before it, or did not establish what it should: a defect of the pass.
+    #[error("after pass `{pass}` `{property}` ({}) does not hold: {found}", property.doc())]
+    Broken {
+        /// The pass.
+        pass: &'static str,
+        /// What should hold.
+        property: Property,
+        /// What contradicts it.
+        found: String,
+    },
+}
+
+/// Passes in an order in which they cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum OrderError {
+    /// An earlier pass destroys what the pass needs.
+    #[error("pass `{pass}` needs `{need}` ({}), which `{by}` before it destroys", need.doc())]
+    Destroyed {
+        /// The pass.
+        pass: &'static str,
+        /// What it needs.
+        need: Property,
+        /// The pass that destroys it.
+        by: &'static str,
+    },
+    /// No earlier pass establishes what the pass needs, and a model's graph does not have it.
+    #[error("pass `{pass}` needs `{need}` ({}), which no pass before it establishes; {by} would", need.doc())]
+    Missing {
+        /// The pass.
+        pass: &'static str,
+        /// What it needs.
+        need: Property,
+        /// The passes that establish it.
+        by: String,
     },
 }
 
@@ -48,45 +100,143 @@ pub struct PassRun {
     pub time: Duration,
 }
 
-/// A list of passes.
-#[derive(Clone)]
+/// What a run of a pipeline found, beside the module.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The passes, in order.
+    pub runs: Vec<PassRun>,
+    /// What `split` found, if it ran; see [`Context::kernel`].
+    pub kernel: Option<Kernel>,
+    /// Where `states(native)` put each state.
+    pub packing: Vec<Packed>,
+}
+
+/// Passes in an order that gives each of them what it needs.
+#[derive(Clone, Debug)]
 pub struct Pipeline {
-    passes: Vec<&'static Pass>,
+    passes: Vec<Pass>,
+    start: &'static [Property],
 }
 
 impl Pipeline {
-    /// A pipeline by pass names.
+    /// Passes for the graph that a model's frontend writes.
     ///
     /// # Errors
-    /// An unknown name.
-    pub fn new(names: &[&str]) -> Result<Pipeline, PipelineError> {
-        let find = |name: &&str| {
-            pass(name).ok_or_else(|| PipelineError::Unknown {
-                name: (*name).into(),
-                known: crate::PASSES.iter().map(|p| p.name).collect::<Vec<_>>().join(", "),
-            })
-        };
-        Ok(Pipeline { passes: names.iter().map(find).collect::<Result<_, _>>()? })
+    /// A pass that needs what a pass before it destroyed, or what none establishes.
+    pub fn of_model(passes: Vec<Pass>) -> Result<Pipeline, OrderError> {
+        let missing = |pass, need| OrderError::Missing { pass, need, by: establish(need) };
+        check(&passes, Property::OF_A_MODEL, |pass, need| Err(missing(pass, need)))?;
+        Ok(Pipeline { passes, start: Property::OF_A_MODEL })
     }
 
-    /// Runs the passes in order and verifies the module after each one. `after` sees the module after each pass.
+    /// Passes for a graph from elsewhere: what no pass establishes is taken to hold of the graph.
     ///
     /// # Errors
-    /// The first pass that fails or leaves an invalid module.
+    /// A pass that needs what a pass before it destroyed.
+    pub fn of_graph(passes: Vec<Pass>) -> Result<Pipeline, OrderError> {
+        check(&passes, &[], |_, _| Ok(()))?;
+        Ok(Pipeline { passes, start: &[] })
+    }
+
+    /// [`Pipeline::of_graph`] of passes as they are written: `fuse`, `timesteps(1000,500)`.
+    ///
+    /// # Errors
+    /// An unknown pass or option; a pass that needs what a pass before it destroyed.
+    pub fn new(passes: &[&str]) -> Result<Pipeline, PipelineError> {
+        let passes = passes.iter().map(|text| Pass::read(text)).collect::<Result<_, _>>()?;
+        Ok(Pipeline::of_graph(passes)?)
+    }
+
+    /// The passes, in order.
+    #[must_use]
+    pub fn passes(&self) -> &[Pass] {
+        &self.passes
+    }
+
+    /// [`Pipeline::run_with`], for passes that read no weights.
+    ///
+    /// # Errors
+    /// See [`Pipeline::run_with`].
     pub fn run(
         &self,
         module: &mut Module,
-        mut after: impl FnMut(&PassRun, &Module),
+        after: impl FnMut(&PassRun, &Module),
     ) -> Result<Vec<PassRun>, PipelineError> {
+        Ok(self.run_with(module, &NoWeights, after)?.runs)
+    }
+
+    /// Runs the passes in order. Before each one the module is what the pass needs; after it the module is valid and what it was before, as far
+    /// as that can be seen. `after` sees the module after each pass.
+    ///
+    /// # Errors
+    /// The first pass that fails, or leaves a module that is not valid or not what it should be.
+    pub fn run_with(
+        &self,
+        module: &mut Module,
+        weights: &dyn WeightSource,
+        mut after: impl FnMut(&PassRun, &Module),
+    ) -> Result<Outcome, PipelineError> {
+        let mut context = Context::new(weights);
         let mut runs = Vec::new();
-        for pass in &self.passes {
+        let mut holds = self.start.to_vec();
+        for configured in &self.passes {
+            let (kind, pass) = (configured.kind, configured.kind.name);
+            for need in configured.needs() {
+                if let Some(found) = need.contradiction(module) {
+                    return Err(PipelineError::Needs { pass, need, found });
+                }
+            }
+            holds.extend(configured.needs());
             let start = Instant::now();
-            let changes = (pass.run)(module).map_err(|error| PipelineError::Op { pass: pass.name, error })?;
-            let done = PassRun { pass: pass.name, changes, time: start.elapsed() };
-            verify(module).map_err(|error| PipelineError::Invalid { pass: pass.name, error })?;
+            let changes = configured.run(module, &mut context).map_err(|error| match error {
+                PassError::Op(error) => PipelineError::Op { pass, error },
+                PassError::Weight(error) => PipelineError::Weight(error),
+                PassError::Split(error) => PipelineError::Split(error),
+            })?;
+            let done = PassRun { pass, changes, time: start.elapsed() };
+            verify(module).map_err(|error| PipelineError::Invalid { pass, error })?;
+            holds.retain(|property| !kind.destroys.contains(property));
+            holds.extend(kind.establishes);
+            for &property in &holds {
+                if let Some(found) = property.contradiction(module) {
+                    return Err(PipelineError::Broken { pass, property, found });
+                }
+            }
             after(&done, module);
             runs.push(done);
         }
-        Ok(runs)
+        Ok(Outcome { runs, kernel: context.kernel, packing: context.packing })
     }
+}
+
+/// Checks that each pass finds what it needs. `unknown` says what becomes of a need that was neither established nor destroyed.
+fn check(
+    passes: &[Pass],
+    start: &[Property],
+    unknown: impl Fn(&'static str, Property) -> Result<(), OrderError>,
+) -> Result<(), OrderError> {
+    let mut holds = start.to_vec();
+    let mut destroyed: Vec<(Property, &'static str)> = Vec::new();
+    for pass in passes {
+        let kind = pass.kind;
+        for need in pass.needs() {
+            if holds.contains(&need) {
+                continue;
+            }
+            if let Some((_, by)) = destroyed.iter().rev().find(|(property, _)| *property == need) {
+                return Err(OrderError::Destroyed { pass: kind.name, need, by });
+            }
+            unknown(kind.name, need)?;
+        }
+        holds.retain(|property| !kind.destroys.contains(property));
+        holds.extend(kind.establishes);
+        destroyed.extend(kind.destroys.iter().map(|&property| (property, kind.name)));
+    }
+    Ok(())
+}
+
+/// The passes that establish a property, for a message.
+fn establish(property: Property) -> String {
+    let kinds = PASSES.iter().filter(|kind| kind.establishes.contains(&property));
+    kinds.map(|kind| format!("`{}`", kind.name)).collect::<Vec<_>>().join(" or ")
 }

@@ -22,6 +22,42 @@ use std::collections::{HashMap, HashSet};
 use s2dit_ir::ops::{Binary, Cast, Dequantize, OpError, ReduceKind, Unary};
 use s2dit_ir::{DType, Function, Module, Node, Op, Use, ValueId};
 
+use crate::Property;
+use crate::pass::{PassKind, Run};
+
+/// The pass for engines whose norms are wider inside.
+pub static FP16: PassKind = PassKind {
+    name: "precision-fp16",
+    doc: "fp16 everywhere but in fp32 islands that need the range or the phase",
+    needs: &[Property::TensorOps, Property::Fp32, Property::Uncompressed],
+    establishes: &[Property::Fp16],
+    destroys: &[Property::Fp32],
+    run: Run::Plain(|m| run(m, Fp16Extent::Fp16)),
+    ..PassKind::PLAIN
+};
+
+/// The pass for the Neural Engine.
+pub static FP16_ONLY: PassKind = PassKind {
+    name: "precision-fp16-only",
+    doc: "fp16 everywhere but in the phases of sinusoids",
+    needs: &[Property::TensorOps, Property::Fp32, Property::ChannelsFirst, Property::Uncompressed],
+    establishes: &[Property::Fp16, Property::Fp16ButPhases],
+    destroys: &[Property::Fp32],
+    run: Run::Plain(|m| run(m, Fp16Extent::Fp16Only)),
+    ..PassKind::PLAIN
+};
+
+/// The pass for ONNX Runtime.
+pub static FP16_NORMS32: PassKind = PassKind {
+    name: "precision-fp16-norms32",
+    doc: "as precision-fp16, with the sums of squares in norms in fp32 too",
+    needs: &[Property::TensorOps, Property::Fp32, Property::Uncompressed],
+    establishes: &[Property::Fp16],
+    destroys: &[Property::Fp32],
+    run: Run::Plain(|m| run(m, Fp16Extent::Fp16Norms32)),
+    ..PassKind::PLAIN
+};
+
 /// The extent of fp16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fp16Extent {
@@ -175,7 +211,12 @@ fn islands(f: &Function, order: &[ValueId], precision: Fp16Extent) -> HashSet<Va
         let in_island = |u: &Use| matches!(u, Use::Operand { user, .. } if keep.contains(user));
         let only_islands = !uses.is_empty() && uses.iter().all(in_island);
         let from_params = |o: &ValueId| f.is_const(*o) || matches!(f.op(*o), Op::Input(_));
-        let host = matches!(f.op(v), Op::Input(_)) || (!f.is_const(v) && f.operands(v).iter().all(from_params));
+        let host = match f.op(v) {
+            Op::Input(_) => true,
+            // States are fp16 whoever reads them.
+            Op::State(_) => false,
+            _ => !f.is_const(v) && f.operands(v).iter().all(from_params),
+        };
         if only_islands && host && f.dtype(v) == DType::F32 {
             keep.insert(v);
         }

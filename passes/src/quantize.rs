@@ -18,6 +18,27 @@ use s2dit_ir::compress::Scheme;
 use s2dit_ir::ops::{Compress, Dequantize, OpError, Quantize};
 use s2dit_ir::{Builder, Function, Module, Op, TensorType, ValueId, weights};
 
+use crate::Property;
+use crate::pass::{PassKind, Run};
+
+/// The pass for int8.
+pub static INT8: PassKind = PassKind {
+    name: "quantize-int8",
+    doc: "large weights are int8 with a scale a channel",
+    destroys: &[Property::Uncompressed],
+    run: Run::Plain(|m| uniform(m, Scheme::Int8)),
+    ..PassKind::PLAIN
+};
+
+/// The pass for palettes.
+pub static PALETTE4: PassKind = PassKind {
+    name: "quantize-palette4-group16",
+    doc: "large weights are 4-bit indices into palettes of 16 channels",
+    destroys: &[Property::Uncompressed],
+    run: Run::Plain(|m| uniform(m, Scheme::Palette { bits: 4, group: Some(16) })),
+    ..PassKind::PLAIN
+};
+
 /// Elements of the smallest weight that is compressed: smaller ones save too little.
 pub const LEAST_ELEMENTS: usize = 1 << 14;
 /// Fewer elements an output channel are a depthwise kernel's.

@@ -14,6 +14,18 @@ use std::collections::HashMap;
 use s2dit_ir::ops::{Concat, Conv, OpError, Transpose};
 use s2dit_ir::{Builder, Function, Module, Op, ValueId};
 
+use crate::Property;
+use crate::pass::{PassKind, Run};
+
+/// The pass.
+pub static PASS: PassKind = PassKind {
+    name: "split-conv3d",
+    doc: "no depthwise convolution over time",
+    needs: &[Property::TokensFirst, Property::Uncompressed],
+    run: Run::Plain(run),
+    ..PassKind::PLAIN
+};
+
 /// Runs on every function; returns the number of convolutions split.
 ///
 /// # Errors

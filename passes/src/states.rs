@@ -8,6 +8,53 @@ use std::collections::HashMap;
 use s2dit_ir::ops::{Concat, OpError, Pad, Reshape, Slice, State};
 use s2dit_ir::{DType, Function, Module, Node, Op, StateDecl, TensorType, ValueId};
 
+use crate::Property;
+use crate::pass::{Context, Pass, PassKind, Run};
+
+/// The pass.
+pub static PASS: PassKind = PassKind {
+    name: "states",
+    doc: "states are inputs and outputs of each function, or slices of one Core ML state",
+    options: "io or native; native needs fp16",
+    needs: &[Property::OwnStates],
+    destroys: &[Property::OwnStates],
+    run: Run::Options(|written| match written {
+        ["io"] => Ok(pass(Place::Io)),
+        ["native"] => Ok(pass(Place::Native)),
+        _ => Err(format!("found `{}`, expected io or native", written.join(","))),
+    }),
+    ..PassKind::PLAIN
+};
+
+/// The place of the states between calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Inputs and outputs: the host carries them.
+    Io,
+    /// One Core ML state.
+    Native,
+}
+
+/// The pass for a place; it reports the states that there were.
+pub fn pass(place: Place) -> Pass {
+    let run = move |module: &mut Module, context: &mut Context| {
+        let declared = module.states.clone();
+        let count = declared.len();
+        if let Some(kernel) = &mut context.kernel {
+            kernel.module.states = declared;
+        }
+        match place {
+            Place::Io => to_io(module)?,
+            Place::Native => context.packing = pack(module)?,
+        }
+        Ok(count)
+    };
+    match place {
+        Place::Io => Pass::new(&PASS, "io".into(), run),
+        Place::Native => Pass::new(&PASS, "native".into(), run).needing(&[Property::Fp16]),
+    }
+}
+
 /// Makes states inputs and outputs. A function that does not read a state does not get it; one that updates it returns it.
 ///
 /// # Errors

@@ -22,17 +22,40 @@ use std::collections::{HashMap, HashSet};
 use s2dit_ir::ops::{Binary, OpError, Unary};
 use s2dit_ir::{Builder, DType, Function, Module, Op, TensorType, ValueId};
 
+use crate::Property;
+use crate::pass::{Pass, PassKind, Run};
+
 use rows::Rows;
 
-/// Runs on every function that has the parameter, one f32 element; returns the number of tables.
+/// The pass.
+pub static PASS: PassKind = PassKind {
+    name: "timesteps",
+    doc: "what depends on the timestep alone is a table with a row for each timestep of a list",
+    options: "T,…: the timesteps",
+    needs: &[Property::Fp32],
+    run: Run::Options(|written| {
+        let read = |text: &&str| text.parse().map_err(|_| format!("found `{text}`, expected a timestep such as 750"));
+        Ok(pass(&written.iter().map(read).collect::<Result<Vec<f64>, String>>()?))
+    }),
+    ..PassKind::PLAIN
+};
+
+/// The pass for a list of timesteps.
+pub fn pass(listed: &[f64]) -> Pass {
+    let (listed, written) = (listed.to_vec(), listed.iter().map(f64::to_string).collect::<Vec<_>>());
+    Pass::new(&PASS, written.join(","), move |module, _| Ok(run(module, &listed)?))
+}
+
+/// Runs on every function that has the time of the module's interface as a parameter, one f32 element; returns the number of tables.
 ///
 /// # Errors
 /// No timesteps, or some too near to be told apart in fp16.
-pub fn run(module: &mut Module, parameter: &str, timesteps: &[f64]) -> Result<usize, OpError> {
+pub fn run(module: &mut Module, timesteps: &[f64]) -> Result<usize, OpError> {
     let gap = gap(timesteps)?;
+    let Some(parameter) = module.interface.time().map(str::to_owned) else { return Ok(0) };
     let mut changes = 0;
     for f in &mut module.functions {
-        let named = |p: &ValueId| f.node(*p).name.as_deref() == Some(parameter);
+        let named = |p: &ValueId| f.node(*p).name.as_deref() == Some(parameter.as_str());
         let Some(t) = f.params().iter().copied().find(named) else { continue };
         if f.dtype(t) != DType::F32 || f.ty(t).elements() != 1 {
             continue;

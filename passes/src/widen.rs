@@ -13,6 +13,19 @@ use std::collections::HashMap;
 use s2dit_ir::ops::{Cast, Dequantize, OpError};
 use s2dit_ir::{DType, Function, Module, Node, Op, TensorType, ValueId};
 
+use crate::Property;
+use crate::pass::{PassKind, Run};
+
+/// The pass.
+pub static PASS: PassKind = PassKind {
+    name: "widen",
+    doc: "every float is fp32: what an fp16 graph means",
+    establishes: &[Property::Fp32],
+    destroys: &[Property::Fp16, Property::Fp16ButPhases],
+    run: Run::Plain(run),
+    ..PassKind::PLAIN
+};
+
 /// Runs on every function and state; returns the number of values that were not fp32.
 ///
 /// # Errors

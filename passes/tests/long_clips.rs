@@ -9,13 +9,13 @@ use s2dit_ir::verify::verify;
 use s2dit_ir::{Module, Op, Tensor, TensorType, WeightError, WeightSource, weights};
 use s2dit_passes::Pipeline;
 
-/// A causal convolution of `frames` frames of 2×2, with a kernel of 3 frames and `side`² elements in space.
+/// A causal convolution of `frames` frames of 2×3, with a kernel of 3 frames and `side`² elements in space.
 fn clip(width: usize, frames: usize, side: usize) -> Module {
     let pad = side / 2;
     let ir = format!(
-        "module {{\n func @main(%x: f32[1, {width}, {frames}, 2, 2]) {{\n %w = load {{tensor = \"w\"}} : f32[{width}, 1, 3, {side}, {side}]\n \
+        "module {{\n func @main(%x: f32[1, {width}, {frames}, 2, 3]) {{\n %w = load {{tensor = \"w\"}} : f32[{width}, 1, 3, {side}, {side}]\n \
          %b = load {{tensor = \"b\"}} : f32[{width}]\n %y = conv(%x, %w, %b) {{strides = [1, 1, 1], pad_before = [2, {pad}, {pad}], \
-         pad_after = [0, {pad}, {pad}], dilations = [1, 1, 1], groups = {width}}} : f32[1, {width}, {frames}, 2, 2]\n return y = %y\n }}\n}}\n"
+         pad_after = [0, {pad}, {pad}], dilations = [1, 1, 1], groups = {width}}} : f32[1, {width}, {frames}, 2, 3]\n return y = %y\n }}\n}}\n"
     );
     parse(&ir).unwrap_or_else(|e| panic!("{e}\n{ir}"))
 }

@@ -1,119 +1,113 @@
-//! Runs every `tests/text/*.s2`: the first line names the passes, then IR before, a line of `---`, IR after.
+//! Runs every test of `tests/text` (one rule each, below 40 lines) and `tests/text/whole` (whole blocks); [`case`] says how they are written.
 //!
-//! `S2DITC_BLESS=1` writes the IR after anew. The IR before and after is also run in float64 on values that look random: passes keep
-//! results and state updates of every function.
+//! `S2DITC_BLESS=1` writes what comes after the line of `---` anew. What a graph computes before and after its passes is compared in
+//! float64: passes keep results and state updates of every function.
 
-use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+#[path = "common/case.rs"]
+mod case;
+#[path = "common/numbers.rs"]
+mod numbers;
+#[path = "common/stream.rs"]
+mod stream;
 
+use case::{Case, Made};
 use s2dit_ir::close::{Tolerance, compare};
-use s2dit_ir::interp::{self, Bindings};
-use s2dit_ir::text::{parse, print};
-use s2dit_ir::verify::verify;
-use s2dit_ir::{Function, Module, Op, Tensor, TensorType, WeightError, WeightSource};
-use s2dit_passes::Pipeline;
+use s2dit_ir::{Module, Tensor, TensorType};
+use stream::Stream;
+
+fn cases() -> Vec<Case> {
+    [Case::all("text"), Case::all("text/whole")].into_iter().flatten().collect()
+}
 
 #[test]
 fn passes_give_the_text_expected() {
     let bless = std::env::var_os("S2DITC_BLESS").is_some();
-    for file in files() {
-        let text = std::fs::read_to_string(&file).unwrap();
-        let (header, body) = text.split_once('\n').unwrap();
-        let passes = header.strip_prefix("# passes: ").unwrap_or_else(|| panic!("{}: no header", file.display()));
-        let names: Vec<&str> = passes.split_whitespace().collect();
-        let (before, after) = body.split_once("\n---\n").unwrap_or((body, ""));
-        let mut module = parse(before).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-        verify(&module).unwrap_or_else(|e| panic!("{}: before: {e}\n{}", file.display(), e.text));
-        Pipeline::new(&names)
-            .unwrap()
-            .run(&mut module, |_, _| {})
-            .unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-        let got = print(&module);
+    for case in cases() {
+        let place = case.path.display();
+        let (made, error) = (case.run(), case.get("error"));
+        let made = match (made, error) {
+            (Err(error), Some(expected)) => {
+                assert!(error.contains(expected), "{place}: {error}");
+                continue;
+            }
+            (Err(error), None) => panic!("{place}: {error}"),
+            (Ok(_), Some(expected)) => panic!("{place}: expected an error: {expected}"),
+            (Ok(made), None) => made,
+        };
+        if let (Some(changes), false) = (case.get("changes"), bless) {
+            let found: Vec<String> = made.outcome.runs.iter().map(|run| run.changes.to_string()).collect();
+            assert_eq!(found.join(" "), changes, "{place}: changes");
+        }
+        let got = case.text(made);
         if bless {
-            std::fs::write(&file, format!("{header}\n{}\n---\n{got}", before.trim_end())).unwrap();
+            case.bless(&got);
         } else {
-            assert_eq!(got.trim(), after.trim(), "{}", file.display());
+            assert_eq!(got.trim(), case.after.trim(), "{place}");
         }
     }
 }
 
-fn files() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/text");
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
-    files.sort();
-    assert!(!files.is_empty());
-    files
+#[test]
+fn a_test_is_one_rule() {
+    let long: Vec<_> =
+        Case::all("text").iter().filter(|c| c.lines() >= 40).map(|c| (c.name().to_string(), c.lines())).collect();
+    assert!(long.is_empty(), "{long:?}");
 }
-
-/// How far a pass may move results and state updates, by the start of the file's name; the others keep them.
-const MOVED: [(&str, f64); 4] = [("precision", 1e-2), ("widen", 1e-2), ("timesteps", 1e-3), ("phase", 1e-4)];
-/// Numbers inside formulas are those of fp32.
-const KEPT: f64 = 1e-6;
 
 #[test]
 fn passes_keep_results_and_updates_of_every_function() {
     let (mut compared, mut moved) = (0, Vec::new());
-    for file in files() {
-        let name = file.file_stem().unwrap().to_str().unwrap();
-        // What storage in few bits costs is measured where plans are made.
-        if name.starts_with("quantize") {
+    // What a report is about is not what passes made, and an error makes nothing.
+    for case in cases().iter().filter(|c| c.get("error").is_none() && c.get("report").is_none()) {
+        let before = case.module();
+        let made = case.run().unwrap();
+        if numbers::compresses(&made.module) {
             continue;
         }
-        let bar = MOVED.iter().find(|(start, _)| name.starts_with(start)).map_or(KEPT, |(_, bar)| *bar);
-        let text = std::fs::read_to_string(&file).unwrap();
-        let (before, after) = text.split_once('\n').unwrap().1.split_once("\n---\n").unwrap();
-        let (before, after) = (parse(before).unwrap(), parse(after).unwrap());
-        assert_eq!(before.functions.len(), after.functions.len(), "{name}");
-        for (f, g) in before.functions.iter().zip(&after.functions) {
-            let effects = |of: &Function| {
-                let made = interp::effects(of, &Noise(&before), &bindings(f, &before)).unwrap();
-                [made.results, made.updates].concat()
-            };
-            let after = compare(&effects(g), &effects(f), Tolerance::relative(bar, 1.0));
-            moved.extend(after.err().map(|mismatch| format!("{name} @{}: {mismatch}", f.name)));
-            compared += f.results.len() + f.updates.len();
+        let weights = case.weights(&before);
+        let bar = Tolerance::relative(case.moved(), 1.0);
+        let [f, ..] = &before.functions[..] else { panic!("{}: no function", case.name()) };
+        let mut check = |place: &str, got: &[(String, Tensor)], expected: &[(String, Tensor)]| {
+            moved.extend(
+                compare(got, expected, bar).err().map(|mismatch| format!("{} {place}: {mismatch}", case.name())),
+            );
+            compared += expected.len();
+        };
+        if made.outcome.runs.last().is_some_and(|run| run.pass == "split") {
+            check(
+                "first chunk",
+                &first_chunk(&made, f.ty(f.params()[0]), &before, case),
+                &numbers::before(f, &before, &weights),
+            );
+        } else if case.cut().is_some() {
+            let expected = numbers::before(f, &before, &weights);
+            let mut got = numbers::chain(&made.module.functions, &weights);
+            got.retain(|(name, _)| expected.iter().any(|(result, _)| result == name));
+            check("parts", &got, &expected);
+        } else if made.outcome.kernel.is_none() {
+            assert_eq!(before.functions.len(), made.module.functions.len(), "{}", case.name());
+            for (f, g) in before.functions.iter().zip(&made.module.functions) {
+                let got = numbers::after(g, f, &before, &made.outcome.packing, &weights);
+                check(&f.name, &got, &numbers::before(f, &before, &weights));
+            }
         }
     }
     assert!(compared > 40, "{compared}");
     assert!(moved.is_empty(), "{moved:#?}");
 }
 
-/// Weights that look random.
-struct Noise<'m>(&'m Module);
-
-impl WeightSource for Noise<'_> {
-    fn ty(&self, name: &str) -> Option<TensorType> {
-        let loaded = |f: &Function| {
-            let loads = |v: &_| matches!(f.op(*v), Op::Load(l) if l.tensor == name);
-            f.order().into_iter().find(loads).map(|v| f.ty(v).clone())
-        };
-        self.0.functions.iter().find_map(loaded)
-    }
-    fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
-        let ty = self.ty(name).ok_or(WeightError::Missing { name: name.into() })?;
-        Ok(noise(&ty, name).to_le_bytes().into())
-    }
-}
-
-/// The same values for the same name.
-fn noise(ty: &TensorType, name: &str) -> Tensor {
-    let seed = name.bytes().map(usize::from).sum::<usize>();
-    let values = (0..ty.elements()).map(|i| ((i * 7919 + seed * 104_729) as f64 * 0.618).sin()).collect();
-    Tensor::from_values(ty, values).unwrap()
-}
-
-/// A timestep that the pass `timesteps-1000-to-250` lists.
-const TIMESTEP: f64 = 750.0;
-
-fn bindings(f: &Function, module: &Module) -> Bindings {
-    let mut bindings = Bindings::default();
-    for &p in f.params() {
-        let name = f.node(p).name.as_deref().unwrap();
-        let value = if name == "timestep" { Tensor::splat(f.ty(p), TIMESTEP) } else { noise(f.ty(p), name) };
-        bindings.params.insert(name.into(), value);
-    }
-    for s in &module.states {
-        bindings.states.insert(s.name.clone(), noise(&s.ty, &s.name));
-    }
-    bindings
+/// The results of a stream's first chunk, which knows no past: those of the chunk's own graph.
+fn first_chunk(made: &Made, latent: &TensorType, before: &Module, case: &Case) -> Vec<(String, Tensor)> {
+    let weights = case.weights(before);
+    let kernel = made.outcome.kernel.as_ref().unwrap();
+    let chunk = &before.functions[0];
+    let param = |name: &str| {
+        let p = chunk.params().iter().copied().find(|&p| chunk.node(p).name.as_deref() == Some(name)).unwrap();
+        if name == "timestep" { Tensor::splat(chunk.ty(p), 750.0) } else { numbers::noise(chunk.ty(p), name) }
+    };
+    let mut stream = Stream::new(&made.module, kernel, latent.shape[2], &param("text"), &weights);
+    let own = [("latent", param("latent")), ("timestep", param("timestep"))];
+    let mut results = stream.run("denoise", &own, &weights);
+    results.sort_by(|a, b| a.0.cmp(&b.0));
+    results
 }

@@ -4,10 +4,11 @@ use s2dit_ir::close::{Tolerance, assert_close};
 use s2dit_ir::interp::{self, Bindings};
 use s2dit_ir::text::parse;
 use s2dit_ir::weights::NoWeights;
-use s2dit_ir::{DType, Module, Tensor, TensorType};
+use s2dit_ir::{DType, Interface, Module, Tensor, TensorType};
 use s2dit_passes::timesteps;
 
 const GRAPH: &str = r#"module {
+  input "timestep" : time {low = 0.0, high = 1000.0}
   func @main(%x: f32[2], %timestep: f32[1]) {
     %w = literal {values = [1.0, 0.1, 0.01, 0.001]} : f32[4]
     %angle = mul(%timestep, %w) : f32[4]
@@ -44,7 +45,7 @@ fn tables_are_the_graph_at_every_listed_timestep() {
     for listed in [&shifted[..], &[731.25], &[0.0, 0.25, 0.5]] {
         let before = parse(GRAPH).unwrap();
         let mut after = before.clone();
-        assert_eq!(timesteps::run(&mut after, "timestep", listed).unwrap(), 2);
+        assert_eq!(timesteps::run(&mut after, listed).unwrap(), 2);
         s2dit_ir::verify::verify(&after).unwrap();
         let f = &after.functions[0];
         assert!(f.order().iter().all(|&v| f.is_const(v) || !["cos", "sin", "tanh"].contains(&f.op(v).name())));
@@ -61,7 +62,7 @@ fn tables_are_the_graph_at_every_listed_timestep() {
 fn timesteps_that_fp16_confuses_are_refused() {
     let refused = |listed: &[f64], parts: &[&str]| {
         let mut module = parse(GRAPH).unwrap();
-        let message = timesteps::run(&mut module, "timestep", listed).unwrap_err().to_string();
+        let message = timesteps::run(&mut module, listed).unwrap_err().to_string();
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     };
     refused(&[], &["at least one"]);
@@ -71,7 +72,7 @@ fn timesteps_that_fp16_confuses_are_refused() {
 }
 
 #[test]
-fn a_function_without_the_parameter_is_left_alone() {
-    let mut module = parse(GRAPH).unwrap();
-    assert_eq!(timesteps::run(&mut module, "time", &[1.0]).unwrap(), 0);
+fn a_module_without_a_time_is_left_alone() {
+    let mut module = Module { interface: Interface::default(), ..parse(GRAPH).unwrap() };
+    assert_eq!(timesteps::run(&mut module, &[1.0]).unwrap(), 0);
 }

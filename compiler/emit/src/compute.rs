@@ -1,5 +1,7 @@
 //! The engine that a Core ML package is shaped for.
 
+use std::collections::HashSet;
+
 use s2dit_passes::channels_first;
 use serde::Serialize;
 
@@ -61,16 +63,10 @@ impl Layout {
         metadata
     }
 
-    /// What the pass is told. Weights that are compressed one by one are not joined; `internal` names what only the
-    /// functions of a module exchange.
-    pub(super) fn options(
-        self,
-        quantize: Option<&Quantize>,
-        partitioned: bool,
-        internal: impl IntoIterator<Item = String>,
-    ) -> channels_first::Options {
+    /// What the pass is told. Weights that are compressed one by one are not joined.
+    pub(super) fn options(self, quantize: Option<&Quantize>, partitioned: bool) -> channels_first::Options {
         channels_first::Options {
-            internal: internal.into_iter().collect(),
+            internal: HashSet::new(),
             across_blocks: !partitioned,
             apart: self.apart || quantize.is_some(),
             per_head: self.attention == Attention::PerHead,

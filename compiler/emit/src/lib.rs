@@ -21,8 +21,9 @@ use s2dit_backends::output::{Destination, Staged};
 use s2dit_backends::{coreml, onnx};
 use s2dit_ir::verify::verify;
 use s2dit_ir::{Module, WeightSource};
-use s2dit_passes::{PassRun, Pipeline, bound, channels_first};
-use s2dit_runtime::interface;
+use s2dit_passes::pipelines::{self, Form};
+use s2dit_passes::{PassRun, channels_first};
+use s2dit_runtime::{Timesteps as Listed, interface};
 use serde::Serialize;
 
 pub use self::compute::{ATTENTION, Attention, COMPUTE, Compute, Layout};
@@ -89,43 +90,18 @@ impl Target {
             Target::CoreMl => Precision::Fp16,
         }
     }
+}
 
-    /// Names of the passes that prepare a graph for this target.
-    ///
-    /// Formulas are named first, whatever way they were written, and taken apart again into the tensor ops that the backends
-    /// lower: between `fuse` and `decompose` is the place of passes that work on composites. Precision comes after
-    /// both: its islands are made of tensor ops.
-    ///
-    /// The Neural Engine accumulates norms wider than fp16 but stores each result in fp16, and an fp32 op leaves it: so for Core
-    /// ML norms stay fp16, for ONNX Runtime they do not.
-    /// `opset` is the newest ONNX operator set that may be used; `compute` what a Core ML package is shaped for.
-    #[must_use]
-    pub fn passes(self, precision: Precision, opset: Opset, compute: Compute) -> Vec<&'static str> {
-        let mut passes = vec!["canonicalize", "phase", "cse", "fuse", "fold-gate"];
-        passes.extend::<&[_]>(match (self, precision) {
-            // ONNX Runtime runs these composites several times as fast as their parts.
-            (Target::Onnx, Precision::Fp32) if opset == Opset::V23 => {
-                &[BOUND, "split-conv3d", "decompose-for-onnx23", "cse"]
-            }
-            (Target::Onnx, Precision::Fp32) => &[BOUND, "split-conv3d", "decompose-for-onnx21", "cse"],
-            (Target::Onnx, Precision::Fp16) => &["split-conv3d", "decompose", "cse", "precision-fp16-norms32"],
-            (Target::CoreMl, Precision::Fp32) if compute == Compute::Ane => {
-                &["pad-tokens", "cse", CHANNELS_FIRST, "canonicalize", "decompose", "cse"]
-            }
-            (Target::CoreMl, Precision::Fp16) if compute == Compute::Ane => &[
-                "pad-tokens",
-                "cse",
-                CHANNELS_FIRST,
-                "canonicalize",
-                "decompose",
-                "cse",
-                "precision-fp16-only",
-                "canonicalize",
-            ],
-            (Target::CoreMl, Precision::Fp32) => &["decompose", "cse"],
-            (Target::CoreMl, Precision::Fp16) => &["decompose", "cse", "precision-fp16"],
-        });
-        passes
+/// The form in which a target gets its graph. `shape` is what the layout of the Neural Engine is told.
+fn form(target: Target, precision: Precision, opset: Opset, compute: Compute, shape: channels_first::Options) -> Form {
+    match (target, precision, compute) {
+        (Target::Onnx, Precision::Fp32, _) if opset == Opset::V23 => Form::Onnx23,
+        (Target::Onnx, Precision::Fp32, _) => Form::Onnx21,
+        (Target::Onnx, Precision::Fp16, _) => Form::OnnxFp16,
+        (Target::CoreMl, Precision::Fp32, Compute::Any) => Form::Any,
+        (Target::CoreMl, Precision::Fp16, Compute::Any) => Form::AnyFp16,
+        (Target::CoreMl, Precision::Fp32, Compute::Ane) => Form::Ane(shape),
+        (Target::CoreMl, Precision::Fp16, Compute::Ane) => Form::AneFp16(shape),
     }
 }
 
@@ -205,55 +181,22 @@ pub fn lower_graph(
 ) -> Result<Module> {
     let mut module = model.build(weights, options.latent)?;
     watch(None, &module);
-    options.timesteps.apply(model, &mut module, watch)?;
-    let passes = options.target.passes(options.precision, options.opset, options.layout.compute);
-    let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some(), []);
-    run_passes(&passes, &mut module, weights, &shape, watch)?;
+    let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some());
+    let form = form(options.target, options.precision, options.opset, options.layout.compute, shape);
+    let listed = options.timesteps.listed(model)?;
+    let pipeline = pipelines::clip(listed.as_ref().map(Listed::list), form)?;
+    pipeline.run_with(&mut module, weights, |done, module| watch(Some(done), module))?;
     Ok(module)
 }
-
-fn run_passes(
-    names: &[&str],
-    module: &mut Module,
-    weights: &dyn WeightSource,
-    shape: &channels_first::Options,
-    watch: &mut Watch,
-) -> Result<()> {
-    for &name in names {
-        if name == BOUND {
-            step(BOUND, module, watch, |module| Ok(bound::run(module, weights)?))?;
-        } else if name == CHANNELS_FIRST {
-            step(CHANNELS_FIRST, module, watch, |module| Ok(channels_first::run_with(module, shape)?))?;
-        } else {
-            Pipeline::new(&[name])?.run(module, |done, module| watch(Some(done), module))?;
-        }
-    }
-    Ok(())
-}
-
-/// The pass that reads weights.
-const BOUND: &str = "bound-softplus";
-/// The pass that has options.
-const CHANNELS_FIRST: &str = "channels-first";
 
 /// Compresses the large weights of a module that is otherwise finished.
 fn quantize(module: &mut Module, how: Option<&Quantize>, checkpoint: &Checkpoint, watch: &mut Watch) -> Result<()> {
     let Some(how) = how else { return Ok(()) };
-    step("quantize", module, watch, |module| how.apply(module, checkpoint))
-}
-
-/// Runs a pass that takes more than a module, and shows it to the watcher. `run` returns its number of changes.
-fn step(
-    name: &'static str,
-    module: &mut Module,
-    watch: &mut Watch,
-    run: impl FnOnce(&mut Module) -> Result<usize>,
-) -> Result<()> {
     let start = Instant::now();
-    let changes = run(module)?;
+    let changes = how.apply(module, checkpoint)?;
     let time = start.elapsed();
     verify(module)?;
-    watch(Some(&PassRun { pass: name, changes, time }), module);
+    watch(Some(&PassRun { pass: "quantize", changes, time }), module);
     Ok(())
 }
 

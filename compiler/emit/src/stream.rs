@@ -9,16 +9,14 @@ use s2dit_backends::output::{Contents, Destination, Staged};
 use s2dit_backends::{coreml, onnx};
 use s2dit_ir::{Function, Module, ValueId, WeightSource};
 use s2dit_passes::partition::partition;
-use s2dit_passes::split::{self, EMPTY, HostInput, Kernel, StateKind, split};
-use s2dit_passes::states;
+use s2dit_passes::split::{self, EMPTY, HostInput, Kernel, StateKind};
+use s2dit_passes::{pipelines, states};
 use s2dit_runtime::Timesteps as Listed;
 use s2dit_runtime::stream::contract::{self, Contract, StateWrite};
 
 use super::choice::choice;
 use super::parts::{Partition, Written, described, is_in_part};
-use super::{
-    Compute, Layout, Opset, Precision, Quantized, Summary, Target, TimestepChoice, Watch, has_format, run_passes, step,
-};
+use super::{Compute, Layout, Opset, Precision, Quantized, Summary, Target, TimestepChoice, Watch, form, has_format};
 use crate::plan::{Quantize, Sources};
 use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::model::Streaming;
@@ -163,19 +161,9 @@ pub fn lower_graph(
     watch: &mut Watch,
 ) -> Result<Lowered> {
     let latent = LatentSize { frames: streaming.chunk_frames, rows: options.rows, cols: options.cols };
-    let mut chunk = model.build(weights, latent)?;
-    watch(None, &chunk);
-    let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some(), []);
-    run_passes(&["canonicalize", "cse"], &mut chunk, weights, &shape, watch)?;
-    let interface = chunk.interface.clone();
-    let role = |what: &str, name: Option<&str>| {
-        name.map(str::to_owned)
-            .with_context(|| format!("{}: no input is {what}, which a stream needs", model.family().name()))
-    };
+    let mut module = model.build(weights, latent)?;
+    watch(None, &module);
     let split_options = split::Options {
-        chunk: role("a latent", interface.latent())?,
-        time: role("a time", interface.time())?,
-        prompt: role("a text", interface.text())?,
         window_frames: streaming.window_frames,
         sink_frames: streaming.sink_frames,
         state_write: match streaming.state_write {
@@ -184,31 +172,17 @@ pub fn lower_graph(
         },
         half_states: options.precision == Precision::Fp16,
     };
-    let mut kernel = None;
-    step("split", &mut chunk, watch, |chunk| {
-        let mut split = split(&chunk.functions[0], &split_options)?;
-        *chunk = Module { interface, ..std::mem::take(&mut split.module) };
-        kernel = Some(split);
-        Ok(chunk.functions.len())
-    })?;
-    let (mut kernel, mut module) = (kernel.context("no kernel")?, chunk);
-    options.timesteps.apply(model, &mut module, watch)?;
-    let prompt = kernel.prompt_values.iter().map(|(name, _)| name.clone());
-    let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some(), prompt);
-    let passes = options.target.passes(options.precision, options.opset, options.layout.compute);
-    run_passes(&passes, &mut module, weights, &shape, watch)?;
-    let declared = module.states.clone();
-    kernel.module.states = declared;
-    let mut packing = Vec::new();
-    step("states", &mut module, watch, |module| {
-        match options.states {
-            States::Io => states::to_io(module)?,
-            States::Native => packing = states::pack(module)?,
-        }
-        Ok(kernel.module.states.len())
-    })?;
-    run_passes(&["canonicalize"], &mut module, weights, &shape, watch)?;
-    Ok(Lowered { module, kernel, packing, parts: BTreeMap::new() })
+    let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some());
+    let form = form(options.target, options.precision, options.opset, options.layout.compute, shape);
+    let listed = options.timesteps.listed(model)?;
+    let place = match options.states {
+        States::Io => states::Place::Io,
+        States::Native => states::Place::Native,
+    };
+    let pipeline = pipelines::stream(split_options, listed.as_ref().map(Listed::list), form, place)?;
+    let outcome = pipeline.run_with(&mut module, weights, |done, module| watch(Some(done), module))?;
+    let kernel = outcome.kernel.context("no kernel")?;
+    Ok(Lowered { module, kernel, packing: outcome.packing, parts: BTreeMap::new() })
 }
 
 /// The parts of each function. `denoise` and the one that writes the states are cut alike, because they share weights.

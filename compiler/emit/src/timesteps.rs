@@ -1,12 +1,10 @@
 //! The timesteps that a compiled step can be asked for.
 
 use anyhow::{Context, Result};
-use s2dit_ir::Module;
 use s2dit_passes::timesteps;
 use s2dit_runtime::timesteps::Timesteps as Listed;
 
 use super::choice::choice;
-use super::{Watch, step};
 use s2dit_models::Model;
 use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint};
 
@@ -50,19 +48,4 @@ impl TimestepChoice {
             )
         })
     }
-
-    /// Puts the tables into every function that has a timestep.
-    pub(super) fn apply(self, model: &dyn Model, module: &mut Module, watch: &mut Watch) -> Result<()> {
-        let Some(listed) = self.listed(model)? else { return Ok(()) };
-        step("timesteps", module, watch, |module| tables(module, &listed).context("--timesteps from-config"))
-    }
-}
-
-/// Puts the tables of a list into every function that has a timestep; returns how many.
-///
-/// # Errors
-/// Timesteps that fp16 cannot tell apart.
-pub fn tables(module: &mut Module, listed: &Listed) -> Result<usize> {
-    let Some(time) = module.interface.time().map(str::to_owned) else { return Ok(0) };
-    Ok(timesteps::run(module, &time, listed.list())?)
 }

@@ -6,6 +6,7 @@ mod demo;
 mod init;
 mod inspect;
 mod lint;
+mod pass_list;
 mod passes;
 mod places;
 pub mod progress;
@@ -62,6 +63,7 @@ enum Command {
     Stream(Box<stream::Args>),
     Ranges(ranges::Args),
     Lint(lint::Args),
+    Passes(pass_list::Args),
     Demo(demo::Args),
     /// Print a completion script for a shell
     #[command(after_help = "Example: s2ditc completions bash > ~/.local/share/bash-completion/completions/s2ditc")]
@@ -84,6 +86,7 @@ impl Command {
             | Command::Inspect(_)
             | Command::Compile(_)
             | Command::Lint(_)
+            | Command::Passes(_)
             | Command::Completions { .. } => None,
         }
     }
@@ -138,6 +141,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args, context),
         Command::Stream(args) => stream::run(&args, context),
         Command::Lint(args) => lint::run(&args, context),
+        Command::Passes(args) => pass_list::run(&args),
         Command::Ranges(args) => ranges::run(&args, context),
         Command::Demo(args) => demo::run(&args, context),
         Command::Completions { shell } => {

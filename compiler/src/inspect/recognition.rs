@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use s2dit_ir::{Interface, Module};
 use s2dit_passes::regions::{Kind, leftovers, recognise};
-use s2dit_passes::{Pipeline, fuse};
+use s2dit_passes::{fuse, pipelines};
 use serde::Serialize;
 
 /// A recognised part of a block.
@@ -73,7 +73,7 @@ pub fn recognition(mut module: Module) -> Result<Vec<Recognition>> {
             }
         }
     }
-    Pipeline::new(&["widen", "canonicalize", "cse"])?.run(&mut module, |_, _| {})?;
+    pipelines::recognition()?.run(&mut module, |_, _| {})?;
     module.functions.iter_mut().map(of_function).collect()
 }
 

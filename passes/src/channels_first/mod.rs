@@ -22,6 +22,7 @@ mod convolution;
 mod elementwise;
 mod form;
 mod linear_attention;
+mod options;
 mod products;
 mod projections;
 mod shuffle;
@@ -33,35 +34,16 @@ use std::collections::{HashMap, HashSet};
 use s2dit_ir::ops::{OpError, Reshape, Transpose};
 use s2dit_ir::{Builder, DType, Function, Module, Op, ValueId};
 
+pub use options::{Options, PASS, pass};
+
 use form::{Form, natural, same_order};
 use projections::Projections;
-
-/// Choices of the pass.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// Parameters and results that only functions of this module exchange: they take the new layout too.
-    pub internal: HashSet<String>,
-    /// Keys and values that several blocks make of the same tokens are computed together.
-    pub across_blocks: bool,
-    /// Products of the same tokens are not joined: their weights are stored apart, in their own ways.
-    pub apart: bool,
-    /// Softmax attention head by head.
-    pub per_head: bool,
-}
-
-/// [`run_with`] the defaults.
-///
-/// # Errors
-/// None in practice: the new ops have the old ones' elements.
-pub fn run(module: &mut Module) -> Result<usize, OpError> {
-    run_with(module, &Options::default())
-}
 
 /// Rewrites every function and state; returns how many values have another layout.
 ///
 /// # Errors
 /// None in practice: the new ops have the old ones' elements.
-pub fn run_with(module: &mut Module, options: &Options) -> Result<usize, OpError> {
+pub fn run(module: &mut Module, options: &Options) -> Result<usize, OpError> {
     let forms = views::state_forms(module);
     let mut changes = 0;
     for f in &mut module.functions {

@@ -211,5 +211,9 @@ mod tests {
     #[test]
     fn segments_are_as_small_as_can_be() {
         assert_eq!(segments(&[1, 6, 16], &[3, 2, 16]).unwrap(), [(0..1, 0..0), (1..2, 0..2), (2..3, 2..3)]);
+        assert_eq!(segments(&[6], &[6, 1]).unwrap(), [(0..1, 0..1), (1..1, 1..2)]);
+        assert_eq!(segments(&[6, 1], &[6]).unwrap(), [(0..1, 0..1), (1..2, 1..1)]);
+        assert_eq!(segments(&[6], &[4]), None);
+        assert_eq!(segments(&[6, 2], &[4]), None);
     }
 }

@@ -33,7 +33,20 @@ use std::sync::Arc;
 use s2dit_ir::ops::OpError;
 use s2dit_ir::{Function, Module, ValueId};
 
+use crate::Property;
+use crate::pass::{PassKind, Run};
 use crate::pattern::{Match, Matcher, Pattern, constants};
+
+/// The pass.
+pub static PASS: PassKind = PassKind {
+    name: "fuse",
+    doc: "formulas with a name are one op",
+    needs: &[Property::Fp32],
+    establishes: &[Property::Fused],
+    destroys: &[Property::TensorOps],
+    run: Run::Plain(run),
+    ..PassKind::PLAIN
+};
 
 /// A formula and what takes its place.
 struct Rule {

@@ -19,8 +19,20 @@ use std::collections::HashMap;
 use s2dit_ir::ops::{Concat, OpError, Pad, Reshape, Slice, Transpose};
 use s2dit_ir::{Function, Module, Op, ValueId};
 
+use crate::Property;
+use crate::pass::{PassKind, Run};
+
 /// fp16 elements of 64 bytes.
 pub const LINE: usize = 32;
+
+/// The pass.
+pub static PASS: PassKind = PassKind {
+    name: "pad-tokens",
+    doc: "tokens are whole lines of the Neural Engine, padding is masked",
+    needs: &[Property::Fused, Property::TokensFirst],
+    run: Run::Plain(run),
+    ..PassKind::PLAIN
+};
 
 /// Runs on every function and state; returns the number of values that are padded.
 ///

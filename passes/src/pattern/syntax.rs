@@ -297,6 +297,9 @@ mod tests {
             ("x where y is z", "after `where`"),
             ("x y", "expected the end"),
             ("mean[](x)", "expected a name"),
+            ("x * )", "expected a name, a number or `(`"),
+            ("x * 2.5.1", "expected a number"),
+            ("x^2.5", "whole power"),
         ] {
             let error = text.parse::<Pattern>().unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

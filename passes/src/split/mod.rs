@@ -23,50 +23,14 @@
 mod attention;
 mod convolution;
 mod linear_attention;
+mod options;
 
 use std::collections::HashMap;
 
 use s2dit_ir::ops::{Literal, OpError, Reduce, ReduceKind, RopePart, RopeTable, State};
-use s2dit_ir::{DType, Function, Module, Op, StateDecl, TensorType, ValueId};
+use s2dit_ir::{DType, Function, Interface, Module, Op, StateDecl, TensorType, ValueId};
 
-/// The roles of the parameters of the chunk's graph.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The parameter with the chunk, `[1, C, F, H, W]`.
-    pub chunk: String,
-    /// The parameter with the time, which `commit` sets to 0.
-    pub time: String,
-    /// The parameter with the prompt.
-    pub prompt: String,
-    /// Frames of the past that softmax attention sees.
-    pub window_frames: usize,
-    /// Frames at the start of the stream that it sees as well, however long ago they were.
-    pub sink_frames: usize,
-    /// Which pass over a chunk updates the states.
-    pub state_write: StateWrite,
-    /// States will be stored in fp16: sums are split into a high and a low half.
-    pub half_states: bool,
-}
-
-/// Which pass over a chunk updates the states.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StateWrite {
-    /// One of its own, at time 0 on the finished chunk.
-    Commit,
-    /// The last denoising step.
-    LastStep,
-}
-
-impl StateWrite {
-    /// The function that updates the states.
-    #[must_use]
-    pub const fn function(self) -> &'static str {
-        match self {
-            StateWrite::Commit => "commit",
-            StateWrite::LastStep => "last_step",
-        }
-    }
-}
+pub use options::{Options, PASS, StateWrite, pass};
 
 /// The value of a window mask where there is no key: finite, and far below every score.
 pub const EMPTY: f64 = -10_000.0;
@@ -141,9 +105,15 @@ pub struct Kernel {
 /// A graph that cannot be split.
 #[derive(Debug, thiserror::Error)]
 pub enum SplitError {
+    /// The interface names no input of a role.
+    #[error("the interface names no input that is {0}, which a stream needs")]
+    Role(&'static str),
     /// A parameter is not there or not what it should be.
     #[error("the graph has no parameter `{0}` of the shape that a chunk has")]
     Parameter(String),
+    /// No value depends on the prompt alone.
+    #[error("no value depends on the parameter `{0}` alone: the function `prompt` would be empty")]
+    Prompt(String),
     /// Tokens are not a whole number a frame.
     #[error("`{scope}`: {tokens} tokens are not a whole number for each of {frames} frames")]
     Tokens {
@@ -159,11 +129,15 @@ pub enum SplitError {
     Op(#[from] OpError),
 }
 
-/// Splits the graph of one chunk.
+/// Splits the graph of one chunk. The interface says which input is the chunk (a latent `[1, C, F, H, W]`), the time, which `commit` sets to 0,
+/// and the prompt (a text).
 ///
 /// # Errors
 /// A parameter that is missing; attention whose tokens do not divide into frames.
-pub fn split(chunk: &Function, options: &Options) -> Result<Kernel, SplitError> {
+pub fn split(chunk: &Function, interface: &Interface, options: &Options) -> Result<Kernel, SplitError> {
+    let latent_name = interface.latent().ok_or(SplitError::Role("a latent"))?;
+    let time_name = interface.time().ok_or(SplitError::Role("a time"))?;
+    let prompt_name = interface.text().ok_or(SplitError::Role("a text"))?;
     let param = |f: &Function, name: &str| {
         f.params()
             .iter()
@@ -171,8 +145,8 @@ pub fn split(chunk: &Function, options: &Options) -> Result<Kernel, SplitError> 
             .find(|&p| f.node(p).name.as_deref() == Some(name))
             .ok_or(SplitError::Parameter(name.into()))
     };
-    let latent = param(chunk, &options.chunk)?;
-    let &[_, _, frames, _, _] = chunk.shape(latent) else { return Err(SplitError::Parameter(options.chunk.clone())) };
+    let latent = param(chunk, latent_name)?;
+    let &[_, _, frames, _, _] = chunk.shape(latent) else { return Err(SplitError::Parameter(latent_name.into())) };
 
     let mut s = Splitter {
         f: chunk.clone(),
@@ -184,9 +158,12 @@ pub fn split(chunk: &Function, options: &Options) -> Result<Kernel, SplitError> 
         infos: Vec::new(),
         updates: Vec::new(),
     };
-    let (mut prompt, prompt_values) = s.hoist_prompt(param(chunk, &options.prompt)?)?;
+    let (mut prompt, prompt_values) = s.hoist_prompt(param(chunk, prompt_name)?)?;
+    if prompt_values.is_empty() {
+        return Err(SplitError::Prompt(prompt_name.into()));
+    }
     s.rotary_tables_become_inputs()?;
-    s.note_dependence(param(&s.f, &options.chunk)?);
+    s.note_dependence(param(&s.f, latent_name)?);
     for v in s.f.order() {
         attention::rewrite(&mut s, v)?;
         linear_attention::rewrite(&mut s, v)?;
@@ -197,7 +174,7 @@ pub fn split(chunk: &Function, options: &Options) -> Result<Kernel, SplitError> 
     writer.name = options.state_write.function().into();
     writer.updates = s.updates;
     if options.state_write == StateWrite::Commit {
-        let (time, finished) = (param(&writer, &options.time)?, param(&writer, &options.chunk)?);
+        let (time, finished) = (param(&writer, time_name)?, param(&writer, latent_name)?);
         at_time_zero(&mut writer, time, finished)?;
     }
     let mut denoise = s.f;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use s2dit_backends::onnx::Round;
 use s2dit_ir::Module;
-use s2dit_passes::Pipeline;
+use s2dit_passes::{Pipeline, pipelines};
 use s2dit_runtime::timesteps::Timesteps;
 use s2dit_runtime::{Artifact, Engine, Port, RunOptions, run_function};
 
@@ -13,7 +13,6 @@ use super::claim::quantized;
 use super::inputs::Tensors;
 use crate::made_from;
 use s2dit_emit::plan::{How, Quantize, Sources, is_exact};
-use s2dit_emit::timesteps::tables;
 use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::size::LatentSize;
 
@@ -129,11 +128,8 @@ impl Graph {
             }
             Some(quantize) => {
                 // What the gate is folded into is compressed as it is then.
-                if let Some(listed) = &self.listed {
-                    tables(&mut module, listed)?;
-                }
-                let passes = ["canonicalize", "phase", "cse", "fuse", "fold-gate", "decompose", "cse"];
-                Pipeline::new(&passes)?.run(&mut module, |_, _| {})?;
+                let listed = self.listed.as_ref().map(Timesteps::list);
+                pipelines::reference(listed)?.run(&mut module, |_, _| {})?;
                 quantize.apply(&mut module, &self.checkpoint)?;
             }
         }

@@ -1,0 +1,145 @@
+//! Every order of passes of the product.
+//!
+//! Formulas are named first, whatever way they were written, and taken apart again into the tensor ops that the backends lower: between `fuse`
+//! and `decompose` is the place of passes that work on composites. Precision comes after both: its islands are made of tensor ops.
+//!
+//! The Neural Engine accumulates norms wider than fp16 but stores each result in fp16, and an fp32 op leaves it: so for Core ML norms
+//! stay fp16, for ONNX Runtime they do not.
+
+use crate::channels_first::{self, Options};
+use crate::pass::Pass;
+use crate::pipeline::{OrderError, Pipeline};
+use crate::precision::{FP16, FP16_NORMS32, FP16_ONLY};
+use crate::states::{self, Place};
+use crate::{
+    bound, canonicalize, cse, decompose, fold_gate, fuse, pad_tokens, phase, split, split_conv, timesteps, widen,
+};
+
+/// The form in which a target gets a graph.
+#[derive(Clone, Debug)]
+pub enum Form {
+    /// fp32 for ONNX Runtime, with the ops of opset 21. Some composites stay: it runs them several times as fast as their parts.
+    Onnx21,
+    /// The same with the ops of opset 23.
+    Onnx23,
+    /// fp16 for ONNX Runtime.
+    OnnxFp16,
+    /// fp32 for any engine of Core ML: the graph as PyTorch has it.
+    Any,
+    /// The same in fp16.
+    AnyFp16,
+    /// fp32 in the layout of the Neural Engine.
+    Ane(Options),
+    /// fp16 for the Neural Engine.
+    AneFp16(Options),
+}
+
+macro_rules! passes {
+    ($($pass:expr),* $(,)?) => { vec![$(Pass::from($pass)),*] };
+}
+
+/// The passes that put a graph into a form.
+fn lowering(form: Form) -> Vec<Pass> {
+    let mut passes = passes![&canonicalize::PASS, &phase::PASS, &cse::PASS, &fuse::PASS, &fold_gate::PASS];
+    let engine = |options| {
+        passes![
+            &pad_tokens::PASS,
+            &cse::PASS,
+            channels_first::pass(options),
+            &canonicalize::PASS,
+            &decompose::PASS,
+            &cse::PASS
+        ]
+    };
+    passes.extend(match form {
+        Form::Onnx21 => passes![&bound::PASS, &split_conv::PASS, &decompose::FOR_ONNX21, &cse::PASS],
+        Form::Onnx23 => passes![&bound::PASS, &split_conv::PASS, &decompose::FOR_ONNX23, &cse::PASS],
+        Form::OnnxFp16 => passes![&split_conv::PASS, &decompose::PASS, &cse::PASS, &FP16_NORMS32],
+        Form::Any => passes![&decompose::PASS, &cse::PASS],
+        Form::AnyFp16 => passes![&decompose::PASS, &cse::PASS, &FP16],
+        Form::Ane(options) => engine(options),
+        Form::AneFp16(options) => [engine(options), passes![&FP16_ONLY, &canonicalize::PASS]].concat(),
+    });
+    passes
+}
+
+/// The passes of a clip; with `listed`, of one for these timesteps.
+///
+/// # Errors
+/// Passes in an order in which they cannot run: a defect.
+pub fn clip(listed: Option<&[f64]>, form: Form) -> Result<Pipeline, OrderError> {
+    let tables = listed.map(timesteps::pass);
+    Pipeline::of_model(tables.into_iter().chain(lowering(form)).collect())
+}
+
+/// The passes of a stream, from the graph of one chunk to the functions of a kernel.
+///
+/// # Errors
+/// See [`clip`].
+pub fn stream(
+    options: split::Options,
+    listed: Option<&[f64]>,
+    form: Form,
+    place: Place,
+) -> Result<Pipeline, OrderError> {
+    let mut passes = passes![&canonicalize::PASS, &cse::PASS, split::pass(options)];
+    passes.extend(listed.map(timesteps::pass));
+    passes.extend(lowering(form));
+    passes.extend(passes![states::pass(place), &canonicalize::PASS]);
+    Pipeline::of_model(passes)
+}
+
+/// The passes of the fp32 graph that compressed weights are judged by, before they are compressed.
+///
+/// # Errors
+/// See [`clip`].
+pub fn reference(listed: Option<&[f64]>) -> Result<Pipeline, OrderError> {
+    clip(listed, Form::Any)
+}
+
+/// The passes of a finished package's graph, before its formulas are recognised.
+///
+/// # Errors
+/// See [`clip`].
+pub fn recognition() -> Result<Pipeline, OrderError> {
+    Pipeline::of_graph(passes![&widen::PASS, &canonicalize::PASS, &cse::PASS])
+}
+
+/// A pipeline by its name.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// Name on the command line.
+    pub name: String,
+    /// A line that says what it makes.
+    pub doc: String,
+    /// The passes.
+    pub pipeline: Pipeline,
+}
+
+/// Every pipeline, for any timestep and with the default options.
+///
+/// # Errors
+/// See [`clip`].
+pub fn every() -> Result<Vec<Named>, OrderError> {
+    let forms = [
+        ("onnx-fp32-opset21", "ONNX in fp32, opset 21", Form::Onnx21),
+        ("onnx-fp32-opset23", "ONNX in fp32, opset 23", Form::Onnx23),
+        ("onnx-fp16", "ONNX in fp16", Form::OnnxFp16),
+        ("coreml-any-fp32", "Core ML in fp32, any engine", Form::Any),
+        ("coreml-any-fp16", "Core ML in fp16, any engine", Form::AnyFp16),
+        ("coreml-ane-fp32", "Core ML in fp32, in the layout of the Neural Engine", Form::Ane(Options::default())),
+        ("coreml-ane-fp16", "Core ML in fp16, for the Neural Engine", Form::AneFp16(Options::default())),
+    ];
+    let mut every = Vec::new();
+    let mut put = |name: String, doc: String, pipeline: Pipeline| every.push(Named { name, doc, pipeline });
+    for (name, doc, form) in &forms {
+        put(format!("clip-{name}"), format!("a clip: {doc}"), clip(None, form.clone())?);
+    }
+    for (name, doc, form) in forms {
+        let half_states = matches!(form, Form::OnnxFp16 | Form::AnyFp16 | Form::AneFp16(_));
+        let options = split::Options { half_states, ..split::Options::default() };
+        put(format!("stream-{name}"), format!("a stream: {doc}"), stream(options, None, form, Place::Io)?);
+    }
+    put("recognition".into(), "a finished package: what `inspect` looks for formulas in".into(), recognition()?);
+    Ok(every)
+}
