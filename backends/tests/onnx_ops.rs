@@ -16,11 +16,12 @@ use std::process::Command;
 
 use prost::Message;
 use s2dit_backends::onnx::proto::{ModelProto, TensorProto, data_type};
-use s2dit_backends::onnx::{MemoryOptions, Round, identity, model_in_memory, read, write_models};
+use s2dit_backends::onnx::{MemoryOptions, identity, model_in_memory, read, write_models};
 use s2dit_ir::ops::Op;
 use s2dit_ir::{
     DType, FileRegion, Function, Tensor, TensorType, ValueId, WeightError, WeightSource, interp, text, verify,
 };
+use s2dit_passes::emulate::{Arithmetic, emulated};
 
 fn repo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().into()
@@ -80,16 +81,16 @@ enum Variant {
     /// The file that users get.
     File(DType),
     /// Weights stay in their file.
-    Memory(Round, DType),
+    Memory(Arithmetic, DType),
 }
 
 impl Variant {
     const ALL: [(&'static str, Variant); 5] = [
         ("file-f32", Variant::File(DType::F32)),
         ("file-f16", Variant::File(DType::F16)),
-        ("memory-f32", Variant::Memory(Round::AsTyped, DType::F32)),
-        ("compute-f16", Variant::Memory(Round::F32Compute, DType::F16)),
-        ("rounded-f16", Variant::Memory(Round::F16Results, DType::F16)),
+        ("memory-f32", Variant::Memory(Arithmetic::AsTyped, DType::F32)),
+        ("compute-f16", Variant::Memory(Arithmetic::Fp32, DType::F16)),
+        ("rounded-f16", Variant::Memory(Arithmetic::RoundedFp16, DType::F16)),
     ];
 
     fn dtype(self) -> DType {
@@ -102,7 +103,7 @@ impl Variant {
     fn bar(self) -> f64 {
         match self {
             Variant::File(DType::F16) => 3e-3,
-            Variant::Memory(Round::F16Results, _) => 5e-4,
+            Variant::Memory(Arithmetic::RoundedFp16, _) => 5e-4,
             _ => 1e-6,
         }
     }
@@ -185,14 +186,14 @@ fn emit(folder: &Path, variant: Variant, f: &Function) -> Vec<u8> {
                 .unwrap();
             false
         }
-        Variant::Memory(round, _) => {
-            let options = MemoryOptions { round, ..MemoryOptions::default() };
-            let model = model_in_memory(f, &source, &options).unwrap();
+        Variant::Memory(arithmetic, _) => {
+            let emulated = emulated(f, arithmetic).unwrap();
+            let model = model_in_memory(&emulated, &source, &MemoryOptions::default()).unwrap();
             if let Some(folder_of_weights) = model.folder {
                 assert_eq!(folder_of_weights, folder.canonicalize().unwrap());
             }
             fs::write(&path, model.bytes).unwrap();
-            round != Round::AsTyped
+            arithmetic != Arithmetic::AsTyped
         }
     };
 
@@ -213,7 +214,7 @@ fn emit(folder: &Path, variant: Variant, f: &Function) -> Vec<u8> {
         }
         store(&data.join(format!("input_{i}.pb")), &input.name, &tensor);
     }
-    let rounded = variant == Variant::Memory(Round::F16Results, DType::F16);
+    let rounded = variant == Variant::Memory(Arithmetic::RoundedFp16, DType::F16);
     for (i, (name, mut tensor)) in reference(f, &source, &bindings, rounded).into_iter().enumerate() {
         tensor.dtype = DType::F64;
         store(&data.join(format!("output_{i}.pb")), &name, &tensor);

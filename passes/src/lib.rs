@@ -23,6 +23,7 @@ pub mod canonicalize;
 pub mod channels_first;
 pub mod cse;
 pub mod decompose;
+pub mod emulate;
 pub mod fold_gate;
 pub mod fuse;
 pub mod pad_tokens;
@@ -67,6 +68,8 @@ pub static PASSES: &[&PassKind] = &[
     &precision::FP16_NORMS32,
     &precision::FP16_ONLY,
     &widen::PASS,
+    &emulate::ROUNDED,
+    &emulate::WIDE,
     &states::PASS,
     &quantize::INT8,
     &quantize::PALETTE4,

@@ -6,8 +6,9 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use s2dit_backends::coreml::{self, Package};
-use s2dit_backends::onnx::{self, MemoryOptions, Round, WeightMode};
+use s2dit_backends::onnx::{self, MemoryOptions, WeightMode};
 use s2dit_ir::{Function, Interface, WeightSource};
+use s2dit_passes::emulate::{Arithmetic, emulated};
 
 use crate::interface;
 use crate::pipeline::{self, Chain, Pipeline};
@@ -215,8 +216,8 @@ impl Artifact {
                 self.check_rounding(package.path(), options)?;
                 let module = coreml::raise(package, None)?;
                 let Some(function) = module.functions.first() else { bail!("a package without a function") };
-                let round = if options.fp16 { Round::F16Results } else { Round::F32Compute };
-                function_session(function, &**package, round, options).map(Chain::from)
+                let arithmetic = if options.fp16 { Arithmetic::RoundedFp16 } else { Arithmetic::Fp32 };
+                function_session(function, &**package, arithmetic, options).map(Chain::from)
             }
             Artifact::Pipeline(pipeline) => {
                 self.check_rounding(pipeline.dir(), options)?;
@@ -240,11 +241,11 @@ impl Artifact {
 pub fn run_function(
     f: &Function,
     weights: &dyn WeightSource,
-    round: Round,
+    arithmetic: Arithmetic,
     inputs: &BTreeMap<String, HostTensor>,
     options: &RunOptions,
 ) -> Result<BTreeMap<String, HostTensor>> {
-    function_session(f, weights, round, options)?.run(inputs)
+    function_session(f, weights, arithmetic, options)?.run(inputs)
 }
 
 /// Loads an IR function into ONNX Runtime; weights stay in their files.
@@ -254,12 +255,13 @@ pub fn run_function(
 pub fn function_session(
     f: &Function,
     weights: &dyn WeightSource,
-    round: Round,
+    arithmetic: Arithmetic,
     options: &RunOptions,
 ) -> Result<Session> {
-    let memory = MemoryOptions { round, weights: WeightMode::Reference, outputs: options.probes.clone() };
+    let memory = MemoryOptions { weights: WeightMode::Reference, outputs: options.probes.clone() };
     let watched = options.ranges.then(|| ranges::watched(f)).transpose()?;
-    let model = onnx::model_in_memory(watched.as_ref().unwrap_or(f), weights, &memory)?;
+    let emulated = emulated(watched.as_ref().unwrap_or(f), arithmetic)?;
+    let model = onnx::model_in_memory(&emulated, weights, &memory)?;
     Session::from_bytes(&model.bytes, model.folder.as_deref(), &session_options(options, true))
 }
 

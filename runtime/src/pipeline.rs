@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use s2dit_backends::coreml::{self, Package};
 use s2dit_backends::input::{LARGEST_JSON, read_text};
-use s2dit_backends::onnx::Round;
+use s2dit_passes::emulate::Arithmetic;
 use serde::{Deserialize, Serialize};
 
 use crate::ports;
@@ -105,7 +105,7 @@ impl Pipeline {
     /// # Errors
     /// Options that do not apply; a model that ONNX Runtime does not take.
     pub fn chain(&self, options: &RunOptions) -> Result<Chain> {
-        let round = if options.fp16 { Round::F16Results } else { Round::F32Compute };
+        let arithmetic = if options.fp16 { Arithmetic::RoundedFp16 } else { Arithmetic::Fp32 };
         let mut sessions = Vec::new();
         let mut missing: Vec<&String> = options.probes.iter().collect();
         for package in &self.parts {
@@ -118,7 +118,7 @@ impl Pipeline {
             // What a part returns is there without asking.
             let returned = |n: &str| function.results.iter().any(|(r, _)| r == n);
             let probes = here.into_iter().filter(|n| !returned(n)).cloned().collect();
-            sessions.push(function_session(function, package, round, &RunOptions { probes, ..options.clone() })?);
+            sessions.push(function_session(function, package, arithmetic, &RunOptions { probes, ..options.clone() })?);
         }
         if let Some(name) = missing.first() {
             bail!("`{}`: no part computes a value named `{name}`", self.dir.display());

@@ -8,7 +8,7 @@ use prost::Message;
 use s2dit_ir::ops::Op;
 use s2dit_ir::{FileRegion, Function, WeightSource};
 
-use super::lower::{Lowered, Round, lower};
+use super::lower::{Lowered, lower};
 use super::stored::Filler;
 use super::write::{SMALL, model, refer};
 use crate::Error;
@@ -25,20 +25,12 @@ pub enum WeightMode {
 }
 
 /// Options of an in-memory model.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct MemoryOptions {
-    /// Arithmetic of fp16 values.
-    pub round: Round,
     /// Place of the weights.
     pub weights: WeightMode,
     /// Values, by name, that become outputs beside the results.
     pub outputs: Vec<String>,
-}
-
-impl Default for MemoryOptions {
-    fn default() -> Self {
-        MemoryOptions { round: Round::AsTyped, weights: WeightMode::default(), outputs: Vec::new() }
-    }
 }
 
 /// A model that a session can be made from.
@@ -64,7 +56,7 @@ pub fn model_in_memory(f: &Function, source: &dyn WeightSource, options: &Memory
 
 fn build(f: &Function, source: &dyn WeightSource, options: &MemoryOptions) -> Result<InMemory> {
     let fold = options.weights == WeightMode::Materialize;
-    let Lowered { mut graph, opset, constants } = lower(f, options.round, fold, &options.outputs)?;
+    let Lowered { mut graph, opset, constants } = lower(f, fold, &options.outputs)?;
     let mut regions = Regions::default();
     let mut referred = Vec::new();
     let mut filler = Filler::default();

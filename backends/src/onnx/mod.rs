@@ -43,7 +43,6 @@ mod write;
 
 #[cfg(test)]
 pub(crate) use cost::MODEL as COST;
-pub use lower::Round;
 pub use memory::{InMemory, MemoryOptions, WeightMode, model_in_memory};
 pub use write::{INLINE_LIMIT, Summary, write_models};
 

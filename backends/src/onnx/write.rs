@@ -12,7 +12,7 @@ use s2dit_ir::{Function, ValueId, WeightError, WeightSource};
 
 use super::IR_VERSION;
 use super::identity::Identity;
-use super::lower::{Round, lower};
+use super::lower::lower;
 use super::proto::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, entries};
 use super::stored::{Filler, Piece};
 use crate::fill::{Place, fill, write_at};
@@ -74,7 +74,7 @@ fn write(
     let mut lowered = Vec::new();
     let mut sizes: HashMap<String, u64> = HashMap::new();
     for (f, _) in models {
-        let l = lower(f, Round::AsTyped, true, &[])?;
+        let l = lower(f, true, &[])?;
         sizes.extend(l.constants.iter().map(|c| (c.key(f), c.bytes(f))));
         lowered.push(l);
     }

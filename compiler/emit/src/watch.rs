@@ -6,9 +6,9 @@ use anyhow::{Context, Result};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
-use s2dit_backends::onnx::Round;
 use s2dit_ir::interface::InputRole;
 use s2dit_ir::{DType, Function, Interface, Module, WeightSource};
+use s2dit_passes::emulate::Arithmetic;
 use s2dit_passes::{PassRun, Pipeline, states};
 use s2dit_runtime::compare::compare;
 use s2dit_runtime::{HostTensor, RunOptions, Timesteps, run_function};
@@ -159,7 +159,7 @@ fn run(
     Pipeline::new(&["decompose"])?.run(&mut module, |_, _| {})?;
     let mut results = Results::new();
     for f in &module.functions {
-        let made = run_function(f, weights, Round::AsTyped, &inputs(f, &module.interface, timesteps), options)
+        let made = run_function(f, weights, Arithmetic::AsTyped, &inputs(f, &module.interface, timesteps), options)
             .with_context(|| format!("cannot run function `{}`", f.name))?;
         // A function of other inputs, such as packed states, is another function. The low part of a sum is rounding errors.
         let made = made.into_iter().filter(|(name, _)| !name.ends_with("_low_out"));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use rayon::prelude::*;
-use s2dit_backends::onnx::{MemoryOptions, Round, WeightMode, model_in_memory};
+use s2dit_backends::onnx::{MemoryOptions, WeightMode, model_in_memory};
 use s2dit_ir::{Function, Module, WeightSource};
 use s2dit_passes::partition::{block_bytes, partition};
 use s2dit_runtime::{HostTensor, Session, SessionOptions};
@@ -122,7 +122,7 @@ pub(super) fn run(
 ) -> Result<()> {
     let results: HashSet<&str> = f.results.iter().map(|(name, _)| name.as_str()).collect();
     let probes = probes.iter().filter(|name| !results.contains(name.as_str())).cloned().collect();
-    let memory = MemoryOptions { round: Round::AsTyped, weights: WeightMode::Reference, outputs: probes };
+    let memory = MemoryOptions { weights: WeightMode::Reference, outputs: probes };
     let model = model_in_memory(f, source, &memory)?;
     let options = SessionOptions { threads: 1, keep_weights_mapped: true, quiet: false };
     let session = || Session::from_bytes(&model.bytes, model.folder.as_deref(), &options);

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 use s2dit_backends::coreml::{self, Package};
-use s2dit_backends::onnx::{self, MemoryOptions, Round, WeightMode};
 use s2dit_ir::{Module, WeightSource};
+use s2dit_passes::emulate::Arithmetic;
 
 use super::StreamOptions;
 use super::contract::{self, Contract, Precision, StatesPolicy};
 use super::folder::{KernelFolder, Opened, function_of};
-use crate::ranges;
 use crate::{Chain, HostTensor, RunOptions, Session, SessionOptions, function_session};
 
 /// The suffix of a state's name for its new value among a function's outputs.
@@ -55,7 +54,7 @@ impl Kernel {
         let run = RunOptions { threads: options.threads, quiet: options.quiet, ..RunOptions::default() };
         let load = |name: &str, f: &contract::Function| {
             let function = module.function(name).with_context(|| format!("no function `{name}`"))?;
-            let chain = Chain::from(function_session(function, weights, Round::AsTyped, &run)?);
+            let chain = Chain::from(function_session(function, weights, Arithmetic::AsTyped, &run)?);
             check(contract, name, f, &chain)?;
             Ok::<_, anyhow::Error>(chain)
         };
@@ -86,9 +85,9 @@ impl Loader<'_> {
 
     fn artifact(&self, file: &str, function: &str) -> Result<Session> {
         let path = self.folder.dir().join(file);
-        let options = |keep_weights_mapped| SessionOptions {
+        let options = SessionOptions {
             threads: self.options.threads.max(1),
-            keep_weights_mapped,
+            keep_weights_mapped: false,
             quiet: self.options.quiet,
         };
         match self.folder.artifact(file).with_context(|| format!("`{}`: not opened", path.display()))? {
@@ -98,20 +97,22 @@ impl Loader<'_> {
                     path.display()
                 )
             }
-            Opened::Onnx(_) => Session::from_file(&path, &options(false)),
+            Opened::Onnx(_) => Session::from_file(&path, &options),
             Opened::CoreMl(package) => {
                 let package: &Package = package;
                 let module = coreml::raise(package, Some(&function_of(package, function)))?;
                 let Some(function) = module.functions.first() else { bail!("a package without a function") };
-                let round = match (self.options.fp16, self.folder.contract().precision) {
-                    (true, Precision::Fp16) => Round::F16Results,
-                    _ => Round::F32Compute,
+                let arithmetic = match (self.options.fp16, self.folder.contract().precision) {
+                    (true, Precision::Fp16) => Arithmetic::RoundedFp16,
+                    _ => Arithmetic::Fp32,
                 };
-                let watched = self.options.ranges.then(|| ranges::watched(function)).transpose()?;
-                let function = watched.as_ref().unwrap_or(function);
-                let memory = MemoryOptions { round, weights: WeightMode::Reference, outputs: Vec::new() };
-                let model = onnx::model_in_memory(function, package, &memory)?;
-                Session::from_bytes(&model.bytes, model.folder.as_deref(), &options(true))
+                let run = RunOptions {
+                    ranges: self.options.ranges,
+                    threads: self.options.threads,
+                    quiet: self.options.quiet,
+                    ..RunOptions::default()
+                };
+                function_session(function, package, arithmetic, &run)
             }
         }
     }

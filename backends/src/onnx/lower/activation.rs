@@ -27,7 +27,7 @@ impl Lowering<'_> {
     fn with_scale(&mut self, v: ValueId, float: ValueId, scale: f64) -> Result<Vec<String>> {
         let mut inputs = self.operands(v)?;
         let scale = self.f.dtype(float).round(scale);
-        inputs.push(self.filled(scale, &TensorType::new(self.dtype(float), [])));
+        inputs.push(self.filled(scale, &TensorType::new(self.f.dtype(float), [])));
         Ok(inputs)
     }
 }

@@ -71,7 +71,7 @@ impl Lowering<'_> {
         let Op::Sdpa(Sdpa { scale }) = self.f.op(attention.sdpa) else { return Ok(()) };
         let heads = attention.heads as i64;
         let attributes = vec![float("scale", *scale), int("q_num_heads", heads), int("kv_num_heads", heads)];
-        let inputs: Vec<String> = attention.tokens.iter().map(|&t| self.computed(t)).collect::<Result<_>>()?;
+        let inputs: Vec<String> = attention.tokens.iter().map(|&t| self.stored(t)).collect::<Result<_>>()?;
         self.opset = 23;
         self.emit(v, "Attention", &inputs, attributes);
         Ok(())

@@ -31,7 +31,7 @@ impl Lowering<'_> {
     pub(super) fn rms_norm(&mut self, v: ValueId, n: &RmsNorm) -> Result<()> {
         ensure!(n.axis + 1 == self.f.ty(v).rank(), "a norm over another axis than the last");
         let x = self.operands(v)?;
-        let scalar = TensorType::new(self.dtype(v), []);
+        let scalar = TensorType::new(self.f.dtype(v), []);
         let (two, eps, axes) = (self.filled(2.0, &scalar), self.filled(n.eps, &scalar), self.ints(&[n.axis]));
         let square = self.step("Pow", &[x[0].clone(), two], vec![]);
         let mean = self.step("ReduceMean", &[square, axes], vec![int("keepdims", 1)]);
@@ -65,14 +65,14 @@ impl Lowering<'_> {
     }
 
     pub(super) fn modulate(&mut self, v: ValueId) -> Result<()> {
-        let one = self.filled(1.0, &TensorType::new(self.dtype(v), []));
+        let one = self.filled(1.0, &TensorType::new(self.f.dtype(v), []));
         let operands = self.f.operands(v);
         if let Some(norm) = modulated_norm(self.f, v) {
             let Op::LayerNorm(n) = self.f.op(norm) else { return Ok(()) };
             let (axis, eps) = (n.axes[0], n.eps);
-            let source = self.computed(self.f.operands(norm)[0])?;
+            let source = self.stored(self.f.operands(norm)[0])?;
             let width = self.ints(&[self.f.ty(norm).shape[axis]]);
-            let (scale, shift) = (self.computed(operands[1])?, self.computed(operands[2])?);
+            let (scale, shift) = (self.stored(operands[1])?, self.stored(operands[2])?);
             let scale = self.step("Add", &[scale, one], vec![]);
             let scale = self.step("Reshape", &[scale, width.clone()], vec![]);
             let shift = self.step("Reshape", &[shift, width], vec![]);

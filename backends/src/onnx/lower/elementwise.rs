@@ -35,7 +35,7 @@ impl Lowering<'_> {
                 return Ok(());
             }
             Unary::Sin => ("Sin", vec![]),
-            Unary::Softplus if self.dtype(v) == DType::F32 => {
+            Unary::Softplus if self.f.dtype(v) == DType::F32 => {
                 self.softplus(v, &x);
                 return Ok(());
             }
@@ -88,7 +88,7 @@ impl Lowering<'_> {
 
     pub(super) fn cast(&mut self, v: ValueId) -> Result<()> {
         let x = self.operands(v)?;
-        let to = int("to", i64::from(data_type(self.dtype(v))));
+        let to = int("to", i64::from(data_type(self.f.dtype(v))));
         self.emit(v, "Cast", &x, vec![to]);
         Ok(())
     }

@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use s2dit_ir::ops::{Binary, Op, ReduceKind, Unary};
+use s2dit_ir::ops::Op;
 use s2dit_ir::{DType, Function, TensorType, ValueId, weights};
 
 use self::attention::OfTokens;
@@ -27,20 +27,6 @@ use super::stored::{Constant, Piece};
 
 /// Constant subexpressions of at most this many elements are computed here, if not all are.
 const FOLDED: usize = 1 << 16;
-
-/// The way in which fp16 values are computed.
-///
-/// In the modes that compute in fp32 the graph's fp16 inputs and outputs are declared fp32; what comes in is rounded to
-/// fp16 first, and weights are the fp16 numbers that they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Round {
-    /// Ops have the types of the graph: fp16 ops are fp16 ops of the engine.
-    AsTyped,
-    /// Everything in fp32; only inputs, states and weights are fp16 numbers.
-    F32Compute,
-    /// Computed in fp32, the result of every fp16 op rounded to fp16: how the Neural Engine stores values.
-    F16Results,
-}
 
 /// A lowered graph, and what it needs beside its nodes.
 pub(super) struct Lowered {
@@ -56,7 +42,7 @@ pub(super) struct Lowered {
 /// With `fold` every constant subexpression becomes one initializer; without, only small ones do, and the ops of others become
 /// nodes over initializers of their leaves, so that nothing large has to be computed in memory. States become inputs (`NAME`) and outputs (`NAME_out`).
 /// `extra` names values that become outputs too.
-pub(super) fn lower(f: &Function, round: Round, fold: bool, extra: &[String]) -> Result<Lowered> {
+pub(super) fn lower(f: &Function, fold: bool, extra: &[String]) -> Result<Lowered> {
     let order = f.order();
     let (mut constant, mut folded) = (HashSet::new(), HashSet::new());
     for &v in &order {
@@ -66,31 +52,24 @@ pub(super) fn lower(f: &Function, round: Round, fold: bool, extra: &[String]) ->
         }
         // A compressed weight is stored as it is, in every mode.
         let compressed = matches!(f.op(v), Op::Compress(_));
-        if fold || compressed || f.ty(v).elements() <= FOLDED && all(&folded) {
+        let small = || f.ty(v).elements() <= FOLDED && weights::over_compressed(f, v).is_none() && all(&folded);
+        if fold || compressed || small() {
             folded.insert(v);
         }
         constant.insert(v);
     }
-    let (attentions, mut absorbed) = match round {
-        // Every value inside is rounded.
-        Round::F16Results => Default::default(),
-        Round::AsTyped | Round::F32Compute => attention::of_tokens(f, &order),
-    };
+    let (attentions, mut absorbed) = attention::of_tokens(f, &order);
     absorbed.extend(composite::modulated_norms(f, &order));
     let mut l = Lowering {
         f,
-        round,
         names: names::Names::new(f, &order, &constant)?,
-        constant,
         folded,
         values: HashMap::new(),
-        wide: HashMap::new(),
         graph: GraphProto { name: f.name.clone(), ..GraphProto::default() },
         constants: Vec::new(),
         by_key: HashMap::new(),
         scope: "".into(),
         absorbed,
-        kept: kept(f),
         opset: OPSET,
     };
     l.run(&order, &attentions, extra)?;
@@ -99,16 +78,11 @@ pub(super) fn lower(f: &Function, round: Round, fold: bool, extra: &[String]) ->
 
 struct Lowering<'a> {
     f: &'a Function,
-    round: Round,
     names: names::Names,
-    /// Values that depend on no input and no state. They keep their dtype in every [`Round`].
-    constant: HashSet<ValueId>,
     /// Constants that become initializers, or vanish into one.
     folded: HashSet<ValueId>,
     /// ONNX value of each IR value.
     values: HashMap<ValueId, String>,
-    /// fp32 copies of fp16 constants, for users that compute in fp32.
-    wide: HashMap<ValueId, String>,
     graph: GraphProto,
     constants: Vec<Constant>,
     by_key: HashMap<String, String>,
@@ -116,8 +90,6 @@ struct Lowering<'a> {
     scope: Arc<str>,
     /// Values that are emitted together with their user: norms with a modulation, heads with an attention.
     absorbed: HashSet<ValueId>,
-    /// Values that a state keeps: every reader sees them as fp16 numbers, even where arithmetic is fp32.
-    kept: HashSet<ValueId>,
     /// The lowest operator set that has every op so far.
     opset: i64,
 }
@@ -204,69 +176,30 @@ impl Lowering<'_> {
         }
     }
 
-    /// The dtype that a value has in the ONNX graph.
-    fn dtype(&self, v: ValueId) -> DType {
-        let dtype = self.f.dtype(v);
-        let wide = self.round != Round::AsTyped && dtype == DType::F16 && !self.constant.contains(&v);
-        if wide { DType::F32 } else { dtype }
-    }
-
-    fn ty(&self, v: ValueId) -> TensorType {
-        self.f.ty(v).with_dtype(self.dtype(v))
-    }
-
     /// The ONNX names of a value's operands.
-    fn operands(&mut self, v: ValueId) -> Result<Vec<String>> {
-        let constant = self.constant.contains(&v);
-        let operands = self.f.operands(v);
-        operands.into_iter().map(|o| if constant { self.stored(o) } else { self.computed(o) }).collect()
+    fn operands(&self, v: ValueId) -> Result<Vec<String>> {
+        self.f.operands(v).into_iter().map(|o| self.stored(o)).collect()
     }
 
     fn stored(&self, v: ValueId) -> Result<String> {
         self.values.get(&v).cloned().context("an operand that was not lowered")
     }
 
-    /// The value in the dtype that is computed with.
-    fn computed(&mut self, v: ValueId) -> Result<String> {
-        let stored = self.stored(v)?;
-        if self.round == Round::AsTyped || self.f.dtype(v) != DType::F16 || !self.constant.contains(&v) {
-            return Ok(stored);
-        }
-        if let Some(wide) = self.wide.get(&v) {
-            return Ok(wide.clone());
-        }
-        let wide = self.names.unique(&format!("{stored}/f32"));
-        self.push("Cast", &[stored], wide.clone(), vec![int("to", i64::from(data_type(DType::F32)))]);
-        self.wide.insert(v, wide.clone());
-        Ok(wide)
-    }
-
     fn input(&mut self, v: ValueId, doc_string: String) {
         let name = self.names.own(v).unwrap_or_default().to_string();
         if !self.graph.input.iter().any(|i| i.name == name) {
-            self.graph.input.push(ValueInfoProto { doc_string, ..value_info(&name, &self.ty(v)) });
+            self.graph.input.push(ValueInfoProto { doc_string, ..value_info(&name, self.f.ty(v)) });
         }
-        let value = match self.dtype(v) == self.f.dtype(v) {
-            true => name,
-            // The interface is fp16: so are the numbers that come in.
-            false => {
-                let rounded = self.names.unique(&format!("{name}/f16"));
-                self.rounded(&name, rounded.clone());
-                rounded
-            }
-        };
-        self.values.insert(v, value);
+        self.values.insert(v, name);
     }
 
     fn output(&mut self, name: &str, v: ValueId, doc_string: String) -> Result<()> {
         self.scope = self.f.node(v).scope.clone();
-        let value = self.computed(v)?;
+        let value = self.stored(v)?;
         if value != name {
             self.push("Identity", &[value], name.to_string(), Vec::new());
         }
-        let wide = self.round != Round::AsTyped && self.f.dtype(v) == DType::F16;
-        let ty = self.f.ty(v).with_dtype(if wide { DType::F32 } else { self.f.dtype(v) });
-        self.graph.output.push(ValueInfoProto { doc_string, ..value_info(name, &ty) });
+        self.graph.output.push(ValueInfoProto { doc_string, ..value_info(name, self.f.ty(v)) });
         self.graph.value_info.retain(|i| i.name != name);
         Ok(())
     }
@@ -311,35 +244,15 @@ impl Lowering<'_> {
         }
     }
 
-    /// Emits a node whose output is the IR value `v`, and its rounding if the mode wants one.
+    /// Emits a node whose output is the IR value `v`.
     fn emit(&mut self, v: ValueId, op_type: &str, inputs: &[String], attributes: Vec<AttributeProto>) {
         let name = match self.names.own(v) {
             Some(name) => name.to_string(),
             None => self.fresh(self.f.op(v).name()),
         };
-        self.graph.value_info.push(value_info(&name, &self.ty(v)));
-        let half = self.f.dtype(v) == DType::F16 && !self.constant.contains(&v);
-        let rounds = match self.round {
-            Round::AsTyped => false,
-            Round::F32Compute => self.kept.contains(&v),
-            Round::F16Results => true,
-        };
-        if half && rounds && computes(self.f.op(v)) {
-            let exact = self.names.unique(&format!("{name}/f32"));
-            self.push(op_type, inputs, exact.clone(), attributes);
-            self.rounded(&exact, name.clone());
-        } else {
-            self.push(op_type, inputs, name.clone(), attributes);
-        }
+        self.graph.value_info.push(value_info(&name, self.f.ty(v)));
+        self.push(op_type, inputs, name.clone(), attributes);
         self.values.insert(v, name);
-    }
-
-    /// Emits `to`, the fp32 value of `from` rounded to fp16.
-    fn rounded(&mut self, from: &str, to: String) {
-        let half = self.names.unique(&format!("{from}/f16"));
-        let cast = |dtype| vec![int("to", i64::from(data_type(dtype)))];
-        self.push("Cast", &[from.to_string()], half.clone(), cast(DType::F16));
-        self.push("Cast", &[half], to, cast(DType::F32));
     }
 
     /// Emits a node for an intermediate value and returns its name.
@@ -406,37 +319,6 @@ impl Lowering<'_> {
         });
         self.by_key.insert(key, name.clone());
         name
-    }
-}
-
-/// Values computed for states: updates, and results `X_out` beside a parameter `X`, without the ops that only move them.
-fn kept(f: &Function) -> HashSet<ValueId> {
-    let params: HashSet<&str> = f.params().iter().filter_map(|&p| f.node(p).name.as_deref()).collect();
-    let state = |(name, _): &&(String, ValueId)| name.strip_suffix("_out").is_some_and(|name| params.contains(name));
-    let mut ahead: Vec<ValueId> = f.updates.iter().chain(f.results.iter().filter(state)).map(|(_, v)| *v).collect();
-    let mut kept = HashSet::new();
-    while let Some(v) = ahead.pop() {
-        match f.op(v) {
-            Op::Reshape(_) | Op::Transpose(_) | Op::Concat(_) | Op::Slice(_) | Op::Pad(_) => {
-                ahead.extend(f.operands(v));
-            }
-            Op::Input(_) | Op::State(_) => {}
-            _ => drop(kept.insert(v)),
-        }
-    }
-    kept
-}
-
-/// `false` for ops whose result consists of numbers that their operands hold: rounding them again changes nothing.
-fn computes(op: &Op) -> bool {
-    match op {
-        Op::Unary(u) => {
-            !matches!(u, Unary::Abs | Unary::Floor | Unary::Identity | Unary::Neg | Unary::Relu | Unary::Round)
-        }
-        Op::Binary(b) => !matches!(b, Binary::Maximum | Binary::Minimum),
-        Op::Reduce(r) => !matches!(r.kind, ReduceKind::Max | ReduceKind::Min),
-        Op::Reshape(_) | Op::Transpose(_) | Op::Concat(_) | Op::Slice(_) | Op::Gather(_) | Op::BroadcastTo(_) => false,
-        _ => true,
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Lowering, float, int};
 impl Lowering<'_> {
     pub(super) fn layer_norm(&mut self, v: ValueId, n: &LayerNorm) -> Result<()> {
         let mut x = self.operands(v)?;
-        let ty = self.ty(v);
+        let ty = self.f.ty(v);
         let first = n.axes[0];
         let trailing = n.axes.iter().copied().eq(first..ty.rank());
         if trailing {

@@ -48,7 +48,7 @@ impl Lowering<'_> {
         let x = self.operands(v)?;
         let pads: Vec<usize> = p.before.iter().chain(&p.after).copied().collect();
         let pads = self.ints(&pads);
-        let value = self.filled(p.value, &TensorType::new(self.dtype(v), []));
+        let value = self.filled(p.value, &TensorType::new(self.f.dtype(v), []));
         self.emit(v, "Pad", &[x[0].clone(), pads, value], vec![string("mode", "constant")]);
         Ok(())
     }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use s2dit_backends::onnx::Round;
 use s2dit_ir::Module;
+use s2dit_passes::emulate::Arithmetic;
 use s2dit_passes::{Pipeline, pipelines};
 use s2dit_runtime::timesteps::Timesteps;
 use s2dit_runtime::{Artifact, Engine, Port, RunOptions, run_function};
@@ -110,7 +110,7 @@ impl Graph {
         let mut results = run_function(
             &module.functions[0],
             &Sources::new(&self.checkpoint, storage),
-            Round::AsTyped,
+            Arithmetic::AsTyped,
             inputs,
             &RunOptions { fp16: false, engine: Engine::Ort, ..run.clone() },
         )
