@@ -1,5 +1,8 @@
 //! From an open checkpoint to a streaming kernel: a folder with a contract and the three functions.
 
+mod describe;
+mod job;
+
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,115 +10,25 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use s2dit_backends::output::{Contents, Destination, Staged};
 use s2dit_backends::{coreml, onnx};
-use s2dit_ir::{Function, Module, ValueId, WeightSource};
+use s2dit_ir::{Function, Module, WeightSource};
 use s2dit_passes::partition::partition;
-use s2dit_passes::split::{self, EMPTY, HostInput, Kernel, StateKind};
+use s2dit_passes::split;
 use s2dit_passes::{pipelines, states};
 use s2dit_runtime::Timesteps as Listed;
 use s2dit_runtime::stream::contract::{self, Contract, StateWrite};
 
-use super::choice::choice;
-use super::parts::{Partition, Written, described, is_in_part};
-use super::{Compute, Layout, Opset, Precision, Quantized, Summary, Target, TimestepChoice, Watch, form, has_format};
+use self::describe::contract;
+use self::job::artifact_file;
+pub use self::job::{Functions, Lowered, Options, States};
+use super::parts::{Partition, Written, is_in_part};
+use super::{Precision, Quantized, Summary, Target, Watch, form, has_format};
 use crate::plan::{Quantize, Sources};
 use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::model::Streaming;
 use s2dit_models::size::LatentSize;
 use s2dit_models::{Family, Model};
 
-/// The place of the states between calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum States {
-    /// Inputs and outputs: the host carries them.
-    #[default]
-    Io,
-    /// Core ML states, packed into one.
-    Native,
-}
-
-/// The spread of the functions over packages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Functions {
-    /// One package with three functions, one weight file.
-    #[default]
-    Shared,
-    /// A package each, with one weight file between them on this disk.
-    Separate,
-}
-
-choice!(States, "states", Io = "io", Native = "native");
-choice!(Functions, "functions", Shared = "shared", Separate = "separate");
-
-/// A compile job for a kernel.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Format of the output.
-    pub target: Target,
-    /// Arithmetic.
-    pub precision: Precision,
-    /// The newest ONNX operator set that may be used.
-    pub opset: Opset,
-    /// Shape of Core ML packages.
-    pub layout: Layout,
-    /// Latent rows and columns.
-    pub rows: usize,
-    /// See [`Options::rows`].
-    pub cols: usize,
-    /// Timesteps that `denoise` can be asked for.
-    pub timesteps: TimestepChoice,
-    /// Place of the states between calls.
-    pub states: States,
-    /// Spread of the functions over packages.
-    pub functions: Functions,
-    /// Storage of large weights; `None` stores them in the precision.
-    pub quantize: Option<Quantize>,
-    /// Several packages for each function [Core ML].
-    pub partition: Option<Partition>,
-}
-
-impl Options {
-    /// The kernel that others are compared with: fp32, for ONNX Runtime.
-    #[must_use]
-    pub fn reference(rows: usize, cols: usize) -> Options {
-        Options {
-            target: Target::Onnx,
-            precision: Precision::Fp32,
-            opset: Opset::V21,
-            layout: Layout { compute: Compute::Any, ..Layout::default() },
-            rows,
-            cols,
-            timesteps: TimestepChoice::Any,
-            states: States::Io,
-            functions: Functions::Separate,
-            quantize: None,
-            partition: None,
-        }
-    }
-}
-
-/// A lowered kernel: what is written, and what the contract says of it.
-pub struct Lowered {
-    /// Functions `denoise`, the one that writes the states, and `prompt`, as the target gets them.
-    pub module: Module,
-    kernel: Kernel,
-    packing: Vec<states::Packed>,
-    /// If the functions are partitioned: each one's parts, with their place among the blocks.
-    parts: BTreeMap<String, Vec<(usize, Function)>>,
-}
-
 impl Lowered {
-    /// The network as it was split: what its host inputs and states are.
-    #[must_use]
-    pub fn kernel(&self) -> &Kernel {
-        &self.kernel
-    }
-
-    /// Where each state lies in the packed one, if there is one.
-    #[must_use]
-    pub fn packing(&self) -> &[states::Packed] {
-        &self.packing
-    }
-
     /// The module and its contract; `hash` is the checkpoint's.
     ///
     /// # Errors
@@ -222,11 +135,14 @@ pub fn compile(
     let folder = Staged::folder(out, &contents)?;
     let dir = folder.path().to_path_buf();
     let contract = contract(checkpoint, options, &lowered, String::new())?;
+    let inside = serde_json::to_value(&contract)?;
     let source = Sources::new(checkpoint, options.quantize.as_ref());
     let metadata = || {
         let hash = checkpoint.content_hash().to_hex();
         let contract = Contract { checkpoint: format!("blake3:{hash}"), ..contract.clone() };
-        let mut metadata = metadata(&contract, options.quantize.as_ref());
+        let mut inside = inside;
+        inside["checkpoint"] = contract.checkpoint.as_str().into();
+        let mut metadata = metadata(&contract, inside.to_string(), options.quantize.as_ref());
         metadata.extend(options.layout.metadata(options.target));
         metadata
     };
@@ -275,14 +191,14 @@ fn is_in_kernel(path: &str) -> bool {
 /// The weights of all functions of an ONNX kernel.
 const DATA: &str = "weights.data";
 
-/// The contract inside the artifact, beside what every artifact says.
-fn metadata(contract: &Contract, quantize: Option<&Quantize>) -> BTreeMap<String, String> {
+/// The contract inside the artifact, `text`, beside what every artifact says.
+fn metadata(contract: &Contract, text: String, quantize: Option<&Quantize>) -> BTreeMap<String, String> {
     let mut metadata = BTreeMap::from([
         ("s2ditc.version".into(), env!("CARGO_PKG_VERSION").into()),
         ("s2ditc.checkpoint".into(), contract.checkpoint.clone()),
         ("s2ditc.config".into(), contract.config.to_string()),
         ("s2ditc.mode".into(), "stream".into()),
-        ("s2ditc.contract".into(), serde_json::to_string(contract).unwrap_or_default()),
+        ("s2ditc.contract".into(), text),
     ]);
     metadata.extend(contract.timesteps.as_ref().map(Listed::metadata));
     metadata.extend(quantize.into_iter().flat_map(Quantize::metadata));
@@ -375,168 +291,4 @@ fn write_packages(
     total.2.sort();
     total.2.dedup();
     Ok(total)
-}
-
-/// The package of a function, or of one of its parts.
-fn artifact_file(name: &str, part: Option<usize>) -> String {
-    format!("{name}{}.mlpackage", part.map(|index| index.to_string()).unwrap_or_default())
-}
-
-/// The contract: everything that a host needs to know. `hash` is the checkpoint's.
-fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, hash: String) -> Result<Contract> {
-    let (streaming, sampler) = (checkpoint.streaming()?, checkpoint.sampler()?);
-    let interface = &lowered.module.interface;
-    let shape = |name: Option<&str>| -> Result<&[usize]> {
-        let find = |name| lowered.module.functions.iter().find_map(|f| Some(f.shape(f.by_name(name)?)));
-        name.and_then(find).context("a kernel without a latent or a text")
-    };
-    let [_, channels, frames, rows, cols] = *shape(interface.latent())? else {
-        bail!("a latent of another rank than 5")
-    };
-    let [_, tokens, dim] = *shape(interface.text())? else { bail!("a text of another rank than 3") };
-    let native = options.states == States::Native;
-    let separate =
-        options.target == Target::Onnx || options.partition.is_some() || options.functions == Functions::Separate;
-    let function = |name: &str| -> Result<contract::Function> {
-        let f = lowered.module.function(name).with_context(|| format!("no function `{name}`"))?;
-        let file = match (options.target, separate) {
-            (Target::Onnx, _) => format!("{name}.onnx"),
-            (Target::CoreMl, true) => artifact_file(name, lowered.parts.get(name).map(|parts| parts[0].0)),
-            (Target::CoreMl, false) => "kernel.mlpackage".into(),
-        };
-        let port = |name: &str, v: ValueId| contract::Port {
-            name: name.into(),
-            dtype: f.dtype(v),
-            shape: f.shape(v).to_vec(),
-        };
-        let packages_call_it_main = options.target == Target::CoreMl && separate;
-        Ok(contract::Function {
-            file,
-            function: if packages_call_it_main { "main".into() } else { name.into() },
-            inputs: f.params().iter().map(|&p| port(f.node(p).name.as_deref().unwrap_or_default(), p)).collect(),
-            outputs: f.results.iter().map(|(name, v)| port(name, *v)).collect(),
-            parts: lowered
-                .parts
-                .get(name)
-                .into_iter()
-                .flatten()
-                .map(|(index, part)| described(part, artifact_file(name, Some(*index))))
-                .collect(),
-        })
-    };
-    let writer = |pass: StateWrite| (streaming.state_write == pass).then(|| function(pass.name())).transpose();
-    let host_inputs = lowered
-        .kernel
-        .host_inputs
-        .iter()
-        .map(|(name, input)| contract::HostInput {
-            name: name.clone(),
-            kind: match input {
-                HostInput::Rope(t) => {
-                    contract::HostInputKind::Rope { part: t.part, grid: t.grid, axis_dims: t.axis_dims, theta: t.theta }
-                }
-                HostInput::WindowMask { sink_tokens, window_tokens, tokens_per_frame, own_tokens } => {
-                    contract::HostInputKind::WindowMask {
-                        sink_tokens: *sink_tokens,
-                        window_tokens: *window_tokens,
-                        tokens_per_frame: *tokens_per_frame,
-                        own_tokens: *own_tokens,
-                        empty: EMPTY as f32,
-                    }
-                }
-                HostInput::SinkMask { sink_tokens, tokens_per_frame } => {
-                    contract::HostInputKind::SinkMask { sink_tokens: *sink_tokens, tokens_per_frame: *tokens_per_frame }
-                }
-                HostInput::PastWeight => contract::HostInputKind::PastWeight,
-                HostInput::NewWeight => contract::HostInputKind::NewWeight,
-            },
-        })
-        .collect();
-    let declared = &lowered.kernel.module.states;
-    let states = if native {
-        let cache = lowered.module.states.iter().map(|s| contract::State {
-            name: s.name.clone(),
-            dtype: s.ty.dtype,
-            shape: s.ty.shape.clone(),
-            meaning: "every buffer of the network, in rows; see packing".into(),
-            kind: contract::StateKind::Packed,
-        });
-        cache.collect()
-    } else {
-        let state = |(s, info): (&s2dit_ir::StateDecl, &split::StateInfo)| contract::State {
-            name: s.name.clone(),
-            dtype: s.ty.dtype,
-            shape: s.ty.shape.clone(),
-            meaning: meaning(info, streaming.sink_frames),
-            kind: match info.kind {
-                StateKind::Window => contract::StateKind::Window,
-                StateKind::Mean | StateKind::MeanLow if info.name.contains("_norm") => contract::StateKind::LinearNorm,
-                StateKind::Mean | StateKind::MeanLow => contract::StateKind::LinearSum,
-                StateKind::Tail => contract::StateKind::ConvTail,
-            },
-        };
-        declared.iter().zip(&lowered.kernel.states).map(state).collect()
-    };
-    let packing = lowered
-        .packing
-        .iter()
-        .map(|p| contract::Packed {
-            buffer: p.name.clone(),
-            state: states::CACHE.into(),
-            row: p.row,
-            rows: p.rows,
-            shape: p.shape.clone(),
-        })
-        .collect();
-    Ok(Contract {
-        format: contract::FORMAT.into(),
-        version: contract::VERSION,
-        compiler: format!("s2ditc {}", env!("CARGO_PKG_VERSION")),
-        target: match options.target {
-            Target::Onnx => contract::Target::Onnx,
-            Target::CoreMl => contract::Target::CoreMl,
-        },
-        precision: match options.precision {
-            Precision::Fp32 => contract::Precision::Fp32,
-            Precision::Fp16 => contract::Precision::Fp16,
-        },
-        states_policy: if native { contract::StatesPolicy::Native } else { contract::StatesPolicy::Io },
-        functions_policy: if separate {
-            contract::FunctionsPolicy::Separate
-        } else {
-            contract::FunctionsPolicy::Shared
-        },
-        checkpoint: hash,
-        config: checkpoint.model().config(),
-        chunk: contract::Chunk { channels, frames, rows, cols },
-        interface: interface.clone(),
-        window_frames: streaming.window_frames,
-        sink_frames: streaming.sink_frames,
-        state_write: streaming.state_write,
-        text: contract::Text { tokens, dim },
-        sampler: contract::Sampler::FlowMatchingAr { timesteps: sampler.timesteps(), sigmas: sampler.sigmas() },
-        timesteps: options.timesteps.listed(checkpoint.model())?,
-        functions: contract::Functions {
-            prompt: function("prompt")?,
-            denoise: function("denoise")?,
-            commit: writer(StateWrite::Commit)?,
-            last_step: writer(StateWrite::LastStep)?,
-        },
-        host_inputs,
-        states,
-        packing,
-    })
-}
-
-fn meaning(info: &split::StateInfo, sink_frames: usize) -> String {
-    let what = match info.kind {
-        StateKind::Window if sink_frames > 0 => {
-            "keys or values of the stream's first frames, then of the last frames, oldest first"
-        }
-        StateKind::Window => "keys or values of the last frames, oldest first",
-        StateKind::Mean => "mean over chunks of linear attention's sums a token",
-        StateKind::MeanLow => "what fp16 leaves out of the mean",
-        StateKind::Tail => "the last frames of the convolution's input",
-    };
-    format!("{what} ({})", info.scope)
 }
