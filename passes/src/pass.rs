@@ -7,8 +7,7 @@ use s2dit_ir::ops::OpError;
 use s2dit_ir::{Module, WeightError, WeightSource};
 
 use crate::Property;
-use crate::split::{Kernel, SplitError};
-use crate::states::Packed;
+use crate::kernel::{Kernel, Packed, SplitError};
 
 /// What a rewrite of a module is called and does, as it is registered in [`crate::PASSES`].
 #[derive(Clone, Copy)]

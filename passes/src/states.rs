@@ -9,6 +9,7 @@ use s2dit_ir::ops::{Concat, OpError, Pad, Reshape, Slice, State};
 use s2dit_ir::{DType, Function, Module, Node, Op, StateDecl, TensorType, ValueId};
 
 use crate::Property;
+pub use crate::kernel::Packed;
 use crate::pass::{Context, Pass, PassKind, Run};
 
 /// The pass.
@@ -77,19 +78,6 @@ pub fn to_io(module: &mut Module) -> Result<(), OpError> {
     }
     module.states.clear();
     Ok(())
-}
-
-/// The place of a buffer in the packed state.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packed {
-    /// The buffer: a state before packing.
-    pub name: String,
-    /// Shape of the buffer.
-    pub shape: Vec<usize>,
-    /// First row of the buffer.
-    pub row: usize,
-    /// Number of the buffer's rows; the last one is filled up with zeros.
-    pub rows: usize,
 }
 
 /// Name of the packed state.

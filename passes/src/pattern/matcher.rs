@@ -6,7 +6,8 @@ use s2dit_ir::ops::{Binary, Matmul, ReduceKind, Transpose, Unary};
 use s2dit_ir::{Function, Op, ValueId};
 
 use super::syntax::{Kind, Pat};
-use super::{Capture, Match, Miss, Pattern, View, views};
+use super::views::{self, Half, every2, interleave};
+use super::{Capture, Match, Miss, Pattern, View};
 
 /// Relative difference that two numbers may have and be the same: fp32 rounds further.
 const SAME: f64 = 1e-6;
@@ -55,7 +56,7 @@ impl<'f> Matcher<'f> {
     }
 
     /// The ways in which `p` fits `v`, after `m`.
-    pub(super) fn at(&mut self, p: &Pat, v: ValueId, m: &Match) -> Matches {
+    fn at(&mut self, p: &Pat, v: ValueId, m: &Match) -> Matches {
         match p {
             Pat::Hole(name, kind) => self.hole(p, name, *kind, v, m),
             Pat::Number(n) => match number(self.f, v) {
@@ -87,14 +88,40 @@ impl<'f> Matcher<'f> {
             },
             Pat::Layout(inner) => self.layout(inner, v, m),
             Pat::Call(name, axes, operands, more) => match views::View::of(name) {
-                Some(view) => view.matches(self, p, operands, v, m),
+                Some(view) => self.view(view, p, operands, v, m),
                 None => self.call(p, name, axes.as_deref(), operands, *more, v, m),
             },
         }
     }
 
-    pub(super) fn refuse(&mut self, p: &Pat, v: ValueId, m: &Match) -> Matches {
-        self.fail(p, v, m, None)
+    /// A view that is no op of its own.
+    fn view(&mut self, view: views::View, p: &Pat, parts: &[Pat], v: ValueId, m: &Match) -> Matches {
+        match (view, parts) {
+            (views::View::Every2(first), [of]) => match every2(self.f, v, first) {
+                Some(Half { of: x, through, shape }) => {
+                    let mut m = inside(m, v);
+                    m.interior.extend(through);
+                    match of {
+                        // The pairs were taken from another shape of the same elements.
+                        Pat::Hole(name, Kind::Value) if self.f.shape(x) != shape => {
+                            self.bind(p, name, Capture { value: x, view: View::Reshape(shape) }, &m)
+                        }
+                        of => self.at(of, x, &m),
+                    }
+                }
+                None => self.fail(p, v, m, None),
+            },
+            (views::View::Interleave, [a, b]) => match interleave(self.f, v) {
+                Some((x, y, through)) => {
+                    let mut m = inside(m, v);
+                    m.interior.extend(through);
+                    let left = self.at(a, x, &m);
+                    left.iter().flat_map(|l| self.at(b, y, l)).collect()
+                }
+                None => self.fail(p, v, m, None),
+            },
+            _ => self.fail(p, v, m, None),
+        }
     }
 
     fn hole(&mut self, p: &Pat, name: &str, kind: Kind, v: ValueId, m: &Match) -> Matches {
@@ -117,7 +144,7 @@ impl<'f> Matcher<'f> {
     }
 
     /// Lets a name stand for a value, unless it stands for another.
-    pub(super) fn bind(&mut self, p: &Pat, name: &str, capture: Capture, m: &Match) -> Matches {
+    fn bind(&mut self, p: &Pat, name: &str, capture: Capture, m: &Match) -> Matches {
         match m.values.get(name) {
             Some(bound) if *bound != capture => {
                 let found = format!("another value than `{name}` stood for before");
@@ -324,7 +351,7 @@ fn axes_of(op: &Op) -> Vec<usize> {
     }
 }
 
-pub(super) fn inside(m: &Match, v: ValueId) -> Match {
+fn inside(m: &Match, v: ValueId) -> Match {
     let mut m = m.clone();
     m.interior.push(v);
     m

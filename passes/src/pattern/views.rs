@@ -3,10 +3,6 @@
 use s2dit_ir::ops::Slice;
 use s2dit_ir::{Function, Op, ValueId};
 
-use super::matcher::{Matcher, inside};
-use super::syntax::{Kind, Pat};
-use super::{Capture, Match};
-
 /// A view that is no op of its own.
 #[derive(Clone, Copy)]
 pub(super) enum View {
@@ -23,35 +19,6 @@ impl View {
             "odd" => Some(View::Every2(1)),
             "interleave" => Some(View::Interleave),
             _ => None,
-        }
-    }
-
-    pub(super) fn matches(self, on: &mut Matcher, p: &Pat, parts: &[Pat], v: ValueId, m: &Match) -> Vec<Match> {
-        match (self, parts) {
-            (View::Every2(first), [of]) => match every2(on.f, v, first) {
-                Some(Half { of: x, through, shape }) => {
-                    let mut m = inside(m, v);
-                    m.interior.extend(through);
-                    match of {
-                        // The pairs were taken from another shape of the same elements.
-                        Pat::Hole(name, Kind::Value) if on.f.shape(x) != shape => {
-                            on.bind(p, name, Capture { value: x, view: super::View::Reshape(shape) }, &m)
-                        }
-                        of => on.at(of, x, &m),
-                    }
-                }
-                None => on.refuse(p, v, m),
-            },
-            (View::Interleave, [a, b]) => match interleave(on.f, v) {
-                Some((x, y, through)) => {
-                    let mut m = inside(m, v);
-                    m.interior.extend(through);
-                    let left = on.at(a, x, &m);
-                    left.iter().flat_map(|l| on.at(b, y, l)).collect()
-                }
-                None => on.refuse(p, v, m),
-            },
-            _ => on.refuse(p, v, m),
         }
     }
 }
@@ -81,14 +48,14 @@ pub fn permutation(f: &Function, from: ValueId, to: ValueId) -> Option<Vec<usize
 }
 
 /// Every second element of `of`, seen with `shape`.
-struct Half {
-    of: ValueId,
-    through: Vec<ValueId>,
-    shape: Vec<usize>,
+pub(super) struct Half {
+    pub of: ValueId,
+    pub through: Vec<ValueId>,
+    pub shape: Vec<usize>,
 }
 
 /// `reshape(slice(reshape(x, […, n, 2]), …, i:i+1), […, n])`, or `x[…, i::2]`.
-fn every2(f: &Function, v: ValueId, first: usize) -> Option<Half> {
+pub(super) fn every2(f: &Function, v: ValueId, first: usize) -> Option<Half> {
     let whole_but_last = |s: &Slice, shape: &[usize]| {
         (0..shape.len() - 1).all(|i| s.begin[i] == 0 && s.end[i] == shape[i] && s.stride[i] == 1)
     };
@@ -120,7 +87,7 @@ fn every2(f: &Function, v: ValueId, first: usize) -> Option<Half> {
 }
 
 /// `reshape(concat(reshape(a, […, n, 1]), reshape(b, […, n, 1])))`
-fn interleave(f: &Function, v: ValueId) -> Option<(ValueId, ValueId, Vec<ValueId>)> {
+pub(super) fn interleave(f: &Function, v: ValueId) -> Option<(ValueId, ValueId, Vec<ValueId>)> {
     let Op::Reshape(_) = f.op(v) else { return None };
     let concat = f.operands(v)[0];
     let Op::Concat(c) = f.op(concat) else { return None };
