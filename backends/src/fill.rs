@@ -1,16 +1,19 @@
 //! Constants to their places in a file, on every thread: each takes the next block, reads, converts and writes it.
 //!
 //! ```text
-//! thread 1   block 0 ─ read, hash, convert ─ write   block 2 ─ read, hash, convert ─ write   …
-//! thread 2           block 1 ─ read, hash, convert ─ write   block 3 ─ …
+//! thread 1   block 0 ─ read, hash, convert ─ write, and what lies ready   block 3 ─ read, hash, convert ─ …
+//! thread 2   block 1 ─ read, hash, convert   block 2 ─ read, hash, convert ─ write …
 //! ```
-//! The places are known before, so blocks are written as they are done. Which thread computes a block changes no byte.
+//! The places are known before, so blocks are written as they are done. Which thread computes a block changes no byte. One thread writes at a
+//! time: a file system takes a lock on the file for each write, and a thread that waits for it does nothing. A block that is done while another is
+//! being written lies ready for the thread that writes.
 
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
+use s2dit_ir::convert::Broken;
 use s2dit_ir::weights::{Blocks, Written};
 use s2dit_ir::{Function, ValueId, WeightError, WeightSource};
 
@@ -48,6 +51,8 @@ pub fn fill(
         written: places.iter().map(|_| Mutex::default()).collect(),
         failure: Mutex::new(None),
         large: Mutex::new(()),
+        writing: Mutex::new(()),
+        ready: Mutex::default(),
     };
     std::thread::scope(|scope| {
         for _ in 1..rayon::current_num_threads() {
@@ -81,6 +86,32 @@ struct Work<'a> {
     failure: Mutex<Option<(usize, WeightError)>>,
     /// Held by who holds a large value in float64.
     large: Mutex<()>,
+    /// Held by who writes.
+    writing: Mutex<()>,
+    ready: Mutex<Ready<'a>>,
+}
+
+/// Blocks that are computed and not written.
+#[derive(Default)]
+struct Ready<'a> {
+    blocks: Vec<Computed<'a>>,
+    bytes: usize,
+    /// Buffers of blocks that were written.
+    free: Vec<Vec<u8>>,
+}
+
+impl Ready<'_> {
+    /// Bytes that may lie ready; who computes more waits until they are written.
+    const MOST: usize = 16 << 20;
+}
+
+/// A block that is computed.
+struct Computed<'a> {
+    constant: Arc<Constant<'a>>,
+    bytes: Vec<u8>,
+    /// First byte in the file.
+    at: u64,
+    broken: Broken,
 }
 
 /// The next block.
@@ -103,18 +134,26 @@ impl<'a> Work<'a> {
     fn run(&self, progress: &mut dyn FnMut(u64)) {
         let mut buffer = Vec::new();
         while let Some((constant, block)) = self.next() {
-            if let Err(error) = self.write(&constant, block, &mut buffer) {
-                self.last.fetch_min(constant.index, Ordering::Relaxed);
-                let mut failure = lock(&self.failure);
-                if failure.as_ref().is_none_or(|(index, _)| constant.index < *index) {
-                    *failure = Some((constant.index, error));
-                }
-            }
-            if constant.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-                constant.blocks.done();
+            if let Err(error) = self.block(&constant, block, &mut buffer) {
+                self.fail(&constant, error);
             }
             progress(self.done.load(Ordering::Relaxed));
         }
+        // What another thread left while this one wrote.
+        let writing = lock(&self.writing);
+        self.write_ready();
+        drop(writing);
+        progress(self.done.load(Ordering::Relaxed));
+    }
+
+    fn fail(&self, constant: &Constant<'_>, error: WeightError) {
+        self.last.fetch_min(constant.index, Ordering::Relaxed);
+        let mut failure = lock(&self.failure);
+        if failure.as_ref().is_none_or(|(index, _)| constant.index < *index) {
+            *failure = Some((constant.index, error));
+        }
+        drop(failure);
+        constant.passed();
     }
 
     /// Takes the next block.
@@ -144,17 +183,72 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn write(&self, constant: &Constant<'_>, block: usize, buffer: &mut Vec<u8>) -> Result<(), WeightError> {
-        let _alone = constant.large.then(|| lock(&self.large));
+    /// Computes a block, and writes it or leaves it ready for who writes.
+    fn block(&self, constant: &Arc<Constant<'a>>, block: usize, buffer: &mut Vec<u8>) -> Result<(), WeightError> {
+        let alone = constant.large.then(|| lock(&self.large));
         let block = constant.blocks.compute(block, buffer)?;
-        write_at(self.file, block.bytes, self.places[constant.index].at + block.offset)?;
-        let bytes = block.bytes.len() as u64;
-        lock(&self.written[constant.index]).add(bytes, block.broken);
-        if block.broken.overflowed > 0 {
+        drop(alone);
+        let (at, broken) = (self.places[constant.index].at + block.offset, block.broken);
+        let len = block.bytes(buffer).len();
+        if broken.overflowed > 0 {
             self.last.fetch_min(constant.index, Ordering::Relaxed);
         }
-        self.done.fetch_add(bytes, Ordering::Relaxed);
+        let writing = match self.writing.try_lock() {
+            Ok(writing) => writing,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                let mut ready = lock(&self.ready);
+                if block.in_buffer() && ready.bytes + len <= Ready::MOST {
+                    let bytes = std::mem::replace(buffer, ready.free.pop().unwrap_or_default());
+                    ready.bytes += len;
+                    ready.blocks.push(Computed { constant: Arc::clone(constant), bytes, at, broken });
+                    return Ok(());
+                }
+                drop(ready);
+                lock(&self.writing)
+            }
+        };
+        self.write(constant, block.bytes(buffer), at, broken)?;
+        self.write_ready();
+        drop(writing);
         Ok(())
+    }
+
+    /// Writes what lies ready; the caller holds [`Work::writing`].
+    fn write_ready(&self) {
+        loop {
+            let blocks = {
+                let mut ready = lock(&self.ready);
+                ready.bytes = 0;
+                std::mem::take(&mut ready.blocks)
+            };
+            if blocks.is_empty() {
+                return;
+            }
+            for Computed { constant, bytes, at, broken } in blocks {
+                if let Err(error) = self.write(&constant, &bytes, at, broken) {
+                    self.fail(&constant, error);
+                }
+                lock(&self.ready).free.push(bytes);
+            }
+        }
+    }
+
+    fn write(&self, constant: &Constant<'_>, bytes: &[u8], at: u64, broken: Broken) -> Result<(), WeightError> {
+        write_at(self.file, bytes, at)?;
+        lock(&self.written[constant.index]).add(bytes.len() as u64, broken);
+        self.done.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        constant.passed();
+        Ok(())
+    }
+}
+
+impl Constant<'_> {
+    /// Notes that a block is written, or will never be.
+    fn passed(&self) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.blocks.done();
+        }
     }
 }
 

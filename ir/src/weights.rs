@@ -162,8 +162,9 @@ pub fn write_constant(
     let (mut written, mut buffer) = (Written::default(), Vec::new());
     for index in 0..blocks.count() {
         let block = blocks.compute(index, &mut buffer)?;
-        out.write_all(block.bytes)?;
-        written.add(block.bytes.len() as u64, block.broken);
+        let bytes = block.bytes(&buffer);
+        out.write_all(bytes)?;
+        written.add(bytes.len() as u64, block.broken);
     }
     blocks.done();
     Ok(written)
@@ -220,7 +221,7 @@ fn halves(f: &Function, v: ValueId, source: &dyn WeightSource) -> Result<Vec<u16
     let (blocks, mut buffer) = (Blocks::computed(f, v, DType::F16, source), Vec::new());
     for index in 0..blocks.count() {
         let block = blocks.compute(index, &mut buffer)?;
-        halves.extend(block.bytes.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b)));
+        halves.extend(block.bytes(&buffer).as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b)));
     }
     blocks.done();
     Ok(halves)

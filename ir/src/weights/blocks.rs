@@ -46,10 +46,27 @@ struct Stored<'a> {
 pub struct Block<'b> {
     /// Where its bytes begin in the constant.
     pub offset: u64,
-    /// Its bytes.
-    pub bytes: &'b [u8],
+    /// Its bytes in the source, if they are stored as they are; else they lie in the buffer.
+    stored: Option<&'b [u8]>,
     /// Elements that are NaN or infinite.
     pub broken: Broken,
+}
+
+impl<'b> Block<'b> {
+    /// Its bytes; `buffer` is what it was computed in.
+    #[must_use]
+    pub fn bytes<'x>(&self, buffer: &'x [u8]) -> &'x [u8]
+    where
+        'b: 'x,
+    {
+        self.stored.unwrap_or(buffer)
+    }
+
+    /// Whether its bytes lie in the buffer.
+    #[must_use]
+    pub fn in_buffer(&self) -> bool {
+        self.stored.is_none()
+    }
 }
 
 impl<'a> Blocks<'a> {
@@ -101,7 +118,7 @@ impl<'a> Blocks<'a> {
     ///
     /// # Errors
     /// See [`WeightError`].
-    pub fn compute<'b>(&'b self, index: usize, buffer: &'b mut Vec<u8>) -> Result<Block<'b>, WeightError> {
+    pub fn compute(&self, index: usize, buffer: &mut Vec<u8>) -> Result<Block<'_>, WeightError> {
         let to = self.to;
         match &self.kind {
             Kind::Stored(all) => {
@@ -112,7 +129,7 @@ impl<'a> Blocks<'a> {
                 let offset = (rows.first(index) * to.size()) as u64;
                 let block = rows.compute(*exact, index)?;
                 let broken = write(block, to, buffer);
-                Ok(Block { offset, bytes: buffer, broken })
+                Ok(Block { offset, stored: None, broken })
             }
         }
     }
@@ -127,13 +144,13 @@ impl<'a> Blocks<'a> {
 }
 
 impl<'a> Stored<'a> {
-    fn compute<'b>(
-        &'b self,
+    fn compute(
+        &self,
         index: usize,
         to: DType,
         source: &'a dyn WeightSource,
-        buffer: &'b mut Vec<u8>,
-    ) -> Result<Block<'b>, WeightError> {
+        buffer: &mut Vec<u8>,
+    ) -> Result<Block<'_>, WeightError> {
         let bytes = match self.bytes.get() {
             Some(bytes) => bytes,
             None => {
@@ -148,11 +165,11 @@ impl<'a> Stored<'a> {
         let offset = ((self.begin + begin) * to.size()) as u64;
         if from == to {
             let broken = Broken { non_finite: convert::non_finite(bytes, from), overflowed: 0 };
-            return Ok(Block { offset, bytes, broken });
+            return Ok(Block { offset, stored: Some(bytes), broken });
         }
         buffer.resize(elements * to.size(), 0);
         let broken = convert::convert(from, bytes, to, buffer);
-        Ok(Block { offset, bytes: buffer, broken })
+        Ok(Block { offset, stored: None, broken })
     }
 }
 
