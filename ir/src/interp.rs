@@ -24,7 +24,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::weights::{Memo, WeightError, constant_key, load_bytes, rows};
+use crate::weights::{ExpressionId, Memo, WeightError, load_bytes, rows};
 use crate::{Function, Op, Tensor, ValueId, WeightSource};
 
 /// Values of parameters (by name) and states (by name).
@@ -146,10 +146,10 @@ fn streamed_weight(f: &Function, v: ValueId) -> Option<ValueId> {
 }
 
 /// The key under which a constant's value is remembered, if it is worth remembering: a product that takes far more reading than it has elements.
-fn memo_key(f: &Function, v: ValueId) -> Option<String> {
+fn memo_key(f: &Function, v: ValueId) -> Option<ExpressionId> {
     let Op::Linear(_) = f.op(v) else { return None };
     let worth_it = Memo::holds(f.ty(v)) && f.is_const(v);
-    worth_it.then(|| constant_key(f, v))
+    worth_it.then(|| ExpressionId::of(f, v))
 }
 
 /// `wanted` and all they depend on, operands first; nothing below those that are `known`.

@@ -2,6 +2,7 @@
 
 mod blocks;
 mod evaluate;
+mod expression_id;
 mod loads;
 mod memo;
 pub(crate) mod rows;
@@ -16,6 +17,7 @@ use crate::ops::Compress;
 use crate::{DType, Function, Op, OpError, Tensor, TensorType, ValueId, interp};
 
 pub use blocks::{Block, Blocks};
+pub use expression_id::ExpressionId;
 pub(crate) use loads::{load_bytes, plain_load};
 pub use memo::{Memo, Remembering};
 
@@ -258,23 +260,6 @@ fn described(f: &Function, v: ValueId) -> String {
 /// See [`WeightError`].
 pub fn evaluate_constant(f: &Function, v: ValueId, source: &dyn WeightSource) -> Result<Tensor, WeightError> {
     interp::evaluate(f, &[v], source, &interp::Bindings::default()).map(|mut t| t.remove(0))
-}
-
-/// A key that two constants share only if they are the same expression: use it to store equal weights once.
-pub fn constant_key(f: &Function, v: ValueId) -> String {
-    let mut key = String::new();
-    fn walk(f: &Function, v: ValueId, key: &mut String) {
-        use std::fmt::Write as _;
-        let node = f.node(v);
-        let _ = write!(key, "{}{}:{}(", node.op.name(), node.op.key(), node.ty);
-        for o in f.operands(v) {
-            walk(f, o, key);
-            key.push(',');
-        }
-        key.push(')');
-    }
-    walk(f, v, &mut key);
-    key
 }
 
 /// The checkpoint tensor that a constant is, seen through casts, reshapes and compression.

@@ -21,14 +21,16 @@ pub static PASS: PassKind =
 pub fn run(module: &mut Module) -> Result<usize, OpError> {
     let mut changes = 0;
     for f in &mut module.functions {
-        let mut seen: HashMap<String, ValueId> = HashMap::new();
+        let mut seen: HashMap<Vec<u8>, ValueId> = HashMap::new();
         for v in f.order() {
             let node = f.node(v);
             if matches!(node.op, Op::Input(_)) {
                 continue;
             }
-            let operands: Vec<usize> = f.operands(v).iter().map(|o| o.index()).collect();
-            let key = format!("{} {} {operands:?} {}", node.op.name(), node.op.key(), node.ty);
+            let mut key = Vec::new();
+            node.op.write_key(&mut key);
+            key.extend(format!("\0{}\0", node.ty).as_bytes());
+            f.operands(v).iter().for_each(|o| key.extend(o.index().to_le_bytes()));
             match seen.get(&key) {
                 Some(&first) if f.node(v).name.is_none() || f.node(first).name.is_none() => {
                     f.replace_uses(v, first);

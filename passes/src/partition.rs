@@ -10,14 +10,15 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use s2dit_ir::ops::{Compress, OpError};
-use s2dit_ir::{Function, Interface, Node, Op, ValueId, weights};
+use s2dit_ir::weights::ExpressionId;
+use s2dit_ir::{Function, Interface, Node, Op, ValueId};
 
 /// Bytes of weights of each block of functions that share them: what comes before the first block counts there, what comes after the
 /// last one there.
 #[must_use]
 pub fn block_bytes(functions: &[&Function], interface: &Interface) -> Vec<u64> {
     let mut bytes: BTreeMap<usize, u64> = BTreeMap::new();
-    let mut seen: HashSet<String> = HashSet::new();
+    let mut seen: HashSet<ExpressionId> = HashSet::new();
     for f in functions {
         let places = blocks(f, interface);
         for v in f.order() {
@@ -26,7 +27,7 @@ pub fn block_bytes(functions: &[&Function], interface: &Interface) -> Vec<u64> {
             }
             let at = bytes.entry(places[&v]).or_default();
             for o in f.operands(v).into_iter().filter(|&o| f.is_const(o)) {
-                if seen.insert(weights::constant_key(f, o)) {
+                if seen.insert(ExpressionId::of(f, o)) {
                     *at += stored_bytes(f, o);
                 }
             }

@@ -16,7 +16,8 @@ use std::collections::{HashMap, HashSet};
 
 use s2dit_ir::compress::Scheme;
 use s2dit_ir::ops::{Compress, Dequantize, OpError, Quantize};
-use s2dit_ir::{Builder, Function, Module, Op, TensorType, ValueId, weights};
+use s2dit_ir::weights::ExpressionId;
+use s2dit_ir::{Builder, Function, Module, Op, TensorType, ValueId};
 
 use crate::Property;
 use crate::pass::{PassKind, Run};
@@ -80,7 +81,7 @@ pub fn weights_of(module: &Module) -> Vec<Weight> {
     for (index, f) in module.functions.iter().enumerate() {
         for user in f.order() {
             let Some(v) = weight_of(f, user) else { continue };
-            if seen.insert(weights::constant_key(f, v)) {
+            if seen.insert(ExpressionId::of(f, v)) {
                 found.push(Weight { name: name(f, v, user), ty: f.ty(v).clone(), at: (index, user, v) });
             }
         }
@@ -130,7 +131,7 @@ pub fn run(module: &mut Module, mut choose: impl FnMut(&str, &TensorType) -> Opt
                         .transpose()
                         .map_err(|e: OpError| OpError::new(format!("weight `{name}`: {e}")))?;
                     if stored.is_some() {
-                        count.insert(weights::constant_key(f, v));
+                        count.insert(ExpressionId::of(f, v));
                     }
                     made.insert(v, stored);
                     stored

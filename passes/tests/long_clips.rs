@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use s2dit_ir::interp::{self, Bindings};
 use s2dit_ir::text::parse;
 use s2dit_ir::verify::verify;
-use s2dit_ir::{Module, Op, Tensor, TensorType, WeightError, WeightSource, weights};
+use s2dit_ir::weights::ExpressionId;
+use s2dit_ir::{Module, Op, Tensor, TensorType, WeightError, WeightSource};
 use s2dit_passes::Pipeline;
 
 /// A causal convolution of `frames` frames of 2×3, with a kernel of 3 frames and `side`² elements in space.
@@ -27,11 +28,11 @@ fn on_the_engine(mut module: Module) -> Module {
 }
 
 /// The kernels of the plane convolutions, equal ones once, with their elements.
-fn kernels(module: &Module) -> (usize, BTreeMap<String, usize>) {
+fn kernels(module: &Module) -> (usize, BTreeMap<ExpressionId, usize>) {
     let f = &module.functions[0];
     let convs: Vec<_> = f.order().into_iter().filter(|&v| matches!(f.op(v), Op::Conv(_))).collect();
     let kernel = |v| f.operands(v)[1];
-    let sizes = convs.iter().map(|&v| (weights::constant_key(f, kernel(v)), f.ty(kernel(v)).elements()));
+    let sizes = convs.iter().map(|&v| (ExpressionId::of(f, kernel(v)), f.ty(kernel(v)).elements()));
     (convs.len(), sizes.collect())
 }
 

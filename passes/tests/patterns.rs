@@ -17,7 +17,10 @@ fn find(pattern: &str, ops: &str) -> Result<usize, String> {
     let f = &module.functions[0];
     let consts: HashSet<ValueId> = constants(f);
     let pattern: Pattern = pattern.parse().unwrap();
-    Matcher::new(f, &consts).find(&pattern, f.results[0].1).map(|found| found.len()).map_err(|miss| miss.to_string())
+    Matcher::new(f, &consts)
+        .find(&pattern, f.results[0].1)
+        .map(|found| found.len())
+        .map_err(|miss| miss.expect("a place").to_string())
 }
 
 #[track_caller]

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use half::f16;
 use s2dit_ir::compress::{Compressed, pack, packed_len};
+use s2dit_ir::weights::ExpressionId;
 use s2dit_ir::weights::{self, Written};
 use s2dit_ir::{DType, Function, Op, TensorType, ValueId, WeightError, WeightSource};
 
@@ -69,7 +70,7 @@ impl Constant {
 
     /// Two initializers with one key hold the same bytes.
     pub(super) fn key(&self, f: &Function) -> String {
-        format!("{:?} {}", self.piece, weights::constant_key(f, self.value))
+        format!("{:?} {}", self.piece, ExpressionId::of(f, self.value))
     }
 }
 
@@ -83,7 +84,7 @@ fn code_bits(f: &Function, v: ValueId) -> u8 {
 /// Writes initializers. Parts of one weight that follow each other are computed once.
 #[derive(Default)]
 pub(super) struct Filler {
-    last: Option<(String, Compressed)>,
+    last: Option<(ExpressionId, Compressed)>,
 }
 
 impl Filler {
@@ -102,7 +103,7 @@ impl Filler {
         if matches!(constant.piece, Piece::Whole) {
             return weights::write_constant(f, v, source, out);
         }
-        let key = weights::constant_key(f, v);
+        let key = ExpressionId::of(f, v);
         let weight = match self.last.take() {
             Some((last, weight)) if last == key => weight,
             _ => weights::compressed(f, v, source)?,

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use s2dit_ir::{Module, Op, weights};
+use s2dit_ir::weights::ExpressionId;
+use s2dit_ir::{Module, Op};
 use serde::Serialize;
 
 /// Weights of linears and convolutions, and those of them that are compressed; equal ones count once.
@@ -24,7 +25,7 @@ impl Quantized {
                 f.order().into_iter().filter(|&v| matches!(f.op(v), Op::Linear(_) | Op::Conv(_)) && !f.is_const(v))
             {
                 if let Some(&v) = f.operands(user).get(1).filter(|&&v| f.is_const(v)) {
-                    compressed.insert(weights::constant_key(f, v), matches!(f.op(v), Op::Compress(_)));
+                    compressed.insert(ExpressionId::of(f, v), matches!(f.op(v), Op::Compress(_)));
                 }
             }
         }

@@ -64,14 +64,9 @@ pub struct Literal {
 }
 
 impl Literal {
-    /// The values' bits, as hexadecimal digits.
-    pub(super) fn key(&self) -> String {
-        let digit = |nibble: u64| char::from(b"0123456789abcdef"[(nibble & 15) as usize]);
-        let digits = |x: &f64| {
-            let bits = x.to_bits();
-            (0..16).map(move |i| digit(bits >> (60 - 4 * i)))
-        };
-        self.values.iter().flat_map(digits).collect()
+    /// Appends the values' bits.
+    pub(super) fn write_key(&self, out: &mut Vec<u8>) {
+        out.extend(self.values.iter().flat_map(|x| x.to_bits().to_le_bytes()));
     }
 }
 

@@ -215,12 +215,14 @@ macro_rules! ops {
                 match self { $( Op::$variant(op) => op.attrs(), )* }
             }
 
-            /// A text that two ops of one name share only if they have the same attributes. Of a literal it is cheaper to make than
-            /// its attributes.
-            pub fn key(&self) -> String {
+            /// Appends bytes that two ops share only if they are the same op with the same attributes. Of a literal they are
+            /// cheaper to make than its attributes.
+            pub fn write_key(&self, out: &mut Vec<u8>) {
+                out.extend(self.name().as_bytes());
+                out.push(0);
                 match self {
-                    Op::Literal(literal) => literal.key(),
-                    op => serde_json::Value::Object(op.attrs()).to_string(),
+                    Op::Literal(literal) => literal.write_key(out),
+                    op => out.extend(serde_json::Value::Object(op.attrs()).to_string().as_bytes()),
                 }
             }
 

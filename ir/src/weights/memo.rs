@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{FileRegion, WeightError, WeightSource};
+use super::{ExpressionId, FileRegion, WeightError, WeightSource};
 use crate::{Tensor, TensorType};
 
-/// Remembered values by [`super::constant_key`]: small results of products with large weights.
+/// Remembered values by [`ExpressionId`]: small results of products with large weights.
 #[derive(Debug, Default)]
-pub struct Memo(Mutex<HashMap<String, Tensor>>);
+pub struct Memo(Mutex<HashMap<ExpressionId, Tensor>>);
 
 impl Memo {
     /// Elements of the largest value that is remembered.
@@ -19,15 +19,15 @@ impl Memo {
         ty.elements() <= Memo::ELEMENTS
     }
 
-    pub(crate) fn get(&self, key: &str) -> Option<Tensor> {
+    pub(crate) fn get(&self, key: &ExpressionId) -> Option<Tensor> {
         self.map().get(key).cloned()
     }
 
-    pub(crate) fn keep(&self, key: String, value: &Tensor) {
+    pub(crate) fn keep(&self, key: ExpressionId, value: &Tensor) {
         self.map().insert(key, value.clone());
     }
 
-    fn map(&self) -> MutexGuard<'_, HashMap<String, Tensor>> {
+    fn map(&self) -> MutexGuard<'_, HashMap<ExpressionId, Tensor>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

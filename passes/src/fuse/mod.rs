@@ -145,9 +145,9 @@ fn fuse(f: &mut Function, misses: &mut Vec<(ValueId, Option<ValueId>, NearMiss)>
                     let scope = f.node(v).scope.clone();
                     misses.push((v, at, NearMiss { rule: rule.name, scope, reason, matched }));
                 };
-                match Matcher::new(f, &consts).find(&pattern, v) {
-                    Err(m) if m.matched >= rule.near => miss(Some(m.at), m.to_string(), m.matched, f),
-                    Err(_) => {}
+                match Matcher::new(f, &consts).near(rule.near).find(&pattern, v) {
+                    Err(Some(m)) => miss(Some(m.at), m.to_string(), m.matched, f),
+                    Err(None) => {}
                     Ok(matches) => match first_that_builds(f, rule, &matches, v) {
                         Ok((new, interior)) => {
                             f.replace_uses(v, new);

@@ -17,6 +17,7 @@ pub struct Matcher<'f> {
     pub(super) f: &'f Function,
     consts: &'f HashSet<ValueId>,
     miss: Option<Miss>,
+    near: usize,
 }
 
 type Matches = Vec<Match>;
@@ -24,31 +25,29 @@ type Matches = Vec<Match>;
 impl<'f> Matcher<'f> {
     /// A matcher; `consts` are the function's weight expressions, see [`constants`].
     pub fn new(f: &'f Function, consts: &'f HashSet<ValueId>) -> Self {
-        Matcher { f, consts, miss: None }
+        Matcher { f, consts, miss: None, near: 0 }
+    }
+
+    /// Tells of a failure only where at least so many ops fitted: to write down what was expected takes longer than to find that it is not
+    /// there.
+    #[must_use]
+    pub fn near(self, near: usize) -> Self {
+        Matcher { near, ..self }
     }
 
     /// Every way in which the pattern fits, best first; none, and where it stopped.
     ///
     /// # Errors
-    /// The deepest place that did not match.
-    pub fn find(&mut self, pattern: &Pattern, root: ValueId) -> Result<Vec<Match>, Miss> {
+    /// The deepest place that did not match; none if it is not [near](Matcher::near).
+    pub fn find(&mut self, pattern: &Pattern, root: ValueId) -> Result<Vec<Match>, Option<Miss>> {
         self.miss = None;
         let found = self.at(&pattern.root, root, &Match::default());
-        if found.is_empty() {
-            Err(self.miss.take().unwrap_or(Miss {
-                matched: 0,
-                at: root,
-                expected: pattern.root.to_string(),
-                found: format!("`{}`", self.f.op(root).name()),
-            }))
-        } else {
-            Ok(found)
-        }
+        if found.is_empty() { Err(self.miss.take()) } else { Ok(found) }
     }
 
     fn fail(&mut self, p: &Pat, v: ValueId, so_far: &Match, found: Option<String>) -> Matches {
         let matched = so_far.interior.len();
-        if self.miss.as_ref().is_none_or(|m| m.matched < matched) {
+        if matched >= self.near && self.miss.as_ref().is_none_or(|m| m.matched < matched) {
             let found = found.unwrap_or_else(|| format!("`{}`", self.f.op(v).name()));
             self.miss = Some(Miss { matched, at: v, expected: p.to_string(), found });
         }

@@ -142,7 +142,7 @@ impl Finder<'_> {
                         return Ok(m);
                     }
                 }
-                Err(miss) if furthest.as_ref().is_none_or(|f| f.matched < miss.matched) => furthest = Some(miss),
+                Err(Some(miss)) if furthest.as_ref().is_none_or(|f| f.matched < miss.matched) => furthest = Some(miss),
                 Err(_) => {}
             }
         }

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result};
 use s2dit_ir::compress::Scheme;
-use s2dit_ir::{DType, ValueId, weights};
+use s2dit_ir::weights::ExpressionId;
+use s2dit_ir::{DType, ValueId};
 
 use super::super::blob::BlobType;
 use super::super::proto::{Argument, Binding, DataType, Value, binding};
@@ -48,7 +49,7 @@ impl Lowering<'_> {
     }
 
     fn record(&mut self, v: ValueId, piece: Piece, blob: BlobType, elements: usize, shown: &str) -> u64 {
-        let key = format!("{piece:?} of {}", weights::constant_key(self.f, v));
+        let key = format!("{piece:?} of {}", ExpressionId::of(self.f, v));
         let data = Data::Compressed { function: self.index, value: v, piece, name: shown.into() };
         self.out.blobs.offset(key, blob, elements, data)
     }

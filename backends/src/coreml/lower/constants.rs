@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result, bail};
+use s2dit_ir::weights::ExpressionId;
 use s2dit_ir::weights::{self, Written};
 use s2dit_ir::{DType, Function, ValueId, WeightSource};
 
@@ -66,7 +67,7 @@ impl Blobs {
         match BlobType::of(ty.dtype) {
             Some(blob) if ty.elements() >= BLOB_ELEMENTS => {
                 let data = Data::Value { function, value: v, name: name.into() };
-                let offset = self.offset(weights::constant_key(f, v), blob, ty.elements(), data);
+                let offset = self.offset(ExpressionId::of(f, v).to_string(), blob, ty.elements(), data);
                 Ok(value::blob(data_type, &ty.shape, offset))
             }
             _ => {

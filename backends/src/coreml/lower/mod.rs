@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Context, Result, bail, ensure};
 use s2dit_ir::ops::Op;
+use s2dit_ir::weights::ExpressionId;
 use s2dit_ir::{DType, Function, Module, StateDecl, TensorType, ValueId, WeightSource, weights};
 
 pub(super) use constants::{Blobs, Data, Piece, check};
@@ -234,7 +235,7 @@ impl<'a> Lowering<'a> {
             return Ok(name.clone());
         }
         ensure!(self.constant.contains(&v), "an operand that was not lowered");
-        let key = weights::constant_key(self.f, v);
+        let key = ExpressionId::of(self.f, v).to_string();
         if let Some(name) = self.by_key.get(&key).cloned() {
             self.values.insert(v, name.clone());
             return Ok(name);

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use s2dit_ir::ops::Op;
+use s2dit_ir::weights::ExpressionId;
 use s2dit_ir::{DType, Function, TensorType, ValueId, weights};
 
 use self::attention::OfTokens;
@@ -207,7 +208,7 @@ impl Lowering<'_> {
     /// A weight: an initializer, filled in by the writer, or several and the nodes that put them together. Equal expressions
     /// share them.
     fn constant(&mut self, v: ValueId) -> Result<()> {
-        let key = weights::constant_key(self.f, v);
+        let key = ExpressionId::of(self.f, v).to_string();
         let name = match self.by_key.get(&key) {
             Some(name) => name.clone(),
             None => {
