@@ -1,6 +1,6 @@
 //! `matmul`: batched matrix product.
 
-use ndarray::{ArrayD, Ix2, IxDyn};
+use ndarray::{Array2, ArrayD, ArrayView2, Ix2, IxDyn};
 use serde::{Deserialize, Serialize};
 
 use super::{Cost, OpDef, OpError, arity, broadcast_shapes, require, same_float};
@@ -24,6 +24,23 @@ impl Matmul {
         let (a, b) = (shape[shape.len() - 2], shape[shape.len() - 1]);
         if transpose { (b, a) } else { (a, b) }
     }
+}
+
+/// The product of two matrices. A matrix that chooses, turns or scales (one weight folded into another) is mostly zeros: only what is not zero is
+/// multiplied, if that changes nothing: zero times infinity is no zero.
+fn product(a: &ArrayView2<'_, f64>, b: &ArrayView2<'_, f64>) -> Array2<f64> {
+    /// One element in so many at most is not zero.
+    const SPARSE: usize = 16;
+    let there: Vec<(usize, usize, f64)> =
+        b.indexed_iter().filter(|(_, x)| **x != 0.0).map(|((k, n), x)| (k, n, *x)).collect();
+    if there.len() * SPARSE > b.len() || !a.iter().all(|x| x.is_finite()) {
+        return a.dot(b);
+    }
+    let mut out = Array2::zeros((a.nrows(), b.ncols()));
+    for (x, mut y) in a.outer_iter().zip(out.outer_iter_mut()) {
+        there.iter().for_each(|&(k, n, factor)| y[n] += x[k] * factor);
+    }
+    out
 }
 
 impl OpDef for Matmul {
@@ -62,7 +79,7 @@ impl OpDef for Matmul {
             let b = b.into_dimensionality::<Ix2>().map_err(bad)?;
             let a = if self.transpose_x { a.reversed_axes() } else { a };
             let b = if self.transpose_y { b.reversed_axes() } else { b };
-            out.extend(a.dot(&b).iter());
+            out.extend(product(&a, &b).iter());
         }
         Tensor::from_values(ty, out).ok_or_else(|| OpError::new("matmul result size"))
     }
@@ -70,5 +87,27 @@ impl OpDef for Matmul {
     fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
         let (_, k) = Self::dims(&operands[0].shape, self.transpose_x);
         Cost::with_flops(2 * (k * ty.elements()) as u64, operands, ty)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mostly_zeros_or_not_the_product_is_the_same() {
+        let a = Array2::from_shape_fn((3, 40), |(i, k)| ((i * 40 + k) as f64 * 0.618).sin());
+        // A turn of every second column, a column of two, and one of none.
+        let mut b = Array2::zeros((40, 20));
+        (0..19).for_each(|n| b[[2 * n, n]] = 0.5 - n as f64);
+        b[[1, 3]] = 2.0;
+        let off = (product(&a.view(), &b.view()) - a.dot(&b)).mapv(f64::abs);
+        assert!(off.iter().all(|x| *x <= 1e-15), "{off}");
+        let dense = b.mapv(|x: f64| x + 1.0);
+        assert_eq!(product(&a.view(), &dense.view()), a.dot(&dense));
+        let mut broken = a.clone();
+        broken[[1, 7]] = f64::INFINITY;
+        let found = product(&broken.view(), &b.view());
+        assert!(found.row(1).iter().all(|x| x.is_nan()) && found.row(0).iter().all(|x| x.is_finite()), "{found}");
     }
 }
