@@ -9,11 +9,15 @@ use serde_json::Value;
 
 /// A checkpoint that is wide enough to have weights worth compressing.
 fn checkpoint(dir: &Path) -> String {
+    checkpoint_of(dir, &["sample_steps=3"])
+}
+
+fn checkpoint_of(dir: &Path, more: &[&str]) -> String {
     let out = arg(&dir.join("wan"));
     let set = |field: &str| vec!["--set".to_owned(), field.to_owned()];
     let mut args: Vec<String> =
         ["init", "-q", "--preset", "wan-tiny", "--seed", "5", "-o", &out].map(String::from).to_vec();
-    for field in ["num_attention_heads=4", "attention_head_dim=32", "ffn_dim=256", "text_dim=64", "sample_steps=3"] {
+    for field in ["num_attention_heads=4", "attention_head_dim=32", "ffn_dim=256", "text_dim=64"].iter().chain(more) {
         args.extend(set(field));
     }
     ok(&args);
@@ -77,6 +81,17 @@ fn tables_parts_and_few_bits() {
         // Against the same storage: only the arithmetic differs.
         verify(&out, &["--checkpoint", &model, "--quantize", scheme]);
     }
+    // As many rows as a weight has columns: the table of 50 timesteps is no weight all the same.
+    let many = checkpoint_of(&work.path().join("many"), &["sample_steps=50"]);
+    let scheme = ["--quantize", "palette4-group16"];
+    let flags = [&coreml[..], &["--timesteps", "from-config"], &scheme].concat();
+    let out = compile(&many, &work.path().join("many.mlpackage"), &flags);
+    verify(&out, &[&["--checkpoint", &many], &scheme[..]].concat());
+    let plan = arg(&work.path().join("many.toml"));
+    ok(&["quantize", "-q", &many, "--scheme", "palette4-group16", "-o", &plan]);
+    let flags = [&coreml[..], &["--timesteps", "from-config", "--quantize", &plan]].concat();
+    let out = compile(&many, &work.path().join("planned.mlpackage"), &flags);
+    verify(&out, &["--checkpoint", &many, "--quantize", &plan]);
     let plan = arg(&work.path().join("plan.toml"));
     ok(&["quantize", "-q", &model, "--target-size", "1MB", "-o", &plan]);
     let planned = compile(&model, &work.path().join("p.mlpackage"), &[&coreml[..], &["--quantize", &plan]].concat());

@@ -219,5 +219,20 @@ fn weight_of(f: &Function, user: ValueId) -> Option<ValueId> {
     let shape = f.shape(v);
     let elements: usize = shape.iter().product();
     let large = elements >= LEAST_ELEMENTS && elements / shape[0].max(1) >= LEAST_FAN_IN;
-    (large && f.is_const(v) && !matches!(f.op(v), Op::Compress(_))).then_some(v)
+    (large && f.is_const(v) && !matches!(f.op(v), Op::Compress(_)) && !is_table(f, v)).then_some(v)
+}
+
+/// Whether a constant is what layers make of constants, such as the rows of a list of timesteps: it is no weight, has the weights of its layers in it,
+/// and as many rows as somebody asked for.
+fn is_table(f: &Function, v: ValueId) -> bool {
+    let (mut ahead, mut seen) = (vec![v], HashSet::new());
+    while let Some(at) = ahead.pop() {
+        if matches!(f.op(at), Op::Linear(_) | Op::Conv(_)) {
+            return true;
+        }
+        if seen.insert(at) {
+            ahead.extend(f.operands(at));
+        }
+    }
+    false
 }

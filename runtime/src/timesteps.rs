@@ -56,7 +56,7 @@ impl Timesteps {
             return Ok(());
         }
         bail!(
-            "timestep: found {}, expected {self}, which the artifact was compiled for; compile it with --timesteps any for others",
+            "timestep: found {}, expected {self}, which the artifact was compiled for: ask for those (leave out --steps), or compile it with --timesteps any for others",
             short(asked)
         )
     }
@@ -71,16 +71,22 @@ impl Timesteps {
     }
 }
 
+/// Timesteps of a list that is shown whole.
+const MOST_SHOWN: usize = 8;
+
 /// A timestep with as many digits as fp32 has.
 fn short(t: f64) -> String {
     format!("{}", t as f32)
 }
 
-/// `1000, 937.5, 833.3333 or 625`
+/// `1000, 937.5, 833.3333 or 625`; of a long list the ends.
 impl fmt::Display for Timesteps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown: Vec<String> = self.0.iter().map(|t| short(*t)).collect();
         match shown.as_slice() {
+            [first, second, third, .., last] if shown.len() > MOST_SHOWN => {
+                write!(f, "one of {} timesteps ({first}, {second}, {third}, … {last})", shown.len())
+            }
             [rest @ .., last] if !rest.is_empty() => write!(f, "{} or {last}", rest.join(", ")),
             _ => f.write_str(&shown.concat()),
         }

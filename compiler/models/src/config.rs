@@ -36,11 +36,23 @@ pub fn read(path: &Path) -> Result<Arc<dyn Model>, Problems> {
 pub fn parse(text: &str, place: &str) -> Result<Arc<dyn Model>, Problems> {
     let Entries(entries) = serde_json::from_str(text)
         .map_err(|error| Problems::one(place, format!("bad JSON ({error})"), "a JSON object"))?;
-    family(&entries, place)?.parse(entries, place)
+    match family(&entries, place)? {
+        Some(family) => family.parse(entries, place),
+        // A configuration without a class is one of the first family; that it has none is what may be wrong with it.
+        None => FAMILIES[0].parse(entries, place).map_err(|mut problems| {
+            let classes: Vec<String> = FAMILIES.iter().map(|family| quoted(family.class())).collect();
+            problems.push(
+                format!("{place}: _class_name"),
+                "no such field",
+                format!("{}; without it the file is read as one of {}", classes.join(" or "), FAMILIES[0].name()),
+            );
+            problems
+        }),
+    }
 }
 
-/// The family that a configuration names, or the first one: a configuration without a class is one of S2DiT.
-fn family(entries: &[(String, Value)], place: &str) -> Result<&'static dyn Family, Problems> {
+/// The family that a configuration names, if it names one.
+fn family(entries: &[(String, Value)], place: &str) -> Result<Option<&'static dyn Family>, Problems> {
     let classes = || {
         let classes: Vec<String> = FAMILIES.iter().map(|family| quoted(family.class())).collect();
         format!("{}: no other family of models is read", classes.join(" or "))
@@ -54,11 +66,12 @@ fn family(entries: &[(String, Value)], place: &str) -> Result<&'static dyn Famil
             _ => continue,
         };
         let Some(family) = known else {
-            return Err(Problems::one(format!("{place}: {name}"), compact(value), classes()));
+            let hint = FAMILIES.iter().filter_map(|family| family.misnamed(value.as_str()?)).next();
+            return Err(Problems::one(format!("{place}: {name}"), compact(value), hint.unwrap_or_else(classes)));
         };
         found = Some(family);
     }
-    Ok(found.unwrap_or(FAMILIES[0]))
+    Ok(found)
 }
 
 /// Names of the presets of every family.

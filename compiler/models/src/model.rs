@@ -25,6 +25,11 @@ pub trait Family: Debug + Sync {
     /// The `_class_name` of its configurations.
     fn class(&self) -> &'static str;
 
+    /// What is expected instead of a class of the same model that is not read; `None` for any other class.
+    fn misnamed(&self, _class: &str) -> Option<String> {
+        None
+    }
+
     /// Names of its presets.
     fn presets(&self) -> Vec<&'static str>;
 

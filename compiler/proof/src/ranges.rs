@@ -149,7 +149,7 @@ fn of_clip(path: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)) -
     };
     if let Some(golden) = &options.golden {
         let file = SafetensorsFile::open(golden)?;
-        sample(golden_inputs(&file, &ports)?)?;
+        sample(golden_inputs(&file, &ports, &interface)?)?;
         return Ok((found, golden.display().to_string()));
     }
     let samples = options.samples.unwrap_or(SAMPLES);

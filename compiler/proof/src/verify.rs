@@ -179,7 +179,7 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
         (Reference::Checkpoint { .. }, None) => bail!("no checkpoint to compare with"),
         (Reference::Golden { file, .. }, _) => {
             let file = SafetensorsFile::open(file)?;
-            let inputs = golden_inputs(&file, &ports)?;
+            let inputs = golden_inputs(&file, &ports, &interface)?;
             let expected = golden_outputs(&file, &artifact, &interface, &inputs, &mut run, &mut notes)?;
             (inputs, expected)
         }

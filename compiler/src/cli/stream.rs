@@ -419,8 +419,15 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
     } else if !context.quiet {
         let guidance = summary.guidance.map_or("no guidance".into(), |g| format!("guidance {g}"));
         let previewed = if summary.preview.is_some() { PREVIEWED } else { "" };
+        let files = [("latent", &summary.output), ("preview", &summary.preview)];
+        let mut written: String = (files.into_iter())
+            .filter_map(|(what, path)| Some(format!("\n  {what}: {}", path.as_ref()?.display())))
+            .collect();
+        if written.is_empty() {
+            written = "\n  nothing was written: name a file with -o or --preview".into();
+        }
         print_line(&format!(
-            "{}: a clip {:?} in {steps} Euler steps, {guidance}, {seconds:.1} s{previewed}",
+            "{}: a clip {:?} in {steps} Euler steps, {guidance}, {seconds:.1} s{written}{previewed}",
             path.display(),
             summary.latent
         ))?;

@@ -31,6 +31,16 @@ impl Family for Wan {
         WanConfig::CLASS_NAME
     }
 
+    /// Wan's own repositories name their tensors otherwise.
+    fn misnamed(&self, class: &str) -> Option<String> {
+        (class == "WanModel").then(|| {
+            format!(
+                "{}: this is Wan's own layout; take the folder `transformer` of the repository whose name ends in -Diffusers",
+                WanConfig::CLASS_NAME
+            )
+        })
+    }
+
     fn presets(&self) -> Vec<&'static str> {
         Wan::PRESETS.map(|(name, _)| name).to_vec()
     }

@@ -19,7 +19,7 @@ pub(crate) type Tensors = BTreeMap<String, HostTensor>;
 ///
 /// # Errors
 /// A tensor that is missing, of another shape, or not finite: the error names the golden and the tensor.
-pub(crate) fn golden_inputs(file: &SafetensorsFile, ports: &[Port]) -> Result<Tensors> {
+pub(crate) fn golden_inputs(file: &SafetensorsFile, ports: &[Port], interface: &Interface) -> Result<Tensors> {
     let shown = file.path().display();
     let inputs = read_tensors(file, ports.iter().map(|p| p.name.as_str()))?;
     for port in ports {
@@ -28,8 +28,13 @@ pub(crate) fn golden_inputs(file: &SafetensorsFile, ports: &[Port]) -> Result<Te
         let fits = found.shape.len() == port.shape.len()
             && found.shape.iter().zip(&port.shape).all(|(found, side)| *side < 0 || *found as i64 == *side);
         if !fits {
+            let hint = match interface.role(name) {
+                Some(InputRole::Text) => "; the number of tokens is `text_len` of the checkpoint's config.json",
+                Some(InputRole::Latent) => "; its size is --latent of compile",
+                _ => "",
+            };
             bail!(
-                "golden `{shown}`, tensor `{name}`: found {:?}, expected {:?}, which the artifact takes",
+                "golden `{shown}`, tensor `{name}`: found {:?}, expected {:?}, which the artifact takes{hint}",
                 found.shape,
                 port.shape
             );
@@ -149,6 +154,13 @@ pub(super) fn about_inputs(
     }
     for (name, tensor) in inputs {
         let Some(InputRole::Time { low, high }) = interface.role(name) else { continue };
+        let near = |asked: f64, t: f64| (asked - t).abs() <= 1e-6 * t.abs();
+        let moved = |t: &&f32| listed.is_some_and(|listed| !listed.list().iter().any(|l| near(f64::from(**t), *l)));
+        if let Some(t) = tensor.data.iter().find(moved) {
+            notes.push(format!(
+                "`{name}` is {t}, which the artifact takes for a listed timestep that fp16 rounds to the same: the reference is of another"
+            ));
+        }
         if let Some(t) = tensor.data.iter().find(|t| !(*low..=*high).contains(&f64::from(**t))) {
             notes.push(format!("`{name}` is {t}, outside of [{low}, {high}], where the model was trained"));
         }
