@@ -164,7 +164,13 @@ impl Emulation<'_> {
         if let Some(&wide) = self.wide.get(&v) {
             return Ok(wide);
         }
-        let wide = self.g.add(Cast { dtype: DType::F32 }.into(), &[new], &self.f.node(v).scope)?;
+        let node = self.f.node(v);
+        // A computed constant is a number of fp16 where it is used, however exactly it was computed.
+        let stored = match node.op {
+            Op::Load(_) | Op::Literal(_) | Op::Compress(_) => new,
+            _ => self.g.add(Cast { dtype: DType::F16 }.into(), &[new], &node.scope)?,
+        };
+        let wide = self.g.add(Cast { dtype: DType::F32 }.into(), &[stored], &node.scope)?;
         self.wide.insert(v, wide);
         Ok(wide)
     }
