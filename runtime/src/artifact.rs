@@ -148,13 +148,13 @@ impl Artifact {
             Artifact::MlPackage(package) => computed(package).collect(),
             Artifact::Pipeline(pipeline) => pipeline.parts().iter().flat_map(computed).collect(),
         };
-        let mut interface = interface::of(&self.metadata())?.unwrap_or_else(|| {
-            let (inputs, outputs) = (self.inputs(), self.outputs());
-            let inputs = inputs.iter().map(|port| port.name.as_str());
-            interface::conventional(inputs, outputs.iter().map(String::as_str), values.iter().copied())
-        });
-        interface.milestones.retain(|milestone| values.contains(milestone.value.as_str()));
-        Ok(interface)
+        let (inputs, outputs) = (self.inputs(), self.outputs());
+        if let Some(said) = interface::of(&self.metadata())? {
+            interface::check(&said, &inputs, &outputs, &values)?;
+            return Ok(said);
+        }
+        let inputs = inputs.iter().map(|port| port.name.as_str());
+        Ok(interface::conventional(inputs, outputs.iter().map(String::as_str), values.iter().copied()))
     }
 
     /// Runs the artifact.

@@ -1,10 +1,12 @@
 //! The interface of an artifact: read from its metadata, or told from the names that inputs usually have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use s2dit_ir::Interface;
 use s2dit_ir::interface::{Distribution, Input, InputRole, Milestone, Output, OutputRole};
+
+use crate::ort_engine::Port;
 
 /// The metadata field with an artifact's [`Interface`] as JSON.
 pub const INTERFACE: &str = "s2ditc.interface";
@@ -17,6 +19,53 @@ pub fn of(metadata: &BTreeMap<String, String>) -> Result<Option<Interface>> {
     let Some(text) = metadata.get(INTERFACE) else { return Ok(None) };
     let read = serde_json::from_str(text);
     read.map(Some).with_context(|| format!("metadata `{INTERFACE}`: expected the roles of inputs and results"))
+}
+
+/// Checks an interface that an artifact says against what the artifact takes and computes: names of ports, roles that their types and shapes
+/// allow, ranges that numbers can be drawn from.
+///
+/// # Errors
+/// The first name, role or range that does not fit.
+pub fn check(interface: &Interface, inputs: &[Port], outputs: &[String], values: &HashSet<&str>) -> Result<()> {
+    let mut seen = HashSet::new();
+    for Input { name, role } in &interface.inputs {
+        let place = format!("metadata `{INTERFACE}`: input `{name}`");
+        ensure!(seen.insert(name), "{place}: found twice, expected once");
+        let Some(port) = inputs.iter().find(|port| port.name == *name) else {
+            let there: Vec<&str> = inputs.iter().map(|port| port.name.as_str()).collect();
+            bail!("{place}: no such input, expected one of {}", there.join(", "));
+        };
+        let float = port.dtype.starts_with('f') || port.dtype.starts_with("bf");
+        let (fits, expected) = match role {
+            InputRole::Latent => (float && port.shape.len() == 5, "floats [1, C, F, H, W], as a latent has".to_owned()),
+            InputRole::Text => (float && port.shape.len() == 3, "floats [1, L, width], as a text has".to_owned()),
+            InputRole::Time { low, high } => {
+                let (low, high) = (*low as f32, *high as f32);
+                let drawn = low < high && low.is_finite() && high.is_finite() && (high - low).is_finite();
+                (float && drawn, format!("floats from `low` to a larger `high`, found {low} and {high}"))
+            }
+            InputRole::Tokens { vocabulary } => {
+                let few = (1..=1 << 24).contains(vocabulary);
+                (!float && few, format!("integers, and a vocabulary of 1 to {}, found {vocabulary}", 1 << 24))
+            }
+            _ => (true, String::new()),
+        };
+        ensure!(fits, "{place}: found {}{:?}, expected {expected}", port.dtype, port.shape);
+    }
+    let mut seen = HashSet::new();
+    ensure!(!interface.outputs.is_empty(), "metadata `{INTERFACE}`: outputs: found none, expected at least one");
+    for Output { name, .. } in &interface.outputs {
+        let place = format!("metadata `{INTERFACE}`: output `{name}`");
+        ensure!(seen.insert(name), "{place}: found twice, expected once");
+        ensure!(outputs.contains(name), "{place}: no such output, expected one of {}", outputs.join(", "));
+    }
+    let mut seen = HashSet::new();
+    for Milestone { value, .. } in &interface.milestones {
+        let place = format!("metadata `{INTERFACE}`: milestone `{value}`");
+        ensure!(seen.insert(value), "{place}: found twice, expected once");
+        ensure!(values.contains(value.as_str()), "{place}: expected a value that the artifact computes, found none");
+    }
+    Ok(())
 }
 
 /// The metadata that [`of`] reads.
@@ -70,6 +119,45 @@ pub fn block(name: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_artifact_says_of_itself_is_checked() {
+        let port = |name: &str, dtype: &str, shape: &[i64]| Port {
+            name: name.into(),
+            dtype: dtype.into(),
+            shape: shape.into(),
+        };
+        let ports =
+            [port("latent", "f32", &[1, 4, 3, 8, 8]), port("timestep", "f32", &[1]), port("text", "f16", &[1, 8, 32])];
+        let (outputs, values) = (["velocity".to_string()], HashSet::from(["block0", "velocity"]));
+        let good = conventional(["latent", "timestep", "text"], ["velocity"], ["block0"]);
+        let said = |change: &dyn Fn(&mut Interface)| {
+            let mut changed = good.clone();
+            change(&mut changed);
+            check(&changed, &ports, &outputs, &values).map_err(|error| error.to_string())
+        };
+        assert_eq!(said(&|_| {}), Ok(()));
+        let refused = |change: &dyn Fn(&mut Interface), part: &str| {
+            let message = said(change).unwrap_err();
+            assert!(message.contains(INTERFACE) && message.contains(part), "{message}");
+        };
+        refused(
+            &|i| i.inputs[0].name = "latenx".into(),
+            "input `latenx`: no such input, expected one of latent, timestep, text",
+        );
+        refused(&|i| i.inputs[1].name = "latent".into(), "found twice");
+        refused(&|i| i.inputs[2].role = InputRole::Latent, "input `text`: found f16[1, 8, 32]");
+        refused(&|i| i.inputs[2].role = InputRole::Tokens { vocabulary: 7 }, "integers");
+        for (low, high) in
+            [(1000.0, 0.0), (5.0, 5.0), (0.0, f64::INFINITY), (0.0, 1e39), (-3e38, 3e38), (f64::NAN, 1.0)]
+        {
+            refused(&|i| i.inputs[1].role = InputRole::Time { low, high }, "input `timestep`");
+        }
+        refused(&|i| i.outputs.clear(), "outputs: found none");
+        refused(&|i| i.outputs[0].name = "veloc".into(), "output `veloc`: no such output, expected one of velocity");
+        refused(&|i| i.milestones[0].value = "blockx".into(), "milestone `blockx`");
+        refused(&|i| i.milestones.push(i.milestones[0].clone()), "found twice");
+    }
 
     #[test]
     fn metadata_gives_the_interface_back() {

@@ -30,8 +30,12 @@ impl Timesteps {
     /// A field that is not a list of numbers.
     pub fn of(metadata: &BTreeMap<String, String>) -> Result<Option<Timesteps>> {
         let Some(text) = metadata.get(TIMESTEPS) else { return Ok(None) };
-        let read = serde_json::from_str(text);
-        read.map(Some).with_context(|| format!("metadata `{TIMESTEPS}`: found `{text}`, expected a list of numbers"))
+        let read = serde_json::from_str::<Timesteps>(text).ok();
+        let numbers = |listed: &Timesteps| !listed.0.is_empty() && listed.0.iter().all(|t| (*t as f32).is_finite());
+        let short: String = text.chars().take(60).collect();
+        read.filter(numbers)
+            .map(Some)
+            .with_context(|| format!("metadata `{TIMESTEPS}`: found `{short}`, expected a list of at least one number"))
     }
 
     /// The list.

@@ -69,7 +69,9 @@ fn family(entries: &[(String, Value)], place: &str) -> Result<Option<&'static dy
             let hint = FAMILIES.iter().filter_map(|family| family.misnamed(value.as_str()?)).next();
             return Err(Problems::one(format!("{place}: {name}"), compact(value), hint.unwrap_or_else(classes)));
         };
-        found = Some(family);
+        if found.replace(family).is_some() {
+            return Err(Problems::one(format!("{place}: {name}"), "the field twice", "it once"));
+        }
     }
     Ok(found)
 }

@@ -137,7 +137,9 @@ fn of_clip(path: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)) -
     }
     let run = RunOptions { ranges: true, threads: options.threads, quiet: options.quiet, ..RunOptions::default() };
     let mut session = artifact.session(&run)?;
-    let (ports, listed, interface) = (artifact.inputs(), artifact.timesteps()?, artifact.interface()?);
+    let said = || format!("`{}`", path.display());
+    let listed = artifact.timesteps().with_context(said)?;
+    let (ports, interface) = (artifact.inputs(), artifact.interface().with_context(said)?);
     let mut found = Ranges::new();
     let mut sample = |inputs: BTreeMap<String, HostTensor>| -> Result<()> {
         if let Some(listed) = &listed {

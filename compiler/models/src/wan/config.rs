@@ -1,5 +1,6 @@
 //! The configuration of a Wan 2.1 transformer: the fields that diffusers writes, and three that its pipeline knows.
 
+use s2dit_runtime::stream::sampler::euler_sigmas;
 use serde_json::{Value, json};
 
 use crate::fields::{Fields, MOST_BLOCKS, as_integer, check_width};
@@ -101,11 +102,19 @@ impl WanConfig {
             eps: fields.eps("eps", 1e-6),
             rope_max_seq_len: fields.size("rope_max_seq_len", Some(1024)),
             text_len: fields.size("text_len", Some(512)),
-            sample_steps: fields.integer("sample_steps", Some(50), 1..=100_000),
+            sample_steps: fields.integer("sample_steps", Some(50), 1..=1000),
             flow_shift: fields.positive("flow_shift", 5.0),
         };
         fields.finish()?;
         check_width(config.hidden_size(), place)?;
+        let sigmas = euler_sigmas(config.sample_steps, config.flow_shift);
+        if !sigmas.iter().all(|sigma| (0.0..=1.0 + 1e-9).contains(sigma)) || !sigmas.is_sorted_by(|a, b| a > b) {
+            return Err(Problems::one(
+                format!("{place}: flow_shift"),
+                format!("{:?}", config.flow_shift),
+                "a shift s with which the noise levels s·σ/(1 + (s − 1)·σ) of the steps descend within 0 to 1",
+            ));
+        }
         Ok(config)
     }
 
@@ -161,7 +170,7 @@ fn out_channels(fields: &mut Fields<'_>, in_channels: usize) -> usize {
         None => 16,
         Some(Value::Null) => in_channels,
         Some(value) => as_integer(&value, &range).unwrap_or_else(|| {
-            fields.problem(FIELD, compact(&value), "null or an integer of at least 1");
+            fields.problem(FIELD, compact(&value), format!("null or an integer from 1 to {}", range.end()));
             1
         }),
     }
@@ -213,6 +222,9 @@ mod tests {
             ("attention_head_dim", json!(127)),
             ("cross_attn_norm", json!("yes")),
             ("num_layers", json!(0)),
+            ("flow_shift", json!(1e-17)),
+            ("flow_shift", json!(1e300)),
+            ("sample_steps", json!(100_000)),
             ("layout", json!(["full"])),
         ] {
             let message = parse(&json!({ field: value })).unwrap_err().to_string();

@@ -124,7 +124,10 @@ impl Model for WanConfig {
     }
 
     fn nearest_latent(&self, wanted: LatentSize) -> LatentSize {
-        self.dims().nearest_latent(wanted)
+        let LatentSize { frames, rows, cols } = self.dims().nearest_latent(wanted);
+        let [_, patch_rows, patch_cols] = self.patch_size;
+        let most = self.rope_max_seq_len;
+        LatentSize { frames: frames.min(most), rows: rows.min(most * patch_rows), cols: cols.min(most * patch_cols) }
     }
 
     fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError> {
