@@ -419,7 +419,7 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
     } else if !context.quiet {
         let guidance = summary.guidance.map_or("no guidance".into(), |g| format!("guidance {g}"));
         let previewed = if summary.preview.is_some() { PREVIEWED } else { "" };
-        let files = [("latent", &summary.output), ("preview", &summary.preview)];
+        let files = [("clip", &summary.output), ("preview", &summary.preview)];
         let mut written: String = (files.into_iter())
             .filter_map(|(what, path)| Some(format!("\n  {what}: {}", path.as_ref()?.display())))
             .collect();
