@@ -30,7 +30,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// The name of the weights, which the model refers to; `identity` is its first [`DIGITS`].
+    /// The name of the weights, which the model refers to; `identity` is its first 16 digits.
     #[must_use]
     pub fn data(&self, identity: &str) -> String {
         format!("{}.{identity}.data", self.model)
