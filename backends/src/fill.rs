@@ -95,6 +95,7 @@ struct Work<'a> {
 #[derive(Default)]
 struct Ready<'a> {
     blocks: Vec<Computed<'a>>,
+    /// Bytes of the blocks, also of those that are being written.
     bytes: usize,
     /// Buffers of blocks that were written.
     free: Vec<Vec<u8>>,
@@ -217,11 +218,7 @@ impl<'a> Work<'a> {
     /// Writes what lies ready; the caller holds [`Work::writing`].
     fn write_ready(&self) {
         loop {
-            let blocks = {
-                let mut ready = lock(&self.ready);
-                ready.bytes = 0;
-                std::mem::take(&mut ready.blocks)
-            };
+            let blocks = std::mem::take(&mut lock(&self.ready).blocks);
             if blocks.is_empty() {
                 return;
             }
@@ -229,7 +226,9 @@ impl<'a> Work<'a> {
                 if let Err(error) = self.write(&constant, &bytes, at, broken) {
                     self.fail(&constant, error);
                 }
-                lock(&self.ready).free.push(bytes);
+                let mut ready = lock(&self.ready);
+                ready.bytes -= bytes.len();
+                ready.free.push(bytes);
             }
         }
     }

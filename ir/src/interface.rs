@@ -23,8 +23,6 @@
 //! # Ok::<(), s2dit_ir::text::ParseError>(())
 //! ```
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 /// The inputs and results of a model by role, and the values between its blocks.
@@ -191,12 +189,6 @@ impl Interface {
         let values: Vec<&str> = self.milestones.iter().map(|m| m.value.as_str()).collect();
         let scopes: Vec<&str> = self.milestones.iter().map(|m| m.scope.as_str()).collect();
         [inputs, outputs, values, scopes].iter().find_map(|names| repeated(names))
-    }
-}
-
-impl fmt::Display for OutputRole {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
     }
 }
 

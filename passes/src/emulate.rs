@@ -21,6 +21,7 @@ use s2dit_ir::{DType, Function, Module, Node, Op, TensorType, ValueId};
 
 use crate::Property;
 use crate::pass::{PassKind, Run};
+use crate::pattern::constants;
 
 /// How fp16 values of a graph are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,23 +73,16 @@ pub fn emulated(f: &Function, how: Arithmetic) -> Result<Cow<'_, Function>, OpEr
     if how == Arithmetic::AsTyped {
         return Ok(Cow::Borrowed(f));
     }
-    let order = f.order();
-    let mut constant = HashSet::new();
-    for &v in &order {
-        if !matches!(f.op(v), Op::Input(_) | Op::State(_)) && f.operands(v).iter().all(|o| constant.contains(o)) {
-            constant.insert(v);
-        }
-    }
     let mut e = Emulation {
         f,
         how,
         g: Function::new(f.name.clone()),
-        constant,
+        constant: constants(f),
         kept: kept(f),
         new: HashMap::new(),
         wide: HashMap::new(),
     };
-    for &v in &order {
+    for v in f.order() {
         let made = e.value(v)?;
         e.new.insert(v, made);
     }

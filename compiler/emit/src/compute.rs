@@ -1,7 +1,5 @@
 //! The engine that a Core ML package is shaped for.
 
-use std::collections::HashSet;
-
 use s2dit_passes::channels_first;
 use serde::Serialize;
 
@@ -66,10 +64,10 @@ impl Layout {
     /// What the pass is told. Weights that are compressed one by one are not joined.
     pub(super) fn options(self, quantize: Option<&Quantize>, partitioned: bool) -> channels_first::Options {
         channels_first::Options {
-            internal: HashSet::new(),
             across_blocks: !partitioned,
             apart: self.apart || quantize.is_some(),
             per_head: self.attention == Attention::PerHead,
+            ..channels_first::Options::default()
         }
     }
 }

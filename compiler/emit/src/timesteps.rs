@@ -41,10 +41,12 @@ impl TimestepChoice {
     pub(super) fn check(self, checkpoint: &Checkpoint) -> Result<()> {
         let Some(listed) = self.listed(checkpoint.model())? else { return Ok(()) };
         timesteps::check(listed.list()).with_context(|| {
+            let fields: Vec<String> =
+                checkpoint.model().family().sampler_fields().iter().map(|field| format!("`{field}`")).collect();
             format!(
-                "--timesteps from-config: `{}`: fields `sample_steps` and `flow_shift` ({}); --timesteps any takes every timestep",
+                "--timesteps from-config: `{}`: fields {}; --timesteps any takes every timestep",
                 checkpoint.dir().join(CONFIG_FILE).display(),
-                checkpoint.model().config()["flow_shift"]
+                fields.join(" and ")
             )
         })
     }

@@ -184,6 +184,23 @@ pub fn as_integer(value: &Value, range: &RangeInclusive<usize>) -> Option<usize>
     range.contains(&number).then_some(number)
 }
 
+/// Checks that a shift leaves the noise levels of a sampler apart: near 0 and far above 1 they fall together, or on no number.
+///
+/// # Errors
+/// Levels that do not descend within 0 to 1.
+pub fn check_shift(sigmas: &[f64], shift: f64, place: &str) -> Result<(), Problems> {
+    // The shift of 1 is 1 but for the last bit.
+    let in_range = sigmas.iter().all(|sigma| (0.0..=1.0 + 1e-9).contains(sigma));
+    if in_range && sigmas.is_sorted_by(|a, b| a > b) {
+        return Ok(());
+    }
+    Err(Problems::one(
+        format!("{place}: flow_shift"),
+        format!("{shift:?}"),
+        "a shift s with which the noise levels s·σ/(1 + (s − 1)·σ) of sample_steps descend within 0 to 1",
+    ))
+}
+
 /// Checks a hidden width, the product of two fields.
 ///
 /// # Errors

@@ -39,6 +39,9 @@ pub trait Family: Debug + Sync {
     /// Fields of its `config.json`, in the order in which they are written.
     fn fields(&self) -> &'static [&'static str];
 
+    /// The fields that its sampler comes from.
+    fn sampler_fields(&self) -> &'static [&'static str];
+
     /// Reads the entries of a configuration; `place` names it in problems. A field whose name starts with `_` is metadata.
     ///
     /// # Errors

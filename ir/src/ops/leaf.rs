@@ -64,8 +64,9 @@ pub struct Literal {
 }
 
 impl Literal {
-    /// Appends the values' bits.
+    /// Appends the number of values and their bits.
     pub(super) fn write_key(&self, out: &mut Vec<u8>) {
+        out.extend((self.values.len() as u64).to_le_bytes());
         out.extend(self.values.iter().flat_map(|x| x.to_bits().to_le_bytes()));
     }
 }

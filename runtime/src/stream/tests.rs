@@ -268,9 +268,11 @@ fn every_form_of_a_kernel_streams() {
     let commits = by_hand(6, StateWrite::Commit);
     for write in [StateWrite::Commit, StateWrite::LastStep] {
         let expected = by_hand(6, write);
-        let far =
-            commits.iter().flatten().zip(expected.iter().flatten()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-        assert!(write == StateWrite::Commit || far > 0.1, "the two protocols should differ: {far}");
+        let mut pairs = commits.iter().flatten().zip(expected.iter().flatten());
+        assert!(
+            write == StateWrite::Commit || pairs.any(|(a, b)| (a - b).abs() > 0.1),
+            "the two protocols should differ"
+        );
         let [onnx, io32, io16, native] = [(); 4].map(|()| tempfile::tempdir().unwrap());
         onnx_kernel_of(onnx.path(), write);
         package_of(io32.path(), "f32", false, write);

@@ -38,6 +38,10 @@ impl Family for S2dit {
         super::config::FIELDS
     }
 
+    fn sampler_fields(&self) -> &'static [&'static str] {
+        &["sample_steps", "flow_shift"]
+    }
+
     fn parse(&self, entries: Vec<(String, Value)>, place: &str) -> Result<Arc<dyn Model>, Problems> {
         Ok(Arc::new(S2ditConfig::from_entries(entries, place)?))
     }

@@ -3,7 +3,7 @@
 use s2dit_runtime::stream::sampler::euler_sigmas;
 use serde_json::{Value, json};
 
-use crate::fields::{Fields, MOST_BLOCKS, as_integer, check_width};
+use crate::fields::{Fields, MOST_BLOCKS, as_integer, check_shift, check_width};
 use s2dit_files::json::compact;
 use s2dit_files::problems::{Problems, quoted};
 
@@ -107,14 +107,7 @@ impl WanConfig {
         };
         fields.finish()?;
         check_width(config.hidden_size(), place)?;
-        let sigmas = euler_sigmas(config.sample_steps, config.flow_shift);
-        if !sigmas.iter().all(|sigma| (0.0..=1.0 + 1e-9).contains(sigma)) || !sigmas.is_sorted_by(|a, b| a > b) {
-            return Err(Problems::one(
-                format!("{place}: flow_shift"),
-                format!("{:?}", config.flow_shift),
-                "a shift s with which the noise levels s·σ/(1 + (s − 1)·σ) of the steps descend within 0 to 1",
-            ));
-        }
+        check_shift(&euler_sigmas(config.sample_steps, config.flow_shift), config.flow_shift, place)?;
         Ok(config)
     }
 

@@ -73,6 +73,10 @@ impl Family for Wan {
         FIELDS
     }
 
+    fn sampler_fields(&self) -> &'static [&'static str] {
+        &["sample_steps", "flow_shift"]
+    }
+
     fn parse(&self, entries: Vec<(String, Value)>, place: &str) -> Result<Arc<dyn Model>, Problems> {
         Ok(Arc::new(WanConfig::from_entries(entries, place)?))
     }

@@ -29,7 +29,9 @@ pub(crate) fn golden_inputs(file: &SafetensorsFile, ports: &[Port], interface: &
             && found.shape.iter().zip(&port.shape).all(|(found, side)| *side < 0 || *found as i64 == *side);
         if !fits {
             let hint = match interface.role(name) {
-                Some(InputRole::Text) => "; the number of tokens is `text_len` of the checkpoint's config.json",
+                Some(InputRole::Text) => {
+                    "; the number of text tokens is a field of the checkpoint's config.json (docs/config.md)"
+                }
                 Some(InputRole::Latent) => "; its size is --latent of compile",
                 _ => "",
             };

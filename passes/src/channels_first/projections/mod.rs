@@ -26,7 +26,7 @@ use super::{HEADS, LARGEST_EXTENT, Options, TOKENS, views};
 
 /// An operation on a projection on its way to attention.
 #[derive(Clone, Debug, PartialEq)]
-enum Pass {
+enum Step {
     /// Over all heads, or within each; its gain.
     Norm {
         across: bool,
@@ -44,11 +44,11 @@ enum Pass {
     },
 }
 
-impl Pass {
+impl Step {
     /// The same but for gains, which may differ within a batch.
-    fn goes_with(&self, other: &Pass) -> bool {
+    fn goes_with(&self, other: &Step) -> bool {
         match (self, other) {
-            (Pass::Norm { across: a, eps: x, gain: g }, Pass::Norm { across: b, eps: y, gain: h }) => {
+            (Step::Norm { across: a, eps: x, gain: g }, Step::Norm { across: b, eps: y, gain: h }) => {
                 a == b && x == y && g.is_some() == h.is_some()
             }
             _ => self == other,
@@ -60,7 +60,7 @@ impl Pass {
 #[derive(Clone, Debug)]
 struct Member {
     linear: ValueId,
-    steps: Vec<Pass>,
+    steps: Vec<Step>,
     /// The value that is stored as heads.
     end: ValueId,
     /// Multiplied at the end, so that sums over tokens stay small, or instead of the scores.
@@ -166,8 +166,8 @@ fn move_gains(f: &Function, groups: &mut [((ValueId, ValueId), Vec<Member>)]) {
         let operands = f.operands(*attention);
         for member in members.iter_mut().filter(|m| m.end == operands[0] && sole(m)) {
             let key = all.iter().find(|m| m.end == operands[1] && sole(m));
-            let normed = |m: &Member| matches!(m.steps[..], [Pass::Norm { gain: Some(_), .. }]);
-            let [Pass::Norm { gain, .. }] = &mut member.steps[..] else { continue };
+            let normed = |m: &Member| matches!(m.steps[..], [Step::Norm { gain: Some(_), .. }]);
+            let [Step::Norm { gain, .. }] = &mut member.steps[..] else { continue };
             if let (Some(key), Some(own)) = (key.filter(|k| normed(k)), *gain) {
                 let doubled = f.ty(key.end).rank() == 4 && f.shape(key.end)[..2] == f.shape(member.end)[..2];
                 moved.push(Moved { key: key.end, gain: own, factor: member.factor, doubled });
@@ -235,7 +235,7 @@ fn member(f: &Function, constant: &HashSet<ValueId>, linear: ValueId) -> Option<
                 if gain.is_some_and(|g| !constant.contains(&g)) {
                     break;
                 }
-                steps.push(Pass::Norm { across, eps: n.eps, gain });
+                steps.push(Step::Norm { across, eps: n.eps, gain });
             }
             Op::Rope(r)
                 if r.axis == 3
@@ -243,7 +243,7 @@ fn member(f: &Function, constant: &HashSet<ValueId>, linear: ValueId) -> Option<
                     && table(parameters[1])
                     && table(parameters[2]) =>
             {
-                steps.push(Pass::Rope { cos: parameters[1], sin: parameters[2], pairs: r.pairs });
+                steps.push(Step::Rope { cos: parameters[1], sin: parameters[2], pairs: r.pairs });
             }
             Op::FeatureMap(_)
                 if same_order(f.shape(end), &order, &HEADS) && parameters[1..].iter().all(|p| constant.contains(p)) =>
@@ -252,7 +252,7 @@ fn member(f: &Function, constant: &HashSet<ValueId>, linear: ValueId) -> Option<
                 if f.ty(weight).rank() != 4 || f.shape(weight)[2] != f.shape(weight)[3] || f.ty(bias).rank() != 4 {
                     break;
                 }
-                steps.push(Pass::Feature { weight, bias });
+                steps.push(Step::Feature { weight, bias });
             }
             _ => break,
         }

@@ -6,7 +6,7 @@ use s2dit_ir::ops::{OpError, RopePairs, Unary};
 use super::super::elementwise::{normalised, normalised_and_negated};
 use super::super::products::product;
 use super::super::{HEADS, Rewriter, Stored, TOKENS};
-use super::{Group, Member, Pass};
+use super::{Group, Member, Step};
 
 impl Rewriter<'_> {
     /// Whether a group of projections is computed where `v` is.
@@ -115,13 +115,13 @@ impl Rewriter<'_> {
         let mut y = x;
         for (i, step) in members[0].steps.iter().enumerate() {
             match step {
-                Pass::Norm { across, eps, .. } => {
+                Step::Norm { across, eps, .. } => {
                     // Beside compressed weights a matrix for each head and projection would be large: an op more is not.
                     let apart = self.options.apart && members[0].steps.len() > i + 1;
                     y = self.flush(members[0].end, y, &mut pending, width)?;
                     let axes: &[usize] = if *across { &[1, 2] } else { &[2] };
                     // A rotation multiplies its operand twice: the norm's second half is not thrown away.
-                    let rotated = matches!(members[0].steps.get(i + 1), Some(Pass::Rope { .. }));
+                    let rotated = matches!(members[0].steps.get(i + 1), Some(Step::Rope { .. }));
                     pending.negated = members[0].doubled || (!apart && rotated);
                     y = self.at(members[0].end, |b| {
                         let norm = if pending.negated { normalised_and_negated } else { normalised };
@@ -130,7 +130,7 @@ impl Rewriter<'_> {
                     let gains: Vec<Vec<ValueId>> = members
                         .iter()
                         .filter_map(|m| {
-                            if let Pass::Norm { gain, .. } = m.steps[i] { Some((gain?, m.partner)) } else { None }
+                            if let Step::Norm { gain, .. } = m.steps[i] { Some((gain?, m.partner)) } else { None }
                         })
                         .map(|(gain, partner)| [gain].into_iter().chain(partner).collect())
                         .collect();
@@ -139,7 +139,7 @@ impl Rewriter<'_> {
                         y = self.flush(members[0].end, y, &mut pending, width)?;
                     }
                 }
-                Pass::Rope { cos, sin, pairs } => {
+                Step::Rope { cos, sin, pairs } => {
                     if pending.rotated.is_some() {
                         y = self.flush(members[0].end, y, &mut pending, width)?;
                     }
@@ -151,7 +151,7 @@ impl Rewriter<'_> {
                     })?;
                     pending.rotated = Some(Rotated { pairs: *pairs, negated });
                 }
-                Pass::Feature { weight, bias } => {
+                Step::Feature { weight, bias } => {
                     if self.options.apart {
                         y = self.flush(members[0].end, y, &mut pending, width)?;
                     }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{BlockKind, QkNorm, RopeInKernel, S2ditConfig, SampleSteps, StateWrite};
-use crate::fields::{Fields, LARGEST, MOST_BLOCKS, as_integer, check_width};
+use crate::fields::{Fields, LARGEST, MOST_BLOCKS, as_integer, check_shift, check_width};
 use s2dit_files::json::{Entries, compact};
 use s2dit_files::problems::Problems;
 
@@ -80,23 +80,8 @@ impl S2ditConfig {
         };
         fields.finish()?;
         check_width(config.hidden_size(), place)?;
-        config.check_sampler(place)?;
+        check_shift(&config.sigmas(), config.flow_shift, place)?;
         Ok(config)
-    }
-
-    /// Checks that the shift leaves the sampler's noise levels apart: near 0 and far above 1 they fall together, or on no number.
-    fn check_sampler(&self, place: &str) -> Result<(), Problems> {
-        let sigmas = self.sigmas();
-        // The shift of 1 is 1 but for the last bit.
-        let in_range = sigmas.iter().all(|sigma| (0.0..=1.0 + 1e-9).contains(sigma));
-        if in_range && sigmas.is_sorted_by(|a, b| a > b) {
-            return Ok(());
-        }
-        Err(Problems::one(
-            format!("{place}: flow_shift"),
-            format!("{:?}", self.flow_shift),
-            "a shift s with which the noise levels s·σ/(1 + (s − 1)·σ) of sample_steps descend within 0 to 1",
-        ))
     }
 }
 
