@@ -309,6 +309,9 @@ fn passes_and_pipelines_are_listed() {
     for name in passes.iter().chain(&pipelines) {
         assert!(ok(&["passes", name]).starts_with(name), "{name}");
     }
+    let fold_gate = json(&["passes", "fold-gate", "--json"]);
+    let runs_in = fold_gate["pipelines"].as_array().expect("pipelines");
+    assert!(runs_in.contains(&"reference".into()) && !runs_in.contains(&"recognition".into()), "{fold_gate}");
     let stream = json(&["passes", "stream-coreml-ane-fp16", "--json"]);
     assert_eq!(stream["passes"][2]["as_written"], "split(window=0,sinks=0,half-states)");
     let out = run(&["passes", "fold-gat"]);

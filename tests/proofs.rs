@@ -166,7 +166,10 @@ fn an_artifact_of_one_scheme_gets_a_number_and_a_proof() {
         assert!(alike.as_f64() > Some(100.0) && lost.as_f64() < Some(60.0), "{report}");
     }
     let text = ok(&["verify", &artifact, "--checkpoint", &dir]);
-    assert!(text.contains("passed: there is no bar") && text.contains("a pass shows that"), "{text}");
+    assert!(
+        text.contains("passed: nothing says a bar for the comparison above") && text.contains("a pass shows that"),
+        "{text}"
+    );
     assert!(!text.contains('\u{1b}'), "no colour where nobody looks: {text}");
 }
 

@@ -296,7 +296,7 @@ fn a_clip_needs_a_number_of_steps() {
     ok(&["init", "-q", "--preset", "tiny", "--set", "chunk_frames=null", "-o", &at("c")]);
     ok(&["compile", "-q", &at("c"), "--target", "onnx", "--latent", "3x8x8", "-o", &at("x.onnx")]);
     let error = fails(&["stream", "-q", &at("x.onnx"), "--prompt-seed", "1"]);
-    says(&error, &["x.onnx", "sample_steps: found a list, expected a count"]);
+    says(&error, &["x.onnx", "sample_steps", "found a list of noise levels, expected a number of Euler steps"]);
     assert!(!error.contains("--mode stream"), "{error}");
 }
 

@@ -23,6 +23,8 @@
 //! # Ok::<(), s2dit_ir::text::ParseError>(())
 //! ```
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 /// The inputs and results of a model by role, and the values between its blocks.
@@ -124,6 +126,19 @@ pub struct Milestone {
     pub scope: String,
 }
 
+/// Positions of blocks by their module paths.
+#[derive(Clone, Debug)]
+pub struct Blocks<'a>(HashMap<&'a str, usize>);
+
+impl Blocks<'_> {
+    /// See [`Interface::block_of`].
+    #[must_use]
+    pub fn of(&self, scope: &str) -> Option<usize> {
+        let ends = scope.match_indices('.').map(|(dot, _)| dot).chain([scope.len()]);
+        ends.filter_map(|end| self.0.get(&scope[..end]).copied()).min()
+    }
+}
+
 impl Interface {
     /// The role of an input.
     #[must_use]
@@ -168,9 +183,13 @@ impl Interface {
     /// Position of the block that an op of this module path belongs to: `blocks.3.attn1.to_q` is in the block of scope `blocks.3`.
     #[must_use]
     pub fn block_of(&self, scope: &str) -> Option<usize> {
-        let inside =
-            |block: &str| scope.strip_prefix(block).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        self.milestones.iter().position(|m| inside(&m.scope))
+        self.blocks().of(scope)
+    }
+
+    /// The blocks by their module paths, for whoever asks [`Interface::block_of`] for every op of a graph.
+    #[must_use]
+    pub fn blocks(&self) -> Blocks<'_> {
+        Blocks(self.milestones.iter().enumerate().map(|(i, m)| (m.scope.as_str(), i)).rev().collect())
     }
 
     /// Whether the interface says nothing.

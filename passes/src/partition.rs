@@ -173,9 +173,10 @@ fn copied(
 /// The block of every value: its scope's, and no earlier one than its operands'.
 fn blocks(f: &Function, interface: &Interface) -> HashMap<ValueId, usize> {
     let mut places: HashMap<ValueId, usize> = HashMap::new();
+    let blocks = interface.blocks();
     for v in f.order() {
         let after = f.operands(v).into_iter().filter(|&o| !f.is_const(o)).map(|o| places[&o]).max().unwrap_or(0);
-        places.insert(v, after.max(interface.block_of(&f.node(v).scope).unwrap_or(0)));
+        places.insert(v, after.max(blocks.of(&f.node(v).scope).unwrap_or(0)));
     }
     places
 }

@@ -140,6 +140,7 @@ pub fn every() -> Result<Vec<Named>, OrderError> {
         let options = split::Options { half_states, ..split::Options::default() };
         put(format!("stream-{name}"), format!("a stream: {doc}"), stream(options, None, form, Place::Io)?);
     }
+    put("reference".into(), "a checkpoint in fp32: what compressed weights are judged by".into(), reference(None)?);
     put("recognition".into(), "a finished package: what `inspect` looks for formulas in".into(), recognition()?);
     Ok(every)
 }

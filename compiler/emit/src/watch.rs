@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
@@ -117,6 +117,10 @@ impl<'a> Watcher<'a> {
 
     fn compare(&mut self, module: &Module, weights: &dyn WeightSource) -> Result<Option<Moved>> {
         let results = run(module, weights, self.timesteps.as_ref(), &self.run)?;
+        if let Some(((_, name), x)) = results.iter().find(|(_, x)| x.data.iter().any(|x| !x.is_finite())) {
+            let count = x.data.iter().filter(|x| !x.is_finite()).count();
+            bail!("result `{name}`: found {count} elements that are NaN or infinite, expected finite numbers");
+        }
         let distance = |from: &Results, name: &(String, String), x: &HostTensor| {
             from.get(name).filter(|r| r.shape == x.shape).map(|r| compare(&x.data, &r.data).relative_l2)
         };
@@ -191,4 +195,28 @@ fn inputs(f: &Function, of: &Interface, timesteps: Option<&Timesteps>) -> BTreeM
         (name, HostTensor { shape, data })
     };
     f.params().iter().map(input).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use s2dit_ir::text;
+    use s2dit_ir::weights::NoWeights;
+
+    use super::*;
+
+    #[test]
+    fn a_result_that_is_not_finite_fails() {
+        let ratio = |below: &str| {
+            let text = format!(
+                "module {{ func @main(%x: f32[4]) {{ %z = sub(%x, %x) : f32[4] %y = div(%x, {below}) : f32[4] return y = %y }} }}"
+            );
+            let module = text::parse(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            let mut watcher = Watcher::new(Some(&NoWeights), 1);
+            watcher.see(None, &module);
+            watcher.finish()
+        };
+        assert!(ratio("%x").is_ok_and(|rows| rows.is_empty()));
+        let error = format!("{:#}", ratio("%z").unwrap_err());
+        assert!(error.contains("before the first pass") && error.contains("main.y") && error.contains('4'), "{error}");
+    }
 }

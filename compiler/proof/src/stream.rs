@@ -174,6 +174,12 @@ pub fn prompt_of(file: &SafetensorsFile, expected: [usize; 3]) -> Result<HostTen
             expected[1]
         );
     }
+    if !info.ty.dtype.is_float() {
+        bail!(
+            "`{shown}`, tensor `{TEXT}`: found {}, expected a floating-point dtype: the text encoder's embeddings, not token ids",
+            info.ty.dtype
+        );
+    }
     HostTensor::new(expected, finite(file, TEXT)?).context("a tensor that does not fill its shape")
 }
 

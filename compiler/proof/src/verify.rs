@@ -151,7 +151,7 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
     if options.blocks && blocks.is_empty() {
         bail!("`{}`: no values that end blocks, such as block0, block1, …, to compare", path.display());
     }
-    let mut run = RunOptions {
+    let run = RunOptions {
         fp16: options.fp16,
         engine: options.engine,
         threads: options.threads,
@@ -180,7 +180,7 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
         (Reference::Golden { file, .. }, _) => {
             let file = SafetensorsFile::open(file)?;
             let inputs = golden_inputs(&file, &ports, &interface)?;
-            let expected = golden_outputs(&file, &artifact, &interface, &inputs, &mut run, &mut notes)?;
+            let expected = golden_outputs(&file, &artifact, &interface, &inputs, &run, &mut notes)?;
             (inputs, expected)
         }
     };
@@ -261,13 +261,13 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
     })
 }
 
-/// The outputs that a golden has for an artifact. Probes of blocks that it lacks are dropped from `run`.
+/// The outputs that a golden has for an artifact, and every block that `run` probes.
 fn golden_outputs(
     file: &SafetensorsFile,
     artifact: &Artifact,
     interface: &Interface,
     inputs: &Tensors,
-    run: &mut RunOptions,
+    run: &RunOptions,
     notes: &mut Vec<String>,
 ) -> Result<Tensors> {
     let (shown, outputs) = (file.path().display(), artifact.outputs());
@@ -286,9 +286,14 @@ fn golden_outputs(
     }
     let expected = read_tensors(file, expected.iter().map(String::as_str))?;
     check_finite(file, &expected)?;
-    run.probes.retain(|p| expected.contains_key(p));
-    if with_blocks && run.probes.is_empty() {
-        bail!("`{shown}`: has no block outputs (block0, block1, …) to compare with");
+    let lacking: Vec<&str> = run.probes.iter().filter(|p| !expected.contains_key(*p)).map(String::as_str).collect();
+    if !lacking.is_empty() {
+        bail!(
+            "`{shown}`: lacks {} of {} blocks to compare with: {}; write each block's tokens to the golden, or verify without --blocks",
+            lacking.len(),
+            run.probes.len(),
+            lacking.join(", ")
+        );
     }
     Ok(expected)
 }

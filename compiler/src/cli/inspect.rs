@@ -84,7 +84,13 @@ fn model(m: &ModelReport, out: &mut String) -> Result<()> {
         m.heads,
         m.head_dim
     )?;
-    writeln!(out, "latent {c}×{f}×{h}×{w} → {} tokens on a {gf}×{gr}×{gc} grid\n", gf * gr * gc)?;
+    writeln!(out, "latent {c}×{f}×{h}×{w} → {} tokens on a {gf}×{gr}×{gc} grid", gf * gr * gc)?;
+    let inputs: Vec<String> = m.inputs.iter().map(|i| format!("{} {:?}", i.name, i.shape)).collect();
+    writeln!(out, "inputs: {}", inputs.join(", "))?;
+    if let Some(sampler) = &m.sampler {
+        writeln!(out, "sampler: {sampler}")?;
+    }
+    writeln!(out)?;
 
     let most = m.layers.iter().map(|l| l.tokens).max().unwrap_or(1).max(1);
     for l in &m.layers {

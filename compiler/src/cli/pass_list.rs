@@ -31,7 +31,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let every = pipelines::every()?;
     let Some(name) = &args.name else {
         if args.json {
-            let passes: Vec<_> = PASSES.iter().map(|pass| of_pass(pass)).collect();
+            let passes: Vec<_> = PASSES.iter().map(|pass| of_pass(pass, &every)).collect();
             let pipelines: Vec<_> = every.iter().map(of_pipeline).collect();
             let properties: Vec<_> =
                 Property::ALL.iter().map(|p| json!({"property": p.name(), "doc": p.doc()})).collect();
@@ -42,7 +42,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     if let Some(pass) = s2dit_passes::pass(name) {
-        if args.json { print_json(&of_pass(pass))? } else { print_line(&pass_text(pass))? }
+        if args.json { print_json(&of_pass(pass, &every))? } else { print_line(&alone(pass, &every))? }
     } else if let Some(named) = every.iter().find(|named| named.name == *name) {
         if args.json { print_json(&of_pipeline(named))? } else { print_line(&pipeline_text(named))? }
     } else {
@@ -80,6 +80,19 @@ fn pass_text(pass: &PassKind) -> String {
     text
 }
 
+/// A pass with the pipelines that it runs in.
+fn alone(pass: &PassKind, every: &[Named]) -> String {
+    let text = pass_text(pass);
+    let pipelines = pipelines_of(pass, every);
+    if pipelines.is_empty() { text } else { format!("{text}\n  {:12} {}", "runs in", pipelines.join(", ")) }
+}
+
+/// Names of the pipelines that a pass runs in.
+fn pipelines_of<'a>(pass: &PassKind, every: &'a [Named]) -> Vec<&'a str> {
+    let runs = |named: &&Named| named.pipeline.passes().iter().any(|p| p.kind.name == pass.name);
+    every.iter().filter(runs).map(|named| named.name.as_str()).collect()
+}
+
 /// A pipeline as its name and its passes.
 fn pipeline_line(named: &Named) -> String {
     let passes: Vec<String> = named.pipeline.passes().iter().map(Pass::to_string).collect();
@@ -99,7 +112,7 @@ fn names(properties: &[Property]) -> Vec<&'static str> {
     properties.iter().map(|p| p.name()).collect()
 }
 
-fn of_pass(pass: &PassKind) -> Value {
+fn of_pass(pass: &PassKind, every: &[Named]) -> Value {
     json!({
         "pass": pass.name,
         "doc": pass.doc,
@@ -107,6 +120,7 @@ fn of_pass(pass: &PassKind) -> Value {
         "needs": names(pass.needs),
         "establishes": names(pass.establishes),
         "destroys": names(pass.destroys),
+        "pipelines": pipelines_of(pass, every),
     })
 }
 

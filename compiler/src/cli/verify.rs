@@ -225,7 +225,9 @@ fn verdict(verdict: Verdict, bar: Option<f64>, also: &str, proves: &str) -> Stri
         Verdict::Failed => style::bad(word),
         Verdict::NoVerdict => style::doubtful(word),
     };
-    let bar = bar.map_or("there is no bar".into(), |bar| format!("the bar is {} dB {also}", hundredths(bar)));
+    let bar = bar.map_or("nothing says a bar for the comparison above".into(), |bar| {
+        format!("the bar is {} dB {also}", hundredths(bar))
+    });
     format!("{word}: {bar}\n{proves}")
 }
 

@@ -1,11 +1,13 @@
 //! The model behind a checkpoint or an artifact: layers, parameters, costs.
 
+use std::collections::HashMap;
+
 use anyhow::Result;
 use s2dit_ir::{Cost, Module, Op};
 use serde::Serialize;
 
 use s2dit_models::SchemaWeights;
-use s2dit_models::model::{Model, Outline};
+use s2dit_models::model::{Model, Outline, Sampler};
 use s2dit_models::size::LatentSize;
 
 /// A run of blocks of one kind: a layer of the sandwich.
@@ -40,6 +42,15 @@ pub struct BlockCost {
     pub ops: usize,
 }
 
+/// An input of the step.
+#[derive(Debug, Serialize)]
+pub struct InputReport {
+    /// Name of the input.
+    pub name: String,
+    /// Shape of the input.
+    pub shape: Vec<usize>,
+}
+
 /// The model.
 #[derive(Debug, Serialize)]
 pub struct ModelReport {
@@ -71,6 +82,10 @@ pub struct ModelReport {
     pub parts: Vec<(&'static str, u64)>,
     /// Costs, in order of the forward pass.
     pub costs: Vec<BlockCost>,
+    /// Inputs of the step.
+    pub inputs: Vec<InputReport>,
+    /// The sampler in words; `None` for a model that has none.
+    pub sampler: Option<String>,
     /// The configuration.
     pub config: serde_json::Value,
 }
@@ -102,6 +117,8 @@ impl ModelReport {
         let module = model.build(&SchemaWeights::new(model), latent)?;
         let find = |name: &str| module.functions.iter().find_map(|f| Some(f.shape(f.by_name(name)?)));
         let channels = module.interface.latent().and_then(find).and_then(|shape| shape.get(1).copied());
+        let input = |name: &String| Some(InputReport { name: name.clone(), shape: find(name)?.to_vec() });
+        let inputs = module.interface.inputs.iter().filter_map(|i| input(&i.name)).collect();
         let streaming = model.streaming().ok();
         Ok(ModelReport {
             family: model.family().name(),
@@ -118,6 +135,8 @@ impl ModelReport {
             layers,
             parts,
             costs: costs(&module, &outline),
+            inputs,
+            sampler: model.sampler().ok().map(|sampler| in_words(&sampler)),
             config: model.config(),
         })
     }
@@ -129,21 +148,35 @@ impl ModelReport {
     }
 }
 
+/// `4 fixed steps at timesteps 1000, 937.5, 833.33, 625`
+fn in_words(sampler: &Sampler) -> String {
+    match sampler {
+        Sampler::Fixed { sigmas } => {
+            let timesteps = sampler.timesteps().into_iter().map(|t| ((100.0 * t).round() / 100.0).to_string());
+            format!("{} fixed step(s) at timesteps {}", sigmas.len(), timesteps.collect::<Vec<_>>().join(", "))
+        }
+        Sampler::Euler { steps, shift } => format!("{steps} Euler step(s), shift {shift}"),
+    }
+}
+
 fn costs(module: &Module, outline: &Outline) -> Vec<BlockCost> {
     let mut costs: Vec<BlockCost> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    let blocks = module.interface.blocks();
     for f in &module.functions {
         for v in f.order() {
             if f.is_const(v) || matches!(f.op(v), Op::Input(_)) {
                 continue;
             }
             let scope = &*f.node(v).scope;
-            let block = module.interface.block_of(scope);
+            let block = blocks.of(scope);
             let part = match block {
                 Some(block) => module.interface.milestones[block].scope.clone(),
                 None => part_of(scope),
             };
-            let at = costs.iter().position(|c| c.part == part).unwrap_or_else(|| {
+            let at = places.get(&part).copied().unwrap_or_else(|| {
                 let kind = block.and_then(|block| outline.kind(block)).unwrap_or_default().to_owned();
+                places.insert(part.clone(), costs.len());
                 costs.push(BlockCost { part, kind, flops: 0, weight_bytes: 0, activation_bytes: 0, ops: 0 });
                 costs.len() - 1
             });

@@ -43,8 +43,9 @@ impl Clip {
         let Sampler::Euler { steps, shift } = model.sampler()? else {
             if model.streaming().is_err() {
                 bail!(
-                    "`{shown}`: config.json: sample_steps: found a list, expected a count: the number of steps of a \
-                     bidirectional checkpoint (chunk_frames is null)"
+                    "`{shown}`: config.json ({}): found a list of noise levels, expected a number of Euler steps, which a \
+                     bidirectional checkpoint has",
+                    model.family().sampler_fields().join(", ")
                 );
             }
             bail!(

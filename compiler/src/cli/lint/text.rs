@@ -56,7 +56,13 @@ pub(super) fn report(linted: &Linted, rules: &Rules, all: bool) -> String {
 
 fn summary(report: &Report, all: bool) -> String {
     let s = &report.summary;
-    let mut out = format!("{}: {}\n", one_line(&report.package), verdicts(&s.verdicts));
+    let wider = report
+        .findings
+        .iter()
+        .filter(|f| f.subject != Subject::Op && Verdict::of(f.severity) != Verdict::Stays)
+        .count();
+    let wider = if wider > 0 { format!("; {wider} finding(s) about more than one op") } else { String::new() };
+    let mut out = format!("{}: {}{wider}\n", one_line(&report.package), verdicts(&s.verdicts));
     let limit = s.weight_limit.map(|l| format!(" of at most {}", size(l))).unwrap_or_default();
     out += &format!("  weights: {}{limit}; results: {}\n", size(s.weight_bytes), counts(&s.dtypes, usize::MAX));
     out += &format!("  ops: {}\n", counts(&s.ops, if all { usize::MAX } else { 8 }));

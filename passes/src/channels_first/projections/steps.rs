@@ -325,3 +325,33 @@ pub(in super::super) fn exchange(width: usize, pairs: RopePairs) -> Vec<f64> {
     }
     matrix
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rotation of RoFormer, pair by pair, of what was multiplied with cosines and with sines.
+    #[test]
+    fn an_exchange_rotates_pairs() {
+        let pairs_of =
+            [(RopePairs::Interleaved, [(0, 1), (2, 3), (4, 5)]), (RopePairs::Halves, [(0, 3), (1, 4), (2, 5)])];
+        let x = [0.5, -1.5, 2.0, 3.5, -0.25, 1.0];
+        for (kind, pairs) in pairs_of {
+            let (mut cosines, mut sines, mut expected) = ([0.0; 6], [0.0; 6], [0.0; 6]);
+            for ((a, b), angle) in pairs.into_iter().zip([0.3f64, 1.1, 2.5]) {
+                let (sin, cos) = angle.sin_cos();
+                (expected[a], expected[b]) = (x[a] * cos - x[b] * sin, x[b] * cos + x[a] * sin);
+                for i in [a, b] {
+                    (cosines[i], sines[i]) = (x[i] * cos, x[i] * sin);
+                }
+            }
+            let matrix = exchange(6, kind);
+            let both: Vec<f64> = cosines.into_iter().chain(sines).collect();
+            assert_eq!(matrix.len(), 6 * both.len());
+            for (row, expected) in matrix.chunks(both.len()).zip(expected) {
+                let found: f64 = row.iter().zip(&both).map(|(m, y)| m * y).sum();
+                assert!((found - expected).abs() < 1e-12, "{kind:?}: {found}, expected {expected}");
+            }
+        }
+    }
+}
