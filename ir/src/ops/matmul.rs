@@ -1,6 +1,7 @@
 //! `matmul`: batched matrix product.
 
-use ndarray::{Array2, ArrayD, ArrayView2, Ix2, IxDyn};
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array3, Axis, ArrayView2, ArrayViewMut2, CowArray, Ix3, IxDyn};
 use serde::{Deserialize, Serialize};
 
 use super::{Cost, OpDef, OpError, arity, broadcast_shapes, require, same_float};
@@ -26,21 +27,34 @@ impl Matmul {
     }
 }
 
-/// The product of two matrices. A matrix that chooses, turns or scales (one weight folded into another) is mostly zeros: only what is not zero is
-/// multiplied, if that changes nothing: zero times infinity is no zero.
-fn product(a: &ArrayView2<'_, f64>, b: &ArrayView2<'_, f64>) -> Array2<f64> {
+/// The product of two matrices, written to `out`, which is zeros. A matrix that chooses, turns or scales (one weight folded into another) is
+/// mostly zeros: only what is not zero is multiplied, if that changes nothing: zero times infinity is no zero.
+fn product(a: &ArrayView2<'_, f64>, b: &ArrayView2<'_, f64>, out: &mut ArrayViewMut2<'_, f64>) {
     /// One element in so many at most is not zero.
     const SPARSE: usize = 16;
+    let count = b.iter().filter(|x| **x != 0.0).count();
+    if count * SPARSE > b.len() || !a.iter().all(|x| x.is_finite()) {
+        general_mat_mul(1.0, a, b, 0.0, out);
+        return;
+    }
     let there: Vec<(usize, usize, f64)> =
         b.indexed_iter().filter(|(_, x)| **x != 0.0).map(|((k, n), x)| (k, n, *x)).collect();
-    if there.len() * SPARSE > b.len() || !a.iter().all(|x| x.is_finite()) {
-        return a.dot(b);
-    }
-    let mut out = Array2::zeros((a.nrows(), b.ncols()));
     for (x, mut y) in a.outer_iter().zip(out.outer_iter_mut()) {
         there.iter().for_each(|&(k, n, factor)| y[n] += x[k] * factor);
     }
-    out
+}
+
+/// A tensor as `[matrices, rows, columns]`; what does not broadcast is not copied.
+fn matrices<'a>(t: &'a Tensor, batch: &[usize]) -> Result<CowArray<'a, f64, Ix3>, OpError> {
+    let s = t.data.shape();
+    let [rows, columns] = [s[s.len() - 2], s[s.len() - 1]];
+    let flat = (batch.iter().product::<usize>(), rows, columns);
+    if let Ok(whole) = t.data.view().into_shape_with_order(flat) {
+        return Ok(whole.into());
+    }
+    let full = [batch, &[rows, columns]].concat();
+    let view = t.data.broadcast(IxDyn(&full)).ok_or_else(|| OpError::new("operands do not broadcast"))?;
+    Ok(view.to_owned().into_shape_with_order(flat).map_err(|e| OpError::new(e.to_string()))?.into())
 }
 
 impl OpDef for Matmul {
@@ -63,25 +77,15 @@ impl OpDef for Matmul {
 
     fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let batch = &ty.shape[..ty.rank() - 2];
-        let expand = |t: &Tensor| -> Result<ArrayD<f64>, OpError> {
-            let s = t.data.shape();
-            let mut full = batch.to_vec();
-            full.extend(&s[s.len() - 2..]);
-            let view = t.data.broadcast(IxDyn(&full)).ok_or_else(|| OpError::new("operands do not broadcast"))?;
-            let flat = [batch.iter().product(), s[s.len() - 2], s[s.len() - 1]];
-            view.to_owned().into_shape_with_order(IxDyn(&flat)).map_err(|e| OpError::new(e.to_string()))
-        };
-        let (x, y) = (expand(operands[0])?, expand(operands[1])?);
-        let mut out = Vec::with_capacity(ty.elements());
-        for (a, b) in x.outer_iter().zip(y.outer_iter()) {
-            let bad = |e: ndarray::ShapeError| OpError::new(e.to_string());
-            let a = a.into_dimensionality::<Ix2>().map_err(bad)?;
-            let b = b.into_dimensionality::<Ix2>().map_err(bad)?;
+        let (x, y) = (matrices(operands[0], batch)?, matrices(operands[1], batch)?);
+        let (m, n) = (ty.shape[ty.rank() - 2], ty.shape[ty.rank() - 1]);
+        let mut out = Array3::zeros((x.len_of(Axis(0)), m, n));
+        for ((a, b), mut out) in x.outer_iter().zip(y.outer_iter()).zip(out.outer_iter_mut()) {
             let a = if self.transpose_x { a.reversed_axes() } else { a };
             let b = if self.transpose_y { b.reversed_axes() } else { b };
-            out.extend(product(&a, &b).iter());
+            product(&a, &b, &mut out);
         }
-        Tensor::from_values(ty, out).ok_or_else(|| OpError::new("matmul result size"))
+        Tensor::from_values(ty, out.into_raw_vec_and_offset().0).ok_or_else(|| OpError::new("matmul result size"))
     }
 
     fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
@@ -92,7 +96,15 @@ impl OpDef for Matmul {
 
 #[cfg(test)]
 mod tests {
+    use ndarray::Array2;
+
     use super::*;
+
+    fn product(a: &Array2<f64>, b: &Array2<f64>) -> Array2<f64> {
+        let mut out = Array2::zeros((a.nrows(), b.ncols()));
+        super::product(&a.view(), &b.view(), &mut out.view_mut());
+        out
+    }
 
     #[test]
     fn mostly_zeros_or_not_the_product_is_the_same() {
@@ -101,13 +113,13 @@ mod tests {
         let mut b = Array2::zeros((40, 20));
         (0..19).for_each(|n| b[[2 * n, n]] = 0.5 - n as f64);
         b[[1, 3]] = 2.0;
-        let off = (product(&a.view(), &b.view()) - a.dot(&b)).mapv(f64::abs);
+        let off = (product(&a, &b) - a.dot(&b)).mapv(f64::abs);
         assert!(off.iter().all(|x| *x <= 1e-15), "{off}");
         let dense = b.mapv(|x: f64| x + 1.0);
-        assert_eq!(product(&a.view(), &dense.view()), a.dot(&dense));
+        assert_eq!(product(&a, &dense), a.dot(&dense));
         let mut broken = a.clone();
         broken[[1, 7]] = f64::INFINITY;
-        let found = product(&broken.view(), &b.view());
+        let found = product(&broken, &b);
         assert!(found.row(1).iter().all(|x| x.is_nan()) && found.row(0).iter().all(|x| x.is_finite()), "{found}");
     }
 }
