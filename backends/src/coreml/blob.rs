@@ -5,8 +5,10 @@
 //! little-endian; the gaps are zeros. A [`Layout`] decides where everything goes before the first byte is written, so that
 //! records can be written in any order.
 
-use anyhow::{Context, Result};
+use anyhow::Context;
 use s2dit_ir::DType;
+
+use crate::Error;
 
 /// Records, their data and the file header are aligned to this.
 pub const ALIGNMENT: u64 = 64;
@@ -149,8 +151,9 @@ impl Layout {
     ///
     /// # Errors
     /// More than 2^32 records.
-    pub fn header(&self) -> Result<[u8; ALIGNMENT as usize]> {
-        let count = u32::try_from(self.records.len()).context("too many weights for one file")?;
+    pub fn header(&self) -> Result<[u8; ALIGNMENT as usize], Error> {
+        let count = u32::try_from(self.records.len()).context("too many weights for one file");
+        let count = count.map_err(Error::writing)?;
         let mut header = [0; ALIGNMENT as usize];
         header[..4].copy_from_slice(&count.to_le_bytes());
         header[4..8].copy_from_slice(&VERSION.to_le_bytes());

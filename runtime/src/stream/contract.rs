@@ -12,9 +12,10 @@ use s2dit_ir::{DType, Interface};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::Timesteps;
+use crate::error::refuse;
 use crate::ports::is_name;
 pub use crate::ports::{Part, Port};
+use crate::{Error, ErrorKind, Timesteps};
 
 /// The contract's file in a kernel folder.
 pub const FILE: &str = "contract.json";
@@ -384,7 +385,14 @@ impl Contract {
     ///
     /// # Errors
     /// Not a kernel folder; a contract of another format or version, or one that contradicts itself.
-    pub fn read(dir: &Path) -> Result<Contract> {
+    pub fn read(dir: &Path) -> Result<Contract, Error> {
+        if !dir.exists() {
+            return Err(Error::new(ErrorKind::Io, anyhow!(no_contract(dir))));
+        }
+        Contract::of_folder(dir).map_err(Error::artifact)
+    }
+
+    fn of_folder(dir: &Path) -> Result<Contract> {
         let path = dir.join(FILE);
         let shown = path.display();
         if !path.is_file() {
@@ -398,7 +406,11 @@ impl Contract {
     ///
     /// # Errors
     /// Another format or version; a field that is missing or of another type; a contract that contradicts itself.
-    pub fn parse(text: &str) -> Result<Contract> {
+    pub fn parse(text: &str) -> Result<Contract, Error> {
+        Contract::parsed(text).map_err(Error::artifact)
+    }
+
+    fn parsed(text: &str) -> Result<Contract> {
         let value: Value = serde_json::from_str(text).context("not JSON")?;
         // Before the fields: another version may have others.
         match value.get("format") {
@@ -460,15 +472,21 @@ impl Contract {
     ///
     /// # Errors
     /// A number that JSON lacks.
-    pub fn to_json(&self) -> Result<String> {
-        Ok(serde_json::to_string_pretty(self)? + "\n")
+    pub fn to_json(&self) -> Result<String, Error> {
+        let text = serde_json::to_string_pretty(self).map_err(|error| Error::input(error.into()))?;
+        Ok(text + "\n")
     }
 
     /// Checks that the contract fits itself.
     ///
     /// # Errors
     /// What does not fit.
-    pub fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<(), Error> {
+        // A timestep that is not listed is here the contract's own.
+        self.fits_itself().map_err(|error| Error::new(ErrorKind::Artifact, error))
+    }
+
+    fn fits_itself(&self) -> Result<()> {
         self.sampler.check()?;
         if let Some(listed) = &self.timesteps {
             let Sampler::FlowMatchingAr { timesteps, .. } = &self.sampler;
@@ -520,15 +538,17 @@ impl Contract {
     ///
     /// # Errors
     /// There is none, or another one: never of a contract that was checked.
-    pub fn writer(&self) -> Result<(&'static str, &Function)> {
+    pub fn writer(&self) -> Result<(&'static str, &Function), Error> {
         let name = self.state_write.name();
         let others = self.functions.all().len() - 2;
         match self.functions.writer(self.state_write) {
             Some(function) if others == 1 => Ok((name, function)),
-            Some(_) => bail!(
+            Some(_) => refuse!(
+                Artifact,
                 "field `functions`: found `commit` and `last_step`, expected `{name}` alone, as `state_write` says"
             ),
-            None => bail!(
+            None => refuse!(
+                Artifact,
                 "field `functions.{name}`: missing, expected the function that writes the states, as `state_write` says"
             ),
         }
