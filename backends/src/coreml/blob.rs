@@ -2,7 +2,7 @@
 //!
 //! A 64-byte header (record count, version), then records, each at a multiple of 64: a 64-byte record header (sentinel,
 //! type, size in bytes, absolute offset of the data, unused bits of the last byte), then the elements. Everything is
-//! little-endian; the gaps are zeros. A [`Layout`] decides where everything goes before the first byte is written, so that
+//! little-endian; the gaps are zeros. A [`BlobLayout`] decides where everything goes before the first byte is written, so that
 //! records can be written in any order.
 
 use anyhow::Context;
@@ -124,18 +124,18 @@ impl Record {
 
 /// The places of all records in the weight file.
 #[derive(Clone, Debug)]
-pub struct Layout {
+pub struct BlobLayout {
     records: Vec<Record>,
     end: u64,
 }
 
-impl Default for Layout {
+impl Default for BlobLayout {
     fn default() -> Self {
-        Layout { records: Vec::new(), end: ALIGNMENT }
+        BlobLayout { records: Vec::new(), end: ALIGNMENT }
     }
 }
 
-impl Layout {
+impl BlobLayout {
     /// Appends a record and returns it.
     pub fn push(&mut self, ty: BlobType, elements: u64) -> Record {
         let bits = elements * u64::from(ty.bits());
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     fn file(records: &[(BlobType, u64, &[u8])]) -> Vec<u8> {
-        let mut layout = Layout::default();
+        let mut layout = BlobLayout::default();
         for (ty, elements, _) in records {
             layout.push(*ty, *elements);
         }

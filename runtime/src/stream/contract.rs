@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use s2dit_backends::input::{LARGEST_JSON, read_text};
+use s2dit_files::choice;
 use s2dit_ir::ops::RopePart;
 use s2dit_ir::{DType, Interface};
 use serde::{Deserialize, Serialize};
@@ -77,25 +78,40 @@ pub struct Contract {
     pub packing: Vec<Packed>,
 }
 
-/// The format of a kernel's artifacts.
+/// The format that is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Target {
-    /// ONNX files, opset 21.
+    /// ONNX files, opset 21 or 23.
     Onnx,
-    /// Core ML packages.
+    /// Core ML packages, iOS 18.
     CoreMl,
 }
 
-/// Arithmetic of a kernel.
+choice!(Target, "target", Onnx = "onnx", CoreMl = "coreml");
+
+impl Target {
+    /// Extension of a file or package.
+    #[must_use]
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Target::Onnx => "onnx",
+            Target::CoreMl => "mlpackage",
+        }
+    }
+}
+
+/// Arithmetic of an artifact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// Everything in fp32.
     Fp32,
-    /// fp16, with fp32 islands.
+    /// fp16, with fp32 islands where fp16 would lose the answer.
     Fp16,
 }
+
+choice!(Precision, "precision", Fp32 = "fp32", Fp16 = "fp16");
 
 /// The place of the states between calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -449,14 +465,6 @@ impl Contract {
     /// Target, precision and policies in a few words.
     #[must_use]
     pub fn summary(&self) -> String {
-        let target = match self.target {
-            Target::Onnx => "onnx",
-            Target::CoreMl => "coreml",
-        };
-        let precision = match self.precision {
-            Precision::Fp32 => "fp32",
-            Precision::Fp16 => "fp16",
-        };
         let states = match self.states_policy {
             StatesPolicy::Io => "states io",
             StatesPolicy::Native => "states native",
@@ -465,7 +473,7 @@ impl Contract {
             FunctionsPolicy::Shared => "functions shared",
             FunctionsPolicy::Separate => "functions separate",
         };
-        [target, precision, states, functions].join(", ")
+        format!("{}, {}, {states}, {functions}", self.target, self.precision)
     }
 
     /// The contract as the text of [`FILE`].

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use half::f16;
 use s2dit_backends::input::{check_json, read_file};
 use s2dit_backends::output::{Destination, Staged, made};
-use s2dit_files::writer::{Layout, Writer};
+use s2dit_files::writer::{SafetensorsLayout, Writer};
 use s2dit_ir::DType;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::Value;
@@ -89,8 +89,10 @@ fn write(to: Destination<'_>, contract: &Contract, snapshot: &Snapshot) -> Resul
     let staged = Staged::file(to, &made::safetensors)?;
     let written = || {
         let shape = |shape: &[usize]| shape.iter().map(|side| *side as u64).collect();
-        let layout =
-            Layout::new(tensors.iter().map(|(name, dtype, s, _)| (name.as_str(), *dtype, shape(s))), &metadata)?;
+        let layout = SafetensorsLayout::new(
+            tensors.iter().map(|(name, dtype, s, _)| (name.as_str(), *dtype, shape(s))),
+            &metadata,
+        )?;
         let mut out = Writer::new(BufWriter::new(File::create(staged.path())?), &layout)?;
         tensors.iter().try_for_each(|(.., bytes)| out.write_all(bytes))?;
         out.finish()
