@@ -13,7 +13,7 @@ use s2dit_models::s2dit::config::{BlockKind, Preset, S2ditConfig, StateWrite};
 use s2dit_models::size::LatentSize;
 use s2dit_passes::regions::{Kind, Regions, leftovers, recognise};
 use s2dit_passes::split::{self, split};
-use s2dit_passes::{Pipeline, fuse};
+use s2dit_passes::{PassPipeline, fuse};
 use serde_json::Value;
 
 fn config(name: &str) -> S2ditConfig {
@@ -31,7 +31,10 @@ fn config(name: &str) -> S2ditConfig {
 fn clip(config: &dyn Model, weights: &dyn WeightSource, latent: &str) -> Module {
     let latent: LatentSize = latent.parse().expect("a latent");
     let mut module = config.build(weights, latent).expect("a graph");
-    Pipeline::new(&["canonicalize", "phase", "cse"]).expect("passes").run(&mut module, |_, _| {}).expect("a pipeline");
+    PassPipeline::new(&["canonicalize", "phase", "cse"])
+        .expect("passes")
+        .run(&mut module, |_, _| {})
+        .expect("a pipeline");
     module
 }
 
@@ -148,7 +151,7 @@ fn fused_goldens_have_the_same_numbers() {
         let plain = run(&module);
         assert!(plain.iter().flat_map(|(_, v)| &v.data).any(|x| x.abs() > 0.1), "{name}: nothing to compare");
         for pass in ["fuse", "decompose"] {
-            Pipeline::new(&[pass]).expect("a pass").run(&mut module, |_, _| {}).expect("a pipeline");
+            PassPipeline::new(&[pass]).expect("a pass").run(&mut module, |_, _| {}).expect("a pipeline");
             assert_close(format!("{name} after {pass}"), &run(&module), &plain, Tolerance::relative(1e-12, 0.0));
         }
     }
@@ -160,7 +163,7 @@ fn the_round_trip_gives_the_frontends_graph() {
     let config = config("1.8b");
     let mut module = clip(&config, &SchemaWeights::new(&config), "3x36x64");
     let before = text::print(&module);
-    Pipeline::new(&["fuse", "decompose", "cse"]).expect("passes").run(&mut module, |_, _| {}).expect("a pipeline");
+    PassPipeline::new(&["fuse", "decompose", "cse"]).expect("passes").run(&mut module, |_, _| {}).expect("a pipeline");
     let after = text::print(&module);
     let differs = before.lines().zip(after.lines()).position(|(a, b)| a != b);
     assert!(before == after, "line {differs:?} differs, of {} and {}", before.lines().count(), after.lines().count());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use s2dit_backends::coreml::lint::device::{Comparison, DeviceReport, compare};
-use s2dit_backends::coreml::lint::{self, Report, Rule, Rules, Verdict, Verdicts};
+use s2dit_backends::coreml::lint::{self, LintReport, OpVerdict, OpVerdicts, Rule, Rules};
 use s2dit_backends::coreml::{self, Package};
 use s2dit_backends::foreign::Foreign;
 use s2dit_runtime::KernelFolder;
@@ -22,7 +22,7 @@ use s2dit_emit::{ATTENTION, COMPUTE};
 pub struct Linted {
     /// Report by the rules.
     #[serde(flatten)]
-    pub report: Report,
+    pub report: LintReport,
     /// Comparison with a device's report, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<Comparison>,
@@ -136,9 +136,9 @@ fn packages(path: &Path) -> Result<Vec<PathBuf>> {
 #[derive(Clone, Debug, Serialize)]
 pub struct Brief {
     /// Ops of all packages by verdict.
-    pub verdicts: Verdicts,
+    pub verdicts: OpVerdicts,
     /// The worst that any finding allows.
-    pub verdict: Verdict,
+    pub verdict: OpVerdict,
     /// Rules that say that something leaves, or may, and how often; the worst first, then the most frequent.
     pub rules: Vec<(String, usize)>,
     /// The flags of `s2ditc compile` that mend them, as far as there are any.
@@ -188,8 +188,8 @@ impl Brief {
     #[must_use]
     pub fn of(all: &[Linted], rules: &Rules) -> Brief {
         let mut brief = Brief {
-            verdicts: Verdicts::default(),
-            verdict: Verdict::Stays,
+            verdicts: OpVerdicts::default(),
+            verdict: OpVerdict::Stays,
             rules: Vec::new(),
             flags: Vec::new(),
             budget: Budget::of(all),
@@ -201,7 +201,7 @@ impl Brief {
         let counts: Vec<_> = all.iter().map(|l| l.report.by_rule()).collect();
         let mut violated: Vec<(&Rule, usize)> = rules
             .active()
-            .filter(|r| Verdict::of(r.severity) > Verdict::Stays)
+            .filter(|r| OpVerdict::of(r.severity) > OpVerdict::Stays)
             .map(|r| (r, counts.iter().filter_map(|c| c.get(r.id.as_str())).sum()))
             .filter(|(_, n)| *n > 0)
             .collect();
@@ -232,6 +232,6 @@ impl Brief {
 
 /// `540 ops: 501 stay, 0 may leave, 39 leave the Neural Engine`
 #[must_use]
-pub fn verdicts(v: &Verdicts) -> String {
+pub fn verdicts(v: &OpVerdicts) -> String {
     format!("{} ops: {} stay, {} may leave, {} leave the Neural Engine", v.total(), v.stays, v.may_leave, v.leaves)
 }

@@ -1,7 +1,7 @@
 //! Graph-to-graph rewrites, and the pipelines that order them.
 //!
 //! A pass is a function from a module to a changed module, in a file of its own; it is registered by one line in
-//! [`PASSES`]. It says what it needs of a graph, what it establishes and what it destroys ([`Property`]), and a [`Pipeline`] is an order in which
+//! [`PASSES`]. It says what it needs of a graph, what it establishes and what it destroys ([`Property`]), and a [`PassPipeline`] is an order in which
 //! each pass gets what it needs; those of the product are in [`pipelines`]. A pass knows neither checkpoints nor files. Its tests are text:
 //! `passes/tests/text/NAME.s2` holds IR before and after; `S2DITC_BLESS=1 cargo test -p s2dit-passes` writes the *after* anew.
 //!
@@ -13,7 +13,7 @@
 //!         return y = %y
 //!     } }",
 //! )?;
-//! s2dit_passes::Pipeline::new(&["fuse"])?.run(&mut module, |done, _| assert!(done.changes > 0))?;
+//! s2dit_passes::PassPipeline::new(&["fuse"])?.run(&mut module, |done, _| assert!(done.changes > 0))?;
 //! assert!(s2dit_ir::text::print(&module).contains("%y = silu(%x)"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -45,7 +45,7 @@ pub mod timesteps;
 pub mod widen;
 
 pub use pass::{Pass, PassKind};
-pub use pipeline::{PassRun, Pipeline};
+pub use pipeline::{PassPipeline, PassRun};
 pub use precision::Fp16Extent;
 pub use property::Property;
 

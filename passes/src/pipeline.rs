@@ -1,4 +1,4 @@
-//! Pipelines: passes in an order that is checked before and while they run.
+//! Pass pipelines: passes in an order that is checked before and while they run.
 
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,9 @@ use crate::split::{Kernel, SplitError};
 use crate::states::Packed;
 use crate::{PASSES, Property};
 
-/// A pipeline that cannot be made, or a pass that failed.
+/// A pass pipeline that cannot be made, or a pass that failed.
 #[derive(Debug, thiserror::Error)]
-pub enum PipelineError {
+pub enum PassPipelineError {
     /// A pass that cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -113,38 +113,38 @@ pub struct Outcome {
 
 /// Passes in an order that gives each of them what it needs.
 #[derive(Clone, Debug)]
-pub struct Pipeline {
+pub struct PassPipeline {
     passes: Vec<Pass>,
     start: &'static [Property],
 }
 
-impl Pipeline {
+impl PassPipeline {
     /// Passes for the graph that a model's frontend writes.
     ///
     /// # Errors
     /// A pass that needs what a pass before it destroyed, or what none establishes.
-    pub fn of_model(passes: Vec<Pass>) -> Result<Pipeline, OrderError> {
+    pub fn of_model(passes: Vec<Pass>) -> Result<PassPipeline, OrderError> {
         let missing = |pass, need| OrderError::Missing { pass, need, by: establish(need) };
         check(&passes, Property::OF_A_MODEL, |pass, need| Err(missing(pass, need)))?;
-        Ok(Pipeline { passes, start: Property::OF_A_MODEL })
+        Ok(PassPipeline { passes, start: Property::OF_A_MODEL })
     }
 
     /// Passes for a graph from elsewhere: what no pass establishes is taken to hold of the graph.
     ///
     /// # Errors
     /// A pass that needs what a pass before it destroyed.
-    pub fn of_graph(passes: Vec<Pass>) -> Result<Pipeline, OrderError> {
+    pub fn of_graph(passes: Vec<Pass>) -> Result<PassPipeline, OrderError> {
         check(&passes, &[], |_, _| Ok(()))?;
-        Ok(Pipeline { passes, start: &[] })
+        Ok(PassPipeline { passes, start: &[] })
     }
 
-    /// [`Pipeline::of_graph`] of passes as they are written: `fuse`, `timesteps(1000,500)`.
+    /// [`PassPipeline::of_graph`] of passes as they are written: `fuse`, `timesteps(1000,500)`.
     ///
     /// # Errors
     /// An unknown pass or option; a pass that needs what a pass before it destroyed.
-    pub fn new(passes: &[&str]) -> Result<Pipeline, PipelineError> {
+    pub fn new(passes: &[&str]) -> Result<PassPipeline, PassPipelineError> {
         let passes = passes.iter().map(|text| Pass::read(text)).collect::<Result<_, _>>()?;
-        Ok(Pipeline::of_graph(passes)?)
+        Ok(PassPipeline::of_graph(passes)?)
     }
 
     /// The passes, in order.
@@ -153,15 +153,15 @@ impl Pipeline {
         &self.passes
     }
 
-    /// [`Pipeline::run_with`], for passes that read no weights.
+    /// [`PassPipeline::run_with`], for passes that read no weights.
     ///
     /// # Errors
-    /// See [`Pipeline::run_with`].
+    /// See [`PassPipeline::run_with`].
     pub fn run(
         &self,
         module: &mut Module,
         after: impl FnMut(&PassRun, &Module),
-    ) -> Result<Vec<PassRun>, PipelineError> {
+    ) -> Result<Vec<PassRun>, PassPipelineError> {
         Ok(self.run_with(module, &NoWeights, after)?.runs)
     }
 
@@ -175,7 +175,7 @@ impl Pipeline {
         module: &mut Module,
         weights: &dyn WeightSource,
         mut after: impl FnMut(&PassRun, &Module),
-    ) -> Result<Outcome, PipelineError> {
+    ) -> Result<Outcome, PassPipelineError> {
         let mut context = Context::new(weights);
         let mut runs = Vec::new();
         let mut holds = self.start.to_vec();
@@ -183,23 +183,23 @@ impl Pipeline {
             let (kind, pass) = (configured.kind, configured.kind.name);
             for need in configured.needs() {
                 if let Some(found) = need.contradiction(module) {
-                    return Err(PipelineError::Needs { pass, need, found });
+                    return Err(PassPipelineError::Needs { pass, need, found });
                 }
             }
             holds.extend(configured.needs());
             let start = Instant::now();
             let changes = configured.run(module, &mut context).map_err(|error| match error {
-                PassError::Op(error) => PipelineError::Op { pass, error },
-                PassError::Weight(error) => PipelineError::Weight(error),
-                PassError::Split(error) => PipelineError::Split(error),
+                PassError::Op(error) => PassPipelineError::Op { pass, error },
+                PassError::Weight(error) => PassPipelineError::Weight(error),
+                PassError::Split(error) => PassPipelineError::Split(error),
             })?;
             let done = PassRun { pass, changes, time: start.elapsed() };
-            verify(module).map_err(|error| PipelineError::Invalid { pass, error })?;
+            verify(module).map_err(|error| PassPipelineError::Invalid { pass, error })?;
             holds.retain(|property| !kind.destroys.contains(property));
             holds.extend(kind.establishes);
             for &property in &holds {
                 if let Some(found) = property.contradiction(module) {
-                    return Err(PipelineError::Broken { pass, property, found });
+                    return Err(PassPipelineError::Broken { pass, property, found });
                 }
             }
             after(&done, module);

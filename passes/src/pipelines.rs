@@ -8,7 +8,7 @@
 
 use crate::channels_first::{self, Options};
 use crate::pass::Pass;
-use crate::pipeline::{OrderError, Pipeline};
+use crate::pipeline::{OrderError, PassPipeline};
 use crate::precision::{FP16, FP16_NORMS32, FP16_ONLY};
 use crate::states::{self, Place};
 use crate::{
@@ -67,9 +67,9 @@ fn lowering(form: Form) -> Vec<Pass> {
 ///
 /// # Errors
 /// Passes in an order in which they cannot run: a defect.
-pub fn clip(listed: Option<&[f64]>, form: Form) -> Result<Pipeline, OrderError> {
+pub fn clip(listed: Option<&[f64]>, form: Form) -> Result<PassPipeline, OrderError> {
     let tables = listed.map(timesteps::pass);
-    Pipeline::of_model(tables.into_iter().chain(lowering(form)).collect())
+    PassPipeline::of_model(tables.into_iter().chain(lowering(form)).collect())
 }
 
 /// The passes of a stream, from the graph of one chunk to the functions of a kernel.
@@ -81,19 +81,19 @@ pub fn stream(
     listed: Option<&[f64]>,
     form: Form,
     place: Place,
-) -> Result<Pipeline, OrderError> {
+) -> Result<PassPipeline, OrderError> {
     let mut passes = passes![&canonicalize::PASS, &cse::PASS, split::pass(options)];
     passes.extend(listed.map(timesteps::pass));
     passes.extend(lowering(form));
     passes.extend(passes![states::pass(place), &canonicalize::PASS]);
-    Pipeline::of_model(passes)
+    PassPipeline::of_model(passes)
 }
 
 /// The passes of the fp32 graph that compressed weights are judged by, before they are compressed.
 ///
 /// # Errors
 /// See [`clip`].
-pub fn reference(listed: Option<&[f64]>) -> Result<Pipeline, OrderError> {
+pub fn reference(listed: Option<&[f64]>) -> Result<PassPipeline, OrderError> {
     clip(listed, Form::Any)
 }
 
@@ -101,8 +101,8 @@ pub fn reference(listed: Option<&[f64]>) -> Result<Pipeline, OrderError> {
 ///
 /// # Errors
 /// See [`clip`].
-pub fn recognition() -> Result<Pipeline, OrderError> {
-    Pipeline::of_graph(passes![&widen::PASS, &canonicalize::PASS, &cse::PASS])
+pub fn recognition() -> Result<PassPipeline, OrderError> {
+    PassPipeline::of_graph(passes![&widen::PASS, &canonicalize::PASS, &cse::PASS])
 }
 
 /// A pipeline by its name.
@@ -113,7 +113,7 @@ pub struct Named {
     /// A line that says what it makes.
     pub doc: String,
     /// The passes.
-    pub pipeline: Pipeline,
+    pub pipeline: PassPipeline,
 }
 
 /// Every pipeline, for any timestep and with the default options.
@@ -131,7 +131,7 @@ pub fn every() -> Result<Vec<Named>, OrderError> {
         ("coreml-ane-fp16", "Core ML in fp16, for the Neural Engine", Form::AneFp16(Options::default())),
     ];
     let mut every = Vec::new();
-    let mut put = |name: String, doc: String, pipeline: Pipeline| every.push(Named { name, doc, pipeline });
+    let mut put = |name: String, doc: String, pipeline: PassPipeline| every.push(Named { name, doc, pipeline });
     for (name, doc, form) in &forms {
         put(format!("clip-{name}"), format!("a clip: {doc}"), clip(None, form.clone())?);
     }

@@ -15,7 +15,7 @@ use s2dit_ir::ops::{
 use s2dit_ir::verify::verify;
 use s2dit_ir::weights::NoWeights;
 use s2dit_ir::{Builder, DType, Function, Module, Op, Tensor, TensorType, ValueId};
-use s2dit_passes::Pipeline;
+use s2dit_passes::PassPipeline;
 
 /// Heads, tokens, width.
 const SHAPE: [usize; 4] = [1, 2, 4, 6];
@@ -97,7 +97,7 @@ fn counts(module: &Module) -> BTreeMap<&'static str, usize> {
 }
 
 fn run(module: &mut Module, pass: &str) {
-    Pipeline::new(&[pass]).expect("a pass").run(module, |_, _| {}).expect("a pipeline");
+    PassPipeline::new(&[pass]).expect("a pass").run(module, |_, _| {}).expect("a pipeline");
     verify(module).expect("a valid module");
 }
 

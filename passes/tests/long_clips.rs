@@ -8,7 +8,7 @@ use s2dit_ir::text::parse;
 use s2dit_ir::verify::verify;
 use s2dit_ir::weights::ExpressionId;
 use s2dit_ir::{Module, Op, Tensor, TensorType, WeightError, WeightSource};
-use s2dit_passes::Pipeline;
+use s2dit_passes::PassPipeline;
 
 /// A causal convolution of `frames` frames of 2×3, with a kernel of 3 frames and `side`² elements in space.
 fn clip(width: usize, frames: usize, side: usize) -> Module {
@@ -22,7 +22,7 @@ fn clip(width: usize, frames: usize, side: usize) -> Module {
 }
 
 fn on_the_engine(mut module: Module) -> Module {
-    Pipeline::new(&["channels-first", "canonicalize", "cse"]).unwrap().run(&mut module, |_, _| {}).unwrap();
+    PassPipeline::new(&["channels-first", "canonicalize", "cse"]).unwrap().run(&mut module, |_, _| {}).unwrap();
     verify(&module).unwrap();
     module
 }

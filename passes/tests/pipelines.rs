@@ -3,9 +3,9 @@
 use s2dit_passes::channels_first::Options;
 use s2dit_passes::pipelines::{self, Form};
 use s2dit_passes::states::Place;
-use s2dit_passes::{PASSES, Pipeline, Property, split};
+use s2dit_passes::{PASSES, PassPipeline, Property, split};
 
-fn written(pipeline: &Pipeline) -> String {
+fn written(pipeline: &PassPipeline) -> String {
     pipeline.passes().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
@@ -49,11 +49,11 @@ fn a_pipeline_is_read_as_it_is_written() {
     for named in pipelines::every().unwrap() {
         let text = written(&named.pipeline);
         let passes: Vec<&str> = text.split(' ').collect();
-        assert_eq!(written(&Pipeline::new(&passes).unwrap()), text, "{}", named.name);
+        assert_eq!(written(&PassPipeline::new(&passes).unwrap()), text, "{}", named.name);
     }
     let text = "channels-first(per-head,apart,across-blocks,internal=a,internal=b) states(io) timesteps(0.5)";
     let passes: Vec<&str> = text.split(' ').collect();
-    assert_eq!(written(&Pipeline::new(&passes).unwrap()), text);
+    assert_eq!(written(&PassPipeline::new(&passes).unwrap()), text);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use s2dit_ir::{DType, Module, Tensor, TensorType, WeightError, WeightSource};
 use s2dit_passes::pipeline::Outcome;
 use s2dit_passes::split::{self, StateWrite};
 use s2dit_passes::states::{self, Place};
-use s2dit_passes::{Pass, PassKind, Pipeline};
+use s2dit_passes::{Pass, PassKind, PassPipeline};
 use stream::Stream;
 
 /// Channels, rows and columns of a frame.
@@ -134,7 +134,7 @@ fn check(body: &str, tokens: bool, options: &split::Options, bar: f64) {
     for state_write in [StateWrite::Commit, StateWrite::LastStep] {
         let options = split::Options { state_write, ..options.clone() };
         let mut module = network(CHUNK, body, tokens);
-        let pipeline = Pipeline::of_model(vec![split::pass(options)]).unwrap();
+        let pipeline = PassPipeline::of_model(vec![split::pass(options)]).unwrap();
         let outcome: Outcome = pipeline.run_with(&mut module, &Weights, |_, _| {}).unwrap();
         let mut stream =
             Stream::new(&module, outcome.kernel.as_ref().unwrap(), CHUNK, &constant(&[1, 3, 4], 0.25), &Weights);
@@ -190,7 +190,7 @@ fn convolutions_see_the_frames_before() {
 fn the_kernel_keeps_its_states_when_they_are_placed() {
     let mut module = network(CHUNK, LINEAR, true);
     let passes = vec![split::pass(plain(0, 0)), states::pass(Place::Io)];
-    let outcome = Pipeline::of_model(passes).unwrap().run_with(&mut module, &Weights, |_, _| {}).unwrap();
+    let outcome = PassPipeline::of_model(passes).unwrap().run_with(&mut module, &Weights, |_, _| {}).unwrap();
     let names: Vec<String> = outcome.kernel.unwrap().module.states.into_iter().map(|s| s.name).collect();
     assert_eq!(names, ["a_sum", "a_norm"]);
     assert!(module.states.is_empty());
@@ -215,7 +215,7 @@ fn a_pass_that_breaks_a_property_is_named() {
     static IDLE: PassKind = PassKind { name: "idle", establishes: &[Property::NoStates], ..PassKind::PLAIN };
     let error = |passes: Vec<Pass>, text: &str| {
         let mut module = parse(text).unwrap();
-        Pipeline::of_graph(passes).unwrap().run(&mut module, |_, _| {}).unwrap_err().to_string()
+        PassPipeline::of_graph(passes).unwrap().run(&mut module, |_, _| {}).unwrap_err().to_string()
     };
     let graph = "module { func @main(%x: f32[2, 4]) { %y = exp(%x) : f32[2, 4]\n return y = %y } }";
     let passes = vec![Pass::read("decompose").unwrap(), (&CARELESS).into()];
@@ -230,5 +230,5 @@ fn a_pass_that_breaks_a_property_is_named() {
         PassKind { name: "honest", run: Run::Plain(composite), destroys: &[Property::TensorOps], ..PassKind::PLAIN };
     let mut module = parse(graph).unwrap();
     let passes = vec![Pass::read("decompose").unwrap(), (&HONEST).into()];
-    Pipeline::of_graph(passes).unwrap().run(&mut module, |_, _| {}).unwrap();
+    PassPipeline::of_graph(passes).unwrap().run(&mut module, |_, _| {}).unwrap();
 }

@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Result, bail};
 use s2dit_backends::coreml::{self, Package};
 use s2dit_backends::onnx::{self, MemoryOptions, WeightMode};
 use s2dit_ir::{Function, Interface, WeightSource};
 use s2dit_passes::emulate::{Arithmetic, emulated};
 
+use crate::error::refuse;
 use crate::interface;
 use crate::pipeline::{self, Chain, Pipeline};
 use crate::ranges;
 use crate::stream::contract;
 use crate::timesteps::Timesteps;
-use crate::{HostTensor, Port, Session, SessionOptions};
+use crate::{Error, ErrorKind, HostTensor, Port, Session, SessionOptions};
 
 /// An engine that executes ONNX graphs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,16 +28,18 @@ pub enum Engine {
 }
 
 impl FromStr for Engine {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Self, String> {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self, Error> {
         match s {
             "ort" => Ok(Engine::Ort),
             "tract" if cfg!(feature = "tract") => Ok(Engine::Tract),
-            "tract" => Err("this build has no tract: build with `cargo build --release --features tract`".into()),
-            _ => Err(format!("found `{s}`, expected `ort` or `tract`")),
+            "tract" => refuse!(Input, "{NO_TRACT}"),
+            _ => refuse!(Input, "found `{s}`, expected `ort` or `tract`"),
         }
     }
 }
+
+const NO_TRACT: &str = "this build has no tract: build with `cargo build --release --features tract`";
 
 /// Options for running an artifact.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +74,7 @@ impl Artifact {
     ///
     /// # Errors
     /// Nothing there, or something that is neither an ONNX file nor an mlpackage.
-    pub fn open(path: &Path) -> Result<Artifact> {
+    pub fn open(path: &Path) -> Result<Artifact, Error> {
         if path.exists() && !path.is_dir() {
             let model = onnx::read::Model::open(path)?;
             model.check_external_files()?;
@@ -85,8 +87,14 @@ impl Artifact {
         if path.join(pipeline::FILE).exists() {
             return Ok(Artifact::Pipeline(Box::new(Pipeline::open(path)?)));
         }
-        let found = if path.exists() { "a folder without Manifest.json or pipeline.json" } else { "nothing" };
-        bail!("`{}`: expected an .onnx file or an .mlpackage, found {found}", path.display())
+        let shown = path.display();
+        if !path.exists() {
+            refuse!(Io, "`{shown}`: expected an .onnx file or an .mlpackage, found nothing");
+        }
+        refuse!(
+            Artifact,
+            "`{shown}`: expected an .onnx file or an .mlpackage, found a folder without Manifest.json or pipeline.json"
+        )
     }
 
     /// User-defined metadata.
@@ -102,7 +110,7 @@ impl Artifact {
     ///
     /// # Errors
     /// Metadata that is not a list of timesteps.
-    pub fn timesteps(&self) -> Result<Option<Timesteps>> {
+    pub fn timesteps(&self) -> Result<Option<Timesteps>, Error> {
         Timesteps::of(&self.metadata())
     }
 
@@ -142,7 +150,7 @@ impl Artifact {
     ///
     /// # Errors
     /// Metadata that is not an interface.
-    pub fn interface(&self) -> Result<Interface> {
+    pub fn interface(&self) -> Result<Interface, Error> {
         let values: HashSet<&str> = match self {
             Artifact::Onnx(_, model) => model.values().collect(),
             Artifact::MlPackage(package) => computed(package).collect(),
@@ -165,7 +173,7 @@ impl Artifact {
         &self,
         inputs: &BTreeMap<String, HostTensor>,
         options: &RunOptions,
-    ) -> Result<BTreeMap<String, HostTensor>> {
+    ) -> Result<BTreeMap<String, HostTensor>, Error> {
         if let Some(listed) = self.timesteps()? {
             listed.check_inputs(inputs, self.interface()?.time())?;
         }
@@ -178,7 +186,7 @@ impl Artifact {
             }
             Artifact::MlPackage(_) | Artifact::Pipeline(_) => {
                 if options.engine == Engine::Tract {
-                    bail!("--engine tract runs ONNX files only");
+                    refuse!(Input, "--engine tract runs ONNX files only");
                 }
                 self.session(options)?.run(inputs)
             }
@@ -198,10 +206,11 @@ impl Artifact {
     ///
     /// # Errors
     /// Options that do not apply; a model that ONNX Runtime does not take.
-    pub fn session(&self, options: &RunOptions) -> Result<Chain> {
+    pub fn session(&self, options: &RunOptions) -> Result<Chain, Error> {
         match self {
             Artifact::Onnx(path, _) if options.fp16 => {
-                bail!("`{}`: --fp16 rounds as the Neural Engine does, so it applies to mlpackages only", path.display())
+                let shown = path.display();
+                refuse!(Input, "`{shown}`: --fp16 rounds as the Neural Engine does, so it applies to mlpackages only")
             }
             Artifact::Onnx(path, model) => {
                 let session_options = session_options(options, false);
@@ -215,7 +224,9 @@ impl Artifact {
             Artifact::MlPackage(package) => {
                 self.check_rounding(package.path(), options)?;
                 let module = coreml::raise(package, None)?;
-                let Some(function) = module.functions.first() else { bail!("a package without a function") };
+                let Some(function) = module.functions.first() else {
+                    refuse!(Artifact, "a package without a function")
+                };
                 let arithmetic = if options.fp16 { Arithmetic::RoundedFp16 } else { Arithmetic::Fp32 };
                 function_session(function, &**package, arithmetic, options).map(Chain::from)
             }
@@ -226,9 +237,10 @@ impl Artifact {
         }
     }
 
-    fn check_rounding(&self, path: &Path, options: &RunOptions) -> Result<()> {
+    fn check_rounding(&self, path: &Path, options: &RunOptions) -> Result<(), Error> {
         if options.fp16 && !self.has_fp16() {
-            bail!("`{}`: an fp32 package: --fp16 would round nothing; leave it out", path.display());
+            let shown = path.display();
+            refuse!(Input, "`{shown}`: an fp32 package: --fp16 would round nothing; leave it out");
         }
         Ok(())
     }
@@ -244,7 +256,7 @@ pub fn run_function(
     arithmetic: Arithmetic,
     inputs: &BTreeMap<String, HostTensor>,
     options: &RunOptions,
-) -> Result<BTreeMap<String, HostTensor>> {
+) -> Result<BTreeMap<String, HostTensor>, Error> {
     function_session(f, weights, arithmetic, options)?.run(inputs)
 }
 
@@ -257,10 +269,11 @@ pub fn function_session(
     weights: &dyn WeightSource,
     arithmetic: Arithmetic,
     options: &RunOptions,
-) -> Result<Session> {
+) -> Result<Session, Error> {
     let memory = MemoryOptions { weights: WeightMode::Reference, outputs: options.probes.clone() };
     let watched = options.ranges.then(|| ranges::watched(f)).transpose()?;
-    let emulated = emulated(watched.as_ref().unwrap_or(f), arithmetic)?;
+    let emulated = emulated(watched.as_ref().unwrap_or(f), arithmetic)
+        .map_err(|error| Error::new(ErrorKind::Unsupported, error.into()))?;
     let model = onnx::model_in_memory(&emulated, weights, &memory)?;
     Session::from_bytes(&model.bytes, model.folder.as_deref(), &session_options(options, true))
 }
@@ -274,13 +287,17 @@ fn run_tract(
     path: &Path,
     inputs: &BTreeMap<String, HostTensor>,
     options: &RunOptions,
-) -> Result<BTreeMap<String, HostTensor>> {
+) -> Result<BTreeMap<String, HostTensor>, Error> {
     crate::tract_engine::run(path, inputs, &options.probes)
 }
 
 #[cfg(not(feature = "tract"))]
-fn run_tract(_: &Path, _: &BTreeMap<String, HostTensor>, _: &RunOptions) -> Result<BTreeMap<String, HostTensor>> {
-    bail!("this build has no tract: build with `cargo build --release --features tract`")
+fn run_tract(
+    _: &Path,
+    _: &BTreeMap<String, HostTensor>,
+    _: &RunOptions,
+) -> Result<BTreeMap<String, HostTensor>, Error> {
+    refuse!(Input, "{NO_TRACT}")
 }
 
 /// Names of the values that a package computes.

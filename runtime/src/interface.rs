@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use s2dit_ir::Interface;
 use s2dit_ir::interface::{Distribution, Input, InputRole, Milestone, Output, OutputRole};
 
+use crate::Error;
 use crate::ort_engine::Port;
 
 /// The metadata field with an artifact's [`Interface`] as JSON.
@@ -15,10 +16,11 @@ pub const INTERFACE: &str = "s2ditc.interface";
 ///
 /// # Errors
 /// A field that is not an interface.
-pub fn of(metadata: &BTreeMap<String, String>) -> Result<Option<Interface>> {
+pub fn of(metadata: &BTreeMap<String, String>) -> Result<Option<Interface>, Error> {
     let Some(text) = metadata.get(INTERFACE) else { return Ok(None) };
-    let read = serde_json::from_str(text);
-    read.map(Some).with_context(|| format!("metadata `{INTERFACE}`: expected the roles of inputs and results"))
+    let read = serde_json::from_str(text)
+        .with_context(|| format!("metadata `{INTERFACE}`: expected the roles of inputs and results"));
+    read.map(Some).map_err(Error::artifact)
 }
 
 /// Checks an interface that an artifact says against what the artifact takes and computes: names of ports, roles that their types and shapes
@@ -26,7 +28,11 @@ pub fn of(metadata: &BTreeMap<String, String>) -> Result<Option<Interface>> {
 ///
 /// # Errors
 /// The first name, role or range that does not fit.
-pub fn check(interface: &Interface, inputs: &[Port], outputs: &[String], values: &HashSet<&str>) -> Result<()> {
+pub fn check(interface: &Interface, inputs: &[Port], outputs: &[String], values: &HashSet<&str>) -> Result<(), Error> {
+    fits(interface, inputs, outputs, values).map_err(Error::artifact)
+}
+
+fn fits(interface: &Interface, inputs: &[Port], outputs: &[String], values: &HashSet<&str>) -> Result<()> {
     let mut seen = HashSet::new();
     for Input { name, role } in &interface.inputs {
         let place = format!("metadata `{INTERFACE}`: input `{name}`");
@@ -72,8 +78,9 @@ pub fn check(interface: &Interface, inputs: &[Port], outputs: &[String], values:
 ///
 /// # Errors
 /// Never for an interface of the IR: its names are text and its numbers finite.
-pub fn metadata(interface: &Interface) -> Result<(String, String)> {
-    Ok((INTERFACE.into(), serde_json::to_string(interface)?))
+pub fn metadata(interface: &Interface) -> Result<(String, String), Error> {
+    let text = serde_json::to_string(interface).map_err(|error| Error::input(error.into()))?;
+    Ok((INTERFACE.into(), text))
 }
 
 /// Names that latents, times and texts have in diffusers, in its exports and in artifacts of earlier versions of this compiler.

@@ -6,10 +6,12 @@
 //! - [`timesteps`] are those that an artifact was compiled for, if it does not take any.
 //! - [`library`] finds ONNX Runtime's shared library, or fetches it on first need.
 //! - [`compare`] says how far a tensor is from a reference.
+//! - [`Error::kind`] says what a caller can do about a failure.
 
 mod artifact;
 pub mod compare;
 mod difference;
+mod error;
 pub mod interface;
 pub mod library;
 pub mod ort_engine;
@@ -24,6 +26,7 @@ pub mod tract_engine;
 
 pub use artifact::{Artifact, Engine, RunOptions, function_session, run_function};
 pub use difference::{Difference, first_difference};
+pub use error::{Error, ErrorKind};
 pub use ort_engine::{Port, Session, SessionOptions};
 pub use pipeline::{Chain, Pipeline};
 pub use stream::{KernelFolder, StreamOptions, StreamSession};

@@ -17,6 +17,8 @@ use anyhow::{Context, Result, bail};
 use s2dit_backends::input::{LARGEST_JSON, read_text};
 use sha2::{Digest, Sha256};
 
+use crate::{Error, ErrorKind};
+
 /// The release of ONNX Runtime that is fetched.
 pub const VERSION: &str = "1.31.1";
 
@@ -30,7 +32,11 @@ const KNOWN_WHEELS: &[(&str, &str)] = &[(
 ///
 /// # Errors
 /// `ORT_DYLIB_PATH` names nothing; the library is nowhere, or damaged, and cannot be fetched.
-pub fn locate(notice: impl FnOnce(&str)) -> Result<PathBuf> {
+pub fn locate(notice: impl FnOnce(&str)) -> Result<PathBuf, Error> {
+    found_or_fetched(notice).map_err(|error| Error::new(ErrorKind::Library, error))
+}
+
+fn found_or_fetched(notice: impl FnOnce(&str)) -> Result<PathBuf> {
     if let Some(path) = env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from) {
         if path.is_file() {
             return Ok(path);

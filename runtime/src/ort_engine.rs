@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, OnceLock};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, anyhow};
 use half::f16;
 use ort::environment::Environment;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{Session as OrtSession, SessionInputValue};
 use ort::value::{Tensor, TensorElementType, TensorRef, ValueType};
 
-use crate::{HostTensor, library};
+use crate::error::refuse;
+use crate::{Error, ErrorKind, HostTensor, library};
 
 /// The process's one environment.
 static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
@@ -57,10 +58,11 @@ impl Session {
     ///
     /// # Errors
     /// No library; a model that ONNX Runtime does not take.
-    pub fn from_file(path: &Path, options: &SessionOptions) -> Result<Session> {
+    pub fn from_file(path: &Path, options: &SessionOptions) -> Result<Session, Error> {
         let env = environment(options)?;
         let load = || -> ort::Result<OrtSession> { builder(env, options)?.commit_from_file(path) };
-        let session = load().map_err(|e| anyhow!("ONNX Runtime cannot load `{}`: {e}", path.display()))?;
+        let session =
+            load().map_err(|e| Error::engine(anyhow!("ONNX Runtime cannot load `{}`: {e}", path.display())))?;
         Ok(Session::new(session))
     }
 
@@ -68,11 +70,12 @@ impl Session {
     ///
     /// # Errors
     /// No library; a model that ONNX Runtime does not take.
-    pub fn from_bytes(model: &[u8], folder: Option<&Path>, options: &SessionOptions) -> Result<Session> {
+    pub fn from_bytes(model: &[u8], folder: Option<&Path>, options: &SessionOptions) -> Result<Session, Error> {
         let env = environment(options)?;
         let folder = folder
             .map(|folder| folder.to_str().with_context(|| format!("`{}`: expected a path in UTF-8", folder.display())))
-            .transpose()?;
+            .transpose()
+            .map_err(Error::input)?;
         let load = || -> ort::Result<OrtSession> {
             let mut builder = builder(env, options)?;
             if let Some(folder) = folder {
@@ -80,7 +83,8 @@ impl Session {
             }
             builder.commit_from_memory(model)
         };
-        Ok(Session::new(load().map_err(|e| anyhow!("ONNX Runtime cannot load the model: {e}"))?))
+        let session = load().map_err(|e| Error::engine(anyhow!("ONNX Runtime cannot load the model: {e}")))?;
+        Ok(Session::new(session))
     }
 
     fn new(session: OrtSession) -> Session {
@@ -110,7 +114,7 @@ impl Session {
     ///
     /// # Errors
     /// A missing or unknown input, a wrong shape, a failing op.
-    pub fn run(&mut self, inputs: &BTreeMap<String, HostTensor>) -> Result<BTreeMap<String, HostTensor>> {
+    pub fn run(&mut self, inputs: &BTreeMap<String, HostTensor>) -> Result<BTreeMap<String, HostTensor>, Error> {
         check_inputs(&self.inputs, inputs)?;
         self.run_with(|name| inputs.get(name))
     }
@@ -123,20 +127,20 @@ impl Session {
     pub fn run_with<'a>(
         &mut self,
         input: impl Fn(&str) -> Option<&'a HostTensor>,
-    ) -> Result<BTreeMap<String, HostTensor>> {
+    ) -> Result<BTreeMap<String, HostTensor>, Error> {
         let mut values: Vec<(String, SessionInputValue<'_>)> = Vec::new();
         for port in &self.inputs {
             let tensor = input(&port.name);
             if let Some(problem) = port_problem(port, tensor) {
-                bail!("{problem}");
+                refuse!(Input, "{problem}");
             }
-            let tensor = tensor.with_context(|| format!("input `{}`: missing", port.name))?;
+            let Some(tensor) = tensor else { refuse!(Input, "input `{}`: missing", port.name) };
             values.push((port.name.clone(), to_ort(port, tensor)?));
         }
-        let outputs = self.session.run(values).map_err(|e| anyhow!("ONNX Runtime failed: {e}"))?;
+        let outputs = self.session.run(values).map_err(|e| Error::engine(anyhow!("ONNX Runtime failed: {e}")))?;
         let mut results = BTreeMap::new();
         for port in &self.outputs {
-            let value = outputs.get(&port.name).with_context(|| format!("no output `{}`", port.name))?;
+            let Some(value) = outputs.get(&port.name) else { refuse!(Engine, "no output `{}`", port.name) };
             results.insert(port.name.clone(), from_ort(&port.name, value)?);
         }
         Ok(results)
@@ -144,12 +148,12 @@ impl Session {
 }
 
 /// Checks names and shapes of inputs against what a model wants; all problems in one error.
-pub(crate) fn check_inputs(ports: &[Port], inputs: &BTreeMap<String, HostTensor>) -> Result<()> {
+pub(crate) fn check_inputs(ports: &[Port], inputs: &BTreeMap<String, HostTensor>) -> Result<(), Error> {
     let mut problems: Vec<String> = ports.iter().filter_map(|p| port_problem(p, inputs.get(&p.name))).collect();
     for name in inputs.keys().filter(|n| !ports.iter().any(|p| p.name == **n)) {
         problems.push(format!("input `{name}`: the model has no such input"));
     }
-    if problems.is_empty() { Ok(()) } else { bail!("{}", problems.join("; ")) }
+    if problems.is_empty() { Ok(()) } else { refuse!(Input, "{}", problems.join("; ")) }
 }
 
 fn port_problem(port: &Port, tensor: Option<&HostTensor>) -> Option<String> {
@@ -161,7 +165,7 @@ fn port_problem(port: &Port, tensor: Option<&HostTensor>) -> Option<String> {
     (!same).then(|| format!("input `{}`: found shape {:?}, expected {:?}", port.name, t.shape, port.shape))
 }
 
-fn environment(options: &SessionOptions) -> Result<&'static Environment> {
+fn environment(options: &SessionOptions) -> Result<&'static Environment, Error> {
     if let Some(env) = ENVIRONMENT.get() {
         return Ok(env);
     }
@@ -175,15 +179,18 @@ fn environment(options: &SessionOptions) -> Result<&'static Environment> {
         }
     })?;
     disable_telemetry();
-    let env = ort::init_from(&path)
-        .map_err(|e| {
-            anyhow!("ONNX Runtime at `{}` cannot be used: {e}; expected version 1.24 or later", path.display())
-        })?
+    let env = start(&path).map_err(|error| Error::new(ErrorKind::Library, error))?;
+    Ok(ENVIRONMENT.get_or_init(|| env))
+}
+
+fn start(library: &Path) -> anyhow::Result<Environment> {
+    let shown = library.display();
+    ort::init_from(library)
+        .map_err(|e| anyhow!("ONNX Runtime at `{shown}` cannot be used: {e}; expected version 1.24 or later"))?
         .with_name("s2ditc")
         .with_telemetry(false)
         .build()
-        .map_err(|e| anyhow!("ONNX Runtime at `{}` does not start: {e}", path.display()))?;
-    Ok(ENVIRONMENT.get_or_init(|| env))
+        .map_err(|e| anyhow!("ONNX Runtime at `{shown}` does not start: {e}"))
 }
 
 /// Microsoft's builds of ONNX Runtime (1.29 and later on Linux and macOS) write a device id and a queue of events into the user's
@@ -212,7 +219,7 @@ fn builder(env: &Environment, options: &SessionOptions) -> ort::Result<ort::sess
     Ok(builder)
 }
 
-fn to_ort<'a>(port: &Port, t: &'a HostTensor) -> Result<SessionInputValue<'a>> {
+fn to_ort<'a>(port: &Port, t: &'a HostTensor) -> Result<SessionInputValue<'a>, Error> {
     let shape = t.shape.clone();
     macro_rules! converted {
         ($f:expr) => {
@@ -225,14 +232,14 @@ fn to_ort<'a>(port: &Port, t: &'a HostTensor) -> Result<SessionInputValue<'a>> {
         "f64" => converted!(|x| f64::from(*x)),
         "i32" => converted!(|x| *x as i32),
         "i64" => converted!(|x| *x as i64),
-        other => bail!("input `{}` has dtype {other}, which cannot be fed", port.name),
+        other => refuse!(Unsupported, "input `{}` has dtype {other}, which cannot be fed", port.name),
     };
-    made.map_err(|e| anyhow!("input `{}`: {e}", port.name))
+    made.map_err(|e| Error::input(anyhow!("input `{}`: {e}", port.name)))
 }
 
-fn from_ort(name: &str, value: &ort::value::DynValue) -> Result<HostTensor> {
-    let ValueType::Tensor { ty, .. } = value.dtype() else { bail!("output `{name}` is not a tensor") };
-    let bad = |e: ort::Error| anyhow!("output `{name}`: {e}");
+fn from_ort(name: &str, value: &ort::value::DynValue) -> Result<HostTensor, Error> {
+    let ValueType::Tensor { ty, .. } = value.dtype() else { refuse!(Unsupported, "output `{name}` is not a tensor") };
+    let bad = |e: ort::Error| Error::engine(anyhow!("output `{name}`: {e}"));
     macro_rules! extract {
         ($t:ty, $f:expr) => {{
             let (shape, data) = value.try_extract_tensor::<$t>().map_err(bad)?;
@@ -245,7 +252,7 @@ fn from_ort(name: &str, value: &ort::value::DynValue) -> Result<HostTensor> {
         TensorElementType::Float64 => extract!(f64, |x| *x as f32),
         TensorElementType::Int32 => extract!(i32, |x| *x as f32),
         TensorElementType::Int64 => extract!(i64, |x| *x as f32),
-        other => bail!("output `{name}` has dtype {}, which cannot be compared", dtype_name(*other)),
+        other => refuse!(Unsupported, "output `{name}` has dtype {}, which cannot be compared", dtype_name(*other)),
     };
     Ok(HostTensor { shape, data })
 }

@@ -9,11 +9,12 @@ use s2dit_backends::input::{LARGEST_JSON, read_text};
 use s2dit_passes::emulate::Arithmetic;
 use serde::{Deserialize, Serialize};
 
+use crate::error::refuse;
 use crate::ports;
 pub use crate::ports::Part;
 use crate::ports::{Declared, check_parts};
 use crate::ranges::is_range;
-use crate::{HostTensor, Port, RunOptions, Session, function_session};
+use crate::{Error, HostTensor, Port, RunOptions, Session, function_session};
 
 /// The description's file in a folder of packages.
 pub const FILE: &str = "pipeline.json";
@@ -52,7 +53,11 @@ impl Pipeline {
     ///
     /// # Errors
     /// No description, one of another format, packages that are missing or do not fit it.
-    pub fn open(dir: &Path) -> Result<Pipeline> {
+    pub fn open(dir: &Path) -> Result<Pipeline, Error> {
+        Pipeline::opened(dir).map_err(Error::artifact)
+    }
+
+    fn opened(dir: &Path) -> Result<Pipeline> {
         let path = dir.join(FILE);
         let text = read_text(&path, LARGEST_JSON).with_context(|| format!("cannot read `{}`", path.display()))?;
         let description: Description =
@@ -104,13 +109,13 @@ impl Pipeline {
     ///
     /// # Errors
     /// Options that do not apply; a model that ONNX Runtime does not take.
-    pub fn chain(&self, options: &RunOptions) -> Result<Chain> {
+    pub fn chain(&self, options: &RunOptions) -> Result<Chain, Error> {
         let arithmetic = if options.fp16 { Arithmetic::RoundedFp16 } else { Arithmetic::Fp32 };
         let mut sessions = Vec::new();
         let mut missing: Vec<&String> = options.probes.iter().collect();
         for package in &self.parts {
             let module = coreml::raise(package, None)?;
-            let Some(function) = module.functions.first() else { bail!("a package without a function") };
+            let Some(function) = module.functions.first() else { refuse!(Artifact, "a package without a function") };
             let taken = |n: &str| function.params().iter().any(|&p| function.node(p).name.as_deref() == Some(n));
             let (here, later): (Vec<&String>, Vec<&String>) =
                 missing.into_iter().partition(|n| function.by_name(n).is_some() && !taken(n));
@@ -121,7 +126,7 @@ impl Pipeline {
             sessions.push(function_session(function, package, arithmetic, &RunOptions { probes, ..options.clone() })?);
         }
         if let Some(name) = missing.first() {
-            bail!("`{}`: no part computes a value named `{name}`", self.dir.display());
+            refuse!(Input, "`{}`: no part computes a value named `{name}`", self.dir.display());
         }
         let outputs = self.description.outputs.iter().map(|p| p.name.clone());
         let outputs: Vec<String> = outputs.chain(options.probes.iter().cloned()).collect();
@@ -201,7 +206,7 @@ impl Chain {
     ///
     /// # Errors
     /// A missing or unknown input, a wrong shape, a failing op.
-    pub fn run(&mut self, inputs: &BTreeMap<String, HostTensor>) -> Result<BTreeMap<String, HostTensor>> {
+    pub fn run(&mut self, inputs: &BTreeMap<String, HostTensor>) -> Result<BTreeMap<String, HostTensor>, Error> {
         crate::ort_engine::check_inputs(&self.inputs, inputs)?;
         self.run_with(|name| inputs.get(name))
     }
@@ -213,7 +218,7 @@ impl Chain {
     pub fn run_with<'a>(
         &mut self,
         input: impl Fn(&str) -> Option<&'a HostTensor>,
-    ) -> Result<BTreeMap<String, HostTensor>> {
+    ) -> Result<BTreeMap<String, HostTensor>, Error> {
         let mut made: BTreeMap<String, HostTensor> = BTreeMap::new();
         for part in &mut self.parts {
             let results = part.run_with(|name| made.get(name).or_else(|| input(name)))?;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use s2dit_ir::ops::{OpError, ReduceKind, Unary};
 use s2dit_ir::{Builder, DType, Function, Op, ValueId};
 
-use crate::HostTensor;
+use crate::{Error, ErrorKind, HostTensor};
 use masks::{Masks, unmasked};
 
 /// The start of the names of added results.
@@ -34,7 +34,11 @@ pub type Ranges = BTreeMap<Value, f32>;
 ///
 /// # Errors
 /// None in practice: any tensor has a largest magnitude.
-pub fn watched(f: &Function) -> Result<Function, OpError> {
+pub fn watched(f: &Function) -> Result<Function, Error> {
+    with_magnitudes(f).map_err(|error| Error::new(ErrorKind::Unsupported, error.into()))
+}
+
+fn with_magnitudes(f: &Function) -> Result<Function, OpError> {
     let mut g = f.clone();
     let masks = Masks::of(f);
     for (index, v) in f.order().into_iter().enumerate() {

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use anyhow::{Context, Result, bail};
+use anyhow::anyhow;
 use s2dit_ir::DType;
 use serde::{Deserialize, Serialize};
 
-use crate::HostTensor;
+use crate::error::refuse;
+use crate::{Error, ErrorKind, HostTensor};
 
 /// The metadata field with an artifact's [`Timesteps`] as a JSON list; an artifact without it takes any timestep.
 pub const TIMESTEPS: &str = "s2ditc.timesteps";
@@ -28,14 +29,13 @@ impl Timesteps {
     ///
     /// # Errors
     /// A field that is not a list of numbers.
-    pub fn of(metadata: &BTreeMap<String, String>) -> Result<Option<Timesteps>> {
+    pub fn of(metadata: &BTreeMap<String, String>) -> Result<Option<Timesteps>, Error> {
         let Some(text) = metadata.get(TIMESTEPS) else { return Ok(None) };
         let read = serde_json::from_str::<Timesteps>(text).ok();
         let numbers = |listed: &Timesteps| !listed.0.is_empty() && listed.0.iter().all(|t| (*t as f32).is_finite());
         let short: String = text.chars().take(60).collect();
-        read.filter(numbers)
-            .map(Some)
-            .with_context(|| format!("metadata `{TIMESTEPS}`: found `{short}`, expected a list of at least one number"))
+        let unread = || anyhow!("metadata `{TIMESTEPS}`: found `{short}`, expected a list of at least one number");
+        read.filter(numbers).map(Some).ok_or_else(|| Error::new(ErrorKind::Artifact, unread()))
     }
 
     /// The list.
@@ -54,12 +54,13 @@ impl Timesteps {
     ///
     /// # Errors
     /// The timestep, and those that there are.
-    pub fn check(&self, asked: f64) -> Result<()> {
+    pub fn check(&self, asked: f64) -> Result<(), Error> {
         let is = |t: &f64| (asked - t).abs() <= 1e-6 * t.abs() || asked == DType::F16.round(*t);
         if self.0.iter().any(is) {
             return Ok(());
         }
-        bail!(
+        refuse!(
+            Input,
             "timestep: found {}, expected {self}, which the artifact was compiled for: ask for those (leave out --steps), or compile it with --timesteps any for others",
             short(asked)
         )
@@ -69,7 +70,7 @@ impl Timesteps {
     ///
     /// # Errors
     /// See [`Timesteps::check`].
-    pub fn check_inputs(&self, inputs: &BTreeMap<String, HostTensor>, time: Option<&str>) -> Result<()> {
+    pub fn check_inputs(&self, inputs: &BTreeMap<String, HostTensor>, time: Option<&str>) -> Result<(), Error> {
         let asked = time.and_then(|time| inputs.get(time)).map(|t| t.data.as_slice()).unwrap_or_default();
         asked.iter().try_for_each(|&t| self.check(f64::from(t)))
     }

@@ -3,16 +3,25 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use tract_onnx::prelude::*;
 
-use crate::HostTensor;
+use crate::error::refuse;
+use crate::{Error, HostTensor};
 
 /// Runs an ONNX file whose inputs are f32, and returns its outputs and `probes`.
 ///
 /// # Errors
 /// An op or dtype that tract lacks; inputs that do not fit.
 pub fn run(
+    path: &Path,
+    inputs: &BTreeMap<String, HostTensor>,
+    probes: &[String],
+) -> Result<BTreeMap<String, HostTensor>, Error> {
+    run_once(path, inputs, probes).map_err(Error::engine)
+}
+
+fn run_once(
     path: &Path,
     inputs: &BTreeMap<String, HostTensor>,
     probes: &[String],
@@ -29,8 +38,8 @@ pub fn run(
     }
     let mut values: TVec<TValue> = tvec!();
     for name in names(&model, model.input_outlets()?) {
-        let Some(t) = inputs.get(&name) else { bail!("input `{name}`: missing") };
-        let tensor = Tensor::from_shape(&t.shape, &t.data).map_err(|e| anyhow!("input `{name}`: {e}"))?;
+        let Some(t) = inputs.get(&name) else { refuse!(Input, "input `{name}`: missing") };
+        let tensor = Tensor::from_shape(&t.shape, &t.data).map_err(|e| Error::input(anyhow!("input `{name}`: {e}")))?;
         values.push(tensor.into());
     }
     let model = model.into_optimized().with_context(|| format!("tract cannot prepare `{shown}`"))?.into_runnable()?;

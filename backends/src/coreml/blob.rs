@@ -2,11 +2,13 @@
 //!
 //! A 64-byte header (record count, version), then records, each at a multiple of 64: a 64-byte record header (sentinel,
 //! type, size in bytes, absolute offset of the data, unused bits of the last byte), then the elements. Everything is
-//! little-endian; the gaps are zeros. A [`Layout`] decides where everything goes before the first byte is written, so that
+//! little-endian; the gaps are zeros. A [`BlobLayout`] decides where everything goes before the first byte is written, so that
 //! records can be written in any order.
 
-use anyhow::{Context, Result};
+use anyhow::Context;
 use s2dit_ir::DType;
+
+use crate::Error;
 
 /// Records, their data and the file header are aligned to this.
 pub const ALIGNMENT: u64 = 64;
@@ -122,18 +124,18 @@ impl Record {
 
 /// The places of all records in the weight file.
 #[derive(Clone, Debug)]
-pub struct Layout {
+pub struct BlobLayout {
     records: Vec<Record>,
     end: u64,
 }
 
-impl Default for Layout {
+impl Default for BlobLayout {
     fn default() -> Self {
-        Layout { records: Vec::new(), end: ALIGNMENT }
+        BlobLayout { records: Vec::new(), end: ALIGNMENT }
     }
 }
 
-impl Layout {
+impl BlobLayout {
     /// Appends a record and returns it.
     pub fn push(&mut self, ty: BlobType, elements: u64) -> Record {
         let bits = elements * u64::from(ty.bits());
@@ -149,8 +151,9 @@ impl Layout {
     ///
     /// # Errors
     /// More than 2^32 records.
-    pub fn header(&self) -> Result<[u8; ALIGNMENT as usize]> {
-        let count = u32::try_from(self.records.len()).context("too many weights for one file")?;
+    pub fn header(&self) -> Result<[u8; ALIGNMENT as usize], Error> {
+        let count = u32::try_from(self.records.len()).context("too many weights for one file");
+        let count = count.map_err(Error::writing)?;
         let mut header = [0; ALIGNMENT as usize];
         header[..4].copy_from_slice(&count.to_le_bytes());
         header[4..8].copy_from_slice(&VERSION.to_le_bytes());
@@ -181,7 +184,7 @@ mod tests {
     use super::*;
 
     fn file(records: &[(BlobType, u64, &[u8])]) -> Vec<u8> {
-        let mut layout = Layout::default();
+        let mut layout = BlobLayout::default();
         for (ty, elements, _) in records {
             layout.push(*ty, *elements);
         }

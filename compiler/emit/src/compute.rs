@@ -4,8 +4,8 @@ use s2dit_passes::channels_first;
 use serde::Serialize;
 
 use super::Target;
-use super::choice::choice;
 use crate::plan::Quantize;
+use s2dit_files::choice;
 
 /// The engine whose rules the graph is shaped by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

@@ -1,6 +1,5 @@
 //! From an open checkpoint to a finished file or kernel folder.
 
-mod choice;
 mod compute;
 pub mod parts;
 pub mod plan;
@@ -23,6 +22,7 @@ use s2dit_ir::verify::verify;
 use s2dit_ir::{Module, WeightSource};
 use s2dit_passes::pipelines::{self, Form};
 use s2dit_passes::{PassRun, channels_first};
+pub use s2dit_runtime::stream::contract::{Precision, Target};
 use s2dit_runtime::{Timesteps as Listed, interface};
 use serde::Serialize;
 
@@ -31,22 +31,12 @@ pub use self::quantized::Quantized;
 pub use self::timesteps::TimestepChoice;
 pub use self::vanish::Vanished;
 
-use self::choice::choice;
 use self::parts::Partition;
 use crate::plan::{Quantize, Sources};
+use s2dit_files::choice;
 use s2dit_models::Model;
 use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::size::LatentSize;
-
-/// The format that is compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Target {
-    /// An ONNX file, opset 21.
-    Onnx,
-    /// A Core ML mlpackage, iOS 18.
-    CoreMl,
-}
 
 /// The newest ONNX operator set that a model may use. A model says 23 only if it has an op of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,37 +48,14 @@ pub enum Opset {
     V23,
 }
 
-/// Arithmetic of the emitted model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// Everything in fp32.
-    Fp32,
-    /// fp16, with fp32 islands where fp16 would lose the answer.
-    Fp16,
-}
-
-choice!(Target, "target", Onnx = "onnx", CoreMl = "coreml");
-choice!(Precision, "precision", Fp32 = "fp32", Fp16 = "fp16");
 choice!(Opset, "opset", V21 = "21", V23 = "23");
 
-impl Target {
-    /// File extension of the output.
-    #[must_use]
-    pub const fn extension(self) -> &'static str {
-        match self {
-            Target::Onnx => "onnx",
-            Target::CoreMl => "mlpackage",
-        }
-    }
-
-    /// The precision if none is asked for.
-    #[must_use]
-    pub const fn default_precision(self) -> Precision {
-        match self {
-            Target::Onnx => Precision::Fp32,
-            Target::CoreMl => Precision::Fp16,
-        }
+/// The precision if none is asked for.
+#[must_use]
+pub const fn default_precision(target: Target) -> Precision {
+    match target {
+        Target::Onnx => Precision::Fp32,
+        Target::CoreMl => Precision::Fp16,
     }
 }
 

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use s2dit_passes::timesteps;
 use s2dit_runtime::timesteps::Timesteps as Listed;
 
-use super::choice::choice;
+use s2dit_files::choice;
 use s2dit_models::Model;
 use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint};
 

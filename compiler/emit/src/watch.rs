@@ -9,14 +9,14 @@ use rand_distr::StandardNormal;
 use s2dit_ir::interface::InputRole;
 use s2dit_ir::{DType, Function, Interface, Module, WeightSource};
 use s2dit_passes::emulate::Arithmetic;
-use s2dit_passes::{PassRun, Pipeline, states};
+use s2dit_passes::{PassPipeline, PassRun, states};
 use s2dit_runtime::compare::compare;
 use s2dit_runtime::{HostTensor, RunOptions, Timesteps, run_function};
 use serde::Serialize;
 
 /// One pass of a compile.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub struct PassEffect {
     /// Name of the pass.
     pub pass: &'static str,
     /// Changes it reported.
@@ -53,7 +53,7 @@ pub struct Watcher<'a> {
     timesteps: Option<Timesteps>,
     first: Results,
     last: Results,
-    rows: Vec<Row>,
+    rows: Vec<PassEffect>,
     failure: Option<anyhow::Error>,
 }
 
@@ -95,7 +95,7 @@ impl<'a> Watcher<'a> {
             _ => None,
         };
         let Some(done) = done else { return };
-        self.rows.push(Row {
+        self.rows.push(PassEffect {
             pass: done.pass,
             changes: done.changes,
             ops: module.functions.iter().map(|f| f.order().len()).sum(),
@@ -108,7 +108,7 @@ impl<'a> Watcher<'a> {
     ///
     /// # Errors
     /// The first graph that could not be run.
-    pub fn finish(self) -> Result<Vec<Row>> {
+    pub fn finish(self) -> Result<Vec<PassEffect>> {
         match self.failure {
             Some(error) => Err(error),
             None => Ok(self.rows),
@@ -160,7 +160,7 @@ fn run(
 ) -> Result<Results> {
     let mut module = module.clone();
     states::to_io(&mut module)?;
-    Pipeline::new(&["decompose"])?.run(&mut module, |_, _| {})?;
+    PassPipeline::new(&["decompose"])?.run(&mut module, |_, _| {})?;
     let mut results = Results::new();
     for f in &module.functions {
         let made = run_function(f, weights, Arithmetic::AsTyped, &inputs(f, &module.interface, timesteps), options)

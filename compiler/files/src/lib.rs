@@ -2,10 +2,12 @@
 //!
 //! - [`Problems`](problems::Problems) is everything that is wrong with an input, told at once.
 //! - [`SafetensorsFile`] is one mapped file; [`WeightStore`] is a folder of them; [`writer`] makes such files.
-//! - [`FloatType`] names the element types of weights on the command line; [`parse_size`] reads sizes in bytes.
+//! - [`FloatType`] names the element types of weights on the command line; [`parse_size`] reads sizes in bytes; [`choice!`] makes a choice by name of
+//!   an enum.
 //!
 //! This crate knows no model and no target.
 
+mod choice;
 mod float_type;
 mod hash;
 pub mod header;

@@ -8,24 +8,24 @@ use serde_json::{Map, Value, json};
 
 /// The header of a file, and where its tensors go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub struct SafetensorsLayout {
     header: Vec<u8>,
     begins: Vec<u64>,
     end: u64,
 }
 
-impl Layout {
+impl SafetensorsLayout {
     /// Lays out tensors one after the other: name, element type, shape. Metadata comes first in the header, if there is any.
     ///
     /// # Errors
     /// A name twice; more bytes than a file holds.
     ///
     /// ```
-    /// use s2dit_files::writer::{Layout, Writer};
+    /// use s2dit_files::writer::{SafetensorsLayout, Writer};
     /// use s2dit_ir::DType;
     /// use std::io::Write;
     ///
-    /// let layout = Layout::new([("x", DType::F32, vec![2])], &Default::default())?;
+    /// let layout = SafetensorsLayout::new([("x", DType::F32, vec![2])], &Default::default())?;
     /// let mut file = Writer::new(Vec::new(), &layout)?;
     /// for x in [1.0f32, 2.0] {
     ///     file.write_all(&x.to_le_bytes())?;
@@ -38,7 +38,7 @@ impl Layout {
     pub fn new<'a>(
         tensors: impl IntoIterator<Item = (&'a str, DType, Vec<u64>)>,
         metadata: &BTreeMap<String, String>,
-    ) -> io::Result<Layout> {
+    ) -> io::Result<SafetensorsLayout> {
         let mut entries = Map::new();
         if !metadata.is_empty() {
             entries.insert("__metadata__".into(), json!(metadata));
@@ -63,7 +63,7 @@ impl Layout {
         header.append(&mut text);
         let start = header.len() as u64;
         let Some(end) = start.checked_add(end) else { return Err(invalid("more than a file holds".into())) };
-        Ok(Layout { header, begins: begins.into_iter().map(|begin| start + begin).collect(), end })
+        Ok(SafetensorsLayout { header, begins: begins.into_iter().map(|begin| start + begin).collect(), end })
     }
 
     /// The first bytes of the file: the header's length and the header.
@@ -107,7 +107,7 @@ fn stored(dtype: DType) -> &'static str {
     }
 }
 
-/// Writes a file of a [`Layout`]: what is written to it are the tensors' little-endian elements, in order.
+/// Writes a file of a [`SafetensorsLayout`]: what is written to it are the tensors' little-endian elements, in order.
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
@@ -119,7 +119,7 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     /// The sink's.
-    pub fn new(mut out: W, layout: &Layout) -> io::Result<Writer<W>> {
+    pub fn new(mut out: W, layout: &SafetensorsLayout) -> io::Result<Writer<W>> {
         out.write_all(&layout.header)?;
         Ok(Writer { out, left: layout.end - layout.header.len() as u64 })
     }
@@ -160,7 +160,7 @@ mod tests {
     fn the_reference_implementation_reads_what_was_written() {
         let metadata = BTreeMap::from([("b".to_string(), "2".to_string()), ("a".into(), "1".into())]);
         let tensors = [("z", DType::F16, vec![1, 3]), ("a", DType::F32, vec![2]), ("none", DType::I8, vec![0])];
-        let layout = Layout::new(tensors, &metadata).unwrap();
+        let layout = SafetensorsLayout::new(tensors, &metadata).unwrap();
         let mut file = Writer::new(Vec::new(), &layout).unwrap();
         file.write_all(&[1, 2, 3, 4, 5, 6]).unwrap();
         file.write_all(&[7; 8]).unwrap();
@@ -181,11 +181,12 @@ mod tests {
     #[test]
     fn what_no_file_can_be_is_refused() {
         let none = BTreeMap::new();
-        let large = Layout::new([("x", DType::F32, vec![1 << 40, 1 << 40])], &none).unwrap_err();
+        let large = SafetensorsLayout::new([("x", DType::F32, vec![1 << 40, 1 << 40])], &none).unwrap_err();
         assert!(large.to_string().contains("tensor `x`") && large.to_string().contains("more than a file holds"));
-        let twice = Layout::new([("x", DType::F32, vec![1]), ("x", DType::F32, vec![1])], &none).unwrap_err();
+        let twice =
+            SafetensorsLayout::new([("x", DType::F32, vec![1]), ("x", DType::F32, vec![1])], &none).unwrap_err();
         assert!(twice.to_string().contains("twice"));
-        let layout = Layout::new([("x", DType::F32, vec![2])], &none).unwrap();
+        let layout = SafetensorsLayout::new([("x", DType::F32, vec![2])], &none).unwrap();
         let mut file = Writer::new(Vec::new(), &layout).unwrap();
         file.write_all(&[0; 4]).unwrap();
         assert!(file.finish().unwrap_err().to_string().contains("4 bytes"));

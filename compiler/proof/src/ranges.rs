@@ -41,7 +41,7 @@ pub const SAMPLES: u64 = 8;
 /// The fate of a value in fp16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum RangeVerdict {
     /// The value is larger than any fp16 number, or not finite.
     Overflows,
     /// Within a factor of four of it.
@@ -52,7 +52,7 @@ pub enum Verdict {
 
 /// A value.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub struct ValueRange {
     /// The function.
     pub function: String,
     /// Op that computes the value.
@@ -62,20 +62,20 @@ pub struct Row {
     /// Largest magnitude of the value, computed in fp32; 3.4e38 stands for infinity.
     pub largest: f32,
     /// Fate of the value in fp16.
-    pub verdict: Verdict,
+    pub verdict: RangeVerdict,
     /// Rewrite that would make the value smaller; empty if fp16 holds it.
     pub rewrite: &'static str,
 }
 
 /// The ranges of an artifact.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct RangeReport {
     /// The artifact.
     pub artifact: String,
     /// The inputs.
     pub inputs: String,
     /// fp16 values, the largest first.
-    pub rows: Vec<Row>,
+    pub rows: Vec<ValueRange>,
     /// Number of values that overflow.
     pub overflows: usize,
     /// Number of values within a factor of four of the largest fp16 number.
@@ -86,7 +86,7 @@ pub struct Report {
 ///
 /// # Errors
 /// An artifact that has no fp16 values or cannot be run; inputs that do not fit.
-pub fn ranges(path: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)) -> Result<Report> {
+pub fn ranges(path: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)) -> Result<RangeReport> {
     let (ranges, inputs) = match path.join(contract::FILE).is_file() {
         true => of_stream(path, options, progress)?,
         false => of_clip(path, options, progress)?,
@@ -94,26 +94,26 @@ pub fn ranges(path: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)
     if ranges.is_empty() {
         bail!("`{}`: no fp16 values: compile with --target coreml --precision fp16", path.display());
     }
-    let mut rows: Vec<Row> = ranges
+    let mut rows: Vec<ValueRange> = ranges
         .into_iter()
         .map(|(value, largest)| {
             let verdict = match largest {
-                x if x > LARGEST => Verdict::Overflows,
-                x if x > AT_RISK => Verdict::AtRisk,
-                _ => Verdict::Holds,
+                x if x > LARGEST => RangeVerdict::Overflows,
+                x if x > AT_RISK => RangeVerdict::AtRisk,
+                _ => RangeVerdict::Holds,
             };
-            let rewrite = if verdict == Verdict::Holds { "" } else { rewrite(&value.op) };
+            let rewrite = if verdict == RangeVerdict::Holds { "" } else { rewrite(&value.op) };
             let largest = largest.min(f32::MAX);
-            Row { function: value.function, op: value.op, scope: value.scope, largest, verdict, rewrite }
+            ValueRange { function: value.function, op: value.op, scope: value.scope, largest, verdict, rewrite }
         })
         .collect();
     rows.sort_by(|a, b| b.largest.total_cmp(&a.largest));
     let count = |verdict| rows.iter().filter(|r| r.verdict == verdict).count();
-    Ok(Report {
+    Ok(RangeReport {
         artifact: path.display().to_string(),
         inputs,
-        overflows: count(Verdict::Overflows),
-        at_risk: count(Verdict::AtRisk),
+        overflows: count(RangeVerdict::Overflows),
+        at_risk: count(RangeVerdict::AtRisk),
         rows,
     })
 }

@@ -19,7 +19,7 @@ use s2dit_runtime::HostTensor;
 use s2dit_runtime::stream::contract::{Chunk, Contract};
 
 use s2dit_files::SafetensorsFile;
-use s2dit_files::writer::{Layout, Writer};
+use s2dit_files::writer::{SafetensorsLayout, Writer};
 use s2dit_ir::DType;
 
 pub use preview::Preview;
@@ -217,7 +217,7 @@ impl LatentsFile {
         let (path, staged) = (to.path, Staged::file(to, &made::safetensors)?);
         let begin = || {
             let metadata = BTreeMap::from([(made::MADE_BY.to_string(), made::by())]);
-            let layout = Layout::new([(name, DType::F32, shape.to_vec())], &metadata)?;
+            let layout = SafetensorsLayout::new([(name, DType::F32, shape.to_vec())], &metadata)?;
             Writer::new(BufWriter::new(File::create(staged.path())?), &layout)
         };
         let out = begin().with_context(|| format!("cannot write `{}`", path.display()))?;

@@ -74,7 +74,7 @@ pub struct Options {
 
 /// A compared tensor.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub struct Compared {
     /// Name of the tensor.
     pub name: String,
     /// Shape of the tensor.
@@ -94,14 +94,14 @@ pub struct Check {
     /// The bar, in dB.
     pub min_snr_db: f64,
     /// Outputs, then blocks.
-    pub rows: Vec<Row>,
+    pub rows: Vec<Compared>,
     /// Whether every row passes.
     pub passed: bool,
 }
 
 /// The result of a verification.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct VerifyReport {
     /// The artifact.
     pub artifact: String,
     /// The reference.
@@ -117,7 +117,7 @@ pub struct Report {
     /// The bar, in dB; `None` if nothing says one.
     pub min_snr_db: Option<f64>,
     /// Outputs, then blocks.
-    pub rows: Vec<Row>,
+    pub rows: Vec<Compared>,
     /// Other comparisons that a pass needs.
     pub checks: Vec<Check>,
     /// The first block below the bar.
@@ -140,8 +140,8 @@ const FP16_BAR: f64 = 50.0;
 ///
 /// # Errors
 /// Files that cannot be opened or do not fit each other; a failing engine. A result below the bar is not an error: see
-/// [`Report::verdict`].
-pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<Report> {
+/// [`VerifyReport::verdict`].
+pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<VerifyReport> {
     let artifact = Artifact::open(path)?;
     let (ports, metadata) = (artifact.inputs(), artifact.metadata());
     let listed = artifact.timesteps().with_context(|| format!("`{}`", path.display()))?;
@@ -229,7 +229,7 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<R
     };
     let verdict = claim.verdict(rows.iter().all(|r| r.passed) && checks.iter().all(|c| c.passed));
     let first_block_below = rows.iter().find(|r| !r.passed && is_block(&interface, &r.name)).map(|r| r.name.clone());
-    Ok(Report {
+    Ok(VerifyReport {
         artifact: shown,
         reference: match reference {
             Reference::Golden { file, .. } => file.display().to_string(),
@@ -305,7 +305,7 @@ fn compared(
     interface: &Interface,
     bar: Option<f64>,
     shown: &str,
-) -> Result<Vec<Row>> {
+) -> Result<Vec<Compared>> {
     let mut names: Vec<&String> = expected.keys().collect();
     names.sort_by_key(|n| (interface.milestone(n), (*n).clone()));
     let mut rows = Vec::new();
@@ -319,7 +319,7 @@ fn compared(
             bail!("`{name}`: `{shown}` gives {:?}, the reference {:?}", got.shape, want.shape);
         }
         let metrics = compare(&got.data, &want.data);
-        rows.push(Row { name: name.clone(), shape: got.shape.clone(), passed: reaches(&metrics, bar), metrics });
+        rows.push(Compared { name: name.clone(), shape: got.shape.clone(), passed: reaches(&metrics, bar), metrics });
     }
     Ok(rows)
 }
@@ -331,7 +331,7 @@ pub(crate) fn reaches(metrics: &Metrics, bar: Option<f64>) -> bool {
 }
 
 impl Check {
-    fn new(what: String, min_snr_db: f64, rows: Vec<Row>) -> Check {
+    fn new(what: String, min_snr_db: f64, rows: Vec<Compared>) -> Check {
         Check { what, min_snr_db, passed: rows.iter().all(|r| r.passed), rows }
     }
 }

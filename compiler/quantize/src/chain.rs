@@ -127,10 +127,10 @@ pub(super) fn run(
     let options = SessionOptions { threads: 1, keep_weights_mapped: true, quiet: false };
     let session = || Session::from_bytes(&model.bytes, model.folder.as_deref(), &options);
     let count = threads.clamp(1, samples.len().max(1));
-    let mut sessions: Vec<Session> = (0..count).map(|_| session()).collect::<Result<_>>()?;
+    let mut sessions: Vec<Session> = (0..count).map(|_| session()).collect::<Result<_, _>>()?;
     for chunk in samples.chunks(count) {
         let run = |(session, sample): (&mut Session, &&Inputs)| session.run_with(|name| sample.get(name).map(|t| &**t));
-        let outputs: Vec<Outputs> = sessions.par_iter_mut().zip(chunk).map(run).collect::<Result<_>>()?;
+        let outputs: Vec<Outputs> = sessions.par_iter_mut().zip(chunk).map(run).collect::<Result<_, _>>()?;
         outputs.into_iter().try_for_each(&mut each)?;
     }
     Ok(())

@@ -21,10 +21,10 @@ use crate::lint::{Brief, lint};
 use s2dit_emit::parts::Partition;
 use s2dit_emit::plan::{How, Quantize};
 use s2dit_emit::stream::{self, Functions, States};
-use s2dit_emit::watch::Row;
+use s2dit_emit::watch::PassEffect;
 use s2dit_emit::{
     Attention, Compute, Layout, Opset, Options, Precision, Quantized, Summary, Target, TimestepChoice, Watch, compile,
-    lower,
+    default_precision, lower,
 };
 use s2dit_files::problems::Problem;
 use s2dit_files::{INDEX_FILE, SafetensorsFile};
@@ -301,7 +301,7 @@ struct Made {
     #[serde(flatten)]
     summary: Summary,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    passes: Vec<Row>,
+    passes: Vec<PassEffect>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lint: Option<Brief>,
 }
@@ -332,7 +332,7 @@ enum Job {
 
 impl Job {
     fn new(args: &Args, checkpoint: &Checkpoint) -> Result<Job> {
-        let (target, precision) = (args.target, args.precision.unwrap_or(args.target.default_precision()));
+        let (target, precision) = (args.target, args.precision.unwrap_or(default_precision(args.target)));
         let quantize = args.quantize.as_ref().map(|how| how.open(checkpoint)).transpose()?.flatten();
         let partition = args.partition;
         let layout = Layout {

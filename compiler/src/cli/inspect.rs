@@ -13,7 +13,7 @@ use super::progress::{count, size};
 use super::terminal::one_line;
 use super::usage::refuse;
 use super::{print_json, print_line};
-use crate::inspect::{ArtifactReport, ModelReport, Recognition, Report, inspect};
+use crate::inspect::{ArtifactReport, InspectReport, ModelReport, Recognition, inspect};
 use s2dit_models::size::LatentSize;
 
 /// Show what a checkpoint, an ONNX file, an mlpackage or a kernel folder is
@@ -32,7 +32,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let report = inspect(&args.path, args.latent)?;
-    if args.latent.is_some() && !matches!(report, Report::Checkpoint(_)) {
+    if args.latent.is_some() && !matches!(report, InspectReport::Checkpoint(_)) {
         refuse!("--latent is for checkpoints: `{}` was compiled for one size", args.path.display());
     }
     if args.json {
@@ -40,7 +40,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let text = match &report {
-        Report::Checkpoint(c) => {
+        InspectReport::Checkpoint(c) => {
             let dtypes: Vec<String> = c.dtypes.iter().map(|(d, n)| format!("{n} {d}")).collect();
             let mut text = format!(
                 "checkpoint {}: {} in {} file(s), tensors: {}\n{}\n\n",
@@ -54,14 +54,14 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             recognised(&c.recognised, &mut text)?;
             text
         }
-        Report::Onnx(a) => artifact("ONNX model", a)?,
-        Report::MlPackage(a) => artifact("Core ML package", a)?,
-        Report::Pipeline { parts } => {
+        InspectReport::Onnx(a) => artifact("ONNX model", a)?,
+        InspectReport::MlPackage(a) => artifact("Core ML package", a)?,
+        InspectReport::Pipeline { parts } => {
             let what = |i: usize| format!("Core ML package {} of {}", i + 1, parts.len());
             let texts = parts.iter().enumerate().map(|(i, part)| artifact(&what(i), part));
             texts.collect::<Result<Vec<_>>>()?.join("\n")
         }
-        Report::Kernel(k) => kernel::text(k)?,
+        InspectReport::Kernel(k) => kernel::text(k)?,
     };
     print_line(text.trim_end())?;
     Ok(ExitCode::SUCCESS)

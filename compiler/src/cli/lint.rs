@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use s2dit_backends::coreml::lint::{Confidence, Rules, Verdict};
+use s2dit_backends::coreml::lint::{Confidence, OpVerdict, Rules};
 use serde_json::json;
 
 use super::{Context, print_json, print_line};
@@ -86,8 +86,8 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     }
     let denied = match args.deny_fallback {
         None => None,
-        Some(Deny::MayLeave) => Some(Verdict::MayLeave),
-        Some(Deny::Leaves) => Some(Verdict::Leaves),
+        Some(Deny::MayLeave) => Some(OpVerdict::MayLeave),
+        Some(Deny::Leaves) => Some(OpVerdict::Leaves),
     };
     if denied.is_some_and(|denied| brief.verdict >= denied) {
         bail!("`{}`: --deny-fallback: {}", path.display(), brief.line());

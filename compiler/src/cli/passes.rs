@@ -8,7 +8,7 @@ use s2dit_passes::PassRun;
 use s2dit_runtime::Timesteps;
 
 use super::{Context, print_rows};
-use s2dit_emit::watch::{Row, Watcher};
+use s2dit_emit::watch::{PassEffect, Watcher};
 use s2dit_models::checkpoint::Checkpoint;
 
 /// The questions asked about the passes, and the answers so far.
@@ -60,14 +60,14 @@ impl<'a> Passes<'a> {
     }
 
     /// The row of each pass; empty if nobody asked.
-    pub fn finish(self) -> Result<Vec<Row>> {
+    pub fn finish(self) -> Result<Vec<PassEffect>> {
         let rows = self.watcher.finish()?;
         Ok(if self.wanted { rows } else { Vec::new() })
     }
 }
 
 /// Prints the passes on standard error: standard output may be the IR.
-pub(super) fn eprint_rows(rows: &[Row]) {
+pub(super) fn eprint_rows(rows: &[PassEffect]) {
     if rows.is_empty() {
         return;
     }

@@ -9,7 +9,7 @@ use anyhow::Result;
 use super::progress::Progress;
 use super::terminal::one_line;
 use super::{Context, print_json, print_line};
-use s2dit_proof::ranges::{AT_RISK, LARGEST, Options, Verdict, ranges};
+use s2dit_proof::ranges::{AT_RISK, LARGEST, Options, RangeVerdict, ranges};
 
 /// Say how close each fp16 value of a package comes to the largest fp16 number
 #[derive(clap::Args)]
@@ -64,9 +64,9 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         );
         for row in report.rows.iter().take(args.top) {
             let verdict = match row.verdict {
-                Verdict::Overflows => "OVERFLOWS",
-                Verdict::AtRisk => "at risk",
-                Verdict::Holds => "",
+                RangeVerdict::Overflows => "OVERFLOWS",
+                RangeVerdict::AtRisk => "at risk",
+                RangeVerdict::Holds => "",
             };
             let scope = if report.rows[0].function == "main" {
                 one_line(&row.scope)

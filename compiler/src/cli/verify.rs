@@ -15,7 +15,7 @@ use super::usage::{refuse, svg};
 use super::{Context, print_json, print_line, print_note};
 use s2dit_emit::plan::How;
 use s2dit_proof::stream::verify as stream;
-use s2dit_proof::verify::{Model, Options, Reference, Report, Row, Verdict, verify};
+use s2dit_proof::verify::{Compared, Model, Options, Reference, Verdict, VerifyReport, verify};
 
 /// Run a finished artifact and compare it with a reference; exit 1 below the bar
 #[derive(clap::Args)]
@@ -187,7 +187,7 @@ fn figures(m: &s2dit_runtime::compare::Metrics, passed: bool) -> String {
 }
 
 /// The report for people.
-pub(super) fn text(report: &Report) -> String {
+pub(super) fn text(report: &VerifyReport) -> String {
     let mut out = format!(
         "{} against {}, engine {}, {}\n             {COLUMNS}\n",
         one_line(&report.artifact),
@@ -195,7 +195,7 @@ pub(super) fn text(report: &Report) -> String {
         report.engine,
         report.arithmetic
     );
-    let table = |rows: &[Row]| {
+    let table = |rows: &[Compared]| {
         rows.iter().map(|r| format!("{:<10} {}", one_line(&r.name), figures(&r.metrics, r.passed))).collect::<String>()
     };
     out += &table(&report.rows);
@@ -232,7 +232,7 @@ fn verdict(verdict: Verdict, bar: Option<f64>, also: &str, proves: &str) -> Stri
 }
 
 /// The report of a stream; the middle of a long one is left out.
-fn stream_text(report: &stream::Report) -> String {
+fn stream_text(report: &stream::StreamVerifyReport) -> String {
     const SHOWN: usize = 24;
     let mut out = format!(
         "{} ({}) against {}, {}\n  chunk      {COLUMNS}\n",

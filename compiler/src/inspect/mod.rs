@@ -27,7 +27,7 @@ const DEFAULT_LATENT: LatentSize = LatentSize { frames: 3, rows: 36, cols: 64 };
 /// The report on what was inspected.
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Report {
+pub enum InspectReport {
     /// A checkpoint folder.
     Checkpoint(CheckpointReport),
     /// An ONNX file.
@@ -68,17 +68,19 @@ pub struct CheckpointReport {
 ///
 /// # Errors
 /// Nothing there, or something that is none of these; problems of the file.
-pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<Report> {
+pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<InspectReport> {
     if path.is_dir() && (path.extension().is_some_and(|e| e == "mlpackage") || path.join("Manifest.json").exists()) {
-        return Ok(Report::MlPackage(artifact::mlpackage(path)?));
+        return Ok(InspectReport::MlPackage(artifact::mlpackage(path)?));
     }
     if path.join(pipeline::FILE).is_file() {
         let opened = Pipeline::open(path)?;
         let files = opened.description().parts.iter().map(|part| path.join(&part.file));
-        return Ok(Report::Pipeline { parts: files.map(|file| artifact::mlpackage(&file)).collect::<Result<_>>()? });
+        return Ok(InspectReport::Pipeline {
+            parts: files.map(|file| artifact::mlpackage(&file)).collect::<Result<_>>()?,
+        });
     }
     if path.is_dir() && path.join(contract::FILE).exists() {
-        return Ok(Report::Kernel(kernel::kernel(path)?));
+        return Ok(InspectReport::Kernel(kernel::kernel(path)?));
     }
     if path.is_dir() {
         if let Some(problem) = pipeline_problem(path) {
@@ -95,7 +97,7 @@ pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<Report> {
         let latent = latent.unwrap_or_else(|| checkpoint.model().nearest_latent(DEFAULT_LATENT));
         let model = ModelReport::new(checkpoint.model(), latent)?;
         let recognised = recognition(checkpoint.model().build(&checkpoint, latent)?)?;
-        return Ok(Report::Checkpoint(CheckpointReport {
+        return Ok(InspectReport::Checkpoint(CheckpointReport {
             path: path.display().to_string(),
             files: checkpoint.weights().files().len(),
             tensors: checkpoint.weights().names().len(),
@@ -113,7 +115,7 @@ pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<Report> {
         );
     }
     if path.exists() {
-        return Ok(Report::Onnx(artifact::onnx(path)?));
+        return Ok(InspectReport::Onnx(artifact::onnx(path)?));
     }
     bail!("`{}`: expected a checkpoint folder, an .onnx file or an .mlpackage; nothing is there", path.display())
 }

@@ -7,7 +7,7 @@ use s2dit_ir::verify::verify;
 use s2dit_ir::{Function, Module};
 use s2dit_passes::partition::partition;
 use s2dit_passes::pipeline::Outcome;
-use s2dit_passes::{Pass, Pipeline, fuse, regions};
+use s2dit_passes::{Pass, PassPipeline, fuse, regions};
 
 use crate::numbers::Noise;
 
@@ -83,15 +83,15 @@ impl Case {
     }
 
     /// The passes that the header names.
-    fn pipeline(&self) -> Result<Pipeline, String> {
+    fn pipeline(&self) -> Result<PassPipeline, String> {
         let passes = |text: &str| {
             text.split_whitespace()
                 .map(|pass| Pass::read(pass).map_err(|e| e.to_string()))
                 .collect::<Result<Vec<_>, _>>()
         };
         match (self.get("passes"), self.get("model")) {
-            (Some(text), None) => Pipeline::of_graph(passes(text)?).map_err(|e| e.to_string()),
-            (None, Some(text)) => Pipeline::of_model(passes(text)?).map_err(|e| e.to_string()),
+            (Some(text), None) => PassPipeline::of_graph(passes(text)?).map_err(|e| e.to_string()),
+            (None, Some(text)) => PassPipeline::of_model(passes(text)?).map_err(|e| e.to_string()),
             _ => panic!("{}: expected either `passes` or `model`", self.path.display()),
         }
     }

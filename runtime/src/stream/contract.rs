@@ -7,14 +7,16 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use s2dit_backends::input::{LARGEST_JSON, read_text};
+use s2dit_files::choice;
 use s2dit_ir::ops::RopePart;
 use s2dit_ir::{DType, Interface};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::Timesteps;
+use crate::error::refuse;
 use crate::ports::is_name;
 pub use crate::ports::{Part, Port};
+use crate::{Error, ErrorKind, Timesteps};
 
 /// The contract's file in a kernel folder.
 pub const FILE: &str = "contract.json";
@@ -76,25 +78,40 @@ pub struct Contract {
     pub packing: Vec<Packed>,
 }
 
-/// The format of a kernel's artifacts.
+/// The format that is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Target {
-    /// ONNX files, opset 21.
+    /// ONNX files, opset 21 or 23.
     Onnx,
-    /// Core ML packages.
+    /// Core ML packages, iOS 18.
     CoreMl,
 }
 
-/// Arithmetic of a kernel.
+choice!(Target, "target", Onnx = "onnx", CoreMl = "coreml");
+
+impl Target {
+    /// Extension of a file or package.
+    #[must_use]
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Target::Onnx => "onnx",
+            Target::CoreMl => "mlpackage",
+        }
+    }
+}
+
+/// Arithmetic of an artifact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// Everything in fp32.
     Fp32,
-    /// fp16, with fp32 islands.
+    /// fp16, with fp32 islands where fp16 would lose the answer.
     Fp16,
 }
+
+choice!(Precision, "precision", Fp32 = "fp32", Fp16 = "fp16");
 
 /// The place of the states between calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -384,7 +401,14 @@ impl Contract {
     ///
     /// # Errors
     /// Not a kernel folder; a contract of another format or version, or one that contradicts itself.
-    pub fn read(dir: &Path) -> Result<Contract> {
+    pub fn read(dir: &Path) -> Result<Contract, Error> {
+        if !dir.exists() {
+            return Err(Error::new(ErrorKind::Io, anyhow!(no_contract(dir))));
+        }
+        Contract::of_folder(dir).map_err(Error::artifact)
+    }
+
+    fn of_folder(dir: &Path) -> Result<Contract> {
         let path = dir.join(FILE);
         let shown = path.display();
         if !path.is_file() {
@@ -398,7 +422,11 @@ impl Contract {
     ///
     /// # Errors
     /// Another format or version; a field that is missing or of another type; a contract that contradicts itself.
-    pub fn parse(text: &str) -> Result<Contract> {
+    pub fn parse(text: &str) -> Result<Contract, Error> {
+        Contract::parsed(text).map_err(Error::artifact)
+    }
+
+    fn parsed(text: &str) -> Result<Contract> {
         let value: Value = serde_json::from_str(text).context("not JSON")?;
         // Before the fields: another version may have others.
         match value.get("format") {
@@ -437,14 +465,6 @@ impl Contract {
     /// Target, precision and policies in a few words.
     #[must_use]
     pub fn summary(&self) -> String {
-        let target = match self.target {
-            Target::Onnx => "onnx",
-            Target::CoreMl => "coreml",
-        };
-        let precision = match self.precision {
-            Precision::Fp32 => "fp32",
-            Precision::Fp16 => "fp16",
-        };
         let states = match self.states_policy {
             StatesPolicy::Io => "states io",
             StatesPolicy::Native => "states native",
@@ -453,22 +473,28 @@ impl Contract {
             FunctionsPolicy::Shared => "functions shared",
             FunctionsPolicy::Separate => "functions separate",
         };
-        [target, precision, states, functions].join(", ")
+        format!("{}, {}, {states}, {functions}", self.target, self.precision)
     }
 
     /// The contract as the text of [`FILE`].
     ///
     /// # Errors
     /// A number that JSON lacks.
-    pub fn to_json(&self) -> Result<String> {
-        Ok(serde_json::to_string_pretty(self)? + "\n")
+    pub fn to_json(&self) -> Result<String, Error> {
+        let text = serde_json::to_string_pretty(self).map_err(|error| Error::input(error.into()))?;
+        Ok(text + "\n")
     }
 
     /// Checks that the contract fits itself.
     ///
     /// # Errors
     /// What does not fit.
-    pub fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<(), Error> {
+        // A timestep that is not listed is here the contract's own.
+        self.fits_itself().map_err(|error| Error::new(ErrorKind::Artifact, error))
+    }
+
+    fn fits_itself(&self) -> Result<()> {
         self.sampler.check()?;
         if let Some(listed) = &self.timesteps {
             let Sampler::FlowMatchingAr { timesteps, .. } = &self.sampler;
@@ -520,15 +546,17 @@ impl Contract {
     ///
     /// # Errors
     /// There is none, or another one: never of a contract that was checked.
-    pub fn writer(&self) -> Result<(&'static str, &Function)> {
+    pub fn writer(&self) -> Result<(&'static str, &Function), Error> {
         let name = self.state_write.name();
         let others = self.functions.all().len() - 2;
         match self.functions.writer(self.state_write) {
             Some(function) if others == 1 => Ok((name, function)),
-            Some(_) => bail!(
+            Some(_) => refuse!(
+                Artifact,
                 "field `functions`: found `commit` and `last_step`, expected `{name}` alone, as `state_write` says"
             ),
-            None => bail!(
+            None => refuse!(
+                Artifact,
                 "field `functions.{name}`: missing, expected the function that writes the states, as `state_write` says"
             ),
         }

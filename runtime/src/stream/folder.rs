@@ -9,6 +9,7 @@ use s2dit_backends::onnx::read::Model;
 
 use super::contract::{self, Contract, Function, Port, StatesPolicy, Target};
 use super::made_for;
+use crate::Error;
 use crate::Port as Found;
 use crate::ports::{Declared, check_parts};
 
@@ -63,7 +64,11 @@ impl KernelFolder {
     /// # Errors
     /// Not a kernel folder; a contract that contradicts itself; artifacts that are not there, cannot be read, were made for another
     /// contract, or take and return something else than it says.
-    pub fn open(dir: &Path) -> Result<KernelFolder> {
+    pub fn open(dir: &Path) -> Result<KernelFolder, Error> {
+        KernelFolder::opened(dir).map_err(Error::artifact)
+    }
+
+    fn opened(dir: &Path) -> Result<KernelFolder> {
         let contract = Contract::read(dir)?;
         let mut artifacts = BTreeMap::new();
         for file in contract.files() {

@@ -10,6 +10,7 @@ use s2dit_passes::emulate::Arithmetic;
 use super::StreamOptions;
 use super::contract::{self, Contract, Precision, StatesPolicy};
 use super::folder::{KernelFolder, Opened, function_of};
+use crate::error::refuse;
 use crate::{Chain, HostTensor, RunOptions, Session, SessionOptions, function_session};
 
 /// The suffix of a state's name for its new value among a function's outputs.
@@ -92,12 +93,13 @@ impl Loader<'_> {
         };
         match self.folder.artifact(file).with_context(|| format!("`{}`: not opened", path.display()))? {
             Opened::Onnx(_) if self.options.fp16 => {
-                bail!(
+                refuse!(
+                    Input,
                     "`{}`: fp16 rounding is what the Neural Engine does, so it applies to packages only",
                     path.display()
                 )
             }
-            Opened::Onnx(_) => Session::from_file(&path, &options),
+            Opened::Onnx(_) => Ok(Session::from_file(&path, &options)?),
             Opened::CoreMl(package) => {
                 let package: &Package = package;
                 let module = coreml::raise(package, Some(&function_of(package, function)))?;
@@ -112,7 +114,7 @@ impl Loader<'_> {
                     quiet: self.options.quiet,
                     ..RunOptions::default()
                 };
-                function_session(function, package, arithmetic, &run)
+                Ok(function_session(function, package, arithmetic, &run)?)
             }
         }
     }

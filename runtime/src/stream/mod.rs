@@ -19,8 +19,8 @@ use anyhow::{Context, Result, bail};
 use s2dit_backends::output::Destination;
 use s2dit_ir::{DType, Module, WeightSource};
 
-use crate::HostTensor;
 use crate::ranges::{self, Ranges};
+use crate::{Error, HostTensor};
 use contract::{Contract, StateWrite};
 pub use folder::KernelFolder;
 use kernel::{Kernel, OUT, Values};
@@ -56,9 +56,9 @@ impl StreamSession {
     ///
     /// # Errors
     /// Not a kernel folder; artifacts that do not fit its contract; a failing engine.
-    pub fn open(dir: &Path, options: &StreamOptions) -> Result<StreamSession> {
+    pub fn open(dir: &Path, options: &StreamOptions) -> Result<StreamSession, Error> {
         let folder = KernelFolder::open(dir)?;
-        let kernel = Kernel::load(&folder, options)?;
+        let kernel = Kernel::load(&folder, options).map_err(Error::artifact)?;
         Ok(StreamSession::start(folder.contract().clone(), kernel))
     }
 
@@ -72,8 +72,8 @@ impl StreamSession {
         module: &Module,
         weights: &dyn WeightSource,
         options: &StreamOptions,
-    ) -> Result<StreamSession> {
-        let kernel = Kernel::of_module(&contract, module, weights, options)?;
+    ) -> Result<StreamSession, Error> {
+        let kernel = Kernel::of_module(&contract, module, weights, options).map_err(Error::input)?;
         Ok(StreamSession::start(contract, kernel))
     }
 
@@ -143,7 +143,18 @@ impl StreamSession {
     ///
     /// # Errors
     /// A text that is not `[1, L, text_dim]` of the kernel; a failing engine.
-    pub fn set_prompt(&mut self, text: HostTensor) -> Result<()> {
+    pub fn set_prompt(&mut self, text: HostTensor) -> Result<(), Error> {
+        self.check_prompt(&text).map_err(Error::input)?;
+        let inputs = BTreeMap::from([(self.contract.names().text.to_string(), text)]);
+        let values = Values(vec![&inputs]);
+        let computed = self.kernel.prompt.run_with(|name| values.get(name));
+        self.prompt = computed.context("function `prompt`").map_err(Error::engine)?;
+        ranges::take(&mut self.prompt, &mut self.ranges);
+        self.text = inputs.into_values().next();
+        Ok(())
+    }
+
+    fn check_prompt(&self, text: &HostTensor) -> Result<()> {
         let expected = self.contract.text.shape();
         if text.shape != expected {
             bail!(
@@ -156,11 +167,6 @@ impl StreamSession {
         if let Some(i) = text.data.iter().position(|x| !x.is_finite()) {
             bail!("prompt: element {i} is {}, expected finite numbers", text.data[i]);
         }
-        let inputs = BTreeMap::from([(self.contract.names().text.to_string(), text)]);
-        let values = Values(vec![&inputs]);
-        self.prompt = self.kernel.prompt.run_with(|name| values.get(name)).context("function `prompt`")?;
-        ranges::take(&mut self.prompt, &mut self.ranges);
-        self.text = inputs.into_values().next();
         Ok(())
     }
 
@@ -169,7 +175,7 @@ impl StreamSession {
     /// # Errors
     /// No prompt; noise of another shape or count; a failing engine; a result that is not finite. The stream is then where it
     /// was before.
-    pub fn next_chunk(&mut self, noise: &[HostTensor]) -> Result<HostTensor> {
+    pub fn next_chunk(&mut self, noise: &[HostTensor]) -> Result<HostTensor, Error> {
         self.next_chunk_with(noise, |_, _| {})
     }
 
@@ -181,10 +187,14 @@ impl StreamSession {
     pub fn next_chunk_with(
         &mut self,
         noise: &[HostTensor],
-        mut progress: impl FnMut(usize, usize),
-    ) -> Result<HostTensor> {
-        let (shape, names) = (self.contract.chunk.shape(), self.contract.names());
-        let steps = self.contract.sampler.steps();
+        progress: impl FnMut(usize, usize),
+    ) -> Result<HostTensor, Error> {
+        self.check_noise(noise).map_err(Error::input)?;
+        self.made_of(noise, progress).map_err(Error::engine)
+    }
+
+    fn check_noise(&self, noise: &[HostTensor]) -> Result<()> {
+        let (shape, steps) = (self.contract.chunk.shape(), self.contract.sampler.steps());
         if self.text.is_none() {
             bail!("the stream has no prompt: set one before the first chunk");
         }
@@ -194,6 +204,11 @@ impl StreamSession {
         if let Some(wrong) = noise.iter().find(|n| n.shape != shape) {
             bail!("noise: found shape {:?}, expected {shape:?}, what the kernel was compiled for", wrong.shape);
         }
+        Ok(())
+    }
+
+    fn made_of(&mut self, noise: &[HostTensor], mut progress: impl FnMut(usize, usize)) -> Result<HostTensor> {
+        let (names, steps) = (self.contract.names(), self.contract.sampler.steps());
         let (writer_name, writer_ports) = self.contract.writer()?;
         let host_inputs = |f: &contract::Function| -> BTreeMap<String, HostTensor> {
             host::inputs(&self.contract, &f.inputs, self.chunks).into_iter().collect()
@@ -222,7 +237,7 @@ impl StreamSession {
             if writes {
                 written = Some(out);
             }
-            Ok(velocity)
+            Ok::<_, anyhow::Error>(velocity)
         })?;
         if clean.data.iter().any(|x| !x.is_finite()) {
             bail!("chunk {}: the network's result has NaN or infinite elements", self.chunks);
@@ -264,7 +279,7 @@ impl StreamSession {
     ///
     /// # Errors
     /// A place that cannot be written.
-    pub fn save(&self, to: Destination<'_>) -> Result<()> {
+    pub fn save(&self, to: Destination<'_>) -> Result<(), Error> {
         let snapshot =
             Snapshot { chunks: self.chunks, seed: self.seed, states: self.states.clone(), text: self.text.clone() };
         state::save(to, &self.contract, &snapshot)
@@ -274,10 +289,12 @@ impl StreamSession {
     ///
     /// # Errors
     /// A file that is no stream state, or one of another model. The stream is then where it was before.
-    pub fn restore(&mut self, path: &Path) -> Result<()> {
+    pub fn restore(&mut self, path: &Path) -> Result<(), Error> {
         let Snapshot { chunks, seed, states, text } = state::restore(path, &self.contract)?;
         if let Some(text) = text {
-            self.set_prompt(text).with_context(|| format!("`{}`", path.display()))?;
+            let place = || format!("`{}`", path.display());
+            self.check_prompt(&text).with_context(place).map_err(Error::state)?;
+            self.set_prompt(text).with_context(place).map_err(Error::engine)?;
         }
         (self.chunks, self.seed, self.states) = (chunks, seed, states);
         Ok(())

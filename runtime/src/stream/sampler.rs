@@ -1,9 +1,8 @@
 //! Flow matching: `x_σ = (1 − σ)·x₀ + σ·ε`, and a network that predicts the velocity `ε − x₀`.
 
-use anyhow::{Result, bail};
-
 use super::contract::Sampler;
-use crate::HostTensor;
+use crate::error::refuse;
+use crate::{Error, HostTensor};
 
 /// The noise level that `shift` makes of `sigma`: `s·σ / (1 + (s − 1)·σ)`.
 #[must_use]
@@ -23,10 +22,11 @@ impl Sampler {
     ///
     /// # Errors
     /// The field and what is wrong with it.
-    pub fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<(), Error> {
         let Sampler::FlowMatchingAr { timesteps, sigmas } = self;
         if sigmas.is_empty() || sigmas.len() != timesteps.len() {
-            bail!(
+            refuse!(
+                Artifact,
                 "field `sampler`: found {} timesteps and {} sigmas, expected as many, at least one",
                 timesteps.len(),
                 sigmas.len()
@@ -36,7 +36,10 @@ impl Sampler {
         for (field, list, most) in [("timesteps", timesteps, 1000.0), ("sigmas", sigmas, 1.0)] {
             let in_range = list.iter().all(|x| (0.0..=most * (1.0 + 1e-9)).contains(x));
             if !in_range || !list.is_sorted_by(|a, b| a > b) {
-                bail!("field `sampler.{field}`: found {list:?}, expected numbers that descend within 0 to {most}");
+                refuse!(
+                    Artifact,
+                    "field `sampler.{field}`: found {list:?}, expected numbers that descend within 0 to {most}"
+                );
             }
         }
         Ok(())
@@ -47,17 +50,17 @@ impl Sampler {
 /// the network. The first of `noise` starts the chunk, the others go to the steps after the first.
 ///
 /// # Errors
-/// As many noise tensors as steps are needed; the network failed.
-pub fn autoregressive(
+/// As many noise tensors as steps are needed; an error of `velocity` is returned as it is.
+pub fn autoregressive<E: From<Error>>(
     sampler: &Sampler,
     noise: &[HostTensor],
-    mut velocity: impl FnMut(&HostTensor, f64, usize) -> Result<HostTensor>,
-) -> Result<HostTensor> {
+    mut velocity: impl FnMut(&HostTensor, f64, usize) -> Result<HostTensor, E>,
+) -> Result<HostTensor, E> {
     let Sampler::FlowMatchingAr { timesteps, sigmas } = sampler;
     if noise.len() != sigmas.len() {
-        bail!("noise: found {} tensor(s), expected {}, one a step", noise.len(), sigmas.len());
+        refuse!(Input, "noise: found {} tensor(s), expected {}, one a step", noise.len(), sigmas.len());
     }
-    let Some(first) = noise.first() else { bail!("a sampler without steps") };
+    let Some(first) = noise.first() else { refuse!(Input, "a sampler without steps") };
     let mut x = first.clone();
     for (step, (&t, &sigma)) in timesteps.iter().zip(sigmas).enumerate() {
         let v = velocity(&x, t, step)?;
@@ -94,13 +97,13 @@ pub struct Guided {
 /// `v = v_neg + g·(v_pos − v_neg)`, `x ← x + (σᵢ₊₁ − σᵢ)·v`. `sigmas` end with 0.
 ///
 /// # Errors
-/// A velocity of another shape than the noise; the network failed.
-pub fn euler(
+/// A velocity of another shape than the noise; an error of `velocity` is returned as it is.
+pub fn euler<E: From<Error>>(
     noise: &HostTensor,
     sigmas: &[f64],
     guidance: f64,
-    mut velocity: impl FnMut(&HostTensor, f64, usize) -> Result<Guided>,
-) -> Result<HostTensor> {
+    mut velocity: impl FnMut(&HostTensor, f64, usize) -> Result<Guided, E>,
+) -> Result<HostTensor, E> {
     let mut x = noise.clone();
     for (step, pair) in sigmas.windows(2).enumerate() {
         let Guided { positive, negative } = velocity(&x, 1000.0 * pair[0], step)?;
@@ -120,9 +123,9 @@ pub fn euler(
     Ok(x)
 }
 
-fn same_shape(what: &str, found: &HostTensor, expected: &HostTensor) -> Result<()> {
+fn same_shape(what: &str, found: &HostTensor, expected: &HostTensor) -> Result<(), Error> {
     if found.shape != expected.shape {
-        bail!("{what}: found shape {:?}, expected {:?}", found.shape, expected.shape);
+        refuse!(Input, "{what}: found shape {:?}, expected {:?}", found.shape, expected.shape);
     }
     Ok(())
 }
@@ -145,7 +148,7 @@ mod tests {
         let noise = [tensor(&[1.0, 2.0]), tensor(&[0.5, 0.5]), tensor(&[-1.0, 0.0]), tensor(&[2.0, 1.0])];
         let exact = |x: &HostTensor, t: f64, _| {
             let sigma = t / 1000.0;
-            Ok(tensor(&[0, 1].map(|i| ((f64::from(x.data[i]) - f64::from(data[i])) / sigma) as f32)))
+            Ok::<_, Error>(tensor(&[0, 1].map(|i| ((f64::from(x.data[i]) - f64::from(data[i])) / sigma) as f32)))
         };
         let x = autoregressive(&sampler, &noise, exact).unwrap();
         assert!(x.data.iter().zip(data).all(|(a, b)| (a - b).abs() < 1e-6), "{:?}", x.data);
@@ -154,7 +157,7 @@ mod tests {
 
         let guided = |x: &HostTensor, t: f64, _| {
             let positive = tensor(&[0, 1].map(|i| (x.data[i] - data[i]) / (t / 1000.0) as f32));
-            Ok(Guided { negative: Some(positive.clone()), positive })
+            Ok::<_, Error>(Guided { negative: Some(positive.clone()), positive })
         };
         let x = euler(&noise[0], &euler_sigmas(8, 3.0), 5.0, guided).unwrap();
         assert!(x.data.iter().zip(data).all(|(a, b)| (a - b).abs() < 1e-5), "{:?}", x.data);
@@ -162,8 +165,9 @@ mod tests {
 
     #[test]
     fn guidance_extrapolates() {
-        let velocity =
-            |_: &HostTensor, _: f64, _: usize| Ok(Guided { positive: tensor(&[2.0]), negative: Some(tensor(&[1.0])) });
+        let velocity = |_: &HostTensor, _: f64, _: usize| {
+            Ok::<_, Error>(Guided { positive: tensor(&[2.0]), negative: Some(tensor(&[1.0])) })
+        };
         let x = euler(&tensor(&[0.0]), &[1.0, 0.0], 3.0, velocity).unwrap();
         assert_eq!(x.data, [-4.0]);
     }

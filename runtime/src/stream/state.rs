@@ -9,13 +9,13 @@ use anyhow::{Context, Result, bail};
 use half::f16;
 use s2dit_backends::input::{check_json, read_file};
 use s2dit_backends::output::{Destination, Staged, made};
-use s2dit_files::writer::{Layout, Writer};
+use s2dit_files::writer::{SafetensorsLayout, Writer};
 use s2dit_ir::DType;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::Value;
 
 use super::contract::Contract;
-use crate::{HostTensor, first_difference};
+use crate::{Error, HostTensor, first_difference};
 
 /// The value of the metadata field `format`.
 const FORMAT: &str = "s2dit-stream-state";
@@ -58,7 +58,11 @@ fn json_name(value: &impl serde::Serialize) -> Result<String> {
 ///
 /// # Errors
 /// A place that cannot be written.
-pub fn save(to: Destination<'_>, contract: &Contract, snapshot: &Snapshot) -> Result<()> {
+pub fn save(to: Destination<'_>, contract: &Contract, snapshot: &Snapshot) -> Result<(), Error> {
+    write(to, contract, snapshot).map_err(Error::input)
+}
+
+fn write(to: Destination<'_>, contract: &Contract, snapshot: &Snapshot) -> Result<()> {
     let path = to.path;
     let mut metadata: BTreeMap<String, String> =
         identity(contract)?.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
@@ -83,15 +87,17 @@ pub fn save(to: Destination<'_>, contract: &Contract, snapshot: &Snapshot) -> Re
         tensors.push((TEXT.into(), DType::F32, &text.shape, le_bytes(&text.data)));
     }
     let staged = Staged::file(to, &made::safetensors)?;
-    let write = || {
+    let written = || {
         let shape = |shape: &[usize]| shape.iter().map(|side| *side as u64).collect();
-        let layout =
-            Layout::new(tensors.iter().map(|(name, dtype, s, _)| (name.as_str(), *dtype, shape(s))), &metadata)?;
+        let layout = SafetensorsLayout::new(
+            tensors.iter().map(|(name, dtype, s, _)| (name.as_str(), *dtype, shape(s))),
+            &metadata,
+        )?;
         let mut out = Writer::new(BufWriter::new(File::create(staged.path())?), &layout)?;
         tensors.iter().try_for_each(|(.., bytes)| out.write_all(bytes))?;
         out.finish()
     };
-    write().map(drop).with_context(|| format!("cannot write `{}`", path.display()))?;
+    written().map(drop).with_context(|| format!("cannot write `{}`", path.display()))?;
     staged.commit()?;
     Ok(())
 }
@@ -100,7 +106,11 @@ pub fn save(to: Destination<'_>, contract: &Contract, snapshot: &Snapshot) -> Re
 ///
 /// # Errors
 /// Not a state file; one of another model, configuration, chunk size or policy; a number that is not finite; states that are not what the contract declares.
-pub fn restore(path: &Path, contract: &Contract) -> Result<Snapshot> {
+pub fn restore(path: &Path, contract: &Contract) -> Result<Snapshot, Error> {
+    read(path, contract).map_err(Error::state)
+}
+
+fn read(path: &Path, contract: &Contract) -> Result<Snapshot> {
     let shown = path.display();
     let bytes =
         read_file(path, most_bytes(contract)).with_context(|| format!("cannot read `{shown}` as a stream state"))?;

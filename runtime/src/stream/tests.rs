@@ -8,6 +8,8 @@ use s2dit_ir::weights::NoWeights;
 use s2dit_ir::{Module, text};
 use serde_json::{Value, json};
 
+mod kinds;
+
 use super::contract::Sampler;
 use super::*;
 
@@ -345,7 +347,7 @@ fn what_does_not_fit_is_named() {
     onnx_kernel(dir.path());
     let (_, mut s) = stream(dir.path(), false, 1);
     let long = HostTensor { shape: vec![1, 2, 2], data: vec![0.0; 4] };
-    let error = |r: Result<()>| format!("{:#}", r.unwrap_err());
+    let error = |r: Result<(), Error>| format!("{:#}", r.unwrap_err());
     assert!(error(s.set_prompt(long)).contains("found shape [1, 2, 2], expected [1, 1, 2]"));
     let wide = HostTensor { shape: vec![1, 1, 1, 1, 3], data: vec![0.0; 3] };
     assert!(error(s.next_chunk(&[wide.clone(), wide]).map(|_| ())).contains("expected [1, 1, 1, 1, 2]"));

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::report::{Report, Verdict};
+use super::report::{LintReport, OpVerdict};
 use super::rules::{Rules, Severity};
 use crate::Error;
 use crate::input::read_text;
@@ -110,7 +110,7 @@ impl DeviceReport {
 
 /// Ops of one verdict by what the device does with them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Row {
+pub struct DeviceCounts {
     /// Ops that run on the Neural Engine.
     pub engine: usize,
     /// Ops that could run on the Neural Engine, but the plan prefers another device.
@@ -119,7 +119,7 @@ pub struct Row {
     pub unsupported: usize,
 }
 
-impl Row {
+impl DeviceCounts {
     /// Ops that run elsewhere.
     pub fn elsewhere(&self) -> usize {
         self.declined + self.unsupported
@@ -156,7 +156,7 @@ pub struct RuleRow {
     /// Severity of the rule.
     pub severity: Severity,
     /// Ops that violate it, by where they ran.
-    pub ops: Row,
+    pub ops: DeviceCounts,
     /// Judgement that follows from the device's report.
     pub judgement: Judgement,
 }
@@ -169,7 +169,7 @@ pub struct Comparison {
     /// The units that the plan was asked for.
     pub compute_units: String,
     /// Ops by verdict and by what the device does.
-    pub confusion: BTreeMap<Verdict, Row>,
+    pub confusion: BTreeMap<OpVerdict, DeviceCounts>,
     /// Rules that say that an op leaves, or may.
     pub rules: Vec<RuleRow>,
     /// Ops that should stay and do not: type, and how many.
@@ -190,19 +190,20 @@ const COSTLIEST: usize = 10;
 ///
 /// # Errors
 /// A report of another model: it places less than half of the package's ops.
-pub fn compare(report: &Report, device: &DeviceReport, rules: &Rules) -> Result<Comparison, Error> {
+pub fn compare(report: &LintReport, device: &DeviceReport, rules: &Rules) -> Result<Comparison, Error> {
     compared(report, device, rules).map_err(Error::reading)
 }
 
-fn compared(report: &Report, device: &DeviceReport, rules: &Rules) -> Result<Comparison> {
+fn compared(report: &LintReport, device: &DeviceReport, rules: &Rules) -> Result<Comparison> {
     let mut placed: HashMap<(&str, &str), &DeviceOp> = HashMap::new();
     for f in &device.functions {
         placed.extend(
             f.operations.iter().filter(|o| o.preferred.is_some()).map(|o| ((f.name.as_str(), o.name.as_str()), o)),
         );
     }
-    let mut confusion: BTreeMap<Verdict, Row> = Verdict::ALL.iter().map(|v| (*v, Row::default())).collect();
-    let mut by_rule: HashMap<&str, Row> = HashMap::new();
+    let mut confusion: BTreeMap<OpVerdict, DeviceCounts> =
+        OpVerdict::ALL.iter().map(|v| (*v, DeviceCounts::default())).collect();
+    let mut by_rule: HashMap<&str, DeviceCounts> = HashMap::new();
     let speaks = |rule: &str| rules.get(rule).is_some_and(|r| r.severity >= Severity::MayLeave);
     let mut alone: HashSet<&str> = HashSet::new();
     let (mut missed, mut costliest) = (BTreeMap::new(), Vec::new());
@@ -216,7 +217,7 @@ fn compared(report: &Report, device: &DeviceReport, rules: &Rules) -> Result<Com
         if let [only] = against[..] {
             alone.insert(only);
         }
-        if op.verdict == Verdict::Stays && truth.preferred != Some(Device::NeuralEngine) {
+        if op.verdict == OpVerdict::Stays && truth.preferred != Some(Device::NeuralEngine) {
             *missed.entry(op.ty.clone()).or_insert(0) += 1;
             costliest.push((op.name.clone(), op.ty.clone(), truth.cost.unwrap_or(0.0)));
         }

@@ -25,7 +25,7 @@ use super::Package;
 use crate::Error;
 use checks::Place;
 use program::{Function, Operand, Program};
-pub use report::{Finding, OpReport, Report, Summary, Verdict, Verdicts};
+pub use report::{Finding, LintReport, OpReport, OpVerdict, OpVerdicts, Summary};
 pub use rules::{Confidence, Rule, Rules, Severity};
 pub use subject::Subject;
 
@@ -33,7 +33,7 @@ pub use subject::Subject;
 ///
 /// # Errors
 /// A package whose program or weight file cannot be read.
-pub fn lint(package: &Package, rules: &Rules) -> Result<Report, Error> {
+pub fn lint(package: &Package, rules: &Rules) -> Result<LintReport, Error> {
     let program = Program::read(package).map_err(Error::reading)?;
     let (mut findings, mut ops) = (Vec::new(), Vec::new());
     for rule in rules.active() {
@@ -45,7 +45,7 @@ pub fn lint(package: &Package, rules: &Rules) -> Result<Report, Error> {
         check(&program, function, rules, &mut findings, &mut ops);
     }
     let summary = summary::summary(&program, rules, &findings, &ops);
-    Ok(Report { package: package.path().display().to_string(), summary, findings, ops })
+    Ok(LintReport { package: package.path().display().to_string(), summary, findings, ops })
 }
 
 /// Checks a function.
@@ -78,7 +78,7 @@ fn check(program: &Program, function: &Function, rules: &Rules, findings: &mut V
             name: op.name.into(),
             ty: op.ty.into(),
             provenance,
-            verdict: of_op.iter().map(|f| Verdict::of(f.severity)).max().unwrap_or(Verdict::Stays),
+            verdict: of_op.iter().map(|f| OpVerdict::of(f.severity)).max().unwrap_or(OpVerdict::Stays),
             rules: of_op.iter().map(|f| f.rule.clone()).collect(),
         });
     }

@@ -11,7 +11,7 @@ use super::subject::Subject;
 /// Whether an op runs on the Neural Engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum OpVerdict {
     /// Nothing that is known speaks against it.
     Stays,
     /// A rule says that it may not.
@@ -20,26 +20,26 @@ pub enum Verdict {
     Leaves,
 }
 
-impl Verdict {
+impl OpVerdict {
     /// All verdicts, best first.
-    pub const ALL: [Verdict; 3] = [Verdict::Stays, Verdict::MayLeave, Verdict::Leaves];
+    pub const ALL: [OpVerdict; 3] = [OpVerdict::Stays, OpVerdict::MayLeave, OpVerdict::Leaves];
 
     /// The worst that a finding allows.
-    pub fn of(severity: Severity) -> Verdict {
+    pub fn of(severity: Severity) -> OpVerdict {
         match severity {
-            Severity::Costs => Verdict::Stays,
-            Severity::MayLeave => Verdict::MayLeave,
-            Severity::Leaves | Severity::Breaks => Verdict::Leaves,
+            Severity::Costs => OpVerdict::Stays,
+            Severity::MayLeave => OpVerdict::MayLeave,
+            Severity::Leaves | Severity::Breaks => OpVerdict::Leaves,
         }
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for OpVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Verdict::Stays => "stays",
-            Verdict::MayLeave => "may leave",
-            Verdict::Leaves => "leaves",
+            OpVerdict::Stays => "stays",
+            OpVerdict::MayLeave => "may leave",
+            OpVerdict::Leaves => "leaves",
         })
     }
 }
@@ -88,14 +88,14 @@ pub struct OpReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provenance: Option<String>,
     /// Whether it stays.
-    pub verdict: Verdict,
+    pub verdict: OpVerdict,
     /// Rules that it violates.
     pub rules: Vec<String>,
 }
 
 /// Ops by verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Verdicts {
+pub struct OpVerdicts {
     /// Ops that stay.
     pub stays: usize,
     /// Ops that may leave.
@@ -104,13 +104,13 @@ pub struct Verdicts {
     pub leaves: usize,
 }
 
-impl Verdicts {
+impl OpVerdicts {
     /// Counts one more.
-    pub fn add(&mut self, verdict: Verdict) {
+    pub fn add(&mut self, verdict: OpVerdict) {
         match verdict {
-            Verdict::Stays => self.stays += 1,
-            Verdict::MayLeave => self.may_leave += 1,
-            Verdict::Leaves => self.leaves += 1,
+            OpVerdict::Stays => self.stays += 1,
+            OpVerdict::MayLeave => self.may_leave += 1,
+            OpVerdict::Leaves => self.leaves += 1,
         }
     }
 
@@ -120,8 +120,8 @@ impl Verdicts {
     }
 }
 
-impl std::ops::AddAssign for Verdicts {
-    fn add_assign(&mut self, other: Verdicts) {
+impl std::ops::AddAssign for OpVerdicts {
+    fn add_assign(&mut self, other: OpVerdicts) {
         self.stays += other.stays;
         self.may_leave += other.may_leave;
         self.leaves += other.leaves;
@@ -148,7 +148,7 @@ pub struct FunctionSummary {
     /// Number of the function's states.
     pub states: usize,
     /// Ops of the function by verdict.
-    pub verdicts: Verdicts,
+    pub verdicts: OpVerdicts,
     /// Ops by block of the network, as far as names tell.
     pub blocks: BTreeMap<u32, usize>,
     /// Ops outside of blocks, or of which the names do not tell.
@@ -163,9 +163,9 @@ pub struct FunctionSummary {
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
     /// Ops of the package by verdict; constants and `constexpr_*` do not count.
-    pub verdicts: Verdicts,
+    pub verdicts: OpVerdicts,
     /// The worst that any finding allows, those of interfaces and of the package too.
-    pub verdict: Verdict,
+    pub verdict: OpVerdict,
     /// Bytes of weights.
     pub weight_bytes: u64,
     /// Bytes of weights that the strictest rule allows.
@@ -181,7 +181,7 @@ pub struct Summary {
 
 /// Everything that lint found in a package.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct LintReport {
     /// Path of the package.
     pub package: String,
     /// Figures.
@@ -192,7 +192,7 @@ pub struct Report {
     pub ops: Vec<OpReport>,
 }
 
-impl Report {
+impl LintReport {
     /// Number of findings of each rule, in the order of the rules.
     pub fn by_rule(&self) -> BTreeMap<&str, usize> {
         let mut counts = BTreeMap::new();

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use super::program::{Function, Program};
 use super::provenance;
-use super::report::{Extreme, Finding, FunctionSummary, OpReport, Summary, Verdict, Verdicts};
+use super::report::{Extreme, Finding, FunctionSummary, OpReport, OpVerdict, OpVerdicts, Summary};
 use super::rules::Rules;
 use super::value::{Value, dtype_name};
 
 /// Counts what was found.
 pub(super) fn summary(program: &Program, rules: &Rules, findings: &[Finding], ops: &[OpReport]) -> Summary {
-    let mut verdicts = Verdicts::default();
+    let mut verdicts = OpVerdicts::default();
     ops.iter().for_each(|op| verdicts.add(op.verdict));
     let (mut dtypes, mut types) = (BTreeMap::new(), BTreeMap::new());
     for op in program.functions.iter().flat_map(|f| &f.ops) {
@@ -21,7 +21,7 @@ pub(super) fn summary(program: &Program, rules: &Rules, findings: &[Finding], op
     }
     Summary {
         verdicts,
-        verdict: findings.iter().map(|f| Verdict::of(f.severity)).max().unwrap_or(Verdict::Stays),
+        verdict: findings.iter().map(|f| OpVerdict::of(f.severity)).max().unwrap_or(OpVerdict::Stays),
         weight_bytes: program.weight_bytes,
         weight_limit: rules.active().filter_map(|r| r.check.weight_limit()).min(),
         dtypes,
@@ -34,7 +34,7 @@ fn function(f: &Function, ops: &[OpReport]) -> FunctionSummary {
     let mut out = FunctionSummary {
         name: f.name.into(),
         states: f.states.len(),
-        verdicts: Verdicts::default(),
+        verdicts: OpVerdicts::default(),
         blocks: BTreeMap::new(),
         outside_blocks: 0,
         rank: Extreme::default(),

@@ -7,7 +7,7 @@ use s2dit_ir::weights::ExpressionId;
 use s2dit_ir::weights::{self, Written};
 use s2dit_ir::{DType, Function, ValueId, WeightSource};
 
-use super::super::blob::{BlobType, Layout};
+use super::super::blob::{BlobLayout, BlobType};
 use super::super::proto::Value;
 use super::value;
 
@@ -36,7 +36,7 @@ pub(in super::super) enum Piece {
 /// The weight file, planned: each different constant once, whichever functions use it, in order of first use.
 #[derive(Default)]
 pub(in super::super) struct Blobs {
-    pub layout: Layout,
+    pub layout: BlobLayout,
     /// One entry a record.
     pub data: Vec<Data>,
     by_key: HashMap<String, u64>,

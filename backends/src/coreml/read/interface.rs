@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, bail};
 
 use super::Package;
+use crate::Error;
 use crate::coreml::proto::{
     ArrayFeatureType, Block, DataType, FeatureDescription, FeatureType, Function, FunctionDescription, NamedValueType,
     TensorType, ValueType, dimension, feature_type, value_type,
@@ -44,8 +45,8 @@ impl Package {
     ///
     /// # Errors
     /// No function of this name.
-    pub fn interface(&self, function: impl AsRef<str>) -> Result<[Vec<Feature>; 3]> {
-        let (name, _) = self.function(Some(function.as_ref()))?;
+    pub fn interface(&self, function: impl AsRef<str>) -> Result<[Vec<Feature>; 3], Error> {
+        let (name, _) = self.function(Some(function.as_ref())).map_err(Error::reading)?;
         let described = self.description(&name);
         Ok([&described.input, &described.output, &described.state].map(|list| list.iter().map(feature).collect()))
     }

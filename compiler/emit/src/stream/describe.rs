@@ -7,8 +7,8 @@ use s2dit_passes::states;
 use s2dit_runtime::stream::contract::{self, Contract, StateWrite};
 
 use super::job::{Functions, Lowered, Options, States, artifact_file};
+use crate::Target;
 use crate::parts::described;
-use crate::{Precision, Target};
 use s2dit_models::checkpoint::Checkpoint;
 
 /// The contract: everything that a host needs to know. `hash` is the checkpoint's.
@@ -126,14 +126,8 @@ pub(super) fn contract(
         format: contract::FORMAT.into(),
         version: contract::VERSION,
         compiler: format!("s2ditc {}", env!("CARGO_PKG_VERSION")),
-        target: match options.target {
-            Target::Onnx => contract::Target::Onnx,
-            Target::CoreMl => contract::Target::CoreMl,
-        },
-        precision: match options.precision {
-            Precision::Fp32 => contract::Precision::Fp32,
-            Precision::Fp16 => contract::Precision::Fp16,
-        },
+        target: options.target,
+        precision: options.precision,
         states_policy: if native { contract::StatesPolicy::Native } else { contract::StatesPolicy::Io },
         functions_policy: if separate {
             contract::FunctionsPolicy::Separate

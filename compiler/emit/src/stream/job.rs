@@ -6,10 +6,10 @@ use s2dit_ir::{Function, Module};
 use s2dit_passes::split::Kernel;
 use s2dit_passes::states;
 
-use crate::choice::choice;
 use crate::parts::Partition;
 use crate::plan::Quantize;
 use crate::{Compute, Layout, Opset, Precision, Target, TimestepChoice};
+use s2dit_files::choice;
 
 /// The place of the states between calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

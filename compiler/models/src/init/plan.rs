@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::model::Model;
 use crate::tensor::TensorSpec;
-use s2dit_files::writer::Layout;
+use s2dit_files::writer::SafetensorsLayout;
 use s2dit_files::{FloatType, WEIGHTS_FILE};
 
 /// The files of a checkpoint.
@@ -19,7 +19,7 @@ pub(super) struct Plan {
 pub(super) struct Shard {
     pub file: String,
     /// The header, and how long the file is.
-    pub layout: Layout,
+    pub layout: SafetensorsLayout,
     /// The tensors, with the place of each in the file.
     pub tensors: Vec<(TensorSpec, u64)>,
 }
@@ -88,7 +88,7 @@ impl Plan {
 fn shard(file: String, specs: Vec<TensorSpec>, dtype: FloatType) -> io::Result<Shard> {
     let shape = |spec: &TensorSpec| spec.shape.iter().map(|side| *side as u64).collect();
     let tensors = specs.iter().map(|spec| (spec.name.as_str(), dtype.dtype(), shape(spec)));
-    let layout = Layout::new(tensors, &BTreeMap::from([("format".to_string(), "pt".to_string())]))?;
+    let layout = SafetensorsLayout::new(tensors, &BTreeMap::from([("format".to_string(), "pt".to_string())]))?;
     let tensors = specs.into_iter().zip(layout.begins().iter().copied()).collect();
     Ok(Shard { file, tensors, layout })
 }

@@ -116,7 +116,7 @@ impl Clip {
             let positive = call(text)?;
             let negative = negative.map(|(text, _)| call(text)).transpose()?;
             progress(step + 1);
-            Ok(Guided { positive, negative })
+            Ok::<_, anyhow::Error>(Guided { positive, negative })
         })?;
         if clip.data.iter().any(|x| !x.is_finite()) {
             bail!("the clip has NaN or infinite elements");

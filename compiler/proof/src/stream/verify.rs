@@ -44,7 +44,7 @@ const FP16_BAR: f64 = 45.0;
 
 /// A compared chunk.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub struct ComparedChunk {
     /// Index of the chunk in the stream.
     pub chunk: u64,
     /// Distance from the reference.
@@ -56,7 +56,7 @@ pub struct Row {
 
 /// The result of a verification.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct StreamVerifyReport {
     /// The kernel folder.
     pub artifact: String,
     /// The reference.
@@ -68,9 +68,9 @@ pub struct Report {
     /// The bar, in dB; `None` if nothing says one.
     pub min_snr_db: Option<f64>,
     /// A row a chunk.
-    pub rows: Vec<Row>,
+    pub rows: Vec<ComparedChunk>,
     /// Other comparisons that a pass needs.
-    pub checks: Vec<Check>,
+    pub checks: Vec<StreamCheck>,
     /// Mean SNR of the last third of the chunks less that of the first third, in dB: below 0 the stream drifts.
     pub trend_db: f64,
     /// The first chunk below the bar.
@@ -85,7 +85,7 @@ pub struct Report {
 
 /// A comparison beside the main one, over all chunks.
 #[derive(Clone, Debug, Serialize)]
-pub struct Check {
+pub struct StreamCheck {
     /// What is compared with what.
     pub what: String,
     /// The bar of each chunk, in dB.
@@ -98,9 +98,9 @@ pub struct Check {
     pub passed: bool,
 }
 
-impl Check {
-    fn new(what: String, min_snr_db: f64) -> Check {
-        Check { what, min_snr_db, least_snr_db: f64::INFINITY, first_chunk_below: None, passed: true }
+impl StreamCheck {
+    fn new(what: String, min_snr_db: f64) -> StreamCheck {
+        StreamCheck { what, min_snr_db, least_snr_db: f64::INFINITY, first_chunk_below: None, passed: true }
     }
 
     fn add(&mut self, chunk: u64, metrics: &Metrics) {
@@ -135,8 +135,13 @@ pub struct Place {
 ///
 /// # Errors
 /// Files that cannot be opened or do not fit each other; a failing engine; a result that is not finite. A chunk below the bar is
-/// not an error: see [`Report::passed`].
-pub fn verify(dir: &Path, reference: &Reference, options: &Options, mut progress: impl FnMut(Place)) -> Result<Report> {
+/// not an error: see [`StreamVerifyReport::passed`].
+pub fn verify(
+    dir: &Path,
+    reference: &Reference,
+    options: &Options,
+    mut progress: impl FnMut(Place),
+) -> Result<StreamVerifyReport> {
     let run = StreamOptions { fp16: options.fp16, threads: options.threads, quiet: options.quiet, ranges: false };
     let contract = Contract::read(dir)?;
     if options.fp16 && contract.precision == Precision::Fp32 {
@@ -173,12 +178,12 @@ pub fn verify(dir: &Path, reference: &Reference, options: &Options, mut progress
     };
     // Kernels of the checkpoint beside the reference: the plain one must make the golden's chunks, the one that is stored alike
     // the artifact's.
-    let mut plain: Option<(StreamSession, Check)> = None;
-    let mut alike: Option<(StreamSession, Check)> = None;
+    let mut plain: Option<(StreamSession, StreamCheck)> = None;
+    let mut alike: Option<(StreamSession, StreamCheck)> = None;
     if let Reference::Golden { model: Some(model), .. } = reference {
         let what = format!("the plain fp32 kernel of {} against the golden", model.dir.display());
         let session = open_model(dir, &contract, model, None, None, &run)?;
-        plain = Some((session, Check::new(what, FP32_BAR)));
+        plain = Some((session, StreamCheck::new(what, FP32_BAR)));
     }
     let model = match reference {
         Reference::Golden { model, .. } => model.as_ref(),
@@ -189,7 +194,7 @@ pub fn verify(dir: &Path, reference: &Reference, options: &Options, mut progress
         if let Some(how) = model.quantize.clone().or(uniform) {
             let what = format!("the kernel against that of {}, stored in {said} as well", model.dir.display());
             let session = open_model(dir, &contract, model, Some(&how), Some(said), &run)?;
-            alike = Some((session, Check::new(what, usual)));
+            alike = Some((session, StreamCheck::new(what, usual)));
         } else if against == Against::Both {
             bail!(
                 "`{}` is stored as a plan says: name the plan with --quantize PLAN.toml beside --checkpoint",
@@ -227,7 +232,7 @@ pub fn verify(dir: &Path, reference: &Reference, options: &Options, mut progress
             }
         };
         let metrics = compare(&got.data, want);
-        rows.push(Row { chunk, passed: reaches(&metrics, bar), metrics });
+        rows.push(ComparedChunk { chunk, passed: reaches(&metrics, bar), metrics });
         if let Some((session, check)) = &mut plain {
             check.add(chunk, &compare(&session.next_chunk(&noise).context("the checkpoint")?.data, want));
         }
@@ -235,7 +240,7 @@ pub fn verify(dir: &Path, reference: &Reference, options: &Options, mut progress
             check.add(chunk, &compare(&got.data, &session.next_chunk(&noise).context("the checkpoint")?.data));
         }
     }
-    let checks: Vec<Check> = plain.into_iter().chain(alike).map(|(_, check)| check).collect();
+    let checks: Vec<StreamCheck> = plain.into_iter().chain(alike).map(|(_, check)| check).collect();
     let claim = Claim {
         against,
         quantized: quantized(&metadata),
@@ -247,7 +252,7 @@ pub fn verify(dir: &Path, reference: &Reference, options: &Options, mut progress
     };
     let verdict = claim.verdict(rows.iter().all(|r| r.passed) && checks.iter().all(|c| c.passed));
     let snr: Vec<f64> = rows.iter().map(|r| r.metrics.snr_db).collect();
-    let report = Report {
+    let report = StreamVerifyReport {
         artifact: dir.display().to_string(),
         reference: match reference {
             Reference::Golden { file, .. } => file.display().to_string(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use s2dit_ir::Module;
 use s2dit_passes::emulate::Arithmetic;
-use s2dit_passes::{Pipeline, pipelines};
+use s2dit_passes::{PassPipeline, pipelines};
 use s2dit_runtime::timesteps::Timesteps;
 use s2dit_runtime::{Artifact, Engine, Port, RunOptions, run_function};
 
@@ -124,7 +124,7 @@ impl Graph {
         match storage {
             // In fp32 the plain sinusoids would be the least exact part of the reference.
             None => {
-                Pipeline::new(&["phase"])?.run(&mut module, |_, _| {})?;
+                PassPipeline::new(&["phase"])?.run(&mut module, |_, _| {})?;
             }
             Some(quantize) => {
                 // What the gate is folded into is compressed as it is then.

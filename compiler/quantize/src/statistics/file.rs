@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use half::f16;
 use s2dit_backends::output::made::{MADE_BY, by};
-use s2dit_files::writer::{self, Layout};
+use s2dit_files::writer::{self, SafetensorsLayout};
 use s2dit_ir::TensorType;
 
 /// Writes tensors in the order of the header.
@@ -23,7 +23,7 @@ impl Writer {
         let shape = |ty: &TensorType| ty.shape.iter().map(|side| *side as u64).collect();
         let tensors = entries.iter().map(|(name, ty)| (name.as_str(), ty.dtype, shape(ty)));
         let begin = || {
-            let layout = Layout::new(tensors, &BTreeMap::from([(MADE_BY.to_string(), by())]))?;
+            let layout = SafetensorsLayout::new(tensors, &BTreeMap::from([(MADE_BY.to_string(), by())]))?;
             writer::Writer::new(BufWriter::new(File::create(path)?), &layout)
         };
         let out = begin().with_context(|| cannot_write(path))?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use s2dit_backends::coreml::lint::device::{Comparison, Judgement};
 use s2dit_backends::coreml::lint::report::FunctionSummary;
-use s2dit_backends::coreml::lint::{Finding, Report, Rule, Rules, Subject, Verdict};
+use s2dit_backends::coreml::lint::{Finding, LintReport, OpVerdict, Rule, Rules, Subject};
 
 use super::super::progress::size;
 use super::super::style;
@@ -54,12 +54,12 @@ pub(super) fn report(linted: &Linted, rules: &Rules, all: bool) -> String {
     out
 }
 
-fn summary(report: &Report, all: bool) -> String {
+fn summary(report: &LintReport, all: bool) -> String {
     let s = &report.summary;
     let wider = report
         .findings
         .iter()
-        .filter(|f| f.subject != Subject::Op && Verdict::of(f.severity) != Verdict::Stays)
+        .filter(|f| f.subject != Subject::Op && OpVerdict::of(f.severity) != OpVerdict::Stays)
         .count();
     let wider = if wider > 0 { format!("; {wider} finding(s) about more than one op") } else { String::new() };
     let mut out = format!("{}: {}{wider}\n", one_line(&report.package), verdicts(&s.verdicts));
@@ -108,10 +108,10 @@ fn counts(of: &BTreeMap<String, usize>, most: usize) -> String {
 
 fn group(rule: &Rule, findings: &[&Finding], flag: Option<&str>, all: bool, out: &mut String) {
     let severity = rule.severity.to_string();
-    let severity = match Verdict::of(rule.severity) {
-        Verdict::Stays => severity,
-        Verdict::MayLeave => style::doubtful(&severity),
-        Verdict::Leaves => style::bad(&severity),
+    let severity = match OpVerdict::of(rule.severity) {
+        OpVerdict::Stays => severity,
+        OpVerdict::MayLeave => style::doubtful(&severity),
+        OpVerdict::Leaves => style::bad(&severity),
     };
     *out += &format!("{severity} ({} confidence)  {} ×{}\n", rule.confidence, rule.id, findings.len());
     *out += &format!("  {}\n", one_line(&rule.text));

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::super::device::{DeviceReport, Judgement, Row, compare};
-use super::super::report::Verdict;
+use super::super::device::{DeviceCounts, DeviceReport, Judgement, compare};
+use super::super::report::OpVerdict;
 use super::{linted, rules};
 
 const PROGRAM: &str = "
@@ -45,10 +45,10 @@ fn read(report: &Value) -> anyhow::Result<DeviceReport> {
 fn the_confusion_is_counted_and_rules_are_judged() {
     let rules = rules("").unwrap();
     let c = compare(&linted(PROGRAM, ""), &read(&device()).unwrap(), &rules).unwrap();
-    let row = |engine, declined, unsupported| Row { engine, declined, unsupported };
-    assert_eq!(c.confusion[&Verdict::Stays], row(1, 1, 0));
-    assert_eq!(c.confusion[&Verdict::MayLeave], row(1, 0, 2));
-    assert_eq!(c.confusion[&Verdict::Leaves], row(1, 0, 1));
+    let row = |engine, declined, unsupported| DeviceCounts { engine, declined, unsupported };
+    assert_eq!(c.confusion[&OpVerdict::Stays], row(1, 1, 0));
+    assert_eq!(c.confusion[&OpVerdict::MayLeave], row(1, 0, 2));
+    assert_eq!(c.confusion[&OpVerdict::Leaves], row(1, 0, 1));
     let judged: Vec<_> = c.rules.iter().map(|r| (r.rule.as_str(), r.judgement)).collect();
     assert_eq!(
         judged,

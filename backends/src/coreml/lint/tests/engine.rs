@@ -1,6 +1,6 @@
 //! Verdicts, overrides, figures.
 
-use super::super::report::Verdict;
+use super::super::report::OpVerdict;
 use super::super::subject::Subject;
 use super::super::{Confidence, Severity};
 use super::{linted, rules, violators};
@@ -25,18 +25,18 @@ fn an_op_has_the_worst_verdict_of_its_findings() {
     assert_eq!(
         verdicts,
         [
-            ("blocks_1_attn1_relu_0", Verdict::Stays),
-            ("blocks_1_attn1_silu_0", Verdict::Stays),
-            ("var_3", Verdict::Stays),
-            ("blocks_1_ffn_div_0", Verdict::Stays),
-            ("var_5", Verdict::MayLeave),
-            ("y", Verdict::Leaves),
+            ("blocks_1_attn1_relu_0", OpVerdict::Stays),
+            ("blocks_1_attn1_silu_0", OpVerdict::Stays),
+            ("var_3", OpVerdict::Stays),
+            ("blocks_1_ffn_div_0", OpVerdict::Stays),
+            ("var_5", OpVerdict::MayLeave),
+            ("y", OpVerdict::Leaves),
         ]
     );
     assert_eq!(report.ops[1].rules, ["op-silu"]);
     let v = report.summary.verdicts;
     assert_eq!((v.stays, v.may_leave, v.leaves, v.total()), (4, 1, 1, 6));
-    assert_eq!(report.summary.verdict, Verdict::Leaves);
+    assert_eq!(report.summary.verdict, OpVerdict::Leaves);
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn findings_off_ops_count_for_the_package() {
     let report = linted(source, "");
     assert_eq!(violators(&report, "state-multifunction"), ["main", "other"]);
     assert!(report.findings.iter().all(|f| f.subject == Subject::Function));
-    assert_eq!((report.summary.verdicts.stays, report.summary.verdict), (2, Verdict::MayLeave));
+    assert_eq!((report.summary.verdicts.stays, report.summary.verdict), (2, OpVerdict::MayLeave));
 }
 
 #[test]
@@ -77,14 +77,14 @@ fn what_is_wrong_with_a_state_is_wrong_with_the_ops_on_it() {
                   c = relu(x=b) fp16[1,32]\nwrite_state(input=s, data=a)\nreturn c";
     let report = linted(source, "");
     let verdicts: Vec<_> = report.ops.iter().map(|o| o.verdict).collect();
-    assert_eq!(verdicts, [Verdict::Leaves, Verdict::Stays, Verdict::Stays, Verdict::Leaves]);
+    assert_eq!(verdicts, [OpVerdict::Leaves, OpVerdict::Stays, OpVerdict::Stays, OpVerdict::Leaves]);
     assert_eq!(report.ops[3].rules, ["state-last-axis"]);
 }
 
 #[test]
 fn overrides_promote_retire_and_reparameterise() {
     let retired = linted(MIXED, r#"{"rules": [{"id": "fp32-constant", "retired": true, "because": "iPhone17,1"}]}"#);
-    assert_eq!(retired.summary.verdict, Verdict::MayLeave);
+    assert_eq!(retired.summary.verdict, OpVerdict::MayLeave);
     let promoted = linted(MIXED, r#"{"rules": [{"id": "op-silu", "severity": "leaves", "confidence": "high"}]}"#);
     assert_eq!(promoted.summary.verdicts.leaves, 2);
     let other = linted(MIXED, r#"{"rules": [{"id": "op-silu", "params": {"ops": ["relu"]}}]}"#);

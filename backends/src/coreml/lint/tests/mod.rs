@@ -5,10 +5,10 @@ mod device;
 mod engine;
 mod mil;
 
-use super::{Report, Rules, lint};
+use super::{LintReport, Rules, lint};
 
 /// A report by the built-in rules, as `overrides` changes them.
-fn linted(source: &str, overrides: &str) -> Report {
+fn linted(source: &str, overrides: &str) -> LintReport {
     let on_disk = mil::write(source);
     lint(&on_disk.package, &rules(overrides).unwrap()).unwrap()
 }
@@ -20,6 +20,6 @@ fn rules(overrides: &str) -> anyhow::Result<Rules> {
 }
 
 /// Names of what violates a rule.
-fn violators(report: &Report, rule: &str) -> Vec<String> {
+fn violators(report: &LintReport, rule: &str) -> Vec<String> {
     report.findings.iter().filter(|f| f.rule == rule).map(|f| f.name.clone()).collect()
 }
