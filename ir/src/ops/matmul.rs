@@ -98,8 +98,6 @@ impl OpDef for Matmul {
 mod tests {
     use ndarray::Array2;
 
-    use super::*;
-
     fn product(a: &Array2<f64>, b: &Array2<f64>) -> Array2<f64> {
         let mut out = Array2::zeros((a.nrows(), b.ncols()));
         super::product(&a.view(), &b.view(), &mut out.view_mut());
