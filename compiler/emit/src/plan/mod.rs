@@ -105,7 +105,7 @@ impl Quantize {
             Quantize::Uniform(scheme) => {
                 pass::uniform(module, *scheme).with_context(|| format!("cannot quantize to {scheme}"))
             }
-            Quantize::Plan(plan) => plan.apply(module, |name| checkpoint.get(name).is_some()),
+            Quantize::Plan(plan) => plan.apply(module, |name| checkpoint.weights().has(name)),
         }
     }
 
