@@ -447,11 +447,11 @@ fn files_of_other_formats_are_named() {
     neural_network.extend([0x12, 4, 0x0a, 2, 0x0a, 0, 0xa2, 0x1f, 3, 0x0a, 1, 0xff]);
     let reference = golden("tiny").join("golden.safetensors");
     let cases: [(&str, Vec<u8>, &[&str]); 7] = [
-        ("x.pt", zip("x/data.pkl"), &["PyTorch checkpoint", "safetensors"]),
+        ("x.pt", zip("x/data.pkl"), &["PyTorch checkpoint", "--config"]),
         ("x.pt2", zip("x/archive_format"), &["torch.export", "torch.onnx.export"]),
         ("old.pt", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.".to_vec(), &["pickle"]),
         ("x.mlmodel", neural_network, &["no ML Program", "coremltools"]),
-        ("x.gguf", b"GGUF\x03\0\0\0\0\0\0\0".to_vec(), &["GGUF", "safetensors"]),
+        ("x.gguf", b"GGUF\x03\0\0\0\0\0\0\0".to_vec(), &["GGUF", "--config"]),
         ("page.onnx", b"<!DOCTYPE html><html>".to_vec(), &["web page"]),
         ("x.safetensors", fs::read(&reference).expect("a golden"), &["safetensors"]),
     ];

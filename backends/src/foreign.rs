@@ -46,7 +46,7 @@ pub enum Foreign {
 }
 
 const ONNX_EXPORT: &str = "export the model with torch.onnx.export(..., dynamo=True)";
-const SAFETENSORS: &str = "write its tensors with safetensors.torch.save_file, with config.json beside them";
+const CHECKPOINT: &str = "a checkpoint of compile, with --config config.json";
 
 impl Foreign {
     /// What it is, with its article.
@@ -76,9 +76,9 @@ impl Foreign {
     #[must_use]
     pub const fn remedy(self) -> Option<&'static str> {
         Some(match self {
-            Foreign::TorchCheckpoint | Foreign::Pickle => SAFETENSORS,
+            Foreign::TorchCheckpoint | Foreign::Gguf => CHECKPOINT,
+            Foreign::Pickle => "load it with torch.load(FILE, weights_only=True) and torch.save it again",
             Foreign::TorchScript | Foreign::TorchExport => ONNX_EXPORT,
-            Foreign::Gguf => "take the safetensors checkpoint that it was made from",
             Foreign::Safetensors => "name the folder that holds it if it is a checkpoint's",
             Foreign::Onnx | Foreign::Json => return None,
             Foreign::MlProgram => "name the .mlpackage folder that holds it",
@@ -102,7 +102,7 @@ impl Foreign {
     }
 }
 
-/// `a GGUF file (take the safetensors checkpoint that it was made from)`
+/// `a GGUF file (a checkpoint of compile, with --config config.json)`
 impl fmt::Display for Foreign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;

@@ -9,6 +9,7 @@ pub(crate) mod rows;
 
 use std::borrow::Cow;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::compress::{self, Compressed, Feedback};
@@ -42,6 +43,15 @@ pub trait WeightSource: Sync {
     /// # Errors
     /// A tensor that does not exist or cannot be read.
     fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError>;
+
+    /// Some bytes of a tensor that is computed from what is stored, such as a dequantised one, so that nobody holds it whole. `None` for
+    /// a tensor whose [bytes](WeightSource::bytes) are at hand as they are.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read, or has fewer bytes.
+    fn part(&self, _name: &str, _range: Range<usize>) -> Option<Result<Vec<u8>, WeightError>> {
+        None
+    }
 
     /// Where the bytes lie in a file, if they lie in one as they are.
     fn region(&self, _name: &str) -> Option<FileRegion> {

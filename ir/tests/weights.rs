@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use s2dit_ir::ops::{Binary, Pad, Slice, Transpose, Unary};
@@ -151,6 +153,47 @@ impl WeightSource for Counting {
     fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
         self.1.fetch_add(1, Relaxed);
         self.0.bytes(name)
+    }
+}
+
+/// A source that computes its tensors a part at a time: nothing is asked for whole, and the bytes are visited as those of others are.
+struct Computing(Source, Mutex<Vec<u8>>);
+
+impl WeightSource for Computing {
+    fn ty(&self, name: &str) -> Option<TensorType> {
+        self.0.ty(name)
+    }
+    fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
+        panic!("`{name}` was asked for whole")
+    }
+    fn part(&self, name: &str, range: Range<usize>) -> Option<Result<Vec<u8>, WeightError>> {
+        Some(self.0.bytes(name).map(|bytes| bytes[range].to_vec()))
+    }
+    fn visit(&self, _: &str, offset: u64, bytes: &[u8]) {
+        let mut seen = self.1.lock().unwrap();
+        let (begin, end) = (offset as usize, offset as usize + bytes.len());
+        let len = seen.len().max(end);
+        seen.resize(len, 0);
+        seen[begin..end].copy_from_slice(bytes);
+    }
+}
+
+#[test]
+fn a_tensor_that_is_computed_is_never_held_whole() {
+    let (rows, inner) = (600usize, 512usize);
+    let values: Vec<f64> = (0..rows * inner).map(|i| ((i * 7919) % 4093) as f64 / 1000.0 - 2.0).collect();
+    for to in [DType::F32, DType::F16] {
+        let (source, mut f, v) = stored(DType::F32, &values);
+        let mut b = Builder::new(&mut f);
+        let m = b.reshape(v, &[rows, inner]).unwrap();
+        let double = b.add(m, m).unwrap();
+        for v in [m, double] {
+            let v = Builder::new(&mut f).cast(v, to).unwrap();
+            let expected = constant_bytes(&f, v, &source).unwrap();
+            let computing = Computing(Source(source.0.clone()), Mutex::default());
+            assert_eq!(constant_bytes(&f, v, &computing).unwrap(), expected);
+            assert_eq!(*computing.1.lock().unwrap(), *source.bytes("w").unwrap());
+        }
     }
 }
 

@@ -219,7 +219,17 @@ fn described(checkpoint: &Checkpoint, module: &Module, options: &Options) -> Res
     metadata.extend(options.timesteps.listed(model)?.map(|listed| listed.metadata()));
     metadata.extend(options.layout.metadata(options.target));
     metadata.extend(options.quantize.iter().flat_map(Quantize::metadata));
+    metadata.extend(loras(checkpoint)?);
     Ok(metadata)
+}
+
+/// What artifacts say of the adapters that are merged into their weights: a list of files with their hashes and scales, in order.
+fn loras(checkpoint: &Checkpoint) -> Result<Option<(String, String)>> {
+    let list: Vec<_> = checkpoint.loras().collect();
+    Ok(match list.is_empty() {
+        true => None,
+        false => Some(("s2ditc.lora".into(), serde_json::to_string(&list)?)),
+    })
 }
 
 fn check_extension(out: &Path, target: Target) -> Result<()> {

@@ -137,6 +137,7 @@ pub fn compile(
     let contract = contract(checkpoint, options, &lowered, String::new())?;
     let inside = serde_json::to_value(&contract)?;
     let source = Sources::new(checkpoint, options.quantize.as_ref());
+    let loras = super::loras(checkpoint)?;
     let metadata = || {
         let hash = checkpoint.content_hash().to_hex();
         let contract = Contract { checkpoint: format!("blake3:{hash}"), ..contract.clone() };
@@ -144,6 +145,7 @@ pub fn compile(
         inside["checkpoint"] = contract.checkpoint.as_str().into();
         let mut metadata = metadata(&contract, inside.to_string(), options.quantize.as_ref());
         metadata.extend(options.layout.metadata(options.target));
+        metadata.extend(loras);
         metadata
     };
     let about = about(checkpoint.model().family());

@@ -6,7 +6,7 @@ use s2dit_runtime::timesteps::Timesteps as Listed;
 
 use s2dit_files::choice;
 use s2dit_models::Model;
-use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint};
+use s2dit_models::checkpoint::Checkpoint;
 
 /// The timesteps that a compiled step can be asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl TimestepChoice {
                 checkpoint.model().family().sampler_fields().iter().map(|field| format!("`{field}`")).collect();
             format!(
                 "--timesteps from-config: `{}`: fields {}; --timesteps any takes every timestep",
-                checkpoint.dir().join(CONFIG_FILE).display(),
+                checkpoint.config_file().display(),
                 fields.join(" and ")
             )
         })

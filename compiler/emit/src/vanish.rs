@@ -12,6 +12,8 @@ const ALARMING: f64 = 0.01;
 /// A sample: runs of consecutive elements, spread over the tensor.
 const RUNS: usize = 16;
 const RUN: usize = 256;
+/// Elements that are read at a time.
+const BLOCK: usize = 1 << 17;
 
 /// A tensor of which a part vanishes in fp16.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -35,7 +37,12 @@ impl Vanished {
 /// The tensors of a checkpoint of which at least a hundredth vanishes in fp16, by name. Sixteen runs of each tensor are read, and
 /// all of it only where these are alarming: weights are not read twice.
 pub(super) fn vanished(checkpoint: &Checkpoint) -> Vec<Vanished> {
-    checkpoint.weights().names().filter_map(|name| of_tensor(checkpoint, name)).collect()
+    let look = |name| {
+        let found = of_tensor(checkpoint, name);
+        checkpoint.done(name);
+        found
+    };
+    checkpoint.weights().names().filter_map(look).collect()
 }
 
 fn of_tensor(checkpoint: &Checkpoint, name: &str) -> Option<Vanished> {
@@ -43,11 +50,11 @@ fn of_tensor(checkpoint: &Checkpoint, name: &str) -> Option<Vanished> {
     if !matches!(dtype, DType::F32 | DType::BF16) {
         return None;
     }
+    let all = checkpoint.ty(name)?.elements();
     // A tensor that cannot be read is the writer's error.
-    let bytes = checkpoint.bytes(name).ok()?;
-    let all = bytes.len() / dtype.size();
     let count = |from: usize, elements: usize| -> u64 {
-        let part = &bytes[from * dtype.size()..(from + elements) * dtype.size()];
+        let range = from * dtype.size()..(from + elements) * dtype.size();
+        let part = checkpoint.weights().read(name, range).unwrap_or_default();
         match dtype {
             DType::F32 => part.as_chunks::<4>().0.iter().map(|b| u64::from(vanishes(f32::from_le_bytes(*b)))).sum(),
             _ => part
@@ -65,7 +72,8 @@ fn of_tensor(checkpoint: &Checkpoint, name: &str) -> Option<Vanished> {
             return None;
         }
     }
-    let elements = count(0, all);
+    // In blocks: what is computed as it is read is never held whole.
+    let elements = (0..all).step_by(BLOCK).map(|from| count(from, BLOCK.min(all - from))).sum();
     alarming(elements, all).then(|| Vanished { tensor: name.into(), elements, of: all as u64 })
 }
 

@@ -1,17 +1,36 @@
-//! The hash of a checkpoint's tensors, computed a piece at a time, as their bytes are read for other reasons.
+//! Hashes: of a file, and of a checkpoint's tensors, computed a piece at a time, as their bytes are read for other reasons.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use rayon::prelude::*;
-use s2dit_ir::WeightSource;
+use s2dit_backends::input::check_regular;
+use s2dit_ir::{TensorType, WeightSource};
 
 use crate::WeightStore;
+use crate::problems::Problems;
 
 /// Bytes of a piece: a subtree of BLAKE3's binary tree, whose leaves are 1024 bytes (O'Connor et al., *BLAKE3*, section 2.1). So a
 /// tensor's pieces can be hashed in any order.
 const PIECE: usize = 1 << 16;
+
+/// `blake3:` and the hash of a file.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn hash_of(path: &Path) -> Result<String, Problems> {
+    let hashed = check_regular(path).and_then(|()| std::fs::File::open(path)).and_then(|file| {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(file)?;
+        Ok(hasher.finalize())
+    });
+    let hash = hashed.map_err(|e| Problems::one(path.display().to_string(), e.to_string(), "a readable file"))?;
+    Ok(format!("blake3:{}", hash.to_hex()))
+}
 
 /// What is known of the hashes of tensors, by name.
 #[derive(Debug)]
@@ -29,7 +48,7 @@ enum TensorHash {
 impl Hashes {
     /// Knows nothing yet of these tensors.
     pub(super) fn new(weights: &WeightStore) -> Self {
-        let bytes = |name: &str| weights.get(name).map_or(0, |info| info.ty.bytes());
+        let bytes = |name: &str| weights.ty(name).map_or(0, |ty| ty.bytes());
         Hashes::of_sizes(weights.names().map(|name| (name, bytes(name))))
     }
 
@@ -64,39 +83,47 @@ impl Hashes {
         }
     }
 
-    /// The hash of a tensor, equal to [`blake3::hash`] of its bytes; what is not known yet is computed.
-    fn finish(&self, name: &str, bytes: &[u8]) -> blake3::Hash {
-        if bytes.is_empty() {
-            return blake3::hash(bytes);
-        }
-        bytes.par_chunks(PIECE).enumerate().for_each(|(index, piece)| {
-            self.visit(name, bytes.len(), index * PIECE, piece);
+    /// The hash of a tensor of `len` bytes, equal to [`blake3::hash`] of them; pieces that are not known yet are read and hashed. A tensor that
+    /// cannot be read hashes as if it were empty: whoever writes it fails with the reason.
+    fn finish<'a>(
+        &self,
+        name: &str,
+        len: usize,
+        read: impl Fn(Range<usize>) -> Option<Cow<'a, [u8]>> + Sync,
+    ) -> blake3::Hash {
+        let known = self.0.get(name).and_then(|tensor| {
+            (0..len.div_ceil(PIECE)).into_par_iter().for_each(|index| {
+                if !lock(tensor).knows(index)
+                    && let Some(piece) = read(index * PIECE..len.min((index + 1) * PIECE))
+                {
+                    self.visit(name, len, index * PIECE, &piece);
+                }
+            });
+            lock(tensor).finish()
         });
-        let known = self.0.get(name).and_then(|tensor| lock(tensor).finish());
-        known.unwrap_or_else(|| blake3::hash(bytes))
+        known.unwrap_or_else(|| blake3::hash(&[]))
     }
 
     /// Hashes (name, element type, shape, hash of the data) of every tensor, in order of names.
     pub(super) fn of_all(&self, weights: &WeightStore) -> blake3::Hash {
-        let tensors: Vec<(&str, usize)> = weights.tensors.iter().map(|(name, file)| (name.as_str(), *file)).collect();
+        let tensors: Vec<(&str, TensorType)> =
+            weights.names().filter_map(|name| Some((name, weights.ty(name)?))).collect();
         let hashes: Vec<blake3::Hash> = tensors
             .par_iter()
-            .map(|(name, file)| {
-                let file = &weights.files[*file];
-                let hash = self.finish(name, file.data(name).unwrap_or_default());
-                file.done(name);
+            .map(|(name, ty)| {
+                let hash = self.finish(name, ty.bytes(), |range| weights.read(name, range).ok());
+                weights.done(name);
                 hash
             })
             .collect();
 
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"s2ditc checkpoint 1\n");
-        for ((name, file), hash) in tensors.into_iter().zip(hashes) {
-            let Some(info) = weights.files[file].get(name) else { continue };
+        for ((name, ty), hash) in tensors.into_iter().zip(hashes) {
             // The length of the name makes the encoding unambiguous; types print without line breaks.
             hasher.update(&(name.len() as u64).to_le_bytes());
             hasher.update(name.as_bytes());
-            hasher.update(format!("{}\n", info.ty).as_bytes());
+            hasher.update(format!("{ty}\n").as_bytes());
             hasher.update(hash.as_bytes());
         }
         hasher.finalize()
@@ -179,7 +206,8 @@ mod tests {
                     let (begin, end) = (begin.min(len), end.min(len));
                     hashes.visit("w", len, begin, &bytes[begin..end]);
                 }
-                assert_eq!(hashes.finish("w", bytes), blake3::hash(bytes), "{len} bytes, visited {visits:?}");
+                let read = |range: Range<usize>| Some(Cow::Borrowed(&bytes[range]));
+                assert_eq!(hashes.finish("w", len, read), blake3::hash(bytes), "{len} bytes, visited {visits:?}");
             }
         }
     }
@@ -189,6 +217,6 @@ mod tests {
         let (read, other) = (vec![1; 3 * PIECE], vec![2; 3 * PIECE]);
         let hashes = Hashes::of_sizes([("w", read.len())].into_iter());
         hashes.visit("w", read.len(), 0, &read);
-        assert_eq!(hashes.finish("w", &other), blake3::hash(&read));
+        assert_eq!(hashes.finish("w", other.len(), |range| Some(Cow::Borrowed(&other[range]))), blake3::hash(&read));
     }
 }

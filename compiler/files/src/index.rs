@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::json::{Entries, compact};
 use crate::problems::{Problems, quoted, shown};
-use crate::{SafetensorsFile, WeightStore};
+use crate::{Door as _, SafetensorsFile, WeightStore};
 
 const LARGEST_INDEX: u64 = 16 << 20;
 
@@ -43,7 +43,7 @@ pub(super) fn open(dir: &Path, path: &Path) -> Result<(WeightStore, Problems), P
         }
         let Some((file, damage)) = problems.absorb(SafetensorsFile::open_damaged(&shard_path)) else { continue };
         problems.extend(damage);
-        weights.damaged.extend(file.damaged().map(str::to_owned));
+        weights.damaged.extend(file.damaged().into_iter().map(str::to_owned));
         for tensor in named {
             if file.get(tensor).is_none() && !weights.damaged.contains(tensor) {
                 problems.push(
@@ -53,11 +53,10 @@ pub(super) fn open(dir: &Path, path: &Path) -> Result<(WeightStore, Problems), P
                 );
             }
         }
-        let number = weights.files.len();
-        for (tensor, _) in file.tensors() {
+        for (tensor, info) in file.tensors() {
             match map.get(tensor) {
                 Some(home) if home == shard => {
-                    weights.tensors.insert(tensor.to_owned(), number);
+                    weights.hold(tensor, tensor, info.ty.clone());
                 }
                 Some(home) => problems.push(
                     format!("{}: {}", shard_path.display(), shown(tensor)),
@@ -74,9 +73,10 @@ pub(super) fn open(dir: &Path, path: &Path) -> Result<(WeightStore, Problems), P
                 }
             }
         }
-        weights.files.push(file);
+        weights.push(Box::new(file));
     }
-    weights.damaged.extend(map.keys().filter(|tensor| !weights.tensors.contains_key(*tensor)).cloned());
+    let absent: Vec<String> = map.into_keys().filter(|tensor| !weights.has(tensor)).collect();
+    weights.damaged.extend(absent);
     Ok((weights, problems))
 }
 

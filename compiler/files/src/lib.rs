@@ -1,25 +1,37 @@
-//! Files that people bring: safetensors, whole or sharded, JSON, sizes, and what is wrong with them.
+//! Files that people bring: weights in several formats, JSON, sizes, and what is wrong with them.
 //!
 //! - [`Problems`](problems::Problems) is everything that is wrong with an input, told at once.
-//! - [`SafetensorsFile`] is one mapped file; [`WeightStore`] is a folder of them; [`writer`] makes such files.
+//! - A [`Door`] is one mapped file of weights: [`SafetensorsFile`], [`TorchFile`], [`GgufFile`]. [`writer`] makes safetensors files.
+//! - A [`WeightStore`] is what comes through the doors of a checkpoint, under which names, with what is added to it.
 //! - [`FloatType`] names the element types of weights on the command line; [`parse_size`] reads sizes in bytes; [`choice!`] makes a choice by name of
 //!   an enum.
 //!
 //! This crate knows no model and no target.
 
 mod choice;
+mod door;
 mod float_type;
+mod gguf;
 mod hash;
 pub mod header;
+pub mod hub;
 mod index;
 pub mod json;
+mod mapped;
+mod merge;
 pub mod problems;
 mod safetensors;
 mod size;
 mod store;
+mod torch;
 pub mod writer;
 
+pub use door::{Door, WEIGHTS, open as open_door};
 pub use float_type::FloatType;
+pub use gguf::GgufFile;
+pub use hash::hash_of;
+pub use merge::{Change, Factor};
 pub use safetensors::{SafetensorsFile, TensorInfo};
 pub use size::parse_size;
 pub use store::{INDEX_FILE, WEIGHTS_FILE, WeightStore};
+pub use torch::TorchFile;

@@ -2,16 +2,15 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use memmap2::Mmap;
 use s2dit_backends::foreign::Foreign;
-use s2dit_backends::input::{LFS_POINTER, check_regular, is_lfs_pointer};
-use s2dit_backends::stamp::{Changed, Stamp};
+use s2dit_backends::stamp::Changed;
 use s2dit_ir::{DType, FileRegion, TensorType, WeightError, WeightSource};
 
+use crate::Door;
 use crate::header::{self, Header};
+use crate::mapped::Mapped;
 use crate::problems::{Problem, Problems, shown};
 
 /// Type and place of a tensor.
@@ -34,10 +33,8 @@ impl TensorInfo {
 /// An open safetensors file whose header is sound: every tensor lies within the file, none overlap.
 #[derive(Debug)]
 pub struct SafetensorsFile {
-    path: PathBuf,
-    map: Mmap,
+    file: Mapped,
     header: Header,
-    stamp: Stamp,
 }
 
 impl SafetensorsFile {
@@ -55,31 +52,16 @@ impl SafetensorsFile {
     /// # Errors
     /// The file cannot be read, or has no header.
     pub(super) fn open_damaged(path: &Path) -> Result<(Self, Problems), Problems> {
+        const EXPECTED: &str = "a safetensors file";
         let place = path.display().to_string();
-        let unreadable = |error: std::io::Error| Problems::one(&place, error.to_string(), "a safetensors file");
-        // Before opening: a pipe would block.
-        check_regular(path).map_err(unreadable)?;
-        let file = File::open(path).map_err(unreadable)?;
-        let meta = file.metadata().map_err(unreadable)?;
-        if meta.len() == 0 {
-            return Err(Problems::one(&place, "0 bytes", "a safetensors file"));
-        }
-        // SAFETY: the map is read-only and holds plain bytes. Another process that shortens the file while it is
-        // mapped raises SIGBUS, which `output::on_signals` makes an error of; what was written over is found by the stamp.
-        let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
-        if is_lfs_pointer(&map) {
-            return Err(Problems::one(&place, LFS_POINTER, "a safetensors file"));
-        }
+        let file = Mapped::open(path, EXPECTED)?;
         if let Ok(Some(other)) = Foreign::of(path)
             && other != Foreign::Safetensors
         {
-            return Err(Problems::one(&place, other.to_string(), "a safetensors file"));
+            return Err(Problems::one(&place, other.to_string(), EXPECTED));
         }
-        let (header, problems) = header::scan(&place, &map)?;
-        // Tensors are read front to back, large ones whole. Only a hint.
-        #[cfg(unix)]
-        let _ = map.advise(memmap2::Advice::Sequential);
-        Ok((SafetensorsFile { path: path.to_owned(), map, header, stamp: Stamp::of(path, &meta) }, problems))
+        let (header, problems) = header::scan(&place, file.bytes())?;
+        Ok((SafetensorsFile { file, header }, problems))
     }
 
     /// Checks that nobody has written to the file since it was opened.
@@ -87,18 +69,13 @@ impl SafetensorsFile {
     /// # Errors
     /// Somebody has, or the path leads to another file now.
     pub fn check_unchanged(&self) -> Result<(), Changed> {
-        self.stamp.check()
-    }
-
-    /// Tensors whose header entries cannot be used; none in a file from [`SafetensorsFile::open`].
-    pub(super) fn damaged(&self) -> impl Iterator<Item = &str> {
-        self.header.damaged.iter().map(String::as_str)
+        self.file.check_unchanged()
     }
 
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     /// The tensors, by name.
@@ -121,7 +98,7 @@ impl SafetensorsFile {
     /// The bytes of a tensor: row-major, little-endian, of any alignment.
     #[must_use]
     pub fn data(&self, name: &str) -> Option<&[u8]> {
-        self.get(name).map(|info| &self.map[info.offset as usize..info.end() as usize])
+        self.get(name).map(|info| &self.file.bytes()[info.offset as usize..info.end() as usize])
     }
 
     /// A tensor as `f64`, whatever its element type.
@@ -165,7 +142,7 @@ impl SafetensorsFile {
         match (self.get(name), self.data(name)) {
             (Some(info), Some(data)) => Ok((info.ty.dtype, data)),
             _ => Err(Problem {
-                place: self.path.display().to_string(),
+                place: self.path().display().to_string(),
                 found: format!("no tensor `{}`", shown(name)),
                 expected: "it among the file's tensors".into(),
             }),
@@ -186,22 +163,39 @@ impl WeightSource for SafetensorsFile {
     fn region(&self, name: &str) -> Option<FileRegion> {
         let info = self.get(name)?;
         let len = info.ty.bytes() as u64;
-        Some(FileRegion { path: self.path.clone(), offset: info.offset, len })
+        Some(FileRegion { path: self.path().to_owned(), offset: info.offset, len })
     }
 
     fn done(&self, name: &str) {
-        #[cfg(unix)]
-        if let Some(info) = self.get(name).filter(|info| info.ty.bytes() > 0) {
-            // SAFETY: the map is shared and read-only, so dropped pages come back from the file as they were.
-            // Only a hint.
-            let _ = unsafe {
-                self.map.unchecked_advise_range(
-                    memmap2::UncheckedAdvice::DontNeed,
-                    info.offset as usize,
-                    info.ty.bytes(),
-                )
-            };
+        if let Some(info) = self.get(name) {
+            self.file.drop_pages(info.offset as usize..info.end() as usize);
         }
+    }
+}
+
+impl Door for SafetensorsFile {
+    fn path(&self) -> &Path {
+        self.path()
+    }
+
+    fn format(&self) -> String {
+        "safetensors".into()
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.header.tensors.keys().map(String::as_str).collect()
+    }
+
+    fn metadata(&self) -> BTreeMap<String, String> {
+        self.header.metadata.clone()
+    }
+
+    fn damaged(&self) -> Vec<&str> {
+        self.header.damaged.iter().map(String::as_str).collect()
+    }
+
+    fn check_unchanged(&self) -> Result<(), Changed> {
+        self.check_unchanged()
     }
 }
 

@@ -1,80 +1,110 @@
-//! The weight store of a folder: which safetensors file holds each tensor, whole or sharded.
+//! The weight store of a checkpoint: the doors that its tensors come through, under which names, and what is added to them.
 //!
 //! Files are not trusted: everything that a header or an index says is checked before it is used. Nor are other processes:
 //! [`WeightStore::check_unchanged`] tells whether one wrote to the files meanwhile.
 
+mod open;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use s2dit_backends::stamp::Changed;
+use s2dit_ir::convert;
 use s2dit_ir::{DType, FileRegion, TensorType, WeightError, WeightSource};
 
 use crate::hash::Hashes;
-use crate::problems::{Problems, quoted};
-use crate::{SafetensorsFile, TensorInfo, index};
+use crate::problems::{Problem, Problems, quoted, shown};
+use crate::{Change, Door, merge};
 
-/// The weights, in one file.
-pub const WEIGHTS_FILE: &str = "diffusion_pytorch_model.safetensors";
-/// The index of sharded weights.
-pub const INDEX_FILE: &str = "diffusion_pytorch_model.safetensors.index.json";
+pub use open::{INDEX_FILE, WEIGHTS_FILE};
 
 /// Weight files, and which of them holds each tensor. A store knows no model.
 #[derive(Debug, Default)]
 pub struct WeightStore {
-    pub(crate) files: Vec<SafetensorsFile>,
-    /// Tensor name to index in `files`.
-    pub(crate) tensors: BTreeMap<String, usize>,
+    doors: Vec<Box<dyn Door>>,
+    tensors: BTreeMap<String, Held>,
     /// Tensors that are there, but with a problem that is told already.
     pub(crate) damaged: BTreeSet<String>,
     hashes: OnceLock<Hashes>,
     hash: OnceLock<blake3::Hash>,
 }
 
+/// A tensor of a store.
+#[derive(Debug)]
+struct Held {
+    /// Number of its door.
+    door: usize,
+    /// Its name there.
+    stored: String,
+    /// Its type in the store: fp32 if anything is added to it, so that nothing is rounded away.
+    ty: TensorType,
+    changes: Vec<Change>,
+}
+
 impl WeightStore {
-    /// Opens the weights of a folder, whole or sharded.
-    ///
-    /// # Errors
-    /// Every problem of the files.
-    pub fn open(dir: &Path) -> Result<Self, Problems> {
-        let (store, problems) = Self::open_damaged(dir)?;
-        problems.into_result().map(|()| store)
+    /// Adds a tensor of the door that is [pushed](WeightStore::push) next.
+    pub(crate) fn hold(&mut self, name: &str, stored: &str, ty: TensorType) {
+        let held = Held { door: self.doors.len(), stored: stored.to_owned(), ty, changes: Vec::new() };
+        self.tensors.insert(name.to_owned(), held);
     }
 
-    /// Opens the weights of a folder with what is wrong with them: a store with problems is good for finding more of
-    /// them, and its data must not be read.
+    pub(crate) fn push(&mut self, door: Box<dyn Door>) {
+        self.doors.push(door);
+    }
+
+    /// Gives tensors other names: `to` has the new name of each.
     ///
     /// # Errors
-    /// No weights, or none that can be read.
-    pub fn open_damaged(dir: &Path) -> Result<(Self, Problems), Problems> {
-        let whole = dir.join(WEIGHTS_FILE);
-        let index = dir.join(INDEX_FILE);
-        match (whole.exists(), index.exists()) {
-            (true, false) => {
-                let (file, problems) = SafetensorsFile::open_damaged(&whole)?;
-                let tensors = file.tensors().map(|(name, _)| (name.to_owned(), 0)).collect();
-                let damaged = file.damaged().map(str::to_owned).collect();
-                Ok((WeightStore { files: vec![file], tensors, damaged, ..WeightStore::default() }, problems))
+    /// Two tensors that would have one name.
+    pub fn rename(&mut self, to: impl Fn(&str) -> String) -> Result<(), Problems> {
+        let mut renamed: BTreeMap<String, Held> = BTreeMap::new();
+        let mut twice: Vec<String> = Vec::new();
+        for (name, held) in std::mem::take(&mut self.tensors) {
+            let new = to(&name);
+            if let Some(other) = renamed.get(&new) {
+                twice.push(format!("{} and {}, both `{}`", quoted(&other.stored), quoted(&held.stored), shown(&new)));
             }
-            (false, true) => index::open(dir, &index),
-            (true, true) => Err(Problems::one(
-                dir.display().to_string(),
-                format!("both {WEIGHTS_FILE} and {INDEX_FILE}"),
-                "one of them",
-            )),
-            (false, false) => Err(Problems::one(
-                dir.display().to_string(),
-                weights_by_another_name(dir),
-                format!("{WEIGHTS_FILE}, or shards with {INDEX_FILE}"),
-            )),
+            renamed.insert(new, held);
         }
+        self.tensors = renamed;
+        self.damaged = std::mem::take(&mut self.damaged).iter().map(|name| to(name)).collect();
+        match twice.as_slice() {
+            [] => Ok(()),
+            [first, rest @ ..] => {
+                let place = self.doors.first().map(|door| door.path().display().to_string()).unwrap_or_default();
+                let more =
+                    if rest.is_empty() { String::new() } else { format!(", and {} more such pairs", rest.len()) };
+                Err(Problems::one(place, format!("{first}{more}"), "each tensor once"))
+            }
+        }
+    }
+
+    /// Adds something to a tensor, which is fp32 from now on.
+    ///
+    /// # Errors
+    /// No such tensor; one that is no float; a change of another shape.
+    pub fn change(&mut self, name: &str, change: Change) -> Result<(), Problem> {
+        let missing = |found: &str| Problem {
+            place: shown(name),
+            found: found.to_owned(),
+            expected: "a tensor of bf16, f16 or f32 to add to".to_owned(),
+        };
+        let held = self.tensors.get_mut(name).ok_or_else(|| missing("no such tensor"))?;
+        if !merge::is_float(held.ty.dtype) {
+            return Err(missing(&held.ty.to_string()));
+        }
+        change.check(&held.ty).map_err(|(found, expected)| Problem { place: shown(name), found, expected })?;
+        held.ty = TensorType::new(DType::F32, held.ty.shape.clone());
+        held.changes.push(change);
+        Ok(())
     }
 
     /// The weight files.
     #[must_use]
-    pub fn files(&self) -> &[SafetensorsFile] {
-        &self.files
+    pub fn doors(&self) -> &[Box<dyn Door>] {
+        &self.doors
     }
 
     /// Checks that no weight file has changed since it was opened.
@@ -82,7 +112,7 @@ impl WeightStore {
     /// # Errors
     /// The first file that has.
     pub fn check_unchanged(&self) -> Result<(), Changed> {
-        self.files.iter().try_for_each(SafetensorsFile::check_unchanged)
+        self.doors.iter().try_for_each(|door| door.check_unchanged())
     }
 
     /// The names of the tensors, sorted.
@@ -90,16 +120,23 @@ impl WeightStore {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Type and place of a tensor.
+    /// Whether there is a tensor of this name.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&TensorInfo> {
-        self.file_of(name)?.get(name)
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
     }
 
     /// The file that holds a tensor.
     #[must_use]
-    pub fn file_of(&self, name: &str) -> Option<&SafetensorsFile> {
-        self.tensors.get(name).map(|file| &self.files[*file])
+    pub fn door_of(&self, name: &str) -> Option<&dyn Door> {
+        self.tensors.get(name).map(|held| &*self.doors[held.door])
+    }
+
+    /// A tensor in its file, as a place in messages: the file, and the name that it has there.
+    #[must_use]
+    pub fn place_of(&self, name: &str) -> Option<String> {
+        let held = self.tensors.get(name)?;
+        Some(format!("{}: {}", self.doors[held.door].path().display(), shown(&held.stored)))
     }
 
     /// Whether a tensor has a problem that [`WeightStore::open_damaged`] told.
@@ -111,21 +148,21 @@ impl WeightStore {
     /// Elements of all tensors.
     #[must_use]
     pub fn parameters(&self) -> u64 {
-        self.infos().map(|info| info.ty.elements() as u64).sum()
+        self.types().map(|ty| ty.elements() as u64).sum()
     }
 
-    /// Bytes of all tensors, as stored.
+    /// Bytes of all tensors, in the types that they have here.
     #[must_use]
     pub fn stored_bytes(&self) -> u64 {
-        self.infos().map(|info| info.ty.bytes() as u64).sum()
+        self.types().map(|ty| ty.bytes() as u64).sum()
     }
 
     /// The element types in use, with the number of tensors of each.
     #[must_use]
     pub fn dtypes(&self) -> BTreeMap<DType, usize> {
         let mut counts = BTreeMap::new();
-        for info in self.infos() {
-            *counts.entry(info.ty.dtype).or_default() += 1;
+        for ty in self.types() {
+            *counts.entry(ty.dtype).or_default() += 1;
         }
         counts
     }
@@ -136,60 +173,87 @@ impl WeightStore {
         *self.hash.get_or_init(|| self.hashes().of_all(self))
     }
 
+    /// Some bytes of a tensor.
+    ///
+    /// # Errors
+    /// A tensor that does not exist or cannot be read.
+    pub fn read(&self, name: &str, range: Range<usize>) -> Result<Cow<'_, [u8]>, WeightError> {
+        if let Some(part) = self.part(name, range.clone()) {
+            return part.map(Cow::Owned);
+        }
+        let short = || WeightError::Read { name: name.to_owned(), message: format!("no bytes up to {}", range.end) };
+        Ok(match self.bytes(name)? {
+            Cow::Borrowed(bytes) => Cow::Borrowed(bytes.get(range.clone()).ok_or_else(short)?),
+            Cow::Owned(bytes) => Cow::Owned(bytes.get(range.clone()).ok_or_else(short)?.to_vec()),
+        })
+    }
+
     fn hashes(&self) -> &Hashes {
         self.hashes.get_or_init(|| Hashes::new(self))
     }
 
-    fn infos(&self) -> impl Iterator<Item = &TensorInfo> {
-        self.files.iter().flat_map(|file| file.tensors().map(|(_, info)| info))
+    fn types(&self) -> impl Iterator<Item = &TensorType> {
+        self.tensors.values().map(|held| &held.ty)
+    }
+
+    /// Some bytes of a tensor that something is added to: computed in float64, and rounded once, to fp32.
+    fn changed(&self, held: &Held, range: Range<usize>) -> Result<Vec<u8>, WeightError> {
+        let door = &*self.doors[held.door];
+        let size = DType::F32.size();
+        let elements = range.start / size..range.end / size;
+        let missing = || WeightError::Missing { name: held.stored.clone() };
+        let stored = door.ty(&held.stored).ok_or_else(missing)?;
+        if elements.end > stored.elements() || elements.start > elements.end {
+            let message = format!("no bytes {} to {} in {}", range.start, range.end, held.ty);
+            return Err(WeightError::Read { name: held.stored.clone(), message });
+        }
+        let mut values = merge::values(door, &held.stored, &stored, elements.clone())?;
+        for change in &held.changes {
+            change.add(&stored.shape, &elements, &mut values)?;
+        }
+        let mut bytes = vec![0; values.len() * size];
+        convert::from_f64(&values, DType::F32, &mut bytes);
+        Ok(bytes)
     }
 }
 
 impl WeightSource for WeightStore {
     fn ty(&self, name: &str) -> Option<TensorType> {
-        self.get(name).map(|info| info.ty.clone())
+        self.tensors.get(name).map(|held| held.ty.clone())
     }
 
     fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
-        match self.file_of(name) {
-            Some(file) => WeightSource::bytes(file, name),
+        match self.tensors.get(name) {
             None => Err(WeightError::Missing { name: name.to_owned() }),
+            Some(held) if held.changes.is_empty() => self.doors[held.door].bytes(&held.stored),
+            Some(held) => self.changed(held, 0..held.ty.bytes()).map(Cow::Owned),
+        }
+    }
+
+    fn part(&self, name: &str, range: Range<usize>) -> Option<Result<Vec<u8>, WeightError>> {
+        let held = self.tensors.get(name)?;
+        match held.changes.is_empty() {
+            true => self.doors[held.door].part(&held.stored, range),
+            false => Some(self.changed(held, range)),
         }
     }
 
     fn region(&self, name: &str) -> Option<FileRegion> {
-        self.file_of(name)?.region(name)
+        let held = self.tensors.get(name).filter(|held| held.changes.is_empty())?;
+        self.doors[held.door].region(&held.stored)
     }
 
     fn visit(&self, name: &str, offset: u64, bytes: &[u8]) {
-        if let Some(info) = self.get(name)
+        if let Some(held) = self.tensors.get(name)
             && self.hash.get().is_none()
         {
-            self.hashes().visit(name, info.ty.bytes(), offset as usize, bytes);
+            self.hashes().visit(name, held.ty.bytes(), offset as usize, bytes);
         }
     }
 
     fn done(&self, name: &str) {
-        if let Some(file) = self.file_of(name) {
-            file.done(name);
+        if let Some(held) = self.tensors.get(name) {
+            self.doors[held.door].done(&held.stored);
         }
-    }
-}
-
-/// The weight files of other names in a folder, for the error message.
-fn weights_by_another_name(dir: &Path) -> String {
-    let endings = [".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".ckpt", ".gguf"];
-    let mut names: Vec<String> = std::fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| endings.iter().any(|ending| name.ends_with(ending)))
-        .collect();
-    names.sort();
-    match names.as_slice() {
-        [] => "no weights".to_owned(),
-        [only] => format!("only {}", quoted(only)),
-        [first, ..] => format!("only {} and {} more weight files", quoted(first), names.len() - 1),
     }
 }

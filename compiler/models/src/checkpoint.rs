@@ -1,19 +1,28 @@
-//! Checkpoints in diffusers layout: a folder of `config.json` and memory-mapped safetensors, whole or sharded.
+//! Checkpoints: a configuration and the memory-mapped weights of a folder or a file, under the names that the model calls for.
 
+mod lora;
+mod naming;
+mod origin;
 mod pipeline;
 mod validate;
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use s2dit_backends::stamp::{Changed, Stamp};
+use s2dit_files::WeightStore;
 use s2dit_files::problems::{Problem, Problems};
-use s2dit_files::{INDEX_FILE, TensorInfo, WeightStore};
 use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
 
+pub use lora::Merged;
+pub use naming::Naming;
+pub use origin::{Lora, Origin};
 pub use pipeline::pipeline_problem;
 
+use self::naming::Names;
+use self::origin::Place;
 use crate::config;
 use crate::model::{Model, Sampler, Streaming};
 
@@ -23,48 +32,91 @@ pub const CONFIG_FILE: &str = "config.json";
 /// An open checkpoint: a valid configuration, and exactly the tensors that it calls for.
 #[derive(Debug)]
 pub struct Checkpoint {
-    dir: PathBuf,
+    place: Place,
     model: Arc<dyn Model>,
     /// The configuration's file and the index, as they were read.
     texts: Vec<Stamp>,
     weights: WeightStore,
+    naming: Naming,
+    loras: Vec<lora::Open>,
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint folder and checks it: configuration, files, tensors.
+    /// Opens a checkpoint folder, or a file of weights with `config.json` beside it, and checks it: configuration, files, tensors.
+    ///
+    /// # Errors
+    /// See [`Checkpoint::open_from`].
+    pub fn open(path: &Path) -> Result<Self, Problems> {
+        Checkpoint::open_from(&path.into())
+    }
+
+    /// Opens a checkpoint and checks it: configuration, files, tensors, adapters.
     ///
     /// # Errors
     /// Every problem found. Tensors are compared with the configuration only when both could be read.
-    pub fn open(dir: &Path) -> Result<Self, Problems> {
-        let place = dir.display().to_string();
-        let folder = "a checkpoint folder with config.json and safetensors";
-        match std::fs::metadata(dir) {
-            Err(error) => return Err(Problems::one(place, error.to_string(), folder)),
-            Ok(meta) if !meta.is_dir() => return Err(Problems::one(place, "a file", folder)),
-            Ok(_) => {}
-        }
-        if let Some(problem) = pipeline_problem(dir) {
-            return Err(problem.into());
-        }
+    pub fn open_from(origin: &Origin) -> Result<Self, Problems> {
+        let place = Place::find(origin)?;
         // Before they are read: what changes meanwhile has changed.
-        let texts = [CONFIG_FILE, INDEX_FILE].iter().filter_map(|name| Stamp::now(&dir.join(name)).ok()).collect();
+        let texts = place.texts().iter().filter_map(|path| Stamp::now(path).ok()).collect();
         let mut problems = Problems::new();
-        let model = problems.absorb(config::read(&dir.join(CONFIG_FILE)));
-        let weights = problems.absorb(WeightStore::open_damaged(dir));
-        let weights = weights.map(|(weights, damage)| {
+        let model = problems.absorb(config::read(place.config()));
+        let weights = match &place {
+            Place::Folder { dir, .. } => WeightStore::open_damaged(dir),
+            // What is no file of weights has no configuration either.
+            Place::File { file, .. } => Ok(WeightStore::open_file(file, origin.state_dict.as_deref())?),
+        };
+        let weights = problems.absorb(weights).map(|(weights, damage)| {
             problems.extend(damage);
             weights
         });
-        let (Some(model), Some(weights)) = (model, weights) else { return Err(problems) };
-        let checkpoint = Checkpoint { dir: dir.to_owned(), model, texts, weights };
+        let (Some(model), Some(mut weights)) = (model, weights) else { return Err(problems) };
+        let names = Names::new(&*model);
+        let naming = problems.absorb(names.apply(&mut weights)).unwrap_or_default();
+        let mut checkpoint = Checkpoint { place, model, texts, weights, naming, loras: Vec::new() };
         problems.absorb(checkpoint.validate(&*checkpoint.model));
+        problems.into_result()?;
+        let mut problems = Problems::new();
+        for lora in &origin.loras {
+            checkpoint.loras.extend(problems.absorb(lora::merge(&mut checkpoint.weights, lora, &names)));
+        }
         problems.into_result().map(|()| checkpoint)
     }
 
-    /// The folder.
+    /// The folder or the file of the weights.
     #[must_use]
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    pub fn path(&self) -> &Path {
+        self.place.path()
+    }
+
+    /// The file of the configuration.
+    #[must_use]
+    pub fn config_file(&self) -> &Path {
+        self.place.config()
+    }
+
+    /// Every file that the checkpoint is read from.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let doors = self.weights.doors().iter().map(|door| door.path());
+        let loras = self.loras.iter().map(|lora| lora.door.path());
+        self.place.texts().into_iter().chain(doors.chain(loras).map(Path::to_owned)).collect()
+    }
+
+    /// What its files are: `safetensors`, or another format.
+    #[must_use]
+    pub fn format(&self) -> String {
+        self.weights.doors().first().map(|door| door.format()).unwrap_or_default()
+    }
+
+    /// How the names in its files became those of the model.
+    #[must_use]
+    pub fn naming(&self) -> &Naming {
+        &self.naming
+    }
+
+    /// The adapters that are merged into its weights, in order.
+    pub fn loras(&self) -> impl ExactSizeIterator<Item = &Merged> {
+        self.loras.iter().map(|lora| &lora.merged)
     }
 
     /// The model that the configuration describes.
@@ -90,7 +142,7 @@ impl Checkpoint {
     }
 
     fn in_config(&self, problem: Problem) -> Problem {
-        Problem { place: format!("{}: {}", self.dir.join(CONFIG_FILE).display(), problem.place), ..problem }
+        Problem { place: format!("{}: {}", self.config_file().display(), problem.place), ..problem }
     }
 
     /// The weights.
@@ -99,18 +151,12 @@ impl Checkpoint {
         &self.weights
     }
 
-    /// Type and place of a tensor.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&TensorInfo> {
-        self.weights.get(name)
-    }
-
     /// Compares the tensors with those a model calls for.
     ///
     /// # Errors
     /// Every tensor that is missing, extra, misshapen or of a wrong element type.
     pub fn validate(&self, model: &dyn Model) -> Result<(), Problems> {
-        validate::validate(&self.dir.display().to_string(), &self.weights, model)
+        validate::validate(&self.path().display().to_string(), &self.weights, model)
     }
 
     /// Checks that no file of the checkpoint has changed since it was opened: what was computed from it meanwhile would be of no
@@ -120,6 +166,7 @@ impl Checkpoint {
     /// The first file that has.
     pub fn check_unchanged(&self) -> Result<(), Changed> {
         self.texts.iter().try_for_each(Stamp::check)?;
+        self.loras.iter().try_for_each(lora::Open::check_unchanged)?;
         self.weights.check_unchanged()
     }
 
@@ -136,6 +183,10 @@ impl WeightSource for Checkpoint {
 
     fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
         self.weights.bytes(name)
+    }
+
+    fn part(&self, name: &str, range: Range<usize>) -> Option<Result<Vec<u8>, WeightError>> {
+        self.weights.part(name, range)
     }
 
     fn region(&self, name: &str) -> Option<FileRegion> {

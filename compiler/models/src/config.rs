@@ -61,13 +61,14 @@ fn family(entries: &[(String, Value)], place: &str) -> Result<Option<&'static dy
     for (name, value) in entries {
         // diffusers writes the class; transformers (text encoders) a list of architectures.
         let known = match name.as_str() {
-            "_class_name" => FAMILIES.iter().find(|family| *value == family.class()).copied(),
+            "_class_name" => (FAMILIES.iter().copied()).find(|family| {
+                *value == family.class() || family.original_class().is_some_and(|class| *value == class)
+            }),
             "architectures" if value.is_array() => None,
             _ => continue,
         };
         let Some(family) = known else {
-            let hint = FAMILIES.iter().filter_map(|family| family.misnamed(value.as_str()?)).next();
-            return Err(Problems::one(format!("{place}: {name}"), compact(value), hint.unwrap_or_else(classes)));
+            return Err(Problems::one(format!("{place}: {name}"), compact(value), classes()));
         };
         if found.replace(family).is_some() {
             return Err(Problems::one(format!("{place}: {name}"), "the field twice", "it once"));

@@ -25,9 +25,14 @@ pub trait Family: Debug + Sync {
     /// The `_class_name` of its configurations.
     fn class(&self) -> &'static str;
 
-    /// What is expected instead of a class of the same model that is not read; `None` for any other class.
-    fn misnamed(&self, _class: &str) -> Option<String> {
+    /// The `_class_name` of the model's own repository, if its configurations are read as well.
+    fn original_class(&self) -> Option<&'static str> {
         None
+    }
+
+    /// The names that tensors have in the model's own repository, where they differ: of a name, the first line that fits counts.
+    fn original(&self) -> &'static [Renaming] {
+        &[]
     }
 
     /// Names of its presets.
@@ -47,6 +52,25 @@ pub trait Family: Debug + Sync {
     /// # Errors
     /// Every problem of the configuration.
     fn parse(&self, entries: Vec<(String, Value)>, place: &str) -> Result<Arc<dyn Model>, Problems>;
+}
+
+/// A run of segments in the names of tensors, between dots, that is called otherwise in the model's own repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renaming {
+    /// The segments there, such as `self_attn.q`.
+    pub original: &'static str,
+    /// The segments in the names of diffusers, such as `attn1.to_q`.
+    pub name: &'static str,
+}
+
+impl Renaming {
+    /// A name with the first such run replaced; `None` if the name has none.
+    #[must_use]
+    pub fn applied(&self, name: &str) -> Option<String> {
+        let dotted = format!(".{name}.");
+        let (before, after) = dotted.split_once(&format!(".{}.", self.original))?;
+        Some(format!("{before}.{}.{after}", self.name).trim_matches('.').to_owned())
+    }
 }
 
 /// A model: a configuration of a [`Family`] and all that follows from it.

@@ -6,14 +6,14 @@ use anyhow::{Result, bail};
 use s2dit_runtime::first_difference;
 use serde_json::Value;
 
-use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint};
+use s2dit_models::checkpoint::Checkpoint;
 
 /// Compares what an artifact says it was made from with a checkpoint; what it does not say is not compared.
 ///
 /// # Errors
 /// Another checkpoint, or another configuration of the same tensors.
 pub fn check(artifact: &Path, hash: Option<&str>, config: Option<&Value>, checkpoint: &Checkpoint) -> Result<()> {
-    let (shown, dir) = (artifact.display(), checkpoint.dir().display());
+    let (shown, dir) = (artifact.display(), checkpoint.path().display());
     let ours = format!("blake3:{}", checkpoint.content_hash().to_hex());
     if let Some(made_from) = hash.filter(|hash| *hash != ours) {
         bail!("`{shown}` was made from checkpoint {made_from}, but `{dir}` is {ours}");
@@ -21,7 +21,8 @@ pub fn check(artifact: &Path, hash: Option<&str>, config: Option<&Value>, checkp
     let ours = checkpoint.model().config();
     if let Some(d) = config.and_then(|config| first_difference(&ours, config)) {
         bail!(
-            "`{dir}/{CONFIG_FILE}`: field `{}`: found {}, expected {}, which `{shown}` was made from",
+            "`{}`: field `{}`: found {}, expected {}, which `{shown}` was made from",
+            checkpoint.config_file().display(),
             d.field,
             d.found,
             d.expected

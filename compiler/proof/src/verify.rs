@@ -163,7 +163,7 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<V
         Reference::Golden { model, .. } => model.as_ref(),
         Reference::Checkpoint { model, .. } => Some(model),
     };
-    let graph = model.map(|model| Graph::open(&artifact, path, &model.dir)).transpose()?;
+    let graph = model.map(|model| Graph::open(&artifact, path, &model.origin)).transpose()?;
     let storage = match (&graph, model) {
         (Some(graph), Some(model)) => graph.storage(&artifact, path, model.quantize.as_ref())?,
         _ => None,
@@ -200,7 +200,7 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<V
 
     let mut checks = Vec::new();
     if let (Some(graph), Some(model)) = (&graph, model) {
-        let dir = model.dir.display();
+        let dir = &model.origin;
         if against == Against::Both {
             let plain = graph.run(None, &inputs, &run)?;
             let what = format!("the plain fp32 graph of {dir} against the golden");
@@ -235,7 +235,7 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<V
             Reference::Golden { file, .. } => file.display().to_string(),
             Reference::Checkpoint { model, seed } => {
                 let how = if model.quantize.is_some() { "fp32, quantized" } else { "fp32" };
-                format!("{} ({how}, inputs of seed {seed})", model.dir.display())
+                format!("{} ({how}, inputs of seed {seed})", model.origin)
             }
         },
         engine: match options.engine {

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rayon::prelude::*;
 use s2dit_backends::output::{Destination, Staged, made};
-use s2dit_ir::WeightSource;
 use s2dit_ir::compress::Scheme;
+use s2dit_ir::convert::non_finite;
+use s2dit_ir::{WeightError, WeightSource};
 use s2dit_passes::quantize::{Choice, Weight};
 
 use super::Survey;
@@ -14,10 +15,9 @@ use super::progress::Progress;
 use super::samples::{Inputs, SampleSplit, Samples};
 use super::statistics::{self, Collected};
 use s2dit_emit::plan::Calibration;
-use s2dit_emit::plan::hash_of;
 use s2dit_emit::plan::{FEEDBACK, IMPORTANCE};
-use s2dit_files::SafetensorsFile;
 use s2dit_files::problems::{Problems, quoted};
+use s2dit_files::{SafetensorsFile, hash_of};
 use s2dit_models::checkpoint::Checkpoint;
 
 /// The path of a plan's statistics: beside the plan. `None` if the plan's name is not UTF-8.
@@ -98,20 +98,30 @@ impl Calibrated {
     }
 }
 
+/// Bytes of a tensor that are looked at together.
+const BLOCK: usize = 1 << 20;
+
 /// Refuses a checkpoint with elements that are NaN or infinite: every activation after them would be NaN, and the statistics of
 /// sound weights with it.
 fn check_finite(checkpoint: &Checkpoint) -> Result<()> {
     let mut problems = Problems::new();
-    for file in checkpoint.weights().files() {
-        for (name, _) in file.tensors() {
-            let count = file.tensor_f32(name)?.par_iter().filter(|x| !x.is_finite()).count();
-            if count > 0 {
-                let at = format!("{}: tensor {}", file.path().display(), quoted(name));
-                let found = format!("{count} element(s) that are NaN or infinite");
-                problems.push(at, found, "finite ones: statistics are collected by running the model");
-            }
-            file.done(name);
+    let weights = checkpoint.weights();
+    for name in weights.names() {
+        let Some(ty) = weights.ty(name) else { continue };
+        let starts: Vec<usize> = (0..ty.bytes()).step_by(BLOCK).collect();
+        let of_block = |start: &usize| {
+            let bytes = weights.read(name, *start..ty.bytes().min(start + BLOCK))?;
+            Ok(non_finite(&bytes, ty.dtype))
+        };
+        let counts: Vec<u64> = starts.par_iter().map(of_block).collect::<Result<_, WeightError>>()?;
+        let count: u64 = counts.iter().sum();
+        if count > 0 {
+            let file = weights.door_of(name).map_or(checkpoint.path(), |door| door.path());
+            let at = format!("{}: tensor {}", file.display(), quoted(name));
+            let found = format!("{count} element(s) that are NaN or infinite");
+            problems.push(at, found, "finite ones: statistics are collected by running the model");
         }
+        weights.done(name);
     }
     Ok(problems.into_result()?)
 }

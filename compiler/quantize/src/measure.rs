@@ -66,7 +66,7 @@ impl<'a> Runner<'a> {
     /// A plan that does not fit; a failing engine.
     pub fn plan(&self, plan: &OpenPlan, progress: Progress<'_>) -> Result<(f64, Vec<f64>)> {
         let mut module = self.survey.module.clone();
-        plan.apply(&mut module, |name| self.survey.checkpoint.get(name).is_some())?;
+        plan.apply(&mut module, |name| self.survey.checkpoint.weights().has(name))?;
         let source = Sources::with_statistics(self.survey.checkpoint, plan.statistics.as_ref());
         let outputs = self.outputs(&module, &source, progress)?;
         let blocks = self.blocks.iter().map(|name| decibels(self.error(name, &outputs)));

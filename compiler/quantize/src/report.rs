@@ -26,8 +26,8 @@ pub fn html(made: &Made, survey: &Survey<'_>) -> String {
     let checkpoint = survey.checkpoint;
     let outline = checkpoint.model().outline();
     let plan = &made.plan;
-    let name = checkpoint.dir().canonicalize().ok();
-    let name = name.as_deref().unwrap_or(checkpoint.dir()).file_name().map(|n| n.to_string_lossy().into_owned());
+    let name = checkpoint.path().canonicalize().ok();
+    let name = name.as_deref().unwrap_or(checkpoint.path()).file_name().map(|n| n.to_string_lossy().into_owned());
     let name = escaped(name.as_deref().unwrap_or("checkpoint"));
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{name}: quantization plan</title>\n<style>{STYLE}</style>\n"

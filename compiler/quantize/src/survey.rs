@@ -70,7 +70,7 @@ impl<'a> Survey<'a> {
         if weights.is_empty() {
             bail!(
                 "`{}`: found no weight of {} elements or more, expected something to compress",
-                checkpoint.dir().display(),
+                checkpoint.path().display(),
                 pass::LEAST_ELEMENTS
             );
         }

@@ -15,6 +15,7 @@ use super::passes::{Passes, eprint_rows};
 use super::places::Places;
 use super::progress::{Progress, size};
 use super::usage::refuse;
+use super::weights::{self, WeightArgs};
 use super::{Context, print_json, print_line, print_note};
 use crate::inspect::recognition;
 use crate::lint::{Brief, lint};
@@ -27,8 +28,7 @@ use s2dit_emit::{
     default_precision, lower,
 };
 use s2dit_files::problems::Problem;
-use s2dit_files::{INDEX_FILE, SafetensorsFile};
-use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint};
+use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::size::LatentSize;
 
 /// Compile a checkpoint to an ONNX file or a Core ML package
@@ -38,6 +38,7 @@ use s2dit_models::size::LatentSize;
   s2ditc compile small/ --target onnx --latent 3x36x64 --precision fp16 -o small.onnx
   s2ditc compile small/ --target coreml --latent 3x36x64 --quantize palette4-group16 -o small4.mlpackage
   s2ditc compile small/ --target onnx --latent 3x36x64 --emit ir | less
+  s2ditc compile wan.pt --config config.json --lora fast.safetensors:0.8 --target coreml --latent 3x36x64 -o wan.mlpackage
 
 The compiled step takes latent [1,C,F,H,W], timestep [1] in [0, 1000] and text [1,L,text_dim], and returns velocity \
 [1,C,F,H,W]. An ONNX model with more than 32 MiB of weights keeps them beside it in OUT.HASH.data, a name that the model knows: \
@@ -46,8 +47,10 @@ move the two together.
 With --mode stream OUT is a folder: three functions (prompt, denoise, and commit or last_step) and contract.json, which says how to call them. A step \
 makes the checkpoint's chunk_frames, so --latent is HxW. Run it with s2ditc stream.")]
 pub(super) struct Args {
-    /// Folder with config.json and safetensors
+    /// Checkpoint: a folder with config.json and safetensors, a file of weights, or OWNER/NAME in the cache of the Hugging Face hub
     checkpoint: PathBuf,
+    #[command(flatten)]
+    weights: WeightArgs,
     /// What to make: onnx or coreml
     #[arg(long)]
     target: Target,
@@ -189,8 +192,15 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         How::Plan(path) => Some(path),
         How::Every(_) => None,
     });
-    Places::default().input("--quantize", plan).output("-o", &args.output).check()?;
-    let checkpoint = Checkpoint::open(&args.checkpoint)?;
+    Places::default()
+        .input("--quantize", plan)
+        .input("--config or --lora", args.weights.files())
+        .output("-o", &args.output)
+        .check()?;
+    let checkpoint = Checkpoint::open_from(&args.weights.origin(&args.checkpoint))?;
+    if !context.quiet {
+        weights::note(&checkpoint);
+    }
     let job = Job::new(args, &checkpoint)?;
     let mut passes =
         Passes::new(args.after.as_deref(), args.time_passes, args.verify_each.then_some(&checkpoint), context)
@@ -314,10 +324,8 @@ fn brief(out: &Path) -> Result<Brief> {
 /// Refuses an output that would take the place of a file of the checkpoint, or of a folder around it.
 fn refuse_inputs(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
     let Ok(out_real) = std::fs::canonicalize(out) else { return Ok(()) };
-    let text = [CONFIG_FILE, INDEX_FILE].map(|name| checkpoint.dir().join(name));
-    for input in text.iter().map(PathBuf::as_path).chain(checkpoint.weights().files().iter().map(SafetensorsFile::path))
-    {
-        if std::fs::canonicalize(input).is_ok_and(|input| input.starts_with(&out_real)) {
+    for input in checkpoint.files() {
+        if std::fs::canonicalize(&input).is_ok_and(|input| input.starts_with(&out_real)) {
             bail!("cannot write `{}`: `{}` of the checkpoint is there", out.display(), input.display());
         }
     }

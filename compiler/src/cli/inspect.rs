@@ -12,6 +12,7 @@ use anyhow::Result;
 use super::progress::{count, size};
 use super::terminal::one_line;
 use super::usage::refuse;
+use super::weights::WeightArgs;
 use super::{print_json, print_line};
 use crate::inspect::{ArtifactReport, InspectReport, ModelReport, Recognition, inspect};
 use s2dit_models::size::LatentSize;
@@ -20,8 +21,10 @@ use s2dit_models::size::LatentSize;
 #[derive(clap::Args)]
 #[command(after_help = "Example: s2ditc inspect small/ --latent 3x36x64")]
 pub(super) struct Args {
-    /// Checkpoint folder, .onnx file, .mlpackage or kernel folder
+    /// Checkpoint (a folder, a file of weights, or OWNER/NAME in the cache of the Hugging Face hub), .onnx file, .mlpackage or kernel folder
     path: PathBuf,
+    #[command(flatten)]
+    weights: WeightArgs,
     /// Latent frames, rows and columns for a checkpoint's costs [default: 3x36x64, or the nearest that fits]
     #[arg(long, value_name = "FxHxW")]
     latent: Option<LatentSize>,
@@ -31,7 +34,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    let report = inspect(&args.path, args.latent)?;
+    let report = inspect(&args.weights.origin(&args.path), args.latent)?;
     if args.latent.is_some() && !matches!(report, InspectReport::Checkpoint(_)) {
         refuse!("--latent is for checkpoints: `{}` was compiled for one size", args.path.display());
     }
@@ -43,12 +46,23 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         InspectReport::Checkpoint(c) => {
             let dtypes: Vec<String> = c.dtypes.iter().map(|(d, n)| format!("{n} {d}")).collect();
             let mut text = format!(
-                "checkpoint {}: {} in {} file(s), tensors: {}\n{}\n\n",
+                "checkpoint {}: {} in {} file(s), tensors: {}\n{}\nread as {}: {}\n{}\n",
                 c.path,
                 size(c.bytes),
                 c.files,
                 dtypes.join(", "),
-                c.hash
+                c.hash,
+                one_line(&c.format),
+                one_line(&c.names),
+                c.loras
+                    .iter()
+                    .map(|lora| format!(
+                        "merged {} × {} into {} tensors\n",
+                        one_line(&lora.file),
+                        lora.scale,
+                        lora.tensors
+                    ))
+                    .collect::<String>()
             );
             model(&c.model, &mut text)?;
             recognised(&c.recognised, &mut text)?;

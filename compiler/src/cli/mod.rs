@@ -17,6 +17,7 @@ mod style;
 mod terminal;
 mod usage;
 mod verify;
+mod weights;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -10,6 +10,7 @@ use s2dit_runtime::compare::EXACT_DB;
 use super::places::Places;
 use super::progress::{Progress, size};
 use super::usage::bytes;
+use super::weights::{self, WeightArgs};
 use super::{Context, print_json, print_line};
 use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::size::LatentSize;
@@ -29,8 +30,10 @@ Samples are a safetensors file with latent [N,C,F,H,W], timestep [N] and text [N
 and w8a8 take if none are named. Statistics go beside the plan, as PLAN.stats.safetensors, of about the checkpoint's size; both files \
 are needed to compile. The size is that of weight.bin at the plan's latent: tables of positions grow with the latent. A plan is for one checkpoint and every target.")]
 pub(super) struct Args {
-    /// Folder with config.json and safetensors
+    /// Checkpoint: a folder with config.json and safetensors, a file of weights, or OWNER/NAME in the cache of the Hugging Face hub
     pub(super) checkpoint: PathBuf,
+    #[command(flatten)]
+    weights: WeightArgs,
     /// One scheme for every weight that it fits: int8, palette4-group16, …; w8a8: int8 activations too
     #[arg(long, value_name = "SCHEME", required_unless_present_any = ["target_size", "min_snr"])]
     scheme: Option<Uniform>,
@@ -71,12 +74,16 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let statistics = stats_file(&args.output);
     Places::default()
         .input("DIR", [&args.checkpoint])
+        .input("--config or --lora", args.weights.files())
         .input("--calibrate", samples)
         .output("-o", [&args.output])
         .output("-o, its statistics", &statistics)
         .output("--report", &args.report)
         .check()?;
-    let checkpoint = Checkpoint::open(&args.checkpoint)?;
+    let checkpoint = Checkpoint::open_from(&args.weights.origin(&args.checkpoint))?;
+    if !context.quiet {
+        weights::note(&checkpoint);
+    }
     let goal = match (args.scheme, args.target_size, args.min_snr) {
         (Some(scheme), ..) => Goal::Scheme(scheme),
         (_, Some(size), _) => Goal::Size(size),

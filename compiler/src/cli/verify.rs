@@ -12,6 +12,7 @@ use super::progress::Progress;
 use super::style;
 use super::terminal::one_line;
 use super::usage::{refuse, svg};
+use super::weights::WeightArgs;
 use super::{Context, print_json, print_line, print_note};
 use s2dit_emit::plan::How;
 use s2dit_proof::stream::verify as stream;
@@ -54,6 +55,8 @@ pub(super) struct Args {
     /// Compare with the plain fp32 graph of this checkpoint, on seeded inputs or those of --golden
     #[arg(long, value_name = "DIR", group = "reference")]
     checkpoint: Option<PathBuf>,
+    #[command(flatten)]
+    weights: WeightArgs,
     /// Compress the weights of the checkpoint's graph as those of the artifact are; without --golden, judge only storage and
     /// arithmetic
     #[arg(long, value_name = "SCHEME|PLAN", requires = "checkpoint")]
@@ -97,9 +100,16 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         .input("ARTIFACT", [&args.artifact])
         .input("--golden", &args.golden)
         .input("--checkpoint", &args.checkpoint)
+        .input("--config or --lora", args.weights.files())
         .output("--plot", &args.plot)
         .check()?;
-    let model = args.checkpoint.as_ref().map(|dir| Model { dir: dir.clone(), quantize: args.quantize.clone() });
+    if args.checkpoint.is_none() && args.weights.is_given() {
+        refuse!("--config, --state-dict and --lora say how --checkpoint DIR is read, and there is none");
+    }
+    let model = args
+        .checkpoint
+        .as_ref()
+        .map(|path| Model { origin: args.weights.origin(path), quantize: args.quantize.clone() });
     let reference = match (&args.golden, model) {
         (Some(file), model) => Reference::Golden { file: file.clone(), model },
         (None, Some(model)) => Reference::Checkpoint { model, seed: args.seed.unwrap_or_default() },

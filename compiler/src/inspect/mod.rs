@@ -5,8 +5,6 @@ mod kernel;
 mod model;
 mod recognition;
 
-use std::path::Path;
-
 use anyhow::{Result, bail};
 use s2dit_backends::foreign::Foreign;
 use s2dit_runtime::pipeline::{self, Pipeline};
@@ -18,7 +16,9 @@ pub use kernel::{FunctionReport, KernelReport, StateReport};
 pub use model::{BlockCost, Layer, ModelReport};
 pub use recognition::{NearMiss, Recognised, Recognition, recognition};
 
-use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint, pipeline_problem};
+use s2dit_files::WEIGHTS;
+use s2dit_files::hub::RepositoryName;
+use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint, Merged, Origin, pipeline_problem};
 use s2dit_models::size::LatentSize;
 
 /// Latent of the costs when none is asked for, or the nearest one that fits: the 1.8B preset's chunk.
@@ -28,7 +28,7 @@ const DEFAULT_LATENT: LatentSize = LatentSize { frames: 3, rows: 36, cols: 64 };
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum InspectReport {
-    /// A checkpoint folder.
+    /// A checkpoint: a folder or a file of weights.
     Checkpoint(CheckpointReport),
     /// An ONNX file.
     Onnx(ArtifactReport),
@@ -43,11 +43,18 @@ pub enum InspectReport {
     Kernel(KernelReport),
 }
 
-/// A checkpoint folder.
+/// A checkpoint: a folder or a file of weights.
 #[derive(Debug, Serialize)]
 pub struct CheckpointReport {
-    /// The folder.
+    /// The folder or file.
     pub path: String,
+    /// What the files are, such as `safetensors`.
+    pub format: String,
+    /// How the names in the files became those of the model.
+    pub names: String,
+    /// Adapters that are merged into the weights.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub loras: Vec<Merged>,
     /// Weight files.
     pub files: usize,
     /// Tensors.
@@ -68,7 +75,11 @@ pub struct CheckpointReport {
 ///
 /// # Errors
 /// Nothing there, or something that is none of these; problems of the file.
-pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<InspectReport> {
+pub fn inspect(origin: &Origin, latent: Option<LatentSize>) -> Result<InspectReport> {
+    let path = origin.path.as_path();
+    if is_checkpoint(origin) {
+        return checkpoint(origin, latent);
+    }
     if path.is_dir() && (path.extension().is_some_and(|e| e == "mlpackage") || path.join("Manifest.json").exists()) {
         return Ok(InspectReport::MlPackage(artifact::mlpackage(path)?));
     }
@@ -93,29 +104,36 @@ pub fn inspect(path: &Path, latent: Option<LatentSize>) -> Result<InspectReport>
                 contract::FILE
             );
         }
-        let checkpoint = Checkpoint::open(path)?;
-        let latent = latent.unwrap_or_else(|| checkpoint.model().nearest_latent(DEFAULT_LATENT));
-        let model = ModelReport::new(checkpoint.model(), latent)?;
-        let recognised = recognition(checkpoint.model().build(&checkpoint, latent)?)?;
-        return Ok(InspectReport::Checkpoint(CheckpointReport {
-            path: path.display().to_string(),
-            files: checkpoint.weights().files().len(),
-            tensors: checkpoint.weights().names().len(),
-            bytes: checkpoint.weights().stored_bytes(),
-            dtypes: checkpoint.weights().dtypes().iter().map(|(d, n)| (d.to_string(), *n)).collect(),
-            hash: format!("blake3:{}", checkpoint.content_hash().to_hex()),
-            model,
-            recognised,
-        }));
-    }
-    if path.is_file() && Foreign::of(path).is_ok_and(|found| found == Some(Foreign::Safetensors)) {
-        bail!(
-            "`{}`: expected a checkpoint folder, an .onnx file or an .mlpackage; inspect the folder that holds this file and {CONFIG_FILE}",
-            path.display()
-        );
+        return checkpoint(origin, latent);
     }
     if path.exists() {
         return Ok(InspectReport::Onnx(artifact::onnx(path)?));
     }
     bail!("`{}`: expected a checkpoint folder, an .onnx file or an .mlpackage; nothing is there", path.display())
+}
+
+/// Whether a checkpoint is meant: by how it is to be read, by what the file is, or by a name that the cache of a hub may have.
+fn is_checkpoint(origin: &Origin) -> bool {
+    let said = origin.config.is_some() || origin.state_dict.is_some() || !origin.loras.is_empty();
+    let is_file = || Foreign::of(&origin.path).is_ok_and(|found| found.is_some_and(|found| WEIGHTS.contains(&found)));
+    said || is_file() || RepositoryName::of(&origin.path).is_some()
+}
+
+fn checkpoint(origin: &Origin, latent: Option<LatentSize>) -> Result<InspectReport> {
+    let checkpoint = Checkpoint::open_from(origin)?;
+    let (model, weights) = (checkpoint.model(), checkpoint.weights());
+    let latent = latent.unwrap_or_else(|| model.nearest_latent(DEFAULT_LATENT));
+    Ok(InspectReport::Checkpoint(CheckpointReport {
+        path: checkpoint.path().display().to_string(),
+        format: checkpoint.format(),
+        names: checkpoint.naming().to_string(),
+        loras: checkpoint.loras().cloned().collect(),
+        files: weights.doors().len(),
+        tensors: weights.names().len(),
+        bytes: weights.stored_bytes(),
+        dtypes: weights.dtypes().iter().map(|(d, n)| (d.to_string(), *n)).collect(),
+        hash: format!("blake3:{}", checkpoint.content_hash().to_hex()),
+        model: ModelReport::new(model, latent)?,
+        recognised: recognition(model.build(&checkpoint, latent)?)?,
+    }))
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use super::evaluate::Rows;
-use super::loads::{load_bytes, plain_loads};
+use super::loads::{load_bytes, load_part, plain_loads};
 use super::{WeightError, WeightSource};
 use crate::convert::{self, Broken};
 use crate::{DType, Function, Op, Tensor, TensorType, ValueId};
@@ -151,6 +151,21 @@ impl<'a> Stored<'a> {
         source: &'a dyn WeightSource,
         buffer: &mut Vec<u8>,
     ) -> Result<Block<'_>, WeightError> {
+        let (begin, from) = ((index - self.first) * BLOCK, self.ty.dtype);
+        let elements = BLOCK.min(self.ty.elements() - begin);
+        let range = begin * from.size()..(begin + elements) * from.size();
+        let offset = ((self.begin + begin) * to.size()) as u64;
+        if let Some(part) = load_part(source, self.tensor, range.clone()) {
+            let bytes = part?;
+            if from == to {
+                let broken = Broken { non_finite: convert::non_finite(&bytes, from), overflowed: 0 };
+                *buffer = bytes;
+                return Ok(Block { offset, stored: None, broken });
+            }
+            buffer.resize(elements * to.size(), 0);
+            let broken = convert::convert(from, &bytes, to, buffer);
+            return Ok(Block { offset, stored: None, broken });
+        }
         let bytes = match self.bytes.get() {
             Some(bytes) => bytes,
             None => {
@@ -158,11 +173,8 @@ impl<'a> Stored<'a> {
                 self.bytes.get_or_init(|| bytes)
             }
         };
-        let (begin, from) = ((index - self.first) * BLOCK, self.ty.dtype);
-        let elements = BLOCK.min(self.ty.elements() - begin);
-        let bytes = &bytes[begin * from.size()..(begin + elements) * from.size()];
-        source.visit(self.tensor, (begin * from.size()) as u64, bytes);
-        let offset = ((self.begin + begin) * to.size()) as u64;
+        source.visit(self.tensor, range.start as u64, &bytes[range.clone()]);
+        let bytes = &bytes[range];
         if from == to {
             let broken = Broken { non_finite: convert::non_finite(bytes, from), overflowed: 0 };
             return Ok(Block { offset, stored: Some(bytes), broken });

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice as NdSlice};
 
-use super::loads::load_bytes;
+use super::loads::{load_bytes, load_part};
 use super::{WeightError, WeightSource, evaluate_constant};
 use crate::convert::{converts, to_f64};
 use crate::ops::{Concat, OpError};
@@ -187,23 +187,18 @@ impl<'a> Rows<'a> {
     /// Rows of a stored tensor.
     fn stored(&self, v: ValueId, tensor: &str, range: Range<usize>, part: &TensorType) -> Result<Tensor, WeightError> {
         let ty = self.f.ty(v);
+        let size = ty.bytes() / ty.shape[0];
+        let range = range.start * size..range.end * size;
+        if let Some(rows) = load_part(self.source, tensor, range.clone()) {
+            return values(tensor, &rows?, part);
+        }
         let bytes = match lock(&self.stored).get(&v) {
             Some(bytes) => Arc::clone(bytes),
             None => Arc::new(load_bytes(self.source, tensor, ty)?),
         };
         lock(&self.stored).entry(v).or_insert_with(|| Arc::clone(&bytes));
-        let size = ty.bytes() / ty.shape[0];
-        let rows = &bytes[range.start * size..range.end * size];
-        self.source.visit(tensor, (range.start * size) as u64, rows);
-        let missing = || WeightError::Missing { name: tensor.into() };
-        if !converts(ty.dtype, ty.dtype) {
-            return Tensor::from_le_bytes(part, rows).ok_or_else(missing);
-        }
-        let mut values = vec![0.0; part.elements()];
-        to_f64(ty.dtype, rows, &mut values);
-        ArrayD::from_shape_vec(IxDyn(&part.shape), values)
-            .map(|data| Tensor { dtype: ty.dtype, data })
-            .map_err(|_| missing())
+        self.source.visit(tensor, range.start as u64, &bytes[range.clone()]);
+        values(tensor, &bytes[range], part)
     }
 
     /// Whether an elementwise op's rows are made of this operand's rows: it is not repeated along the first axis.
@@ -230,6 +225,17 @@ impl<'a> Rows<'a> {
     fn failed(&self, v: ValueId, op: &Op, error: OpError) -> WeightError {
         WeightError::Op { op: op.name(), scope: self.f.node(v).scope.to_string(), error }
     }
+}
+
+/// The values of stored rows.
+fn values(tensor: &str, rows: &[u8], ty: &TensorType) -> Result<Tensor, WeightError> {
+    let missing = || WeightError::Missing { name: tensor.into() };
+    if !converts(ty.dtype, ty.dtype) {
+        return Tensor::from_le_bytes(ty, rows).ok_or_else(missing);
+    }
+    let mut values = vec![0.0; ty.elements()];
+    to_f64(ty.dtype, rows, &mut values);
+    ArrayD::from_shape_vec(IxDyn(&ty.shape), values).map(|data| Tensor { dtype: ty.dtype, data }).map_err(|_| missing())
 }
 
 /// How rows of a value are computed.

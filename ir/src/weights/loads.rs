@@ -1,6 +1,7 @@
 //! Constants that are stored tensors as they are, or converted element by element.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use super::{WeightError, WeightSource};
 use crate::convert::converts;
@@ -66,4 +67,21 @@ pub(crate) fn load_bytes<'a>(
         return Err(WeightError::Size { name: tensor.into(), expected: ty.clone(), found: bytes.len() });
     }
     Ok(bytes)
+}
+
+/// Some bytes of a tensor that is computed, which the source has [visited](WeightSource::visit); `None` if it is stored as it is.
+pub(super) fn load_part(
+    source: &dyn WeightSource,
+    tensor: &str,
+    range: Range<usize>,
+) -> Option<Result<Vec<u8>, WeightError>> {
+    let part = source.part(tensor, range.clone())?;
+    Some(part.and_then(|bytes| {
+        if bytes.len() != range.len() {
+            let message = format!("{} bytes of {} in it", bytes.len(), range.len());
+            return Err(WeightError::Read { name: tensor.into(), message });
+        }
+        source.visit(tensor, range.start as u64, &bytes);
+        Ok(bytes)
+    }))
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{ExpressionId, FileRegion, WeightError, WeightSource};
@@ -52,6 +53,9 @@ impl WeightSource for Remembering<'_> {
     }
     fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
         self.source.bytes(name)
+    }
+    fn part(&self, name: &str, range: Range<usize>) -> Option<Result<Vec<u8>, WeightError>> {
+        self.source.part(name, range)
     }
     fn region(&self, name: &str) -> Option<FileRegion> {
         self.source.region(name)

@@ -7,6 +7,7 @@ mod storage;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use s2dit_passes::quantize as pass;
 use serde::{Serialize, Serializer};
 
 pub use file::{Calibration, Entry, FORMAT, Plan, VERSION};
-pub use open::{OpenPlan, hash_of};
+pub use open::OpenPlan;
 pub use storage::Storage;
 
 /// The storage of large weights as the command line says it: a scheme, `fp16`, or a plan's file.
@@ -104,7 +105,7 @@ impl Quantize {
             Quantize::Uniform(scheme) => {
                 pass::uniform(module, *scheme).with_context(|| format!("cannot quantize to {scheme}"))
             }
-            Quantize::Plan(plan) => plan.apply(module, |name| checkpoint.get(name).is_some()),
+            Quantize::Plan(plan) => plan.apply(module, |name| checkpoint.weights().has(name)),
         }
     }
 
@@ -174,6 +175,9 @@ impl WeightSource for Sources<'_> {
     }
     fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
         self.of(name).bytes(name)
+    }
+    fn part(&self, name: &str, range: Range<usize>) -> Option<Result<Vec<u8>, WeightError>> {
+        self.of(name).part(name, range)
     }
     fn region(&self, name: &str) -> Option<FileRegion> {
         self.of(name).region(name)

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use s2dit_backends::input::check_regular;
 use s2dit_ir::compress::Scheme;
 use s2dit_ir::{Module, TensorType};
 use s2dit_passes::quantize::{self as pass, Choice};
@@ -12,9 +11,9 @@ use s2dit_runtime::first_difference;
 use serde_json::Value;
 
 use super::{FEEDBACK, IMPORTANCE, Plan, Storage};
-use s2dit_files::SafetensorsFile;
 use s2dit_files::problems::{Problems, quoted};
-use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint};
+use s2dit_files::{SafetensorsFile, hash_of};
+use s2dit_models::checkpoint::Checkpoint;
 
 /// A plan with the files that it needs, checked against its checkpoint.
 #[derive(Debug)]
@@ -48,7 +47,7 @@ impl OpenPlan {
         let place = path.display().to_string();
         let found = format!("blake3:{}", checkpoint.content_hash().to_hex());
         if plan.checkpoint != found {
-            let (is, dir) = (quoted(&plan.checkpoint), checkpoint.dir().display());
+            let (is, dir) = (quoted(&plan.checkpoint), checkpoint.path().display());
             let expected = format!("\"{found}\", which `{dir}` is; make the plan again");
             return Err(Problems::one(format!("{place}: checkpoint"), is, expected));
         }
@@ -59,7 +58,7 @@ impl OpenPlan {
         });
         let ours = checkpoint.model().config();
         if let Some(d) = config.transpose()?.and_then(|config| first_difference(&ours, &config)) {
-            let at = format!("`{}/{CONFIG_FILE}`: field `{}`", checkpoint.dir().display(), d.field);
+            let at = format!("`{}`: field `{}`", checkpoint.config_file().display(), d.field);
             return Err(Problems::one(at, d.found, format!("{}, which `{place}` was made with", d.expected)));
         }
         let statistics = match &plan.calibration {
@@ -140,18 +139,4 @@ impl OpenPlan {
         }
         Ok(Choice { scheme, importance, feedback: stored(FEEDBACK), input_scale })
     }
-}
-
-/// `blake3:` and the hash of a file.
-///
-/// # Errors
-/// A file that cannot be read.
-pub fn hash_of(path: &Path) -> Result<String, Problems> {
-    let hashed = check_regular(path).and_then(|()| std::fs::File::open(path)).and_then(|file| {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(file)?;
-        Ok(hasher.finalize())
-    });
-    let hash = hashed.map_err(|e| Problems::one(path.display().to_string(), e.to_string(), "a readable file"))?;
-    Ok(format!("blake3:{}", hash.to_hex()))
 }

@@ -9,6 +9,8 @@ use tempfile::TempDir;
 use s2dit_files::{FloatType, INDEX_FILE, SafetensorsFile, WEIGHTS_FILE};
 use s2dit_ir::DType;
 
+mod doors;
+
 use super::*;
 use crate::config::preset;
 use crate::init::{InitOptions, init};
@@ -30,7 +32,7 @@ fn places_that_are_no_checkpoint() {
     assert!(message(&dir.path().join("none")).contains("No such file"));
     let file = dir.path().join("file");
     fs::write(&file, "x").unwrap();
-    assert!(message(&file).contains("found a file, expected a checkpoint folder"));
+    assert!(message(&file).contains("a file without a config.json beside it"), "{}", message(&file));
     fs::write(dir.path().join("model.safetensors"), "x").unwrap();
     let both = message(dir.path());
     assert!(both.contains("config.json: found No such file"), "{both}");
@@ -46,8 +48,8 @@ fn whole_and_sharded_are_the_same_checkpoint() {
     tiny(other.path(), FloatType::Fp16, u64::MAX);
     let whole = Checkpoint::open(whole.path()).unwrap();
     let sharded = Checkpoint::open(sharded.path()).unwrap();
-    assert_eq!(whole.weights().files().len(), 1);
-    assert!(sharded.weights().files().len() > 3);
+    assert_eq!(whole.weights().doors().len(), 1);
+    assert!(sharded.weights().doors().len() > 3);
     assert_eq!(whole.content_hash(), sharded.content_hash());
     assert_ne!(whole.content_hash(), Checkpoint::open(other.path()).unwrap().content_hash());
     for name in whole.weights().names() {
@@ -114,11 +116,33 @@ fn tensors_are_compared_with_the_configuration() {
 fn a_prefix_on_every_name_is_one_problem() {
     let message = rewritten(|tensors| {
         for tensor in tensors {
-            tensor.0 = format!("module.{}", tensor.0);
+            tensor.0 = format!("student.net.{}", tensor.0);
         }
     });
-    assert!(message.contains("found every tensor under the prefix \"module.\""), "{message}");
+    assert!(message.contains("found every tensor under the prefix \"student.net.\""), "{message}");
     assert!(!message.contains("problems"), "{message}");
+}
+
+/// What frameworks put before every name is left out.
+#[test]
+fn prefixes_of_frameworks_are_left_out() {
+    for prefix in
+        ["module.", "model.", "model.diffusion_model.", "_orig_mod.", "generator_ema.model._fsdp_wrapped_module."]
+    {
+        let message = rewritten(|tensors| {
+            for tensor in tensors {
+                tensor.0 = format!("{prefix}{}", tensor.0);
+            }
+        });
+        assert_eq!(message, "", "{prefix}");
+    }
+    let twice = rewritten(|tensors| {
+        let again =
+            tensors.iter().map(|tensor| (format!("model.{}", tensor.0), tensor.1, tensor.2.clone(), tensor.3.clone()));
+        let again: Vec<_> = again.collect();
+        tensors.extend(again);
+    });
+    assert!(twice.contains("more such pairs, expected each tensor once") && !twice.contains("problems"), "{twice}");
 }
 
 /// The causes are told, not their thousand effects.
@@ -127,10 +151,10 @@ fn many_tensors_with_one_problem_are_one_problem() {
     let prefixed = rewritten(|tensors| {
         tensors.retain(|tensor| tensor.0 != "proj_out.bias");
         for tensor in tensors {
-            tensor.0 = format!("model.{}", tensor.0);
+            tensor.0 = format!("student.{}", tensor.0);
         }
     });
-    assert!(prefixed.contains("found every tensor under the prefix \"model.\""), "{prefixed}");
+    assert!(prefixed.contains("found every tensor under the prefix \"student.\""), "{prefixed}");
     assert!(prefixed.contains("proj_out.bias: found no such tensor"), "{prefixed}");
     assert!(prefixed.starts_with("2 problems:"), "{prefixed}");
 

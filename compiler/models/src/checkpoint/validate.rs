@@ -4,12 +4,12 @@ mod names;
 
 use std::collections::{BTreeMap, HashSet};
 
-use s2dit_ir::DType;
+use s2dit_ir::{DType, TensorType, WeightSource as _};
 
 use crate::model::Model;
 use crate::tensor::TensorSpec;
-use s2dit_files::problems::{Problem, Problems, quoted};
-use s2dit_files::{SafetensorsFile, TensorInfo, WeightStore};
+use s2dit_files::WeightStore;
+use s2dit_files::problems::{Problem, Problems, quoted, shown};
 
 /// Tensors that are listed one by one; of more with the same problem the rest are counted.
 const MOST_LISTED: usize = 6;
@@ -42,10 +42,14 @@ struct Job<'a> {
     prefix: &'a str,
 }
 
-impl<'a> Job<'a> {
-    fn find(&self, name: &str) -> Option<(&'a SafetensorsFile, &'a TensorInfo)> {
-        let file = self.weights.file_of(name)?;
-        Some((file, file.get(name)?))
+impl Job<'_> {
+    fn find(&self, name: &str) -> Option<TensorType> {
+        self.weights.ty(name)
+    }
+
+    /// A tensor as a place: its file, and the name that it has there.
+    fn at(&self, name: &str) -> String {
+        self.weights.place_of(name).unwrap_or_else(|| format!("{}: {}", self.place, shown(name)))
     }
 
     /// Wrong dtypes, together where there are many, and wrong shapes.
@@ -53,13 +57,14 @@ impl<'a> Job<'a> {
         let present: Vec<_> = specs
             .iter()
             .filter_map(|spec| {
-                let (file, info) = self.find(&format!("{}{}", self.prefix, spec.name))?;
-                Some((spec, file, info))
+                let stored = format!("{}{}", self.prefix, spec.name);
+                let ty = self.find(&stored)?;
+                Some((spec, stored, ty))
             })
             .collect();
         let mut no_floats: BTreeMap<DType, Vec<&str>> = BTreeMap::new();
-        for (spec, _, info) in present.iter().filter(|(_, _, info)| !is_float(info.ty.dtype)) {
-            no_floats.entry(info.ty.dtype).or_default().push(&spec.name);
+        for (spec, _, ty) in present.iter().filter(|(_, _, ty)| !is_float(ty.dtype)) {
+            no_floats.entry(ty.dtype).or_default().push(&spec.name);
         }
         no_floats.retain(|_, names| names.len() > FEW);
         for (dtype, names) in &no_floats {
@@ -69,13 +74,13 @@ impl<'a> Job<'a> {
             };
             problems.push(self.place, found, "bf16, f16 or f32");
         }
-        let wrong = present.iter().filter(|(spec, _, info)| {
-            let told = is_float(info.ty.dtype) || no_floats.contains_key(&info.ty.dtype);
-            !told || info.ty.shape != spec.shape
+        let wrong = present.iter().filter(|(spec, _, ty)| {
+            let told = is_float(ty.dtype) || no_floats.contains_key(&ty.dtype);
+            !told || ty.shape != spec.shape
         });
-        let list = wrong.map(|(spec, file, info)| Problem {
-            place: format!("{}: {}", file.path().display(), spec.name),
-            found: info.ty.to_string(),
+        let list = wrong.map(|(spec, stored, ty)| Problem {
+            place: self.at(stored),
+            found: ty.to_string(),
             expected: wanted(spec),
         });
         self.list(list.collect(), "tensors of other shapes", "the shapes that config.json calls for", problems);

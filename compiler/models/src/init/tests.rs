@@ -99,7 +99,7 @@ fn chunks_and_shards_change_no_value() {
     let whole = Checkpoint::open(&dir.path().join("w")).unwrap();
     let sharded = Checkpoint::open(&dir.path().join("s")).unwrap();
     assert!(
-        sharded.weights().files()[0]
+        sharded.weights().doors()[0]
             .path()
             .ends_with(format!("diffusion_pytorch_model-00001-of-{:05}.safetensors", summary.files))
     );

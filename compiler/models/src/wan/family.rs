@@ -6,8 +6,9 @@ use s2dit_ir::{Module, WeightSource};
 use serde_json::Value;
 
 use super::config::{FIELDS, WanConfig};
+use super::original;
 use crate::layers::{BuildError, Dims, QkNorm, step};
-use crate::model::{Family, Layer, Model, Outline, Sampler, Streaming};
+use crate::model::{Family, Layer, Model, Outline, Renaming, Sampler, Streaming};
 use crate::size::{Grid, LatentSize};
 use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems};
@@ -31,14 +32,12 @@ impl Family for Wan {
         WanConfig::CLASS_NAME
     }
 
-    /// Wan's own repositories name their tensors otherwise.
-    fn misnamed(&self, class: &str) -> Option<String> {
-        (class == "WanModel").then(|| {
-            format!(
-                "{}: this is Wan's own layout; take the folder `transformer` of the repository whose name ends in -Diffusers",
-                WanConfig::CLASS_NAME
-            )
-        })
+    fn original_class(&self) -> Option<&'static str> {
+        Some(original::CLASS_NAME)
+    }
+
+    fn original(&self) -> &'static [Renaming] {
+        original::RENAMING
     }
 
     fn presets(&self) -> Vec<&'static str> {
@@ -78,7 +77,11 @@ impl Family for Wan {
     }
 
     fn parse(&self, entries: Vec<(String, Value)>, place: &str) -> Result<Arc<dyn Model>, Problems> {
-        Ok(Arc::new(WanConfig::from_entries(entries, place)?))
+        let config = match original::is_original(&entries) {
+            true => original::config(entries, place),
+            false => WanConfig::from_entries(entries, place),
+        };
+        Ok(Arc::new(config?))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod config;
 mod family;
+mod original;
 mod tensors;
 
 use s2dit_ir::ValueId;

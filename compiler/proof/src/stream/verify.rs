@@ -181,7 +181,7 @@ pub fn verify(
     let mut plain: Option<(StreamSession, StreamCheck)> = None;
     let mut alike: Option<(StreamSession, StreamCheck)> = None;
     if let Reference::Golden { model: Some(model), .. } = reference {
-        let what = format!("the plain fp32 kernel of {} against the golden", model.dir.display());
+        let what = format!("the plain fp32 kernel of {} against the golden", model.origin);
         let session = open_model(dir, &contract, model, None, None, &run)?;
         plain = Some((session, StreamCheck::new(what, FP32_BAR)));
     }
@@ -192,7 +192,7 @@ pub fn verify(
     if let (Some(model), Some(said), true) = (model, quantized(&metadata), exact && against != Against::Stored) {
         let uniform = said.parse::<How>().ok().filter(|how| matches!(how, How::Every(_)));
         if let Some(how) = model.quantize.clone().or(uniform) {
-            let what = format!("the kernel against that of {}, stored in {said} as well", model.dir.display());
+            let what = format!("the kernel against that of {}, stored in {said} as well", model.origin);
             let session = open_model(dir, &contract, model, Some(&how), Some(said), &run)?;
             alike = Some((session, StreamCheck::new(what, usual)));
         } else if against == Against::Both {
@@ -258,7 +258,7 @@ pub fn verify(
             Reference::Golden { file, .. } => file.display().to_string(),
             Reference::Checkpoint { model, seed } => {
                 let how = if model.quantize.is_some() { ", quantized" } else { "" };
-                format!("{} (fp32 kernel{how}, noise of seed {seed})", model.dir.display())
+                format!("{} (fp32 kernel{how}, noise of seed {seed})", model.origin)
             }
         },
         kernel: contract.summary(),
@@ -309,7 +309,7 @@ fn open_model(
     said: Option<&str>,
     run: &StreamOptions,
 ) -> Result<StreamSession> {
-    let checkpoint = Checkpoint::open(&model.dir)?;
+    let checkpoint = Checkpoint::open_from(&model.origin)?;
     let hash = format!("blake3:{}", checkpoint.content_hash().to_hex());
     made_from::check(kernel_dir, Some(&contract.checkpoint), Some(&contract.config), &checkpoint)?;
     let quantize: Option<Quantize> = how.map(|how| how.open(&checkpoint)).transpose()?.flatten();

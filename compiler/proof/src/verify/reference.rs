@@ -1,6 +1,6 @@
 //! The graph of a checkpoint, as this compiler reads it, for comparison with an artifact.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use s2dit_ir::Module;
@@ -13,14 +13,14 @@ use super::claim::quantized;
 use super::inputs::Tensors;
 use crate::made_from;
 use s2dit_emit::plan::{How, Quantize, Sources, is_exact};
-use s2dit_models::checkpoint::Checkpoint;
+use s2dit_models::checkpoint::{Checkpoint, Origin};
 use s2dit_models::size::LatentSize;
 
 /// A checkpoint that an artifact is compared with.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// The checkpoint's folder.
-    pub dir: PathBuf,
+    /// Where the checkpoint is, and how it is read.
+    pub origin: Origin,
     /// How the artifact's weights are stored.
     pub quantize: Option<How>,
 }
@@ -38,8 +38,8 @@ impl Graph {
     ///
     /// # Errors
     /// A checkpoint that cannot be opened or is another one than the artifact's; an artifact without the clip's inputs.
-    pub fn open(artifact: &Artifact, path: &Path, dir: &Path) -> Result<Graph> {
-        let checkpoint = Checkpoint::open(dir)?;
+    pub fn open(artifact: &Artifact, path: &Path, origin: &Origin) -> Result<Graph> {
+        let checkpoint = Checkpoint::open_from(origin)?;
         let metadata = artifact.metadata();
         let config = metadata.get("s2ditc.config").map(|text| serde_json::from_str(text)).transpose();
         let config = config.with_context(|| format!("`{}`: metadata `s2ditc.config`: not JSON", path.display()))?;

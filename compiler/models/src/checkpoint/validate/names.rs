@@ -64,13 +64,13 @@ impl Job<'_> {
         if missing.len().saturating_mul(extra.len()) > MOST_PAIRS {
             return Vec::new();
         }
-        let shape = |name: &str| self.find(name).map(|(_, info)| &info.ty.shape);
+        let shape = |name: &str| self.find(name).map(|ty| ty.shape);
         let mut near: Vec<(usize, usize, &str)> = Vec::new();
         for (index, spec) in missing.iter().enumerate() {
             // In the same block, with the same shape.
-            let alike = extra
-                .iter()
-                .filter(|name| layer(self.bare(name)) == layer(&spec.name) && shape(name) == Some(&spec.shape));
+            let alike = extra.iter().filter(|name| {
+                layer(self.bare(name)) == layer(&spec.name) && shape(name).as_ref() == Some(&spec.shape)
+            });
             near.extend(
                 alike.filter_map(|name| Some((slips(inside(&spec.name), inside(self.bare(name)))?, index, *name))),
             );
@@ -98,12 +98,6 @@ impl Job<'_> {
             Some(Problem { place: self.at(name), found, expected: format!("`{meant}`, which is missing") })
         });
         told.collect()
-    }
-
-    /// A tensor of a file, as a place.
-    fn at(&self, name: &str) -> String {
-        let file = self.weights.file_of(name).map_or(self.place.into(), |file| file.path().display().to_string());
-        format!("{file}: {}", shown(name))
     }
 
     /// A name without the common prefix.

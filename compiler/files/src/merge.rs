@@ -1,0 +1,147 @@
+//! Tensors that something is added to: a low-rank product or another tensor, as LoRA files hold them.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use s2dit_ir::convert;
+use s2dit_ir::{DType, TensorType, WeightError};
+
+use crate::Door;
+
+/// A tensor of another file.
+#[derive(Clone, Debug)]
+pub struct Factor {
+    /// The file.
+    pub door: Arc<dyn Door>,
+    /// The tensor's name in it.
+    pub name: String,
+}
+
+impl Factor {
+    /// Element type and shape.
+    #[must_use]
+    pub fn ty(&self) -> Option<TensorType> {
+        self.door.ty(&self.name)
+    }
+
+    /// The only element; `None` if there are others, or it is no float.
+    #[must_use]
+    pub fn scalar(&self) -> Option<f64> {
+        let ty = self.ty().filter(|ty| ty.elements() == 1 && is_float(ty.dtype))?;
+        self.values(0..ty.elements()).ok()?.first().copied()
+    }
+
+    /// Some elements in float64.
+    pub(crate) fn values(&self, elements: Range<usize>) -> Result<Vec<f64>, WeightError> {
+        let missing = || WeightError::Missing { name: self.name.clone() };
+        values(&*self.door, &self.name, &self.ty().ok_or_else(missing)?, elements)
+    }
+}
+
+/// What is added to a tensor `W [out, …]`, whose other axes count as one here.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// `scale · B·A`, with `B [out, rank]` and `A [rank, …]`.
+    Product {
+        /// The factor that is applied first.
+        a: Factor,
+        /// The factor that is applied last.
+        b: Factor,
+        /// The multiple that is added.
+        scale: f64,
+    },
+    /// `scale · D`, with `D` of the tensor's shape.
+    Sum {
+        /// The tensor that is added.
+        d: Factor,
+        /// The multiple that is added.
+        scale: f64,
+    },
+}
+
+impl Change {
+    /// Whether it fits a tensor: if not, what was found and what was expected.
+    pub(crate) fn check(&self, ty: &TensorType) -> Result<(), (String, String)> {
+        let factors = match self {
+            Change::Product { a, b, .. } => vec![a, b],
+            Change::Sum { d, .. } => vec![d],
+        };
+        if let Some(ty) = factors.iter().filter_map(|factor| factor.ty()).find(|ty| !is_float(ty.dtype)) {
+            return Err((format!("{ty} to add"), "bf16, f16 or f32".into()));
+        }
+        let shape = |factor: &Factor| factor.ty().map(|ty| ty.shape).unwrap_or_default();
+        let outputs = ty.shape.first().copied().unwrap_or(1);
+        let inner: usize = ty.shape.iter().skip(1).product();
+        match self {
+            Change::Product { a, b, .. } => {
+                let (a, b) = (shape(a), shape(b));
+                let rank = a.first().copied().unwrap_or(0);
+                let wide = |shape: &[usize]| shape.iter().skip(1).product::<usize>();
+                let fits = ty.shape.len() >= 2
+                    && rank > 0
+                    && wide(&a) == inner
+                    && b.first() == Some(&outputs)
+                    && wide(&b) == rank;
+                let found = || format!("{b:?} times {a:?} for a tensor {:?}", ty.shape);
+                if fits { Ok(()) } else { Err((found(), format!("[{outputs}, RANK] times [RANK, {inner}]"))) }
+            }
+            Change::Sum { d, .. } => {
+                let d = shape(d);
+                if d == ty.shape { Ok(()) } else { Err((format!("{d:?}"), format!("{:?}", ty.shape))) }
+            }
+        }
+    }
+
+    /// Adds its part to some elements of a tensor, of which `out` has the values.
+    pub(crate) fn add(&self, shape: &[usize], elements: &Range<usize>, out: &mut [f64]) -> Result<(), WeightError> {
+        match self {
+            Change::Sum { d, scale } => {
+                for (out, d) in out.iter_mut().zip(d.values(elements.clone())?) {
+                    *out += scale * d;
+                }
+            }
+            Change::Product { a, b, scale } => {
+                let inner: usize = shape[1..].iter().product();
+                let rank = a.ty().and_then(|ty| ty.shape.first().copied()).unwrap_or_default();
+                let (first, last) = (elements.start / inner, elements.end.div_ceil(inner));
+                let a = a.values(0..rank * inner)?;
+                let b = b.values(first * rank..last * rank)?;
+                for (row, b) in (first..last).zip(b.chunks_exact(rank)) {
+                    let (begin, end) = (elements.start.max(row * inner), elements.end.min((row + 1) * inner));
+                    let out = &mut out[begin - elements.start..end - elements.start];
+                    let columns = begin - row * inner..end - row * inner;
+                    for (b, a) in b.iter().zip(a.chunks_exact(inner)) {
+                        let factor = scale * b;
+                        for (out, a) in out.iter_mut().zip(&a[columns.clone()]) {
+                            *out += factor * a;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Some elements of a tensor in float64.
+pub(crate) fn values(
+    door: &dyn Door,
+    name: &str,
+    ty: &TensorType,
+    elements: Range<usize>,
+) -> Result<Vec<f64>, WeightError> {
+    let size = ty.dtype.size();
+    let range = elements.start * size..elements.end * size;
+    let mut values = vec![0.0; elements.len()];
+    let mut read = |bytes: &[u8]| convert::to_f64(ty.dtype, bytes, &mut values);
+    match door.part(name, range.clone()) {
+        Some(part) => read(&part?),
+        None => read(&door.bytes(name)?[range]),
+    }
+    Ok(values)
+}
+
+/// Whether the elements of a type can be computed with.
+pub(crate) fn is_float(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
+}

@@ -1,0 +1,122 @@
+//! The globals that pickles of tensors refer to, and what calling them makes.
+
+use s2dit_ir::DType;
+
+use super::machine::Machine;
+use super::{Id, Object, Stop, Storage, View, damaged};
+
+/// A global that is known: Python's name for a function or a class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::torch) enum Global {
+    /// `collections.OrderedDict`
+    OrderedDict,
+    /// `torch._utils._rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks, …)`
+    RebuildTensor,
+    /// `torch._utils._rebuild_parameter(tensor, requires_grad, hooks)`, and the same with a state.
+    RebuildParameter,
+    /// `torch.FloatStorage` and its like
+    Storage(DType),
+    /// `torch.Size`
+    Size,
+    /// `torch.device`, which says where a tensor was, and `torch.float32` and its like: values that no tensor here depends on.
+    Plain,
+}
+
+impl Global {
+    /// The global of a module, if it is known.
+    pub(super) fn of(module: &str, name: &str) -> Option<Global> {
+        Some(match (module, name) {
+            ("collections", "OrderedDict") => Global::OrderedDict,
+            ("torch._utils", "_rebuild_tensor_v2") => Global::RebuildTensor,
+            ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => Global::RebuildParameter,
+            ("torch", "Size") => Global::Size,
+            ("torch", "device" | "float64" | "float32" | "float16" | "bfloat16" | "int64" | "int32" | "bool") => {
+                Global::Plain
+            }
+            ("torch", storage) => Global::Storage(storage_dtype(storage)?),
+            _ => return None,
+        })
+    }
+}
+
+/// The element type of a class of storages.
+fn storage_dtype(class: &str) -> Option<DType> {
+    Some(match class {
+        "DoubleStorage" => DType::F64,
+        "FloatStorage" => DType::F32,
+        "HalfStorage" => DType::F16,
+        "BFloat16Storage" => DType::BF16,
+        "LongStorage" => DType::I64,
+        "IntStorage" => DType::I32,
+        "ShortStorage" => DType::I16,
+        "CharStorage" => DType::I8,
+        "ByteStorage" => DType::U8,
+        "BoolStorage" => DType::Bool,
+        _ => return None,
+    })
+}
+
+impl<'a> Machine<'a> {
+    /// What a call of a global makes.
+    pub(super) fn call(&mut self, function: Id, arguments: Id) -> Result<Id, Stop> {
+        let (Object::Global(global), Object::Tuple(arguments)) = (&self.objects[function], &self.objects[arguments])
+        else {
+            return damaged("a call of what is no function");
+        };
+        let (global, arguments) = (*global, arguments.clone());
+        let made = match (global, arguments.as_slice()) {
+            (Global::OrderedDict, []) => Object::Dict(Vec::new()),
+            (Global::RebuildTensor, &[storage, offset, size, stride, _, _, ref about @ ..]) => {
+                // Conjugate and negative views are marked in a seventh argument.
+                if about.iter().any(|id| !matches!(&self.objects[*id], Object::Dict(marks) if marks.is_empty())) {
+                    return damaged("a tensor that is a conjugate or negative view of its storage");
+                }
+                Object::Tensor(self.view(storage, offset, size, stride)?)
+            }
+            (Global::RebuildParameter, &[tensor, ..]) if matches!(self.objects[tensor], Object::Tensor(_)) => {
+                return Ok(tensor);
+            }
+            (Global::Size, &[sides]) => return Ok(sides),
+            (Global::Plain, _) => Object::Other,
+            _ => return damaged(format!("a call of {global:?} with other arguments than torch.save writes")),
+        };
+        self.objects.push(made);
+        Ok(self.objects.len() - 1)
+    }
+
+    fn view(&self, storage: Id, offset: Id, size: Id, stride: Id) -> Result<View<'a>, Stop> {
+        let (&Object::Storage(storage), &Object::Int(offset)) = (&self.objects[storage], &self.objects[offset]) else {
+            return damaged("a tensor without a storage");
+        };
+        let (shape, strides) = (self.integers(size)?, self.integers(stride)?);
+        if shape.len() != strides.len() {
+            return damaged("a tensor with other axes than strides");
+        }
+        Ok(View { storage, offset, shape, strides })
+    }
+
+    fn integers(&self, id: Id) -> Result<Vec<i64>, Stop> {
+        let Object::Tuple(items) = &self.objects[id] else { return damaged("sizes that are no tuple") };
+        let integer = |id: &Id| match self.objects[*id] {
+            Object::Int(value) => Ok(value),
+            _ => damaged("a size that is no integer"),
+        };
+        items.iter().map(integer).collect()
+    }
+
+    /// A persistent id: `('storage', torch.FloatStorage, '0', 'cpu', 1024)`.
+    pub(super) fn storage(&self, id: Id) -> Result<Storage<'a>, Stop> {
+        let Object::Tuple(items) = &self.objects[id] else { return damaged("a persistent id that is no storage") };
+        let parts: Vec<&Object<'a>> = items.iter().map(|id| &self.objects[*id]).collect();
+        match parts.as_slice() {
+            &[
+                &Object::Text("storage"),
+                &Object::Global(Global::Storage(dtype)),
+                &Object::Text(key),
+                &Object::Text(_),
+                &Object::Int(len),
+            ] => Ok(Storage { key, dtype, len }),
+            _ => damaged("a persistent id that is no storage"),
+        }
+    }
+}

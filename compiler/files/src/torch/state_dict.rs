@@ -1,0 +1,92 @@
+//! Dictionaries of tensors inside a file of `torch.save`: a training checkpoint often holds several.
+
+use std::collections::HashSet;
+
+use super::pickle::{Id, Object, Pickle, View};
+use crate::problems::{Problems, quoted, shown};
+
+/// Dictionaries that an error lists.
+const MOST_LISTED: usize = 8;
+
+/// A dictionary of tensors: the keys that lead to it, joined by dots, and its tensors by name.
+type Chosen<'a> = (String, Vec<(&'a str, View<'a>)>);
+
+/// Chooses the dictionary that was asked for, or the only one there is; `place` names the file in problems.
+///
+/// # Errors
+/// None; several and none asked for; none of that name.
+pub(super) fn choose<'a>(pickle: &Pickle<'a>, asked: Option<&str>, place: &str) -> Result<Chosen<'a>, Problems> {
+    let found = find(pickle);
+    let chosen = match (asked, found.as_slice()) {
+        (None, [only]) => Some(only),
+        (None, _) => None,
+        (Some(keys), _) => found.iter().find(|(path, _)| path == keys),
+    };
+    if let Some((keys, id)) = chosen {
+        return Ok((keys.clone(), tensors(pickle, *id)));
+    }
+    let named = |(keys, id): &(String, Id)| {
+        let count = tensors(pickle, *id).len();
+        if keys.is_empty() {
+            format!("one at the top ({count} tensors)")
+        } else {
+            format!("{} ({count} tensors)", quoted(keys))
+        }
+    };
+    let list: Vec<String> = found.iter().take(MOST_LISTED).map(named).collect();
+    let more = found.len().saturating_sub(MOST_LISTED);
+    let list = list.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() };
+    Err(match asked {
+        _ if found.is_empty() => {
+            Problems::one(place, "no dictionary of tensors", "one, such as torch.save writes of a state dict")
+        }
+        None => Problems::one(
+            place,
+            format!("{} dictionaries of tensors: {list}", found.len()),
+            "one, or --state-dict NAME with the name of the one to take",
+        ),
+        Some(keys) => Problems::one(
+            place,
+            format!("no dictionary of tensors {}, but {list}", quoted(keys)),
+            "--state-dict NAME with the name of one, or no such flag if there is only one",
+        ),
+    })
+}
+
+/// Every dictionary that has a tensor as a value and lies under names alone, with the keys that lead to it, in the order of the file.
+fn find(pickle: &Pickle<'_>) -> Vec<(String, Id)> {
+    let (mut found, mut seen) = (Vec::new(), HashSet::new());
+    let mut ahead = vec![(String::new(), pickle.root())];
+    while let Some((keys, id)) = ahead.pop() {
+        let Object::Dict(entries) = pickle.get(id) else { continue };
+        if !seen.insert(id) {
+            continue;
+        }
+        if entries.iter().any(|(_, value)| matches!(pickle.get(*value), Object::Tensor(_))) {
+            found.push((keys, id));
+            continue;
+        }
+        // What is numbered, as the states of an optimizer are, is no model.
+        let inside = entries.iter().rev().filter_map(|(key, value)| match pickle.get(*key) {
+            Object::Text(key) if keys.is_empty() => Some((shown(key), *value)),
+            Object::Text(key) => Some((format!("{keys}.{}", shown(key)), *value)),
+            _ => None,
+        });
+        let inside: Vec<(String, Id)> = inside.filter(|(keys, _)| keys.len() < LONGEST_KEYS).collect();
+        ahead.extend(inside);
+    }
+    found
+}
+
+/// Keys that lead to a dictionary are no longer: those of hostile nesting would fill the memory.
+const LONGEST_KEYS: usize = 1 << 10;
+
+/// The tensors of a dictionary, by name; other values are left out.
+fn tensors<'a>(pickle: &Pickle<'a>, id: Id) -> Vec<(&'a str, View<'a>)> {
+    let Object::Dict(entries) = pickle.get(id) else { return Vec::new() };
+    let tensor = |(key, value): &(Id, Id)| match (pickle.get(*key), pickle.get(*value)) {
+        (&Object::Text(key), Object::Tensor(view)) => Some((key, view.clone())),
+        _ => None,
+    };
+    entries.iter().filter_map(tensor).collect()
+}

@@ -1,0 +1,150 @@
+use std::io::{Cursor, Write};
+use std::path::PathBuf;
+
+use s2dit_ir::DType;
+use tempfile::TempDir;
+use zip::CompressionMethod;
+use zip::write::{SimpleFileOptions, ZipWriter};
+
+use super::*;
+use crate::SafetensorsFile;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/doors").join(name)
+}
+
+/// What torch.save wrote of tensors, against the same tensors as safetensors wrote them: views, parameters and all.
+#[test]
+fn tensors_are_those_that_torch_saved() {
+    let expected = SafetensorsFile::open(&fixture("original.safetensors")).unwrap();
+    for (name, computed) in [("flat.pt", 0), ("views.pt", 3)] {
+        let file = TorchFile::open(&fixture(name), None).unwrap();
+        let names: Vec<&str> = expected.tensors().map(|(name, _)| name).collect();
+        assert_eq!(file.names(), names);
+        let mut gathered = 0;
+        for (tensor, info) in expected.tensors() {
+            let (bytes, wanted) = (file.bytes(tensor).unwrap(), expected.data(tensor).unwrap());
+            assert_eq!(file.ty(tensor).unwrap(), info.ty, "{name}: {tensor}");
+            assert!(*bytes == *wanted, "{name}: {tensor}");
+            for range in [0..2, 2..wanted.len(), wanted.len() - 6..wanted.len() - 4] {
+                match file.part(tensor, range.clone()) {
+                    Some(part) => assert_eq!(part.unwrap(), wanted[range]),
+                    None => assert!(matches!(bytes, Cow::Borrowed(_)) && file.region(tensor).is_some()),
+                }
+            }
+            gathered += usize::from(matches!(bytes, Cow::Owned(_)));
+            file.done(tensor);
+        }
+        assert_eq!(gathered, computed, "{name}");
+    }
+}
+
+#[test]
+fn one_of_several_dictionaries_is_named() {
+    let open = |name: Option<&str>| TorchFile::open(&fixture("training.pt"), name);
+    let message = open(None).unwrap_err().to_string();
+    assert!(message.contains("2 dictionaries of tensors: \"generator\" (1 tensors), \"generator_ema\" ("), "{message}");
+    assert!(message.contains("--state-dict") && !message.contains("optimizer"), "{message}");
+    let ema = open(Some("generator_ema")).unwrap();
+    assert!(ema.format().contains("generator_ema"));
+    assert!(ema.names().iter().all(|name| name.starts_with("model._fsdp_wrapped_module.")));
+    assert_eq!(open(Some("generator")).unwrap().names(), ["model.head.head.bias"]);
+    let message = open(Some("critic")).unwrap_err().to_string();
+    assert!(message.contains("no dictionary of tensors \"critic\", but \"generator\""), "{message}");
+}
+
+#[test]
+fn nothing_of_a_pickle_is_run() {
+    let problem = |name: &str| TorchFile::open(&fixture(name), None).unwrap_err().to_string();
+    let code = problem("code.pt");
+    assert!(code.contains("the global `posix.system`: a pickle with code in it"), "{code}");
+    let compressed = problem("compressed.pt");
+    assert!(compressed.contains("a compressed entry") && compressed.contains("zip -0"), "{compressed}");
+    let big = problem("big_endian.pt");
+    assert!(big.contains("\"big\"") && big.contains("little"), "{big}");
+    let old = problem("old.pt");
+    assert!(old.contains("a bad zip file"), "{old}");
+}
+
+/// A zip file as torch.save makes it, of a pickle and a storage `0` of so many bytes.
+fn saved(dir: &TempDir, pickle: &[u8], storage: usize) -> Result<TorchFile, Problems> {
+    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
+    for (name, bytes) in [("x/data.pkl", pickle.to_vec()), ("x/data/0", (0..storage).map(|i| i as u8).collect())] {
+        zip.start_file(name, options).unwrap();
+        zip.write_all(&bytes).unwrap();
+    }
+    let path = dir.path().join("x.pt");
+    std::fs::write(&path, zip.finish().unwrap().into_inner()).unwrap();
+    TorchFile::open(&path, None)
+}
+
+/// A dictionary with one tensor `w` of fp32, spelled out; numbers are single bytes.
+fn tensor(numel: u8, offset: u8, shape: &[u8], strides: &[u8]) -> Vec<u8> {
+    let tuple = |items: &[u8]| [b"(".to_vec(), items.iter().flat_map(|n| [b'K', *n]).collect(), b"t".to_vec()].concat();
+    [
+        b"\x80\x02}X\x01\0\0\0w".to_vec(),
+        b"ctorch._utils\n_rebuild_tensor_v2\n(".to_vec(),
+        b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK".to_vec(),
+        vec![numel, b't', b'Q', b'K', offset],
+        tuple(shape),
+        tuple(strides),
+        b"\x89}tRs.".to_vec(),
+    ]
+    .concat()
+}
+
+#[test]
+fn a_view_stays_inside_its_storage() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = saved(&dir, &tensor(6, 0, &[2, 3], &[3, 1]), 24).unwrap();
+    assert_eq!(file.ty("w").unwrap(), TensorType::new(DType::F32, vec![2, 3]));
+    assert_eq!(*file.bytes("w").unwrap(), (0..24).collect::<Vec<u8>>());
+    let turned = saved(&dir, &tensor(6, 0, &[3, 2], &[1, 3]), 24).unwrap();
+    assert_eq!(turned.bytes("w").unwrap()[..8], [0, 1, 2, 3, 12, 13, 14, 15]);
+    // A stride says nothing where there is one index, and nothing is read of an empty tensor.
+    assert!(saved(&dir, &tensor(6, 5, &[1, 1], &[200, 9]), 24).unwrap().region("w").is_some());
+    assert_eq!(saved(&dir, &tensor(6, 6, &[0, 9], &[9, 9]), 24).unwrap().bytes("w").unwrap().len(), 0);
+    for (pickle, storage, part) in [
+        (tensor(6, 1, &[2, 3], &[3, 1]), 24, "strides [3, 1] from element 1"),
+        (tensor(6, 0, &[2, 3], &[4, 1]), 24, "shape [2, 3]"),
+        (tensor(6, 7, &[0], &[1]), 24, "shape [0]"),
+        (tensor(6, 0, &[2, 3], &[3, 1]), 23, "a storage of 23 bytes"),
+        (tensor(6, 0, &[2, 3], &[1]), 24, "other axes than strides"),
+    ] {
+        let message = saved(&dir, &pickle, storage).unwrap_err().to_string();
+        assert!(message.contains(part), "{message}\nlacks {part}");
+    }
+}
+
+#[test]
+fn damaged_pickles_are_problems() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = tensor(6, 0, &[2, 3], &[3, 1]);
+    for len in 0..whole.len() {
+        assert!(saved(&dir, &whole[..len], 24).is_err(), "{len}");
+    }
+    // Every byte in turn replaced: any answer will do, and none may be a panic.
+    for at in 0..whole.len() {
+        for byte in [0, b'(', b't', b'R', b'.', b'b', 0x81, 0xff] {
+            let mut other = whole.clone();
+            other[at] = byte;
+            let _ = saved(&dir, &other, 24);
+        }
+    }
+    for (pickle, part) in [
+        (&b"\x80\x02}."[..], "no dictionary of tensors"),
+        (b"\x80\x02)R.", "an opcode without its values"),
+        (b"\x80\x02]]\x81.", "makes an object of a class"),
+        (b"\x80\x02cbuiltins\neval\n.", "the global `builtins.eval`"),
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "the global `os.system`"),
+        (b"\x80\x02h\x07.", "memo 7"),
+        (b"\x80\x02e.", "an opcode without its mark"),
+        (b"\x80\x02X\xff\xff\xff\xff.", "the end of the pickle"),
+        // A dictionary that contains itself.
+        (b"\x80\x02}q\0X\x01\0\0\0ah\0s.", "no dictionary of tensors"),
+    ] {
+        let message = saved(&dir, pickle, 0).unwrap_err().to_string();
+        assert!(message.contains(part), "{message}\nlacks {part}");
+    }
+}

@@ -1,0 +1,181 @@
+//! Where a checkpoint is and how it is read, as the command line says it, and what lies there.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use s2dit_backends::foreign::Foreign;
+use s2dit_files::hub::{self, RepositoryName};
+use s2dit_files::problems::{Problem, Problems, quoted};
+use s2dit_files::{INDEX_FILE, WEIGHTS};
+
+use super::{CONFIG_FILE, pipeline_problem};
+
+/// Where a checkpoint is and how it is read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Origin {
+    /// A folder with a configuration and weights, one file of weights, or the name of a repository in the cache of the Hugging Face hub.
+    pub path: PathBuf,
+    /// The configuration, if it is not `config.json` in the folder.
+    pub config: Option<PathBuf>,
+    /// Which dictionary of tensors to take of a file of `torch.save`.
+    pub state_dict: Option<String>,
+    /// Adapters that are merged into the weights, in order.
+    pub loras: Vec<Lora>,
+}
+
+/// The weights in the folder or file, with nothing else said.
+impl From<&Path> for Origin {
+    fn from(path: &Path) -> Self {
+        Origin { path: path.to_owned(), ..Origin::default() }
+    }
+}
+
+/// `wan.pt --lora fast.safetensors:0.5`
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        self.loras.iter().try_for_each(|lora| write!(f, " --lora {lora}"))
+    }
+}
+
+/// A LoRA file and how much of it is added.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lora {
+    /// The file.
+    pub path: PathBuf,
+    /// The multiple of the adapter that is added: 1 adds it as it was trained.
+    pub scale: f64,
+}
+
+impl fmt::Display for Lora {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.path.display(), self.scale)
+    }
+}
+
+/// `FILE` or `FILE:SCALE`.
+impl FromStr for Lora {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        let problem = || Problem {
+            place: "--lora".into(),
+            found: quoted(text),
+            expected: "FILE or FILE:SCALE with a finite number, such as fast.safetensors:0.8".into(),
+        };
+        let (path, scale) = match text.rsplit_once(':').map(|(path, scale)| (path, scale.trim().parse::<f64>())) {
+            Some((path, Ok(scale))) => (path, scale),
+            _ => (text, 1.0),
+        };
+        match scale.is_finite() && !path.is_empty() {
+            true => Ok(Lora { path: path.into(), scale }),
+            false => Err(problem()),
+        }
+    }
+}
+
+/// What lies at an [`Origin`].
+#[derive(Debug)]
+pub(super) enum Place {
+    /// A folder with weights as diffusers names them.
+    Folder { dir: PathBuf, config: PathBuf },
+    /// One file of weights.
+    File { file: PathBuf, config: PathBuf },
+}
+
+impl Place {
+    /// Looks for a checkpoint.
+    ///
+    /// # Errors
+    /// Nothing there; a pipeline folder; a file without a configuration.
+    pub(super) fn find(origin: &Origin) -> Result<Place, Problems> {
+        let path = match RepositoryName::of(&origin.path) {
+            Some(name) => checkpoint_of(&name)?,
+            None => origin.path.clone(),
+        };
+        let place = path.display().to_string();
+        let expected = "a checkpoint folder with config.json and safetensors, or a file of weights with --config";
+        let is_dir = match std::fs::metadata(&path) {
+            Err(error) => return Err(Problems::one(place, error.to_string(), expected)),
+            Ok(meta) => meta.is_dir(),
+        };
+        if is_dir {
+            if let Some(problem) = pipeline_problem(&path) {
+                return Err(problem.into());
+            }
+            if let Some(name) = &origin.state_dict {
+                return Err(Problems::one(
+                    place,
+                    format!("a folder, and --state-dict {}", quoted(name)),
+                    "a file of torch.save: name the file, with --config",
+                ));
+            }
+            let config = origin.config.clone().unwrap_or_else(|| path.join(CONFIG_FILE));
+            return Ok(Place::Folder { dir: path, config });
+        }
+        let found = Foreign::of(&path).ok().flatten();
+        if let Some(other) = found.filter(|found| !WEIGHTS.contains(found)) {
+            return Err(Problems::one(place, other.to_string(), expected));
+        }
+        let beside = Some(path.with_file_name(CONFIG_FILE)).filter(|beside| beside.is_file());
+        match origin.config.clone().or(beside) {
+            Some(config) => Ok(Place::File { file: path, config }),
+            None => Err(Problems::one(
+                place,
+                format!("{} without a {CONFIG_FILE} beside it", found.map_or("a file", Foreign::name)),
+                "--config FILE: the configuration that the weights were made with",
+            )),
+        }
+    }
+
+    /// The configuration's file.
+    pub(super) fn config(&self) -> &Path {
+        let (Place::Folder { config, .. } | Place::File { config, .. }) = self;
+        config
+    }
+
+    /// The files of text: the configuration, and the index of shards if there is one.
+    pub(super) fn texts(&self) -> Vec<PathBuf> {
+        let index = match self {
+            Place::Folder { dir, .. } => Some(dir.join(INDEX_FILE)).filter(|index| index.exists()),
+            Place::File { .. } => None,
+        };
+        std::iter::once(self.config().to_owned()).chain(index).collect()
+    }
+
+    /// The folder or file of the weights.
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Place::Folder { dir, .. } => dir,
+            Place::File { file, .. } => file,
+        }
+    }
+}
+
+/// The checkpoint in the cached snapshot of a repository: the repository itself, or the transformer of a pipeline.
+fn checkpoint_of(name: &RepositoryName) -> Result<PathBuf, Problem> {
+    let snapshot = hub::snapshot(name)?;
+    let folders = [snapshot.clone(), snapshot.join("transformer")];
+    match folders.into_iter().find(|folder| folder.join(CONFIG_FILE).exists()) {
+        Some(folder) => Ok(folder),
+        None => Err(name.missing(format!("no {CONFIG_FILE} in its snapshot `{}`", snapshot.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scale_follows_a_colon() {
+        let parsed = |text: &str| text.parse::<Lora>().map(|lora| (lora.path.display().to_string(), lora.scale));
+        assert_eq!(parsed("a.safetensors").unwrap(), ("a.safetensors".into(), 1.0));
+        assert_eq!(parsed("a.safetensors:0.5").unwrap(), ("a.safetensors".into(), 0.5));
+        assert_eq!(parsed("a:b:-2").unwrap(), ("a:b".into(), -2.0));
+        assert_eq!(parsed("C:\\a.safetensors").unwrap(), ("C:\\a.safetensors".into(), 1.0));
+        for text in ["", ":1", "a:nan", "a:inf"] {
+            assert!(parsed(text).unwrap_err().to_string().contains("--lora"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! One checkpoint through every door: `examples/reference/door_fixtures.py` makes the files.
+
+use std::path::PathBuf;
+
+use super::*;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/doors").join(name)
+}
+
+fn opened(name: &str, state_dict: Option<&str>, loras: &[&str]) -> Result<Checkpoint, Problems> {
+    Checkpoint::open_from(&Origin {
+        path: fixture(name),
+        state_dict: state_dict.map(str::to_owned),
+        loras: loras.iter().map(|lora| fixture(lora).display().to_string().parse().unwrap()).collect(),
+        ..Origin::default()
+    })
+}
+
+/// diffusers' own conversion judges the names.
+#[test]
+fn a_checkpoint_is_the_same_through_every_door() {
+    let expected = opened("diffusers", None, &[]).unwrap();
+    assert!(expected.naming().is_plain());
+    for (name, state_dict, said) in [
+        ("original.safetensors", None, "read as those of diffusers"),
+        ("flat.pt", None, "original names of Wan"),
+        ("views.pt", None, "original names of Wan"),
+        ("training.pt", Some("generator_ema"), "the prefix \"model._fsdp_wrapped_module.\" left out of"),
+    ] {
+        let read = opened(name, state_dict, &[]).unwrap_or_else(|problems| panic!("{name}: {problems}"));
+        assert!(read.naming().to_string().contains(said), "{name}: {}", read.naming());
+        assert_eq!(read.model().config(), expected.model().config(), "{name}");
+        for tensor in expected.weights().names() {
+            assert!(read.bytes(tensor).unwrap() == expected.bytes(tensor).unwrap(), "{name}: {tensor}");
+        }
+        assert_eq!(read.content_hash(), expected.content_hash(), "{name}");
+    }
+}
+
+/// A tensor in fp32, whole.
+fn values(source: &dyn WeightSource, name: &str) -> Vec<f32> {
+    let ty = source.ty(name).unwrap();
+    let mut out = vec![0.0; ty.elements()];
+    s2dit_ir::convert::to_f32(ty.dtype, &source.bytes(name).unwrap(), &mut out);
+    out
+}
+
+/// llama.cpp's own package judges the numbers.
+#[test]
+fn a_quantised_checkpoint_is_dequantised() {
+    let read = opened("model.gguf", None, &[]).unwrap();
+    let expected = SafetensorsFile::open(&fixture("gguf_model.safetensors")).unwrap();
+    assert!(read.format().contains("Q5_1"), "{}", read.format());
+    for (name, info) in expected.tensors() {
+        assert_eq!(read.ty(name).unwrap().shape, info.ty.shape, "{name}");
+        assert_eq!(values(&read, name), expected.tensor_f32(name).unwrap(), "{name}");
+    }
+}
+
+/// PyTorch judges the sums, in float64.
+#[test]
+fn adapters_are_merged() {
+    let plain = opened("diffusers", None, &[]).unwrap();
+    for (kind, scale) in [("peft", ":0.5"), ("kohya", ""), ("diff", ":-1.5")] {
+        let lora = format!("lora_{kind}.safetensors{scale}");
+        let expected = SafetensorsFile::open(&fixture(&format!("merged_{kind}.safetensors"))).unwrap();
+        for door in ["diffusers", "original.safetensors"] {
+            let read = opened(door, None, &[&lora]).unwrap_or_else(|problems| panic!("{lora}: {problems}"));
+            let merged = read.loras().next().unwrap();
+            assert_eq!(merged.tensors, expected.tensors().len());
+            assert_eq!(merged.file, format!("lora_{kind}.safetensors"));
+            assert_ne!(read.content_hash(), plain.content_hash());
+            for name in plain.weights().names() {
+                let changed = expected.get(name).is_some();
+                let wanted = if changed { expected.tensor_f32(name).unwrap() } else { values(&plain, name) };
+                let found = values(&read, name);
+                assert_eq!(found.len(), wanted.len(), "{kind}: {name}");
+                let off = found.iter().zip(&wanted).map(|(x, y)| f64::from((x - y).abs())).fold(0.0, f64::max);
+                assert!(off <= if changed { 1e-7 } else { 0.0 }, "{kind}: {name} is off by {off:e}");
+                // Parts of rows are those of the whole.
+                let bytes = read.bytes(name).unwrap();
+                let range = 4..(bytes.len() / 8 * 4 + 8).min(bytes.len());
+                assert_eq!(*read.weights().read(name, range.clone()).unwrap(), bytes[range], "{kind}: {name}");
+                assert_eq!(read.region(name).is_none(), changed, "{kind}: {name}");
+            }
+        }
+    }
+    // Two adapters add up, and one with its opposite is nothing.
+    let both = opened("diffusers", None, &["lora_kohya.safetensors", "lora_kohya.safetensors:-1"]).unwrap();
+    for name in plain.weights().names() {
+        let off = values(&both, name).iter().zip(values(&plain, name)).any(|(x, y)| (x - y).abs() > 1e-7);
+        assert!(!off, "{name}");
+    }
+}
+
+#[test]
+fn adapters_that_do_not_fit() {
+    let message = |lora: &str| opened("diffusers", None, &[lora]).unwrap_err().to_string();
+    let unknown = message("lora_unknown.safetensors");
+    assert!(unknown.contains("3 key(s) that match no tensor: `x.hada_w1_a`, `diffusion_model.blocks.7."), "{unknown}");
+    assert!(message("diffusers/diffusion_pytorch_model.safetensors").contains("match no tensor"));
+    assert!(message("none.safetensors").contains("none.safetensors"));
+    let dir = folder();
+    let path = dir.path().join("x.safetensors");
+    let of = |tensors: &[(&str, &[usize])]| {
+        let data: Vec<Vec<u8>> =
+            tensors.iter().map(|(_, shape)| vec![0; 4 * shape.iter().product::<usize>()]).collect();
+        let views = (tensors.iter().zip(&data))
+            .map(|((name, shape), data)| (*name, TensorView::new(Dtype::F32, shape.to_vec(), data).unwrap()));
+        fs::write(&path, serialize(views, None).unwrap()).unwrap();
+        let origin = Origin {
+            path: fixture("diffusers"),
+            loras: vec![Lora { path: path.clone(), scale: 1.0 }],
+            ..Origin::default()
+        };
+        Checkpoint::open_from(&origin).unwrap_err().to_string()
+    };
+    let module = "blocks.0.attn1.to_q";
+    let key = |end: &str| format!("{module}.{end}");
+    let alone = of(&[(&key("lora_A.weight"), &[4, 32])]);
+    assert!(alone.contains("lora_A or lora_down alone"), "{alone}");
+    let narrow = of(&[(&key("lora_A.weight"), &[4, 31]), (&key("lora_B.weight"), &[32, 4])]);
+    assert!(narrow.contains("[32, 4] times [4, 31]") && narrow.contains("[32, RANK] times [RANK, 32]"), "{narrow}");
+    let alpha = of(&[(&key("lora_A.weight"), &[4, 32]), (&key("lora_B.weight"), &[32, 4]), (&key("alpha"), &[2])]);
+    assert!(alpha.contains("alpha"), "{alpha}");
+    let short = of(&[(&key("diff"), &[32])]);
+    assert!(short.contains("[32, 32]"), "{short}");
+}
+
+#[test]
+fn what_lacks_a_configuration_or_has_too_much() {
+    let dir = folder();
+    let file = dir.path().join("wan.safetensors");
+    fs::copy(fixture("original.safetensors"), &file).unwrap();
+    let message = |origin: Origin| Checkpoint::open_from(&origin).unwrap_err().to_string();
+    let origin = Origin { path: file, ..Origin::default() };
+    assert!(
+        message(origin.clone()).contains("a safetensors file without a config.json beside it, expected --config FILE")
+    );
+    let config = Some(fixture("config.json"));
+    assert!(Checkpoint::open_from(&Origin { config: config.clone(), ..origin.clone() }).is_ok());
+    let named = message(Origin { config, state_dict: Some("ema".into()), ..origin });
+    assert!(named.contains("a safetensors file, and --state-dict \"ema\""), "{named}");
+    let folder = opened("diffusers", Some("ema"), &[]).unwrap_err().to_string();
+    assert!(folder.contains("a folder, and --state-dict \"ema\""), "{folder}");
+    assert!(opened("old.pt", None, &[]).unwrap_err().to_string().contains("torch.save it again"));
+    let generator = opened("training.pt", Some("generator"), &[]).unwrap_err().to_string();
+    assert!(generator.contains("no such tensor"), "{generator}");
+}
