@@ -128,7 +128,7 @@ mod tests {
     use crate::model::{Family as _, Model as _};
     use crate::wan::Wan;
 
-    fn parse(config: Value) -> Result<WanConfig, Problems> {
+    fn parse(config: &Value) -> Result<WanConfig, Problems> {
         super::config(config.as_object().unwrap().clone().into_iter().collect(), "config.json")
     }
 
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_published_config_is_that_of_the_preset() {
-        let read = parse(published()).unwrap();
+        let read = parse(&published()).unwrap();
         assert_eq!(read.config(), Wan.preset("wan2.1-1.3b").unwrap().config());
     }
 
@@ -160,7 +160,7 @@ mod tests {
         ] {
             let mut config = published();
             config[field] = value;
-            let message = parse(config).unwrap_err().to_string();
+            let message = parse(&config).unwrap_err().to_string();
             assert!(message.contains(field) && !message.contains("problems"), "{field}: {message}");
         }
     }

@@ -101,7 +101,7 @@ mod tests {
 
     use super::*;
 
-    fn parse(config: Value) -> Result<Alphas, Problems> {
+    fn parse(config: &Value) -> Result<Alphas, Problems> {
         let entries: Vec<_> = config.as_object().unwrap().clone().into_iter().collect();
         Alphas::parse(&entries, "adapter_config.json")
     }
@@ -111,11 +111,11 @@ mod tests {
         let scale = |alphas: Alphas| alphas.scale(4, None, "x").unwrap();
         assert_eq!(scale(Alphas::default()), 1.0);
         assert_eq!(
-            scale(parse(json!({ "r": 4, "lora_alpha": 8, "use_dora": false, "alpha_pattern": {} })).unwrap()),
+            scale(parse(&json!({ "r": 4, "lora_alpha": 8, "use_dora": false, "alpha_pattern": {} })).unwrap()),
             2.0
         );
         assert_eq!(
-            scale(parse(json!({ "transformer.lora_alpha": 8.0, "transformer.use_rslora": true })).unwrap()),
+            scale(parse(&json!({ "transformer.lora_alpha": 8.0, "transformer.use_rslora": true })).unwrap()),
             4.0
         );
     }
@@ -128,7 +128,7 @@ mod tests {
             ("lora_alpha", json!("8")),
             ("use_rslora", json!(1)),
         ] {
-            let message = parse(json!({ field: value })).unwrap_err().to_string();
+            let message = parse(&json!({ field: value })).unwrap_err().to_string();
             assert!(message.contains(field), "{message}");
         }
     }
