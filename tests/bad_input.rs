@@ -234,13 +234,13 @@ fn checkpoints_of_another_family_and_pipelines() {
     let c = Copy::of("tiny");
     fs::write(
         c.dir().join("config.json"),
-        r#"{"_class_name": "LTXVideoTransformer3DModel", "num_layers": 28, "caption_channels": 4096}"#,
+        r#"{"_class_name": "FluxTransformer2DModel", "num_layers": 19, "joint_attention_dim": 4096}"#,
     )
     .expect("a config");
     let error = c.fails("3x8x8");
     says(
         &error,
-        &["config.json: _class_name: found \"LTXVideoTransformer3DModel\", expected \"S2DiTTransformer3DModel\" or"],
+        &["config.json: _class_name: found \"FluxTransformer2DModel\", expected \"S2DiTTransformer3DModel\" or"],
     );
     assert!(!error.contains("problems"), "one problem: {error}");
     fs::write(c.dir().join("config.json"), r#"{"architectures": ["UMT5EncoderModel"], "d_model": 4096}"#)

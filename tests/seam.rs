@@ -10,10 +10,10 @@ mod common;
 /// Where a name that some model also has may be written: what it stands for there is not that model.
 const ELSEWHERE: &[(&str, &[&str])] = &[
     // The names that inputs and results have in artifacts which do not say their interface.
-    ("runtime/src/interface.rs", &["latent", "timestep", "text", "velocity"]),
+    ("runtime/src/interface.rs", &["latent", "timestep", "text", "text_mask", "velocity"]),
     ("runtime/src/stream/contract.rs", &["latent", "timestep", "text", "velocity"]),
     // Tensors of files that people bring or keep: goldens, clips, saved streams.
-    ("compiler/proof/src/stream.rs", &["text", "velocity"]),
+    ("compiler/proof/src/stream.rs", &["text", "text_mask", "velocity"]),
     ("compiler/proof/src/stream/clip.rs", &["latent"]),
     ("runtime/src/stream/state.rs", &["text"]),
     // What an error about shapes is about.
@@ -47,7 +47,7 @@ fn names() -> BTreeSet<String> {
         names.insert(family.class().to_owned());
     }
     // Words that name no model: what a layer has, and a group of sizes.
-    for word in ["weight", "bias", "kernel"] {
+    for word in ["weight", "bias", "kernel", "linear"] {
         names.remove(word);
     }
     names
@@ -114,7 +114,9 @@ fn names_of_a_model_are_in_its_folder_only() {
         leaks.extend(leaked.map(|literal| format!("{place}: \"{literal}\"")));
         // The crates are called after the first model.
         let code = code(&text).replace("s2dit_", "");
-        let words = ["S2dit", "s2dit::", "WanConfig", "wan::", "config()["].iter().filter(|word| code.contains(*word));
+        let words = ["S2dit", "s2dit::", "WanConfig", "wan::", "LtxConfig", "ltx::", "config()["]
+            .iter()
+            .filter(|word| code.contains(*word));
         leaks.extend(words.map(|word| format!("{place}: {word}")));
     }
     assert!(leaks.is_empty(), "names of a model outside its folder:\n{}", leaks.join("\n"));
@@ -124,13 +126,17 @@ fn names_of_a_model_are_in_its_folder_only() {
 #[test]
 fn a_family_does_not_know_another() {
     let root = common::repo().join("compiler/models/src");
-    for (family, other) in [("s2dit", "wan"), ("wan", "s2dit")] {
+    let families = ["s2dit", "wan", "ltx"];
+    assert_eq!(families.len(), FAMILIES.len());
+    for family in families {
         let mut files = Vec::new();
         sources(&root.join(family), &mut files);
         assert!(files.len() > 3);
         for file in files {
             let code = code(&std::fs::read_to_string(&file).expect("text"));
-            assert!(!code.contains(&format!("{other}::")), "{}: knows `{other}`", file.display());
+            for other in families.iter().filter(|other| **other != family) {
+                assert!(!code.contains(&format!("{other}::")), "{}: knows `{other}`", file.display());
+            }
         }
     }
 }

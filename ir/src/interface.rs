@@ -63,7 +63,7 @@ pub enum InputRole {
     },
     /// Text embeddings, `[1, L, width]`.
     Text,
-    /// 1 where a text token counts and 0 where it is padding.
+    /// 1 where a text token counts and 0 where it is padding, `[1, L]`; at least one counts.
     TextMask,
     /// Token ids.
     Tokens {
@@ -166,6 +166,12 @@ impl Interface {
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         self.input(|role| *role == InputRole::Text)
+    }
+
+    /// Name of the mask that says which text tokens count.
+    #[must_use]
+    pub fn text_mask(&self) -> Option<&str> {
+        self.input(|role| *role == InputRole::TextMask)
     }
 
     /// Name of the result that a proof judges by.

@@ -79,6 +79,9 @@ pub enum SplitError {
     /// The interface names no input of a role.
     #[error("the interface names no input that is {0}, which a stream needs")]
     Role(&'static str),
+    /// The text has a mask. A kernel's prompt is its text alone.
+    #[error("the input `{0}` is a mask of text tokens, which a stream cannot take: its prompt is the text alone")]
+    TextMask(String),
     /// A parameter is not there or not what it should be.
     #[error("the graph has no parameter `{0}` of the shape that a chunk has")]
     Parameter(String),

@@ -83,13 +83,14 @@ pub fn metadata(interface: &Interface) -> Result<(String, String), Error> {
     Ok((INTERFACE.into(), text))
 }
 
-/// Names that latents, times and texts have in diffusers, in its exports and in artifacts of earlier versions of this compiler.
+/// Names that latents, times, texts and their masks have in diffusers, in its exports and in artifacts of earlier versions of this compiler.
 const LATENTS: &[&str] = &["latent", "hidden_states", "sample"];
 const TIMES: &[&str] = &["timestep", "timesteps"];
 const TEXTS: &[&str] = &["text", "encoder_hidden_states"];
+const MASKS: &[&str] = &["text_mask", "encoder_attention_mask"];
 
-/// The interface of an artifact that does not say its own, by names: an input that is called as diffusers calls a latent, a time or a text
-/// is one. Values called `block0`, `block1`, … end blocks.
+/// The interface of an artifact that does not say its own, by names: an input that is called as diffusers calls a latent, a time, a text or
+/// its mask is one. Values called `block0`, `block1`, … end blocks.
 #[must_use]
 pub fn conventional<'a>(
     inputs: impl IntoIterator<Item = &'a str>,
@@ -100,6 +101,7 @@ pub fn conventional<'a>(
         n if LATENTS.contains(&n) => InputRole::Latent,
         n if TIMES.contains(&n) => InputRole::Time { low: 0.0, high: 1000.0 },
         n if TEXTS.contains(&n) => InputRole::Text,
+        n if MASKS.contains(&n) => InputRole::TextMask,
         _ => InputRole::Other { distribution: Distribution::Normal },
     };
     let output = |name: &str| if name == "velocity" { OutputRole::Velocity } else { OutputRole::Other };

@@ -3,6 +3,7 @@
 //! - [`Artifact`] opens an ONNX file or an mlpackage as it lies on disk and runs it. A package is read back, raised to IR, lowered
 //!   to ONNX in memory and run by ONNX Runtime; its weights stay where they are, mapped.
 //! - [`stream`] makes video chunk by chunk with a kernel folder.
+//! - [`text_mask`] says which text tokens count.
 //! - [`timesteps`] are those that an artifact was compiled for, if it does not take any.
 //! - [`library`] finds ONNX Runtime's shared library, or fetches it on first need.
 //! - [`compare`] says how far a tensor is from a reference.
@@ -20,6 +21,7 @@ mod ports;
 pub mod ranges;
 pub mod stream;
 mod tensor;
+pub mod text_mask;
 pub mod timesteps;
 #[cfg(feature = "tract")]
 pub mod tract_engine;

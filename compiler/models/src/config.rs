@@ -166,11 +166,11 @@ mod tests {
     #[test]
     fn other_classes_are_refused_by_name() {
         let problem = |config: Value| parse(&config.to_string(), "config.json").unwrap_err().to_string();
-        let other = problem(json!({ "_class_name": "LTXVideoTransformer3DModel", "num_layers": 28 }));
+        let other = problem(json!({ "_class_name": "FluxTransformer2DModel", "num_layers": 28 }));
         assert_eq!(
             other,
-            "config.json: _class_name: found \"LTXVideoTransformer3DModel\", expected \"S2DiTTransformer3DModel\" or \
-             \"WanTransformer3DModel\": no other family of models is read"
+            "config.json: _class_name: found \"FluxTransformer2DModel\", expected \"S2DiTTransformer3DModel\" or \
+             \"WanTransformer3DModel\" or \"LTXVideoTransformer3DModel\": no other family of models is read"
         );
         assert!(problem(json!({ "architectures": ["UMT5EncoderModel"] })).contains("architectures"));
         assert!(preset("big").unwrap_err().to_string().contains("wan2.1-14b"));

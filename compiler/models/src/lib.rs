@@ -8,6 +8,7 @@ pub mod config;
 mod fields;
 pub mod init;
 mod layers;
+pub mod ltx;
 pub mod model;
 pub mod s2dit;
 mod schema_weights;
@@ -20,4 +21,4 @@ pub use model::{Family, Model};
 pub use schema_weights::SchemaWeights;
 
 /// Every family.
-pub const FAMILIES: &[&dyn Family] = &[&s2dit::S2dit, &wan::Wan];
+pub const FAMILIES: &[&dyn Family] = &[&s2dit::S2dit, &wan::Wan, &ltx::Ltx];

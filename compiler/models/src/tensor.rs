@@ -34,7 +34,7 @@ pub enum Role {
     Bias,
     /// A gain of a norm, around 1.
     NormGain,
-    /// Shifts, scales and gates that are added to an embedding of the time, `[1, count, width]`.
+    /// Shifts, scales and gates that are added to an embedding of the time, `[1, count, width]` or `[count, width]`.
     ScaleShift,
     /// Logits of gates.
     GateLogit,

@@ -15,8 +15,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use s2dit_backends::output::{Destination, Staged, made};
-use s2dit_runtime::HostTensor;
 use s2dit_runtime::stream::contract::{Chunk, Contract};
+use s2dit_runtime::{HostTensor, text_mask};
 
 use s2dit_files::SafetensorsFile;
 use s2dit_files::writer::{SafetensorsLayout, Writer};
@@ -30,6 +30,8 @@ pub const NOISE: &str = "stream.noise";
 pub const LATENTS: &str = "stream.latents";
 /// The prompt `[1, L, text_dim]`.
 pub const TEXT: &str = "text";
+/// What of the prompt counts, `[1, L]`, for a model that takes it.
+pub const TEXT_MASK: &str = "text_mask";
 
 /// The origin of a stream's noise.
 pub enum Noise {
@@ -181,6 +183,26 @@ pub fn prompt_of(file: &SafetensorsFile, expected: [usize; 3]) -> Result<HostTen
         );
     }
     HostTensor::new(expected, finite(file, TEXT)?).context("a tensor that does not fill its shape")
+}
+
+/// The tensor `text_mask` of an open file.
+///
+/// # Errors
+/// No such tensor; one that the model does not take; elements that are neither 0 nor 1, or no 1.
+fn mask_of(file: &SafetensorsFile, expected: &[usize]) -> Result<HostTensor> {
+    let shown = file.path().display();
+    let Some(info) = file.get(TEXT_MASK) else {
+        bail!(
+            "`{shown}`: no tensor `{TEXT_MASK}` {expected:?}: 1 where a token of the prompt counts, 0 where it is padding"
+        );
+    };
+    if info.ty.shape != expected {
+        bail!("`{shown}`, tensor `{TEXT_MASK}`: found {:?}, expected {expected:?}", info.ty.shape);
+    }
+    let mask =
+        HostTensor::new(expected, file.tensor_f32(TEXT_MASK)?).context("a tensor that does not fill its shape")?;
+    text_mask::check(&mask).with_context(|| format!("`{shown}`, tensor `{TEXT_MASK}`"))?;
+    Ok(mask)
 }
 
 /// A tensor's numbers.

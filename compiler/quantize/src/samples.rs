@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 use rand_distr::StandardNormal;
 use s2dit_ir::interface::InputRole;
 use s2dit_ir::{Interface, Module};
-use s2dit_runtime::HostTensor;
+use s2dit_runtime::{HostTensor, text_mask};
 
 use s2dit_files::SafetensorsFile;
 use s2dit_files::problems::{Problems, quoted};
@@ -17,9 +17,10 @@ use s2dit_files::problems::{Problems, quoted};
 /// The origin of samples.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Samples {
-    /// Standard normal latents and text, timesteps spread over [0, 1000].
+    /// Standard normal latents and text, of which a few tokens count, timesteps spread over [0, 1000].
     Seeded,
-    /// A safetensors file in the golden's layout: latent `[N,C,F,H,W]`, timestep `[N]`, text `[N,L,D]`.
+    /// A safetensors file in the golden's layout: latent `[N,C,F,H,W]`, timestep `[N]`, text `[N,L,D]` and, for a model that takes it, its mask
+    /// `[N,L]`.
     File(PathBuf),
 }
 
@@ -111,6 +112,10 @@ fn seeded(module: &Module) -> Vec<Inputs> {
                     let (part, low, range) = ((i * 7 % SEEDED) as f32, *low as f32, (high - low) as f32);
                     (0..n).map(|_| low + (part + rng.random::<f32>()) * range / SEEDED as f32).collect()
                 }
+                Some(InputRole::TextMask) => {
+                    let tokens = shape.last().copied().unwrap_or(1);
+                    text_mask::of_first(&shape, text_mask::counting(tokens, rng.random())).data
+                }
                 _ => (0..n).map(|_| rng.sample(StandardNormal)).collect(),
             };
             (name, Arc::new(HostTensor { shape, data }))
@@ -160,6 +165,9 @@ fn read(path: &Path, module: &Module) -> Result<Vec<Inputs>> {
         samples.resize_with(n, Inputs::new);
         for (sample, data) in samples.iter_mut().zip(data.chunks(one.iter().product())) {
             let tensor = HostTensor::new(one, data.to_vec()).context("a tensor that does not fill its shape")?;
+            if module.interface.role(&name) == Some(&InputRole::TextMask) {
+                text_mask::check(&tensor).context(at.clone())?;
+            }
             sample.insert(name.clone(), Arc::new(tensor));
         }
     }

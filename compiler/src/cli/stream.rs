@@ -35,7 +35,8 @@ Examples:
   s2ditc stream tiny.kernel --state-in s.safetensors --chunks 16 -o more.safetensors
 
 A prompt is a safetensors file with the tensor text [1,L,text_dim]: the text encoder's output, padded with zeros to the \
-checkpoint's text_len. Latents are written as stream.latents [chunks,1,C,F,H,W]. A stream that is restored with --state-in goes on \
+checkpoint's text_len; a model that takes a mask wants text_mask [1,L] beside it, 1 where a token counts and 0 where it is padding. \
+Latents are written as stream.latents [chunks,1,C,F,H,W]. A stream that is restored with --state-in goes on \
 bit for bit: its noise depends on the seed, which the state holds, and the chunk's index alone.
 
 An .onnx file or .mlpackage of a bidirectional checkpoint (chunk_frames null) makes one clip, with Euler steps and \
@@ -377,12 +378,12 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
     }
     let run = RunOptions { fp16: args.fp16, threads: context.threads, quiet: context.quiet, ..RunOptions::default() };
     let mut clip = Clip::open(path, &run)?;
-    let text = match (&args.prompt, args.prompt_seed) {
-        (Some(path), _) => read_prompt(path, clip.text())?,
-        (None, Some(seed)) => seeded_prompt(seed, clip.text()),
+    let prompt = match (&args.prompt, args.prompt_seed) {
+        (Some(path), _) => clip.read_prompt(path)?,
+        (None, Some(seed)) => clip.seeded_prompt(seed),
         (None, None) => bail!("no prompt: name one with --prompt (or --prompt-seed N for a trial)"),
     };
-    let negative = args.negative.as_deref().map(|p| read_prompt(p, clip.text())).transpose()?;
+    let negative = args.negative.as_deref().map(|p| clip.read_prompt(p)).transpose()?;
     let steps = args.steps.map_or(clip.steps(), usize::from);
     let chunk = match *clip.latent() {
         [1, channels, frames, rows, cols] => contract::Chunk { channels, frames, rows, cols },
@@ -391,8 +392,8 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
     let mut preview = args.preview.as_deref().map(|p| Preview::create(context.to(p), chunk)).transpose()?;
     let progress = Progress::calls("steps", context.quiet);
     let start = Instant::now();
-    let guided = negative.as_ref().map(|text| (text, guidance));
-    let made = clip.sample(args.seed.unwrap_or_default(), steps, &text, guided, |done| {
+    let guided = negative.as_ref().map(|prompt| (prompt, guidance));
+    let made = clip.sample(args.seed.unwrap_or_default(), steps, &prompt, guided, |done| {
         progress.say(done as u64, steps as u64, || format!("step {done}/{steps}"));
     });
     let made = made.with_context(|| format!("`{}`", path.display()))?;

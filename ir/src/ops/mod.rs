@@ -13,6 +13,7 @@ mod concat;
 mod conv;
 mod depth_to_space;
 mod dequantize;
+mod fractional_rope_table;
 mod gather;
 mod layer_norm;
 mod leaf;
@@ -49,6 +50,7 @@ pub use concat::Concat;
 pub use conv::Conv;
 pub use depth_to_space::DepthToSpace;
 pub use dequantize::Dequantize;
+pub use fractional_rope_table::FractionalRopeTable;
 pub use gather::Gather;
 pub use layer_norm::LayerNorm;
 pub use leaf::{Input, Literal, Load, State};
@@ -249,6 +251,7 @@ ops! {
         Literal: "literal";
         State: "state";
         RopeTable: "rope_table";
+        FractionalRopeTable: "fractional_rope_table";
         Unary: "abs" | "cos" | "erf" | "exp" | "floor" | "gelu" | "gelu_tanh" | "identity" | "log" | "neg" | "relu"
             | "round" | "rsqrt" | "sigmoid" | "silu" | "sin" | "softplus" | "sqrt" | "square" | "tanh";
         Binary: "add" | "sub" | "mul" | "div" | "maximum" | "minimum" | "pow";

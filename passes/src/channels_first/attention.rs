@@ -91,7 +91,7 @@ impl Rewriter<'_> {
         if !self.is_stored(x) || rope.axis != 3 {
             return Ok(None);
         }
-        let table = self.table(cos, sin, rope.pairs)?;
+        let table = self.table(cos, sin, rope.pairs, width)?;
         let matrix = self.literal(v, &[1, 1, width, 2 * width], exchange(width, rope.pairs))?;
         let y = self.in_form(x, &HEADS)?;
         let value = self.at(v, |b| {

@@ -7,12 +7,13 @@ use super::{Finder, Kind, Regions, parsed, stage};
 
 /// Every `linear` over an `sdpa` is an attention, or nearly one.
 pub(super) fn recognise(on: &mut Finder, found: &mut Regions) -> Result<(), OpError> {
-    let rotated = "rope(~rms_norm(~linear(u, ..), ..), ..)";
+    // Of each head, or of all of them before they are split.
+    let rotated = "~rope(~rms_norm(~linear(u, ..), ..), ..)";
     let own = parsed(&[
         format!("linear(~sdpa({rotated}, {rotated}, ~linear(u, ..)), ..)"),
         format!("linear(~sdpa({rotated}, concat(keys, {rotated}), concat(values, ~linear(u, ..)), mask), ..)"),
     ])?;
-    let cross = parsed(&["linear(~sdpa(~rms_norm(~linear(u, ..), ..), k, v), ..)".to_string()])?;
+    let cross = parsed(&["linear(~sdpa(~rms_norm(~linear(u, ..), ..), k, v, ..), ..)".to_string()])?;
     for v in on.f.order() {
         if !is_root(on.f, v) {
             continue;

@@ -37,11 +37,14 @@ pub use options::{Options, PASS, StateWrite, pass};
 /// and the prompt (a text).
 ///
 /// # Errors
-/// A parameter that is missing; attention whose tokens do not divide into frames.
+/// A parameter that is missing; a text that has a mask; attention whose tokens do not divide into frames.
 pub fn split(chunk: &Function, interface: &Interface, options: &Options) -> Result<Kernel, SplitError> {
     let latent_name = interface.latent().ok_or(SplitError::Role("a latent"))?;
     let time_name = interface.time().ok_or(SplitError::Role("a time"))?;
     let prompt_name = interface.text().ok_or(SplitError::Role("a text"))?;
+    if let Some(mask) = interface.text_mask() {
+        return Err(SplitError::TextMask(mask.into()));
+    }
     let param = |f: &Function, name: &str| {
         f.params()
             .iter()

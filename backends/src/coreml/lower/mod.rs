@@ -192,7 +192,13 @@ impl<'a> Lowering<'a> {
     fn op(&mut self, v: ValueId, op: &Op) -> Result<()> {
         match op {
             // The caller's values are there already; the others are constants, which come with their users.
-            Op::Input(_) | Op::State(_) | Op::Load(_) | Op::Literal(_) | Op::RopeTable(_) | Op::Compress(_) => Ok(()),
+            Op::Input(_)
+            | Op::State(_)
+            | Op::Load(_)
+            | Op::Literal(_)
+            | Op::RopeTable(_)
+            | Op::FractionalRopeTable(_)
+            | Op::Compress(_) => Ok(()),
             Op::Unary(kind) => self.unary(v, *kind),
             Op::Binary(kind) => self.binary(v, *kind),
             Op::Cast(c) => self.cast(v, c.dtype),

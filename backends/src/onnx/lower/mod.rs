@@ -113,7 +113,7 @@ impl Lowering<'_> {
             match &node.op {
                 Op::Input(_) => self.input(v, String::new()),
                 Op::State(s) => self.input(v, format!("State `{}` when the step is entered.", s.state)),
-                Op::Load(_) | Op::Literal(_) | Op::RopeTable(_) => self.constant(v)?,
+                Op::Load(_) | Op::Literal(_) | Op::RopeTable(_) | Op::FractionalRopeTable(_) => self.constant(v)?,
                 _ if self.absorbed.contains(&v) => {}
                 op => self
                     .op(v, op, attentions.get(&v))
@@ -145,7 +145,13 @@ impl Lowering<'_> {
             return self.attention_of_tokens(v, attention);
         }
         match op {
-            Op::Input(_) | Op::State(_) | Op::Load(_) | Op::Literal(_) | Op::RopeTable(_) | Op::Compress(_) => Ok(()),
+            Op::Input(_)
+            | Op::State(_)
+            | Op::Load(_)
+            | Op::Literal(_)
+            | Op::RopeTable(_)
+            | Op::FractionalRopeTable(_)
+            | Op::Compress(_) => Ok(()),
             Op::Unary(kind) => self.unary(v, *kind),
             Op::Binary(kind) => self.binary(v, *kind),
             Op::Cast(_) => self.cast(v),

@@ -16,7 +16,7 @@ fn moments(spec: &TensorSpec) -> (f32, f32) {
     match spec.role {
         Role::LinearWeight | Role::ConvWeight => (0.0, inputs(&spec.shape[1..])),
         Role::HeadWeight => (0.0, inputs(&spec.shape[2..])),
-        Role::ScaleShift => (0.0, inputs(&spec.shape[2..])),
+        Role::ScaleShift => (0.0, inputs(&spec.shape[spec.shape.len().saturating_sub(1)..])),
         Role::Bias => (0.0, 0.02),
         Role::NormGain => (1.0, 0.1),
         Role::GateLogit => (0.0, 1.0),

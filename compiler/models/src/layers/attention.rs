@@ -15,7 +15,7 @@ impl Layers<'_> {
             let k = m.query_or_key("to_k", "norm_k", u)?;
             let v = m.value(u)?;
             let (q, k) = (m.rotate(q, rope)?, m.rotate(k, rope)?);
-            let y = m.softmax_attention(q, k, v)?;
+            let y = m.softmax_attention(q, k, v, None)?;
             m.linear("to_out.0", y)
         })
     }
@@ -26,15 +26,18 @@ impl Layers<'_> {
             let q = m.query_or_key("to_q", "norm_q", x)?;
             let k = m.query_or_key("to_k", "norm_k", text)?;
             let v = m.value(text)?;
-            let y = m.softmax_attention(q, k, v)?;
+            let y = m.softmax_attention(q, k, v, None)?;
             m.linear("to_out.0", y)
         })
     }
 
-    /// `softmax(q·kᵀ/√d)·v` on `[1, A, N, d]`, heads merged: `[1, N, D]`.
-    pub(crate) fn softmax_attention(&mut self, q: ValueId, k: ValueId, v: ValueId) -> Built {
+    /// `softmax(q·kᵀ/√d + bias)·v` on `[1, A, N, d]`, heads merged: `[1, N, D]`. A bias broadcasts to `[1, A, N, M]` for M keys.
+    pub(crate) fn softmax_attention(&mut self, q: ValueId, k: ValueId, v: ValueId, bias: Option<ValueId>) -> Built {
         let scores = self.b.matmul_t(q, k)?;
-        let scores = self.b.mul_scalar(scores, (self.dims.head_dim as f64).powf(-0.5))?;
+        let mut scores = self.b.mul_scalar(scores, (self.dims.head_dim as f64).powf(-0.5))?;
+        if let Some(bias) = bias {
+            scores = self.b.add(scores, bias)?;
+        }
         let weights = self.b.softmax(scores, 3)?;
         let y = self.b.matmul(weights, v)?;
         self.merge_heads(y)
@@ -46,8 +49,7 @@ impl Layers<'_> {
         match self.dims.qk_norm {
             QkNorm::AcrossHeads => {
                 let y = self.rms_norm(norm, y)?;
-                let y = self.split_heads(y)?;
-                Ok(self.b.transpose(y, &[0, 2, 1, 3])?)
+                self.heads(y)
             }
             QkNorm::PerHead => {
                 let y = self.split_heads(y)?;
@@ -60,8 +62,13 @@ impl Layers<'_> {
     /// `to_v`, heads: `[1, N, D]` → `[1, A, N, d]`.
     pub(crate) fn value(&mut self, x: ValueId) -> Built {
         let v = self.linear("to_v", x)?;
-        let v = self.split_heads(v)?;
-        Ok(self.b.transpose(v, &[0, 2, 1, 3])?)
+        self.heads(v)
+    }
+
+    /// `[1, N, D]` → `[1, A, N, d]`
+    pub(crate) fn heads(&mut self, x: ValueId) -> Built {
+        let x = self.split_heads(x)?;
+        Ok(self.b.transpose(x, &[0, 2, 1, 3])?)
     }
 
     /// `[1, N, D]` → `[1, N, A, d]`
@@ -77,17 +84,22 @@ impl Layers<'_> {
         Ok(self.b.reshape(x, &[1, tokens, self.dims.width()])?)
     }
 
-    /// `x / √(mean(x²) + eps) · gain` over the last axis (Zhang & Sennrich, arXiv 1910.07467).
-    fn rms_norm(&mut self, name: &str, x: ValueId) -> Built {
+    /// The RMS norm `name` of queries or keys, with its gain.
+    pub(crate) fn rms_norm(&mut self, name: &str, x: ValueId) -> Built {
         self.within(name, |m| {
             let gain = m.param("weight")?;
-            let axis = m.b.shape(x).len() - 1;
-            let square = m.b.unary(Unary::Square, x)?;
-            let mean = m.b.reduce(ReduceKind::Mean, square, &[axis], true)?;
-            let mean = m.b.add_scalar(mean, m.dims.eps)?;
-            let inverse = m.b.unary(Unary::Rsqrt, mean)?;
-            let y = m.b.mul(x, inverse)?;
+            let y = m.root_mean_square_norm(x, m.dims.qk_eps)?;
             Ok(m.b.mul(y, gain)?)
         })
+    }
+
+    /// `x / √(mean(x²) + eps)` over the last axis (Zhang & Sennrich, arXiv 1910.07467).
+    pub(crate) fn root_mean_square_norm(&mut self, x: ValueId, eps: f64) -> Built {
+        let axis = self.b.shape(x).len() - 1;
+        let square = self.b.unary(Unary::Square, x)?;
+        let mean = self.b.reduce(ReduceKind::Mean, square, &[axis], true)?;
+        let mean = self.b.add_scalar(mean, eps)?;
+        let inverse = self.b.unary(Unary::Rsqrt, mean)?;
+        Ok(self.b.mul(x, inverse)?)
     }
 }

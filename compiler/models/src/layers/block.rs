@@ -50,7 +50,7 @@ impl Layers<'_> {
             let y = m.b.mul(gate2, y)?;
             Ok(m.b.add(x, y)?)
         })?;
-        self.b.f.set_name(x, &format!("block{index}"));
+        self.end_block(index, x);
         Ok(x)
     }
 

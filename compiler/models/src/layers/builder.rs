@@ -57,9 +57,15 @@ impl Layers<'_> {
 
     /// The linear layer `name` of the current module.
     pub(crate) fn linear(&mut self, name: &str, x: ValueId) -> Built {
+        self.linear_of(name, x, true)
+    }
+
+    /// The linear layer `name` of the current module, which may have no bias.
+    pub(crate) fn linear_of(&mut self, name: &str, x: ValueId, has_bias: bool) -> Built {
         self.within(name, |m| {
-            let (w, b) = (m.param("weight")?, m.param("bias")?);
-            Ok(m.b.linear(x, w, Some(b))?)
+            let weight = m.param("weight")?;
+            let bias = if has_bias { Some(m.param("bias")?) } else { None };
+            Ok(m.b.linear(x, weight, bias)?)
         })
     }
 
@@ -72,8 +78,13 @@ impl Layers<'_> {
     /// `LN(x)·(1 + scale) + shift`
     pub(crate) fn modulated_norm(&mut self, x: ValueId, shift: ValueId, scale: ValueId) -> Built {
         let norm = self.layer_norm(x)?;
+        self.modulated(norm, shift, scale)
+    }
+
+    /// `x·(1 + scale) + shift`
+    pub(crate) fn modulated(&mut self, x: ValueId, shift: ValueId, scale: ValueId) -> Built {
         let scale = self.b.add_scalar(scale, 1.0)?;
-        let scaled = self.b.mul(norm, scale)?;
+        let scaled = self.b.mul(x, scale)?;
         Ok(self.b.add(scaled, shift)?)
     }
 }

@@ -62,8 +62,10 @@ pub(crate) struct Dims {
     pub rope_theta: f64,
     /// Extent of the RMS norm of queries and keys.
     pub qk_norm: QkNorm,
-    /// The ε of every norm.
+    /// The ε of layer norms.
     pub eps: f64,
+    /// The ε of the norms of queries and keys.
+    pub qk_eps: f64,
 }
 
 impl Dims {

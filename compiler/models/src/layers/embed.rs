@@ -34,7 +34,7 @@ impl Layers<'_> {
     }
 
     /// `concat(cos(t·ω), sin(t·ω))`, `ωᵢ = 10000^(−i/(freq_dim/2))` (diffusers' `Timesteps` with `flip_sin_to_cos`).
-    fn sinusoid(&mut self, t: ValueId) -> Built {
+    pub(crate) fn sinusoid(&mut self, t: ValueId) -> Built {
         let half = self.dims.freq_dim / 2;
         let omega = (0..half).map(|i| 10000f64.powf(-(i as f64) / half as f64)).collect();
         let t = self.b.reshape(t, &[1, 1])?;

@@ -19,4 +19,4 @@ pub(crate) use dims::Dims;
 pub use dims::QkNorm;
 pub(crate) use rope::Rope;
 pub(crate) use specs::group;
-pub(crate) use step::step;
+pub(crate) use step::{Blocks, Inputs, step};

@@ -6,11 +6,11 @@ use s2dit_ir::ops::{RopePart, RopeTable};
 use super::builder::{BuildError, Built, Layers};
 use crate::size::Grid;
 
-/// Tables of a grid, `[N, d/2]` each.
+/// Tables of a grid, `[N, d/2]` each; `[N, D/2]` where all heads are rotated as one.
 #[derive(Clone, Copy)]
 pub(crate) struct Rope {
-    cos: ValueId,
-    sin: ValueId,
+    pub cos: ValueId,
+    pub sin: ValueId,
 }
 
 impl Layers<'_> {
@@ -25,16 +25,16 @@ impl Layers<'_> {
         self.within("rope", |m| Ok(Rope { cos: m.b.op(cos, &[])?, sin: m.b.op(sin, &[])? }))
     }
 
-    /// Rotates the pairs (0,1), (2,3), … of `[1, A, N, d]` by the token's angles.
+    /// Rotates the pairs (0,1), (2,3), … of `[1, A, N, d]`, or of `[1, N, D]`, by the token's angles.
     pub(crate) fn rotate(&mut self, x: ValueId, rope: Rope) -> Built {
         let shape = self.b.shape(x).to_vec();
-        let (heads, tokens, dim) = (shape[1], shape[2], shape[3]);
-        let half = [1, heads, tokens, dim / 2];
-        let column = [1, heads, tokens, dim / 2, 1];
+        let last = shape.len() - 1;
+        let with = |extents: &[usize]| [&shape[..last], extents].concat();
+        let (half, column) = (with(&[shape[last] / 2]), with(&[shape[last] / 2, 1]));
         self.within("rope", |m| {
-            let pairs = m.b.reshape(x, &[1, heads, tokens, dim / 2, 2])?;
-            let even = m.b.slice(pairs, 4, 0, 1)?;
-            let odd = m.b.slice(pairs, 4, 1, 2)?;
+            let pairs = m.b.reshape(x, &with(&[shape[last] / 2, 2]))?;
+            let even = m.b.slice(pairs, last + 1, 0, 1)?;
+            let odd = m.b.slice(pairs, last + 1, 1, 2)?;
             let (even, odd) = (m.b.reshape(even, &half)?, m.b.reshape(odd, &half)?);
 
             let (ec, os) = (m.b.mul(even, rope.cos)?, m.b.mul(odd, rope.sin)?);
@@ -43,7 +43,7 @@ impl Layers<'_> {
             let imaginary = m.b.add(es, oc)?;
 
             let (real, imaginary) = (m.b.reshape(real, &column)?, m.b.reshape(imaginary, &column)?);
-            let y = m.b.concat(&[real, imaginary], 4)?;
+            let y = m.b.concat(&[real, imaginary], last + 1)?;
             Ok(m.b.reshape(y, &shape)?)
         })
     }

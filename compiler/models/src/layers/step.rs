@@ -7,36 +7,79 @@ use super::builder::{BuildError, Built, Layers};
 use super::dims::Dims;
 use crate::size::{Grid, LatentSize};
 
-/// The step of a video transformer as one function `main`: `latent [1,C,F,H,W]`, `timestep [1]`, `text [1,L,text_dim]` to
-/// `velocity [1,C,F,H,W]`. `forward` gets the three inputs and the token grid. It names the output of block `i` `block{i}`, of module path `blocks.{i}`, for as many
-/// blocks as there are.
+/// The inputs of a step.
+#[derive(Clone, Copy)]
+pub(crate) struct Inputs {
+    /// The noisy latent `[1, C, F, H, W]`.
+    pub latent: ValueId,
+    /// The timestep `[1]`.
+    pub time: ValueId,
+    /// Text embeddings `[1, L, text_dim]`.
+    pub text: ValueId,
+}
+
+/// The blocks of a step.
+#[derive(Clone, Copy)]
+pub(crate) struct Blocks {
+    /// Module path of the list that they are in, such as `blocks`.
+    pub path: &'static str,
+    /// Number of blocks.
+    pub count: usize,
+}
+
+/// Name of the input that says which text tokens count.
+const TEXT_MASK: &str = "text_mask";
+
+impl Layers<'_> {
+    /// The output of block `index`, by the name that the interface has for it.
+    pub(crate) fn end_block(&mut self, index: usize, x: ValueId) {
+        self.b.f.set_name(x, &format!("block{index}"));
+    }
+
+    /// A further input of the step, `text_mask [1, L]`: 1 where a text token counts, 0 where it is padding.
+    pub(crate) fn text_mask(&mut self) -> ValueId {
+        let ty = TensorType::new(DType::F32, [1, self.dims.text_len]);
+        self.b.f.add_param(TEXT_MASK, ty)
+    }
+}
+
+/// The step of a video transformer as one function `main`: `latent [1,C,F,H,W]`, `timestep [1]`, `text [1,L,text_dim]` and, where the model asks
+/// for it, `text_mask [1,L]` to `velocity [1,C,F,H,W]`. `forward` gets the inputs and the token grid. It names the output of each block by
+/// [`Layers::end_block`].
 pub(crate) fn step(
     dims: Dims,
     weights: &dyn WeightSource,
     latent: LatentSize,
-    blocks: usize,
-    forward: impl FnOnce(&mut Layers<'_>, [ValueId; 3], Grid) -> Built,
+    blocks: Blocks,
+    forward: impl FnOnce(&mut Layers<'_>, Inputs, Grid) -> Built,
 ) -> Result<Module, BuildError> {
     let grid = dims.grid(latent)?;
     let shape = [1, dims.in_channels, latent.frames, latent.rows, latent.cols];
     let mut f = Function::new("main");
     let mut input = |name: &str, shape: &[usize]| f.add_param(name, TensorType::new(DType::F32, shape));
-    let inputs = [input("latent", &shape), input("timestep", &[1]), input("text", &[1, dims.text_len, dims.text_dim])];
+    let inputs = Inputs {
+        latent: input("latent", &shape),
+        time: input("timestep", &[1]),
+        text: input("text", &[1, dims.text_len, dims.text_dim]),
+    };
     let mut layers = Layers { dims, weights, b: Builder::new(&mut f) };
     let velocity = forward(&mut layers, inputs, grid)?;
     f.set_name(velocity, "velocity");
     f.results.push(("velocity".into(), velocity));
     f.remove_dead();
     let role = |name: &str, role| Input { name: name.into(), role };
+    let mut inputs = vec![
+        role("latent", InputRole::Latent),
+        role("timestep", InputRole::Time { low: 0.0, high: 1000.0 }),
+        role("text", InputRole::Text),
+    ];
+    inputs.extend(f.by_name(TEXT_MASK).map(|_| role(TEXT_MASK, InputRole::TextMask)));
+    let Blocks { path, count } = blocks;
     let interface = Interface {
-        inputs: vec![
-            role("latent", InputRole::Latent),
-            role("timestep", InputRole::Time { low: 0.0, high: 1000.0 }),
-            role("text", InputRole::Text),
-        ],
+        inputs,
         outputs: vec![Output { name: "velocity".into(), role: OutputRole::Velocity }],
-        milestones: (0..blocks)
-            .map(|i| Milestone { value: format!("block{i}"), scope: format!("blocks.{i}") })
+        milestones: (0..count)
+            .map(|i| Milestone { value: format!("block{i}"), scope: format!("{path}.{i}") })
             .collect(),
     };
     Ok(Module { interface, ..Module::single(f) })

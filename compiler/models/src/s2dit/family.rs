@@ -6,7 +6,7 @@ use s2dit_ir::{Module, WeightSource};
 use serde_json::Value;
 
 use super::config::{BlockKind, Preset, S2ditConfig, SampleSteps};
-use crate::layers::{BuildError, Dims, step};
+use crate::layers::{Blocks, BuildError, Dims, step};
 use crate::model::{Family, Layer, Model, Outline, Sampler, Streaming};
 use crate::size::{Grid, LatentSize};
 use crate::tensor::TensorSpec;
@@ -62,6 +62,7 @@ impl S2ditConfig {
             rope_theta: self.rope_theta,
             qk_norm: self.qk_norm,
             eps: self.eps,
+            qk_eps: self.eps,
         }
     }
 }
@@ -88,7 +89,8 @@ impl Model for S2ditConfig {
     }
 
     fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError> {
-        step(self.dims(), weights, latent, self.layout.len(), |m, inputs, grid| self.forward(m, inputs, latent, grid))
+        let blocks = Blocks { path: "blocks", count: self.layout.len() };
+        step(self.dims(), weights, latent, blocks, |m, inputs, grid| self.forward(m, inputs, latent, grid))
     }
 
     fn outline(&self) -> Outline {

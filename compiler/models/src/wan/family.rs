@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::config::{FIELDS, WanConfig};
 use super::original;
-use crate::layers::{BuildError, Dims, QkNorm, step};
+use crate::layers::{Blocks, BuildError, Dims, QkNorm, step};
 use crate::model::{Family, Layer, Model, Outline, Renaming, Sampler, Streaming};
 use crate::size::{Grid, LatentSize};
 use crate::tensor::TensorSpec;
@@ -100,6 +100,7 @@ impl WanConfig {
             rope_theta: WanConfig::ROPE_THETA,
             qk_norm: QkNorm::AcrossHeads,
             eps: self.eps,
+            qk_eps: self.eps,
         }
     }
 }
@@ -139,7 +140,8 @@ impl Model for WanConfig {
 
     fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError> {
         self.grid(latent)?;
-        step(self.dims(), weights, latent, self.num_layers, |m, inputs, grid| self.forward(m, inputs, latent, grid))
+        let blocks = Blocks { path: "blocks", count: self.num_layers };
+        step(self.dims(), weights, latent, blocks, |m, inputs, grid| self.forward(m, inputs, latent, grid))
     }
 
     fn outline(&self) -> Outline {

@@ -5,20 +5,18 @@ mod family;
 mod original;
 mod tensors;
 
-use s2dit_ir::ValueId;
-
 pub use config::WanConfig;
 pub use family::Wan;
 
-use crate::layers::{Built, Conditions, Layers};
+use crate::layers::{Built, Conditions, Inputs, Layers};
 use crate::size::{Grid, LatentSize};
 
 impl WanConfig {
     /// The forward pass: latent, timestep `[1]` and text `[1, L, text_dim]` to the velocity.
-    fn forward(&self, m: &mut Layers<'_>, [x, t, text]: [ValueId; 3], latent: LatentSize, grid: Grid) -> Built {
-        let mut x = m.patch_embedding(x, grid)?;
-        let (temb, time) = m.time(t)?;
-        let text = m.text(text)?;
+    fn forward(&self, m: &mut Layers<'_>, inputs: Inputs, latent: LatentSize, grid: Grid) -> Built {
+        let mut x = m.patch_embedding(inputs.latent, grid)?;
+        let (temb, time) = m.time(inputs.time)?;
+        let text = m.text(inputs.text)?;
         let conditions = Conditions { time, text, cross_norm: self.cross_attn_norm };
         let rope = m.rope(grid)?;
         for i in 0..self.num_layers {

@@ -6,15 +6,25 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use s2dit_backends::output::Destination;
 use s2dit_runtime::stream::sampler::{Guided, euler, euler_sigmas};
-use s2dit_runtime::{Artifact, Chain, HostTensor, RunOptions, Timesteps};
+use s2dit_runtime::{Artifact, Chain, HostTensor, RunOptions, Timesteps, text_mask};
 
-use super::{LatentsFile, seeded_noise};
+use super::{LatentsFile, mask_of, prompt_of, seeded_noise, seeded_prompt};
+use s2dit_files::SafetensorsFile;
 use s2dit_ir::Interface;
 use s2dit_models::config;
 use s2dit_models::model::Sampler;
 
 /// The tensor that a clip is saved as, `[1, C, F, H, W]`.
 pub const LATENT: &str = "latent";
+
+/// A prompt of a clip.
+#[derive(Clone, Debug)]
+pub struct Prompt {
+    /// Text embeddings `[1, L, text_dim]`.
+    pub text: HostTensor,
+    /// For a model that takes it: 1 where a token counts, 0 where it is padding, `[1, L]`.
+    pub mask: Option<HostTensor>,
+}
 
 /// A compiled clip step, loaded.
 pub struct Clip {
@@ -25,6 +35,7 @@ pub struct Clip {
     timesteps: Option<Timesteps>,
     latent: Vec<usize>,
     text: [usize; 3],
+    mask: Option<Vec<usize>>,
 }
 
 impl Clip {
@@ -61,15 +72,29 @@ impl Clip {
         };
         let (latent, text) = (port("a latent", interface.latent())?, port("a text", interface.text())?);
         let Ok(text) = <[usize; 3]>::try_from(text) else { bail!("`{shown}`: the text is not [1, L, text_dim]") };
+        let mask = interface.text_mask().map(|name| port("a text mask", Some(name))).transpose()?;
         let session = artifact.session(run).with_context(|| format!("cannot load `{shown}`"))?;
         let timesteps = artifact.timesteps().with_context(|| format!("`{shown}`"))?;
-        Ok(Clip { session, interface, steps, flow_shift: shift, timesteps, latent, text })
+        Ok(Clip { session, interface, steps, flow_shift: shift, timesteps, latent, text, mask })
     }
 
-    /// Shape of the prompt.
+    /// Reads a prompt: the tensor `text` and, where the model takes a mask, `text_mask`.
+    ///
+    /// # Errors
+    /// A tensor that is missing or that the model does not take.
+    pub fn read_prompt(&self, path: &Path) -> Result<Prompt> {
+        let file = SafetensorsFile::open(path)?;
+        let text = prompt_of(&file, self.text)?;
+        let mask = self.mask.as_ref().map(|shape| mask_of(&file, shape)).transpose()?;
+        Ok(Prompt { text, mask })
+    }
+
+    /// A standard normal prompt, for trials without a text encoder. Where the model takes a mask, the last tokens do not count.
     #[must_use]
-    pub fn text(&self) -> [usize; 3] {
-        self.text
+    pub fn seeded_prompt(&self, seed: u64) -> Prompt {
+        let counting = text_mask::counting(self.text[1], seed);
+        let mask = self.mask.as_ref().map(|shape| text_mask::of_first(shape, counting));
+        Prompt { text: seeded_prompt(seed, self.text), mask }
     }
 
     /// Latent `[1, C, F, H, W]` of the clip.
@@ -92,8 +117,8 @@ impl Clip {
         &mut self,
         seed: u64,
         steps: usize,
-        text: &HostTensor,
-        negative: Option<(&HostTensor, f64)>,
+        prompt: &Prompt,
+        negative: Option<(&Prompt, f64)>,
         mut progress: impl FnMut(usize),
     ) -> Result<HostTensor> {
         let noise = seeded_noise(seed, 0, &self.latent);
@@ -106,15 +131,20 @@ impl Clip {
         let (session, interface) = (&mut self.session, &self.interface);
         let clip = euler(&noise, &sigmas, guidance, |x, t, step| {
             let timestep = HostTensor { shape: vec![1], data: vec![t as f32] };
-            let mut call = |text: &HostTensor| {
-                let named = [(interface.latent(), x), (interface.time(), &timestep), (interface.text(), text)];
+            let mut call = |prompt: &Prompt| {
+                let named = [
+                    (interface.latent(), Some(x)),
+                    (interface.time(), Some(&timestep)),
+                    (interface.text(), Some(&prompt.text)),
+                    (interface.text_mask(), prompt.mask.as_ref()),
+                ];
                 let inputs: BTreeMap<&str, &HostTensor> =
-                    named.into_iter().filter_map(|(name, tensor)| Some((name?, tensor))).collect();
+                    named.into_iter().filter_map(|(name, tensor)| Some((name?, tensor?))).collect();
                 let mut out = session.run_with(|name| inputs.get(name).copied())?;
                 interface.output().and_then(|name| out.remove(name)).context("the model returns no velocity")
             };
-            let positive = call(text)?;
-            let negative = negative.map(|(text, _)| call(text)).transpose()?;
+            let positive = call(prompt)?;
+            let negative = negative.map(|(prompt, _)| call(prompt)).transpose()?;
             progress(step + 1);
             Ok::<_, anyhow::Error>(Guided { positive, negative })
         })?;

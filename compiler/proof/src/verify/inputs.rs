@@ -8,7 +8,7 @@ use rand_distr::StandardNormal;
 use s2dit_ir::interface::{Distribution, InputRole};
 use s2dit_ir::{DType, Interface};
 use s2dit_runtime::timesteps::Timesteps;
-use s2dit_runtime::{HostTensor, Port};
+use s2dit_runtime::{HostTensor, Port, text_mask};
 
 use s2dit_files::SafetensorsFile;
 
@@ -29,7 +29,7 @@ pub(crate) fn golden_inputs(file: &SafetensorsFile, ports: &[Port], interface: &
             && found.shape.iter().zip(&port.shape).all(|(found, side)| *side < 0 || *found as i64 == *side);
         if !fits {
             let hint = match interface.role(name) {
-                Some(InputRole::Text) => {
+                Some(InputRole::Text | InputRole::TextMask) => {
                     "; the number of text tokens is a field of the checkpoint's config.json (docs/config.md)"
                 }
                 Some(InputRole::Latent) => "; its size is --latent of compile",
@@ -40,6 +40,9 @@ pub(crate) fn golden_inputs(file: &SafetensorsFile, ports: &[Port], interface: &
                 found.shape,
                 port.shape
             );
+        }
+        if interface.role(name) == Some(&InputRole::TextMask) {
+            text_mask::check(found).with_context(|| format!("golden `{shown}`, tensor `{name}`"))?;
         }
     }
     check_finite(file, &inputs)?;
@@ -77,8 +80,8 @@ pub(crate) fn read_tensors<'a>(file: &SafetensorsFile, names: impl Iterator<Item
     Ok(tensors)
 }
 
-/// Inputs by role: a time in its range or of the list, token ids, masks of ones, and standard normal numbers for what else there is; the
-/// last rounded to fp16 where the artifact takes fp16, so that only the arithmetic is compared.
+/// Inputs by role: a time in its range or of the list, token ids, masks of a few tokens and padding behind them, and standard normal numbers for
+/// what else there is; the last rounded to fp16 where the artifact takes fp16, so that only the arithmetic is compared.
 ///
 /// # Errors
 /// An input without a static shape.
@@ -115,7 +118,10 @@ pub(crate) fn seeded_inputs(
             (Some(InputRole::Tokens { vocabulary }), _) => {
                 data.extend((0..n).map(|_| rng.random_range(0..(*vocabulary).max(1)) as f32));
             }
-            (Some(InputRole::TextMask), _) => data.extend(std::iter::repeat_n(1.0, n)),
+            (Some(InputRole::TextMask), _) => {
+                let tokens = shape.last().copied().unwrap_or(1);
+                data = text_mask::of_first(&shape, text_mask::counting(tokens, rng.random())).data;
+            }
             (Some(InputRole::Other { distribution: Distribution::Uniform }), _) => {
                 data.extend((0..n).map(|_| rng.random::<f32>()));
             }

@@ -16,7 +16,7 @@ mod steps;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use s2dit_ir::ops::{Binary, RopePairs};
+use s2dit_ir::ops::{Binary, Rope, RopePairs};
 use s2dit_ir::{Function, Op, Use, ValueId};
 
 pub(super) use self::steps::exchange;
@@ -238,8 +238,7 @@ fn member(f: &Function, constant: &HashSet<ValueId>, linear: ValueId) -> Option<
                 steps.push(Step::Norm { across, eps: n.eps, gain });
             }
             Op::Rope(r)
-                if r.axis == 3
-                    && same_order(f.shape(end), &order, &HEADS)
+                if (of_heads(f, end, &order, r.axis) || of_all_heads(f, end, &order, r))
                     && table(parameters[1])
                     && table(parameters[2]) =>
             {
@@ -260,7 +259,22 @@ fn member(f: &Function, constant: &HashSet<ValueId>, linear: ValueId) -> Option<
     }
     let (end, count) = found?;
     steps.truncate(count);
+    let rotated = steps.iter().any(|step| matches!(step, Step::Rope { .. }));
+    if rotated && !f.shape(end)[3].is_multiple_of(2) {
+        return None;
+    }
     Some(Member { linear, steps, end, factor: 1.0, partner: None, doubled: false })
+}
+
+/// Whether a rotation of `v`, whose axes lie in `order`, is over the width of each head.
+fn of_heads(f: &Function, v: ValueId, order: &[usize], axis: usize) -> bool {
+    axis == 3 && same_order(f.shape(v), order, &HEADS)
+}
+
+/// Whether a rotation of `v` is over the whole width, before heads are split: neighbours are in one head then, as long as its width is even.
+fn of_all_heads(f: &Function, v: ValueId, order: &[usize], rope: &Rope) -> bool {
+    let tokens = f.ty(v).rank() == TOKENS.len() && same_order(f.shape(v), order, &TOKENS);
+    tokens && rope.axis == 2 && rope.pairs == RopePairs::Interleaved
 }
 
 /// Whether all that reads a value undoes a factor of it: linear attention and means over keys, behind rotations and masks.

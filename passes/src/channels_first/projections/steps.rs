@@ -143,7 +143,7 @@ impl Rewriter<'_> {
                     if pending.rotated.is_some() {
                         y = self.flush(members[0].end, y, &mut pending, width)?;
                     }
-                    let table = self.table(*cos, *sin, *pairs)?;
+                    let table = self.table(*cos, *sin, *pairs, width)?;
                     let negated = std::mem::take(&mut pending.negated);
                     y = self.at(members[0].end, |b| {
                         let twice = if negated { y } else { b.concat(&[y, y], 2)? };
@@ -261,13 +261,21 @@ impl Rewriter<'_> {
         }
     }
 
-    /// The factors of a rotation of `[y y]`: cosines above sines, `[1, 1, 2d, N]`.
-    pub(in super::super) fn table(&mut self, cos: ValueId, sin: ValueId, pairs: RopePairs) -> Result<ValueId, OpError> {
-        let key = (cos, vec![sin.index(), usize::from(pairs == RopePairs::Halves)]);
+    /// The factors of a rotation of `[y y]`: cosines above sines, `[1, 1, 2d, N]` for heads of the `width` d. A table of all heads side by side gives
+    /// each its own, `[1, A, 2d, N]`.
+    pub(in super::super) fn table(
+        &mut self,
+        cos: ValueId,
+        sin: ValueId,
+        pairs: RopePairs,
+        width: usize,
+    ) -> Result<ValueId, OpError> {
+        let key = (cos, vec![sin.index(), usize::from(pairs == RopePairs::Halves), width]);
         if let Some(&table) = self.made.get(&key) {
             return Ok(table);
         }
         let &[tokens, half] = self.dims(cos) else { return Err(OpError::new("a table of another rank")) };
+        let heads = 2 * half / width;
         let (c, s) = (self.plain(cos)?, self.plain(sin)?);
         let table = self.at(cos, |b| {
             let mut both = Vec::new();
@@ -279,7 +287,7 @@ impl Rewriter<'_> {
                 };
                 let t = b.reshape(t, &shape)?;
                 let t = b.concat(&[t, t], axis)?;
-                both.push(b.reshape(t, &[1, 1, 2 * half, tokens])?);
+                both.push(b.reshape(t, &[1, heads, width, tokens])?);
             }
             b.concat(&both, 2)
         })?;

@@ -106,9 +106,9 @@ impl Job<'_> {
     }
 }
 
-/// `blocks.3.attn1.to_q.weight` → `blocks.3`; tensors of no block or stage have none.
+/// `blocks.3.attn1.to_q.weight` → `blocks.3`; tensors that are in no numbered part, such as a block or a stage, have none.
 fn layer(name: &str) -> Option<&str> {
-    let rest = name.strip_prefix("blocks.").or_else(|| name.strip_prefix("stages."))?;
+    let (_, rest) = name.split_once('.')?;
     let digits = rest.find('.').filter(|end| rest[..*end].bytes().all(|b| b.is_ascii_digit()) && *end > 0)?;
     Some(&name[..name.len() - rest.len() + digits])
 }

@@ -1,0 +1,30 @@
+//! LTX-Video, text to video (arXiv 2501.00103): diffusers' `LTXVideoTransformer3DModel` of 0.9.x. Every block has softmax attention at token
+//! resolution; RoPE turns the whole width by coordinates in seconds and pixels, before heads are split.
+
+mod block;
+mod config;
+mod embed;
+mod family;
+mod tensors;
+
+pub use config::LtxConfig;
+pub use family::Ltx;
+
+use crate::layers::{Built, Inputs, Layers};
+use crate::size::{Grid, LatentSize};
+
+impl LtxConfig {
+    /// The forward pass: latent, timestep `[1]`, text `[1, L, caption_channels]` and its mask to the velocity.
+    fn forward(&self, m: &mut Layers<'_>, inputs: Inputs, latent: LatentSize, grid: Grid) -> Built {
+        let mask = m.text_mask();
+        let mut x = self.patches(m, inputs.latent, grid)?;
+        let (embedded, time) = self.time(m, inputs.time)?;
+        let text = self.caption(m, inputs.text)?;
+        let conditions =
+            block::Conditions { time, text, text_bias: self.text_bias(m, mask)?, rope: self.rope(m, grid)? };
+        for i in 0..self.num_layers {
+            x = self.block(m, i, x, conditions)?;
+        }
+        self.head(m, x, embedded, latent)
+    }
+}
