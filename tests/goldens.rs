@@ -18,16 +18,16 @@ struct Case {
     latent: &'static str,
     /// Arguments of `init` for a golden whose checkpoint is not in the repository.
     init: Option<&'static [&'static str]>,
-    /// Text tokens of a checkpoint whose configuration does not say how many: diffusers' field of Wan is its pipeline's.
-    text_len: Option<usize>,
+    /// Fields of a checkpoint's configuration that diffusers keeps in its pipeline, as a JSON object.
+    fields: Option<&'static str>,
 }
 
 fn check(case: &Case) {
     let work = tempfile::tempdir().expect("a temporary folder");
     let checkpoint = match case.init {
-        None => match case.text_len {
+        None => match case.fields {
             None => golden(case.name).join("checkpoint"),
-            Some(tokens) => common::with_text_len(&golden(case.name).join("checkpoint"), work.path(), tokens),
+            Some(fields) => common::with_fields(&golden(case.name).join("checkpoint"), work.path(), fields),
         },
         Some(init) => {
             let dir = work.path().join("checkpoint");
@@ -119,7 +119,7 @@ fn rows(report: &Value) -> &Vec<Value> {
 }
 
 macro_rules! goldens {
-    ($($name:ident: $latent:literal $(text $text:literal)? $(, $init:expr)?;)*) => {
+    ($($name:ident: $latent:literal $(with $fields:literal)? $(, $init:expr)?;)*) => {
         $(
             #[test]
             fn $name() {
@@ -127,9 +127,9 @@ macro_rules! goldens {
                 let mut init: Option<&'static [&'static str]> = None;
                 $( init = Some(&$init); )?
                 #[allow(unused_mut, unused_assignments)]
-                let mut text_len: Option<usize> = None;
-                $( text_len = Some($text); )?
-                check(&Case { name: stringify!($name), latent: $latent, init, text_len });
+                let mut fields: Option<&'static str> = None;
+                $( fields = Some($fields); )?
+                check(&Case { name: stringify!($name), latent: $latent, init, fields });
             }
         )*
 
@@ -158,8 +158,11 @@ goldens! {
     sharded: "5x4x8";
     stride3: "2x6x12";
     padded: "2x10x14";
-    wan_tiny: "3x8x8" text 16;
-    wan_uneven: "2x12x8" text 12;
-    wan_sharded: "4x6x10" text 8;
+    wan_tiny: "3x8x8" with r#"{"text_len": 16}"#;
+    wan_uneven: "2x12x8" with r#"{"text_len": 12}"#;
+    wan_sharded: "4x6x10" with r#"{"text_len": 8}"#;
+    ltx_tiny: "3x4x6" with r#"{"text_len": 16}"#;
+    ltx_uneven: "2x5x7" with r#"{"text_len": 11, "frame_rate": 30, "causal_temporal_positioning": false}"#;
+    ltx_sharded: "4x3x5" with r#"{"text_len": 9, "frame_rate": 24}"#;
     small: "3x16x24", ["--preset", "small", "--seed", "7", "--dtype", "bf16"];
 }

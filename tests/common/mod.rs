@@ -76,6 +76,11 @@ pub fn arg(path: &Path) -> String {
 
 /// A copy of a checkpoint in `to` whose configuration says how many text tokens there are, which diffusers does not write.
 pub fn with_text_len(checkpoint: &Path, to: &Path, tokens: usize) -> PathBuf {
+    with_fields(checkpoint, to, &format!(r#"{{"text_len": {tokens}}}"#))
+}
+
+/// A copy of a checkpoint in `to` whose configuration has these fields, a JSON object, as well: those that diffusers keeps in its pipeline.
+pub fn with_fields(checkpoint: &Path, to: &Path, fields: &str) -> PathBuf {
     let copy = to.join("checkpoint");
     std::fs::create_dir(&copy).expect("a folder");
     for entry in std::fs::read_dir(checkpoint).expect("a checkpoint") {
@@ -85,7 +90,10 @@ pub fn with_text_len(checkpoint: &Path, to: &Path, tokens: usize) -> PathBuf {
     let path = copy.join("config.json");
     let text = std::fs::read_to_string(&path).expect("a configuration");
     let mut config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    config["text_len"] = tokens.into();
+    let fields: serde_json::Value = serde_json::from_str(fields).expect("JSON");
+    for (field, value) in fields.as_object().expect("an object") {
+        config[field] = value.clone();
+    }
     std::fs::write(&path, config.to_string()).expect("a configuration");
     copy
 }
