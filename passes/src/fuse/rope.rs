@@ -1,6 +1,6 @@
 //! Rotary position embedding over interleaved pairs.
 
-use s2dit_ir::ops::{OpError, Rope, RopePairs};
+use s2dit_ir::ops::{OpError, Reshape, Rope, RopePairs};
 use s2dit_ir::{Function, ValueId};
 
 use super::Rule;
@@ -16,5 +16,10 @@ pub(super) const RULE: Rule = Rule {
 fn build(f: &mut Function, m: &Match, scope: &str) -> Result<ValueId, OpError> {
     let operands = [m.value(f, "x")?, m.value(f, "cos")?, m.value(f, "sin")?];
     let axis = f.ty(operands[0]).rank() - 1;
-    f.add(Rope { axis, pairs: RopePairs::Interleaved }.into(), &operands, scope)
+    let y = f.add(Rope { axis, pairs: RopePairs::Interleaved }.into(), &operands, scope)?;
+    // The reshape that joins pairs may split heads as well.
+    match m.interior.first().map(|&root| f.shape(root).to_vec()) {
+        Some(shape) if f.shape(y) != shape => f.add(Reshape { shape }.into(), &[y], scope),
+        _ => Ok(y),
+    }
 }
