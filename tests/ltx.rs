@@ -65,9 +65,6 @@ fn both_targets_agree_with_the_checkpoint_block_by_block() {
         (&serde_json::json!({}), &serde_json::json!([])),
         "{found}"
     );
-    let lint: Value = serde_json::from_str(&ok(&["lint", &package, "--json"])).expect("JSON");
-    let errors = lint["findings"].as_array().expect("findings").iter().filter(|f| f["severity"] == "error").count();
-    assert_eq!(errors, 0, "{lint}");
 }
 
 #[test]
@@ -77,6 +74,11 @@ fn tables_parts_and_few_bits() {
     let tables =
         compile(&model, &work.path().join("t.mlpackage"), &[&COREML[..], &["--timesteps", "from-config"]].concat());
     verify(&tables, &["--checkpoint", &model, "--fp16"]);
+    // Nothing leaves the Neural Engine: not the norms without a gain, the mask, or the rotation before heads are split.
+    let lint: Value = serde_json::from_str(&ok(&["lint", &tables, "--json"])).expect("JSON");
+    assert_eq!(lint["summary"]["verdict"], "stays", "{lint}");
+    let most = lint["summary"]["budget"]["most"].as_u64().expect("ops of a block");
+    assert!(most <= 60, "{most} ops in a block");
     let parts = compile(&model, &work.path().join("parts"), &[&COREML[..], &["--partition", "3"]].concat());
     let report = verify(&parts, &["--checkpoint", &model, "--blocks"]);
     assert_eq!(report["rows"].as_array().map(Vec::len), Some(4), "{report}");
@@ -91,6 +93,28 @@ fn tables_parts_and_few_bits() {
     ok(&["quantize", "-q", &model, "--latent", "2x5x7", "--target-size", "1.5MB", "-o", &plan]);
     let planned = compile(&model, &work.path().join("p.mlpackage"), &[&COREML[..], &["--quantize", &plan]].concat());
     verify(&planned, &["--checkpoint", &model, "--quantize", &plan]);
+}
+
+/// Packages with every result rounded to fp16 lose about as much as the class of diffusers does in fp16: at most 1.5 dB more.
+#[test]
+fn fp16_is_as_near_as_pytorchs() {
+    // What `ltx_goldens.py --report` prints.
+    for (name, latent, fields, pytorch) in [
+        ("ltx_tiny", "3x4x6", r#"{"text_len": 16}"#, 61.1),
+        ("ltx_uneven", "2x5x7", r#"{"text_len": 11, "frame_rate": 30, "causal_temporal_positioning": false}"#, 61.0),
+        ("ltx_sharded", "4x3x5", r#"{"text_len": 9, "frame_rate": 24}"#, 62.5),
+    ] {
+        let work = tempfile::tempdir().expect("a temporary folder");
+        let model = common::with_fields(&golden(name).join("checkpoint"), work.path(), fields);
+        let out = arg(&work.path().join("a.mlpackage"));
+        ok(&["compile", "-q", &arg(&model), "--target", "coreml", "--latent", latent, "-o", &out]);
+        let reference = arg(&golden(name).join("golden.safetensors"));
+        let report = verify(&out, &["--golden", &reference, "--blocks", "--fp16"]);
+        for row in report["rows"].as_array().expect("rows") {
+            let snr = row["snr_db"].as_f64().expect("a number");
+            assert!(snr >= pytorch - 1.5, "{name}: {}: {snr} dB, PyTorch {pytorch} dB", row["name"]);
+        }
+    }
 }
 
 /// A prompt file; the mask is left out if it is empty.
@@ -184,7 +208,7 @@ fn what_is_no_checkpoint_of_it() {
     };
     says("patches", r#"{"patch_size": 2}"#, &["patch_size: found 2, expected 1"]);
     says("text", r#"{"cross_attention_dim": 2048}"#, &["cross_attention_dim: found 2048, expected 48"]);
-    says("deep", r#"{"num_layers": 4}"#, &["transformer_blocks.3: none of its", "4 blocks (4×full)"]);
+    says("deep", r#"{"num_layers": 4}"#, &["transformer_blocks.3: found none of its 25 tensors", "4 blocks (4×full)"]);
     says("own", r#"{"_class_name": "Transformer3DModel"}"#, &["LTX-Video's own files", "diffusers"]);
     says("gains", r#"{"norm_elementwise_affine": true}"#, &["transformer_blocks.0.norm1.weight", "no such tensor"]);
 }

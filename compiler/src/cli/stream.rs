@@ -45,7 +45,7 @@ classifier-free guidance: --steps, --guidance, --negative. It is written as late
 pub(super) struct Args {
     /// A kernel folder; or a clip step of a bidirectional checkpoint
     pub(super) artifact: PathBuf,
-    /// Prompt: a safetensors file with the tensor text
+    /// Prompt: a safetensors file with the tensor text, and text_mask for a model that takes it
     #[arg(long, value_name = "FILE", conflicts_with = "prompt_seed")]
     prompt: Option<PathBuf>,
     /// A seeded random prompt, for trials without a text encoder
