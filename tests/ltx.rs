@@ -209,6 +209,5 @@ fn what_is_no_checkpoint_of_it() {
     says("patches", r#"{"patch_size": 2}"#, &["patch_size: found 2, expected 1"]);
     says("text", r#"{"cross_attention_dim": 2048}"#, &["cross_attention_dim: found 2048, expected 48"]);
     says("deep", r#"{"num_layers": 4}"#, &["transformer_blocks.3: found none of its 25 tensors", "4 blocks (4×full)"]);
-    says("own", r#"{"_class_name": "Transformer3DModel"}"#, &["LTX-Video's own files", "diffusers"]);
     says("gains", r#"{"norm_elementwise_affine": true}"#, &["transformer_blocks.0.norm1.weight", "no such tensor"]);
 }

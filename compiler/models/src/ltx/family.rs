@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::config::{FIELDS, LtxConfig};
 use crate::layers::{Blocks, BuildError, Dims, QkNorm, step};
-use crate::model::{Family, Layer, Model, Outline, Sampler, Streaming};
+use crate::model::{Family, Layer, Model, Outline, Renaming, Sampler, Streaming};
 use crate::size::{Grid, LatentSize};
 use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems};
@@ -31,14 +31,9 @@ impl Family for Ltx {
         LtxConfig::CLASS_NAME
     }
 
-    /// The authors' own files have the configuration in their metadata, and other names of tensors.
-    fn misnamed(&self, class: &str) -> Option<String> {
-        (class == "Transformer3DModel").then(|| {
-            format!(
-                "{}: this is the layout of LTX-Video's own files; take the folder `transformer` of a repository that diffusers reads",
-                LtxConfig::CLASS_NAME
-            )
-        })
+    /// Files of the authors, and adapters that were trained with their code.
+    fn original(&self) -> &'static [Renaming] {
+        super::tensors::ORIGINAL
     }
 
     fn presets(&self) -> Vec<&'static str> {
@@ -185,10 +180,27 @@ mod tests {
         }
     }
 
+    /// The table of diffusers' own conversion; a name has one of its segments at most.
+    #[test]
+    fn original_names_are_those_of_diffusers() {
+        let name_of = |original: &str| Ltx.original().iter().find_map(|renaming| renaming.applied(original));
+        for (original, name) in [
+            ("patchify_proj.bias", "proj_in.bias"),
+            ("adaln_single.emb.timestep_embedder.linear_1.weight", "time_embed.emb.timestep_embedder.linear_1.weight"),
+            ("adaln_single.linear.bias", "time_embed.linear.bias"),
+            ("transformer_blocks.27.attn1.q_norm.weight", "transformer_blocks.27.attn1.norm_q.weight"),
+            ("transformer_blocks.0.attn2.k_norm.weight", "transformer_blocks.0.attn2.norm_k.weight"),
+        ] {
+            assert_eq!(name_of(original).as_deref(), Some(name));
+            let tensors = Ltx.preset("ltx-video-2b").unwrap().tensors();
+            assert!(tensors.iter().any(|tensor| tensor.name == name), "{name}");
+        }
+        assert_eq!(name_of("transformer_blocks.0.ff.net.2.weight"), None);
+    }
+
     #[test]
     fn it_does_not_stream() {
         let model = Ltx.preset("ltx-video-2b").unwrap();
         assert!(model.streaming().unwrap_err().to_string().contains("--mode clip"));
-        assert!(Ltx.misnamed("Transformer3DModel").is_some() && Ltx.misnamed("WanModel").is_none());
     }
 }

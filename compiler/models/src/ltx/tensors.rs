@@ -2,7 +2,16 @@
 
 use super::config::LtxConfig;
 use crate::layers::group;
+use crate::model::Renaming;
 use crate::tensor::{Role, Specs, TensorSpec};
+
+/// Segments that the authors' own files call otherwise, as diffusers' conversion of single files knows them.
+pub(super) const ORIGINAL: &[Renaming] = &[
+    Renaming { original: "patchify_proj", name: "proj_in" },
+    Renaming { original: "adaln_single", name: "time_embed" },
+    Renaming { original: "q_norm", name: "norm_q" },
+    Renaming { original: "k_norm", name: "norm_k" },
+];
 
 /// Every tensor of a checkpoint with this configuration, in the order of the forward pass.
 pub(super) fn tensors(config: &LtxConfig) -> Vec<TensorSpec> {
