@@ -1,8 +1,7 @@
 //! Masks of text tokens: 1 where a token counts, 0 where it is padding.
 
-use anyhow::{Result, bail};
-
-use crate::HostTensor;
+use crate::error::refuse;
+use crate::{Error, HostTensor};
 
 /// A mask `[…, L]` in which the first `counting` of L tokens count.
 #[must_use]
@@ -24,12 +23,12 @@ pub fn counting(tokens: usize, draw: u64) -> usize {
 ///
 /// # Errors
 /// An element that is neither 0 nor 1; no token that counts, since attention to nothing has no meaning.
-pub fn check(mask: &HostTensor) -> Result<()> {
+pub fn check(mask: &HostTensor) -> Result<(), Error> {
     if let Some(i) = mask.data.iter().position(|x| *x != 0.0 && *x != 1.0) {
-        bail!("element {i}: found {}, expected 1 (a token that counts) or 0 (padding)", mask.data[i]);
+        refuse!(Input, "element {i}: found {}, expected 1 (a token that counts) or 0 (padding)", mask.data[i]);
     }
     if !mask.data.contains(&1.0) {
-        bail!("found no token that counts, expected a 1 for each token of the prompt");
+        refuse!(Input, "found no token that counts, expected a 1 for each token of the prompt");
     }
     Ok(())
 }
