@@ -20,4 +20,4 @@ pub use model::{Family, Model};
 pub use schema_weights::SchemaWeights;
 
 /// Every family.
-pub const FAMILIES: &[&dyn Family] = &[&s2dit::S2dit, &wan::Wan];
+pub const FAMILIES: &[&dyn Family] = &[&s2dit::S2dit, &wan::Wan, &wan::CausalWan];

@@ -1,5 +1,6 @@
 //! Wan 2.1, text to video (arXiv 2503.20314): diffusers' `WanTransformer3DModel`. Every block has softmax attention at token resolution.
 
+mod causal;
 mod config;
 mod family;
 mod original;
@@ -7,6 +8,7 @@ mod tensors;
 
 use s2dit_ir::ValueId;
 
+pub use causal::{CausalWan, CausalWanConfig};
 pub use config::WanConfig;
 pub use family::Wan;
 
