@@ -16,7 +16,8 @@ use s2dit_models::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
 #[derive(clap::Args)]
 #[command(after_help = "Example: s2ditc init --preset small --set ssa_stride=2 --seed 7 --dtype bf16 -o small/")]
 pub(super) struct Args {
-    /// Configuration to start from: tiny, small, 1.8b or mobile (S2DiT), wan-tiny, wan2.1-1.3b or wan2.1-14b (Wan 2.1)
+    /// Configuration to start from: tiny, small, 1.8b or mobile (S2DiT), wan-tiny, wan-tiny-i2v, wan2.1-1.3b, wan2.1-14b, wan2.1-i2v-14b, wan2.1-flf2v-14b,
+    /// wan2.2-ti2v-5b, wan2.2-t2v-a14b or wan2.2-i2v-a14b (Wan)
     #[arg(long, default_value = "tiny", value_parser = known)]
     preset: String,
     /// Change a field of the configuration; repeatable

@@ -1,7 +1,7 @@
 //! `matmul`: batched matrix product.
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array3, Axis, ArrayView2, ArrayViewMut2, CowArray, Ix3, IxDyn};
+use ndarray::{Array3, ArrayView2, ArrayViewMut2, Axis, CowArray, Ix3, IxDyn};
 use serde::{Deserialize, Serialize};
 
 use super::{Cost, OpDef, OpError, arity, broadcast_shapes, require, same_float};
