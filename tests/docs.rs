@@ -227,6 +227,17 @@ fn keys_of_the_formats() {
     let json = |path: PathBuf| -> Value { serde_json::from_slice(&fs::read(path).expect("a file")).expect("JSON") };
     let pipeline = json(work.path().join("parts/pipeline.json"));
     keys(&pipeline, &mut names);
+    let pair = work.path().join("pair");
+    for component in ["transformer", "transformer_2"] {
+        ok(&["init", "-q", "--preset", "wan-tiny", "-o", &{
+            fs::create_dir_all(&pair).expect("a folder");
+            arg(&pair.join(component))
+        }]);
+    }
+    let index = r#"{"boundary_ratio": 0.9, "transformer": ["diffusers", "W"], "transformer_2": ["diffusers", "W"]}"#;
+    fs::write(pair.join("model_index.json"), index).expect("an index");
+    ok(&[&["compile", "-q", &arg(&pair), "-o", &out("experts")], &coreml[..]].concat());
+    keys(&json(work.path().join("experts/experts.json")), &mut names);
     for kernel in ["kernel", "native"] {
         let mut contract = json(work.path().join(kernel).join("contract.json"));
         // Fields of the configuration have a page of their own.

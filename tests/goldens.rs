@@ -20,6 +20,8 @@ struct Case {
     init: Option<&'static [&'static str]>,
     /// Text tokens of a checkpoint whose configuration does not say how many: diffusers' field of Wan is its pipeline's.
     text_len: Option<usize>,
+    /// Whether it has a timestep for each token, which its pipeline knows as well.
+    per_token: bool,
 }
 
 fn check(case: &Case) {
@@ -27,7 +29,10 @@ fn check(case: &Case) {
     let checkpoint = match case.init {
         None => match case.text_len {
             None => golden(case.name).join("checkpoint"),
-            Some(tokens) => common::with_text_len(&golden(case.name).join("checkpoint"), work.path(), tokens),
+            Some(tokens) => {
+                let fields = [("text_len", tokens.into()), ("expand_timesteps", case.per_token.into())];
+                common::with_fields(&golden(case.name).join("checkpoint"), work.path(), &fields)
+            }
         },
         Some(init) => {
             let dir = work.path().join("checkpoint");
@@ -119,7 +124,7 @@ fn rows(report: &Value) -> &Vec<Value> {
 }
 
 macro_rules! goldens {
-    ($($name:ident: $latent:literal $(text $text:literal)? $(, $init:expr)?;)*) => {
+    ($($name:ident: $latent:literal $(text $text:literal)? $(per $per_token:ident)? $(, $init:expr)?;)*) => {
         $(
             #[test]
             fn $name() {
@@ -129,7 +134,8 @@ macro_rules! goldens {
                 #[allow(unused_mut, unused_assignments)]
                 let mut text_len: Option<usize> = None;
                 $( text_len = Some($text); )?
-                check(&Case { name: stringify!($name), latent: $latent, init, text_len });
+                let per_token = [$( stringify!($per_token), )? ""].contains(&"token");
+                check(&Case { name: stringify!($name), latent: $latent, init, text_len, per_token });
             }
         )*
 
@@ -161,5 +167,8 @@ goldens! {
     wan_tiny: "3x8x8" text 16;
     wan_uneven: "2x12x8" text 12;
     wan_sharded: "4x6x10" text 8;
+    wan_i2v: "3x8x8" text 512;
+    wan_flf2v: "2x8x6" text 512;
+    wan_ti2v: "3x8x12" text 16 per token;
     small: "3x16x24", ["--preset", "small", "--seed", "7", "--dtype", "bf16"];
 }

@@ -15,6 +15,7 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
     // Tensors of files that people bring or keep: goldens, clips, saved streams.
     ("compiler/proof/src/stream.rs", &["text", "velocity"]),
     ("compiler/proof/src/stream/clip.rs", &["latent"]),
+    ("compiler/proof/src/stream/clip/given.rs", &["image"]),
     ("runtime/src/stream/state.rs", &["text"]),
     // What an error about shapes is about.
     ("runtime/src/stream/sampler.rs", &["velocity"]),

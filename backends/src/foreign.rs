@@ -133,6 +133,8 @@ fn recognise(head: &[u8]) -> Option<Foreign> {
             () => Foreign::Archive,
         },
         () if begins(b"GGUF") => Foreign::Gguf,
+        // Before a pickle, whose first byte the length of a header may have.
+        () if head.get(8) == Some(&b'{') && head.get(4..8) == Some(&[0; 4]) => Foreign::Safetensors,
         () if matches!(head, [0x80, 2..=5, ..]) => Foreign::Pickle,
         () if begins(b"\x89HDF\r\n") => Foreign::Hdf5,
         () if begins(b"\x93NUMPY") => Foreign::NumPy,
@@ -141,7 +143,6 @@ fn recognise(head: &[u8]) -> Option<Foreign> {
             Foreign::Archive
         }
         () if begins(b"BZh") || head.get(257..262) == Some(b"ustar") => Foreign::Archive,
-        () if head.get(8) == Some(&b'{') && head.get(4..8) == Some(&[0; 4]) => Foreign::Safetensors,
         () if lower.starts_with(b"<!doctype") || lower.starts_with(b"<html") => Foreign::Html,
         () if matches!(text, [b'{', ..]) && std::str::from_utf8(&head[..head.len().min(256)]).is_ok() => Foreign::Json,
         () => return of_protobuf(head),
@@ -183,7 +184,9 @@ mod tests {
             (zip("thesis.pdf"), Foreign::Archive),
             (b"\x80\x02}q\x00.".to_vec(), Foreign::Pickle),
             (b"GGUF\x03\0\0\0".to_vec(), Foreign::Gguf),
+            (b"\x80\x04\x95\x10\0\0\0\0\0\0\0}\x94.".to_vec(), Foreign::Pickle),
             (b"\x10\0\0\0\0\0\0\0{\"a\":{}}        ".to_vec(), Foreign::Safetensors),
+            (b"\x80\x02\0\0\0\0\0\0{\"a\":{}}        ".to_vec(), Foreign::Safetensors),
             (b"\x1c\0\0\0TFL3".to_vec(), Foreign::TfLite),
             (b"\n <!DOCTYPE html><html>".to_vec(), Foreign::Html),
             (b"{\"a\": 1}".to_vec(), Foreign::Json),

@@ -74,8 +74,8 @@ pub fn arg(path: &Path) -> String {
     path.to_str().expect("paths in tests are UTF-8").to_owned()
 }
 
-/// A copy of a checkpoint in `to` whose configuration says how many text tokens there are, which diffusers does not write.
-pub fn with_text_len(checkpoint: &Path, to: &Path, tokens: usize) -> PathBuf {
+/// A copy of a checkpoint in `to` whose configuration has other fields too, such as those that diffusers keeps elsewhere.
+pub fn with_fields(checkpoint: &Path, to: &Path, fields: &[(&str, serde_json::Value)]) -> PathBuf {
     let copy = to.join("checkpoint");
     std::fs::create_dir(&copy).expect("a folder");
     for entry in std::fs::read_dir(checkpoint).expect("a checkpoint") {
@@ -85,7 +85,9 @@ pub fn with_text_len(checkpoint: &Path, to: &Path, tokens: usize) -> PathBuf {
     let path = copy.join("config.json");
     let text = std::fs::read_to_string(&path).expect("a configuration");
     let mut config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    config["text_len"] = tokens.into();
+    for (field, value) in fields {
+        config[*field] = value.clone();
+    }
     std::fs::write(&path, config.to_string()).expect("a configuration");
     copy
 }

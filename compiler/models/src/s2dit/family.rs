@@ -6,7 +6,7 @@ use s2dit_ir::{Module, WeightSource};
 use serde_json::Value;
 
 use super::config::{BlockKind, Preset, S2ditConfig, SampleSteps};
-use crate::layers::{BuildError, Dims, step};
+use crate::layers::{BuildError, Dims, Extras, step};
 use crate::model::{Family, Layer, Model, Outline, Sampler, Streaming};
 use crate::size::{Grid, LatentSize};
 use crate::tensor::TensorSpec;
@@ -88,7 +88,9 @@ impl Model for S2ditConfig {
     }
 
     fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError> {
-        step(self.dims(), weights, latent, self.layout.len(), |m, inputs, grid| self.forward(m, inputs, latent, grid))
+        step(self.dims(), weights, latent, self.layout.len(), Extras::default(), |m, inputs, grid| {
+            self.forward(m, inputs, latent, grid)
+        })
     }
 
     fn outline(&self) -> Outline {

@@ -6,22 +6,20 @@ mod lcha;
 mod stage;
 mod tensors;
 
-use s2dit_ir::ValueId;
-
 use config::{BlockKind, S2ditConfig};
 
-use crate::layers::{Built, Conditions, Layers};
+use crate::layers::{Built, Conditions, Inputs, Layers};
 use crate::size::{Grid, LatentSize};
 
 pub use family::S2dit;
 
 impl S2ditConfig {
     /// The forward pass: latent, timestep `[1]` and text `[1, L, text_dim]` to the velocity.
-    fn forward(&self, m: &mut Layers<'_>, [x, t, text]: [ValueId; 3], latent: LatentSize, grid: Grid) -> Built {
-        let mut x = m.patch_embedding(x, grid)?;
-        let (temb, time) = m.time(t)?;
-        let text = m.text(text)?;
-        let conditions = Conditions { time, text, cross_norm: true };
+    fn forward(&self, m: &mut Layers<'_>, inputs: Inputs, latent: LatentSize, grid: Grid) -> Built {
+        let mut x = m.patch_embedding(inputs.latent, grid)?;
+        let (temb, time) = m.time(inputs.time)?;
+        let text = m.text(inputs.text)?;
+        let conditions = Conditions { time, text, image: None, cross_norm: true };
 
         let stages = self.stages();
         let rope_high = m.rope(grid)?;
