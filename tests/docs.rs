@@ -184,11 +184,17 @@ fn all_named(page: &str, text: &str, names: impl IntoIterator<Item = impl AsRef<
 
 #[test]
 fn fields_of_the_configuration() {
+    let config = page("docs/config.md");
     for family in s2dit_models::FAMILIES {
         assert!(family.fields().len() > 15);
-        all_named("docs/config.md", &page("docs/config.md"), family.fields().iter().copied().chain([family.class()]));
+        all_named("docs/config.md", &config, [family.class()]);
+        // A family has a page of its own, or its fields are in config.md.
+        let own = format!("docs/models/{}.md", family.name().to_lowercase());
+        let (name, text) =
+            if repo().join(&own).exists() { (&*own, page(&own)) } else { ("docs/config.md", config.clone()) };
+        all_named(name, &text, family.fields());
     }
-    all_named("docs/config.md", &page("docs/config.md"), s2dit_models::config::presets());
+    all_named("docs/config.md", &config, s2dit_models::config::presets());
 }
 
 /// What artifacts, contracts, pipelines and plans hold, as this build writes them.
@@ -221,6 +227,17 @@ fn keys_of_the_formats() {
     let json = |path: PathBuf| -> Value { serde_json::from_slice(&fs::read(path).expect("a file")).expect("JSON") };
     let pipeline = json(work.path().join("parts/pipeline.json"));
     keys(&pipeline, &mut names);
+    let pair = work.path().join("pair");
+    for component in ["transformer", "transformer_2"] {
+        ok(&["init", "-q", "--preset", "wan-tiny", "-o", &{
+            fs::create_dir_all(&pair).expect("a folder");
+            arg(&pair.join(component))
+        }]);
+    }
+    let index = r#"{"boundary_ratio": 0.9, "transformer": ["diffusers", "W"], "transformer_2": ["diffusers", "W"]}"#;
+    fs::write(pair.join("model_index.json"), index).expect("an index");
+    ok(&[&["compile", "-q", &arg(&pair), "-o", &out("experts")], &coreml[..]].concat());
+    keys(&json(work.path().join("experts/experts.json")), &mut names);
     for kernel in ["kernel", "native"] {
         let mut contract = json(work.path().join(kernel).join("contract.json"));
         // Fields of the configuration have a page of their own.

@@ -29,10 +29,16 @@ const FP16: [Policy; 4] = [
 ];
 
 fn compile(checkpoint: &Path, latent: &str, policy: Policy, work: &Path) -> PathBuf {
+    compile_of(&[arg(checkpoint)], latent, policy, work)
+}
+
+/// `source` is a checkpoint with the flags that it is read with.
+fn compile_of(source: &[String], latent: &str, policy: Policy, work: &Path) -> PathBuf {
     let [target, precision, states, functions] = policy;
     let out = work.join(policy.join("-"));
-    let (checkpoint, place) = (arg(checkpoint), arg(&out));
-    let mut args = vec!["compile", "-q", &checkpoint, "--mode", "stream", "--latent", latent, "-o", &place];
+    let place = arg(&out);
+    let mut args = vec!["compile", "-q", "--mode", "stream", "--latent", latent, "-o", &place];
+    args.extend(source.iter().map(String::as_str));
     args.extend(["--target", target, "--precision", precision, "--states", states, "--functions", functions]);
     ok(&args);
     out
@@ -52,31 +58,34 @@ fn figures<'a>(report: &'a Value, name: &'a str) -> impl Iterator<Item = f64> + 
 /// Every policy of a golden.
 fn check(name: &str, latent: &str, init: Option<&[&str]>) {
     let work = tempfile::tempdir().expect("a temporary folder");
-    let folder = golden(name);
-    let checkpoint = match init {
-        None => folder.join("checkpoint"),
+    let folder = golden(name).join("checkpoint");
+    let published = folder.join("self_forcing.pt");
+    let source = match init {
+        None if published.exists() => [arg(&published), "--state-dict".into(), "generator_ema".into()].to_vec(),
+        None => vec![arg(&folder)],
         Some(init) => {
-            let dir = work.path().join("checkpoint");
-            let place = arg(&dir);
+            let place = arg(&work.path().join("checkpoint"));
             ok(&[&["init", "-q", "-o", &place], init].concat());
-            dir
+            vec![place]
         }
     };
+    let folder = golden(name);
     let reference = arg(&folder.join("golden.safetensors"));
     for policy in FP32 {
-        let report = verify(&compile(&checkpoint, latent, policy, work.path()), &["--golden", &reference]);
+        let report = verify(&compile_of(&source, latent, policy, work.path()), &["--golden", &reference]);
         for error in figures(&report, "relative_l2") {
             assert!(error <= FP32_BAR, "{name} {policy:?}: relative L2 {error:e}");
         }
     }
-    let fp16_onnx = compile(&checkpoint, latent, ["onnx", "fp16", "io", "separate"], work.path());
+    let fp16_onnx = compile_of(&source, latent, ["onnx", "fp16", "io", "separate"], work.path());
     let report = verify(&fp16_onnx, &["--golden", &reference]);
     assert!(figures(&report, "snr_db").all(|db| db >= FP16_SNR), "{name} fp16 onnx: {report:#}");
     // The plain layout; the others have the Neural Engine's.
     for (precision, flags) in [("fp32", &[][..]), ("fp16", &["--fp16"])] {
         let plain = arg(&work.path().join(format!("any-{precision}")));
-        let base = ["compile", "-q", &arg(&checkpoint), "--mode", "stream", "--latent", latent, "-o", &plain];
-        ok(&[&base[..], &["--target", "coreml", "--compute", "any", "--precision", precision]].concat());
+        let base = ["compile", "-q", "--mode", "stream", "--latent", latent, "-o", &plain];
+        let source: Vec<&str> = source.iter().map(String::as_str).collect();
+        ok(&[&base[..], &source, &["--target", "coreml", "--compute", "any", "--precision", precision]].concat());
         let report = verify(Path::new(&plain), &[&["--golden", &reference], flags].concat());
         let within = match precision {
             "fp32" => figures(&report, "relative_l2").all(|error| error <= FP32_BAR),
@@ -86,7 +95,7 @@ fn check(name: &str, latent: &str, init: Option<&[&str]>) {
     }
     let mut first: Option<Vec<u8>> = None;
     for policy in FP16 {
-        let kernel = compile(&checkpoint, latent, policy, work.path());
+        let kernel = compile_of(&source, latent, policy, work.path());
         let report = verify(&kernel, &["--golden", &reference, "--fp16"]);
         for db in figures(&report, "snr_db") {
             assert!(db >= FP16_SNR, "{name} {policy:?}: {db} dB");
@@ -120,7 +129,7 @@ macro_rules! goldens {
             let mut there: Vec<String> = std::fs::read_dir(common::repo().join("tests/goldens"))
                 .expect("tests/goldens")
                 .map(|e| e.expect("an entry").file_name().into_string().expect("UTF-8"))
-                .filter(|name| name.starts_with("stream_"))
+                .filter(|name| name.starts_with("stream_") || name.starts_with("self_forcing_"))
                 .collect();
             there.sort();
             assert_eq!(there, listed);
@@ -129,6 +138,8 @@ macro_rules! goldens {
 }
 
 goldens! {
+    self_forcing_tiny: "4x6";
+    self_forcing_window: "6x4";
     stream_tiny: "8x8";
     stream_post: "8x4";
     stream_full: "4x8";

@@ -133,7 +133,7 @@ fn recognise(head: &[u8]) -> Option<Foreign> {
             () => Foreign::Archive,
         },
         () if begins(b"GGUF") => Foreign::Gguf,
-        // The length of a header may begin as a pickle does.
+        // Before a pickle, whose first byte the length of a header may have.
         () if head.get(8) == Some(&b'{') && head.get(4..8) == Some(&[0; 4]) => Foreign::Safetensors,
         () if matches!(head, [0x80, 2..=5, ..]) => Foreign::Pickle,
         () if begins(b"\x89HDF\r\n") => Foreign::Hdf5,
@@ -184,8 +184,9 @@ mod tests {
             (zip("thesis.pdf"), Foreign::Archive),
             (b"\x80\x02}q\x00.".to_vec(), Foreign::Pickle),
             (b"GGUF\x03\0\0\0".to_vec(), Foreign::Gguf),
+            (b"\x80\x04\x95\x10\0\0\0\0\0\0\0}\x94.".to_vec(), Foreign::Pickle),
             (b"\x10\0\0\0\0\0\0\0{\"a\":{}}        ".to_vec(), Foreign::Safetensors),
-            (b"\x80\x02\0\0\0\0\0\0{\"a\":{}}".to_vec(), Foreign::Safetensors),
+            (b"\x80\x02\0\0\0\0\0\0{\"a\":{}}        ".to_vec(), Foreign::Safetensors),
             (b"\x1c\0\0\0TFL3".to_vec(), Foreign::TfLite),
             (b"\n <!DOCTYPE html><html>".to_vec(), Foreign::Html),
             (b"{\"a\": 1}".to_vec(), Foreign::Json),

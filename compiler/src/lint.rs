@@ -7,9 +7,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use s2dit_backends::coreml::lint::device::{Comparison, DeviceReport, compare};
 use s2dit_backends::coreml::lint::{self, LintReport, OpVerdict, OpVerdicts, Rule, Rules};
+use s2dit_backends::coreml::read::Feature;
 use s2dit_backends::coreml::{self, Package};
 use s2dit_backends::foreign::Foreign;
+use s2dit_ir::Interface;
 use s2dit_runtime::KernelFolder;
+use s2dit_runtime::experts::Description;
+use s2dit_runtime::interface;
 use s2dit_runtime::pipeline::{self, Pipeline};
 use s2dit_runtime::stream::contract;
 use s2dit_runtime::timesteps::TIMESTEPS;
@@ -31,9 +35,17 @@ pub struct Linted {
     pub flags: BTreeMap<String, &'static str>,
 }
 
+/// Whether the step of a package takes any timestep, and the same one for all tokens: tables could take its place.
+fn could_have_tables(package: &Package, metadata: &BTreeMap<String, String>) -> bool {
+    let said = interface::of(metadata).ok().flatten();
+    let time = said.as_ref().and_then(Interface::time);
+    let many = |port: &Feature| Some(port.name.as_str()) == time && port.shape.iter().product::<i64>() > 1;
+    !metadata.contains_key(TIMESTEPS) && !package.inputs().iter().any(many)
+}
+
 /// The flag of `s2ditc compile` that mends what a rule found in a package that says this of itself; `None` if there is none, or if
-/// another tool made the package.
-fn flag(rule: &str, metadata: &BTreeMap<String, String>) -> Option<&'static str> {
+/// another tool made the package. `tables` says whether tables of timesteps could.
+fn flag(rule: &str, metadata: &BTreeMap<String, String>, tables: bool) -> Option<&'static str> {
     metadata.get("s2ditc.version")?;
     let says = |key: &str, value: &str| metadata.get(key).is_some_and(|found| found == value);
     let precision = metadata.get("s2ditc.contract").and_then(|text| {
@@ -47,7 +59,7 @@ fn flag(rule: &str, metadata: &BTreeMap<String, String>) -> Option<&'static str>
         _ if rule.starts_with("state-") => "--states io",
         "fp32" | "fp32-constant" | "fp32-epsilon" if fp32 => "--precision fp16",
         _ if says(COMPUTE, "any") => "--compute ane",
-        "fp32" | "fp32-constant" if !metadata.contains_key(TIMESTEPS) => "--timesteps from-config",
+        "fp32" | "fp32-constant" if tables => "--timesteps from-config",
         "softmax-axis" | "query-chunk" | "extent" | "extent-any" if says(ATTENTION, "batched") => {
             "--attention per-head"
         }
@@ -64,7 +76,9 @@ pub fn lint(path: &Path, rules: &Rules, device_reports: &[PathBuf]) -> Result<Ve
     for package in packages(path)? {
         let package = Package::open(&package)?;
         let (report, metadata) = (lint::lint(&package, rules)?, package.metadata());
-        let flags = report.by_rule().into_keys().filter_map(|rule| Some((rule.to_string(), flag(rule, &metadata)?)));
+        let tables = could_have_tables(&package, &metadata);
+        let flag = |rule: &str| flag(rule, &metadata, tables);
+        let flags = report.by_rule().into_keys().filter_map(|rule| Some((rule.to_string(), flag(rule)?)));
         let flags = flags.collect();
         all.push(Linted { report, device: None, flags });
     }
@@ -92,11 +106,15 @@ fn stem(path: &str) -> Option<&str> {
     Path::new(path).file_stem()?.to_str()
 }
 
-/// The package itself, or those of a kernel folder, by name.
+/// The package itself, or those of a kernel folder or of two experts, by name.
 fn packages(path: &Path) -> Result<Vec<PathBuf>> {
     if path.join(pipeline::FILE).is_file() {
         let opened = Pipeline::open(path)?;
         return Ok(opened.description().parts.iter().map(|part| path.join(&part.file)).collect());
+    }
+    if let Some(pair) = Description::read(path)? {
+        let each = pair.paths(path).iter().map(|expert| packages(expert)).collect::<Result<Vec<_>>>()?;
+        return Ok(each.concat());
     }
     if !path.join(contract::FILE).is_file() {
         let found = match path.metadata() {

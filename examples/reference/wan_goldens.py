@@ -9,11 +9,13 @@ seed 500 + i for its weights and 600 + i for its inputs; the same versions of to
 
 diffusers narrows to float32 in places whatever the dtype of the model: the sinusoid of the timestep, the RoPE tables, layer norms, the
 modulations, and the stream itself where a residual is added. For a golden all of these compute in float64 (`float64()`), every operation is
-watched for a narrower result, and `s2dit.py`, which shares no code with diffusers, must make the same of the checkpoint within 1e-12.
+watched for a narrower result, and `s2dit.py`, which shares no code with diffusers, must make the same of the checkpoint within 1e-12. It knows
+neither images nor a timestep for each token: there the class must make nothing of an image whose values are zero, and the same of equal
+timesteps as of one (`second_look`).
 
 Prints how far from a golden the class as released is, in relative L2 of velocity, as rows of: case, latent, text tokens, timestep, std of
 velocity; in float64, and so but for the sinusoid; in float32, and so but for the sinusoid; in float16 and in bfloat16 as `from_pretrained` loads
-it. Then the sizes of the files. With `--report`, for the goldens that are there: it fails if one is not what the class makes.
+it. Then what each block reaches in float16, and the sizes of the files. With `--report`, for the goldens that are there: it fails if one is not what the class makes.
 """
 
 import argparse
@@ -35,6 +37,12 @@ TINY = dict(
     text_dim=32, freq_dim=32, cross_attn_norm=True, qk_norm="rms_norm_across_heads", eps=1e-6,
 )
 
+# Image to video: the latent is noise, a mask and a condition; the class takes the last 512 tokens of its context for text.
+IMAGE = TINY | dict(in_channels=9, num_layers=2, text_dim=12, image_dim=20, added_kv_proj_dim=48)
+# Image tokens of one picture, as CLIP's ViT-H makes them.
+PICTURE = 257
+PER_TOKEN = "per token"
+
 # name: (config, dtype of the weights, latent F x H x W, timestep, text tokens, how many of them are padding, size of a shard)
 CASES = {
     "wan_tiny": (TINY, torch.bfloat16, (3, 8, 8), 637.5, 16, 0, "10GB"),
@@ -50,6 +58,12 @@ CASES = {
     "wan_sharded": (
         TINY | dict(attention_head_dim=40, num_layers=2, ffn_dim=160, eps=1e-4), torch.float16, (4, 6, 10), 23.4375, 8, 0, "160KB",
     ),
+    # Wan 2.1 image to video.
+    "wan_i2v": (IMAGE, torch.bfloat16, (3, 8, 8), 816.0, 512, 500, "10GB"),
+    # The same with a first and a last picture, whose tokens have positions.
+    "wan_flf2v": (IMAGE | dict(pos_embed_seq_len=2 * PICTURE), torch.float16, (2, 8, 6), 333.25, 512, 505, "10GB"),
+    # Wan 2.2 TI2V: a timestep for each token. The first frame is given: its timesteps are zero.
+    "wan_ti2v": (TINY | dict(in_channels=6, out_channels=6), torch.bfloat16, (3, 8, 12), PER_TOKEN, 16, 4, "10GB"),
 }
 
 
@@ -80,6 +94,8 @@ def random_weights(model, seed):
             n /= p.shape[-1] ** 0.5
         elif "norm" in name and name.endswith("weight"):
             n = 1 + 0.1 * n
+        elif name.endswith("pos_embed"):
+            n *= 0.5
         elif name.endswith("bias"):
             n *= 0.02 if "norm" not in name else 0.1
         else:
@@ -91,11 +107,22 @@ def draw_inputs(config, latent, timestep, tokens, padding, seed):
     g = torch.Generator().manual_seed(seed)
     inputs = {
         "latent": torch.randn(1, config["in_channels"], *latent, generator=g),
-        "timestep": torch.tensor([timestep], dtype=torch.float32),
+        "timestep": per_token(config, latent, g) if timestep == PER_TOKEN else torch.tensor([timestep], dtype=torch.float32),
         "text": torch.randn(1, tokens, config["text_dim"], generator=g),
     }
     inputs["text"][:, tokens - padding :] = 0
+    if "image_dim" in config:
+        # Small, so that the ε of the embedder's first norm shows.
+        inputs["image"] = 0.1 * torch.randn(1, config.get("pos_embed_seq_len", PICTURE), config["image_dim"], generator=g)
     return inputs
+
+
+def per_token(config, latent, generator):
+    """A timestep for each token, those of the first frame 0."""
+    frames, rows, cols = (side // patch for side, patch in zip(latent, config["patch_size"]))
+    timesteps = 1000 * torch.rand(1, frames * rows * cols, generator=generator)
+    timesteps[:, : rows * cols] = 0
+    return timesteps
 
 
 def stored(folder):
@@ -116,8 +143,11 @@ def run(model, inputs, dtype):
     blocks, hooks = {}, []
     for i, block in enumerate(model.blocks):
         hooks.append(block.register_forward_hook(lambda _, __, y, name=f"block{i}": blocks.update({name: y})))
-    latent, text = inputs["latent"].to(dtype), inputs["text"].to(dtype)
-    velocity = model(hidden_states=latent, timestep=inputs["timestep"], encoder_hidden_states=text).sample
+    latent, text, image = inputs["latent"].to(dtype), inputs["text"].to(dtype), inputs.get("image")
+    if image is not None:
+        # A batch of pictures, which the class joins where they have positions.
+        image = image.to(dtype).reshape(-1, PICTURE, image.shape[2])
+    velocity = model(latent, inputs["timestep"], text, encoder_hidden_states_image=image).sample
     for hook in hooks:
         hook.remove()
     return {"velocity": velocity} | blocks
@@ -129,12 +159,37 @@ def run_exact(name, folder, inputs):
     inputs = {k: x.double() for k, x in inputs.items()}
     with float64(), NothingNarrower():
         exact = run(model, inputs, torch.float64)
-    velocity, blocks = second_opinion(folder)(*(inputs[k] for k in ("latent", "timestep", "text")), return_blocks=True)
-    for key, x in ({"velocity": velocity} | {f"block{i}": x for i, x in enumerate(blocks)}).items():
-        error = (x - exact[key]).norm() / exact[key].norm()
-        if not error < 1e-12:
-            raise SystemExit(f"{name}: {key}: s2dit.py and diffusers differ by {error:.1e} in float64, expected below 1e-12")
+    if "image" in inputs or inputs["timestep"].ndim > 1:
+        second_look(name, model, folder, inputs)
+    else:
+        velocity, blocks = second_opinion(folder)(*(inputs[k] for k in ("latent", "timestep", "text")), return_blocks=True)
+        same(name, "s2dit.py and diffusers", {"velocity": velocity} | {f"block{i}": x for i, x in enumerate(blocks)}, exact)
     return exact
+
+
+def same(name, what, found, expected):
+    """Fails unless two sets of results are equal within 1e-12."""
+    for key, x in expected.items():
+        error = (found[key] - x).norm() / x.norm()
+        if not error < 1e-12:
+            raise SystemExit(f"{name}: {key}: {what} differ by {error:.1e} in float64, expected below 1e-12")
+
+
+def second_look(name, model, folder, inputs):
+    """What `s2dit.py` does not know is compared with what it does know: without image values, and at one timestep."""
+    inputs = dict(inputs)
+    if "image" in inputs:
+        # Of values that are zero the second attention makes zero, and the class is the one without an image.
+        for block in model.blocks:
+            for p in block.attn2.add_v_proj.parameters():
+                p.zero_()
+    if inputs["timestep"].ndim > 1:
+        inputs["timestep"] = torch.full_like(inputs["timestep"], 637.5)
+    with float64(), NothingNarrower():
+        found = run(model, inputs, torch.float64)
+    timestep = inputs["timestep"].reshape(-1)[:1]
+    velocity, blocks = second_opinion(folder)(inputs["latent"], timestep, inputs["text"], return_blocks=True)
+    same(name, "s2dit.py and diffusers", {"velocity": velocity} | {f"block{i}": x for i, x in enumerate(blocks)}, found)
 
 
 def second_opinion(folder):
@@ -146,7 +201,9 @@ def second_opinion(folder):
     if not values["cross_attn_norm"]:
         for block in model.blocks:
             block.norm2 = torch.nn.Identity()
-    model.load_state_dict(stored(folder), strict=True)
+    of_images = ("image_embedder", "add_k_proj", "add_v_proj", "norm_added_k")
+    weights = {k: v for k, v in stored(folder).items() if not any(part in k for part in of_images)}
+    model.load_state_dict(weights, strict=True)
     return model.double().eval()
 
 
@@ -162,19 +219,25 @@ def sinusoid_in_float64(model):
     return model
 
 
-def report(name, folder, inputs, exact):
-    exact = exact["velocity"]
-    cells = []
+def report(name, folder, inputs, all_exact):
+    exact = all_exact["velocity"]
+    cells, blocks = [], []
     for dtype in (torch.float64, torch.float32):
         for model in (class_of(folder, dtype), sinusoid_in_float64(class_of(folder, dtype))):
             error = (run(model, inputs, dtype)["velocity"].double() - exact).norm() / exact.norm()
             cells.append(f"{error:.1e}")
     for dtype in (torch.float16, torch.bfloat16):  # as diffusers loads it: norms and the time embedding stay in float32
         model = WanTransformer3DModel.from_pretrained(folder, torch_dtype=dtype)
-        cells.append(snr(run(model, inputs, dtype)["velocity"], exact))
+        made = run(model, inputs, dtype)
+        cells.append(snr(made["velocity"], exact))
+        if dtype == torch.float16:
+            blocks = [f"{key} {snr(made[key], x)}" for key, x in all_exact.items() if key != "velocity"]
     latent = "x".join(map(str, inputs["latent"].shape[2:]))
-    shape = f"{name} | {latent} | {inputs['text'].shape[1]} | {inputs['timestep'].item()} | {exact.std():.2f}"
+    times = inputs["timestep"]
+    timestep = times.item() if times.numel() == 1 else f"{times.min():.0f} to {times.max():.1f}"
+    shape = f"{name} | {latent} | {inputs['text'].shape[1]} | {timestep} | {exact.std():.2f}"
     print(f"| {shape} | {' | '.join(cells)} |")
+    print(f"  float16: {', '.join(blocks)}")
 
 
 def make(name, config, dtype, latent, timestep, tokens, padding, shard, seed):
@@ -203,7 +266,7 @@ def check(name):
     checkpoint = GOLDENS / name / "checkpoint"
     golden = load_file(GOLDENS / name / "golden.safetensors")
     exact = run_exact(name, checkpoint, golden)
-    compare(name, golden, exact, {"latent", "timestep", "text"})
+    compare(name, golden, exact, {"latent", "timestep", "text", "image"} & golden.keys())
     report(name, checkpoint, golden, exact)
 
 

@@ -70,7 +70,7 @@ pub enum InputRole {
         /// Number of ids: an id is from 0 to below it.
         vocabulary: usize,
     },
-    /// Embeddings of an image.
+    /// Embeddings of an image, `[1, M, width]`.
     Image,
     /// One embedding of the whole text.
     Pooled,
@@ -107,7 +107,7 @@ pub struct Output {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputRole {
-    /// The velocity of flow matching, of the latent's shape.
+    /// The velocity of flow matching: of the latent's shape, or without the channels that are given beside the noise.
     Velocity,
     /// Pixels.
     Video,
@@ -166,6 +166,12 @@ impl Interface {
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         self.input(|role| *role == InputRole::Text)
+    }
+
+    /// Name of the embeddings of an image.
+    #[must_use]
+    pub fn image(&self) -> Option<&str> {
+        self.input(|role| *role == InputRole::Image)
     }
 
     /// Name of the mask that says which text tokens count.

@@ -10,6 +10,7 @@ use s2dit_ir::{Function, Interface, WeightSource};
 use s2dit_passes::emulate::{Arithmetic, emulated};
 
 use crate::error::refuse;
+use crate::experts::Description;
 use crate::interface;
 use crate::pipeline::{self, Chain, Pipeline};
 use crate::ranges;
@@ -86,6 +87,15 @@ impl Artifact {
         }
         if path.join(pipeline::FILE).exists() {
             return Ok(Artifact::Pipeline(Box::new(Pipeline::open(path)?)));
+        }
+        if let Some(pair) = Description::read(path)? {
+            let each: Vec<String> = pair.paths(path).iter().map(|file| format!("`{}`", file.display())).collect();
+            refuse!(
+                Artifact,
+                "`{}`: found 2 transformers, expected one of them: {}",
+                path.display(),
+                each.join(" or ")
+            );
         }
         let shown = path.display();
         if !path.exists() {

@@ -45,6 +45,7 @@ fn fits(interface: &Interface, inputs: &[Port], outputs: &[String], values: &Has
         let (fits, expected) = match role {
             InputRole::Latent => (float && port.shape.len() == 5, "floats [1, C, F, H, W], as a latent has".to_owned()),
             InputRole::Text => (float && port.shape.len() == 3, "floats [1, L, width], as a text has".to_owned()),
+            InputRole::Image => (float && port.shape.len() == 3, "floats [1, M, width], as an image has".to_owned()),
             InputRole::Time { low, high } => {
                 let (low, high) = (*low as f32, *high as f32);
                 let drawn = low < high && low.is_finite() && high.is_finite() && (high - low).is_finite();

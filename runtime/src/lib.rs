@@ -13,6 +13,7 @@ mod artifact;
 pub mod compare;
 mod difference;
 mod error;
+pub mod experts;
 pub mod interface;
 pub mod library;
 pub mod ort_engine;

@@ -74,11 +74,6 @@ pub fn arg(path: &Path) -> String {
     path.to_str().expect("paths in tests are UTF-8").to_owned()
 }
 
-/// A copy of a checkpoint in `to` whose configuration says how many text tokens there are, which diffusers does not write.
-pub fn with_text_len(checkpoint: &Path, to: &Path, tokens: usize) -> PathBuf {
-    with_fields(checkpoint, to, &format!(r#"{{"text_len": {tokens}}}"#))
-}
-
 /// A copy of a checkpoint in `to` whose configuration has these fields, a JSON object, as well: those that diffusers keeps in its pipeline.
 pub fn with_fields(checkpoint: &Path, to: &Path, fields: &str) -> PathBuf {
     let copy = to.join("checkpoint");

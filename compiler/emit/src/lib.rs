@@ -1,6 +1,7 @@
 //! From an open checkpoint to a finished file or kernel folder.
 
 mod compute;
+pub mod experts;
 pub mod parts;
 pub mod plan;
 mod quantized;
@@ -147,6 +148,7 @@ pub fn lower_graph(
     watch: &mut Watch,
 ) -> Result<Module> {
     let mut module = model.build(weights, options.latent)?;
+    options.timesteps.check_time(&module)?;
     watch(None, &module);
     let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some());
     let form = form(options.target, options.precision, options.opset, options.layout.compute, shape);

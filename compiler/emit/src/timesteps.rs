@@ -1,6 +1,7 @@
 //! The timesteps that a compiled step can be asked for.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use s2dit_ir::{Function, Module};
 use s2dit_passes::timesteps;
 use s2dit_runtime::timesteps::Timesteps as Listed;
 
@@ -32,6 +33,22 @@ impl TimestepChoice {
                 Some(Listed::new(model.sampler().context("--timesteps from-config")?.timesteps()))
             }
         })
+    }
+
+    /// Refuses a list for a step that takes a timestep for each token: a table has a row for one timestep of all tokens.
+    ///
+    /// # Errors
+    /// The input, its shape, and what to ask for instead.
+    pub(super) fn check_time(self, module: &Module) -> Result<()> {
+        let Some(name) = module.interface.time().filter(|_| self == TimestepChoice::FromConfig) else { return Ok(()) };
+        let parameter = |f: &Function| f.by_name(name).map(|v| f.shape(v).to_vec());
+        match module.functions.iter().find_map(parameter) {
+            Some(shape) if shape.iter().product::<usize>() > 1 => bail!(
+                "--timesteps from-config: input `{name}`: found {shape:?}, a timestep for each token, expected [1]: tables have a row for \
+                 each timestep of all tokens alike; use --timesteps any"
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// Refuses a checkpoint whose sampler's timesteps fp16 cannot tell apart; any timestep is fine.

@@ -1,5 +1,6 @@
 //! Checkpoints: a configuration and the memory-mapped weights of a folder or a file, under the names that the model calls for.
 
+mod beside;
 mod lora;
 mod naming;
 mod origin;
@@ -16,14 +17,14 @@ use s2dit_files::WeightStore;
 use s2dit_files::problems::{Problem, Problems};
 use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
 
+pub use beside::FieldOrigin;
 pub use lora::Merged;
 pub use naming::Naming;
 pub use origin::{Lora, Origin};
-pub use pipeline::pipeline_problem;
+pub use pipeline::{PIPELINE_FILE, PipelineFolder};
 
 use self::naming::Names;
 use self::origin::Place;
-use crate::config;
 use crate::model::{Model, Sampler, Streaming};
 
 /// The configuration.
@@ -34,7 +35,9 @@ pub const CONFIG_FILE: &str = "config.json";
 pub struct Checkpoint {
     place: Place,
     model: Arc<dyn Model>,
-    /// The configuration's file and the index, as they were read.
+    /// Fields that may come from beside the configuration.
+    origins: Vec<FieldOrigin>,
+    /// The files of the configuration and the index, as they were read.
     texts: Vec<Stamp>,
     weights: WeightStore,
     naming: Naming,
@@ -42,7 +45,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint folder, or a file of weights with `config.json` beside it, and checks it: configuration, files, tensors.
+    /// Opens a checkpoint folder, that of the one transformer of a pipeline folder, or a file of weights with `config.json` beside it, and checks it: configuration, files, tensors.
     ///
     /// # Errors
     /// See [`Checkpoint::open_from`].
@@ -57,9 +60,10 @@ impl Checkpoint {
     pub fn open_from(origin: &Origin) -> Result<Self, Problems> {
         let place = Place::find(origin)?;
         // Before they are read: what changes meanwhile has changed.
-        let texts = place.texts().iter().filter_map(|path| Stamp::now(path).ok()).collect();
+        let said = place.texts().into_iter().chain(beside::files(place.config()));
+        let texts = said.filter_map(|path| Stamp::now(&path).ok()).collect();
         let mut problems = Problems::new();
-        let model = problems.absorb(config::read(place.config()));
+        let read = problems.absorb(beside::read(place.config()));
         let weights = match &place {
             Place::Folder { dir, .. } => WeightStore::open_damaged(dir),
             // What is no file of weights has no configuration either.
@@ -69,10 +73,11 @@ impl Checkpoint {
             problems.extend(damage);
             weights
         });
-        let (Some(model), Some(mut weights)) = (model, weights) else { return Err(problems) };
+        let (Some(read), Some(mut weights)) = (read, weights) else { return Err(problems) };
+        let beside::Read { model, origins } = read;
         let names = Names::new(&*model);
         let naming = problems.absorb(names.apply(&mut weights)).unwrap_or_default();
-        let mut checkpoint = Checkpoint { place, model, texts, weights, naming, loras: Vec::new() };
+        let mut checkpoint = Checkpoint { place, model, origins, texts, weights, naming, loras: Vec::new() };
         problems.absorb(checkpoint.validate(&*checkpoint.model));
         problems.into_result()?;
         let mut problems = Problems::new();
@@ -123,6 +128,12 @@ impl Checkpoint {
     #[must_use]
     pub fn model(&self) -> &dyn Model {
         &*self.model
+    }
+
+    /// The fields that a pipeline's transformer does not have in its own configuration, and where their values are from.
+    #[must_use]
+    pub fn origins(&self) -> &[FieldOrigin] {
+        &self.origins
     }
 
     /// The sampler that the checkpoint was made for.

@@ -16,6 +16,11 @@ use s2dit_files::problems::{Problem, Problems, nearest, quoted, shown};
 /// # Errors
 /// Every problem of the file.
 pub fn read(path: &Path) -> Result<Arc<dyn Model>, Problems> {
+    parse_entries(entries(path)?, &path.display().to_string())
+}
+
+/// The entries of a `config.json`.
+pub(crate) fn entries(path: &Path) -> Result<Vec<(String, Value)>, Problems> {
     let place = path.display().to_string();
     let unreadable = |error: std::io::Error| Problems::one(&place, error.to_string(), "a readable config.json");
     let bytes = read_file(path, LARGEST_JSON).map_err(unreadable)?;
@@ -26,7 +31,7 @@ pub fn read(path: &Path) -> Result<Arc<dyn Model>, Problems> {
         let at = error.utf8_error().valid_up_to();
         Problems::one(&place, format!("a byte that is not UTF-8 at {at}"), "JSON text")
     })?;
-    parse(&text, &place)
+    entries_of(&text, &place)
 }
 
 /// Parses the text of a `config.json`; `place` names it in problems.
@@ -34,9 +39,18 @@ pub fn read(path: &Path) -> Result<Arc<dyn Model>, Problems> {
 /// # Errors
 /// Every problem of the text.
 pub fn parse(text: &str, place: &str) -> Result<Arc<dyn Model>, Problems> {
+    parse_entries(entries_of(text, place)?, place)
+}
+
+fn entries_of(text: &str, place: &str) -> Result<Vec<(String, Value)>, Problems> {
     let Entries(entries) = serde_json::from_str(text)
         .map_err(|error| Problems::one(place, format!("bad JSON ({error})"), "a JSON object"))?;
-    match family(&entries, place)? {
+    Ok(entries)
+}
+
+/// Parses the entries of a `config.json`; `place` names it in problems.
+pub(crate) fn parse_entries(entries: Vec<(String, Value)>, place: &str) -> Result<Arc<dyn Model>, Problems> {
+    match family_of(&entries, place)? {
         Some(family) => family.parse(entries, place),
         // A configuration without a class is one of the first family; that it has none is what may be wrong with it.
         None => FAMILIES[0].parse(entries, place).map_err(|mut problems| {
@@ -52,7 +66,7 @@ pub fn parse(text: &str, place: &str) -> Result<Arc<dyn Model>, Problems> {
 }
 
 /// The family that a configuration names, if it names one.
-fn family(entries: &[(String, Value)], place: &str) -> Result<Option<&'static dyn Family>, Problems> {
+pub(crate) fn family_of(entries: &[(String, Value)], place: &str) -> Result<Option<&'static dyn Family>, Problems> {
     let classes = || {
         let classes: Vec<String> = FAMILIES.iter().map(|family| quoted(family.class())).collect();
         format!("{}: no other family of models is read", classes.join(" or "))

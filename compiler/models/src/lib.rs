@@ -21,4 +21,4 @@ pub use model::{Family, Model};
 pub use schema_weights::SchemaWeights;
 
 /// Every family.
-pub const FAMILIES: &[&dyn Family] = &[&s2dit::S2dit, &wan::Wan, &ltx::Ltx];
+pub const FAMILIES: &[&dyn Family] = &[&s2dit::S2dit, &wan::Wan, &wan::CausalWan, &ltx::Ltx];

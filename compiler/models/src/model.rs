@@ -47,11 +47,34 @@ pub trait Family: Debug + Sync {
     /// The fields that its sampler comes from.
     fn sampler_fields(&self) -> &'static [&'static str];
 
+    /// Fields that the transformer's `config.json` of diffusers does not have: a pipeline folder keeps them elsewhere, or nowhere.
+    fn pipeline_fields(&self) -> &'static [PipelineField] {
+        &[]
+    }
+
     /// Reads the entries of a configuration; `place` names it in problems. A field whose name starts with `_` is metadata.
     ///
     /// # Errors
     /// Every problem of the configuration.
     fn parse(&self, entries: Vec<(String, Value)>, place: &str) -> Result<Arc<dyn Model>, Problems>;
+}
+
+/// A field of a configuration that a pipeline folder keeps beside the transformer.
+#[derive(Clone, Copy, Debug)]
+pub struct PipelineField {
+    /// Name of the field.
+    pub field: &'static str,
+    /// The file that has it, under the first of these names that is there; `None` for a default of the pipeline's code.
+    pub kept: Option<(PipelineFile, &'static [&'static str])>,
+}
+
+/// A file of a pipeline folder that says something of its transformer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PipelineFile {
+    /// `model_index.json`
+    Index,
+    /// `scheduler/scheduler_config.json`
+    Scheduler,
 }
 
 /// A run of segments in the names of tensors, between dots, that is called otherwise in the model's own repository.
@@ -83,6 +106,12 @@ pub trait Model: Debug + Send + Sync {
 
     /// The tensors that a checkpoint must have, in the order of the forward pass.
     fn tensors(&self) -> Vec<TensorSpec>;
+
+    /// Whether a tensor that [`Model::tensors`] does not list may lie in a checkpoint all the same: what older programs wrote and none
+    /// reads.
+    fn is_idle(&self, _tensor: &str) -> bool {
+        false
+    }
 
     /// The token grid of a latent.
     ///

@@ -166,23 +166,27 @@ pub fn read_prompt(path: &Path, expected: [usize; 3]) -> Result<HostTensor> {
 /// # Errors
 /// No such tensor; one that the model does not take.
 pub fn prompt_of(file: &SafetensorsFile, expected: [usize; 3]) -> Result<HostTensor> {
+    let hint = format!(": the model takes prompts of exactly {} tokens (pad with zeros)", expected[1]);
+    tensor_of(file, TEXT, &expected, &hint)
+}
+
+/// A tensor of an open file; `hint` follows the shape that is expected.
+///
+/// # Errors
+/// No such tensor; one of another shape, or with elements that are not finite.
+fn tensor_of(file: &SafetensorsFile, name: &str, expected: &[usize], hint: &str) -> Result<HostTensor> {
     let shown = file.path().display();
-    let Some(info) = file.get(TEXT) else { bail!("`{shown}`: no tensor `{TEXT}` {expected:?}") };
+    let Some(info) = file.get(name) else { bail!("`{shown}`: no tensor `{name}` {expected:?}") };
     if info.ty.shape != expected {
-        bail!(
-            "`{shown}`, tensor `{TEXT}`: found {:?}, expected {expected:?}: the model takes prompts of exactly {} tokens \
-             (pad with zeros)",
-            info.ty.shape,
-            expected[1]
-        );
+        bail!("`{shown}`, tensor `{name}`: found {:?}, expected {expected:?}{hint}", info.ty.shape);
     }
     if !info.ty.dtype.is_float() {
         bail!(
-            "`{shown}`, tensor `{TEXT}`: found {}, expected a floating-point dtype: the text encoder's embeddings, not token ids",
+            "`{shown}`, tensor `{name}`: found {}, expected a floating-point dtype: embeddings, not token ids",
             info.ty.dtype
         );
     }
-    HostTensor::new(expected, finite(file, TEXT)?).context("a tensor that does not fill its shape")
+    HostTensor::new(expected, finite(file, name)?).context("a tensor that does not fill its shape")
 }
 
 /// The tensor `text_mask` of an open file.

@@ -62,7 +62,7 @@ impl Calibrated {
         let found = statistics::collect(
             survey,
             split.calibration,
-            &source.times(&survey.module.interface),
+            &source.times(&survey.module),
             threads,
             staged.path(),
             &mut |done, all| {

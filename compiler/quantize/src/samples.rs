@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use rand::{Rng, SeedableRng};
 use rand_distr::StandardNormal;
+use s2dit_ir::Module;
 use s2dit_ir::interface::InputRole;
-use s2dit_ir::{Interface, Module};
 use s2dit_runtime::{HostTensor, text_mask};
 
 use s2dit_files::SafetensorsFile;
@@ -87,11 +87,16 @@ impl Samples {
 
 impl Samples {
     /// Additional timesteps, for weights whose inputs depend on nothing else and have one row a sample. None beside samples of a file, whose
-    /// timesteps are those that matter.
+    /// timesteps are those that matter; none of a step that takes a timestep for each token, whose samples have many rows.
     #[must_use]
-    pub fn times(&self, interface: &Interface) -> Vec<Inputs> {
+    pub fn times(&self, module: &Module) -> Vec<Inputs> {
+        let interface = &module.interface;
         let Some(name) = interface.time().filter(|_| *self == Samples::Seeded) else { return Vec::new() };
         let Some(InputRole::Time { low, high }) = interface.role(name) else { return Vec::new() };
+        let parameter = module.functions.first().and_then(|f| Some(f.ty(f.by_name(name)?).elements()));
+        if parameter != Some(1) {
+            return Vec::new();
+        }
         let time = |i: usize| (low + (i as f64 + 0.5) * (high - low) / TIMES as f64) as f32;
         let sample = |i: usize| HostTensor { shape: vec![1], data: vec![time(i)] };
         (0..TIMES).map(|i| Inputs::from([(name.to_string(), Arc::new(sample(i)))])).collect()

@@ -1,5 +1,8 @@
 //! `s2ditc compile`
 
+mod experts;
+mod source;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -10,6 +13,7 @@ use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_ir::Module;
 use s2dit_passes::PassRun;
 
+use self::source::Source;
 use super::inspect::recognised;
 use super::passes::{Passes, eprint_rows};
 use super::places::Places;
@@ -28,7 +32,7 @@ use s2dit_emit::{
     default_precision, lower,
 };
 use s2dit_files::problems::Problem;
-use s2dit_models::checkpoint::Checkpoint;
+use s2dit_models::checkpoint::{Checkpoint, FieldOrigin};
 use s2dit_models::size::LatentSize;
 
 /// Compile a checkpoint to an ONNX file or a Core ML package
@@ -41,14 +45,21 @@ use s2dit_models::size::LatentSize;
   s2ditc compile wan.pt --config config.json --lora fast.safetensors:0.8 --target coreml --latent 3x36x64 -o wan.mlpackage
 
 The compiled step takes latent [1,C,F,H,W], timestep [1] in [0, 1000] and text [1,L,text_dim], and returns velocity \
-[1,C,F,H,W]. An ONNX model with more than 32 MiB of weights keeps them beside it in OUT.HASH.data, a name that the model knows: \
+[1,C,F,H,W]; a model of images takes image [1,M,width] too. An ONNX model with more than 32 MiB of weights keeps them beside it in OUT.HASH.data, a name that the model knows: \
 move the two together.
 
 With --mode stream OUT is a folder: three functions (prompt, denoise, and commit or last_step) and contract.json, which says how to call them. A step \
-makes the checkpoint's chunk_frames, so --latent is HxW. Run it with s2ditc stream.")]
+makes the checkpoint's chunk_frames, so --latent is HxW. Run it with s2ditc stream.
+
+Of a pipeline folder with two transformers OUT is a folder with both, and experts.json, which says at which timestep the second takes \
+over.")]
 pub(super) struct Args {
-    /// Checkpoint: a folder with config.json and safetensors, a file of weights, or OWNER/NAME in the cache of the Hugging Face hub
+    /// Checkpoint: a folder with config.json and safetensors, a pipeline folder with model_index.json, a file of weights, or OWNER/NAME in the
+    /// cache of the Hugging Face hub
     checkpoint: PathBuf,
+    /// A transformer of a pipeline folder by its name, such as transformer_2 [default: all of them]
+    #[arg(long, value_name = "NAME")]
+    component: Option<String>,
     #[command(flatten)]
     weights: WeightArgs,
     /// What to make: onnx or coreml
@@ -197,21 +208,28 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         .input("--config or --lora", args.weights.files())
         .output("-o", &args.output)
         .check()?;
-    let checkpoint = Checkpoint::open_from(&args.weights.origin(&args.checkpoint))?;
-    if !context.quiet {
-        weights::note(&checkpoint);
+    match Source::open(args.weights.origin(&args.checkpoint), args.component.as_deref())? {
+        Source::One(checkpoint) => one(args, context, &checkpoint, start),
+        Source::Experts(pair) => experts::run(args, context, &pair, start),
     }
-    let job = Job::new(args, &checkpoint)?;
+}
+
+/// Compiles one checkpoint.
+fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -> Result<ExitCode> {
+    if !context.quiet {
+        weights::note(checkpoint);
+    }
+    let job = Job::new(args, checkpoint)?;
     let mut passes =
-        Passes::new(args.after.as_deref(), args.time_passes, args.verify_each.then_some(&checkpoint), context)
+        Passes::new(args.after.as_deref(), args.time_passes, args.verify_each.then_some(checkpoint), context)
             .at(args.timesteps().listed(checkpoint.model())?);
     if let Some(Emit::Ir) = args.emit {
-        let module = job.lower(&checkpoint, &mut |done, module| passes.see(done, module))?;
+        let module = job.lower(checkpoint, &mut |done, module| passes.see(done, module))?;
         let text = passes.text(&module)?;
         match &args.output {
             None => print_line(text.trim_end())?,
             Some(out) => {
-                refuse_inputs(&checkpoint, out)?;
+                refuse_inputs(checkpoint, out)?;
                 let staged = Staged::file(context.to(out), &made::ir)?;
                 std::fs::write(staged.path(), text).with_context(|| format!("cannot write `{}`", out.display()))?;
                 staged.commit()?;
@@ -223,7 +241,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     if let Some(Explain::Fuse) = args.explain {
         // As the pass found it: later passes give formulas the form of the target.
         let mut fused = None;
-        job.lower(&checkpoint, &mut |done, module| {
+        job.lower(checkpoint, &mut |done, module| {
             if done.is_some_and(|s| s.pass == "fuse") {
                 fused = Some(module.clone());
             }
@@ -244,13 +262,32 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     if args.partition.is_some() && out.extension().is_some_and(|e| e == args.target.extension()) {
         bail!("output `{}`: several packages go into a folder, expected a name without .mlpackage", out.display());
     }
-    refuse_inputs(&checkpoint, out)?;
+    refuse_inputs(checkpoint, out)?;
     let summary = {
         let progress = Progress::bytes("weights", context.quiet);
         let watch = &mut |done: Option<&PassRun>, module: &Module| passes.see(done, module);
-        job.compile(&checkpoint, context.to(out), watch, &mut |done, total| progress.set(done, total))?
+        job.compile(checkpoint, context.to(out), watch, &mut |done, total| progress.set(done, total))?
     };
     let passes = passes.finish()?;
+    warn(args, &summary, context);
+    let lint = lint_of(args, &summary, context)?;
+    let fields = checkpoint.origins().to_vec();
+    if args.json {
+        print_json(&Made { summary, fields, passes, lint })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprint_rows(&passes);
+    if !context.quiet {
+        say(&summary, lint.as_ref(), start)?;
+        if let Some(line) = source::said(&fields) {
+            print_line(&line)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what the weights lost.
+fn warn(args: &Args, summary: &Summary, context: Context) {
     for (tensor, n) in &summary.non_finite {
         print_note(&format!("warning: tensor `{tensor}`: {n} element(s) are NaN or infinite; they were kept"));
     }
@@ -279,30 +316,31 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
             plan.plan.latent
         ));
     }
-    let lint = (args.target == Target::CoreMl && (args.json || !context.quiet)).then(|| brief(out)).transpose()?;
-    if args.json {
-        print_json(&Made { summary, passes, lint })?;
-        return Ok(ExitCode::SUCCESS);
+}
+
+/// What lint says of a package in brief, unless nobody is told.
+fn lint_of(args: &Args, summary: &Summary, context: Context) -> Result<Option<Brief>> {
+    (args.target == Target::CoreMl && (args.json || !context.quiet)).then(|| brief(&summary.path)).transpose()
+}
+
+/// Prints a summary.
+fn say(summary: &Summary, lint: Option<&Brief>, start: Instant) -> Result<()> {
+    let out = summary.path.display();
+    print_line(&format!(
+        "{out}: {} {}{}{}, {} ops, {} of weights{}, {:.1} s",
+        summary.target,
+        summary.precision,
+        summary.quantize.as_ref().map(|q| format!(" {q}")).unwrap_or_default(),
+        summary.parts.map(|n| format!(" in {n} package(s)")).unwrap_or_default(),
+        summary.ops,
+        size(summary.weight_bytes),
+        summary.quantized.map(|q| format!(", {} of {} weights quantized", q.weights, q.of)).unwrap_or_default(),
+        start.elapsed().as_secs_f64()
+    ))?;
+    if let Some(lint) = lint {
+        print_line(&format!("lint: {}; see s2ditc lint {out}", lint.line()))?;
     }
-    eprint_rows(&passes);
-    if !context.quiet {
-        print_line(&format!(
-            "{}: {} {}{}{}, {} ops, {} of weights{}, {:.1} s",
-            out.display(),
-            summary.target,
-            summary.precision,
-            summary.quantize.as_ref().map(|q| format!(" {q}")).unwrap_or_default(),
-            summary.parts.map(|n| format!(" in {n} package(s)")).unwrap_or_default(),
-            summary.ops,
-            size(summary.weight_bytes),
-            summary.quantized.map(|q| format!(", {} of {} weights quantized", q.weights, q.of)).unwrap_or_default(),
-            start.elapsed().as_secs_f64()
-        ))?;
-        if let Some(lint) = lint {
-            print_line(&format!("lint: {}; see s2ditc lint {}", lint.line(), out.display()))?;
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// The summary of a compile, with lint's verdicts in brief.
@@ -310,6 +348,9 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
 struct Made {
     #[serde(flatten)]
     summary: Summary,
+    /// Where fields of the configuration are from that a pipeline keeps elsewhere.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    fields: Vec<FieldOrigin>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     passes: Vec<PassEffect>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -16,7 +16,7 @@ use s2dit_models::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
 #[derive(clap::Args)]
 #[command(after_help = "Example: s2ditc init --preset small --set ssa_stride=2 --seed 7 --dtype bf16 -o small/")]
 pub(super) struct Args {
-    /// Configuration to start from: tiny, small, 1.8b or mobile (S2DiT), wan-tiny, wan2.1-1.3b or wan2.1-14b (Wan 2.1), ltx-tiny, ltx-video-2b or ltx-video-13b (LTX-Video)
+    /// Configuration to start from, such as tiny, small, 1.8b, mobile, wan2.1-1.3b, self-forcing-1.3b, ltx-video-2b; a wrong name lists all
     #[arg(long, default_value = "tiny", value_parser = known)]
     preset: String,
     /// Change a field of the configuration; repeatable

@@ -42,7 +42,13 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         print_json(&report)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let text = match &report {
+    print_line(text(&report)?.trim_end())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A report for people.
+fn text(report: &InspectReport) -> Result<String> {
+    Ok(match report {
         InspectReport::Checkpoint(c) => {
             let dtypes: Vec<String> = c.dtypes.iter().map(|(d, n)| format!("{n} {d}")).collect();
             let mut text = format!(
@@ -75,10 +81,15 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             let texts = parts.iter().enumerate().map(|(i, part)| artifact(&what(i), part));
             texts.collect::<Result<Vec<_>>>()?.join("\n")
         }
+        InspectReport::Experts { boundary, experts } => {
+            let texts = experts.iter().map(text).collect::<Result<Vec<_>>>()?;
+            format!(
+                "two transformers: the first from timestep {boundary} on, the second below it\n\n{}",
+                texts.join("\n")
+            )
+        }
         InspectReport::Kernel(k) => kernel::text(k)?,
-    };
-    print_line(text.trim_end())?;
-    Ok(ExitCode::SUCCESS)
+    })
 }
 
 fn model(m: &ModelReport, out: &mut String) -> Result<()> {

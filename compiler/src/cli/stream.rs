@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use s2dit_backends::output::{Staged, made};
+use s2dit_runtime::experts;
 use s2dit_runtime::pipeline;
 use s2dit_runtime::stream::contract;
 use s2dit_runtime::stream::state::MOST_CHUNKS;
@@ -18,7 +19,7 @@ use super::progress::Progress;
 use super::usage::{gif, latents, refuse};
 use super::{Context, print_json, print_line};
 use s2dit_files::problems::{Problem, quoted};
-use s2dit_proof::stream::clip::Clip;
+use s2dit_proof::stream::clip::{Clip, Given};
 use s2dit_proof::stream::{LatentsFile, Noise, Preview, read_prompt, seeded_prompt};
 
 /// Make video with a finished artifact: chunk by chunk with a kernel, or a whole clip
@@ -40,10 +41,12 @@ Latents are written as stream.latents [chunks,1,C,F,H,W]. A stream that is resto
 bit for bit: its noise depends on the seed, which the state holds, and the chunk's index alone.
 
 An .onnx file or .mlpackage of a bidirectional checkpoint (chunk_frames null) makes one clip, with Euler steps and \
-classifier-free guidance: --steps, --guidance, --negative. It is written as latent [1,C,F,H,W]."
+classifier-free guidance: --steps, --guidance, --negative. It is written as latent [1,C,F,H,W]. So does a folder with experts.json: \
+each of its two transformers makes its share of the steps. A model of images takes their embeddings with --image, and what is given of \
+the latent with --condition."
 )]
 pub(super) struct Args {
-    /// A kernel folder; or a clip step of a bidirectional checkpoint
+    /// A kernel folder; or a clip step of a bidirectional checkpoint, or of two experts
     pub(super) artifact: PathBuf,
     /// Prompt: a safetensors file with the tensor text, and text_mask for a model that takes it
     #[arg(long, value_name = "FILE", conflicts_with = "prompt_seed")]
@@ -87,6 +90,13 @@ pub(super) struct Args {
     /// Negative prompt of a clip; without it there is no guidance
     #[arg(long, value_name = "FILE")]
     negative: Option<PathBuf>,
+    /// Embeddings of an image, for a clip step that takes one: a safetensors file with the tensor image [1,M,width]
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// What is given of a clip's latent: a safetensors file with the tensor condition [1,C,F,H,W], channels beside the noise; or
+    /// [1,C,1,H,W], the first frame, for a step that takes a timestep for each token
+    #[arg(long, value_name = "FILE")]
+    condition: Option<PathBuf>,
     /// Round the result of every fp16 op to fp16, as the Neural Engine stores it (packages only)
     #[arg(long)]
     fp16: bool,
@@ -153,6 +163,8 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         .input("--prompt-at", args.prompt_at.iter().map(|at| &at.file))
         .input("--noise", &args.noise)
         .input("--negative", &args.negative)
+        .input("--image", &args.image)
+        .input("--condition", &args.condition)
         .output("-o", &args.output)
         .output("--preview", &args.preview)
         .output("--state-out", &args.state_out)
@@ -166,21 +178,29 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     if args.artifact.is_dir() && args.artifact.join(contract::FILE).exists() {
         return stream(args, context);
     }
-    let parts = args.artifact.join(pipeline::FILE).exists();
+    let parts = [pipeline::FILE, experts::FILE].iter().any(|name| args.artifact.join(name).exists());
     if args.artifact.is_file() || args.artifact.join("Manifest.json").exists() || parts {
         return clip(args, context);
     }
     bail!(
-        "`{}`: expected a kernel folder (with {}), an .onnx file, an .mlpackage or a folder of packages (with {}), found {}",
+        "`{}`: expected a kernel folder (with {}), an .onnx file, an .mlpackage, a folder of packages (with {}) or of experts (with \
+         {}), found {}",
         args.artifact.display(),
         contract::FILE,
         pipeline::FILE,
+        experts::FILE,
         if args.artifact.is_dir() { "another folder" } else { "nothing" }
     )
 }
 
 fn stream(args: &Args, context: Context) -> Result<ExitCode> {
-    for (given, flag) in [(args.steps.is_some(), "--steps"), (args.negative.is_some(), "--negative")] {
+    let clip_only = [
+        (args.steps.is_some(), "--steps"),
+        (args.negative.is_some(), "--negative"),
+        (args.image.is_some(), "--image"),
+        (args.condition.is_some(), "--condition"),
+    ];
+    for (given, flag) in clip_only {
         if given {
             bail!("{flag} is for clips of a bidirectional checkpoint, but `{}` is a kernel", args.artifact.display());
         }
@@ -384,16 +404,16 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
         (None, None) => bail!("no prompt: name one with --prompt (or --prompt-seed N for a trial)"),
     };
     let negative = args.negative.as_deref().map(|p| clip.read_prompt(p)).transpose()?;
+    let negative = negative.map(|prompt| (prompt, guidance));
+    let [image, condition] = clip.read(args.image.as_deref(), args.condition.as_deref())?;
+    let given = Given { prompt, negative, image, condition };
     let steps = args.steps.map_or(clip.steps(), usize::from);
-    let chunk = match *clip.latent() {
-        [1, channels, frames, rows, cols] => contract::Chunk { channels, frames, rows, cols },
-        ref other => bail!("`{}`: input `latent` is {other:?}, expected [1, C, F, H, W]", path.display()),
-    };
+    let [channels, frames, rows, cols] = clip.latent();
+    let chunk = contract::Chunk { channels, frames, rows, cols };
     let mut preview = args.preview.as_deref().map(|p| Preview::create(context.to(p), chunk)).transpose()?;
     let progress = Progress::calls("steps", context.quiet);
     let start = Instant::now();
-    let guided = negative.as_ref().map(|prompt| (prompt, guidance));
-    let made = clip.sample(args.seed.unwrap_or_default(), steps, &prompt, guided, |done| {
+    let made = clip.sample(args.seed.unwrap_or_default(), steps, &given, |done| {
         progress.say(done as u64, steps as u64, || format!("step {done}/{steps}"));
     });
     let made = made.with_context(|| format!("`{}`", path.display()))?;
@@ -409,7 +429,7 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
     let summary = ClipSummary {
         artifact: path.into(),
         steps,
-        guidance: guided.map(|(_, g)| g),
+        guidance: given.negative.map(|(_, g)| g),
         latent: made.shape,
         seconds,
         output: args.output.clone(),

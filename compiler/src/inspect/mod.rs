@@ -7,6 +7,7 @@ mod recognition;
 
 use anyhow::{Result, bail};
 use s2dit_backends::foreign::Foreign;
+use s2dit_runtime::experts::Description;
 use s2dit_runtime::pipeline::{self, Pipeline};
 use s2dit_runtime::stream::contract;
 use serde::Serialize;
@@ -18,7 +19,7 @@ pub use recognition::{NearMiss, Recognised, Recognition, recognition};
 
 use s2dit_files::WEIGHTS;
 use s2dit_files::hub::RepositoryName;
-use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint, Merged, Origin, pipeline_problem};
+use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint, Merged, Origin, PIPELINE_FILE};
 use s2dit_models::size::LatentSize;
 
 /// Latent of the costs when none is asked for, or the nearest one that fits: the 1.8B preset's chunk.
@@ -38,6 +39,13 @@ pub enum InspectReport {
     Pipeline {
         /// Reports on the packages, in the order in which they run.
         parts: Vec<ArtifactReport>,
+    },
+    /// A folder of two transformers that share the timesteps.
+    Experts {
+        /// The timestep from which on the first one is asked.
+        boundary: f64,
+        /// Reports on both, that of high noise first.
+        experts: Vec<InspectReport>,
     },
     /// A kernel folder.
     Kernel(KernelReport),
@@ -90,14 +98,16 @@ pub fn inspect(origin: &Origin, latent: Option<LatentSize>) -> Result<InspectRep
             parts: files.map(|file| artifact::mlpackage(&file)).collect::<Result<_>>()?,
         });
     }
+    if let Some(pair) = Description::read(path)? {
+        let experts =
+            pair.paths(path).iter().map(|expert| inspect(&expert.as_path().into(), None)).collect::<Result<_>>()?;
+        return Ok(InspectReport::Experts { boundary: pair.boundary, experts });
+    }
     if path.is_dir() && path.join(contract::FILE).exists() {
         return Ok(InspectReport::Kernel(kernel::kernel(path)?));
     }
     if path.is_dir() {
-        if let Some(problem) = pipeline_problem(path) {
-            return Err(problem.into());
-        }
-        if !path.join(CONFIG_FILE).exists() {
+        if !path.join(CONFIG_FILE).exists() && !path.join(PIPELINE_FILE).exists() {
             bail!(
                 "`{}`: expected a checkpoint folder with {CONFIG_FILE}, an .mlpackage with Manifest.json or a kernel folder with {}",
                 path.display(),

@@ -1,11 +1,11 @@
-//! Softmax attention: `to_out(sdpa(q, k, v))`, by where its keys come from.
+//! Softmax attention: `to_out(sdpa(q, k, v))`, by where its keys come from; or the sum of two with the same queries.
 
-use s2dit_ir::ops::OpError;
+use s2dit_ir::ops::{Binary, OpError};
 use s2dit_ir::{Function, Op, ValueId};
 
 use super::{Finder, Kind, Regions, parsed, stage};
 
-/// Every `linear` over an `sdpa` is an attention, or nearly one.
+/// Every `linear` over an `sdpa`, or over a sum of such, is an attention, or nearly one.
 pub(super) fn recognise(on: &mut Finder, found: &mut Regions) -> Result<(), OpError> {
     // Of each head, or of all of them before they are split.
     let rotated = "~rope(~rms_norm(~linear(u, ..), ..), ..)";
@@ -13,7 +13,12 @@ pub(super) fn recognise(on: &mut Finder, found: &mut Regions) -> Result<(), OpEr
         format!("linear(~sdpa({rotated}, {rotated}, ~linear(u, ..)), ..)"),
         format!("linear(~sdpa({rotated}, concat(keys, {rotated}), concat(values, ~linear(u, ..)), mask), ..)"),
     ])?;
-    let cross = parsed(&["linear(~sdpa(~rms_norm(~linear(u, ..), ..), k, v, ..), ..)".to_string()])?;
+    let query = "~rms_norm(~linear(u, ..), ..)";
+    let cross = parsed(&[
+        format!("linear(~sdpa({query}, k, v, ..), ..)"),
+        // To two other streams, such as a text and an image.
+        format!("linear(~(~sdpa({query}, k, v) + ~sdpa({query}, k2, v2)), ..)"),
+    ])?;
     for v in on.f.order() {
         if !is_root(on.f, v) {
             continue;
@@ -36,5 +41,7 @@ pub(super) fn recognise(on: &mut Finder, found: &mut Regions) -> Result<(), OpEr
 
 fn is_root(f: &Function, v: ValueId) -> bool {
     let Op::Linear(_) = f.op(v) else { return false };
-    matches!(f.op(stage::under_layout(f, f.operands(v)[0])), Op::Sdpa(_))
+    let softmax = |v: ValueId| matches!(f.op(stage::under_layout(f, v)), Op::Sdpa(_));
+    let x = stage::under_layout(f, f.operands(v)[0]);
+    softmax(x) || (matches!(f.op(x), Op::Binary(Binary::Add)) && f.operands(x).into_iter().all(softmax))
 }

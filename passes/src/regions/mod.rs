@@ -31,7 +31,7 @@ pub enum Kind {
     Ssa(usize),
     /// Softmax self-attention at token resolution.
     Full,
-    /// Softmax attention to keys and values of another stream, without rotation.
+    /// Softmax attention to keys and values of another stream, or of two, without rotation.
     Cross,
 }
 

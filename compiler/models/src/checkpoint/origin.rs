@@ -9,7 +9,7 @@ use s2dit_files::hub::{self, RepositoryName};
 use s2dit_files::problems::{Problem, Problems, quoted};
 use s2dit_files::{INDEX_FILE, WEIGHTS};
 
-use super::{CONFIG_FILE, pipeline_problem};
+use super::{CONFIG_FILE, PipelineFolder};
 
 /// Where a checkpoint is and how it is read.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -101,8 +101,8 @@ impl Place {
             Ok(meta) => meta.is_dir(),
         };
         if is_dir {
-            if let Some(problem) = pipeline_problem(&path) {
-                return Err(problem.into());
+            if let (None, Some(pipeline)) = (&origin.config, PipelineFolder::open(&path)?) {
+                return Place::find(&Origin { path: pipeline.only_transformer()?, ..origin.clone() });
             }
             if let Some(name) = &origin.state_dict {
                 return Err(Problems::one(

@@ -1,40 +1,133 @@
-//! Pipeline folders: what diffusers saves around a model (text encoder, autoencoder, scheduler), told apart from a checkpoint folder.
+//! Pipeline folders: what diffusers saves around a transformer (text encoder, autoencoder, scheduler), with an index.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use s2dit_backends::input::read_file;
-use s2dit_files::json::Entries;
-use s2dit_files::problems::{Problem, quoted, shown};
+use s2dit_files::json::{Entries, compact};
+use s2dit_files::problems::{Problem, Problems, quoted, shown};
+use serde_json::Value;
 
 use super::CONFIG_FILE;
 
 /// The file that a pipeline folder has in place of a configuration.
-const PIPELINE_FILE: &str = "model_index.json";
-/// Limit for the file, far above any list of components.
+pub const PIPELINE_FILE: &str = "model_index.json";
+/// The folder and file of its scheduler's configuration.
+pub(super) const SCHEDULER_FILE: &str = "scheduler/scheduler_config.json";
+/// Timesteps that a model of flow matching was trained with: what a share of them is a share of.
+const TRAIN_TIMESTEPS: f64 = 1000.0;
+/// Limit for these files, far above any list of components.
 const LARGEST_FILE: u64 = 1 << 20;
 
-/// Says which component to give, if `dir` is a pipeline folder; `None` for any other folder.
-pub fn pipeline_problem(dir: &Path) -> Option<Problem> {
-    let index = dir.join(PIPELINE_FILE);
-    if dir.join(CONFIG_FILE).exists() || !index.is_file() {
-        return None;
+/// A pipeline folder: its index.
+#[derive(Clone, Debug)]
+pub struct PipelineFolder {
+    dir: PathBuf,
+    entries: Vec<(String, Value)>,
+}
+
+impl PipelineFolder {
+    /// Opens `dir` if it is a pipeline folder; `None` for any other folder, such as that of a checkpoint.
+    ///
+    /// # Errors
+    /// An index that is not a JSON object.
+    pub fn open(dir: &Path) -> Result<Option<PipelineFolder>, Problems> {
+        if dir.join(CONFIG_FILE).exists() {
+            return Ok(None);
+        }
+        let entries = entries(&dir.join(PIPELINE_FILE))?;
+        Ok(entries.map(|entries| PipelineFolder { dir: dir.into(), entries }))
     }
-    let text = read_file(&index, LARGEST_FILE).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
-    let entries = serde_json::from_str(&text).map(|Entries(entries)| entries).unwrap_or_default();
-    let class = entries.iter().find(|(name, _)| name == "_class_name").and_then(|(_, class)| class.as_str());
-    let of = class.map_or(String::new(), |class| format!(" of {}", shown(class)));
-    // A component is written as `"transformer": ["diffusers", "WanTransformer3DModel"]`.
-    let transformers: Vec<String> = (entries.iter())
-        .filter_map(|(name, value)| Some((name, value.get(1)?.as_str()?)))
-        .filter(|(name, class)| name.starts_with("transformer") || class.contains("Transformer"))
-        .map(|(name, class)| format!("{} ({})", quoted(&dir.join(name).display().to_string()), shown(class)))
-        .collect();
-    Some(Problem {
-        place: dir.display().to_string(),
-        found: format!("a pipeline folder ({PIPELINE_FILE}{of})"),
-        expected: match transformers.as_slice() {
-            [] => format!("the folder of its transformer, with {CONFIG_FILE}"),
-            some => format!("the folder of its transformer: {}", some.join(" or ")),
-        },
-    })
+
+    /// Names of its transformers and their classes, in the order of their names: in the index, `"transformer": ["diffusers", CLASS]`. A
+    /// component that a pipeline does without is `[null, null]`.
+    #[must_use]
+    pub fn transformers(&self) -> Vec<(&str, &str)> {
+        let mut found: Vec<(&str, &str)> = (self.entries.iter())
+            .filter_map(|(name, value)| Some((name.as_str(), value.get(1)?.as_str()?)))
+            .filter(|(name, class)| name.starts_with("transformer") || class.contains("Transformer"))
+            .collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// The checkpoint folder of one of its transformers.
+    ///
+    /// # Errors
+    /// A name that the index does not list among them.
+    pub fn component(&self, name: &str) -> Result<PathBuf, Problem> {
+        match self.transformers().iter().any(|(known, _)| *known == name) {
+            true => Ok(self.dir.join(name)),
+            false => Err(Problem {
+                place: format!("--component: {}", self.dir.join(PIPELINE_FILE).display()),
+                found: quoted(name),
+                expected: format!("a transformer of the pipeline folder: {}", self.listed()),
+            }),
+        }
+    }
+
+    /// The checkpoint folder of its one transformer.
+    ///
+    /// # Errors
+    /// None of them, or several.
+    pub fn only_transformer(&self) -> Result<PathBuf, Problem> {
+        if let [(name, _)] = self.transformers()[..] {
+            return Ok(self.dir.join(name));
+        }
+        let class = self.value("_class_name").and_then(Value::as_str);
+        let of = class.map_or(String::new(), |class| format!(" of {}", shown(class)));
+        let (count, expected) = match self.transformers().len() {
+            0 => ("no transformer".to_owned(), format!("the folder of its transformer, with {CONFIG_FILE}")),
+            n => (format!("{n} transformers"), format!("the folder of one of them: {}", self.listed())),
+        };
+        Err(Problem {
+            place: self.dir.display().to_string(),
+            found: format!("a pipeline folder ({PIPELINE_FILE}{of}) with {count}"),
+            expected,
+        })
+    }
+
+    /// The timestep from which on its first transformer is asked, and below which its second one is: `boundary_ratio` of the 1000
+    /// timesteps of training.
+    ///
+    /// # Errors
+    /// An index without the field, or one that is no share.
+    pub fn boundary(&self) -> Result<f64, Problem> {
+        const FIELD: &str = "boundary_ratio";
+        let found = self.value(FIELD);
+        match found.and_then(Value::as_f64) {
+            Some(ratio) if ratio > 0.0 && ratio < 1.0 => Ok(ratio * TRAIN_TIMESTEPS),
+            _ => Err(Problem {
+                place: format!("{}: {FIELD}", self.dir.join(PIPELINE_FILE).display()),
+                found: found.map_or("no such field".into(), compact),
+                expected: "a number between 0 and 1: where one transformer takes over from the other; or one of them, with --component"
+                    .into(),
+            }),
+        }
+    }
+
+    fn value(&self, field: &str) -> Option<&Value> {
+        self.entries.iter().find(|(name, _)| name == field).map(|(_, value)| value)
+    }
+
+    fn listed(&self) -> String {
+        let one = |(name, class): (&str, &str)| {
+            format!("{} ({})", quoted(&self.dir.join(name).display().to_string()), shown(class))
+        };
+        self.transformers().into_iter().map(one).collect::<Vec<_>>().join(" or ")
+    }
+}
+
+/// The entries of a JSON object in a file; `None` if there is no such file.
+///
+/// # Errors
+/// A file that cannot be read, or holds something else.
+pub(super) fn entries(path: &Path) -> Result<Option<Vec<(String, Value)>>, Problems> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let problem = |found: String| Problems::one(path.display().to_string(), found, "a JSON object");
+    let bytes = read_file(path, LARGEST_FILE).map_err(|error| problem(error.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|_| problem("bytes that are not UTF-8".into()))?;
+    let Entries(entries) = serde_json::from_str(&text).map_err(|error| problem(format!("bad JSON ({error})")))?;
+    Ok(Some(entries))
 }

@@ -13,20 +13,27 @@ impl Layers<'_> {
         self.within("attn1", |m| {
             let q = m.query_or_key("to_q", "norm_q", u)?;
             let k = m.query_or_key("to_k", "norm_k", u)?;
-            let v = m.value(u)?;
+            let v = m.value("to_v", u)?;
             let (q, k) = (m.rotate(q, rope)?, m.rotate(k, rope)?);
             let y = m.softmax_attention(q, k, v, None)?;
             m.linear("to_out.0", y)
         })
     }
 
-    /// `attn2`: softmax attention from the tokens to the text, without RoPE.
-    pub(crate) fn cross_attention(&mut self, x: ValueId, text: ValueId) -> Built {
+    /// `attn2`: softmax attention from the tokens to the text, without RoPE. What the same queries find in an image is added, by keys
+    /// and values of its own (IP-Adapter, arXiv 2308.06721).
+    pub(crate) fn cross_attention(&mut self, x: ValueId, text: ValueId, image: Option<ValueId>) -> Built {
         self.within("attn2", |m| {
             let q = m.query_or_key("to_q", "norm_q", x)?;
             let k = m.query_or_key("to_k", "norm_k", text)?;
-            let v = m.value(text)?;
-            let y = m.softmax_attention(q, k, v, None)?;
+            let v = m.value("to_v", text)?;
+            let mut y = m.softmax_attention(q, k, v, None)?;
+            if let Some(image) = image {
+                let k = m.query_or_key("add_k_proj", "norm_added_k", image)?;
+                let v = m.value("add_v_proj", image)?;
+                let seen = m.softmax_attention(q, k, v, None)?;
+                y = m.b.add(y, seen)?;
+            }
             m.linear("to_out.0", y)
         })
     }
@@ -59,9 +66,9 @@ impl Layers<'_> {
         }
     }
 
-    /// `to_v`, heads: `[1, N, D]` → `[1, A, N, d]`.
-    pub(crate) fn value(&mut self, x: ValueId) -> Built {
-        let v = self.linear("to_v", x)?;
+    /// Projection, heads: `[1, N, D]` → `[1, A, N, d]`.
+    pub(crate) fn value(&mut self, projection: &str, x: ValueId) -> Built {
+        let v = self.linear(projection, x)?;
         self.heads(v)
     }
 

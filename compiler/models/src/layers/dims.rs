@@ -94,6 +94,22 @@ impl Dims {
     }
 }
 
+/// Checks the largest values of a step, each two factors of its number of elements.
+///
+/// # Errors
+/// A value that no machine would hold.
+pub(crate) fn check_values(latent: LatentSize, values: &[(&str, [usize; 2])]) -> Result<(), Problems> {
+    let mut problems = Problems::new();
+    for (what, factors) in values {
+        let elements = factors[0].saturating_mul(factors[1]);
+        if elements > MOST_ELEMENTS {
+            let found = format!("{elements} elements, {:.1} GB in fp32", elements as f64 * 4.0 / 1e9);
+            problems.push(format!("latent {latent}: {what}"), found, format!("at most {MOST_ELEMENTS} elements"));
+        }
+    }
+    problems.into_result()
+}
+
 impl Dims {
     /// The token grid of a latent.
     ///
@@ -132,29 +148,17 @@ impl Dims {
                 format!("at most {MOST_TOKENS} tokens"),
             ));
         }
-        self.check_values(latent, tokens)?;
-        Ok(grid)
-    }
-
-    /// Checks the largest values of a step.
-    fn check_values(&self, latent: LatentSize, tokens: usize) -> Result<(), Problems> {
         let positions = latent.frames * latent.rows * latent.cols;
-        let mut problems = Problems::new();
-        for (what, factors) in [
+        let largest = [
             ("the latent (in_channels × frames × rows × columns)", [self.in_channels, positions]),
             ("the velocity (out_channels × frames × rows × columns)", [self.out_channels, positions]),
             ("the tokens (tokens × width)", [tokens, self.width()]),
             ("the feed-forward layer (tokens × ffn_dim)", [tokens, self.ffn_dim]),
             ("the text (text_len × text_dim)", [self.text_len, self.text_dim]),
             ("the text's keys (text_len × width)", [self.text_len, self.width()]),
-        ] {
-            let elements = factors[0].saturating_mul(factors[1]);
-            if elements > MOST_ELEMENTS {
-                let found = format!("{elements} elements, {:.1} GB in fp32", elements as f64 * 4.0 / 1e9);
-                problems.push(format!("latent {latent}: {what}"), found, format!("at most {MOST_ELEMENTS} elements"));
-            }
-        }
-        problems.into_result()
+        ];
+        check_values(latent, &largest)?;
+        Ok(grid)
     }
 
     /// The latent nearest to `wanted` that fits: rows and columns are multiples of the patch.

@@ -1,9 +1,9 @@
-//! Into and out of the token stream: patches, time, text, head.
+//! Into and out of the token stream: patches, text, head.
 
+use s2dit_ir::ValueId;
 use s2dit_ir::ops::{Conv, Unary};
-use s2dit_ir::{DType, TensorType, ValueId};
 
-use super::builder::{BuildError, Built, Layers};
+use super::builder::{Built, Layers};
 use crate::size::{Grid, LatentSize};
 
 impl Layers<'_> {
@@ -17,34 +17,6 @@ impl Layers<'_> {
         })
     }
 
-    /// Timestep `[1]` → (`temb [1, D]`, `tproj [1, 6, D]`).
-    pub(crate) fn time(&mut self, t: ValueId) -> Result<(ValueId, ValueId), BuildError> {
-        let width = self.dims.width();
-        self.within("condition_embedder", |m| {
-            let e = m.sinusoid(t)?;
-            let temb = m.within("time_embedder", |m| {
-                let y = m.linear("linear_1", e)?;
-                let y = m.b.unary(Unary::Silu, y)?;
-                m.linear("linear_2", y)
-            })?;
-            let y = m.b.unary(Unary::Silu, temb)?;
-            let tproj = m.linear("time_proj", y)?;
-            Ok((temb, m.b.reshape(tproj, &[1, 6, width])?))
-        })
-    }
-
-    /// `concat(cos(t·ω), sin(t·ω))`, `ωᵢ = 10000^(−i/(freq_dim/2))` (diffusers' `Timesteps` with `flip_sin_to_cos`).
-    pub(crate) fn sinusoid(&mut self, t: ValueId) -> Built {
-        let half = self.dims.freq_dim / 2;
-        let omega = (0..half).map(|i| 10000f64.powf(-(i as f64) / half as f64)).collect();
-        let t = self.b.reshape(t, &[1, 1])?;
-        let omega = self.b.literal(&TensorType::new(DType::F32, [1, half]), omega)?;
-        let angle = self.b.mul(t, omega)?;
-        let cos = self.b.unary(Unary::Cos, angle)?;
-        let sin = self.b.unary(Unary::Sin, angle)?;
-        Ok(self.b.concat(&[cos, sin], 1)?)
-    }
-
     /// Text embeddings `[1, L, text_dim]` → `[1, L, D]`.
     pub(crate) fn text(&mut self, text: ValueId) -> Built {
         self.within("condition_embedder", |m| {
@@ -56,15 +28,10 @@ impl Layers<'_> {
         })
     }
 
-    /// `[1, N, D]` → velocity `[1, C, F, H, W]`. Unpatchify is written with ranks of 4 and less: the row and column of
+    /// `[1, N, D]` → velocity `[1, C, F, H, W]`; `temb` is `[1, D]`, or `[1, N, D]` of a time for each token. Unpatchify is written with ranks of 4 and less: the row and column of
     /// the patch are moved beside those of the grid one at a time.
     pub(crate) fn head(&mut self, x: ValueId, temb: ValueId, latent: LatentSize, grid: Grid) -> Built {
-        let width = self.dims.width();
-        let table = self.param("scale_shift_table")?;
-        let temb = self.b.reshape(temb, &[1, 1, width])?;
-        let m = self.b.add(table, temb)?;
-        let shift = self.b.slice(m, 1, 0, 1)?;
-        let scale = self.b.slice(m, 1, 1, 2)?;
+        let [shift, scale] = self.head_modulation(temb)?;
         let x = self.modulated_norm(x, shift, scale)?;
         let y = self.linear("proj_out", x)?;
 

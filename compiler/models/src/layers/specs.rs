@@ -7,11 +7,21 @@ use crate::tensor::{Role, Specs};
 pub(crate) mod group {
     pub(crate) const PATCH_EMBEDDING: &str = "patch embedding";
     pub(crate) const CONDITIONING: &str = "time and text embedders";
+    pub(crate) const IMAGE: &str = "image embedder";
     pub(crate) const FULL_ATTENTION: &str = "full attention";
     pub(crate) const CROSS_ATTENTION: &str = "cross-attention";
     pub(crate) const FEED_FORWARD: &str = "feed-forward";
     pub(crate) const MODULATION: &str = "modulation and norms";
     pub(crate) const HEAD: &str = "output head";
+}
+
+/// What a block's cross-attention has beside the text.
+#[derive(Clone, Copy)]
+pub(crate) struct CrossSpecs {
+    /// A norm before it, `norm2`.
+    pub norm: bool,
+    /// Keys and values of an image.
+    pub image: bool,
 }
 
 impl Dims {
@@ -36,7 +46,7 @@ impl Dims {
         &self,
         list: &mut Specs,
         block: &str,
-        cross_norm: bool,
+        CrossSpecs { norm: cross_norm, image }: CrossSpecs,
         self_attention: &'static str,
         own: impl FnOnce(&mut Specs, &str),
     ) {
@@ -57,6 +67,9 @@ impl Dims {
 
         list.group(group::CROSS_ATTENTION);
         self.attention_specs(list, &format!("{block}.attn2"));
+        if image {
+            self.image_attention_specs(list, &format!("{block}.attn2"));
+        }
 
         list.group(group::FEED_FORWARD);
         list.linear(&format!("{block}.ffn.net.0.proj"), self.ffn_dim, width);

@@ -7,15 +7,26 @@ use super::builder::{BuildError, Built, Layers};
 use super::dims::Dims;
 use crate::size::{Grid, LatentSize};
 
+/// What a step takes beside a latent, one timestep and a text.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extras {
+    /// A timestep for each token, `[1, N]`, in the place of one, `[1]`.
+    pub time_per_token: bool,
+    /// Tokens and width of the embeddings of an image, `[1, tokens, width]`.
+    pub image: Option<[usize; 2]>,
+}
+
 /// The inputs of a step.
 #[derive(Clone, Copy)]
 pub(crate) struct Inputs {
     /// The noisy latent `[1, C, F, H, W]`.
     pub latent: ValueId,
-    /// The timestep `[1]`.
+    /// The timestep `[1]`, or one for each token, `[1, N]`.
     pub time: ValueId,
     /// Text embeddings `[1, L, text_dim]`.
     pub text: ValueId,
+    /// Embeddings of an image `[1, tokens, width]`.
+    pub image: Option<ValueId>,
 }
 
 /// The blocks of a step.
@@ -43,40 +54,41 @@ impl Layers<'_> {
     }
 }
 
-/// The step of a video transformer as one function `main`: `latent [1,C,F,H,W]`, `timestep [1]`, `text [1,L,text_dim]` and, where the model asks
-/// for it, `text_mask [1,L]` to `velocity [1,C,F,H,W]`. `forward` gets the inputs and the token grid. It names the output of each block by
-/// [`Layers::end_block`].
+/// The step of a video transformer as one function `main`: `latent [1,C,F,H,W]`, `timestep [1]`, `text [1,L,text_dim]`, the `extras` and, where
+/// the model asks for it, `text_mask [1,L]` to `velocity [1,C,F,H,W]`. `forward` gets the inputs and the token grid. It names the output of each
+/// block by [`Layers::end_block`].
 pub(crate) fn step(
     dims: Dims,
     weights: &dyn WeightSource,
     latent: LatentSize,
     blocks: Blocks,
+    extras: Extras,
     forward: impl FnOnce(&mut Layers<'_>, Inputs, Grid) -> Built,
 ) -> Result<Module, BuildError> {
     let grid = dims.grid(latent)?;
-    let shape = [1, dims.in_channels, latent.frames, latent.rows, latent.cols];
     let mut f = Function::new("main");
-    let mut input = |name: &str, shape: &[usize]| f.add_param(name, TensorType::new(DType::F32, shape));
+    let mut roles = Vec::new();
+    let mut input = |name: &str, role: InputRole, shape: &[usize]| {
+        roles.push(Input { name: name.into(), role });
+        f.add_param(name, TensorType::new(DType::F32, shape))
+    };
+    let shape = [1, dims.in_channels, latent.frames, latent.rows, latent.cols];
+    let times: &[usize] = if extras.time_per_token { &[1, grid.tokens()] } else { &[1] };
     let inputs = Inputs {
-        latent: input("latent", &shape),
-        time: input("timestep", &[1]),
-        text: input("text", &[1, dims.text_len, dims.text_dim]),
+        latent: input("latent", InputRole::Latent, &shape),
+        time: input("timestep", InputRole::Time { low: 0.0, high: 1000.0 }, times),
+        text: input("text", InputRole::Text, &[1, dims.text_len, dims.text_dim]),
+        image: extras.image.map(|[tokens, width]| input("image", InputRole::Image, &[1, tokens, width])),
     };
     let mut layers = Layers { dims, weights, b: Builder::new(&mut f) };
     let velocity = forward(&mut layers, inputs, grid)?;
     f.set_name(velocity, "velocity");
     f.results.push(("velocity".into(), velocity));
     f.remove_dead();
-    let role = |name: &str, role| Input { name: name.into(), role };
-    let mut inputs = vec![
-        role("latent", InputRole::Latent),
-        role("timestep", InputRole::Time { low: 0.0, high: 1000.0 }),
-        role("text", InputRole::Text),
-    ];
-    inputs.extend(f.by_name(TEXT_MASK).map(|_| role(TEXT_MASK, InputRole::TextMask)));
+    roles.extend(f.by_name(TEXT_MASK).map(|_| Input { name: TEXT_MASK.into(), role: InputRole::TextMask }));
     let Blocks { path, count } = blocks;
     let interface = Interface {
-        inputs,
+        inputs: roles,
         outputs: vec![Output { name: "velocity".into(), role: OutputRole::Velocity }],
         milestones: (0..count)
             .map(|i| Milestone { value: format!("block{i}"), scope: format!("{path}.{i}") })

@@ -6,7 +6,7 @@ use s2dit_ir::{Module, WeightSource};
 use serde_json::Value;
 
 use super::config::{FIELDS, LtxConfig};
-use crate::layers::{Blocks, BuildError, Dims, QkNorm, step};
+use crate::layers::{Blocks, BuildError, Dims, Extras, QkNorm, step};
 use crate::model::{Family, Layer, Model, Outline, Renaming, Sampler, Streaming};
 use crate::size::{Grid, LatentSize};
 use crate::tensor::TensorSpec;
@@ -112,7 +112,9 @@ impl Model for LtxConfig {
 
     fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError> {
         let blocks = Blocks { path: "transformer_blocks", count: self.num_layers };
-        step(self.dims(), weights, latent, blocks, |m, inputs, grid| self.forward(m, inputs, latent, grid))
+        step(self.dims(), weights, latent, blocks, Extras::default(), |m, inputs, grid| {
+            self.forward(m, inputs, latent, grid)
+        })
     }
 
     fn outline(&self) -> Outline {

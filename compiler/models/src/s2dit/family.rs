@@ -6,7 +6,7 @@ use s2dit_ir::{Module, WeightSource};
 use serde_json::Value;
 
 use super::config::{BlockKind, Preset, S2ditConfig, SampleSteps};
-use crate::layers::{Blocks, BuildError, Dims, step};
+use crate::layers::{Blocks, BuildError, Dims, Extras, step};
 use crate::model::{Family, Layer, Model, Outline, Sampler, Streaming};
 use crate::size::{Grid, LatentSize};
 use crate::tensor::TensorSpec;
@@ -90,7 +90,9 @@ impl Model for S2ditConfig {
 
     fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError> {
         let blocks = Blocks { path: "blocks", count: self.layout.len() };
-        step(self.dims(), weights, latent, blocks, |m, inputs, grid| self.forward(m, inputs, latent, grid))
+        step(self.dims(), weights, latent, blocks, Extras::default(), |m, inputs, grid| {
+            self.forward(m, inputs, latent, grid)
+        })
     }
 
     fn outline(&self) -> Outline {

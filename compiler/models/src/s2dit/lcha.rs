@@ -33,7 +33,7 @@ impl S2ditConfig {
     fn linear_attention(&self, m: &mut Layers<'_>, u: ValueId, rope: Rope) -> Built {
         let q = m.query_or_key("to_q", "norm_q", u)?;
         let k = m.query_or_key("to_k", "norm_k", u)?;
-        let v = m.value(u)?;
+        let v = m.value("to_v", u)?;
         // Numerator's and normaliser's features.
         let (q, k, q_norm, k_norm) = match self.rope_in_kernel {
             RopeInKernel::Pre => {

@@ -19,7 +19,7 @@ impl S2ditConfig {
         let mut x = m.patch_embedding(inputs.latent, grid)?;
         let (temb, time) = m.time(inputs.time)?;
         let text = m.text(inputs.text)?;
-        let conditions = Conditions { time, text, cross_norm: true };
+        let conditions = Conditions { time, text, image: None, cross_norm: true };
 
         let stages = self.stages();
         let rope_high = m.rope(grid)?;

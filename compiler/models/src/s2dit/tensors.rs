@@ -1,7 +1,7 @@
 //! The tensors of an S2DiT checkpoint: the names and shapes that a configuration calls for.
 
 use super::config::{BlockKind, S2ditConfig};
-use crate::layers::group;
+use crate::layers::{CrossSpecs, group};
 use crate::tensor::{Role, Specs, TensorSpec};
 
 /// Every tensor of a checkpoint with this configuration, in the order of the forward pass.
@@ -9,13 +9,14 @@ pub(super) fn tensors(config: &S2ditConfig) -> Vec<TensorSpec> {
     let (dims, width) = (config.dims(), config.hidden_size());
     let mut list = Specs::new(group::PATCH_EMBEDDING);
     dims.embedding_specs(&mut list);
+    let cross = CrossSpecs { norm: true, image: false };
     for (index, kind) in config.layout.iter().enumerate() {
         let attention = match kind {
             BlockKind::Lcha => "LCHA attention",
             BlockKind::Ssa => "SSA attention",
             BlockKind::Full => group::FULL_ATTENTION,
         };
-        dims.block_specs(&mut list, &format!("blocks.{index}"), true, attention, |list, attention| {
+        dims.block_specs(&mut list, &format!("blocks.{index}"), cross, attention, |list, attention| {
             if *kind == BlockKind::Lcha {
                 lcha(config, list, attention);
             }

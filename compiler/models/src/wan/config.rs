@@ -1,8 +1,9 @@
-//! The configuration of a Wan 2.1 transformer: the fields that diffusers writes, and three that its pipeline knows.
+//! The configuration of a Wan transformer: the fields that diffusers writes, and four that its pipeline knows.
 
 use s2dit_runtime::stream::sampler::euler_sigmas;
 use serde_json::{Value, json};
 
+use super::Image;
 use crate::fields::{Fields, MOST_BLOCKS, as_integer, check_shift, check_width};
 use s2dit_files::json::compact;
 use s2dit_files::problems::{Problems, quoted};
@@ -25,16 +26,17 @@ pub(super) const FIELDS: &[&str] = &[
     "added_kv_proj_dim",
     "rope_max_seq_len",
     "pos_embed_seq_len",
+    "expand_timesteps",
     "text_len",
     "sample_steps",
     "flow_shift",
 ];
 
-/// The configuration of a `WanTransformer3DModel` that makes video from text.
+/// The configuration of a `WanTransformer3DModel` that makes video from text, or from text and an image.
 ///
-/// A field that a `config.json` leaves out has the default of diffusers. `text_len` \[512\], `sample_steps` \[50\] and `flow_shift`
-/// \[5.0\] are not fields of diffusers: its pipeline and scheduler know them, and the values in brackets are those of Wan's own
-/// `generate.py`. A name that starts with `_` is metadata of the program that wrote the file.
+/// A field that a `config.json` leaves out has the default of diffusers. `expand_timesteps` \[false\], `text_len` \[512\], `sample_steps`
+/// \[50\] and `flow_shift` \[5.0\] are not fields of diffusers' transformer: its pipeline and scheduler know them, and the values in
+/// brackets are those of Wan's own `generate.py`. A name that starts with `_` is metadata of the program that wrote the file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WanConfig {
     /// Patch (frames, rows, columns); the first is 1.
@@ -59,14 +61,43 @@ pub struct WanConfig {
     pub cross_attn_norm: bool,
     /// The ε of every norm.
     pub eps: f64,
+    /// The embeddings of an image that it takes: `image_dim`, `added_kv_proj_dim` and `pos_embed_seq_len`.
+    pub image: Option<Image>,
     /// Most frames, rows or columns of the token grid: RoPE has no more angles.
     pub rope_max_seq_len: usize,
+    /// Whether there is a timestep for each token, as Wan 2.2 TI2V has it, and not one for all.
+    pub expand_timesteps: bool,
     /// Text tokens, zeros after the prompt included.
     pub text_len: usize,
     /// Euler steps of the sampler.
     pub sample_steps: usize,
     /// Timestep shift of the sampler.
     pub flow_shift: f64,
+}
+
+impl Default for WanConfig {
+    /// The defaults of diffusers, which are those of Wan 2.1 T2V-14B.
+    fn default() -> Self {
+        WanConfig {
+            patch_size: [1, 2, 2],
+            num_attention_heads: 40,
+            attention_head_dim: 128,
+            in_channels: 16,
+            out_channels: 16,
+            text_dim: 4096,
+            freq_dim: 256,
+            ffn_dim: 13824,
+            num_layers: 40,
+            cross_attn_norm: true,
+            eps: 1e-6,
+            image: None,
+            rope_max_seq_len: 1024,
+            expand_timesteps: false,
+            text_len: 512,
+            sample_steps: 50,
+            flow_shift: 5.0,
+        }
+    }
 }
 
 impl WanConfig {
@@ -83,27 +114,29 @@ impl WanConfig {
 
     pub(super) fn from_entries(entries: Vec<(String, Value)>, place: &str) -> Result<Self, Problems> {
         let mut fields = Fields::new(entries, FIELDS, place);
-        for field in ["image_dim", "added_kv_proj_dim", "pos_embed_seq_len"] {
-            text_to_video_only(&mut fields, field);
-        }
         qk_norm(&mut fields);
-        let in_channels = fields.size("in_channels", Some(16));
+        let or = WanConfig::default();
+        let num_attention_heads = fields.size("num_attention_heads", Some(or.num_attention_heads));
+        let attention_head_dim = fields.head_dim(Some(or.attention_head_dim));
+        let in_channels = fields.size("in_channels", Some(or.in_channels));
         let config = WanConfig {
-            patch_size: fields.patch_size(Some([1, 2, 2])),
-            num_attention_heads: fields.size("num_attention_heads", Some(40)),
-            attention_head_dim: fields.head_dim(Some(128)),
+            patch_size: fields.patch_size(Some(or.patch_size)),
+            num_attention_heads,
+            attention_head_dim,
             in_channels,
             out_channels: out_channels(&mut fields, in_channels),
-            text_dim: fields.size("text_dim", Some(4096)),
+            text_dim: fields.size("text_dim", Some(or.text_dim)),
             freq_dim: fields.freq_dim(),
-            ffn_dim: fields.size("ffn_dim", Some(13824)),
-            num_layers: fields.integer("num_layers", Some(40), 1..=MOST_BLOCKS),
-            cross_attn_norm: fields.flag("cross_attn_norm", true),
-            eps: fields.eps("eps", 1e-6),
-            rope_max_seq_len: fields.size("rope_max_seq_len", Some(1024)),
-            text_len: fields.size("text_len", Some(512)),
-            sample_steps: fields.integer("sample_steps", Some(50), 1..=1000),
-            flow_shift: fields.positive("flow_shift", 5.0),
+            ffn_dim: fields.size("ffn_dim", Some(or.ffn_dim)),
+            num_layers: fields.integer("num_layers", Some(or.num_layers), 1..=MOST_BLOCKS),
+            cross_attn_norm: fields.flag("cross_attn_norm", or.cross_attn_norm),
+            eps: fields.eps("eps", or.eps),
+            image: Image::read(&mut fields, num_attention_heads * attention_head_dim),
+            rope_max_seq_len: fields.size("rope_max_seq_len", Some(or.rope_max_seq_len)),
+            expand_timesteps: fields.flag("expand_timesteps", or.expand_timesteps),
+            text_len: fields.size("text_len", Some(or.text_len)),
+            sample_steps: fields.integer("sample_steps", Some(or.sample_steps), 1..=1000),
+            flow_shift: fields.positive("flow_shift", or.flow_shift),
         };
         fields.finish()?;
         check_width(config.hidden_size(), place)?;
@@ -128,21 +161,15 @@ impl WanConfig {
             "cross_attn_norm": self.cross_attn_norm,
             "qk_norm": "rms_norm_across_heads",
             "eps": self.eps,
-            "image_dim": null,
-            "added_kv_proj_dim": null,
+            "image_dim": self.image.map(|image| image.dim),
+            "added_kv_proj_dim": self.image.map(|_| self.hidden_size()),
             "rope_max_seq_len": self.rope_max_seq_len,
-            "pos_embed_seq_len": null,
+            "pos_embed_seq_len": self.image.and_then(|image| image.positions),
+            "expand_timesteps": self.expand_timesteps,
             "text_len": self.text_len,
             "sample_steps": self.sample_steps,
             "flow_shift": self.flow_shift,
         })
-    }
-}
-
-/// Refuses a field that only models of image to video have.
-fn text_to_video_only(fields: &mut Fields<'_>, field: &str) {
-    if let Some(value) = fields.remove(field).filter(|value| !value.is_null()) {
-        fields.problem(field, compact(&value), "null: Wan's image to video is not read yet, only its text to video");
     }
 }
 
@@ -202,13 +229,29 @@ mod tests {
     }
 
     #[test]
-    fn other_kinds_of_wan_are_refused_by_field() {
-        for (field, value) in
-            [("image_dim", json!(1280)), ("added_kv_proj_dim", json!(5120)), ("pos_embed_seq_len", json!(514))]
-        {
-            let message = parse(&json!({ field: value })).unwrap_err().to_string();
-            assert!(message.contains(field) && message.contains("image to video"), "{message}");
+    fn an_image_has_its_fields_together() {
+        let image = json!({ "image_dim": 1280, "added_kv_proj_dim": 5120, "in_channels": 36 });
+        let config = parse(&image).unwrap();
+        assert_eq!(config.image.map(|image| (image.dim, image.tokens())), Some((1280, 257)));
+        let mut both = image.clone();
+        both["pos_embed_seq_len"] = json!(514);
+        let config = parse(&both).unwrap();
+        assert_eq!(config.image.map(|image| image.tokens()), Some(514));
+        assert_eq!(parse(&config.to_json_value()).unwrap(), config);
+        for (fields, field, expected) in [
+            (json!({ "image_dim": 1280 }), "added_kv_proj_dim", "5120, the hidden width"),
+            (json!({ "added_kv_proj_dim": 5120 }), "image_dim", "such as 1280"),
+            (json!({ "image_dim": 1280, "added_kv_proj_dim": 1280 }), "added_kv_proj_dim", "5120"),
+            (json!({ "pos_embed_seq_len": 514 }), "pos_embed_seq_len", "image_dim and added_kv_proj_dim beside it"),
+            (json!({ "image_dim": 0, "added_kv_proj_dim": 5120 }), "image_dim", "null or an integer"),
+        ] {
+            let message = parse(&fields).unwrap_err().to_string();
+            assert!(message.contains(&format!("{field}: found")) && message.contains(expected), "{message}");
         }
+    }
+
+    #[test]
+    fn other_kinds_of_wan_are_refused_by_field() {
         for (field, value) in [
             ("qk_norm", json!("layer_norm")),
             ("patch_size", json!([2, 2, 2])),
@@ -218,6 +261,7 @@ mod tests {
             ("flow_shift", json!(1e-17)),
             ("flow_shift", json!(1e300)),
             ("sample_steps", json!(100_000)),
+            ("expand_timesteps", json!(1)),
             ("layout", json!(["full"])),
         ] {
             let message = parse(&json!({ field: value })).unwrap_err().to_string();

@@ -6,26 +6,20 @@ use s2dit_ir::{Module, WeightSource};
 use serde_json::Value;
 
 use super::config::{FIELDS, WanConfig};
-use super::original;
-use crate::layers::{Blocks, BuildError, Dims, QkNorm, step};
-use crate::model::{Family, Layer, Model, Outline, Renaming, Sampler, Streaming};
+use super::{original, presets};
+use crate::layers::{Blocks, BuildError, Dims, Extras, QkNorm, check_values, step};
+use crate::model::{Family, Layer, Model, Outline, PipelineField, PipelineFile, Renaming, Sampler, Streaming};
 use crate::size::{Grid, LatentSize};
 use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems};
 
-/// The family of Wan 2.1.
+/// The family of Wan 2.1 and 2.2.
 #[derive(Debug)]
 pub struct Wan;
 
-impl Wan {
-    /// The published text-to-video models, and one for tests: heads, head width, hidden width of the feed-forward layers, blocks.
-    const PRESETS: [(&str, [usize; 4]); 3] =
-        [("wan-tiny", [2, 24, 128, 3]), ("wan2.1-1.3b", [12, 128, 8960, 30]), ("wan2.1-14b", [40, 128, 13824, 40])];
-}
-
 impl Family for Wan {
     fn name(&self) -> &'static str {
-        "Wan 2.1"
+        "Wan"
     }
 
     fn class(&self) -> &'static str {
@@ -41,31 +35,11 @@ impl Family for Wan {
     }
 
     fn presets(&self) -> Vec<&'static str> {
-        Wan::PRESETS.map(|(name, _)| name).to_vec()
+        presets::NAMES.to_vec()
     }
 
     fn preset(&self, name: &str) -> Option<Arc<dyn Model>> {
-        let (_, [heads, head_dim, ffn_dim, layers]) = Wan::PRESETS.into_iter().find(|(preset, _)| *preset == name)?;
-        let published = WanConfig {
-            patch_size: [1, 2, 2],
-            num_attention_heads: heads,
-            attention_head_dim: head_dim,
-            in_channels: 16,
-            out_channels: 16,
-            text_dim: 4096,
-            freq_dim: 256,
-            ffn_dim,
-            num_layers: layers,
-            cross_attn_norm: true,
-            eps: 1e-6,
-            rope_max_seq_len: 1024,
-            text_len: 512,
-            sample_steps: 50,
-            flow_shift: 5.0,
-        };
-        let tiny =
-            || WanConfig { in_channels: 4, out_channels: 4, text_dim: 32, freq_dim: 32, text_len: 8, ..published };
-        Some(Arc::new(if name == "wan-tiny" { tiny() } else { published }))
+        Some(Arc::new(presets::config(name)?))
     }
 
     fn fields(&self) -> &'static [&'static str] {
@@ -74,6 +48,17 @@ impl Family for Wan {
 
     fn sampler_fields(&self) -> &'static [&'static str] {
         &["sample_steps", "flow_shift"]
+    }
+
+    fn pipeline_fields(&self) -> &'static [PipelineField] {
+        use PipelineFile::{Index, Scheduler};
+        const FIELDS: &[PipelineField] = &[
+            PipelineField { field: "expand_timesteps", kept: Some((Index, &["expand_timesteps"])) },
+            PipelineField { field: "text_len", kept: None },
+            PipelineField { field: "sample_steps", kept: None },
+            PipelineField { field: "flow_shift", kept: Some((Scheduler, &["flow_shift", "shift"])) },
+        ];
+        FIELDS
     }
 
     fn parse(&self, entries: Vec<(String, Value)>, place: &str) -> Result<Arc<dyn Model>, Problems> {
@@ -118,6 +103,11 @@ impl Model for WanConfig {
         super::tensors::tensors(self)
     }
 
+    /// diffusers ignores the queries' norm that releases before 0.36 kept for images.
+    fn is_idle(&self, tensor: &str) -> bool {
+        self.image.is_some() && tensor.ends_with(".norm_added_q.weight")
+    }
+
     fn grid(&self, latent: LatentSize) -> Result<Grid, Problems> {
         let grid = self.dims().grid(latent)?;
         let longest = grid.frames.max(grid.rows).max(grid.cols);
@@ -128,6 +118,16 @@ impl Model for WanConfig {
                 format!("at most {} tokens on a side (rope_max_seq_len of config.json)", self.rope_max_seq_len),
             ));
         }
+        let tokens = grid.tokens();
+        let image = self.image.map(|image| image.tokens()).unwrap_or_default();
+        let mut largest = vec![
+            ("the image (image tokens × image_dim)", [image, self.image.map(|image| image.dim).unwrap_or_default()]),
+            ("the image's keys (image tokens × width)", [image, self.hidden_size()]),
+        ];
+        if self.expand_timesteps {
+            largest.push(("the modulations (tokens × 6·width)", [tokens, 6 * self.hidden_size()]));
+        }
+        check_values(latent, &largest)?;
         Ok(grid)
     }
 
@@ -140,8 +140,10 @@ impl Model for WanConfig {
 
     fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError> {
         self.grid(latent)?;
+        let image = self.image.map(|image| [image.tokens(), image.dim]);
+        let extras = Extras { time_per_token: self.expand_timesteps, image };
         let blocks = Blocks { path: "blocks", count: self.num_layers };
-        step(self.dims(), weights, latent, blocks, |m, inputs, grid| self.forward(m, inputs, latent, grid))
+        step(self.dims(), weights, latent, blocks, extras, |m, inputs, grid| self.forward(m, inputs, latent, grid))
     }
 
     fn outline(&self) -> Outline {
@@ -177,10 +179,15 @@ mod tests {
 
     #[test]
     fn the_graph_is_valid_uses_every_tensor_and_its_text_reads_back() {
-        for cross_attn_norm in [true, false] {
-            let Some(tiny) = Wan.preset("wan-tiny") else { panic!("no preset") };
-            let set = [format!("cross_attn_norm={cross_attn_norm}")];
-            let tiny = crate::config::with_overrides(&*tiny, &set).unwrap();
+        for (preset, set) in [
+            ("wan-tiny", "cross_attn_norm=true"),
+            ("wan-tiny", "cross_attn_norm=false"),
+            ("wan-tiny", "expand_timesteps=true"),
+            ("wan-tiny-i2v", "cross_attn_norm=true"),
+            ("wan-tiny-i2v", "pos_embed_seq_len=10"),
+        ] {
+            let Some(tiny) = Wan.preset(preset) else { panic!("no preset") };
+            let tiny = crate::config::with_overrides(&*tiny, &[set]).unwrap();
             let latent = LatentSize { frames: 2, rows: 8, cols: 6 };
             let module = tiny.build(&SchemaWeights::new(&*tiny), latent).unwrap();
             verify::verify(&module).unwrap();
@@ -192,14 +199,36 @@ mod tests {
             let wanted = tiny.tensors();
             assert_eq!(used.len(), wanted.len());
             assert!(wanted.iter().all(|t| used.contains(t.name.as_str())));
-            assert_eq!(wanted.iter().any(|t| t.name.contains("norm2")), cross_attn_norm);
+            let norms = wanted.iter().any(|t| t.name.starts_with("blocks") && t.name.contains("norm2"));
+            assert_eq!(norms, !set.contains("false"));
             assert_eq!(module.interface.milestones.len(), 3);
         }
     }
 
     #[test]
+    fn image_and_time_of_each_token_are_inputs() {
+        let latent = LatentSize { frames: 2, rows: 8, cols: 6 };
+        let inputs = |preset: &str, set: &str| -> Vec<(String, Vec<usize>)> {
+            let tiny = crate::config::with_overrides(&*Wan.preset(preset).unwrap(), &[set]).unwrap();
+            let module = tiny.build(&SchemaWeights::new(&*tiny), latent).unwrap();
+            let f = &module.functions[0];
+            f.params().iter().map(|&p| (f.node(p).name.as_deref().unwrap().to_owned(), f.shape(p).to_vec())).collect()
+        };
+        let image = inputs("wan-tiny-i2v", "eps=1e-6");
+        assert_eq!(image[0], ("latent".to_owned(), vec![1, 9, 2, 8, 6]));
+        assert_eq!(image[3], ("image".to_owned(), vec![1, 257, 20]));
+        assert_eq!(inputs("wan-tiny", "expand_timesteps=true")[1], ("timestep".to_owned(), vec![1, 24]));
+    }
+
+    #[test]
     fn presets_have_the_published_sizes() {
-        for (name, millions) in [("wan2.1-1.3b", 1_418), ("wan2.1-14b", 14_288)] {
+        for (name, millions) in [
+            ("wan2.1-1.3b", 1_418),
+            ("wan2.1-14b", 14_288),
+            ("wan2.1-i2v-14b", 16_394),
+            ("wan2.2-ti2v-5b", 4_999),
+            ("wan2.2-t2v-a14b", 14_288),
+        ] {
             let model = Wan.preset(name).unwrap();
             let parameters: usize = model.tensors().iter().map(TensorSpec::elements).sum();
             assert_eq!(parameters / 1_000_000, millions, "{name}: {parameters}");

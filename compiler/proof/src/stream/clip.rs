@@ -1,18 +1,23 @@
-//! A whole clip with a bidirectional model: Euler steps from noise, with classifier-free guidance.
+//! A whole clip with a bidirectional model: Euler steps from noise, with classifier-free guidance, and what it is conditioned on beside
+//! the text: the embeddings of an image, and channels or a frame that are given.
+
+mod given;
+mod network;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use s2dit_backends::output::Destination;
 use s2dit_runtime::stream::sampler::{Guided, euler, euler_sigmas};
-use s2dit_runtime::{Artifact, Chain, HostTensor, RunOptions, Timesteps, text_mask};
+use s2dit_runtime::{HostTensor, RunOptions, text_mask};
 
 use super::{LatentsFile, mask_of, prompt_of, seeded_noise, seeded_prompt};
 use s2dit_files::SafetensorsFile;
-use s2dit_ir::Interface;
-use s2dit_models::config;
-use s2dit_models::model::Sampler;
+
+use given::Condition;
+pub use given::Given;
+use network::Network;
 
 /// The tensor that a clip is saved as, `[1, C, F, H, W]`.
 pub const LATENT: &str = "latent";
@@ -26,56 +31,61 @@ pub struct Prompt {
     pub mask: Option<HostTensor>,
 }
 
-/// A compiled clip step, loaded.
+/// A compiled clip step, loaded: one artifact, or two experts that share the timesteps.
 pub struct Clip {
-    session: Chain,
-    interface: Interface,
+    shown: PathBuf,
+    network: Network,
     steps: usize,
     flow_shift: f64,
-    timesteps: Option<Timesteps>,
-    latent: Vec<usize>,
+    /// Channels, frames, rows and columns of what is made.
+    latent: [usize; 4],
     text: [usize; 3],
     mask: Option<Vec<usize>>,
+    image: Option<[usize; 3]>,
+    /// Shape of the timestep.
+    time: Vec<usize>,
+    condition: Option<Condition>,
 }
 
 impl Clip {
-    /// Loads an artifact that `s2ditc compile` made of a bidirectional checkpoint.
+    /// Loads an artifact that `s2ditc compile` made of a bidirectional checkpoint, or a folder of two experts.
     ///
     /// # Errors
-    /// An artifact of another tool, or of an autoregressive checkpoint; a failing engine.
+    /// An artifact of another tool, or of an autoregressive checkpoint; experts that do not fit each other; a failing engine.
     pub fn open(path: &Path, run: &RunOptions) -> Result<Clip> {
         let shown = path.display();
-        let artifact = Artifact::open(path)?;
-        let metadata = artifact.metadata();
-        let Some(config) = metadata.get("s2ditc.config") else {
-            bail!("`{shown}`: expected an artifact of s2ditc, found one without `s2ditc.config` in its metadata");
+        let network = Network::open(path, run)?;
+        let (steps, flow_shift) = network.sampler()?;
+        let interface = network.interface();
+        let text = network.input("a text", interface.text())?;
+        let mask = interface.text_mask().map(|name| network.input("a text mask", Some(name))).transpose()?;
+        let image = interface.image().map(|name| network.input("an image", Some(name))).transpose()?;
+        let time = network.input("a time", interface.time())?;
+        let latent = network.input("a latent", interface.latent())?;
+        let [1, channels, frames, rows, cols] = latent[..] else {
+            bail!("`{shown}`: the latent is {latent:?}, expected [1, C, F, H, W]");
         };
-        let model = config::parse(config, &format!("{shown}: metadata s2ditc.config"))?;
-        let Sampler::Euler { steps, shift } = model.sampler()? else {
-            if model.streaming().is_err() {
-                bail!(
-                    "`{shown}`: config.json ({}): found a list of noise levels, expected a number of Euler steps, which a \
-                     bidirectional checkpoint has",
-                    model.family().sampler_fields().join(", ")
-                );
-            }
-            bail!(
-                "`{shown}`: a whole clip of an autoregressive checkpoint, which makes video chunk by chunk: compile it with \
-                 --mode stream"
-            );
-        };
-        let interface = artifact.interface().with_context(|| format!("`{shown}`"))?;
-        let port = |what: &str, name: Option<&str>| {
-            let port = artifact.inputs().into_iter().find(|p| Some(p.name.as_str()) == name);
-            let shape = port.and_then(|p| p.shape.iter().map(|d| usize::try_from(*d).ok()).collect::<Option<Vec<_>>>());
-            shape.with_context(|| format!("`{shown}`: no input that is {what}, of static shape"))
-        };
-        let (latent, text) = (port("a latent", interface.latent())?, port("a text", interface.text())?);
-        let Ok(text) = <[usize; 3]>::try_from(text) else { bail!("`{shown}`: the text is not [1, L, text_dim]") };
-        let mask = interface.text_mask().map(|name| port("a text mask", Some(name))).transpose()?;
-        let session = artifact.session(run).with_context(|| format!("cannot load `{shown}`"))?;
-        let timesteps = artifact.timesteps().with_context(|| format!("`{shown}`"))?;
-        Ok(Clip { session, interface, steps, flow_shift: shift, timesteps, latent, text, mask })
+        let three = |shape: Vec<usize>| <[usize; 3]>::try_from(shape).ok();
+        let made = network.velocity_channels()?;
+        let condition = Condition::of(channels, made, [frames, rows, cols], &time)
+            .with_context(|| format!("`{shown}`: {channels} channels of the latent, {made} of the velocity"))?;
+        Ok(Clip {
+            shown: path.into(),
+            steps,
+            flow_shift,
+            latent: [made, frames, rows, cols],
+            text: three(text).with_context(|| format!("`{shown}`: the text is not [1, L, text_dim]"))?,
+            mask,
+            image: match image {
+                None => None,
+                Some(shape) => {
+                    Some(three(shape).with_context(|| format!("`{shown}`: the image is not [1, M, width]"))?)
+                }
+            },
+            time,
+            condition,
+            network,
+        })
     }
 
     /// Reads a prompt: the tensor `text` and, where the model takes a mask, `text_mask`.
@@ -97,10 +107,10 @@ impl Clip {
         Prompt { text: seeded_prompt(seed, self.text), mask }
     }
 
-    /// Latent `[1, C, F, H, W]` of the clip.
+    /// Channels, frames, rows and columns of the clip.
     #[must_use]
-    pub fn latent(&self) -> &[usize] {
-        &self.latent
+    pub fn latent(&self) -> [usize; 4] {
+        self.latent
     }
 
     /// The checkpoint's number of steps.
@@ -109,7 +119,7 @@ impl Clip {
         self.steps
     }
 
-    /// Makes a clip. `negative` is the prompt to go away from and how far; `progress` gets steps done.
+    /// Makes a clip; `progress` gets steps done.
     ///
     /// # Errors
     /// Steps that the artifact was not compiled for; a failing engine; a result that is not finite.
@@ -117,37 +127,46 @@ impl Clip {
         &mut self,
         seed: u64,
         steps: usize,
-        prompt: &Prompt,
-        negative: Option<(&Prompt, f64)>,
+        given: &Given,
         mut progress: impl FnMut(usize),
     ) -> Result<HostTensor> {
-        let noise = seeded_noise(seed, 0, &self.latent);
+        let [channels, frames, rows, cols] = self.latent;
+        let noise = seeded_noise(seed, 0, &[1, channels, frames, rows, cols]);
         let sigmas = euler_sigmas(steps, self.flow_shift);
-        if let Some(listed) = &self.timesteps {
-            let mut asked = sigmas[..steps].iter().map(|s| 1000.0 * s);
-            asked.try_for_each(|t| listed.check(t)).with_context(|| format!("{steps} steps"))?;
+        for sigma in &sigmas[..steps] {
+            self.network.check(1000.0 * sigma).with_context(|| format!("{steps} steps"))?;
         }
-        let guidance = negative.map_or(1.0, |(_, g)| g);
-        let (session, interface) = (&mut self.session, &self.interface);
-        let clip = euler(&noise, &sigmas, guidance, |x, t, step| {
-            let timestep = HostTensor { shape: vec![1], data: vec![t as f32] };
+        let guidance = given.negative.as_ref().map_or(1.0, |(_, g)| *g);
+        let condition = self.condition.as_ref().and_then(|how| Some((how, given.condition.as_ref()?)));
+        let interface = self.network.interface().clone();
+        let (network, time) = (&mut self.network, &self.time);
+        let mut clip = euler(&noise, &sigmas, guidance, |x, t, step| {
+            let latent = condition.map(|(how, tensor)| how.joined(x, tensor));
+            let mut timestep = HostTensor { shape: time.clone(), data: vec![t as f32; time.iter().product()] };
+            if let Some((how, _)) = condition {
+                how.timed(&mut timestep, frames);
+            }
             let mut call = |prompt: &Prompt| {
                 let named = [
-                    (interface.latent(), Some(x)),
+                    (interface.latent(), Some(latent.as_ref().unwrap_or(x))),
                     (interface.time(), Some(&timestep)),
                     (interface.text(), Some(&prompt.text)),
                     (interface.text_mask(), prompt.mask.as_ref()),
+                    (interface.image(), given.image.as_ref()),
                 ];
                 let inputs: BTreeMap<&str, &HostTensor> =
                     named.into_iter().filter_map(|(name, tensor)| Some((name?, tensor?))).collect();
-                let mut out = session.run_with(|name| inputs.get(name).copied())?;
+                let mut out = network.run(t, &inputs)?;
                 interface.output().and_then(|name| out.remove(name)).context("the model returns no velocity")
             };
-            let positive = call(prompt)?;
-            let negative = negative.map(|(prompt, _)| call(prompt)).transpose()?;
+            let positive = call(&given.prompt)?;
+            let negative = given.negative.as_ref().map(|(prompt, _)| call(prompt)).transpose()?;
             progress(step + 1);
             Ok::<_, anyhow::Error>(Guided { positive, negative })
         })?;
+        if let Some((how, tensor)) = condition {
+            how.finish(&mut clip, tensor);
+        }
         if clip.data.iter().any(|x| !x.is_finite()) {
             bail!("the clip has NaN or infinite elements");
         }

@@ -12,7 +12,8 @@ const MOST_PAIRS: usize = 250_000;
 impl Job<'_> {
     pub(super) fn names(&self, specs: &[TensorSpec], problems: &mut Problems) {
         let stored = |name: &str| format!("{}{name}", self.prefix);
-        let mut extra: BTreeSet<&str> = self.weights.names().collect();
+        let mut extra: BTreeSet<&str> =
+            self.weights.names().filter(|name| !self.model.is_idle(self.bare(name))).collect();
         let mut missing: Vec<&TensorSpec> =
             specs.iter().filter(|spec| !extra.remove(stored(&spec.name).as_str())).collect();
         missing.retain(|spec| !self.weights.is_damaged(&stored(&spec.name)));

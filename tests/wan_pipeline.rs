@@ -1,0 +1,225 @@
+//! Pipeline folders of diffusers: one transformer with what lies beside it, and two that share the timesteps.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{arg, fails, ok};
+use serde_json::{Value, json};
+
+/// A pipeline folder with seeded transformers; `index` is what its index says beside them.
+fn pipeline(work: &Path, transformers: &[&str], index: &Value, scheduler: Option<Value>) -> PathBuf {
+    let dir = work.join("pipeline");
+    fs::create_dir(&dir).expect("a folder");
+    let mut whole = json!({ "_class_name": "WanPipeline", "vae": ["diffusers", "AutoencoderKLWan"], "transformer_2": [null, null] });
+    for (seed, name) in transformers.iter().enumerate() {
+        let (seed, out) = (seed.to_string(), arg(&dir.join(name)));
+        ok(&["init", "-q", "--preset", "wan-tiny", "--seed", &seed, "-o", &out]);
+        // As diffusers writes it: what the pipeline and the scheduler know is not there.
+        let path = dir.join(name).join("config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path).expect("a file")).expect("JSON");
+        for field in ["expand_timesteps", "sample_steps", "flow_shift"] {
+            config.as_object_mut().expect("an object").remove(field).expect("a field");
+        }
+        fs::write(&path, config.to_string()).expect("a file");
+        whole[*name] = json!(["diffusers", "WanTransformer3DModel"]);
+    }
+    for (field, value) in index.as_object().expect("an object") {
+        whole[field] = value.clone();
+    }
+    fs::write(dir.join("model_index.json"), whole.to_string()).expect("a file");
+    if let Some(scheduler) = scheduler {
+        fs::create_dir(dir.join("scheduler")).expect("a folder");
+        fs::write(dir.join("scheduler/scheduler_config.json"), scheduler.to_string()).expect("a file");
+    }
+    dir
+}
+
+fn compile(dir: &Path, out: &Path, flags: &[&str]) -> Value {
+    let (dir, out) = (arg(dir), arg(out));
+    let text = ok(&[&["compile", &dir, "--target", "onnx", "--latent", "2x8x8", "-o", &out, "--json"], flags].concat());
+    serde_json::from_str(&text).expect("JSON")
+}
+
+fn field<'v>(summary: &'v Value, name: &str) -> (&'v Value, &'v str) {
+    let fields = summary["fields"].as_array().expect("fields");
+    let found = fields.iter().find(|field| field["field"] == name).expect("the field");
+    (&found["value"], found["file"].as_str().unwrap_or("default"))
+}
+
+#[test]
+fn a_transformer_with_what_lies_beside_it() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let dir = pipeline(
+        work.path(),
+        &["transformer"],
+        &json!({ "expand_timesteps": true }),
+        Some(json!({ "_class_name": "UniPCMultistepScheduler", "flow_shift": 3.5 })),
+    );
+    let out = work.path().join("a.onnx");
+    let made = compile(&dir, &out, &[]);
+    assert_eq!(field(&made, "flow_shift").0, 3.5);
+    assert!(field(&made, "flow_shift").1.ends_with("scheduler/scheduler_config.json"), "{made}");
+    assert_eq!(field(&made, "expand_timesteps").0, true);
+    assert!(field(&made, "expand_timesteps").1.ends_with("model_index.json"), "{made}");
+    assert_eq!(field(&made, "sample_steps"), (&json!(50), "default"));
+    assert!(field(&made, "text_len").1.ends_with("transformer/config.json"), "{made}");
+    // The folder of the transformer and its name say the same, and the artifact is of both.
+    let transformer = dir.join("transformer");
+    for (from, flags) in [(&transformer, &[][..]), (&dir, &["--component", "transformer"][..])] {
+        let again = compile(from, &work.path().join("b.onnx"), flags);
+        assert_eq!(again["fields"], made["fields"]);
+    }
+    for checkpoint in [&transformer, &dir] {
+        ok(&["verify", &arg(&out), "--checkpoint", &arg(checkpoint), "--blocks"]);
+        ok(&["inspect", &arg(checkpoint)]);
+    }
+    let said = ok(&["compile", &arg(&dir), "--target", "onnx", "--latent", "2x8x8", "-o", &arg(&out)]);
+    assert!(said.contains("flow_shift 3.5 of `") && said.contains("sample_steps 50 by default"), "{said}");
+
+    // What config.json says itself counts.
+    let path = transformer.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).expect("a file")).expect("JSON");
+    config["expand_timesteps"] = false.into();
+    config["flow_shift"] = 7.0.into();
+    fs::write(&path, config.to_string()).expect("a file");
+    let made = compile(&dir, &out, &[]);
+    assert_eq!((field(&made, "flow_shift").0, field(&made, "expand_timesteps").0), (&json!(7.0), &json!(false)));
+}
+
+#[test]
+fn a_shift_of_the_other_scheduler_and_a_wrong_one() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let dir = pipeline(work.path(), &["transformer"], &json!({}), Some(json!({ "shift": 2.5 })));
+    let out = work.path().join("a.onnx");
+    assert_eq!(field(&compile(&dir, &out, &[]), "flow_shift").0, 2.5);
+    let file = dir.join("scheduler/scheduler_config.json");
+    let args = ["compile", &arg(&dir), "--target", "onnx", "--latent", "2x8x8", "-o", &arg(&out)];
+    for (text, part) in [
+        (r#"{"flow_shift": "x"}"#, "scheduler_config.json: flow_shift: found \"x\", expected a number above 0"),
+        (r#"{"shift": 1e300}"#, "scheduler_config.json: shift: found 1e300"),
+        ("{", "scheduler_config.json: found bad JSON"),
+    ] {
+        fs::write(&file, text).expect("a file");
+        let message = fails(&args);
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn two_transformers_share_the_timesteps() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| arg(&work.path().join(name));
+    let scheduler = json!({ "flow_shift": 3.0 });
+    let dir =
+        pipeline(work.path(), &["transformer", "transformer_2"], &json!({ "boundary_ratio": 0.8 }), Some(scheduler));
+    let made = compile(&dir, &work.path().join("pair"), &[]);
+    assert_eq!((&made["boundary"], made["experts"].as_array().map(Vec::len)), (&json!(800.0), Some(2)), "{made}");
+    let said: Value = serde_json::from_slice(&fs::read(at("pair/experts.json")).expect("a file")).expect("JSON");
+    assert_eq!(said["boundary"], 800.0);
+    assert_eq!(said["experts"][1], json!({ "name": "transformer_2", "file": "transformer_2.onnx" }));
+    for name in ["transformer", "transformer_2"] {
+        ok(&["verify", &at(&format!("pair/{name}.onnx")), "--checkpoint", &arg(&dir.join(name)), "--blocks"]);
+        // One of them alone is the same file.
+        compile(&dir, &work.path().join(format!("{name}.onnx")), &["--component", name]);
+        let bytes = |path: &str| fs::read(path).expect("a file");
+        assert_eq!(bytes(&at(&format!("pair/{name}.onnx"))), bytes(&at(&format!("{name}.onnx"))));
+    }
+    // Of five steps with shift 3 two are at 800 or above: 1000 and 923; 818 is one too, and 667 and 429 are not.
+    let clip = |artifact: &str, name: &str| {
+        ok(&["stream", "-q", &at(artifact), "--prompt-seed", "1", "--steps", "5", "-o", &at(name)]);
+        fs::read(at(name)).expect("a clip")
+    };
+    let both = clip("pair", "both.safetensors");
+    assert_ne!(both, clip("pair/transformer.onnx", "high.safetensors"));
+    assert_ne!(both, clip("pair/transformer_2.onnx", "low.safetensors"));
+    let ask = |boundary: f64| {
+        let mut changed = said.clone();
+        changed["boundary"] = boundary.into();
+        fs::write(at("pair/experts.json"), changed.to_string()).expect("a file");
+        clip("pair", "other.safetensors")
+    };
+    assert_eq!(ask(818.0), both);
+    assert_ne!(ask(819.0), both);
+    assert_eq!(ask(667.0), both);
+    assert_ne!(ask(666.0), both);
+    // Below all steps, and above all but the first.
+    assert_eq!(ask(1.0), clip("pair/transformer.onnx", "high.safetensors"));
+
+    // It is replaced as a whole, and by nothing that it does not know.
+    compile(&dir, &work.path().join("pair"), &[]);
+    fs::write(at("pair/note.txt"), "mine").expect("a file");
+    let args = ["compile", &arg(&dir), "--target", "onnx", "--latent", "2x8x8", "-o", &at("pair")];
+    assert!(fails(&args).contains("note.txt"));
+}
+
+#[test]
+fn packages_of_two_transformers() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| arg(&work.path().join(name));
+    let dir = pipeline(work.path(), &["transformer", "transformer_2"], &json!({ "boundary_ratio": 0.875 }), None);
+    let dir = arg(&dir);
+    let args = ["compile", "-q", &dir, "--target", "coreml", "--latent", "2x8x8", "-o"];
+    ok(&[&args[..], &[&at("pair")]].concat());
+    ok(&[&args[..], &[&at("parts"), "--partition", "2"]].concat());
+    for pair in ["pair", "parts"] {
+        ok(&["stream", "-q", &at(pair), "--prompt-seed", "1", "--steps", "2", "-o", &at("clip.safetensors")]);
+    }
+    let report: Value = serde_json::from_str(&ok(&["inspect", &at("pair"), "--json"])).expect("JSON");
+    assert_eq!((&report["kind"], report["experts"].as_array().map(Vec::len)), (&json!("experts"), Some(2)), "{report}");
+    assert!(ok(&["inspect", &at("parts")]).contains("below it"));
+    for pair in ["pair", "parts"] {
+        ok(&["lint", &at(pair)]);
+    }
+    for command in [&["verify", "--checkpoint", &dir][..], &["ranges"]] {
+        let pair = at("pair");
+        let message = fails(&[&command[..1], &[&pair], &command[1..]].concat());
+        assert!(message.contains("found 2 transformers, expected one of them"), "{message}");
+        assert!(message.contains("/transformer_2.mlpackage`"), "{message}");
+    }
+}
+
+#[test]
+fn what_cannot_be_compiled() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| arg(&work.path().join(name));
+    let dir = pipeline(work.path(), &["transformer", "transformer_2"], &json!({}), None);
+    let (dir, transformer) = (arg(&dir), arg(&dir.join("transformer")));
+    let refused = |from: &str, out: &str, flags: &[&str], parts: &[&str]| {
+        let args = ["compile", from, "--target", "onnx", "--latent", "2x8x8", "-o", &at(out)];
+        let message = fails(&[&args[..], flags].concat());
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    };
+    // Flags that do not go with what is there: exit code 2.
+    let unused = |from: &str, out: &str, flags: &[&str], part: &str| {
+        let args = ["compile", from, "--target", "onnx", "--latent", "2x8x8", "-o", &at(out)];
+        let done = common::run(&[&args[..], flags].concat());
+        let message = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.code() == Some(2) && message.contains(part), "{message}");
+    };
+    refused(&dir, "x", &[], &["model_index.json: boundary_ratio: found no such field", "--component"]);
+    refused(&dir, "x.onnx", &["--component", "transformer_3"], &["found \"transformer_3\"", "transformer_2"]);
+    unused(&transformer, "x.onnx", &["--component", "transformer"], "has no model_index.json");
+    let index = Path::new(&dir).join("model_index.json");
+    let with = |ratio: Value| {
+        let transformer = json!(["diffusers", "WanTransformer3DModel"]);
+        let text = json!({ "boundary_ratio": ratio, "transformer": transformer, "transformer_2": transformer });
+        fs::write(&index, text.to_string()).expect("a file");
+    };
+    for wrong in [json!(null), json!(0), json!(1.5), json!("0.9")] {
+        with(wrong);
+        refused(&dir, "x", &[], &["boundary_ratio: found", "expected a number between 0 and 1"]);
+    }
+    with(json!(0.9));
+    refused(&dir, "x.onnx", &[], &["two transformers go into a folder"]);
+    unused(&dir, "x", &["--emit", "ir"], "--emit is of one checkpoint, and");
+    unused(&dir, "x", &["--mode", "stream"], "--mode stream is of one checkpoint");
+    unused(&dir, "x", &["--quantize", &at("plan.toml")], "--quantize PLAN is of one checkpoint");
+    for command in [["inspect", &dir].as_slice(), &["quantize", &dir, "--scheme", "int8", "-o", &at("p.toml")]] {
+        let message = fails(command);
+        assert!(message.contains("2 transformers") && message.contains("transformer_2\""), "{message}");
+    }
+    fs::remove_dir_all(Path::new(&dir).join("transformer_2")).expect("a folder");
+    refused(&dir, "x.onnx", &["--component", "transformer_2"], &["pipeline/transformer_2: found No such file"]);
+}
