@@ -208,7 +208,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         .input("--config or --lora", args.weights.files())
         .output("-o", &args.output)
         .check()?;
-    match Source::open(args.weights.origin(&args.checkpoint), args.component.as_deref())? {
+    match Source::open(&args.weights.origin(&args.checkpoint), args.component.as_deref())? {
         Source::One(checkpoint) => one(args, context, &checkpoint, start),
         Source::Experts(pair) => experts::run(args, context, &pair, start),
     }
