@@ -31,7 +31,7 @@ pub(super) fn recognise(on: &mut Finder, found: &mut Regions) -> Result<(), OpEr
             }
             (_, Ok(m)) => found.regions.extend(on.region(Kind::Cross, v, &m)),
             (Err(a), Err(b)) => {
-                let furthest = if a.as_ref().map(|m| m.matched) >= b.as_ref().map(|m| m.matched) { a } else { b };
+                let furthest = if a.as_ref().map(|m| m.matched) > b.as_ref().map(|m| m.matched) { a } else { b };
                 found.misses.extend(on.miss("attention", v, furthest));
             }
         }
