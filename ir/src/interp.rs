@@ -24,8 +24,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::weights::{ExpressionId, Memo, WeightError, load_bytes, rows};
-use crate::{Function, Op, Tensor, ValueId, WeightSource};
+use crate::weights::{ExpressionId, Memo, NoWeights, WeightError, load_bytes, rows};
+use crate::{Builder, Function, Op, OpError, Tensor, TensorType, ValueId, WeightSource};
 
 /// Values of parameters (by name) and states (by name).
 #[derive(Clone, Debug, Default)]
@@ -34,6 +34,33 @@ pub struct Bindings {
     pub params: HashMap<String, Tensor>,
     /// State values at entry.
     pub states: HashMap<String, Tensor>,
+}
+
+impl Op {
+    /// The result in float64: see [`TensorOp::eval`](crate::ops::TensorOp::eval). The value of a composite is that of its
+    /// decomposition, so the two cannot differ.
+    ///
+    /// # Errors
+    /// If the op has no value without its surroundings (`input`, `load`, `state`).
+    pub fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
+        self.eval_tensor_op(operands, ty).unwrap_or_else(|| eval_composite(self, operands))
+    }
+}
+
+/// The value of a composite: that of its decomposition.
+fn eval_composite(op: &Op, operands: &[&Tensor]) -> Result<Tensor, OpError> {
+    let mut f = Function::new("composite");
+    let mut bindings = Bindings::default();
+    let mut params = Vec::new();
+    for (i, t) in operands.iter().enumerate() {
+        let name = format!("x{i}");
+        params.push(f.add_param(&name, t.ty()));
+        bindings.params.insert(name, (*t).clone());
+    }
+    let y = op.decompose(&mut Builder::new(&mut f), &params);
+    let y = y.ok_or_else(|| OpError::new(format!("`{}` has no decomposition", op.name())))??;
+    let values = evaluate(&f, &[y], &NoWeights, &bindings).map_err(|e| OpError::new(e.to_string()))?;
+    values.into_iter().next().ok_or_else(|| OpError::new("a composite without a value"))
 }
 
 /// Evaluates some values of a function. Intermediate tensors are dropped after their last use.

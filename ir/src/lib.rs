@@ -2,7 +2,7 @@
 //!
 //! - [`Module`] = functions + states + [`interface`]. [`Function`] = a petgraph graph in which every node is one op with one result.
 //! - [`Op`] is a closed enum; each op's attributes, type inference, reference evaluation and cost live in one file
-//!   of [`ops`].
+//!   of [`ops`]. What a composite op stands for lives in one file of [`decompose`], which takes [`build`].
 //! - Weights are *constant subgraphs*: `load` leaves with ops over them. Nothing is computed until a backend asks
 //!   [`weights`] for the bytes.
 //! - [`compress`] stores weights in few bits: palettes found by exact k-means, integers with scales.
@@ -17,6 +17,7 @@ pub mod build;
 pub mod close;
 pub mod compress;
 pub mod convert;
+pub mod decompose;
 pub mod graph;
 pub mod interface;
 pub mod interp;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use s2dit_emit::stream::Lowered;
 use s2dit_ir::interp::{self, Bindings, Effects};
-use s2dit_ir::ops::{OpDef, RopeTable};
+use s2dit_ir::ops::{OpDef, RopeTable, TensorOp};
 use s2dit_ir::{Function, Module, Tensor, TensorType};
 use s2dit_models::Model;
 use s2dit_models::s2dit::config::S2ditConfig;

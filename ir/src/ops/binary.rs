@@ -3,7 +3,7 @@
 use ndarray::{ArrayD, ArrayViewD, IxDyn, Zip};
 use serde::{Deserialize, Serialize};
 
-use super::{Attrs, OpDef, OpError, arity, require};
+use super::{Attrs, OpDef, OpError, TensorOp, arity, require};
 use crate::{Tensor, TensorType};
 
 /// An elementwise function of two operands of one dtype, with numpy broadcasting.
@@ -105,6 +105,21 @@ impl OpDef for Binary {
         Ok(TensorType::new(x.dtype, broadcast_shapes(&x.shape, &y.shape)?))
     }
 
+    fn attrs(&self) -> Attrs {
+        Attrs::new()
+    }
+
+    fn parse(name: &str, attrs: Attrs) -> Result<Self, OpError> {
+        require!(attrs.is_empty(), "`{name}` has no attributes");
+        Binary::ALL
+            .iter()
+            .copied()
+            .find(|b| b.name() == name)
+            .ok_or_else(|| OpError::new(format!("unknown op `{name}`")))
+    }
+}
+
+impl TensorOp for Binary {
     fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let shape = IxDyn(&ty.shape);
         let mismatch = || OpError::new("operands do not broadcast");
@@ -118,18 +133,5 @@ impl OpDef for Binary {
             other => elementwise(&x, &y, |x, y| other.apply(x, y)),
         };
         Ok(Tensor { dtype: ty.dtype, data })
-    }
-
-    fn attrs(&self) -> Attrs {
-        Attrs::new()
-    }
-
-    fn parse(name: &str, attrs: Attrs) -> Result<Self, OpError> {
-        require!(attrs.is_empty(), "`{name}` has no attributes");
-        Binary::ALL
-            .iter()
-            .copied()
-            .find(|b| b.name() == name)
-            .ok_or_else(|| OpError::new(format!("unknown op `{name}`")))
     }
 }

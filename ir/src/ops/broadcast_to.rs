@@ -3,7 +3,7 @@
 use ndarray::IxDyn;
 use serde::{Deserialize, Serialize};
 
-use super::{Cost, OpDef, OpError, arity, broadcast_shapes, require};
+use super::{Cost, OpDef, OpError, TensorOp, arity, broadcast_shapes, require};
 use crate::{Tensor, TensorType};
 
 /// The operand repeated to `shape` by numpy's rules.
@@ -26,11 +26,14 @@ impl OpDef for BroadcastTo {
         require!(broadcast_shapes(&x.shape, &self.shape)? == self.shape, "{x} does not broadcast to {:?}", self.shape);
         Ok(TensorType::new(x.dtype, self.shape.clone()))
     }
+    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
+        Cost::with_flops(0, operands, ty)
+    }
+}
+
+impl TensorOp for BroadcastTo {
     fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let view = operands[0].data.broadcast(IxDyn(&ty.shape)).ok_or_else(|| OpError::new("does not broadcast"))?;
         Ok(Tensor { dtype: ty.dtype, data: view.to_owned() })
-    }
-    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
-        Cost::with_flops(0, operands, ty)
     }
 }

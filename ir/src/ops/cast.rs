@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cost, OpDef, OpError, arity};
+use super::{Cost, OpDef, OpError, TensorOp, arity};
 use crate::{DType, Tensor, TensorType};
 
 /// The operand rounded to another dtype (nearest, ties to even; integers truncate).
@@ -21,10 +21,13 @@ impl OpDef for Cast {
         arity(operands, 1..=1)?;
         Ok(operands[0].with_dtype(self.dtype))
     }
-    fn eval(&self, operands: &[&Tensor], _: &TensorType) -> Result<Tensor, OpError> {
-        Ok(Tensor { dtype: self.dtype, data: operands[0].data.mapv(|x| self.dtype.round(x)) })
-    }
     fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
         Cost::with_flops(0, operands, ty)
+    }
+}
+
+impl TensorOp for Cast {
+    fn eval(&self, operands: &[&Tensor], _: &TensorType) -> Result<Tensor, OpError> {
+        Ok(Tensor { dtype: self.dtype, data: operands[0].data.mapv(|x| self.dtype.round(x)) })
     }
 }

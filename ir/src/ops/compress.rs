@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cost, OpDef, OpError, arity, require};
+use super::{Cost, OpDef, OpError, TensorOp, arity, require};
 use crate::compress::{Feedback, Scheme, compress};
 use crate::rounding::to_f16;
 use crate::{DType, Tensor, TensorType};
@@ -47,6 +47,12 @@ impl OpDef for Compress {
         }
         Ok(ty.clone())
     }
+    fn cost(&self, _: &[&TensorType], _: &TensorType) -> Cost {
+        Cost::default()
+    }
+}
+
+impl TensorOp for Compress {
     fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let elements: Vec<u16> = operands[0].data.iter().map(|x| to_f16(*x).to_bits()).collect();
         let importance: Option<Vec<f64>> = operands.get(1).map(|t| t.data.iter().copied().collect());
@@ -56,8 +62,5 @@ impl OpDef for Compress {
             .map(|factors| Feedback { factors, block: factors.len() / (ty.elements() / ty.shape[0]) });
         let stored = compress(self.scheme, &ty.shape, &elements, importance.as_deref(), feedback)?;
         Tensor::from_values(ty, stored.decompress(ty.dtype)).ok_or_else(|| OpError::new("codes of another number"))
-    }
-    fn cost(&self, _: &[&TensorType], _: &TensorType) -> Cost {
-        Cost::default()
     }
 }

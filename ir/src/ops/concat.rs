@@ -3,7 +3,7 @@
 use ndarray::Axis;
 use serde::{Deserialize, Serialize};
 
-use super::{Cost, OpDef, OpError, check_axis, require};
+use super::{Cost, OpDef, OpError, TensorOp, check_axis, require};
 use crate::{Tensor, TensorType};
 
 /// - C1: one or more operands. C2: one dtype and rank. C3: extents agree except along `axis`.
@@ -32,13 +32,16 @@ impl OpDef for Concat {
         }
         Ok(ty)
     }
+    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
+        Cost::with_flops(0, operands, ty)
+    }
+}
+
+impl TensorOp for Concat {
     fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let views: Vec<_> = operands.iter().map(|t| t.data.view()).collect();
         let data = ndarray::concatenate(Axis(self.axis), &views).map_err(|e| OpError::new(e.to_string()))?;
         let data = if data.is_standard_layout() { data } else { data.as_standard_layout().into_owned() };
         Ok(Tensor { dtype: ty.dtype, data })
-    }
-    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
-        Cost::with_flops(0, operands, ty)
     }
 }

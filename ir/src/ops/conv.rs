@@ -3,7 +3,7 @@
 use ndarray::{ArrayD, IxDyn};
 use serde::{Deserialize, Serialize};
 
-use super::{Cost, OpDef, OpError, arity, require, same_float};
+use super::{Cost, OpDef, OpError, TensorOp, arity, require, same_float};
 use crate::{Tensor, TensorType};
 
 /// Cross-correlation as in `torch.nn.functional.conv{1,2,3}d`: x `[N, Cin, *s]`, W `[Cout, Cin/groups, *k]`, b `[Cout]`
@@ -82,6 +82,13 @@ impl OpDef for Conv {
         Ok(TensorType::new(x.dtype, shape))
     }
 
+    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
+        let taps: usize = operands[1].shape[1..].iter().product();
+        Cost::with_flops(2 * (taps * ty.elements()) as u64, operands, ty)
+    }
+}
+
+impl TensorOp for Conv {
     fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let (x, w) = (&operands[0].data, &operands[1].data);
         // One to three spatial axes are computed as three, the leading ones of extent 1.
@@ -129,10 +136,5 @@ impl OpDef for Conv {
         }
         let data = ArrayD::from_shape_vec(IxDyn(&ty.shape), out).map_err(|e| OpError::new(e.to_string()))?;
         Ok(Tensor { dtype: ty.dtype, data })
-    }
-
-    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
-        let taps: usize = operands[1].shape[1..].iter().product();
-        Cost::with_flops(2 * (taps * ty.elements()) as u64, operands, ty)
     }
 }

@@ -3,7 +3,7 @@
 use ndarray::IxDyn;
 use serde::{Deserialize, Serialize};
 
-use super::{Cost, OpDef, OpError, arity, require};
+use super::{Cost, OpDef, OpError, TensorOp, arity, require};
 use crate::{Tensor, TensorType};
 
 /// `y[n, c, h·b + i, w·b + j] = x[n, (i·b + j)·C + c, h, w]` with b = block: MIL's `depth_to_space`, TensorFlow's, and ONNX's `DepthToSpace` in
@@ -33,6 +33,12 @@ impl OpDef for DepthToSpace {
         Ok(TensorType::new(operands[0].dtype, [n, c / square, h * s, w * s]))
     }
 
+    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
+        Cost::with_flops(0, operands, ty)
+    }
+}
+
+impl TensorOp for DepthToSpace {
     fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let (x, s) = (&operands[0].data, self.block);
         let &[n, c, h, w] = x.shape() else { return Err(OpError::new("takes [N, C, H, W]")) };
@@ -46,10 +52,6 @@ impl OpDef for DepthToSpace {
             .map_err(|e| OpError::new(e.to_string()))?
             .into_owned();
         Ok(Tensor { dtype: ty.dtype, data })
-    }
-
-    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
-        Cost::with_flops(0, operands, ty)
     }
 }
 

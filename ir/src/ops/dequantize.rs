@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::quantize::check_scale;
-use super::{Cost, OpDef, OpError, arity, require};
+use super::{Cost, OpDef, OpError, TensorOp, arity, require};
 use crate::{DType, Tensor, TensorType};
 
 /// `scale · q`, rounded to `dtype`: MIL's `dequantize` and ONNX's `DequantizeLinear` with one scale and no zero point.
@@ -29,11 +29,14 @@ impl OpDef for Dequantize {
         check_scale(self.scale, self.dtype)?;
         Ok(operands[0].with_dtype(self.dtype))
     }
+    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
+        Cost::with_flops(ty.elements() as u64, operands, ty)
+    }
+}
+
+impl TensorOp for Dequantize {
     fn eval(&self, operands: &[&Tensor], _: &TensorType) -> Result<Tensor, OpError> {
         let scale = self.dtype.round(self.scale);
         Ok(Tensor { dtype: self.dtype, data: operands[0].data.mapv(|q| self.dtype.round(q * scale)) })
-    }
-    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
-        Cost::with_flops(ty.elements() as u64, operands, ty)
     }
 }

@@ -4,7 +4,7 @@ use std::f64::consts::FRAC_PI_2;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cost, OpDef, OpError, RopePart, arity, require};
+use super::{Cost, OpDef, OpError, RopePart, TensorOp, arity, require};
 use crate::{DType, Tensor, TensorType};
 
 /// Table `[F·h·w, unrotated + 3·frequencies]` of cos or sin of `π/2 · θ^(i/(n − 1)) · (2p − 1)`, `i` from 0 to below n = `frequencies`, for
@@ -56,6 +56,12 @@ impl OpDef for FractionalRopeTable {
         }
     }
 
+    fn cost(&self, _: &[&TensorType], _: &TensorType) -> Cost {
+        Cost::default()
+    }
+}
+
+impl TensorOp for FractionalRopeTable {
     fn eval(&self, _: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let of = |angle: f64| match self.part {
             RopePart::Cos => angle.cos(),
@@ -79,10 +85,6 @@ impl OpDef for FractionalRopeTable {
             }
         }
         Tensor::from_values(ty, values).ok_or_else(|| OpError::new("fractional_rope_table size"))
-    }
-
-    fn cost(&self, _: &[&TensorType], _: &TensorType) -> Cost {
-        Cost::default()
     }
 }
 

@@ -3,7 +3,7 @@
 use ndarray::Axis;
 use serde::{Deserialize, Serialize};
 
-use super::{Cost, OpDef, OpError, arity, check_axis, require};
+use super::{Cost, OpDef, OpError, TensorOp, arity, check_axis, require};
 use crate::{DType, Tensor, TensorType};
 
 /// `result[…, j, …] = x[…, indices[j], …]` along `axis`, with indices `i32[n]`: `torch.index_select`.
@@ -29,6 +29,12 @@ impl OpDef for Gather {
         shape[self.axis] = indices.shape[0];
         Ok(TensorType::new(x.dtype, shape))
     }
+    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
+        Cost::with_flops(0, &[operands[1], ty], ty)
+    }
+}
+
+impl TensorOp for Gather {
     fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let extent = operands[0].data.shape()[self.axis];
         let indices: Vec<usize> = operands[1].data.iter().map(|&i| i as usize).collect();
@@ -37,8 +43,5 @@ impl OpDef for Gather {
         }
         let data = operands[0].data.select(Axis(self.axis), &indices);
         Ok(Tensor { dtype: ty.dtype, data: data.as_standard_layout().into_owned() })
-    }
-    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
-        Cost::with_flops(0, &[operands[1], ty], ty)
     }
 }

@@ -3,7 +3,7 @@
 use ndarray::{ArrayD, Axis, IxDyn};
 use serde::{Deserialize, Serialize};
 
-use super::{Cost, OpDef, OpError, arity, check_axes, require, same_float};
+use super::{Cost, OpDef, OpError, TensorOp, arity, check_axes, require, same_float};
 use crate::{Tensor, TensorType};
 
 /// `(x − mean)/√(var + eps)·gamma + beta` over `axes`, with the biased variance (Ba et al., arXiv 1607.06450). gamma and beta
@@ -38,6 +38,12 @@ impl OpDef for LayerNorm {
         Ok(x.clone())
     }
 
+    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
+        Cost::with_flops(8 * ty.elements() as u64, operands, ty)
+    }
+}
+
+impl TensorOp for LayerNorm {
     fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let x = &operands[0].data;
         let count: usize = self.axes.iter().map(|&a| x.shape()[a]).product();
@@ -62,9 +68,5 @@ impl OpDef for LayerNorm {
             data = data * wide(gamma)? + wide(beta)?;
         }
         Ok(Tensor { dtype: ty.dtype, data })
-    }
-
-    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
-        Cost::with_flops(8 * ty.elements() as u64, operands, ty)
     }
 }

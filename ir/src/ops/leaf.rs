@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cost, OpDef, OpError, arity, leaf_has_no_value, require};
+use super::{Cost, OpDef, OpError, TensorOp, arity, leaf_has_no_value, require};
 use crate::{Tensor, TensorType};
 
 fn declared(name: &str, operands: &[&TensorType], ty: Option<&TensorType>) -> Result<TensorType, OpError> {
@@ -22,11 +22,14 @@ impl OpDef for Input {
     fn infer(&self, operands: &[&TensorType], ty: Option<&TensorType>) -> Result<TensorType, OpError> {
         declared("input", operands, ty)
     }
-    fn eval(&self, _: &[&Tensor], _: &TensorType) -> Result<Tensor, OpError> {
-        Err(leaf_has_no_value("input"))
-    }
     fn cost(&self, _: &[&TensorType], _: &TensorType) -> Cost {
         Cost::default()
+    }
+}
+
+impl TensorOp for Input {
+    fn eval(&self, _: &[&Tensor], _: &TensorType) -> Result<Tensor, OpError> {
+        Err(leaf_has_no_value("input"))
     }
 }
 
@@ -45,11 +48,14 @@ impl OpDef for Load {
     fn infer(&self, operands: &[&TensorType], ty: Option<&TensorType>) -> Result<TensorType, OpError> {
         declared("load", operands, ty)
     }
-    fn eval(&self, _: &[&Tensor], _: &TensorType) -> Result<Tensor, OpError> {
-        Err(leaf_has_no_value("load"))
-    }
     fn cost(&self, _: &[&TensorType], _: &TensorType) -> Cost {
         Cost::default()
+    }
+}
+
+impl TensorOp for Load {
+    fn eval(&self, _: &[&Tensor], _: &TensorType) -> Result<Tensor, OpError> {
+        Err(leaf_has_no_value("load"))
     }
 }
 
@@ -82,15 +88,18 @@ impl OpDef for Literal {
         require!(self.values.iter().all(|v| v.is_finite()), "values must be finite");
         Ok(ty)
     }
+    fn cost(&self, _: &[&TensorType], _: &TensorType) -> Cost {
+        Cost::default()
+    }
+}
+
+impl TensorOp for Literal {
     fn eval(&self, _: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let values: Vec<f64> = self.values.iter().map(|&v| ty.dtype.round(v)).collect();
         match values[..] {
             [v] => Ok(Tensor::splat(ty, v)),
             _ => Tensor::from_values(ty, values).ok_or_else(|| OpError::new("literal does not fill its type")),
         }
-    }
-    fn cost(&self, _: &[&TensorType], _: &TensorType) -> Cost {
-        Cost::default()
     }
 }
 
@@ -109,10 +118,13 @@ impl OpDef for State {
     fn infer(&self, operands: &[&TensorType], ty: Option<&TensorType>) -> Result<TensorType, OpError> {
         declared("state", operands, ty)
     }
-    fn eval(&self, _: &[&Tensor], _: &TensorType) -> Result<Tensor, OpError> {
-        Err(leaf_has_no_value("state"))
-    }
     fn cost(&self, _: &[&TensorType], ty: &TensorType) -> Cost {
         Cost::with_flops(0, &[], ty)
+    }
+}
+
+impl TensorOp for State {
+    fn eval(&self, _: &[&Tensor], _: &TensorType) -> Result<Tensor, OpError> {
+        Err(leaf_has_no_value("state"))
     }
 }

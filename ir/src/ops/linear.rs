@@ -3,7 +3,7 @@
 use ndarray::{ArrayD, Ix2, IxDyn};
 use serde::{Deserialize, Serialize};
 
-use super::{Cost, OpDef, OpError, arity, require, same_float};
+use super::{Cost, OpDef, OpError, TensorOp, arity, require, same_float};
 use crate::{Tensor, TensorType};
 
 /// `y = x·Wᵀ + b` with x `[…, in]`, W `[out, in]`, b `[out]` (optional): `torch.nn.functional.linear`.
@@ -32,6 +32,12 @@ impl OpDef for Linear {
         Ok(TensorType::new(x.dtype, shape))
     }
 
+    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
+        Cost::with_flops(2 * (operands[1].shape[1] * ty.elements()) as u64, operands, ty)
+    }
+}
+
+impl TensorOp for Linear {
     fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let bad = |e: ndarray::ShapeError| OpError::new(e.to_string());
         let w = operands[1].data.view().into_dimensionality::<Ix2>().map_err(bad)?;
@@ -45,9 +51,5 @@ impl OpDef for Linear {
         let data: ArrayD<f64> =
             y.as_standard_layout().into_owned().into_shape_with_order(IxDyn(&ty.shape)).map_err(bad)?;
         Ok(Tensor { dtype: ty.dtype, data })
-    }
-
-    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
-        Cost::with_flops(2 * (operands[1].shape[1] * ty.elements()) as u64, operands, ty)
     }
 }

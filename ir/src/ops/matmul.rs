@@ -4,7 +4,7 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{Array3, ArrayView2, ArrayViewMut2, Axis, CowArray, Ix3, IxDyn};
 use serde::{Deserialize, Serialize};
 
-use super::{Cost, OpDef, OpError, arity, broadcast_shapes, require, same_float};
+use super::{Cost, OpDef, OpError, TensorOp, arity, broadcast_shapes, require, same_float};
 use crate::{Tensor, TensorType};
 
 /// `x·y` over the last two axes; the leading axes broadcast as in numpy.
@@ -75,6 +75,13 @@ impl OpDef for Matmul {
         Ok(TensorType::new(x.dtype, shape))
     }
 
+    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
+        let (_, k) = Self::dims(&operands[0].shape, self.transpose_x);
+        Cost::with_flops(2 * (k * ty.elements()) as u64, operands, ty)
+    }
+}
+
+impl TensorOp for Matmul {
     fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let batch = &ty.shape[..ty.rank() - 2];
         let (x, y) = (matrices(operands[0], batch)?, matrices(operands[1], batch)?);
@@ -86,11 +93,6 @@ impl OpDef for Matmul {
             product(&a, &b, &mut out);
         }
         Tensor::from_values(ty, out.into_raw_vec_and_offset().0).ok_or_else(|| OpError::new("matmul result size"))
-    }
-
-    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
-        let (_, k) = Self::dims(&operands[0].shape, self.transpose_x);
-        Cost::with_flops(2 * (k * ty.elements()) as u64, operands, ty)
     }
 }
 

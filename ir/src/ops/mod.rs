@@ -2,7 +2,8 @@
 //!
 //! An op file holds the attributes, numbered constraints, type inference, the float64 reference evaluation and
 //! the cost. To add an op: write its file, add one line to `ops!` below, and let the compiler show the matches
-//! in the backends that must learn it. [`composite`] ops have a decomposition into the others; no backend must know them.
+//! in the backends that must learn it. [`composite`] ops have no evaluation of their own but a [decomposition](crate::decompose)
+//! into the others; no backend must know them.
 
 mod binary;
 mod broadcast_to;
@@ -11,6 +12,7 @@ pub mod composite;
 mod compress;
 mod concat;
 mod conv;
+mod def;
 mod depth_to_space;
 mod dequantize;
 mod fractional_rope_table;
@@ -29,25 +31,18 @@ mod softmax;
 mod transpose;
 mod unary;
 
-use std::fmt::Debug;
-
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
-
-use crate::build::Built;
-use crate::{Builder, Tensor, TensorType, ValueId};
+use crate::{Tensor, TensorType};
 
 pub use binary::{Binary, broadcast_shapes};
 pub use broadcast_to::BroadcastTo;
 pub use cast::Cast;
 pub use composite::{
-    Composite, FeatureMap, FusionGate, LinearAttention, LinearAttentionStep, Modulate, RmsNorm, Rope, RopePairs,
-    RunningMean, Sdpa,
+    FeatureMap, FusionGate, LinearAttention, LinearAttentionStep, Modulate, RmsNorm, Rope, RopePairs, RunningMean, Sdpa,
 };
 pub use compress::Compress;
 pub use concat::Concat;
 pub use conv::Conv;
+pub use def::{Attrs, Cost, OpDef, OpError, TensorOp};
 pub use depth_to_space::DepthToSpace;
 pub use dequantize::Dequantize;
 pub use fractional_rope_table::FractionalRopeTable;
@@ -66,107 +61,26 @@ pub use softmax::Softmax;
 pub use transpose::Transpose;
 pub use unary::Unary;
 
-/// Attributes of an op in the text form.
-pub type Attrs = Map<String, Value>;
-
-/// A constraint of an op that does not hold.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct OpError(pub String);
-
-impl OpError {
-    /// An error with this message.
-    pub fn new(message: impl Into<String>) -> Self {
-        OpError(message.into())
-    }
-}
-
-/// Returns an [`OpError`] unless the condition holds.
-macro_rules! require {
-    ($cond:expr, $($message:tt)+) => {
-        if !$cond {
-            return Err($crate::ops::OpError::new(format!($($message)+)));
-        }
-    };
-}
-pub(crate) use require;
-
-/// Arithmetic and memory traffic of one op.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Cost {
-    /// Floating-point operations; a multiply-add counts two.
-    pub flops: u64,
-    /// Bytes of operands read and of the result written.
-    pub bytes: u64,
-}
-
-impl std::ops::AddAssign for Cost {
-    fn add_assign(&mut self, other: Cost) {
-        self.flops += other.flops;
-        self.bytes += other.bytes;
-    }
-}
-
-impl Cost {
-    /// A cost whose bytes are those of all operands and the result.
-    pub fn with_flops(flops: u64, operands: &[&TensorType], ty: &TensorType) -> Cost {
-        let bytes = operands.iter().map(|t| t.bytes()).sum::<usize>() + ty.bytes();
-        Cost { flops, bytes: bytes as u64 }
-    }
-}
-
-/// The definition of an op.
-pub trait OpDef: Clone + Debug + PartialEq + Serialize + DeserializeOwned {
-    /// Name in the text form.
-    fn name(&self) -> &'static str;
-
-    /// The result's type. `declared` is the type written beside a leaf op; other ops ignore it.
-    ///
-    /// # Errors
-    /// The first constraint that does not hold.
-    fn infer(&self, operands: &[&TensorType], declared: Option<&TensorType>) -> Result<TensorType, OpError>;
-
-    /// The result in float64. Operand types have been checked by [`OpDef::infer`].
-    ///
-    /// # Errors
-    /// If the op has no value without its surroundings (`input`, `load`, `state`).
-    fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError>;
-
-    /// Cost; by default one operation an element of the result.
-    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
-        Cost::with_flops(ty.elements() as u64, operands, ty)
-    }
-
-    /// Attributes as the text form writes them.
-    fn attrs(&self) -> Attrs {
-        match serde_json::to_value(self) {
-            Ok(Value::Object(map)) => map,
-            _ => Attrs::new(),
-        }
-    }
-
-    /// The inverse of [`OpDef::name`] and [`OpDef::attrs`].
-    ///
-    /// # Errors
-    /// Missing, unknown or ill-typed attributes.
-    fn parse(_name: &str, attrs: Attrs) -> Result<Self, OpError> {
-        serde_json::from_value(Value::Object(attrs)).map_err(|e| OpError::new(e.to_string()))
-    }
-}
+pub(crate) use def::require;
+use def::{arity, check_axes, check_axis, leaf_has_no_value, same_float};
 
 macro_rules! ops {
-    (tensor { $($tensor:tt)* } composite { $( $composite:ident: $name:literal ; )* }) => {
-        ops! { $($tensor)* $( $composite: $name; )* }
+    (
+        tensor { $( $tensor:ident: $($name:literal)|+ ; )* }
+        composite { $( $composite:ident: $composite_name:literal ; )* }
+    ) => {
+        ops! { $( $tensor: $($name)|+ ; )* $( $composite: $composite_name; )* }
 
         impl Op {
-            /// Adds what a composite stands for; `None` for a tensor op.
-            ///
-            /// # Errors
-            /// Operands that the op refuses.
-            pub fn decompose(&self, b: &mut Builder, operands: &[ValueId]) -> Option<Built> {
+            /// See [`TensorOp::eval`]; `None` for a composite, whose value is that of its decomposition.
+            pub(crate) fn eval_tensor_op(
+                &self,
+                operands: &[&Tensor],
+                ty: &TensorType,
+            ) -> Option<Result<Tensor, OpError>> {
                 match self {
-                    $( Op::$composite(op) => Some(op.decompose(b, operands)), )*
-                    _ => None,
+                    $( Op::$tensor(op) => Some(op.eval(operands, ty)), )*
+                    $( Op::$composite(_) => None, )*
                 }
             }
 
@@ -175,6 +89,14 @@ macro_rules! ops {
                 matches!(self, $( Op::$composite(_) )|*)
             }
         }
+
+        /// Calls a macro with the variants that are composites.
+        macro_rules! composites {
+            ($callback:ident) => {
+                $callback! { $( $composite )* }
+            };
+        }
+        pub(crate) use composites;
     };
     ($( $variant:ident: $($name:literal)|+ ; )*) => {
         /// Any op. The variants are listed once, in `ops!`.
@@ -197,14 +119,6 @@ macro_rules! ops {
             /// The first constraint that does not hold.
             pub fn infer(&self, operands: &[&TensorType], declared: Option<&TensorType>) -> Result<TensorType, OpError> {
                 match self { $( Op::$variant(op) => op.infer(operands, declared), )* }
-            }
-
-            /// See [`OpDef::eval`].
-            ///
-            /// # Errors
-            /// If the op has no value without its surroundings.
-            pub fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
-                match self { $( Op::$variant(op) => op.eval(operands, ty), )* }
             }
 
             /// See [`OpDef::cost`].
@@ -285,46 +199,4 @@ ops! {
         Modulate: "modulate";
         FusionGate: "fusion_gate";
     }
-}
-
-/// `require!` for the number of operands.
-fn arity(operands: &[&TensorType], range: std::ops::RangeInclusive<usize>) -> Result<(), OpError> {
-    let n = operands.len();
-    require!(
-        range.contains(&n),
-        "takes {} operand(s), found {n}",
-        if range.start() == range.end() {
-            format!("{}", range.start())
-        } else {
-            format!("{}–{}", range.start(), range.end())
-        }
-    );
-    Ok(())
-}
-
-fn same_float(operands: &[&TensorType]) -> Result<(), OpError> {
-    let first = operands[0].dtype;
-    require!(first.is_float(), "operand 0 must be a float tensor, found {}", operands[0]);
-    for (i, t) in operands.iter().enumerate() {
-        require!(t.dtype == first, "operands must have one dtype: operand 0 is {first}, operand {i} is {}", t.dtype);
-    }
-    Ok(())
-}
-
-fn check_axis(axis: usize, rank: usize) -> Result<(), OpError> {
-    require!(axis < rank, "axis {axis} is out of range for rank {rank}");
-    Ok(())
-}
-
-/// Axes must be strictly ascending and in range.
-fn check_axes(axes: &[usize], rank: usize) -> Result<(), OpError> {
-    for (i, &a) in axes.iter().enumerate() {
-        check_axis(a, rank)?;
-        require!(i == 0 || axes[i - 1] < a, "axes must be ascending and distinct, found {axes:?}");
-    }
-    Ok(())
-}
-
-fn leaf_has_no_value(name: &str) -> OpError {
-    OpError::new(format!("`{name}` has no value of its own: it comes from the caller"))
 }

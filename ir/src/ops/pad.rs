@@ -3,7 +3,7 @@
 use ndarray::{ArrayD, Axis, IxDyn, Slice as NdSlice};
 use serde::{Deserialize, Serialize};
 
-use super::{Cost, OpDef, OpError, arity, require};
+use super::{Cost, OpDef, OpError, TensorOp, arity, require};
 use crate::{Tensor, TensorType};
 
 /// `before[i]` and `after[i]` copies of `value` around axis `i`.
@@ -35,6 +35,12 @@ impl OpDef for Pad {
         let shape: Vec<usize> = (0..x.rank()).map(|i| x.shape[i] + self.before[i] + self.after[i]).collect();
         Ok(TensorType::new(x.dtype, shape))
     }
+    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
+        Cost::with_flops(0, operands, ty)
+    }
+}
+
+impl TensorOp for Pad {
     fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let x = &operands[0].data;
         let mut data = ArrayD::from_elem(IxDyn(&ty.shape), self.value);
@@ -45,8 +51,5 @@ impl OpDef for Pad {
         }
         inner.assign(x);
         Ok(Tensor { dtype: ty.dtype, data })
-    }
-    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
-        Cost::with_flops(0, operands, ty)
     }
 }

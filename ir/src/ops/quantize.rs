@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cost, OpDef, OpError, arity, require};
+use super::{Cost, OpDef, OpError, TensorOp, arity, require};
 use crate::{DType, Tensor, TensorType};
 
 /// `clip(round(x / scale), −128, 127)` as i8, ties to even: MIL's `quantize` and ONNX's `QuantizeLinear` with one scale and no
@@ -30,13 +30,16 @@ impl OpDef for Quantize {
         check_scale(self.scale, operands[0].dtype)?;
         Ok(operands[0].with_dtype(DType::I8))
     }
+    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
+        Cost::with_flops(2 * ty.elements() as u64, operands, ty)
+    }
+}
+
+impl TensorOp for Quantize {
     fn eval(&self, operands: &[&Tensor], _: &TensorType) -> Result<Tensor, OpError> {
         let scale = operands[0].dtype.round(self.scale);
         let data = operands[0].data.mapv(|x| DType::I8.round((x / scale).round_ties_even()));
         Ok(Tensor { dtype: DType::I8, data })
-    }
-    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
-        Cost::with_flops(2 * ty.elements() as u64, operands, ty)
     }
 }
 

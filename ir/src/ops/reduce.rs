@@ -4,7 +4,7 @@ use ndarray::{ArrayD, Axis};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Attrs, Cost, OpDef, OpError, arity, check_axes, require};
+use super::{Attrs, Cost, OpDef, OpError, TensorOp, arity, check_axes, require};
 use crate::{Tensor, TensorType};
 
 /// The function that combines elements.
@@ -72,25 +72,6 @@ impl OpDef for Reduce {
         Ok(TensorType::new(x.dtype, shape))
     }
 
-    fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
-        let x = &operands[0].data;
-        let mut data: ArrayD<f64> = x.clone();
-        for &axis in self.axes.iter().rev() {
-            data = match self.kind {
-                ReduceKind::Sum | ReduceKind::Mean => data.sum_axis(Axis(axis)),
-                ReduceKind::Max => data.fold_axis(Axis(axis), f64::NEG_INFINITY, |a, b| a.max(*b)),
-                ReduceKind::Min => data.fold_axis(Axis(axis), f64::INFINITY, |a, b| a.min(*b)),
-            };
-            if self.keep_dims {
-                data = data.insert_axis(Axis(axis));
-            }
-        }
-        if self.kind == ReduceKind::Mean {
-            data /= self.axes.iter().map(|&a| x.shape()[a]).product::<usize>() as f64;
-        }
-        Ok(Tensor { dtype: ty.dtype, data })
-    }
-
     fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
         Cost::with_flops(operands[0].elements() as u64, operands, ty)
     }
@@ -109,5 +90,26 @@ impl OpDef for Reduce {
         let kind = kind.ok_or_else(|| OpError::new(format!("unknown op `{name}`")))?;
         attrs.insert("kind".into(), serde_json::to_value(kind).unwrap_or_default());
         serde_json::from_value(Value::Object(attrs)).map_err(|e| OpError::new(e.to_string()))
+    }
+}
+
+impl TensorOp for Reduce {
+    fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
+        let x = &operands[0].data;
+        let mut data: ArrayD<f64> = x.clone();
+        for &axis in self.axes.iter().rev() {
+            data = match self.kind {
+                ReduceKind::Sum | ReduceKind::Mean => data.sum_axis(Axis(axis)),
+                ReduceKind::Max => data.fold_axis(Axis(axis), f64::NEG_INFINITY, |a, b| a.max(*b)),
+                ReduceKind::Min => data.fold_axis(Axis(axis), f64::INFINITY, |a, b| a.min(*b)),
+            };
+            if self.keep_dims {
+                data = data.insert_axis(Axis(axis));
+            }
+        }
+        if self.kind == ReduceKind::Mean {
+            data /= self.axes.iter().map(|&a| x.shape()[a]).product::<usize>() as f64;
+        }
+        Ok(Tensor { dtype: ty.dtype, data })
     }
 }

@@ -3,7 +3,7 @@
 use ndarray::IxDyn;
 use serde::{Deserialize, Serialize};
 
-use super::{Cost, OpDef, OpError, arity, require};
+use super::{Cost, OpDef, OpError, TensorOp, arity, require};
 use crate::{Tensor, TensorType};
 
 /// - C1: `shape` has as many elements as the operand. No −1: shapes are static.
@@ -31,12 +31,15 @@ impl OpDef for Reshape {
         );
         Ok(ty)
     }
+    fn cost(&self, _: &[&TensorType], _: &TensorType) -> Cost {
+        Cost::default()
+    }
+}
+
+impl TensorOp for Reshape {
     fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let data = operands[0].data.as_standard_layout().into_owned();
         let data = data.into_shape_with_order(IxDyn(&ty.shape)).map_err(|e| OpError::new(e.to_string()))?;
         Ok(Tensor { dtype: ty.dtype, data })
-    }
-    fn cost(&self, _: &[&TensorType], _: &TensorType) -> Cost {
-        Cost::default()
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cost, OpDef, OpError, arity, require};
+use super::{Cost, OpDef, OpError, TensorOp, arity, require};
 use crate::{DType, Tensor, TensorType};
 
 /// The function of the angle.
@@ -48,6 +48,12 @@ impl OpDef for RopeTable {
         Ok(TensorType::new(DType::F32, [tokens, half]))
     }
 
+    fn cost(&self, _: &[&TensorType], _: &TensorType) -> Cost {
+        Cost::default()
+    }
+}
+
+impl TensorOp for RopeTable {
     fn eval(&self, _: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let [frames, rows, cols] = self.grid;
         let mut values = Vec::with_capacity(ty.elements());
@@ -67,9 +73,5 @@ impl OpDef for RopeTable {
             }
         }
         Tensor::from_values(ty, values).ok_or_else(|| OpError::new("rope table size"))
-    }
-
-    fn cost(&self, _: &[&TensorType], _: &TensorType) -> Cost {
-        Cost::default()
     }
 }

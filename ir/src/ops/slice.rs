@@ -3,7 +3,7 @@
 use ndarray::{Axis, Slice as NdSlice};
 use serde::{Deserialize, Serialize};
 
-use super::{Cost, OpDef, OpError, arity, require};
+use super::{Cost, OpDef, OpError, TensorOp, arity, require};
 use crate::{Tensor, TensorType};
 
 /// Elements `begin[i], begin[i] + stride[i], … < end[i]` of every axis.
@@ -50,6 +50,12 @@ impl OpDef for Slice {
         }
         Ok(TensorType::new(x.dtype, shape))
     }
+    fn cost(&self, _: &[&TensorType], ty: &TensorType) -> Cost {
+        Cost::with_flops(0, &[ty], ty)
+    }
+}
+
+impl TensorOp for Slice {
     fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let mut view = operands[0].data.view();
         for i in 0..self.begin.len() {
@@ -59,8 +65,5 @@ impl OpDef for Slice {
             );
         }
         Ok(Tensor { dtype: ty.dtype, data: view.as_standard_layout().into_owned() })
-    }
-    fn cost(&self, _: &[&TensorType], ty: &TensorType) -> Cost {
-        Cost::with_flops(0, &[ty], ty)
     }
 }

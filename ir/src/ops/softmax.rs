@@ -3,7 +3,7 @@
 use ndarray::Axis;
 use serde::{Deserialize, Serialize};
 
-use super::{Cost, OpDef, OpError, arity, check_axis, same_float};
+use super::{Cost, OpDef, OpError, TensorOp, arity, check_axis, same_float};
 use crate::{Tensor, TensorType};
 
 /// `exp(x − max) / Σ exp(x − max)` over one axis.
@@ -24,6 +24,12 @@ impl OpDef for Softmax {
         check_axis(self.axis, operands[0].rank())?;
         Ok(operands[0].clone())
     }
+    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
+        Cost::with_flops(8 * ty.elements() as u64, operands, ty)
+    }
+}
+
+impl TensorOp for Softmax {
     fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let mut data = operands[0].data.clone();
         for mut lane in data.lanes_mut(Axis(self.axis)) {
@@ -33,8 +39,5 @@ impl OpDef for Softmax {
             lane /= sum;
         }
         Ok(Tensor { dtype: ty.dtype, data })
-    }
-    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
-        Cost::with_flops(8 * ty.elements() as u64, operands, ty)
     }
 }

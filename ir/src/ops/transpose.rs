@@ -3,7 +3,7 @@
 use ndarray::IxDyn;
 use serde::{Deserialize, Serialize};
 
-use super::{Cost, OpDef, OpError, arity, require};
+use super::{Cost, OpDef, OpError, TensorOp, arity, require};
 use crate::{Tensor, TensorType};
 
 /// Result axis `i` is operand axis `perm[i]`.
@@ -33,11 +33,14 @@ impl OpDef for Transpose {
         );
         Ok(TensorType::new(x.dtype, self.perm.iter().map(|&p| x.shape[p]).collect::<Vec<_>>()))
     }
+    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
+        Cost::with_flops(0, operands, ty)
+    }
+}
+
+impl TensorOp for Transpose {
     fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let view = operands[0].data.view().permuted_axes(IxDyn(&self.perm));
         Ok(Tensor { dtype: ty.dtype, data: view.as_standard_layout().into_owned() })
-    }
-    fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
-        Cost::with_flops(0, operands, ty)
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attrs, Cost, OpDef, OpError, arity, require};
+use super::{Attrs, Cost, OpDef, OpError, TensorOp, arity, require};
 use crate::{Tensor, TensorType};
 
 macro_rules! unary {
@@ -83,10 +83,6 @@ impl OpDef for Unary {
         Ok(operands[0].clone())
     }
 
-    fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
-        Ok(Tensor { dtype: ty.dtype, data: operands[0].data.mapv(|x| self.apply(x)) })
-    }
-
     fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
         Cost::with_flops(self.info().1 * ty.elements() as u64, operands, ty)
     }
@@ -102,6 +98,12 @@ impl OpDef for Unary {
             .copied()
             .find(|u| u.name() == name)
             .ok_or_else(|| OpError::new(format!("unknown op `{name}`")))
+    }
+}
+
+impl TensorOp for Unary {
+    fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
+        Ok(Tensor { dtype: ty.dtype, data: operands[0].data.mapv(|x| self.apply(x)) })
     }
 }
 

@@ -82,7 +82,7 @@ pub(super) fn rounded(x: f64, dtype: DType) -> f32 {
 mod tests {
     use super::*;
     use s2dit_ir::Tensor;
-    use s2dit_ir::ops::{OpDef, RopeTable};
+    use s2dit_ir::ops::{OpDef, RopeTable, TensorOp};
     use serde_json::json;
 
     /// A contract whose chunks, windows and sinks have so many frames.

@@ -91,7 +91,7 @@ fn digits(mut index: usize, extents: &[usize]) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use s2dit_ir::ops::{Conv, OpDef};
+    use s2dit_ir::ops::{Conv, OpDef, TensorOp};
     use s2dit_ir::{DType, Tensor, TensorType};
 
     use super::*;

@@ -2,10 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::{Cost, OpDef, OpError, Unary, arity, broadcast_shapes, require, same_float};
-use super::{Composite, eval, fits, matrices};
-use crate::build::Built;
-use crate::{Builder, Tensor, TensorType, ValueId};
+use super::super::{Cost, OpDef, OpError, arity, broadcast_shapes, require, same_float};
+use super::{fits, matrices};
+use crate::TensorType;
 
 /// `φ(x) = softplus(x·Wᵀ + b)`, head by head (S2DiT, arXiv 2601.12719). Operands x `[…, N, d]`, W `[…, r, d]`, b, which broadcasts to
 /// the result `[…, N, r]`. Leading axes broadcast.
@@ -32,20 +31,8 @@ impl OpDef for FeatureMap {
         Ok(TensorType::new(x.dtype, shape))
     }
 
-    fn eval(&self, operands: &[&Tensor], _: &TensorType) -> Result<Tensor, OpError> {
-        eval(self, operands)
-    }
-
     fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
         let d = operands[0].shape.last().copied().unwrap_or(0);
         Cost::with_flops(((2 * d + 9) * ty.elements()) as u64, operands, ty)
-    }
-}
-
-impl Composite for FeatureMap {
-    fn decompose(&self, b: &mut Builder, operands: &[ValueId]) -> Built {
-        let y = b.matmul_t(operands[0], operands[1])?;
-        let y = b.add(y, operands[2])?;
-        b.unary(Unary::Softplus, y)
     }
 }

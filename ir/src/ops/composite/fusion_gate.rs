@@ -2,10 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::{Cost, OpDef, OpError, Unary, arity, require, same_float};
-use super::{Composite, eval, fits};
-use crate::build::Built;
-use crate::{Builder, Tensor, TensorType, ValueId};
+use super::super::{Cost, OpDef, OpError, arity, require, same_float};
+use super::fits;
+use crate::TensorType;
 
 /// `α ⊙ x + (1 − α) ⊙ y` with `α = sigmoid(gate)` (S2DiT's FusionGate, arXiv 2601.12719). Operands gate, x, y.
 ///
@@ -28,22 +27,7 @@ impl OpDef for FusionGate {
         Ok(x.clone())
     }
 
-    fn eval(&self, operands: &[&Tensor], _: &TensorType) -> Result<Tensor, OpError> {
-        eval(self, operands)
-    }
-
     fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
         Cost::with_flops((3 * ty.elements() + 7 * operands[0].elements()) as u64, operands, ty)
-    }
-}
-
-impl Composite for FusionGate {
-    fn decompose(&self, b: &mut Builder, operands: &[ValueId]) -> Built {
-        let alpha = b.unary(Unary::Sigmoid, operands[0])?;
-        let one = b.scalar_like(alpha, 1.0)?;
-        let rest = b.sub(one, alpha)?;
-        let x = b.mul(alpha, operands[1])?;
-        let y = b.mul(rest, operands[2])?;
-        b.add(x, y)
     }
 }

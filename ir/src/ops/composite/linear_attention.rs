@@ -2,10 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::{Cost, OpDef, OpError, ReduceKind, arity, require, same_float};
-use super::{Composite, eval, matrices};
-use crate::build::Built;
-use crate::{Builder, Tensor, TensorType, ValueId};
+use super::super::{Cost, OpDef, OpError, arity, require, same_float};
+use super::matrices;
+use crate::TensorType;
 
 /// `yᵢ = q̂ᵢ·(Σⱼ k̂ⱼ vⱼᵀ) / (q̂ᵢ·Σⱼ k̂ⱼ + eps)` (Katharopoulos et al., arXiv 2006.16236) over the last two axes. Operands: the features q
 /// `[…, N, d]` and k `[…, M, d]`, v `[…, M, e]`; the result is `[…, N, e]`. Two more operands, q' and k', are the features of
@@ -42,28 +41,10 @@ impl OpDef for LinearAttention {
         Ok(TensorType::new(q.dtype, [q_lead, &[n, e]].concat()))
     }
 
-    fn eval(&self, operands: &[&Tensor], _: &TensorType) -> Result<Tensor, OpError> {
-        eval(self, operands)
-    }
-
     fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
         let d = operands[0].shape.last().copied().unwrap_or(0);
         let products = 2 * d * (operands[2].elements() + ty.elements());
         let normaliser = operands[1].elements() + 2 * operands[0].elements() + ty.elements();
         Cost::with_flops((products + normaliser) as u64, operands, ty)
-    }
-}
-
-impl Composite for LinearAttention {
-    fn decompose(&self, b: &mut Builder, operands: &[ValueId]) -> Built {
-        let (q, k, v) = (operands[0], operands[1], operands[2]);
-        let (q_norm, k_norm) = if let [_, _, _, q, k] = *operands { (q, k) } else { (q, k) };
-        let sum = b.t_matmul(k, v)?;
-        let numerator = b.matmul(q, sum)?;
-        let tokens = b.shape(k).len() - 2;
-        let norm = b.reduce(ReduceKind::Sum, k_norm, &[tokens], true)?;
-        let normaliser = b.matmul_t(q_norm, norm)?;
-        let normaliser = b.add_scalar(normaliser, self.eps)?;
-        b.div(numerator, normaliser)
     }
 }

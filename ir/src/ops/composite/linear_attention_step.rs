@@ -3,9 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::{Cost, OpDef, OpError, arity, require, same_float};
-use super::{Composite, eval, matrices};
-use crate::build::Built;
-use crate::{Builder, Tensor, TensorType, ValueId};
+use super::matrices;
+use crate::TensorType;
 
 /// `yᵢ = q̂ᵢ·S / (q̂ᵢ·zᵀ + eps)`: [`super::LinearAttention`] over sums, or means, that a stream carries (see
 /// [`super::RunningMean`]). Operands q `[…, N, d]`, S `[…, d, e]`, z `[…, 1, d]`, eps (one element: it is scaled like S and z); a
@@ -36,24 +35,9 @@ impl OpDef for LinearAttentionStep {
         Ok(TensorType::new(q.dtype, [lead, &[n, e]].concat()))
     }
 
-    fn eval(&self, operands: &[&Tensor], _: &TensorType) -> Result<Tensor, OpError> {
-        eval(self, operands)
-    }
-
     fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
         let d = operands[0].shape.last().copied().unwrap_or(0);
         let flops = 2 * d * ty.elements() + 2 * operands[0].elements() + ty.elements();
         Cost::with_flops(flops as u64, operands, ty)
-    }
-}
-
-impl Composite for LinearAttentionStep {
-    fn decompose(&self, b: &mut Builder, operands: &[ValueId]) -> Built {
-        let (q, sum, norm, eps) = (operands[0], operands[1], operands[2], operands[3]);
-        let q_norm = operands.get(4).copied().unwrap_or(q);
-        let numerator = b.matmul(q, sum)?;
-        let normaliser = b.matmul_t(q_norm, norm)?;
-        let normaliser = b.add(normaliser, eps)?;
-        b.div(numerator, normaliser)
     }
 }

@@ -2,10 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::{Cost, OpDef, OpError, ReduceKind, Unary, arity, check_axis, require, same_float};
-use super::{Composite, eval};
-use crate::build::Built;
-use crate::{Builder, Tensor, TensorType, ValueId};
+use super::super::{Cost, OpDef, OpError, arity, check_axis, require, same_float};
+use crate::TensorType;
 
 /// `x · 1/√(mean(x²) + eps) · gain`, the mean over `axis` (Zhang & Sennrich, arXiv 1910.07467). Operands x and, optionally,
 /// gain `[x.shape[axis]]`.
@@ -36,31 +34,7 @@ impl OpDef for RmsNorm {
         Ok(x.clone())
     }
 
-    fn eval(&self, operands: &[&Tensor], _: &TensorType) -> Result<Tensor, OpError> {
-        eval(self, operands)
-    }
-
     fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
         Cost::with_flops(4 * ty.elements() as u64, operands, ty)
-    }
-}
-
-impl Composite for RmsNorm {
-    fn decompose(&self, b: &mut Builder, operands: &[ValueId]) -> Built {
-        let x = operands[0];
-        let square = b.unary(Unary::Square, x)?;
-        let mean = b.reduce(ReduceKind::Mean, square, &[self.axis], true)?;
-        let mean = b.add_scalar(mean, self.eps)?;
-        let inverse = b.unary(Unary::Rsqrt, mean)?;
-        let y = b.mul(x, inverse)?;
-        let Some(&gain) = operands.get(1) else { return Ok(y) };
-        let trailing = b.shape(x).len() - 1 - self.axis;
-        if trailing == 0 {
-            return b.mul(y, gain);
-        }
-        let mut shape = vec![1; trailing + 1];
-        shape[0] = b.shape(x)[self.axis];
-        let gain = b.reshape(gain, &shape)?;
-        b.mul(y, gain)
     }
 }

@@ -2,10 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::{Cost, OpDef, OpError, ReduceKind, arity, require, same_float};
-use super::{Composite, eval, matrices};
-use crate::build::Built;
-use crate::{Builder, Tensor, TensorType, ValueId};
+use super::super::{Cost, OpDef, OpError, arity, require, same_float};
+use super::matrices;
+use crate::TensorType;
 
 /// `past·state + new·(Σⱼ kⱼ vⱼᵀ)/N` over the N tokens of k `[…, N, d]` and v `[…, N, e]`; without v, `past·state + new·(Σⱼ kⱼ)/N`. With past =
 /// n/(n+1) and new = 1/(n+1) this is the mean over n+1 chunks of means over tokens, which never leaves the range of one token.
@@ -43,30 +42,9 @@ impl OpDef for RunningMean {
         Ok((*state).clone())
     }
 
-    fn eval(&self, operands: &[&Tensor], _: &TensorType) -> Result<Tensor, OpError> {
-        eval(self, operands)
-    }
-
     fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
         let tokens = operands[0].shape.iter().rev().nth(1).copied().unwrap_or(0);
         let sum = if operands.len() == 5 { 2 * tokens * ty.elements() } else { operands[0].elements() };
         Cost::with_flops((sum + 4 * ty.elements()) as u64, operands, ty)
-    }
-}
-
-impl Composite for RunningMean {
-    fn decompose(&self, b: &mut Builder, operands: &[ValueId]) -> Built {
-        let [k, ref values @ .., state, past, new] = *operands else {
-            return Err(OpError::new("takes k and a state"));
-        };
-        let tokens = b.shape(k).len() - 2;
-        let own = match *values {
-            [v] => b.t_matmul(k, v)?,
-            _ => b.reduce(ReduceKind::Sum, k, &[tokens], true)?,
-        };
-        let own = b.mul_scalar(own, 1.0 / b.shape(k)[tokens] as f64)?;
-        let own = b.mul(own, new)?;
-        let state = b.mul(state, past)?;
-        b.add(state, own)
     }
 }

@@ -3,9 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::{Cost, OpDef, OpError, arity, broadcast_shapes, require, same_float};
-use super::{Composite, eval, fits, matrices};
-use crate::build::Built;
-use crate::{Builder, Tensor, TensorType, ValueId};
+use super::{fits, matrices};
+use crate::TensorType;
 
 /// `softmax(scale·q·kᵀ + mask)·v` over the last two axes (Vaswani et al., arXiv 1706.03762), the softmax along the keys. Operands
 /// q `[…, N, d]`, k `[…, M, d]`, v `[…, M, e]` and, optionally, mask, which broadcasts to `[…, N, M]`; the result is `[…, N, e]`.
@@ -50,29 +49,10 @@ impl OpDef for Sdpa {
         Ok(TensorType::new(operands[0].dtype, shape))
     }
 
-    fn eval(&self, operands: &[&Tensor], _: &TensorType) -> Result<Tensor, OpError> {
-        eval(self, operands)
-    }
-
     fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
         let scores = Self::scores(operands).map_or(0, |s| s.iter().product::<usize>());
         let (d, m) = (operands[0].shape.last().copied().unwrap_or(0), operands[2].shape.iter().rev().nth(1));
         let products = 2 * d * scores + 2 * m.copied().unwrap_or(0) * ty.elements();
         Cost::with_flops((products + 10 * scores) as u64, operands, ty)
-    }
-}
-
-impl Composite for Sdpa {
-    fn decompose(&self, b: &mut Builder, operands: &[ValueId]) -> Built {
-        let mut scores = b.matmul_t(operands[0], operands[1])?;
-        if self.scale != 1.0 {
-            scores = b.mul_scalar(scores, self.scale)?;
-        }
-        if let Some(&mask) = operands.get(3) {
-            scores = b.add(scores, mask)?;
-        }
-        let axis = b.shape(scores).len() - 1;
-        let weights = b.softmax(scores, axis)?;
-        b.matmul(weights, operands[2])
     }
 }

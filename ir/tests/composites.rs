@@ -2,8 +2,10 @@
 
 use ndarray::{Array2, ArrayD, IxDyn};
 
-use super::*;
-use crate::{DType, Op};
+use s2dit_ir::ops::{
+    FeatureMap, FusionGate, LinearAttention, LinearAttentionStep, Modulate, RmsNorm, Rope, RopePairs, RunningMean, Sdpa,
+};
+use s2dit_ir::{DType, Op, Tensor, TensorType};
 
 /// A tensor of f64 values that look random and differ with the seed.
 fn tensor(shape: &[usize], seed: u64) -> Tensor {
