@@ -24,8 +24,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::weights::{ExpressionId, Memo, NoWeights, WeightError, load_bytes, rows};
-use crate::{Builder, Function, Op, OpError, Tensor, TensorType, ValueId, WeightSource};
+use crate::source::{ExpressionId, Memo, NoWeights, WeightError, WeightSource, load_bytes, streamed_linear, streams};
+use crate::{Builder, Function, Op, OpError, Tensor, TensorType, ValueId};
 
 /// Values of parameters (by name) and states (by name).
 #[derive(Clone, Debug, Default)]
@@ -108,7 +108,7 @@ pub fn evaluate(
             op if streamed_weight(f, v).is_some() => {
                 let inputs: Vec<Option<&Tensor>> = operands.iter().map(|o| values.get(o)).collect();
                 let failed = |error| WeightError::Op { op: op.name(), scope: node.scope.to_string(), error };
-                rows::linear(f, v, &inputs, source, failed)?
+                streamed_linear(f, v, &inputs, source, failed)?
             }
             op => {
                 let inputs: Vec<&Tensor> = operands.iter().filter_map(|o| values.get(o)).collect();
@@ -133,6 +133,14 @@ pub fn evaluate(
         }
     }
     Ok(wanted.iter().map(|v| values[v].clone()).collect())
+}
+
+/// The value of a constant in float64.
+///
+/// # Errors
+/// See [`WeightError`].
+pub fn evaluate_constant(f: &Function, v: ValueId, source: &dyn WeightSource) -> Result<Tensor, WeightError> {
+    evaluate(f, &[v], source, &Bindings::default()).map(|mut t| t.remove(0))
 }
 
 /// Evaluates a function's results, in order.
@@ -165,11 +173,11 @@ pub fn effects(f: &Function, source: &dyn WeightSource, bindings: &Bindings) -> 
     Ok(Effects { results, updates: named(&f.updates) })
 }
 
-/// The weight of a `linear` that is better streamed than held: a large stored tensor.
+/// The weight of a `linear` that is better streamed than held.
 fn streamed_weight(f: &Function, v: ValueId) -> Option<ValueId> {
     let Op::Linear(_) = f.op(v) else { return None };
     let weight = *f.operands(v).get(1)?;
-    (f.ty(weight).elements() >= rows::WORTH_IT && rows::can_stream(f, weight)).then_some(weight)
+    streams(f, weight).then_some(weight)
 }
 
 /// The key under which a constant's value is remembered, if it is worth remembering: a product that takes far more reading than it has elements.

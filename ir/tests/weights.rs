@@ -34,8 +34,8 @@ fn stored(dtype: DType, values: &[f64]) -> (Source, Function, ValueId) {
 #[test]
 fn every_streamed_conversion_rounds_like_the_interpreter() {
     let values: Vec<f64> = (0..5000).map(|i| (f64::from(i) - 2500.0) * 0.37 * 1.1f64.powi(i % 60 - 50)).collect();
-    for from in [DType::F32, DType::F16, DType::BF16] {
-        for to in [DType::F32, DType::F16, DType::BF16] {
+    for from in [DType::F64, DType::F32, DType::F16, DType::BF16, DType::I32, DType::U8] {
+        for to in [DType::F64, DType::F32, DType::F16, DType::BF16, DType::I32] {
             let (source, mut f, v) = stored(from, &values);
             let mut b = Builder::new(&mut f);
             let v = b.cast(v, to).unwrap();
@@ -114,7 +114,7 @@ fn a_streamed_product_is_the_product() {
     let (outer, inner) = (257usize, 300usize);
     let number = |i: usize| i as f64;
     let values: Vec<f64> = (0..outer * inner).map(|i| number((i * 7919) % 1000) / 500.0 - 1.0).collect();
-    for (dtype, biased) in [(DType::F32, true), (DType::BF16, false)] {
+    for (dtype, biased) in [(DType::F32, true), (DType::BF16, false), (DType::F64, true)] {
         let (source, mut f, v) = stored(dtype, &values);
         let mut b = Builder::new(&mut f);
         let w = b.cast(v, DType::F32).unwrap();

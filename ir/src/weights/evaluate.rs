@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice as NdSlice};
 
-use super::loads::{load_bytes, load_part};
-use super::{WeightError, WeightSource, evaluate_constant};
 use crate::convert::{converts, to_f64};
+use crate::interp::evaluate_constant;
 use crate::ops::{Concat, OpError};
+use crate::source::{WeightError, WeightSource, load_bytes, load_part, widens};
 use crate::{Function, Op, Tensor, TensorType, ValueId};
 
 /// Elements of a block: its float64 values stay in the cache.
@@ -126,8 +126,7 @@ impl<'a> Rows<'a> {
             (Way::Stored, Op::Load(load)) => self.stored(v, &load.tensor, range, &part),
             // A stored value is one of any wider type.
             (Way::Elementwise, Op::Cast(cast))
-                if matches!(self.f.op(operands[0]), Op::Load(_))
-                    && super::loads::widens(self.f.dtype(operands[0]), cast.dtype) =>
+                if matches!(self.f.op(operands[0]), Op::Load(_)) && widens(self.f.dtype(operands[0]), cast.dtype) =>
             {
                 let stored = self.some(operands[0], range)?;
                 Ok(Tensor { dtype: cast.dtype, ..stored })

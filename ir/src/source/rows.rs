@@ -1,21 +1,19 @@
 //! Products with a stored weight that is read once, row by row, and never held in float64.
 
-use std::io::{self, Write};
-
-use super::{WeightError, WeightSource, plain_load, write_constant};
+use super::{Stored, WeightError, WeightSource, plain_load};
 use crate::ops::OpError;
 use crate::{Function, Tensor, TensorType, ValueId};
 
 /// Elements from which on a weight is worth streaming.
-pub(crate) const WORTH_IT: usize = 1 << 16;
+const WORTH_IT: usize = 1 << 16;
 
-/// Whether a weight's bytes can be streamed.
-pub(crate) fn can_stream(f: &Function, weight: ValueId) -> bool {
-    plain_load(f, weight).is_some()
+/// Whether a weight is better streamed than held: a large stored tensor.
+pub(crate) fn streams(f: &Function, weight: ValueId) -> bool {
+    f.ty(weight).elements() >= WORTH_IT && plain_load(f, weight).is_some()
 }
 
-/// `linear` at `v`; of `inputs`, the weight's place is not looked at.
-pub(crate) fn linear(
+/// `linear` at `v` whose weight [`streams`]; of `inputs`, the weight's place is not looked at.
+pub(crate) fn streamed_linear(
     f: &Function,
     v: ValueId,
     inputs: &[Option<&Tensor>],
@@ -28,14 +26,18 @@ pub(crate) fn linear(
     let ty = f.ty(weight);
     let inner = ty.shape[1];
     let x: Vec<f64> = x.data.iter().copied().collect();
-    let mut sink = Rows {
+    let mut products = Products {
         row: TensorType::new(ty.dtype, [inner]),
         pending: Vec::new(),
         x: x.chunks_exact(inner.max(1)).collect(),
         columns: Vec::with_capacity(ty.shape[0]),
     };
-    write_constant(f, weight, source, &mut sink)?;
-    let columns = sink.columns;
+    let (stored, mut buffer) = (Stored::new(f, weight, source).ok_or_else(missing)?, Vec::new());
+    for index in 0..stored.count() {
+        products.take(stored.compute(index, &mut buffer)?.bytes(&buffer)).ok_or_else(missing)?;
+    }
+    stored.done();
+    let columns = products.columns;
     let bias: Option<Vec<f64>> = match inputs.get(2) {
         Some(bias) => Some(bias.ok_or_else(missing)?.data.iter().copied().collect()),
         None => None,
@@ -47,7 +49,7 @@ pub(crate) fn linear(
 }
 
 /// Takes the weight's bytes and multiplies each row as soon as it is whole.
-struct Rows<'a> {
+struct Products<'a> {
     row: TensorType,
     pending: Vec<u8>,
     x: Vec<&'a [f64]>,
@@ -55,21 +57,18 @@ struct Rows<'a> {
     columns: Vec<Vec<f64>>,
 }
 
-impl Write for Rows<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl Products<'_> {
+    /// Takes the next bytes; `None` if they are no values.
+    fn take(&mut self, bytes: &[u8]) -> Option<()> {
         self.pending.extend_from_slice(bytes);
         let size = self.row.bytes();
         let whole = self.pending.len() / size * size;
         for row in self.pending[..whole].chunks_exact(size) {
-            let row = Tensor::from_le_bytes(&self.row, row).ok_or_else(|| io::Error::other("a row of another size"))?;
+            let row = Tensor::from_le_bytes(&self.row, row)?;
             let products = self.x.iter().map(|x| row.data.iter().zip(*x).map(|(a, b)| a * b).sum());
             self.columns.push(products.collect());
         }
         self.pending.drain(..whole);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        Some(())
     }
 }

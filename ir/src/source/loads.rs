@@ -1,10 +1,7 @@
 //! Constants that are stored tensors as they are, or converted element by element.
 
-use std::borrow::Cow;
-use std::ops::Range;
+use std::collections::HashSet;
 
-use super::{WeightError, WeightSource};
-use crate::convert::converts;
 use crate::ops::{Cast, Concat};
 use crate::{DType, Function, Op, TensorType, ValueId};
 
@@ -29,12 +26,10 @@ pub(crate) fn plain_load(f: &Function, v: ValueId) -> Option<(&str, TensorType)>
     }
 }
 
-/// Loads like [`plain_load`]'s whose bytes follow each other: one, or several joined along the slowest axis. `None` if one
-/// needs more than a conversion between float types.
+/// Loads like [`plain_load`]'s whose bytes follow each other: one, or several joined along the slowest axis.
 pub(super) fn plain_loads(f: &Function, v: ValueId) -> Option<Vec<(&str, TensorType)>> {
-    let streams = |(_, stored): &(&str, TensorType)| stored.dtype == f.dtype(v) || converts(stored.dtype, f.dtype(v));
     if let Some(load) = plain_load(f, v) {
-        return streams(&load).then(|| vec![load]);
+        return Some(vec![load]);
     }
     let (mut at, mut dtypes) = (v, Vec::new());
     while let Op::Cast(_) | Op::Reshape(_) = f.op(at) {
@@ -48,40 +43,34 @@ pub(super) fn plain_loads(f: &Function, v: ValueId) -> Option<Vec<(&str, TensorT
         let result = f.dtype(v);
         widens(stored.dtype, f.dtype(at)) && dtypes.iter().all(|&d| d == result || widens(stored.dtype, d))
     };
-    loads.iter().all(|load| exact(load) && streams(load)).then_some(loads)
+    loads.iter().all(exact).then_some(loads)
 }
 
 /// Every value of `from` is a value of `to`.
-pub(super) fn widens(from: DType, to: DType) -> bool {
+pub(crate) fn widens(from: DType, to: DType) -> bool {
     from == to || matches!((from, to), (DType::F16 | DType::BF16, DType::F32 | DType::F64) | (DType::F32, DType::F64))
 }
 
-/// The bytes of a tensor, as many as its type has.
-pub(crate) fn load_bytes<'a>(
-    source: &'a dyn WeightSource,
-    tensor: &str,
-    ty: &TensorType,
-) -> Result<Cow<'a, [u8]>, WeightError> {
-    let bytes = source.bytes(tensor)?;
-    if bytes.len() != ty.bytes() {
-        return Err(WeightError::Size { name: tensor.into(), expected: ty.clone(), found: bytes.len() });
+/// The checkpoint tensor that a constant is, seen through casts, reshapes and compression.
+pub fn loaded_tensor(f: &Function, v: ValueId) -> Option<&str> {
+    match f.op(v) {
+        Op::Load(load) => Some(&load.tensor),
+        Op::Cast(_) | Op::Reshape(_) | Op::Compress(_) => loaded_tensor(f, *f.operands(v).first()?),
+        _ => None,
     }
-    Ok(bytes)
 }
 
-/// Some bytes of a tensor that is computed, which the source has [visited](WeightSource::visit); `None` if it is stored as it is.
-pub(super) fn load_part(
-    source: &dyn WeightSource,
-    tensor: &str,
-    range: Range<usize>,
-) -> Option<Result<Vec<u8>, WeightError>> {
-    let part = source.part(tensor, range.clone())?;
-    Some(part.and_then(|bytes| {
-        if bytes.len() != range.len() {
-            let message = format!("{} bytes of {} in it", bytes.len(), range.len());
-            return Err(WeightError::Read { name: tensor.into(), message });
+/// The checkpoint tensors that a constant is computed from, in order and each once: `a, b`. `None` if there are none.
+pub fn sources(f: &Function, v: ValueId) -> Option<String> {
+    let (mut names, mut seen, mut ahead) = (Vec::new(), HashSet::new(), vec![v]);
+    while let Some(at) = ahead.pop() {
+        if !seen.insert(at) {
+            continue;
         }
-        source.visit(tensor, range.start as u64, &bytes);
-        Ok(bytes)
-    }))
+        match f.op(at) {
+            Op::Load(load) if !names.contains(&load.tensor.as_str()) => names.push(&load.tensor),
+            _ => ahead.extend(f.operands(at).iter().rev()),
+        }
+    }
+    (!names.is_empty()).then(|| names.join(", "))
 }
