@@ -5,31 +5,15 @@
 //! loops of `portable.rs`. Both give the same bits, NaN included: a NaN keeps its sign and the upper bits of its payload and becomes a
 //! quiet one, except where bf16 is widened, which moves bits only.
 
+mod broken;
 mod portable;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use std::ops::AddAssign;
-
 use crate::DType;
-
-/// What was seen while elements were converted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Broken {
-    /// NaN or infinite elements in the result.
-    pub non_finite: u64,
-    /// Of these, elements that were finite before: the result's type cannot hold them.
-    pub overflowed: u64,
-}
-
-impl AddAssign for Broken {
-    fn add_assign(&mut self, other: Broken) {
-        self.non_finite += other.non_finite;
-        self.overflowed += other.overflowed;
-    }
-}
+pub use broken::Broken;
 
 /// A type that is read or written: bf16, f16 or f32.
 const fn is_stored_float(dtype: DType) -> bool {
@@ -121,16 +105,3 @@ pub fn non_finite(bytes: &[u8], dtype: DType) -> u64 {
     let count = |pairs: &[[u8; 2]]| pairs.iter().map(|b| u16::from(u16::from_le_bytes(*b) & mask == mask)).sum::<u16>();
     bytes.as_chunks::<2>().0.chunks(4096).map(count).map(u64::from).sum()
 }
-
-/// The smallest f32, as bits without the sign, that rounds to infinity in this type: the middle between the largest number and
-/// the next power of two, as ties go to even.
-const fn overflow(to: DType) -> u32 {
-    match to {
-        DType::F16 => 0x477f_f000,
-        DType::BF16 => 0x7f7f_8000,
-        _ => INFINITY,
-    }
-}
-
-/// Infinity, as f32 bits.
-const INFINITY: u32 = 0x7f80_0000;

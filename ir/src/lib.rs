@@ -29,6 +29,7 @@ pub mod text;
 pub mod types;
 pub mod uses;
 pub mod verify;
+mod violation;
 pub mod weights;
 
 pub use build::Builder;

@@ -12,18 +12,8 @@
 use std::collections::HashSet;
 use std::fmt;
 
+pub use crate::violation::Violation;
 use crate::{Function, Module, Op, TensorType, ValueId};
-
-/// A broken invariant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// Function in which it was found.
-    pub function: String,
-    /// The value at fault, if it is one value.
-    pub value: Option<ValueId>,
-    /// Message: the invariant, what was found, what was expected.
-    pub message: String,
-}
 
 /// All broken invariants of a module.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -38,6 +38,7 @@ pub mod precision;
 pub mod property;
 pub mod quantize;
 pub mod regions;
+mod registry;
 pub mod split;
 pub mod split_conv;
 pub mod states;
@@ -48,35 +49,4 @@ pub use pass::{Pass, PassKind};
 pub use pipeline::{PassPipeline, PassRun};
 pub use precision::Fp16Extent;
 pub use property::Property;
-
-/// Every pass, by its kind.
-pub static PASSES: &[&PassKind] = &[
-    &canonicalize::PASS,
-    &cse::PASS,
-    &phase::PASS,
-    &split::PASS,
-    &timesteps::PASS,
-    &fuse::PASS,
-    &fold_gate::PASS,
-    &bound::PASS,
-    &split_conv::PASS,
-    &pad_tokens::PASS,
-    &channels_first::PASS,
-    &decompose::PASS,
-    &decompose::FOR_ONNX21,
-    &decompose::FOR_ONNX23,
-    &precision::FP16,
-    &precision::FP16_NORMS32,
-    &precision::FP16_ONLY,
-    &widen::PASS,
-    &emulate::ROUNDED,
-    &emulate::WIDE,
-    &states::PASS,
-    &quantize::INT8,
-    &quantize::PALETTE4,
-];
-
-/// The kind of pass called `name`.
-pub fn pass(name: &str) -> Option<&'static PassKind> {
-    PASSES.iter().copied().find(|kind| kind.name == name)
-}
+pub use registry::{PASSES, pass};

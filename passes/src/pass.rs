@@ -117,27 +117,6 @@ impl Pass {
         self.kind.needs.iter().chain(self.also_needs).copied()
     }
 
-    /// Reads a pass as it is written: `fuse`, `timesteps(1000,500)`.
-    ///
-    /// # Errors
-    /// No pass of this name; options that the pass does not have.
-    pub fn read(text: &str) -> Result<Pass, ReadError> {
-        let (name, options) = match text.strip_suffix(')').and_then(|t| t.split_once('(')) {
-            Some((name, options)) => (name, options.split(',').collect()),
-            None => (text, Vec::new()),
-        };
-        let kind = crate::pass(name).ok_or_else(|| ReadError::Unknown {
-            name: name.into(),
-            known: crate::PASSES.iter().map(|p| p.name).collect::<Vec<_>>().join(", "),
-        })?;
-        let refused = |reason: String| ReadError::Options { pass: kind.name, reason };
-        match kind.run {
-            Run::Options(read) => read(&options).map_err(refused),
-            _ if options.is_empty() => Ok(kind.into()),
-            _ => Err(refused(format!("found {}, expected no options", options.join(",")))),
-        }
-    }
-
     pub(crate) fn run(&self, module: &mut Module, context: &mut Context) -> Result<usize, PassError> {
         (self.run)(module, context)
     }

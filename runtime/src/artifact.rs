@@ -2,63 +2,20 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use s2dit_backends::coreml::{self, Package};
-use s2dit_backends::onnx::{self, MemoryOptions, WeightMode};
-use s2dit_ir::{Function, Interface, WeightSource};
-use s2dit_passes::emulate::{Arithmetic, emulated};
+use s2dit_backends::onnx;
+use s2dit_ir::Interface;
+use s2dit_passes::emulate::Arithmetic;
 
 use crate::error::refuse;
 use crate::experts::Description;
 use crate::interface;
 use crate::pipeline::{self, Chain, Pipeline};
-use crate::ranges;
+use crate::run::{Engine, RunOptions, function_session, session_options};
 use crate::stream::contract;
 use crate::timesteps::Timesteps;
-use crate::{Error, ErrorKind, HostTensor, Port, Session, SessionOptions};
-
-/// An engine that executes ONNX graphs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Engine {
-    /// ONNX Runtime.
-    #[default]
-    Ort,
-    /// tract, a second opinion written independently in Rust.
-    Tract,
-}
-
-impl FromStr for Engine {
-    type Err = Error;
-    fn from_str(s: &str) -> Result<Self, Error> {
-        match s {
-            "ort" => Ok(Engine::Ort),
-            "tract" if cfg!(feature = "tract") => Ok(Engine::Tract),
-            "tract" => refuse!(Input, "{NO_TRACT}"),
-            _ => refuse!(Input, "found `{s}`, expected `ort` or `tract`"),
-        }
-    }
-}
-
-const NO_TRACT: &str = "this build has no tract: build with `cargo build --release --features tract`";
-
-/// Options for running an artifact.
-#[derive(Clone, Debug, Default)]
-pub struct RunOptions {
-    /// Round the result of every fp16 op of a package to fp16, as the Neural Engine stores it. Without it a package's
-    /// arithmetic is fp32.
-    pub fp16: bool,
-    /// Engine that executes the graph.
-    pub engine: Engine,
-    /// Threads; 0 is one.
-    pub threads: usize,
-    /// Values to return beside the outputs, by name.
-    pub probes: Vec<String>,
-    /// Return the largest magnitude of every fp16 value of a package too; see [`crate::ranges`].
-    pub ranges: bool,
-    /// No notes on standard error.
-    pub quiet: bool,
-}
+use crate::{Error, HostTensor, Port, Session};
 
 /// An ONNX file, an mlpackage or a folder of packages that make one step, as it lies on disk.
 pub enum Artifact {
@@ -256,42 +213,6 @@ impl Artifact {
     }
 }
 
-/// Runs an IR function with ONNX Runtime; weights stay in their files.
-///
-/// # Errors
-/// An op that ONNX lacks; inputs that do not fit.
-pub fn run_function(
-    f: &Function,
-    weights: &dyn WeightSource,
-    arithmetic: Arithmetic,
-    inputs: &BTreeMap<String, HostTensor>,
-    options: &RunOptions,
-) -> Result<BTreeMap<String, HostTensor>, Error> {
-    function_session(f, weights, arithmetic, options)?.run(inputs)
-}
-
-/// Loads an IR function into ONNX Runtime; weights stay in their files.
-///
-/// # Errors
-/// An op that ONNX lacks; a model that ONNX Runtime does not take.
-pub fn function_session(
-    f: &Function,
-    weights: &dyn WeightSource,
-    arithmetic: Arithmetic,
-    options: &RunOptions,
-) -> Result<Session, Error> {
-    let memory = MemoryOptions { weights: WeightMode::Reference, outputs: options.probes.clone() };
-    let watched = options.ranges.then(|| ranges::watched(f)).transpose()?;
-    let emulated = emulated(watched.as_ref().unwrap_or(f), arithmetic)
-        .map_err(|error| Error::new(ErrorKind::Unsupported, error.into()))?;
-    let model = onnx::model_in_memory(&emulated, weights, &memory)?;
-    Session::from_bytes(&model.bytes, model.folder.as_deref(), &session_options(options, true))
-}
-
-fn session_options(options: &RunOptions, keep_weights_mapped: bool) -> SessionOptions {
-    SessionOptions { threads: options.threads.max(1), keep_weights_mapped, quiet: options.quiet }
-}
-
 #[cfg(feature = "tract")]
 fn run_tract(
     path: &Path,
@@ -307,7 +228,7 @@ fn run_tract(
     _: &BTreeMap<String, HostTensor>,
     _: &RunOptions,
 ) -> Result<BTreeMap<String, HostTensor>, Error> {
-    refuse!(Input, "{NO_TRACT}")
+    refuse!(Input, "{}", crate::run::NO_TRACT)
 }
 
 /// Names of the values that a package computes.

@@ -20,6 +20,7 @@ pub mod ort_engine;
 pub mod pipeline;
 mod ports;
 pub mod ranges;
+mod run;
 pub mod stream;
 mod tensor;
 pub mod text_mask;
@@ -27,11 +28,12 @@ pub mod timesteps;
 #[cfg(feature = "tract")]
 pub mod tract_engine;
 
-pub use artifact::{Artifact, Engine, RunOptions, function_session, run_function};
+pub use artifact::Artifact;
 pub use difference::{Difference, first_difference};
 pub use error::{Error, ErrorKind};
 pub use ort_engine::{Port, Session, SessionOptions};
 pub use pipeline::{Chain, Pipeline};
+pub use run::{Engine, RunOptions, function_session, run_function};
 pub use stream::{KernelFolder, StreamOptions, StreamSession};
 pub use tensor::HostTensor;
 pub use timesteps::Timesteps;

@@ -8,8 +8,9 @@ use s2dit_backends::output::{Contents, Destination, Staged};
 use s2dit_runtime::experts::{Description, Expert, FILE, FORMAT};
 use s2dit_runtime::pipeline;
 
+use crate::format::has_format;
 use crate::parts::is_in_part;
-use crate::{Options, Summary, Watch, compile, has_format};
+use crate::{Options, Summary, Watch, compile};
 use s2dit_models::checkpoint::Checkpoint;
 
 /// An expert that is compiled.

@@ -2,6 +2,7 @@
 
 mod compute;
 pub mod experts;
+mod format;
 pub mod parts;
 pub mod plan;
 mod quantized;
@@ -15,7 +16,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use s2dit_backends::input::{LARGEST_JSON, read_text};
 use s2dit_backends::onnx::pair::Pair;
 use s2dit_backends::output::{Destination, Staged};
 use s2dit_backends::{coreml, onnx};
@@ -240,14 +240,6 @@ fn check_extension(out: &Path, target: Target) -> Result<()> {
         bail!("output `{}`: expected a name that ends in `.{wanted}` for target {target}", out.display());
     }
     Ok(())
-}
-
-/// Whether a description in JSON names its format so: that of a kernel or of a partitioned step.
-fn has_format(description: &Path, format: &str) -> bool {
-    let value = read_text(description, LARGEST_JSON)
-        .ok()
-        .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
-    value.is_some_and(|value| value["format"] == format)
 }
 
 fn write_onnx(

@@ -12,7 +12,7 @@ use s2dit_passes::partition::{block_bytes, cuts, filled, partition};
 use s2dit_runtime::pipeline::{self, Part, part_of};
 use s2dit_runtime::stream::contract::Port;
 
-use super::has_format;
+use crate::format::has_format;
 use crate::plan::Sources;
 use s2dit_files::parse_size;
 use s2dit_files::problems::{Problem, quoted};

@@ -11,7 +11,6 @@ use rayon::prelude::*;
 use s2dit_backends::input::check_regular;
 use s2dit_ir::{TensorType, WeightSource};
 
-use crate::WeightStore;
 use crate::problems::Problems;
 
 /// Bytes of a piece: a subtree of BLAKE3's binary tree, whose leaves are 1024 bytes (O'Connor et al., *BLAKE3*, section 2.1). So a
@@ -46,13 +45,8 @@ enum TensorHash {
 }
 
 impl Hashes {
-    /// Knows nothing yet of these tensors.
-    pub(super) fn new(weights: &WeightStore) -> Self {
-        let bytes = |name: &str| weights.ty(name).map_or(0, |ty| ty.bytes());
-        Hashes::of_sizes(weights.names().map(|name| (name, bytes(name))))
-    }
-
-    fn of_sizes<'a>(tensors: impl Iterator<Item = (&'a str, usize)>) -> Self {
+    /// Knows nothing yet of tensors of so many bytes.
+    pub(super) fn of_sizes<'a>(tensors: impl Iterator<Item = (&'a str, usize)>) -> Self {
         let hash = |bytes: usize| match bytes {
             0..=PIECE => TensorHash::Small(None),
             _ => TensorHash::Pieces(vec![None; bytes.div_ceil(PIECE)]),
@@ -104,14 +98,17 @@ impl Hashes {
         known.unwrap_or_else(|| blake3::hash(&[]))
     }
 
-    /// Hashes (name, element type, shape, hash of the data) of every tensor, in order of names.
-    pub(super) fn of_all(&self, weights: &WeightStore) -> blake3::Hash {
-        let tensors: Vec<(&str, TensorType)> =
-            weights.names().filter_map(|name| Some((name, weights.ty(name)?))).collect();
+    /// Hashes (name, element type, shape, hash of the data) of these tensors, which are in order of names; `read` gives some bytes of one.
+    pub(super) fn of_all<'a>(
+        &self,
+        weights: &dyn WeightSource,
+        tensors: &[(&str, TensorType)],
+        read: impl Fn(&str, Range<usize>) -> Option<Cow<'a, [u8]>> + Sync,
+    ) -> blake3::Hash {
         let hashes: Vec<blake3::Hash> = tensors
             .par_iter()
             .map(|(name, ty)| {
-                let hash = self.finish(name, ty.bytes(), |range| weights.read(name, range).ok());
+                let hash = self.finish(name, ty.bytes(), |range| read(name, range));
                 weights.done(name);
                 hash
             })
@@ -119,7 +116,7 @@ impl Hashes {
 
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"s2ditc checkpoint 1\n");
-        for ((name, ty), hash) in tensors.into_iter().zip(hashes) {
+        for ((name, ty), hash) in tensors.iter().zip(hashes) {
             // The length of the name makes the encoding unambiguous; types print without line breaks.
             hasher.update(&(name.len() as u64).to_le_bytes());
             hasher.update(name.as_bytes());

@@ -8,12 +8,28 @@ use serde::Deserializer;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
-use crate::TensorInfo;
 use crate::json::{Entries, compact};
 use crate::problems::{Problems, quoted, shown};
 
 /// The limit of the reference implementation.
 const LARGEST_HEADER: u64 = 100_000_000;
+
+/// Type and place of a tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Element type and shape.
+    pub ty: TensorType,
+    /// First byte of the tensor's data in the file.
+    pub offset: u64,
+}
+
+impl TensorInfo {
+    /// The byte after the tensor's data in the file.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.offset + self.ty.bytes() as u64
+    }
+}
 
 /// The header of a file: its tensors and what is wrong with them.
 #[derive(Debug)]

@@ -9,26 +9,9 @@ use s2dit_backends::stamp::Changed;
 use s2dit_ir::{DType, FileRegion, TensorType, WeightError, WeightSource};
 
 use crate::Door;
-use crate::header::{self, Header};
+use crate::header::{self, Header, TensorInfo};
 use crate::mapped::Mapped;
 use crate::problems::{Problem, Problems, shown};
-
-/// Type and place of a tensor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorInfo {
-    /// Element type and shape.
-    pub ty: TensorType,
-    /// First byte of the tensor's data in the file.
-    pub offset: u64,
-}
-
-impl TensorInfo {
-    /// The byte after the tensor's data in the file.
-    #[must_use]
-    pub fn end(&self) -> u64 {
-        self.offset + self.ty.bytes() as u64
-    }
-}
 
 /// An open safetensors file whose header is sound: every tensor lies within the file, none overlap.
 #[derive(Debug)]

@@ -170,7 +170,11 @@ impl WeightStore {
     /// The hash of the tensors: names, types and contents, however they are spread over files. Computed once, on rayon's threads, of
     /// what was not hashed when it was [visited](WeightSource::visit); may run beside other readers.
     pub fn content_hash(&self) -> blake3::Hash {
-        *self.hash.get_or_init(|| self.hashes().of_all(self))
+        *self.hash.get_or_init(|| {
+            let tensors: Vec<(&str, TensorType)> =
+                self.tensors.iter().map(|(name, held)| (name.as_str(), held.ty.clone())).collect();
+            self.hashes().of_all(self, &tensors, |name, range| self.read(name, range).ok())
+        })
     }
 
     /// Some bytes of a tensor.
@@ -189,7 +193,8 @@ impl WeightStore {
     }
 
     fn hashes(&self) -> &Hashes {
-        self.hashes.get_or_init(|| Hashes::new(self))
+        self.hashes
+            .get_or_init(|| Hashes::of_sizes(self.tensors.iter().map(|(name, held)| (name.as_str(), held.ty.bytes()))))
     }
 
     fn types(&self) -> impl Iterator<Item = &TensorType> {

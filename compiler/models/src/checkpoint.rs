@@ -21,14 +21,11 @@ pub use beside::FieldOrigin;
 pub use lora::Merged;
 pub use naming::Naming;
 pub use origin::{Lora, Origin};
-pub use pipeline::{PIPELINE_FILE, PipelineFolder};
+pub use pipeline::{CONFIG_FILE, PIPELINE_FILE, PipelineFolder};
 
 use self::naming::Names;
 use self::origin::Place;
 use crate::model::{Model, Sampler, Streaming};
-
-/// The configuration.
-pub const CONFIG_FILE: &str = "config.json";
 
 /// An open checkpoint: a valid configuration, and exactly the tensors that it calls for.
 #[derive(Debug)]

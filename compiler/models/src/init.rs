@@ -18,6 +18,7 @@ use serde_json::json;
 
 use crate::checkpoint::CONFIG_FILE;
 use crate::model::Model;
+pub use place::MARK;
 use plan::{Plan, Shard};
 use s2dit_files::problems::{Problem, Problems};
 use s2dit_files::{FloatType, INDEX_FILE};
@@ -41,9 +42,6 @@ pub struct InitOptions {
 
 /// The default of [`InitOptions::max_shard_size`], 5 GB.
 pub const DEFAULT_SHARD_SIZE: u64 = 5_000_000_000;
-
-/// The field of `config.json` by which a checkpoint that `init` made is known.
-pub const MARK: &str = "_s2ditc_init";
 
 /// The summary of what was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

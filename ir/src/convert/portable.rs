@@ -4,7 +4,7 @@
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
-use super::{Broken, INFINITY, overflow};
+use super::broken::{Broken, INFINITY, overflow};
 use crate::DType;
 use crate::rounding::to_odd;
 

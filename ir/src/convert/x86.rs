@@ -3,7 +3,7 @@
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::*;
 
-use super::{Broken, INFINITY, overflow};
+use super::broken::{Broken, INFINITY, overflow};
 use crate::DType;
 
 /// Proof that the processor has AVX2 and F16C.

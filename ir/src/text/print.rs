@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::interface::Interface;
-use crate::verify::Violation;
+use crate::violation::Violation;
 use crate::{Function, Module, ValueId};
 
 /// The text form of a module.

@@ -23,6 +23,7 @@ mod modulate;
 mod padded_conv;
 mod rms_norm;
 mod rope;
+mod rule;
 mod running_mean;
 mod sdpa;
 mod silu;
@@ -36,6 +37,7 @@ use s2dit_ir::{Function, Module, ValueId};
 use crate::Property;
 use crate::pass::{PassKind, Run};
 use crate::pattern::{Match, Matcher, Pattern, constants};
+use rule::{Rule, along, one_axis};
 
 /// The pass.
 pub static PASS: PassKind = PassKind {
@@ -47,18 +49,6 @@ pub static PASS: PassKind = PassKind {
     run: Run::Plain(run),
     ..PassKind::PLAIN
 };
-
-/// A formula and what takes its place.
-struct Rule {
-    /// The op that it makes.
-    name: &'static str,
-    /// Ways to write it, the most complete first.
-    formulas: &'static [&'static str],
-    /// Ops that must have matched for a failure to be worth telling.
-    near: usize,
-    /// Adds the op; an error says why this match is not one.
-    build: fn(&mut Function, &Match, &str) -> Result<ValueId, OpError>,
-}
 
 /// Every rule, in the order in which they run: a formula's parts before the formula that names them.
 const RULES: &[Rule] = &[
@@ -182,29 +172,4 @@ fn first_that_builds(
         };
     }
     Err(why)
-}
-
-/// The one axis of a list.
-fn one_axis(axes: &[usize]) -> Result<usize, OpError> {
-    match axes {
-        [axis] => Ok(*axis),
-        _ => Err(OpError::new(format!("expected one axis, found {axes:?}"))),
-    }
-}
-
-/// A constant that broadcasts along `axes` of `like` only, with just the extents of these axes.
-fn along(f: &mut Function, v: ValueId, like: ValueId, axes: &[usize], scope: &str) -> Result<ValueId, OpError> {
-    let (shape, full) = (f.shape(v).to_vec(), f.shape(like).to_vec());
-    let wanted: Vec<usize> = axes.iter().map(|&a| full[a]).collect();
-    let offset = full.len().checked_sub(shape.len());
-    let fits = offset.is_some_and(|offset| {
-        (0..full.len()).all(|i| {
-            let extent = if i < offset { 1 } else { shape[i - offset] };
-            extent == if axes.contains(&i) { full[i] } else { 1 }
-        })
-    });
-    if !fits {
-        return Err(OpError::new(format!("expected a gain along axes {axes:?} of {full:?}, found {shape:?}")));
-    }
-    if shape == wanted { Ok(v) } else { f.add(s2dit_ir::ops::Reshape { shape: wanted }.into(), &[v], scope) }
 }

@@ -9,6 +9,7 @@ pub mod folder;
 pub mod host;
 mod kernel;
 pub mod made_for;
+mod options;
 pub mod sampler;
 pub mod state;
 
@@ -24,20 +25,8 @@ use crate::{Error, HostTensor};
 use contract::{Contract, StateWrite};
 pub use folder::KernelFolder;
 use kernel::{Kernel, OUT, Values};
+pub use options::StreamOptions;
 use state::Snapshot;
-
-/// Options for running a kernel.
-#[derive(Clone, Debug, Default)]
-pub struct StreamOptions {
-    /// Round the result of every fp16 op of a package to fp16, as the Neural Engine stores it.
-    pub fp16: bool,
-    /// Keep the largest magnitude of every fp16 value of a package; see [`StreamSession::ranges`].
-    pub ranges: bool,
-    /// Threads; 0 is one.
-    pub threads: usize,
-    /// No notes on standard error.
-    pub quiet: bool,
-}
 
 /// A stream: a loaded kernel with its states.
 pub struct StreamSession {

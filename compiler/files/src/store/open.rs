@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::WeightStore;
 use crate::problems::{Problems, quoted};
-use crate::{Door, SafetensorsFile, door, index};
+use crate::{Door, SafetensorsFile, index, open_door};
 
 /// The weights, in one file.
 pub const WEIGHTS_FILE: &str = "diffusion_pytorch_model.safetensors";
@@ -56,7 +56,7 @@ impl WeightStore {
     /// # Errors
     /// A file of another format, or one that cannot be read.
     pub fn open_file(path: &Path, state_dict: Option<&str>) -> Result<(Self, Problems), Problems> {
-        let (door, problems) = door::open(path, state_dict)?;
+        let (door, problems) = open_door(path, state_dict)?;
         Ok((Self::of(door), problems))
     }
 

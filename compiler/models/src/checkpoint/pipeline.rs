@@ -7,8 +7,8 @@ use s2dit_files::json::{Entries, compact};
 use s2dit_files::problems::{Problem, Problems, quoted, shown};
 use serde_json::Value;
 
-use super::CONFIG_FILE;
-
+/// The configuration of a transformer.
+pub const CONFIG_FILE: &str = "config.json";
 /// The file that a pipeline folder has in place of a configuration.
 pub const PIPELINE_FILE: &str = "model_index.json";
 /// The folder and file of its scheduler's configuration.

@@ -5,9 +5,11 @@ use std::path::Path;
 use s2dit_backends::input::{LARGEST_JSON, read_file};
 use s2dit_backends::output::Contents;
 
-use super::MARK;
 use crate::checkpoint::CONFIG_FILE;
 use s2dit_files::INDEX_FILE;
+
+/// The field of `config.json` by which a checkpoint that `init` made is known.
+pub const MARK: &str = "_s2ditc_init";
 
 /// What a checkpoint has in it.
 pub(super) const CONTENTS: Contents<'static> =

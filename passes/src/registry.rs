@@ -1,0 +1,62 @@
+//! The list of passes, and passes by name.
+
+use crate::pass::{Pass, PassKind, ReadError, Run};
+use crate::{
+    bound, canonicalize, channels_first, cse, decompose, emulate, fold_gate, fuse, pad_tokens, phase, precision,
+    quantize, split, split_conv, states, timesteps, widen,
+};
+
+/// Every pass, by its kind.
+pub static PASSES: &[&PassKind] = &[
+    &canonicalize::PASS,
+    &cse::PASS,
+    &phase::PASS,
+    &split::PASS,
+    &timesteps::PASS,
+    &fuse::PASS,
+    &fold_gate::PASS,
+    &bound::PASS,
+    &split_conv::PASS,
+    &pad_tokens::PASS,
+    &channels_first::PASS,
+    &decompose::PASS,
+    &decompose::FOR_ONNX21,
+    &decompose::FOR_ONNX23,
+    &precision::FP16,
+    &precision::FP16_NORMS32,
+    &precision::FP16_ONLY,
+    &widen::PASS,
+    &emulate::ROUNDED,
+    &emulate::WIDE,
+    &states::PASS,
+    &quantize::INT8,
+    &quantize::PALETTE4,
+];
+
+/// The kind of pass called `name`.
+pub fn pass(name: &str) -> Option<&'static PassKind> {
+    PASSES.iter().copied().find(|kind| kind.name == name)
+}
+
+impl Pass {
+    /// Reads a pass as it is written: `fuse`, `timesteps(1000,500)`.
+    ///
+    /// # Errors
+    /// No pass of this name; options that the pass does not have.
+    pub fn read(text: &str) -> Result<Pass, ReadError> {
+        let (name, options) = match text.strip_suffix(')').and_then(|t| t.split_once('(')) {
+            Some((name, options)) => (name, options.split(',').collect()),
+            None => (text, Vec::new()),
+        };
+        let kind = pass(name).ok_or_else(|| ReadError::Unknown {
+            name: name.into(),
+            known: PASSES.iter().map(|p| p.name).collect::<Vec<_>>().join(", "),
+        })?;
+        let refused = |reason: String| ReadError::Options { pass: kind.name, reason };
+        match kind.run {
+            Run::Options(read) => read(&options).map_err(refused),
+            _ if options.is_empty() => Ok(kind.into()),
+            _ => Err(refused(format!("found {}, expected no options", options.join(",")))),
+        }
+    }
+}
