@@ -96,7 +96,7 @@ fn a_package_with_tables_has_no_sinusoids_and_says_so() {
     let said: Vec<f32> = serde_json::from_value(listed["timesteps"].clone()).expect("a list");
     assert_eq!(said, SHIFTED);
     let out = ok(&["inspect", &arg(&work.path().join("x.mlpackage"))]);
-    assert!(out.contains("timestep is one of 1000, 937.5, 833.3333 or 625"), "{out}");
+    assert!(out.contains("timestep: 1000, 937.5, 833.3333 or 625"), "{out}");
 }
 
 #[test]

@@ -88,8 +88,9 @@ impl Pair {
             _ => None,
         };
         let folder = place.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // Held until the old weights are gone: another process may not come with a model for them in between.
-        let lock = lock(folder);
+        // Held until the old weights are gone: another process may not come with a model for them in between. Without old weights there is
+        // nothing to hold, and a folder that is staged is locked by its own writer.
+        let lock = if stale(folder, &place, location).is_empty() { None } else { lock(folder) };
         Staged::commit_all(data.into_iter().chain([self.model]).collect())?;
         if lock.is_some() {
             sweep(folder, &place, location);
@@ -116,26 +117,35 @@ fn lock(folder: &Path) -> Option<File> {
     }
 }
 
+/// Weights in a folder that are named after the model at `place`; `fresh` are those of its new self.
+fn stale(folder: &Path, place: &Path, fresh: Option<&str>) -> Vec<PathBuf> {
+    let Some(name) = place.file_name().and_then(OsStr::to_str) else { return Vec::new() };
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
+    let is_stale = |path: &PathBuf| file_name(path).is_some_and(|file| is_data_of(file, name) && Some(file) != fresh);
+    entries.filter(is_stale).collect()
+}
+
+fn file_name(path: &Path) -> Option<&str> {
+    path.file_name().and_then(OsStr::to_str)
+}
+
 /// Removes weights named after the model at `place` that we wrote and that no model in the folder refers to; `fresh` are those just put
 /// there. What cannot be removed is in nobody's way, and is looked at again the next time.
 fn sweep(folder: &Path, place: &Path, fresh: Option<&str>) {
-    let Some(name) = place.file_name().and_then(OsStr::to_str) else { return };
-    let file_name = |path: &Path| path.file_name().and_then(OsStr::to_str).map(str::to_string);
-    let entries: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
-    let stale = |path: &&PathBuf| file_name(path).is_some_and(|f| is_data_of(&f, name) && Some(f.as_str()) != fresh);
-    let mut stale: Vec<&PathBuf> = entries.iter().filter(stale).collect();
+    let mut stale = stale(folder, place, fresh);
     if stale.is_empty() {
         return;
     }
+    let entries: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
     for model in entries.iter().filter(|p| p.extension().is_some_and(|e| e == "onnx")) {
         let used = Model::open(model).map(|m| m.external_files()).unwrap_or_default();
-        stale.retain(|path| !file_name(path).is_some_and(|file| used.contains_key(&file)));
+        stale.retain(|path| !file_name(path).is_some_and(|file| used.contains_key(file)));
     }
     for path in stale {
         // Locked by whoever is writing it.
-        let free = File::open(path).is_ok_and(|file| file.try_lock().is_ok());
-        if free && is_ours(path) {
-            let _ = fs::remove_file(path);
+        let free = File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
+        if free && is_ours(&path) {
+            let _ = fs::remove_file(&path);
         }
     }
 }

@@ -15,6 +15,9 @@ const LARGEST_EPS: f64 = 1.0;
 /// Blocks of the deepest model that is read.
 pub const MOST_BLOCKS: usize = 4096;
 
+/// Latent frames that a stream may keep: minutes of video, and far more than a phone holds.
+pub const MOST_FRAMES: usize = 4096;
+
 /// The fields not read yet, and the problems so far. A field with a problem reads as a stand-in, which is
 /// never seen: [`Fields::finish`] then fails.
 pub struct Fields<'a> {

@@ -100,7 +100,11 @@ fn model(m: &ModelReport, out: &mut String) -> Result<()> {
         "{}, {}: {} parameters, {} blocks, width {} = {} heads × {}",
         m.family,
         match m.chunk_frames {
-            Some(n) => format!("streaming {n} latent frames a step"),
+            Some(n) => {
+                let sink = m.sink_frames.filter(|n| *n > 0).map(|n| format!(" and the first {n}")).unwrap_or_default();
+                let before = m.window_frames.unwrap_or_default();
+                format!("streaming {n} latent frames a step, attention sees {before} before them{sink}")
+            }
             None => m.variant.into(),
         },
         count(m.parameters),
@@ -213,7 +217,7 @@ fn artifact(what: &str, a: &ArtifactReport) -> Result<String> {
         }
     }
     if let Some(listed) = &a.timesteps {
-        writeln!(out, "  timestep is one of {listed}")?;
+        writeln!(out, "  timestep: {listed}")?;
     }
     writeln!(
         out,

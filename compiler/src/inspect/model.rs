@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use s2dit_ir::{Cost, Module, Op};
+use s2dit_ir::weights::sources;
+use s2dit_ir::{Cost, Module, Op, ValueId};
 use serde::Serialize;
 
 use s2dit_models::SchemaWeights;
@@ -72,6 +73,10 @@ pub struct ModelReport {
     pub variant: &'static str,
     /// Latent frames of a streaming step.
     pub chunk_frames: Option<usize>,
+    /// Latent frames before the chunk that attention of a stream sees, the sink not counted.
+    pub window_frames: Option<usize>,
+    /// Latent frames at the start of a stream that attention always sees.
+    pub sink_frames: Option<usize>,
     /// Latent of the costs, `[C, F, H, W]`.
     pub latent: [usize; 4],
     /// Token grid, `[frames, rows, columns]`.
@@ -130,6 +135,8 @@ impl ModelReport {
             layout: outline.sandwich(),
             variant: if streaming.is_some() { "ar" } else { "bidirectional" },
             chunk_frames: streaming.map(|streaming| streaming.chunk_frames),
+            window_frames: streaming.map(|streaming| streaming.window_frames),
+            sink_frames: streaming.map(|streaming| streaming.sink_frames),
             latent: [channels.unwrap_or_default(), latent.frames, latent.rows, latent.cols],
             grid: [grid.frames, grid.rows, grid.cols],
             layers,
@@ -182,11 +189,15 @@ fn costs(module: &Module, outline: &Outline) -> Vec<BlockCost> {
             });
             let Cost { flops, bytes } = f.cost(v);
             // The graph is f32; the artifact that matters holds two bytes an element.
-            let weights: usize = f.operands(v).iter().filter(|&&o| f.is_const(o)).map(|&o| f.ty(o).bytes()).sum();
+            let constants: Vec<ValueId> = f.operands(v).into_iter().filter(|&o| f.is_const(o)).collect();
+            let bytes_of =
+                |list: &mut dyn Iterator<Item = &ValueId>| list.map(|&o| f.ty(o).bytes() as u64).sum::<u64>();
+            // Tables of positions and other numbers are no weights.
+            let weights = bytes_of(&mut constants.iter().filter(|&&o| sources(f, o).is_some()));
             let cost = &mut costs[at];
             cost.flops += flops;
-            cost.weight_bytes += weights as u64 / 2;
-            cost.activation_bytes += bytes.saturating_sub(weights as u64) / 2;
+            cost.weight_bytes += weights / 2;
+            cost.activation_bytes += bytes.saturating_sub(bytes_of(&mut constants.iter())) / 2;
             cost.ops += 1;
         }
     }

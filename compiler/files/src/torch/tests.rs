@@ -106,6 +106,7 @@ fn a_view_stays_inside_its_storage() {
     assert!(saved(&dir, &tensor(6, 5, &[1, 1], &[200, 9]), 24).unwrap().region("w").is_some());
     assert_eq!(saved(&dir, &tensor(6, 6, &[0, 9], &[9, 9]), 24).unwrap().bytes("w").unwrap().len(), 0);
     for (pickle, storage, part) in [
+        (tensor(6, 0, &[1; 65], &[1; 65]), 24, "a tensor of 65 axes"),
         (tensor(6, 1, &[2, 3], &[3, 1]), 24, "strides [3, 1] from element 1"),
         (tensor(6, 0, &[2, 3], &[4, 1]), 24, "shape [2, 3]"),
         (tensor(6, 7, &[0], &[1]), 24, "shape [0]"),

@@ -30,7 +30,7 @@ pub(crate) fn golden_inputs(file: &SafetensorsFile, ports: &[Port], interface: &
         if !fits {
             let hint = match interface.role(name) {
                 Some(InputRole::Text | InputRole::TextMask) => {
-                    "; the number of text tokens is a field of the checkpoint's config.json (docs/config.md)"
+                    "; the number of text tokens is `text_len` of the checkpoint's config.json: write it there, or give a configuration with --config"
                 }
                 Some(InputRole::Latent) => "; its size is --latent of compile",
                 _ => "",

@@ -96,7 +96,12 @@ impl<'a> Machine<'a> {
     }
 
     fn integers(&self, id: Id) -> Result<Vec<i64>, Stop> {
+        /// PyTorch has no tensor of more axes. One tuple may be the sizes of many tensors: without a limit a small file fills the memory.
+        const MOST_AXES: usize = 64;
         let Object::Tuple(items) = &self.objects[id] else { return damaged("sizes that are no tuple") };
+        if items.len() > MOST_AXES {
+            return damaged(format!("a tensor of {} axes, more than the {MOST_AXES} of PyTorch", items.len()));
+        }
         let integer = |id: &Id| match self.objects[*id] {
             Object::Int(value) => Ok(value),
             _ => damaged("a size that is no integer"),

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{BlockKind, QkNorm, RopeInKernel, S2ditConfig, SampleSteps, StateWrite};
-use crate::fields::{Fields, LARGEST, MOST_BLOCKS, as_integer, check_shift, check_width};
+use crate::fields::{Fields, LARGEST, MOST_BLOCKS, MOST_FRAMES, as_integer, check_shift, check_width};
 use s2dit_files::json::{Entries, compact};
 use s2dit_files::problems::Problems;
 
@@ -69,7 +69,7 @@ impl S2ditConfig {
             eps: fields.eps("eps", 1e-6),
             chunk_frames: chunk_frames(&mut fields),
             window_frames: fields.integer("window_frames", Some(6), 0..=LARGEST),
-            sink_frames: fields.integer("sink_frames", Some(0), 0..=LARGEST),
+            sink_frames: fields.integer("sink_frames", Some(0), 0..=MOST_FRAMES),
             state_write: fields.choice(
                 "state_write",
                 StateWrite::Commit,

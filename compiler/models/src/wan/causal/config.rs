@@ -3,7 +3,7 @@
 use s2dit_runtime::stream::sampler::shifted;
 use serde_json::{Value, json};
 
-use crate::fields::{Fields, LARGEST};
+use crate::fields::{Fields, MOST_FRAMES};
 use crate::wan::config::WanConfig;
 use crate::wan::original;
 use s2dit_files::json::compact;
@@ -68,11 +68,11 @@ impl CausalWanConfig {
             .filter(|(name, _)| !name.starts_with('_'))
             .partition(|(name, _)| FIELDS[..streams].contains(&name.as_str()));
         let mut fields = Fields::new(stream, FIELDS, place);
-        let num_frame_per_block = fields.integer("num_frame_per_block", Some(3), 1..=LARGEST);
+        let num_frame_per_block = fields.integer("num_frame_per_block", Some(3), 1..=MOST_FRAMES);
         let local_attn_size = local_attn_size(&mut fields, num_frame_per_block);
         let beside = local_attn_size.unwrap_or(Self::TRAINED_FRAMES).saturating_sub(num_frame_per_block);
         let denoising_step_list = denoising_step_list(&mut fields);
-        let sink_size = fields.integer("sink_size", Some(0), 0..=LARGEST);
+        let sink_size = fields.integer("sink_size", Some(0), 0..=MOST_FRAMES);
         let timestep_shift = fields.positive("timestep_shift", 5.0);
         if sink_size > beside {
             fields.problem(
@@ -153,11 +153,15 @@ fn local_attn_size(fields: &mut Fields<'_>, chunk: usize) -> Option<usize> {
     let value = fields.remove(FIELD).filter(|value| value.as_i64() != Some(-1));
     let least = match &value {
         None => CausalWanConfig::TRAINED_FRAMES,
-        Some(value) => crate::fields::as_integer(value, &(1..=LARGEST)).unwrap_or(0),
+        Some(value) => crate::fields::as_integer(value, &(1..=MOST_FRAMES)).unwrap_or(0),
     };
     if least < chunk {
         let found = value.as_ref().map_or("-1 (21 frames)".into(), compact);
-        fields.problem(FIELD, found, format!("-1, or a number of frames from {chunk}, which is num_frame_per_block"));
+        fields.problem(
+            FIELD,
+            found,
+            format!("-1, or a number of frames from {chunk}, which is num_frame_per_block, to {MOST_FRAMES}"),
+        );
     }
     value.map(|_| least)
 }
@@ -220,6 +224,7 @@ mod tests {
         for (field, value) in [
             ("local_attn_size", json!(2)),
             ("local_attn_size", json!(0)),
+            ("local_attn_size", json!(5000)),
             ("local_attn_size", json!("all")),
             ("num_frame_per_block", json!(22)),
             ("sink_size", json!(19)),
