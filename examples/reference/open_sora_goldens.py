@@ -5,8 +5,8 @@
     venv/bin/python examples/reference/open_sora_goldens.py --source Open-Sora [CASE ...]            # makes them
     venv/bin/python examples/reference/open_sora_goldens.py --source Open-Sora [CASE ...] --report   # writes nothing
 
-A case is a folder with `checkpoint/` and `golden.safetensors`. The checkpoint is one safetensors file, as the project publishes it, and a
-`config.json` with the fields of the project's `MMDiTConfig`, which it keeps in Python. The golden is laid out as by `make_goldens.py`, with
+A case is a folder with `checkpoint/` and `golden.safetensors`. The checkpoint is one safetensors file, as the project publishes it under
+another name, and a `config.json` with the fields of the project's `MMDiTConfig`, which it keeps in Python. The golden is laid out as by `make_goldens.py`, with
 `pooled [1, vec_in_dim]` besides and, where `guidance_embed` is true, `guidance [1]`. The latent is not packed; where `cond_embed` is true it has
 the noise, the mask and what is given, one behind the other on the axis of channels, `[1, 2·C + 1, F, H, W]` for a velocity of C channels. A block
 of two streams has as its output that of the video, `[1, N, D]`; a block of one stream has text and video, `[1, L + N, D]`. Case i has seed 900 + i
@@ -39,7 +39,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from make_goldens import GOLDENS, compare, snr, write_tensors
 from wan_goldens import NothingNarrower, float64
 
-WEIGHTS = "Open_Sora_v2.safetensors"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 TINY = dict(
     in_channels=16, vec_in_dim=20, context_in_dim=24, hidden_size=32, mlp_ratio=4.0, num_heads=2, depth=2, depth_single_blocks=2,

@@ -24,8 +24,12 @@
 //! ```
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
+
+/// The range of strengths of guidance where values are made up.
+pub const GUIDANCE: Range<f32> = 1.0..8.0;
 
 /// The inputs and results of a model by role, and the values between its blocks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
