@@ -198,7 +198,9 @@ fn tensor_of(file: &SafetensorsFile, name: &str, expected: &[usize], hint: &str)
 fn pooled_of(file: &SafetensorsFile, expected: &[usize]) -> Result<HostTensor> {
     if file.get(POOLED).is_none() {
         let shown = file.path().display();
-        bail!("`{shown}`: no tensor `{POOLED}` {expected:?}: one embedding of the whole prompt, the pooled output of a text encoder");
+        bail!(
+            "`{shown}`: no tensor `{POOLED}` {expected:?}: one embedding of the whole prompt, the pooled output of a text encoder"
+        );
     }
     tensor_of(file, POOLED, expected, "")
 }

@@ -157,7 +157,8 @@ impl Clip {
         let guidance = given.negative.as_ref().map_or(1.0, |(_, g)| *g);
         let condition = self.condition.as_ref().and_then(|how| Some((how, given.condition.as_ref()?)));
         let strength = self.guidance.as_ref().zip(given.guidance);
-        let strength = strength.map(|(shape, strength)| HostTensor { shape: shape.clone(), data: vec![strength as f32] });
+        let strength =
+            strength.map(|(shape, strength)| HostTensor { shape: shape.clone(), data: vec![strength as f32] });
         let interface = self.network.interface().clone();
         let (network, time) = (&mut self.network, &self.time);
         let mut clip = euler(&noise, &sigmas, guidance, |x, t, step| {
