@@ -61,7 +61,7 @@ fn both_targets_agree_with_the_checkpoint_block_by_block() {
         assert!(snr(&report) > if name == "plain" { 110.0 } else { 85.0 }, "{report}");
         let package = compile(&model, &work.path().join(format!("{name}.mlpackage")), &COREML);
         assert!(snr(&verify(&package, &["--checkpoint", &model, "--blocks", "--fp16"])) > 55.0);
-        assert_eq!(inspect(&package)["model"]["family"], "Open-Sora 2.0");
+        assert_eq!(inspect(&package)["model"]["family"], "Open-Sora");
         // Every block is recognised, one of two streams once for each, and nothing of a formula stands alone.
         let found = &inspect(&model)["recognised"][0];
         assert_eq!((&found["full"], &found["cross"]), (&6.into(), &0.into()), "{found}");

@@ -21,7 +21,7 @@ const PUBLISHED: &str = "open-sora-2-11b";
 
 impl Family for OpenSora {
     fn name(&self) -> &'static str {
-        "Open-Sora 2.0"
+        "Open-Sora"
     }
 
     fn class(&self) -> &'static str {
