@@ -10,7 +10,7 @@ mod common;
 /// Where a name that some model also has may be written: what it stands for there is not that model.
 const ELSEWHERE: &[(&str, &[&str])] = &[
     // The names that inputs and results have in artifacts which do not say their interface.
-    ("runtime/src/interface.rs", &["latent", "timestep", "text", "text_mask", "pooled", "guidance", "velocity"]),
+    ("runtime/src/interface.rs", &["latent", "timestep", "text", "text_mask", "pooled", "velocity"]),
     ("runtime/src/stream/contract.rs", &["latent", "timestep", "text", "velocity"]),
     // Tensors of files that people bring or keep: goldens, clips, saved streams.
     ("compiler/proof/src/stream.rs", &["text", "text_mask", "pooled", "velocity"]),

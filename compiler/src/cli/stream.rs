@@ -401,12 +401,12 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
     let run = RunOptions { fp16: args.fp16, threads: context.threads, quiet: context.quiet, ..RunOptions::default() };
     let mut clip = Clip::open(path, &run)?;
     match (clip.takes_guidance(), &args.negative) {
-        (true, Some(negative)) => refuse!(
+        (true, Some(negative)) => bail!(
             "--negative `{}`: `{}` takes the strength of guidance as an input: give --guidance G alone",
             negative.display(),
             path.display()
         ),
-        (false, None) if args.guidance.is_some() => refuse!(
+        (false, None) if args.guidance.is_some() => bail!(
             "--guidance: `{}` takes no strength of guidance: give the prompt to go away from with --negative FILE",
             path.display()
         ),
