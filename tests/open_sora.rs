@@ -62,7 +62,7 @@ fn both_targets_agree_with_the_checkpoint_block_by_block() {
         let package = compile(&model, &work.path().join(format!("{name}.mlpackage")), &COREML);
         assert!(snr(&verify(&package, &["--checkpoint", &model, "--blocks", "--fp16"])) > 55.0);
         assert_eq!(inspect(&package)["model"]["family"], "Open-Sora");
-        // Every block is recognised, one of two streams once for each, and nothing of a formula stands alone.
+        // Every block is recognised, a double one for the video and for the text, and nothing of a formula stands alone.
         let found = &inspect(&model)["recognised"][0];
         assert_eq!((&found["full"], &found["cross"]), (&6.into(), &0.into()), "{found}");
         assert_eq!(
@@ -80,7 +80,7 @@ fn tables_parts_and_few_bits() {
     let tables =
         compile(&model, &work.path().join("t.mlpackage"), &[&COREML[..], &["--timesteps", "from-config"]].concat());
     verify(&tables, &["--checkpoint", &model, "--fp16"]);
-    // With tables nothing leaves the Neural Engine: not attention of two streams, the pooled text or the unpacking.
+    // With tables nothing leaves the Neural Engine: not attention of text and video, the pooled text or the unpacking.
     let lint: Value = serde_json::from_str(&ok(&["lint", &tables, "--json"])).expect("JSON");
     assert_eq!(lint["summary"]["verdict"], "stays", "{lint}");
     let parts = compile(&model, &work.path().join("parts"), &[&COREML[..], &["--partition", "3"]].concat());

@@ -8,8 +8,8 @@
 A case is a folder with `checkpoint/` and `golden.safetensors`. The checkpoint is one safetensors file, as the project publishes it under
 another name, and a `config.json` with the fields of the project's `MMDiTConfig`, which it keeps in Python. The golden is laid out as by `make_goldens.py`, with
 `pooled [1, vec_in_dim]` besides and, where `guidance_embed` is true, `guidance [1]`. The latent is not packed; where `cond_embed` is true it has
-the noise, the mask and what is given, one behind the other on the axis of channels, `[1, 2·C + 1, F, H, W]` for a velocity of C channels. A block
-of two streams has as its output that of the video, `[1, N, D]`; a block of one stream has text and video, `[1, L + N, D]`. Case i has seed 900 + i
+the noise, the mask and what is given, one behind the other on the axis of channels, `[1, 2·C + 1, F, H, W]` for a velocity of C channels. The output
+of a double block is that of the video, `[1, N, D]`, of a single block text and video, `[1, L + N, D]`. Case i has seed 900 + i
 for its weights and 1000 + i for its inputs; the same version of torch gives the same bytes.
 
 The project's functions pack the latent, make the positions and unpack the velocity (`opensora/utils/sampling.py`). Its model is run as it is, but for

@@ -1,4 +1,4 @@
-//! Softmax attention: `to_out(sdpa(q, k, v))`, by where its keys come from; or the sum of two with the same queries; or of two streams together, each of
+//! Softmax attention: `to_out(sdpa(q, k, v))`, by where its keys come from; or the sum of two with the same queries; or of two streams of tokens together, each of
 //! which has a way out of its own; or with one layer out of attention and what lies beside it.
 
 use s2dit_ir::ops::{Binary, OpError};
@@ -42,7 +42,7 @@ pub(super) fn recognise(on: &mut Finder, found: &mut Regions) -> Result<(), OpEr
     Ok(())
 }
 
-/// Attention of two streams, and attention beside a feed-forward layer: projections of their own, or columns of one projection.
+/// Attention of two streams of tokens together, and attention beside a feed-forward layer: projections of their own, or columns of one projection.
 fn joint() -> Vec<String> {
     let apart = |x: &str| format!("~linear({x}, ..)");
     let columns = |x: &str| format!("~slice(linear({x}, ..), ..)");

@@ -48,15 +48,15 @@ pub struct OpenSoraConfig {
     pub mlp_ratio: f64,
     /// Attention heads.
     pub num_heads: usize,
-    /// Blocks of two streams.
+    /// Double blocks.
     pub depth: usize,
-    /// Blocks of one stream.
+    /// Single blocks.
     pub depth_single_blocks: usize,
     /// Widths that RoPE turns by frame, row and column: even, and together those of a head.
     pub axes_dim: [usize; 3],
     /// Base of the RoPE frequencies.
     pub theta: f64,
-    /// Whether queries, keys and values of the blocks of two streams have biases.
+    /// Whether queries, keys and values of the double blocks have biases.
     pub qkv_bias: bool,
     /// Whether it takes the strength of a distilled guidance.
     pub guidance_embed: bool,

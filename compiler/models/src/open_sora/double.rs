@@ -1,4 +1,4 @@
-//! Blocks of two streams: each has its own modulations, projections and feed-forward layer; attention sees both.
+//! Double blocks: video and text have modulations, projections and feed-forward layers of their own; attention sees both.
 
 use s2dit_ir::ValueId;
 use s2dit_ir::ops::Unary;
@@ -6,8 +6,8 @@ use s2dit_ir::ops::Unary;
 use super::config::OpenSoraConfig;
 use crate::layers::{BuildError, Built, Layers, Rope};
 
-/// A stream on its way through a block.
-struct Stream {
+/// Video or text on its way through a block.
+struct Side {
     /// First part of the names of its modules: `img` or `txt`.
     name: &'static str,
     /// The tokens `[1, N, D]`.
@@ -19,7 +19,7 @@ struct Stream {
 }
 
 impl OpenSoraConfig {
-    /// Block `index` of two streams, video `[1, N, D]` and text `[1, L, D]`. The milestone is the video.
+    /// Double block `index`, video `[1, N, D]` and text `[1, L, D]`. The milestone is the video.
     pub(super) fn double_block(
         &self,
         m: &mut Layers<'_>,
@@ -29,8 +29,8 @@ impl OpenSoraConfig {
         rope: Rope,
     ) -> Result<[ValueId; 2], BuildError> {
         let [video, text] = m.within(&format!("double_blocks.{index}"), |m| {
-            let video = self.stream(m, "img", video, vector)?;
-            let text = self.stream(m, "txt", text, vector)?;
+            let video = self.side(m, "img", video, vector)?;
+            let text = self.side(m, "txt", text, vector)?;
             let mut heads = video.heads;
             for (both, text) in heads.iter_mut().zip(text.heads) {
                 *both = m.b.concat(&[text, *both], 2)?;
@@ -45,14 +45,14 @@ impl OpenSoraConfig {
         Ok([video, text])
     }
 
-    /// A stream up to attention.
-    fn stream(
+    /// Video or text up to attention.
+    fn side(
         &self,
         m: &mut Layers<'_>,
         name: &'static str,
         tokens: ValueId,
         vector: ValueId,
-    ) -> Result<Stream, BuildError> {
+    ) -> Result<Side, BuildError> {
         let modulation: [ValueId; 6] = self.modulation(m, &format!("{name}_mod"), vector)?;
         let [shift, scale, ..] = modulation;
         let u = m.within(&format!("{name}_norm1"), |m| m.modulated_norm(tokens, shift, scale))?;
@@ -66,12 +66,12 @@ impl OpenSoraConfig {
             };
             self.normed_heads(m, projected)
         })?;
-        Ok(Stream { name, tokens, modulation, heads })
+        Ok(Side { name, tokens, modulation, heads })
     }
 
-    /// A stream from what attention saw for it, `[1, N, D]`, to the end of the block.
-    fn rest(&self, m: &mut Layers<'_>, stream: &Stream, seen: ValueId) -> Built {
-        let Stream { name, tokens, modulation: [_, _, gate1, shift2, scale2, gate2], .. } = *stream;
+    /// Video or text from what attention saw for it, `[1, N, D]`, to the end of the block.
+    fn rest(&self, m: &mut Layers<'_>, side: &Side, seen: ValueId) -> Built {
+        let Side { name, tokens, modulation: [_, _, gate1, shift2, scale2, gate2], .. } = *side;
         let y = m.within(&format!("{name}_attn"), |m| m.linear("proj", seen))?;
         let y = m.b.mul(gate1, y)?;
         let x = m.b.add(tokens, y)?;

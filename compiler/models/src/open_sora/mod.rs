@@ -1,5 +1,5 @@
-//! Open-Sora 2.0 (arXiv 2503.09642): the `MMDiTModel` of its own repository. Blocks of two streams have weights for the video and for the text,
-//! which attend to both together; blocks of one stream have the tokens of both side by side, text first.
+//! Open-Sora 2.0 (arXiv 2503.09642): the `MMDiTModel` of its own repository. Double blocks have weights for the video and for the text,
+//! which attend to both together; single blocks have the tokens of both side by side, text first.
 
 mod attention;
 mod config;

@@ -1,4 +1,4 @@
-//! Blocks of one stream: attention and the feed-forward layer take the same tokens, and one layer leads out of both (arXiv 2302.05442).
+//! Single blocks: attention and the feed-forward layer take the same tokens, and one layer leads out of both (arXiv 2302.05442).
 
 use s2dit_ir::ValueId;
 use s2dit_ir::ops::Unary;
@@ -7,7 +7,7 @@ use super::config::OpenSoraConfig;
 use crate::layers::{BuildError, Built, Layers, Rope};
 
 impl OpenSoraConfig {
-    /// Block `index` of one stream, `x [1, L + N, D]` → the same. Its milestone comes after those of the blocks of two streams.
+    /// Single block `index`, `x [1, L + N, D]` → the same. Its milestone comes after those of the double blocks.
     pub(super) fn single_block(
         &self,
         m: &mut Layers<'_>,

@@ -27,8 +27,8 @@ pub(super) fn tensors(config: &OpenSoraConfig) -> Vec<TensorSpec> {
     embedder(&mut list, "vector_in", config.vec_in_dim);
     list.linear("txt_in", width, config.context_in_dim);
     for index in 0..config.depth {
-        for stream in ["img", "txt"] {
-            stream_of(config, &mut list, &format!("double_blocks.{index}.{stream}"));
+        for side_name in ["img", "txt"] {
+            side(config, &mut list, &format!("double_blocks.{index}.{side_name}"));
         }
     }
     for index in 0..config.depth_single_blocks {
@@ -40,28 +40,28 @@ pub(super) fn tensors(config: &OpenSoraConfig) -> Vec<TensorSpec> {
     list.finish()
 }
 
-/// One of the two streams of a block.
-fn stream_of(config: &OpenSoraConfig, list: &mut Specs, stream: &str) {
+/// What a double block has for the video or for the text.
+fn side(config: &OpenSoraConfig, list: &mut Specs, side: &str) {
     let (width, hidden) = (config.hidden_size, config.ffn_dim());
     list.group(group::MODULATION);
-    list.linear(&format!("{stream}_mod.lin"), 6 * width, width);
+    list.linear(&format!("{side}_mod.lin"), 6 * width, width);
     list.group(group::FULL_ATTENTION);
     let projections: &[(&str, usize)] =
         if config.fused_qkv { &[("qkv", 3)] } else { &[("q_proj", 1), ("k_proj", 1), ("v_proj", 1)] };
     for (name, parts) in projections {
-        list.push(format!("{stream}_attn.{name}.weight"), &[parts * width, width], Role::LinearWeight);
+        list.push(format!("{side}_attn.{name}.weight"), &[parts * width, width], Role::LinearWeight);
         if config.qkv_bias {
-            list.push(format!("{stream}_attn.{name}.bias"), &[parts * width], Role::Bias);
+            list.push(format!("{side}_attn.{name}.bias"), &[parts * width], Role::Bias);
         }
     }
-    norms(config, list, &format!("{stream}_attn"));
-    list.linear(&format!("{stream}_attn.proj"), width, width);
+    norms(config, list, &format!("{side}_attn"));
+    list.linear(&format!("{side}_attn.proj"), width, width);
     list.group(group::FEED_FORWARD);
-    list.linear(&format!("{stream}_mlp.0"), hidden, width);
-    list.linear(&format!("{stream}_mlp.2"), width, hidden);
+    list.linear(&format!("{side}_mlp.0"), hidden, width);
+    list.linear(&format!("{side}_mlp.2"), width, hidden);
 }
 
-/// A block of one stream.
+/// A single block.
 fn single(config: &OpenSoraConfig, list: &mut Specs, block: &str) {
     let (width, hidden) = (config.hidden_size, config.ffn_dim());
     list.group(group::MODULATION);
