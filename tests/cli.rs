@@ -162,7 +162,6 @@ fn usage_errors_exit_with_2_and_help_shows_examples() {
         (&stream, &["--preview", "y.mp4"], "ends in .gif"),
         (&stream, &["--output", "y.mp4"], "expected .safetensors"),
         (&clip, &["--target", "coreml", "--partition", "1.2.3GB"], "900MB"),
-        (&stream, &["--guidance", "3"], "--negative"),
         (&stream, &["--chunks", "0"], "--chunks"),
         (&stream, &["--chunks", "18446744073709551615"], "--chunks"),
         (&stream, &["--prompt-at", "3=a", "--prompt-at", "3=b"], "two prompts for chunk 3"),

@@ -167,5 +167,7 @@ goldens! {
     ltx_tiny: "3x4x6" with r#"{"text_len": 16}"#;
     ltx_uneven: "2x5x7" with r#"{"text_len": 11, "frame_rate": 30, "causal_temporal_positioning": false}"#;
     ltx_sharded: "4x3x5" with r#"{"text_len": 9, "frame_rate": 24}"#;
+    open_sora_tiny: "2x6x10" with r#"{"text_len": 9}"#;
+    open_sora_guided: "3x3x5" with r#"{"text_len": 6}"#;
     small: "3x16x24", ["--preset", "small", "--seed", "7", "--dtype", "bf16"];
 }

@@ -10,10 +10,10 @@ mod common;
 /// Where a name that some model also has may be written: what it stands for there is not that model.
 const ELSEWHERE: &[(&str, &[&str])] = &[
     // The names that inputs and results have in artifacts which do not say their interface.
-    ("runtime/src/interface.rs", &["latent", "timestep", "text", "text_mask", "velocity"]),
+    ("runtime/src/interface.rs", &["latent", "timestep", "text", "text_mask", "pooled", "velocity"]),
     ("runtime/src/stream/contract.rs", &["latent", "timestep", "text", "velocity"]),
     // Tensors of files that people bring or keep: goldens, clips, saved streams.
-    ("compiler/proof/src/stream.rs", &["text", "text_mask", "velocity"]),
+    ("compiler/proof/src/stream.rs", &["text", "text_mask", "pooled", "velocity"]),
     ("compiler/proof/src/stream/clip.rs", &["latent"]),
     ("compiler/proof/src/stream/clip/given.rs", &["image"]),
     ("runtime/src/stream/state.rs", &["text"]),
@@ -48,7 +48,7 @@ fn names() -> BTreeSet<String> {
         names.insert(family.class().to_owned());
     }
     // Words that name no model: what a layer has, and a group of sizes.
-    for word in ["weight", "bias", "kernel", "linear"] {
+    for word in ["weight", "bias", "kernel", "linear", "norm", "scale"] {
         names.remove(word);
     }
     names
@@ -115,9 +115,19 @@ fn names_of_a_model_are_in_its_folder_only() {
         leaks.extend(leaked.map(|literal| format!("{place}: \"{literal}\"")));
         // The crates are called after the first model.
         let code = code(&text).replace("s2dit_", "");
-        let words = ["S2dit", "s2dit::", "WanConfig", "wan::", "LtxConfig", "ltx::", "config()["]
-            .iter()
-            .filter(|word| code.contains(*word));
+        let words = [
+            "S2dit",
+            "s2dit::",
+            "WanConfig",
+            "wan::",
+            "LtxConfig",
+            "ltx::",
+            "OpenSoraConfig",
+            "open_sora::",
+            "config()[",
+        ]
+        .iter()
+        .filter(|word| code.contains(*word));
         leaks.extend(words.map(|word| format!("{place}: {word}")));
     }
     assert!(leaks.is_empty(), "names of a model outside its folder:\n{}", leaks.join("\n"));

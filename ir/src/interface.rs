@@ -24,8 +24,12 @@
 //! ```
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
+
+/// The range of strengths of guidance where values are made up.
+pub const GUIDANCE: Range<f32> = 1.0..8.0;
 
 /// The inputs and results of a model by role, and the values between its blocks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -72,9 +76,9 @@ pub enum InputRole {
     },
     /// Embeddings of an image, `[1, M, width]`.
     Image,
-    /// One embedding of the whole text.
+    /// One embedding of the whole text, `[1, width]`.
     Pooled,
-    /// The strength of distilled guidance.
+    /// The strength of distilled guidance, `[1]`, on the scale of classifier-free guidance.
     Guidance,
     /// Something else, drawn from a distribution where values are made up.
     Other {
@@ -178,6 +182,18 @@ impl Interface {
     #[must_use]
     pub fn text_mask(&self) -> Option<&str> {
         self.input(|role| *role == InputRole::TextMask)
+    }
+
+    /// Name of the embedding of the whole text.
+    #[must_use]
+    pub fn pooled(&self) -> Option<&str> {
+        self.input(|role| *role == InputRole::Pooled)
+    }
+
+    /// Name of the strength of distilled guidance.
+    #[must_use]
+    pub fn guidance(&self) -> Option<&str> {
+        self.input(|role| *role == InputRole::Guidance)
     }
 
     /// Name of the result that a proof judges by.

@@ -46,6 +46,8 @@ fn fits(interface: &Interface, inputs: &[Port], outputs: &[String], values: &Has
             InputRole::Latent => (float && port.shape.len() == 5, "floats [1, C, F, H, W], as a latent has".to_owned()),
             InputRole::Text => (float && port.shape.len() == 3, "floats [1, L, width], as a text has".to_owned()),
             InputRole::Image => (float && port.shape.len() == 3, "floats [1, M, width], as an image has".to_owned()),
+            InputRole::Pooled => (float && port.shape.len() == 2, "floats [1, width], as one embedding has".to_owned()),
+            InputRole::Guidance => (float && port.shape.len() <= 1, "one float [1], as a strength has".to_owned()),
             InputRole::Time { low, high } => {
                 let (low, high) = (*low as f32, *high as f32);
                 let drawn = low < high && low.is_finite() && high.is_finite() && (high - low).is_finite();
@@ -84,14 +86,17 @@ pub fn metadata(interface: &Interface) -> Result<(String, String), Error> {
     Ok((INTERFACE.into(), text))
 }
 
-/// Names that latents, times, texts and their masks have in diffusers, in its exports and in artifacts of earlier versions of this compiler.
+/// Names that latents, times, texts with their masks and pooled embeddings, and guidance have in diffusers, in its exports and in artifacts of
+/// earlier versions of this compiler.
 const LATENTS: &[&str] = &["latent", "hidden_states", "sample"];
 const TIMES: &[&str] = &["timestep", "timesteps"];
 const TEXTS: &[&str] = &["text", "encoder_hidden_states"];
 const MASKS: &[&str] = &["text_mask", "encoder_attention_mask"];
+const POOLED: &[&str] = &["pooled", "pooled_projections"];
+const STRENGTH: &str = "guidance";
 
-/// The interface of an artifact that does not say its own, by names: an input that is called as diffusers calls a latent, a time, a text or
-/// its mask is one. Values called `block0`, `block1`, … end blocks.
+/// The interface of an artifact that does not say its own, by names: an input that is called as diffusers calls a latent, a time, a text, its
+/// mask, its pooled embedding or guidance is one. Values called `block0`, `block1`, … end blocks.
 #[must_use]
 pub fn conventional<'a>(
     inputs: impl IntoIterator<Item = &'a str>,
@@ -103,6 +108,8 @@ pub fn conventional<'a>(
         n if TIMES.contains(&n) => InputRole::Time { low: 0.0, high: 1000.0 },
         n if TEXTS.contains(&n) => InputRole::Text,
         n if MASKS.contains(&n) => InputRole::TextMask,
+        n if POOLED.contains(&n) => InputRole::Pooled,
+        STRENGTH => InputRole::Guidance,
         _ => InputRole::Other { distribution: Distribution::Normal },
     };
     let output = |name: &str| if name == "velocity" { OutputRole::Velocity } else { OutputRole::Other };

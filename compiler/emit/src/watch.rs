@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
-use s2dit_ir::interface::InputRole;
+use s2dit_ir::interface::{GUIDANCE, InputRole};
 use s2dit_ir::{DType, Function, Interface, Module, WeightSource};
 use s2dit_passes::emulate::Arithmetic;
 use s2dit_passes::{PassPipeline, PassRun, states};
@@ -187,6 +187,7 @@ fn inputs(f: &Function, of: &Interface, timesteps: Option<&Timesteps>) -> BTreeM
         let draw = |rng: &mut ChaCha8Rng| match (of.role(&name), timesteps.and_then(|listed| listed.list().first())) {
             (Some(InputRole::Time { .. }), Some(first)) => *first,
             (Some(InputRole::Time { low, high }), None) => rng.random_range(*low..*high),
+            (Some(InputRole::Guidance), _) => rng.random_range(GUIDANCE).into(),
             (Some(_), _) => normal(rng),
             // What a stream carries.
             (None, _) => normal(rng).abs(),

@@ -137,6 +137,17 @@ impl<'a> Fields<'a> {
         triple
     }
 
+    /// The widths of three axes.
+    pub fn widths(&mut self, field: &str, default: [usize; 3]) -> [usize; 3] {
+        let Some(value) = self.entries.remove(field) else { return default };
+        let range = 0..=LARGEST;
+        let items = value.as_array().and_then(|items| items.iter().map(|item| as_integer(item, &range)).collect());
+        items.and_then(|items: Vec<usize>| items.try_into().ok()).unwrap_or_else(|| {
+            self.problem(field, compact(&value), format!("a list of 3 integers from 0 to {LARGEST}"));
+            default
+        })
+    }
+
     /// A patch `[frames, rows, columns]` that spans one frame.
     pub fn patch_size(&mut self, default: Option<[usize; 3]>) -> [usize; 3] {
         let patch = self.triple("patch_size", default.is_some()).or(default).unwrap_or([1, 1, 1]);

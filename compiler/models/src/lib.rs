@@ -10,6 +10,7 @@ pub mod init;
 mod layers;
 pub mod ltx;
 pub mod model;
+pub mod open_sora;
 pub mod s2dit;
 mod schema_weights;
 pub mod size;
@@ -21,4 +22,4 @@ pub use model::{Family, Model};
 pub use schema_weights::SchemaWeights;
 
 /// Every family.
-pub const FAMILIES: &[&dyn Family] = &[&s2dit::S2dit, &wan::Wan, &wan::CausalWan, &ltx::Ltx];
+pub const FAMILIES: &[&dyn Family] = &[&s2dit::S2dit, &wan::Wan, &wan::CausalWan, &ltx::Ltx, &open_sora::OpenSora];

@@ -32,6 +32,8 @@ pub const LATENTS: &str = "stream.latents";
 pub const TEXT: &str = "text";
 /// What of the prompt counts, `[1, L]`, for a model that takes it.
 pub const TEXT_MASK: &str = "text_mask";
+/// One embedding of the whole prompt, `[1, width]`, for a model that takes it.
+pub const POOLED: &str = "pooled";
 
 /// The origin of a stream's noise.
 pub enum Noise {
@@ -187,6 +189,20 @@ fn tensor_of(file: &SafetensorsFile, name: &str, expected: &[usize], hint: &str)
         );
     }
     HostTensor::new(expected, finite(file, name)?).context("a tensor that does not fill its shape")
+}
+
+/// The tensor `pooled` of an open file.
+///
+/// # Errors
+/// No such tensor; one that the model does not take.
+fn pooled_of(file: &SafetensorsFile, expected: &[usize]) -> Result<HostTensor> {
+    if file.get(POOLED).is_none() {
+        let shown = file.path().display();
+        bail!(
+            "`{shown}`: no tensor `{POOLED}` {expected:?}: one embedding of the whole prompt, the pooled output of a text encoder"
+        );
+    }
+    tensor_of(file, POOLED, expected, "")
 }
 
 /// The tensor `text_mask` of an open file.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use rand::{Rng, SeedableRng};
 use rand_distr::StandardNormal;
 use s2dit_ir::Module;
-use s2dit_ir::interface::InputRole;
+use s2dit_ir::interface::{GUIDANCE, InputRole};
 use s2dit_runtime::{HostTensor, text_mask};
 
 use s2dit_files::SafetensorsFile;
@@ -117,6 +117,7 @@ fn seeded(module: &Module) -> Vec<Inputs> {
                     let (part, low, range) = ((i * 7 % SEEDED) as f32, *low as f32, (high - low) as f32);
                     (0..n).map(|_| low + (part + rng.random::<f32>()) * range / SEEDED as f32).collect()
                 }
+                Some(InputRole::Guidance) => (0..n).map(|_| rng.random_range(GUIDANCE)).collect(),
                 Some(InputRole::TextMask) => {
                     let tokens = shape.last().copied().unwrap_or(1);
                     text_mask::of_first(&shape, text_mask::counting(tokens, rng.random())).data

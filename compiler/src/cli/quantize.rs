@@ -25,7 +25,7 @@ use s2dit_quantize::{Goal, Request, Samples, Survey, Uniform, html, make, stats_
   s2ditc quantize small/ --scheme w8a8 --calibrate samples.safetensors -o plan.toml
   s2ditc compile small/ --target coreml --latent 3x36x64 --quantize plan.toml -o small.mlpackage
 
-Samples are a safetensors file with latent [N,C,F,H,W], timestep [N] and text [N,L,text_dim] (and text_mask [N,L] for a model that takes it), as in a golden. A quarter of them \
+Samples are a safetensors file with latent [N,C,F,H,W], timestep [N] and text [N,L,text_dim] (and text_mask [N,L], pooled [N,width] or guidance [N] for a model that takes it), as in a golden. A quarter of them \
 (of four or more) measures, the others calibrate. `seeded` stands for sixteen samples of noise, which --target-size, --min-snr \
 and w8a8 take if none are named. Statistics go beside the plan, as PLAN.stats.safetensors, of about the checkpoint's size; both files \
 are needed to compile. The size is that of weight.bin at the plan's latent: tables of positions grow with the latent. A plan is for one checkpoint and every target.")]

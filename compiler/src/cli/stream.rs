@@ -36,7 +36,8 @@ Examples:
   s2ditc stream tiny.kernel --state-in s.safetensors --chunks 16 -o more.safetensors
 
 A prompt is a safetensors file with the tensor text [1,L,text_dim]: the text encoder's output, padded with zeros to the \
-checkpoint's text_len; a model that takes a mask wants text_mask [1,L] beside it, 1 where a token counts and 0 where it is padding. \
+checkpoint's text_len; a model that takes a mask wants text_mask [1,L] beside it, 1 where a token counts and 0 where it is padding, and one \
+that takes a pooled embedding wants pooled [1,width]. \
 Latents are written as stream.latents [chunks,1,C,F,H,W]. A stream that is restored with --state-in goes on \
 bit for bit: its noise depends on the seed, which the state holds, and the chunk's index alone.
 
@@ -48,7 +49,7 @@ the latent with --condition."
 pub(super) struct Args {
     /// A kernel folder; or a clip step of a bidirectional checkpoint, or of two experts
     pub(super) artifact: PathBuf,
-    /// Prompt: a safetensors file with the tensor text, and text_mask for a model that takes it
+    /// Prompt: a safetensors file with the tensor text, and text_mask or pooled for a model that takes it
     #[arg(long, value_name = "FILE", conflicts_with = "prompt_seed")]
     prompt: Option<PathBuf>,
     /// A seeded random prompt, for trials without a text encoder
@@ -84,10 +85,10 @@ pub(super) struct Args {
     /// Euler steps of a clip [default: the checkpoint's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     steps: Option<u16>,
-    /// Guidance of a clip: v = v_neg + G·(v_pos − v_neg) [default: 5]
-    #[arg(long, value_name = "G", requires = "negative")]
+    /// Guidance of a clip: v = v_neg + G·(v_pos − v_neg); or the strength that a network with distilled guidance takes [default: 5]
+    #[arg(long, value_name = "G")]
     guidance: Option<f64>,
-    /// Negative prompt of a clip; without it there is no guidance
+    /// Negative prompt of a clip; without it there is no guidance but what was distilled into the network
     #[arg(long, value_name = "FILE")]
     negative: Option<PathBuf>,
     /// Embeddings of an image, for a clip step that takes one: a safetensors file with the tensor image [1,M,width]
@@ -196,6 +197,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
 fn stream(args: &Args, context: Context) -> Result<ExitCode> {
     let clip_only = [
         (args.steps.is_some(), "--steps"),
+        (args.guidance.is_some(), "--guidance"),
         (args.negative.is_some(), "--negative"),
         (args.image.is_some(), "--image"),
         (args.condition.is_some(), "--condition"),
@@ -398,6 +400,18 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
     }
     let run = RunOptions { fp16: args.fp16, threads: context.threads, quiet: context.quiet, ..RunOptions::default() };
     let mut clip = Clip::open(path, &run)?;
+    match (clip.takes_guidance(), &args.negative) {
+        (true, Some(negative)) => bail!(
+            "--negative `{}`: `{}` takes the strength of guidance as an input: give --guidance G alone",
+            negative.display(),
+            path.display()
+        ),
+        (false, None) if args.guidance.is_some() => bail!(
+            "--guidance: `{}` takes no strength of guidance: give the prompt to go away from with --negative FILE",
+            path.display()
+        ),
+        _ => {}
+    }
     let prompt = match (&args.prompt, args.prompt_seed) {
         (Some(path), _) => clip.read_prompt(path)?,
         (None, Some(seed)) => clip.seeded_prompt(seed),
@@ -406,7 +420,8 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
     let negative = args.negative.as_deref().map(|p| clip.read_prompt(p)).transpose()?;
     let negative = negative.map(|prompt| (prompt, guidance));
     let [image, condition] = clip.read(args.image.as_deref(), args.condition.as_deref())?;
-    let given = Given { prompt, negative, image, condition };
+    let strength = clip.takes_guidance().then_some(guidance);
+    let given = Given { prompt, negative, guidance: strength, image, condition };
     let steps = args.steps.map_or(clip.steps(), usize::from);
     let [channels, frames, rows, cols] = clip.latent();
     let chunk = contract::Chunk { channels, frames, rows, cols };
@@ -429,7 +444,7 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
     let summary = ClipSummary {
         artifact: path.into(),
         steps,
-        guidance: given.negative.map(|(_, g)| g),
+        guidance: given.negative.map(|(_, g)| g).or(strength),
         latent: made.shape,
         seconds,
         output: args.output.clone(),

@@ -6,7 +6,7 @@ use s2dit_ir::ops::{Binary, Matmul, ReduceKind, Transpose, Unary};
 use s2dit_ir::{Function, Op, ValueId};
 
 use super::syntax::{Kind, Pat};
-use super::views::{self, Half, every2, interleave};
+use super::views::{self, Half, beside, every2, half_of, interleave};
 use super::{Capture, Match, Miss, Pattern, View};
 
 /// Relative difference that two numbers may have and be the same: fp32 rounds further.
@@ -117,6 +117,14 @@ impl<'f> Matcher<'f> {
                     let left = self.at(a, x, &m);
                     left.iter().flat_map(|l| self.at(b, y, l)).collect()
                 }
+                None => self.fail(p, v, m, None),
+            },
+            (views::View::HalfOf(half), [of]) => match half_of(self.f, v, half) {
+                Some(x) => self.at(of, x, &inside(m, v)),
+                None => self.fail(p, v, m, None),
+            },
+            (views::View::Beside, [a, b]) => match beside(self.f, v) {
+                Some([x, y]) => self.both(a, x, b, y, &inside(m, v)),
                 None => self.fail(p, v, m, None),
             },
             _ => self.fail(p, v, m, None),

@@ -14,6 +14,7 @@
 //! | `mean[axis](e)`, `softmax[axis](e)` | the op's axes get a name: the same axes wherever it stands |
 //! | `~e` | `e` up to reshapes and transposes |
 //! | `even(x)`, `odd(x)`, `interleave(a, b)` | every second element of the last axis, and back |
+//! | `first(x)`, `second(x)`, `beside(a, b)` | the halves of the last axis, and back |
 //!
 //! Ways to write the same mathematics count as equal: `x·x` and `x^2`, `a/√b` and `a·rsqrt(b)`, a division by a number and a product with its inverse, a
 //! transposed operand and a product's transposition flag, a reduction that keeps its axes and one that is reshaped back.

@@ -1,4 +1,4 @@
-//! `even`, `odd`, `interleave`: pairs of neighbours along the last axis, however they are sliced.
+//! `even`, `odd`, `interleave`: pairs of neighbours along the last axis, however they are sliced; `first`, `second`, `beside`: its two halves.
 
 use s2dit_ir::ops::Slice;
 use s2dit_ir::{Function, Op, ValueId};
@@ -10,6 +10,10 @@ pub(super) enum View {
     Every2(usize),
     /// Elements of two tensors by turns.
     Interleave,
+    /// One of two halves, the first (0) or the second (1).
+    HalfOf(usize),
+    /// Two tensors side by side.
+    Beside,
 }
 
 impl View {
@@ -18,6 +22,9 @@ impl View {
             "even" => Some(View::Every2(0)),
             "odd" => Some(View::Every2(1)),
             "interleave" => Some(View::Interleave),
+            "first" => Some(View::HalfOf(0)),
+            "second" => Some(View::HalfOf(1)),
+            "beside" => Some(View::Beside),
             _ => None,
         }
     }
@@ -99,4 +106,21 @@ pub(super) fn interleave(f: &Function, v: ValueId) -> Option<(ValueId, ValueId, 
         (f.shape(inner) == lead && c.axis == lead.len()).then_some(inner)
     };
     Some((column(x)?, column(y)?, vec![concat, x, y]))
+}
+
+/// The value whose first half along the last axis `v` is, or whose second.
+pub(super) fn half_of(f: &Function, v: ValueId, half: usize) -> Option<ValueId> {
+    let Op::Slice(s) = f.op(v) else { return None };
+    let x = f.operands(v)[0];
+    let (shape, width) = (f.shape(x), *f.shape(v).last()?);
+    let last = shape.len() - 1;
+    let whole = (0..last).all(|i| s.begin[i] == 0 && s.end[i] == shape[i]) && s.stride.iter().all(|&step| step == 1);
+    (whole && 2 * width == shape[last] && s.begin[last] == half * width).then_some(x)
+}
+
+/// The two values that `v` is, side by side along the last axis.
+pub(super) fn beside(f: &Function, v: ValueId) -> Option<[ValueId; 2]> {
+    let Op::Concat(c) = f.op(v) else { return None };
+    let &[x, y] = &f.operands(v)[..] else { return None };
+    (c.axis + 1 == f.ty(v).rank()).then_some([x, y])
 }

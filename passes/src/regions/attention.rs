@@ -1,4 +1,5 @@
-//! Softmax attention: `to_out(sdpa(q, k, v))`, by where its keys come from; or the sum of two with the same queries.
+//! Softmax attention: `to_out(sdpa(q, k, v))`, by where its keys come from; or the sum of two with the same queries; or of two streams of tokens together, each of
+//! which has a way out of its own; or with one layer out of attention and what lies beside it.
 
 use s2dit_ir::ops::{Binary, OpError};
 use s2dit_ir::{Function, Op, ValueId};
@@ -9,10 +10,12 @@ use super::{Finder, Kind, Regions, parsed, stage};
 pub(super) fn recognise(on: &mut Finder, found: &mut Regions) -> Result<(), OpError> {
     // Of each head, or of all of them before they are split.
     let rotated = "~rope(~rms_norm(~linear(u, ..), ..), ..)";
-    let own = parsed(&[
+    let mut own = vec![
         format!("linear(~sdpa({rotated}, {rotated}, ~linear(u, ..)), ..)"),
         format!("linear(~sdpa({rotated}, concat(keys, {rotated}), concat(values, ~linear(u, ..)), mask), ..)"),
-    ])?;
+    ];
+    own.extend(joint());
+    let own = parsed(&own)?;
     let query = "~rms_norm(~linear(u, ..), ..)";
     let cross = parsed(&[
         format!("linear(~sdpa({query}, k, v, ..), ..)"),
@@ -39,9 +42,29 @@ pub(super) fn recognise(on: &mut Finder, found: &mut Regions) -> Result<(), OpEr
     Ok(())
 }
 
+/// Attention of two streams of tokens together, and attention beside a feed-forward layer: projections of their own, or columns of one projection.
+fn joint() -> Vec<String> {
+    let apart = |x: &str| format!("~linear({x}, ..)");
+    let columns = |x: &str| format!("~slice(linear({x}, ..), ..)");
+    let normed = |x: String| format!("~rms_norm({x}, ..)");
+    let streams = |of: &dyn Fn(&str) -> String| {
+        let rotated = format!("rope(concat({}, {}), ..)", normed(of("t")), normed(of("u")));
+        format!("linear(slice(~sdpa({rotated}, {rotated}, concat({}, {})), ..), ..)", of("t"), of("u"))
+    };
+    let beside = |of: &dyn Fn(&str) -> String| {
+        let rotated = format!("rope({}, ..)", normed(of("u")));
+        format!("linear(concat(~sdpa({rotated}, {rotated}, {}), beside), ..)", columns("u"))
+    };
+    vec![streams(&apart), streams(&columns), beside(&apart), beside(&columns)]
+}
+
 fn is_root(f: &Function, v: ValueId) -> bool {
     let Op::Linear(_) = f.op(v) else { return false };
     let softmax = |v: ValueId| matches!(f.op(stage::under_layout(f, v)), Op::Sdpa(_));
-    let x = stage::under_layout(f, f.operands(v)[0]);
+    let x = match stage::under_layout(f, f.operands(v)[0]) {
+        // A part of the tokens, or the first of several parts of the channels.
+        x if matches!(f.op(x), Op::Slice(_) | Op::Concat(_)) => stage::under_layout(f, f.operands(x)[0]),
+        x => x,
+    };
     softmax(x) || (matches!(f.op(x), Op::Binary(Binary::Add)) && f.operands(x).into_iter().all(softmax))
 }

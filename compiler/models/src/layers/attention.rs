@@ -79,7 +79,7 @@ impl Layers<'_> {
     }
 
     /// `[1, N, D]` → `[1, N, A, d]`
-    fn split_heads(&mut self, x: ValueId) -> Built {
+    pub(crate) fn split_heads(&mut self, x: ValueId) -> Built {
         let tokens = self.b.shape(x)[1];
         Ok(self.b.reshape(x, &[1, tokens, self.dims.heads, self.dims.head_dim])?)
     }

@@ -1,4 +1,4 @@
-//! Rotary position embedding over (frame, row, column), interleaved pairs.
+//! Rotary position embedding over (frame, row, column): of pairs of neighbours, or of the two halves.
 
 use s2dit_ir::ValueId;
 use s2dit_ir::ops::{RopePart, RopeTable};
@@ -45,6 +45,21 @@ impl Layers<'_> {
             let (real, imaginary) = (m.b.reshape(real, &column)?, m.b.reshape(imaginary, &column)?);
             let y = m.b.concat(&[real, imaginary], last + 1)?;
             Ok(m.b.reshape(y, &shape)?)
+        })
+    }
+
+    /// Rotates the pairs (0, d/2), (1, d/2 + 1), … of `[1, A, N, d]` by the token's angles.
+    pub(crate) fn rotate_halves(&mut self, x: ValueId, rope: Rope) -> Built {
+        let last = self.b.shape(x).len() - 1;
+        let width = self.b.shape(x)[last];
+        self.within("rope", |m| {
+            let first = m.b.slice(x, last, 0, width / 2)?;
+            let second = m.b.slice(x, last, width / 2, width)?;
+            let (fc, ss) = (m.b.mul(first, rope.cos)?, m.b.mul(second, rope.sin)?);
+            let real = m.b.sub(fc, ss)?;
+            let (fs, sc) = (m.b.mul(first, rope.sin)?, m.b.mul(second, rope.cos)?);
+            let imaginary = m.b.add(fs, sc)?;
+            Ok(m.b.concat(&[real, imaginary], last)?)
         })
     }
 }

@@ -14,6 +14,10 @@ pub(crate) struct Extras {
     pub time_per_token: bool,
     /// Tokens and width of the embeddings of an image, `[1, tokens, width]`.
     pub image: Option<[usize; 2]>,
+    /// Width of one embedding of the whole text, `[1, width]`.
+    pub pooled: Option<usize>,
+    /// The strength of distilled guidance, `[1]`.
+    pub guidance: bool,
 }
 
 /// The inputs of a step.
@@ -27,9 +31,13 @@ pub(crate) struct Inputs {
     pub text: ValueId,
     /// Embeddings of an image `[1, tokens, width]`.
     pub image: Option<ValueId>,
+    /// One embedding of the whole text `[1, width]`.
+    pub pooled: Option<ValueId>,
+    /// The strength of distilled guidance `[1]`.
+    pub guidance: Option<ValueId>,
 }
 
-/// The blocks of a step.
+/// A list of blocks of a step.
 #[derive(Clone, Copy)]
 pub(crate) struct Blocks {
     /// Module path of the list that they are in, such as `blocks`.
@@ -56,12 +64,12 @@ impl Layers<'_> {
 
 /// The step of a video transformer as one function `main`: `latent [1,C,F,H,W]`, `timestep [1]`, `text [1,L,text_dim]`, the `extras` and, where
 /// the model asks for it, `text_mask [1,L]` to `velocity [1,C,F,H,W]`. `forward` gets the inputs and the token grid. It names the output of each
-/// block by [`Layers::end_block`].
+/// block by [`Layers::end_block`]; blocks are counted through all lists.
 pub(crate) fn step(
     dims: Dims,
     weights: &dyn WeightSource,
     latent: LatentSize,
-    blocks: Blocks,
+    blocks: &[Blocks],
     extras: Extras,
     forward: impl FnOnce(&mut Layers<'_>, Inputs, Grid) -> Built,
 ) -> Result<Module, BuildError> {
@@ -79,6 +87,8 @@ pub(crate) fn step(
         time: input("timestep", InputRole::Time { low: 0.0, high: 1000.0 }, times),
         text: input("text", InputRole::Text, &[1, dims.text_len, dims.text_dim]),
         image: extras.image.map(|[tokens, width]| input("image", InputRole::Image, &[1, tokens, width])),
+        pooled: extras.pooled.map(|width| input("pooled", InputRole::Pooled, &[1, width])),
+        guidance: extras.guidance.then(|| input("guidance", InputRole::Guidance, &[1])),
     };
     let mut layers = Layers { dims, weights, b: Builder::new(&mut f) };
     let velocity = forward(&mut layers, inputs, grid)?;
@@ -86,13 +96,11 @@ pub(crate) fn step(
     f.results.push(("velocity".into(), velocity));
     f.remove_dead();
     roles.extend(f.by_name(TEXT_MASK).map(|_| Input { name: TEXT_MASK.into(), role: InputRole::TextMask }));
-    let Blocks { path, count } = blocks;
+    let scopes = blocks.iter().flat_map(|list| (0..list.count).map(|i| format!("{}.{i}", list.path)));
     let interface = Interface {
         inputs: roles,
         outputs: vec![Output { name: "velocity".into(), role: OutputRole::Velocity }],
-        milestones: (0..count)
-            .map(|i| Milestone { value: format!("block{i}"), scope: format!("{path}.{i}") })
-            .collect(),
+        milestones: scopes.enumerate().map(|(i, scope)| Milestone { value: format!("block{i}"), scope }).collect(),
     };
     Ok(Module { interface, ..Module::single(f) })
 }

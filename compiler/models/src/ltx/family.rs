@@ -112,7 +112,7 @@ impl Model for LtxConfig {
 
     fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError> {
         let blocks = Blocks { path: "transformer_blocks", count: self.num_layers };
-        step(self.dims(), weights, latent, blocks, Extras::default(), |m, inputs, grid| {
+        step(self.dims(), weights, latent, &[blocks], Extras::default(), |m, inputs, grid| {
             self.forward(m, inputs, latent, grid)
         })
     }

@@ -90,7 +90,7 @@ impl Model for S2ditConfig {
 
     fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError> {
         let blocks = Blocks { path: "blocks", count: self.layout.len() };
-        step(self.dims(), weights, latent, blocks, Extras::default(), |m, inputs, grid| {
+        step(self.dims(), weights, latent, &[blocks], Extras::default(), |m, inputs, grid| {
             self.forward(m, inputs, latent, grid)
         })
     }

@@ -141,9 +141,9 @@ impl Model for WanConfig {
     fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError> {
         self.grid(latent)?;
         let image = self.image.map(|image| [image.tokens(), image.dim]);
-        let extras = Extras { time_per_token: self.expand_timesteps, image };
+        let extras = Extras { time_per_token: self.expand_timesteps, image, ..Extras::default() };
         let blocks = Blocks { path: "blocks", count: self.num_layers };
-        step(self.dims(), weights, latent, blocks, extras, |m, inputs, grid| self.forward(m, inputs, latent, grid))
+        step(self.dims(), weights, latent, &[blocks], extras, |m, inputs, grid| self.forward(m, inputs, latent, grid))
     }
 
     fn outline(&self) -> Outline {

@@ -12,7 +12,7 @@ use s2dit_backends::output::Destination;
 use s2dit_runtime::stream::sampler::{Guided, euler, euler_sigmas};
 use s2dit_runtime::{HostTensor, RunOptions, text_mask};
 
-use super::{LatentsFile, mask_of, prompt_of, seeded_noise, seeded_prompt};
+use super::{LatentsFile, mask_of, pooled_of, prompt_of, seeded_noise, seeded_prompt};
 use s2dit_files::SafetensorsFile;
 
 use given::Condition;
@@ -29,6 +29,8 @@ pub struct Prompt {
     pub text: HostTensor,
     /// For a model that takes it: 1 where a token counts, 0 where it is padding, `[1, L]`.
     pub mask: Option<HostTensor>,
+    /// For a model that takes it: one embedding of the whole text, `[1, width]`.
+    pub pooled: Option<HostTensor>,
 }
 
 /// A compiled clip step, loaded: one artifact, or two experts that share the timesteps.
@@ -41,6 +43,9 @@ pub struct Clip {
     latent: [usize; 4],
     text: [usize; 3],
     mask: Option<Vec<usize>>,
+    pooled: Option<Vec<usize>>,
+    /// Shape of the strength of guidance, of a network that takes it.
+    guidance: Option<Vec<usize>>,
     image: Option<[usize; 3]>,
     /// Shape of the timestep.
     time: Vec<usize>,
@@ -59,6 +64,8 @@ impl Clip {
         let interface = network.interface();
         let text = network.input("a text", interface.text())?;
         let mask = interface.text_mask().map(|name| network.input("a text mask", Some(name))).transpose()?;
+        let pooled = interface.pooled().map(|name| network.input("a pooled text", Some(name))).transpose()?;
+        let guidance = interface.guidance().map(|name| network.input("a guidance", Some(name))).transpose()?;
         let image = interface.image().map(|name| network.input("an image", Some(name))).transpose()?;
         let time = network.input("a time", interface.time())?;
         let latent = network.input("a latent", interface.latent())?;
@@ -76,6 +83,8 @@ impl Clip {
             latent: [made, frames, rows, cols],
             text: three(text).with_context(|| format!("`{shown}`: the text is not [1, L, text_dim]"))?,
             mask,
+            pooled,
+            guidance,
             image: match image {
                 None => None,
                 Some(shape) => {
@@ -88,7 +97,7 @@ impl Clip {
         })
     }
 
-    /// Reads a prompt: the tensor `text` and, where the model takes a mask, `text_mask`.
+    /// Reads a prompt: the tensor `text` and, where the model takes them, `text_mask` and `pooled`.
     ///
     /// # Errors
     /// A tensor that is missing or that the model does not take.
@@ -96,7 +105,8 @@ impl Clip {
         let file = SafetensorsFile::open(path)?;
         let text = prompt_of(&file, self.text)?;
         let mask = self.mask.as_ref().map(|shape| mask_of(&file, shape)).transpose()?;
-        Ok(Prompt { text, mask })
+        let pooled = self.pooled.as_ref().map(|shape| pooled_of(&file, shape)).transpose()?;
+        Ok(Prompt { text, mask, pooled })
     }
 
     /// A standard normal prompt, for trials without a text encoder. Where the model takes a mask, the last tokens do not count.
@@ -104,7 +114,15 @@ impl Clip {
     pub fn seeded_prompt(&self, seed: u64) -> Prompt {
         let counting = text_mask::counting(self.text[1], seed);
         let mask = self.mask.as_ref().map(|shape| text_mask::of_first(shape, counting));
-        Prompt { text: seeded_prompt(seed, self.text), mask }
+        // Of another stream than the text and any noise.
+        let pooled = self.pooled.as_ref().map(|shape| seeded_noise(seed, u64::MAX - 1, shape));
+        Prompt { text: seeded_prompt(seed, self.text), mask, pooled }
+    }
+
+    /// Whether the network takes a strength of guidance, which was distilled into it.
+    #[must_use]
+    pub fn takes_guidance(&self) -> bool {
+        self.guidance.is_some()
     }
 
     /// Channels, frames, rows and columns of the clip.
@@ -138,6 +156,9 @@ impl Clip {
         }
         let guidance = given.negative.as_ref().map_or(1.0, |(_, g)| *g);
         let condition = self.condition.as_ref().and_then(|how| Some((how, given.condition.as_ref()?)));
+        let strength = self.guidance.as_ref().zip(given.guidance);
+        let strength =
+            strength.map(|(shape, strength)| HostTensor { shape: shape.clone(), data: vec![strength as f32] });
         let interface = self.network.interface().clone();
         let (network, time) = (&mut self.network, &self.time);
         let mut clip = euler(&noise, &sigmas, guidance, |x, t, step| {
@@ -152,6 +173,8 @@ impl Clip {
                     (interface.time(), Some(&timestep)),
                     (interface.text(), Some(&prompt.text)),
                     (interface.text_mask(), prompt.mask.as_ref()),
+                    (interface.pooled(), prompt.pooled.as_ref()),
+                    (interface.guidance(), strength.as_ref()),
                     (interface.image(), given.image.as_ref()),
                 ];
                 let inputs: BTreeMap<&str, &HostTensor> =

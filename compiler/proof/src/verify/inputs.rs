@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 use rand::{Rng, SeedableRng};
 use rand_distr::StandardNormal;
-use s2dit_ir::interface::{Distribution, InputRole};
+use s2dit_ir::interface::{Distribution, GUIDANCE, InputRole};
 use s2dit_ir::{DType, Interface};
 use s2dit_runtime::timesteps::Timesteps;
 use s2dit_runtime::{HostTensor, Port, text_mask};
@@ -80,8 +80,8 @@ pub(crate) fn read_tensors<'a>(file: &SafetensorsFile, names: impl Iterator<Item
     Ok(tensors)
 }
 
-/// Inputs by role: a time in its range or of the list, token ids, masks of a few tokens and padding behind them, and standard normal numbers for
-/// what else there is; the last rounded to fp16 where the artifact takes fp16, so that only the arithmetic is compared.
+/// Inputs by role: a time in its range or of the list, token ids, a strength of guidance, masks of a few tokens and padding behind them, and standard
+/// normal numbers for what else there is; the last rounded to fp16 where the artifact takes fp16, so that only the arithmetic is compared.
 ///
 /// # Errors
 /// An input without a static shape.
@@ -118,6 +118,7 @@ pub(crate) fn seeded_inputs(
             (Some(InputRole::Tokens { vocabulary }), _) => {
                 data.extend((0..n).map(|_| rng.random_range(0..(*vocabulary).max(1)) as f32));
             }
+            (Some(InputRole::Guidance), _) => data.extend((0..n).map(|_| rng.random_range(GUIDANCE))),
             (Some(InputRole::TextMask), _) => {
                 let tokens = shape.last().copied().unwrap_or(1);
                 data = text_mask::of_first(&shape, text_mask::counting(tokens, rng.random())).data;

@@ -20,6 +20,8 @@ pub struct Given {
     pub prompt: Prompt,
     /// The prompt to go away from, and how far.
     pub negative: Option<(Prompt, f64)>,
+    /// The strength of guidance, for a network that takes it.
+    pub guidance: Option<f64>,
     /// The embeddings of an image.
     pub image: Option<HostTensor>,
     /// What is given of the latent.
