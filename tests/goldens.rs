@@ -167,5 +167,8 @@ goldens! {
     ltx_tiny: "3x4x6" with r#"{"text_len": 16}"#;
     ltx_uneven: "2x5x7" with r#"{"text_len": 11, "frame_rate": 30, "causal_temporal_positioning": false}"#;
     ltx_sharded: "4x3x5" with r#"{"text_len": 9, "frame_rate": 24}"#;
+    sana_tiny: "3x6x10" with r#"{"text_len": 16}"#;
+    sana_uneven: "2x5x7" with r#"{"text_len": 11}"#;
+    sana_sharded: "4x10x6" with r#"{"text_len": 9}"#;
     small: "3x16x24", ["--preset", "small", "--seed", "7", "--dtype", "bf16"];
 }

@@ -115,9 +115,10 @@ fn names_of_a_model_are_in_its_folder_only() {
         leaks.extend(leaked.map(|literal| format!("{place}: \"{literal}\"")));
         // The crates are called after the first model.
         let code = code(&text).replace("s2dit_", "");
-        let words = ["S2dit", "s2dit::", "WanConfig", "wan::", "LtxConfig", "ltx::", "config()["]
-            .iter()
-            .filter(|word| code.contains(*word));
+        let words =
+            ["S2dit", "s2dit::", "WanConfig", "wan::", "LtxConfig", "ltx::", "SanaConfig", "sana::", "config()["]
+                .iter()
+                .filter(|word| code.contains(*word));
         leaks.extend(words.map(|word| format!("{place}: {word}")));
     }
     assert!(leaks.is_empty(), "names of a model outside its folder:\n{}", leaks.join("\n"));

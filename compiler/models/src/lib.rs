@@ -11,6 +11,7 @@ mod layers;
 pub mod ltx;
 pub mod model;
 pub mod s2dit;
+pub mod sana;
 mod schema_weights;
 pub mod size;
 pub mod tensor;
@@ -21,4 +22,4 @@ pub use model::{Family, Model};
 pub use schema_weights::SchemaWeights;
 
 /// Every family.
-pub const FAMILIES: &[&dyn Family] = &[&s2dit::S2dit, &wan::Wan, &wan::CausalWan, &ltx::Ltx];
+pub const FAMILIES: &[&dyn Family] = &[&s2dit::S2dit, &wan::Wan, &wan::CausalWan, &ltx::Ltx, &sana::Sana];
