@@ -169,5 +169,8 @@ goldens! {
     ltx_sharded: "4x3x5" with r#"{"text_len": 9, "frame_rate": 24}"#;
     open_sora_tiny: "2x6x10" with r#"{"text_len": 9}"#;
     open_sora_guided: "3x3x5" with r#"{"text_len": 6}"#;
+    sana_tiny: "3x6x10" with r#"{"text_len": 16}"#;
+    sana_uneven: "2x5x7" with r#"{"text_len": 11}"#;
+    sana_sharded: "4x10x6" with r#"{"text_len": 9}"#;
     small: "3x16x24", ["--preset", "small", "--seed", "7", "--dtype", "bf16"];
 }

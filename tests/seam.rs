@@ -122,6 +122,8 @@ fn names_of_a_model_are_in_its_folder_only() {
             "wan::",
             "LtxConfig",
             "ltx::",
+            "SanaConfig",
+            "sana::",
             "OpenSoraConfig",
             "open_sora::",
             "config()[",

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from compile_vs_cp import ROOT, run
 
-MODELS = ["1.8b:3x36x64", "wan2.1-1.3b:3x36x64", "self-forcing-1.3b:3x36x64", "ltx-video-2b:3x12x16"]
+MODELS = ["1.8b:3x36x64", "wan2.1-1.3b:3x36x64", "self-forcing-1.3b:3x36x64", "ltx-video-2b:3x12x16", "sana-video-2b:3x36x64"]
 SCHEMES = {"fp16": [], "palette4": ["--quantize", "palette4-group16"]}
 
 

@@ -94,7 +94,7 @@ fn linear_attention_and_its_streamed_form_agree() {
     let positive = |shape: &[usize], seed| Tensor { dtype: DType::F64, data: tensor(shape, seed).data.mapv(f64::exp) };
     let (q, q_norm) = (positive(&[1, 2, 4], 9), positive(&[1, 2, 4], 10));
     let (k, k_norm, v) = (positive(&[1, 6, 4], 11), positive(&[1, 6, 4], 12), tensor(&[1, 6, 3], 13));
-    let whole = run(LinearAttention { eps: 1e-6 }, &[&q, &k, &v, &q_norm, &k_norm]);
+    let whole = run(LinearAttention { eps: 1e-6, least: 0.0 }, &[&q, &k, &v, &q_norm, &k_norm]);
     let (mq, mk, mv, mqn, mkn) = (matrix(&q), matrix(&k), matrix(&v), matrix(&q_norm), matrix(&k_norm));
     let want = Array2::from_shape_fn((2, 3), |(i, c)| {
         let weight = |j: usize| (0..4).map(|a| mq[(i, a)] * mk[(j, a)]).sum::<f64>();
@@ -102,6 +102,13 @@ fn linear_attention_and_its_streamed_form_agree() {
         (0..6).map(|j| weight(j) * mv[(j, c)]).sum::<f64>() / (norm + 1e-6)
     });
     close(&whole, &want);
+    // A normaliser that is less than it may be.
+    let floor = run(LinearAttention { eps: 1e-6, least: 1e6 }, &[&q, &k, &v, &q_norm, &k_norm]);
+    let sums = Array2::from_shape_fn((2, 3), |(i, c)| {
+        let weight = |j: usize| (0..4).map(|a| mq[(i, a)] * mk[(j, a)]).sum::<f64>();
+        (0..6).map(|j| weight(j) * mv[(j, c)]).sum::<f64>() / 1e6
+    });
+    close(&floor, &sums);
 
     // Two chunks of three tokens each, as means.
     let rows = |t: &Tensor, from: usize| Tensor {
@@ -154,5 +161,5 @@ fn constraints_are_named() {
     assert!(refused(Rope { axis: 2, pairs: RopePairs::Halves }.into(), &[x, table, table]).contains("must be even"));
     assert!(refused(Modulate {}.into(), &[x, four, four]).contains("scale must broadcast to [1, 3, 5]"));
     assert!(refused(Sdpa { scale: 1.0 }.into(), &[x, x, &TensorType::new(DType::F32, [4, 5])]).contains("one length"));
-    assert!(refused(LinearAttention { eps: 0.0 }.into(), &[x, x, x, x]).contains("together"));
+    assert!(refused(LinearAttention { eps: 0.0, least: 0.0 }.into(), &[x, x, x, x]).contains("together"));
 }

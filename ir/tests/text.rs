@@ -28,7 +28,8 @@ fn any_op() -> impl Strategy<Value = Op> {
         (0usize..3, prop_oneof![Just(RopePairs::Interleaved), Just(RopePairs::Halves)])
             .prop_map(|(axis, pairs)| Rope { axis, pairs }.into()),
         (-1e3..1e3f64).prop_map(|scale| Sdpa { scale }.into()),
-        (0.0..1.0f64).prop_map(|eps| LinearAttention { eps }.into()),
+        (0.0..1.0f64, prop_oneof![Just(0.0), 1e-9..1.0f64])
+            .prop_map(|(eps, least)| LinearAttention { eps, least }.into()),
         Just(LinearAttentionStep {}.into()),
         Just(RunningMean {}.into()),
         Just(FeatureMap {}.into()),

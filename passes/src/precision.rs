@@ -3,8 +3,8 @@
 //! An island is found from the graph's meaning, not from names:
 //! - **phases**: what feeds a `sin` or `cos` (a timestep of 1000 has an ulp of 0.5 in fp16);
 //! - **kernel sums**: from the positive feature map (`softplus`, `exp`) to the division that makes the sums a ratio
-//!   again: sums over thousands of tokens leave fp16's range, their ratio does not; and from a deliberate widening (`cast` of
-//!   fp16 to fp32), such as a sum that is stored in two halves;
+//!   again: sums over thousands of tokens leave fp16's range, their ratio does not; from a `relu` only where there is such a division, since
+//!   elsewhere it is an ordinary activation; and from a deliberate widening (`cast` of fp16 to fp32), such as a sum that is stored in two halves;
 //! - **sums of squares** ([`Fp16Extent::Fp16Norms32`]): from `square` to `rsqrt` or `sqrt` (an fp16 square overflows at 256).
 //!
 //! Constants are cast once, from fp32, to what their user wants. Parameters, states and results become fp16 unless they
@@ -167,6 +167,7 @@ fn islands(f: &Function, order: &[ValueId], precision: Fp16Extent) -> HashSet<Va
     // Forward from each source, operands before users: a value joins if an operand is in and the op carries sums on.
     let mut sums: HashSet<ValueId> = HashSet::new();
     let mut squares: HashSet<ValueId> = HashSet::new();
+    let mut positive: HashSet<ValueId> = HashSet::new();
     for &v in order {
         let operands = f.operands(v);
         let carried = |set: &HashSet<ValueId>| operands.iter().any(|o| set.contains(o));
@@ -183,8 +184,18 @@ fn islands(f: &Function, order: &[ValueId], precision: Fp16Extent) -> HashSet<Va
             Op::Binary(Binary::Div) if operands.iter().all(|o| sums.contains(o)) => {
                 keep.insert(v);
             }
+            Op::Binary(Binary::Div) if operands.iter().all(|o| positive.contains(o)) => {
+                keep.insert(v);
+                keep_sums_of(f, v, &positive, &mut keep);
+            }
             op if carried(&sums) && carries_sums(op) => {
                 sums.insert(v);
+            }
+            Op::Unary(Unary::Relu) => {
+                positive.insert(v);
+            }
+            op if carried(&positive) && carries_sums(op) => {
+                positive.insert(v);
             }
             Op::Unary(Unary::Square) => {
                 squares.insert(v);
@@ -222,6 +233,14 @@ fn islands(f: &Function, order: &[ValueId], precision: Fp16Extent) -> HashSet<Va
         }
     }
     keep
+}
+
+/// Keeps the values of `positive` that a ratio is made of.
+fn keep_sums_of(f: &Function, ratio: ValueId, positive: &HashSet<ValueId>, keep: &mut HashSet<ValueId>) {
+    let mut stack = vec![ratio];
+    while let Some(v) = stack.pop() {
+        stack.extend(f.operands(v).into_iter().filter(|&o| positive.contains(&o) && keep.insert(o)));
+    }
 }
 
 /// Ops through which an unnormalised sum stays one.

@@ -60,11 +60,11 @@ fn composite(b: &mut Builder, o: &Operands, which: usize, x: ValueId, y: ValueId
         }
         6 => {
             let (x, y) = (positive(b, x), positive(b, y));
-            b.op(LinearAttention { eps: 1e-6 }, &[x, y, z])
+            b.op(LinearAttention { eps: 1e-6, least: 0.0 }, &[x, y, z])
         }
         7 => {
             let (x, y) = (positive(b, x), positive(b, y));
-            b.op(LinearAttention { eps: 1e-6 }, &[x, y, z, y, x])
+            b.op(LinearAttention { eps: 1e-6, least: 0.0 }, &[x, y, z, y, x])
         }
         8 => {
             let (x, y) = (positive(b, x), positive(b, y));

@@ -184,7 +184,8 @@ mod tests {
         assert_eq!(
             other,
             "config.json: _class_name: found \"FluxTransformer2DModel\", expected \"S2DiTTransformer3DModel\" or \
-             \"WanTransformer3DModel\" or \"CausalWanModel\" or \"LTXVideoTransformer3DModel\" or \"OpenSoraMMDiTModel\": no other family of models is read"
+             \"WanTransformer3DModel\" or \"CausalWanModel\" or \"LTXVideoTransformer3DModel\" or \
+             \"SanaVideoTransformer3DModel\" or \"OpenSoraMMDiTModel\": no other family of models is read"
         );
         assert!(problem(json!({ "architectures": ["UMT5EncoderModel"] })).contains("architectures"));
         assert!(preset("big").unwrap_err().to_string().contains("wan2.1-14b"));

@@ -12,6 +12,7 @@ pub mod ltx;
 pub mod model;
 pub mod open_sora;
 pub mod s2dit;
+pub mod sana;
 mod schema_weights;
 pub mod size;
 pub mod tensor;
@@ -22,4 +23,5 @@ pub use model::{Family, Model};
 pub use schema_weights::SchemaWeights;
 
 /// Every family.
-pub const FAMILIES: &[&dyn Family] = &[&s2dit::S2dit, &wan::Wan, &wan::CausalWan, &ltx::Ltx, &open_sora::OpenSora];
+pub const FAMILIES: &[&dyn Family] =
+    &[&s2dit::S2dit, &wan::Wan, &wan::CausalWan, &ltx::Ltx, &sana::Sana, &open_sora::OpenSora];

@@ -174,9 +174,10 @@ pub(super) fn recognised(list: &[Recognition], out: &mut String) -> Result<()> {
     for r in list {
         writeln!(
             out,
-            "\nrecognised in `{}`: {} lcha, {} ssa in {} stage(s), {} full, {} cross",
+            "\nrecognised in `{}`: {} lcha, {} linear, {} ssa in {} stage(s), {} full, {} cross",
             one_line(&r.function),
             r.lcha,
+            r.linear,
             r.ssa,
             r.stages,
             r.full,

@@ -13,7 +13,7 @@ use serde::Serialize;
 pub struct Recognised {
     /// Provenance, such as `blocks.3.attn1`; in a package the common part of its ops' names.
     pub scope: String,
-    /// `lcha`, `ssa`, `full` or `cross`.
+    /// `lcha`, `linear`, `ssa`, `full` or `cross`.
     pub kind: String,
     /// The SSA stage that it lies in.
     pub stage: Option<usize>,
@@ -41,6 +41,8 @@ pub struct Recognition {
     pub function: String,
     /// LCHA blocks.
     pub lcha: usize,
+    /// Blocks with linear attention alone.
+    pub linear: usize,
     /// SSA blocks.
     pub ssa: usize,
     /// Blocks with full self-attention.
@@ -101,6 +103,7 @@ fn of_function(f: &mut s2dit_ir::Function) -> Result<Recognition> {
     Ok(Recognition {
         function: f.name.clone(),
         lcha: found.count(Kind::Lcha),
+        linear: found.count(Kind::Linear),
         ssa: found.count(Kind::Ssa(0)),
         full: found.count(Kind::Full),
         cross: found.count(Kind::Cross),

@@ -2,7 +2,7 @@
 
 use super::Decompose;
 use crate::build::Built;
-use crate::ops::{LinearAttention, ReduceKind};
+use crate::ops::{Binary, LinearAttention, ReduceKind};
 use crate::{Builder, ValueId};
 
 impl Decompose for LinearAttention {
@@ -14,7 +14,11 @@ impl Decompose for LinearAttention {
         let tokens = b.shape(k).len() - 2;
         let norm = b.reduce(ReduceKind::Sum, k_norm, &[tokens], true)?;
         let normaliser = b.matmul_t(q_norm, norm)?;
-        let normaliser = b.add_scalar(normaliser, self.eps)?;
+        let mut normaliser = b.add_scalar(normaliser, self.eps)?;
+        if self.least != 0.0 {
+            let least = b.scalar_like(normaliser, self.least)?;
+            normaliser = b.op(Binary::Maximum, &[normaliser, least])?;
+        }
         b.div(numerator, normaliser)
     }
 }

@@ -11,10 +11,40 @@ impl Rewriter<'_> {
         if !operands[1..].iter().all(|&o| self.is_const(o)) || conv.dilations.iter().any(|&d| d != 1) {
             return Ok(None);
         }
-        match self.tiles(v, operands, conv)? {
+        if let Some(stored) = self.tiles(v, operands, conv)? {
+            return Ok(Some(stored));
+        }
+        match self.frames_below(v, operands, conv)? {
             Some(stored) => Ok(Some(stored)),
             None => self.time_in_channels(v, operands, conv),
         }
+    }
+
+    /// A convolution of each frame `[F, C, h, w]` that keeps its size: frames lie below each other in one plane, with as many rows of zeros
+    /// between them as a kernel reaches over the edge of a frame. What it makes of those rows is left out.
+    fn frames_below(&mut self, v: ValueId, operands: &[ValueId], conv: &Conv) -> Result<Option<Stored>, OpError> {
+        let x = operands[0];
+        let (&[frames, channels, rows, cols], &[_, made, out_rows, out_cols]) = (self.dims(x), self.dims(v)) else {
+            return Ok(None);
+        };
+        let between = if frames == 1 { 0 } else { conv.pad_before[0].max(conv.pad_after[0]) };
+        let height = rows + between;
+        let fits = frames * height <= LARGEST_EXTENT && height * cols <= LARGEST_EXTENT;
+        if conv.strides.iter().any(|&s| s != 1) || (out_rows, out_cols) != (rows, cols) || !fits {
+            return Ok(None);
+        }
+        let order = vec![1, 0, 2, 3];
+        let all = self.ordered(x, &order, &[1, channels, frames, rows * cols])?;
+        let weight = self.plain(operands[1])?;
+        let bias = operands.get(2).map(|&b| self.plain(b)).transpose()?;
+        let value = self.at(v, |b| {
+            let all = if between == 0 { all } else { b.pad(all, &[0; 4], &[0, 0, 0, between * cols], 0.0)? };
+            let plane = b.reshape(all, &[1, channels, frames * height, cols])?;
+            let y = b.conv(conv.clone(), plane, weight, bias)?;
+            let y = b.reshape(y, &[1, made, frames, height * cols])?;
+            if between == 0 { Ok(y) } else { b.slice(y, 3, 0, rows * cols) }
+        })?;
+        Ok(Some(Stored { value, order }))
     }
 
     /// Windows that tile each frame (patches, strides): frames lie below each other in one plane, and no window lies on two of them. Zeros

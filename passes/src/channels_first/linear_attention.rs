@@ -6,7 +6,7 @@
 //! extending the available precision*, 1971): with t = low + new·(own − high − low), the new halves are h = high + t, rounded, and t −
 //! (h − high), which is exact. Every op of it is one of fp16.
 
-use s2dit_ir::ops::{Binary, Cast, LinearAttention, OpError};
+use s2dit_ir::ops::{Binary, Cast, LinearAttention, OpError, Unary};
 use s2dit_ir::{DType, Op, ValueId};
 
 use super::projections::half_of;
@@ -14,6 +14,8 @@ use super::{HEADS, Rewriter, Stored};
 
 /// The smallest number that fp16 holds: what is added to a normaliser must not vanish.
 const LEAST: f64 = 5.960_464_477_539_063e-8;
+/// The smallest that it holds with all its bits, which an engine that takes smaller ones for zero holds too.
+const LEAST_NORMAL: f64 = 6.103_515_625e-5;
 
 impl Rewriter<'_> {
     pub(super) fn linear_attention(
@@ -37,16 +39,35 @@ impl Rewriter<'_> {
         }
         let [q, k, values] = forms[..3] else { return Ok(None) };
         let (q_norm, k_norm) = if let [_, _, _, q, k] = forms[..] { (q, k) } else { (q, k) };
+        let (eps, least) = self.normaliser_limits(operands, attention, factor * factor);
         let ones = self.literal(v, &[1, 1, 1, tokens], vec![1.0; tokens])?;
         let value = self.at(v, |b| {
             let sum = b.matmul_t(k, values)?;
             let norm = b.matmul_t(ones, k_norm)?;
             let numerator = b.t_matmul(sum, q)?;
-            let normaliser = b.matmul(norm, q_norm)?;
-            let normaliser = b.add_scalar(normaliser, (attention.eps * factor * factor).max(LEAST))?;
+            let mut normaliser = b.matmul(norm, q_norm)?;
+            if eps != 0.0 {
+                normaliser = b.add_scalar(normaliser, eps)?;
+            }
+            if least != 0.0 {
+                let least = b.scalar_like(normaliser, least)?;
+                normaliser = b.op(Binary::Maximum, &[normaliser, least])?;
+            }
             b.div(numerator, normaliser)
         })?;
         Ok(Some(Stored { value, order: HEADS.to_vec() }))
+    }
+
+    /// What is added to a normaliser that was multiplied with `scale`, and the least that it may be. A query whose positive part is zero has the
+    /// normaliser zero, and a numerator of zero: if fp16 cannot hold what the model adds, a least normaliser takes its place, which leaves every
+    /// larger one as it is.
+    fn normaliser_limits(&self, operands: &[ValueId], attention: &LinearAttention, scale: f64) -> (f64, f64) {
+        let (eps, least) = (attention.eps * scale, attention.least * scale);
+        let query = operands.get(3).unwrap_or(&operands[0]);
+        if eps < LEAST && matches!(self.old.op(*query), Op::Unary(Unary::Relu)) {
+            return (0.0, least.max(LEAST_NORMAL));
+        }
+        (eps.max(LEAST), least)
     }
 
     pub(super) fn linear_attention_step(

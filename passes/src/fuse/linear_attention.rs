@@ -11,6 +11,9 @@ pub(super) const RULE: Rule = Rule {
     formulas: &[
         "(q @ (k.T @ v)) / ((qn @ sum[tokens](kn).T) + eps) where eps: number",
         "(q @ (k.T @ v)) / (sum[width](qn * sum[tokens](kn)) + eps) where eps: number",
+        // As the layout of the Neural Engine has it where features may all be zero.
+        "(q @ (k.T @ v)) / maximum(qn @ sum[tokens](kn).T, least) where least: number",
+        "(q @ (k.T @ v)) / maximum(sum[width](qn * sum[tokens](kn)), least) where least: number",
     ],
     near: 4,
     build,
@@ -30,5 +33,9 @@ fn build(f: &mut Function, m: &Match, scope: &str) -> Result<ValueId, OpError> {
     {
         return Err(OpError::new(format!("the normaliser's product sums axes {width:?}, not the width")));
     }
-    f.add(LinearAttention { eps: m.number("eps")? }.into(), &operands, scope)
+    let attention = match m.number("eps") {
+        Ok(eps) => LinearAttention { eps, least: 0.0 },
+        Err(_) => LinearAttention { eps: 0.0, least: m.number("least")? },
+    };
+    f.add(attention.into(), &operands, scope)
 }

@@ -1,4 +1,4 @@
-//! Recognises whole blocks of S2DiT in a fused graph: LCHA, SSA with its stage, full attention, cross-attention.
+//! Recognises whole blocks in a fused graph: LCHA, SSA with its stage, linear attention, full attention, cross-attention.
 //!
 //! A region is found again whenever it is asked for and is not stored in the graph. An op `lcha` would need some twenty
 //! operands and, in a stream, more than one result (its means are state updates); and every fold that reaches inside would have to
@@ -8,6 +8,7 @@
 
 mod attention;
 mod lcha;
+mod linear;
 mod stage;
 
 use std::collections::HashSet;
@@ -27,6 +28,8 @@ pub use stage::Stage;
 pub enum Kind {
     /// LinConv hybrid attention: linear attention and a causal depthwise convolution behind a gate.
     Lcha,
+    /// Linear attention on its own.
+    Linear,
     /// Softmax self-attention at the low resolution of a [`Stage`], by the stage's number.
     Ssa(usize),
     /// Softmax self-attention at token resolution.
@@ -39,6 +42,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Kind::Lcha => "lcha",
+            Kind::Linear => "linear",
             Kind::Ssa(_) => "ssa",
             Kind::Full => "full",
             Kind::Cross => "cross",
@@ -88,6 +92,8 @@ pub fn recognise(f: &Function) -> Result<Regions, OpError> {
     let consts = constants(f);
     let mut found = Regions { stages: stage::stages(f), ..Regions::default() };
     let mut on = Finder { f, consts: &consts };
+    // Before LCHA, which says why linear attention is in none.
+    linear::recognise(&mut on, &mut found)?;
     lcha::recognise(&mut on, &mut found)?;
     attention::recognise(&mut on, &mut found)?;
     let order = f.order();

@@ -68,7 +68,7 @@ impl Layers<'_> {
     }
 
     /// The same with an ε of its own.
-    pub(super) fn affine_norm_with(&mut self, name: &str, x: ValueId, eps: f64) -> Built {
+    pub(crate) fn affine_norm_with(&mut self, name: &str, x: ValueId, eps: f64) -> Built {
         self.within(name, |m| {
             let (gain, bias) = (m.param("weight")?, m.param("bias")?);
             let axis = m.b.shape(x).len() - 1;

@@ -161,6 +161,29 @@ impl Dims {
         Ok(grid)
     }
 
+    /// Checks that RoPE has an angle for each frame, row and column of a latent's grid: at most `most`.
+    ///
+    /// # Errors
+    /// A side that has more.
+    pub fn check_sides(latent: LatentSize, grid: Grid, most: usize) -> Result<(), Problems> {
+        if grid.frames.max(grid.rows).max(grid.cols) <= most {
+            return Ok(());
+        }
+        Err(Problems::one(
+            format!("latent {latent}"),
+            format!("a grid of {grid} tokens"),
+            format!("at most {most} tokens on a side (rope_max_seq_len of config.json)"),
+        ))
+    }
+
+    /// [`Dims::nearest_latent`] of a grid with at most `most` tokens on a side.
+    #[must_use]
+    pub fn nearest_latent_within(&self, wanted: LatentSize, most: usize) -> LatentSize {
+        let LatentSize { frames, rows, cols } = self.nearest_latent(wanted);
+        let [_, patch_rows, patch_cols] = self.patch_size;
+        LatentSize { frames: frames.min(most), rows: rows.min(most * patch_rows), cols: cols.min(most * patch_cols) }
+    }
+
     /// The latent nearest to `wanted` that fits: rows and columns are multiples of the patch.
     #[must_use]
     pub fn nearest_latent(&self, wanted: LatentSize) -> LatentSize {

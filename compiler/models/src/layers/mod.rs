@@ -9,12 +9,13 @@ mod builder;
 mod dims;
 mod embed;
 mod image;
+mod pixart;
 mod rope;
 mod specs;
 mod step;
 mod time;
 
-pub(crate) use block::Conditions;
+pub(crate) use block::{Conditions, Modulation};
 pub use builder::BuildError;
 pub(crate) use builder::{Built, Layers};
 pub use dims::QkNorm;

@@ -59,9 +59,9 @@ impl Layers<'_> {
         Ok(self.b.concat(&[cos, sin], 1)?)
     }
 
-    /// The six modulations of a block, whose own `table` is `[1, 6, D]`: each `[1, 1, D]`, or `[1, N, D]`.
-    pub(super) fn block_modulation(&mut self, time: Modulation) -> Result<[ValueId; 6], BuildError> {
-        let table = self.param("scale_shift_table")?;
+    /// The six modulations of a block, whose own table has six rows: each `[1, 1, D]`, or `[1, N, D]`.
+    pub(crate) fn block_modulation(&mut self, time: Modulation) -> Result<[ValueId; 6], BuildError> {
+        let table = self.scale_shift_table(6)?;
         match time {
             Modulation::OfAll(time) => {
                 let sums = self.b.add(table, time)?;
@@ -80,7 +80,7 @@ impl Layers<'_> {
     /// Shift and scale of the head: each `[1, 1, D]` of `temb [1, D]`, or `[1, N, D]` of `[1, N, D]`.
     pub(super) fn head_modulation(&mut self, temb: ValueId) -> Result<[ValueId; 2], BuildError> {
         let width = self.dims.width();
-        let table = self.param("scale_shift_table")?;
+        let table = self.scale_shift_table(2)?;
         if self.b.shape(temb).len() == 2 {
             let temb = self.b.reshape(temb, &[1, 1, width])?;
             let sums = self.b.add(table, temb)?;
@@ -91,6 +91,13 @@ impl Layers<'_> {
             *row = self.b.add(*row, temb)?;
         }
         Ok(rows)
+    }
+
+    /// The table `[1, rows, D]` of the current module, which a checkpoint may have as `[rows, D]`.
+    fn scale_shift_table(&mut self, rows: usize) -> Built {
+        let table = self.param("scale_shift_table")?;
+        let shape = [1, rows, self.dims.width()];
+        if self.b.shape(table) == shape { Ok(table) } else { Ok(self.b.reshape(table, &shape)?) }
     }
 
     /// The rows of `[1, R, D]`, each `[1, 1, D]`.

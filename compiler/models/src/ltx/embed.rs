@@ -1,7 +1,7 @@
-//! Into and out of the token stream: the latent, time, text, coordinates, head.
+//! Into and out of the token stream: the latent, coordinates, head.
 
 use s2dit_ir::ValueId;
-use s2dit_ir::ops::{FractionalRopeTable, RopePart, Unary};
+use s2dit_ir::ops::{FractionalRopeTable, RopePart};
 
 use super::config::LtxConfig;
 use crate::layers::{BuildError, Built, Layers, Rope};
@@ -11,8 +11,6 @@ use crate::size::{Grid, LatentSize};
 const COMPRESSION: [f64; 3] = [8.0, 32.0, 32.0];
 /// The longest video that coordinates are fractions of: seconds, rows and columns of pixels.
 const LONGEST: [f64; 3] = [20.0, 2048.0, 2048.0];
-/// What is taken from the score of a text token that does not count. fp16 holds it, and every score less it is far below any other.
-const HIDDEN: f64 = 10_000.0;
 
 impl LtxConfig {
     /// `[1, C, F, H, W]` → `[1, N, D]`, tokens in (frame, row, column) order: the pipeline packs, a linear layer embeds.
@@ -20,40 +18,6 @@ impl LtxConfig {
         let x = m.b.reshape(x, &[1, self.in_channels, grid.tokens()])?;
         let x = m.b.transpose(x, &[0, 2, 1])?;
         m.linear("proj_in", x)
-    }
-
-    /// Timestep `[1]` → (its embedding `[1, D]`, shifts, scales and gates of a block `[1, 6, D]`).
-    pub(super) fn time(&self, m: &mut Layers<'_>, t: ValueId) -> Result<(ValueId, ValueId), BuildError> {
-        let width = self.hidden_size();
-        m.within("time_embed", |m| {
-            let embedded = m.within("emb", |m| {
-                let e = m.sinusoid(t)?;
-                m.within("timestep_embedder", |m| {
-                    let y = m.linear("linear_1", e)?;
-                    let y = m.b.unary(Unary::Silu, y)?;
-                    m.linear("linear_2", y)
-                })
-            })?;
-            let y = m.b.unary(Unary::Silu, embedded)?;
-            let six = m.linear("linear", y)?;
-            Ok((embedded, m.b.reshape(six, &[1, 6, width])?))
-        })
-    }
-
-    /// Text embeddings `[1, L, caption_channels]` → `[1, L, D]`.
-    pub(super) fn caption(&self, m: &mut Layers<'_>, text: ValueId) -> Built {
-        m.within("caption_projection", |m| {
-            let y = m.linear("linear_1", text)?;
-            let y = m.b.unary(Unary::GeluTanh, y)?;
-            m.linear("linear_2", y)
-        })
-    }
-
-    /// A mask `[1, L]`, 1 where a token counts, as a bias of scores `[1, 1, 1, L]`: 0 there, −10000 elsewhere.
-    pub(super) fn text_bias(&self, m: &mut Layers<'_>, mask: ValueId) -> Built {
-        let bias = m.b.add_scalar(mask, -1.0)?;
-        let bias = m.b.mul_scalar(bias, HIDDEN)?;
-        Ok(m.b.reshape(bias, &[1, 1, 1, self.text_len])?)
     }
 
     /// RoPE tables `[N, D/2]`. A width that is no multiple of 6 leaves pairs at its start that are not rotated.

@@ -18,10 +18,9 @@ impl LtxConfig {
     fn forward(&self, m: &mut Layers<'_>, inputs: Inputs, latent: LatentSize, grid: Grid) -> Built {
         let mask = m.text_mask();
         let mut x = self.patches(m, inputs.latent, grid)?;
-        let (embedded, time) = self.time(m, inputs.time)?;
-        let text = self.caption(m, inputs.text)?;
-        let conditions =
-            block::Conditions { time, text, text_bias: self.text_bias(m, mask)?, rope: self.rope(m, grid)? };
+        let (embedded, time) = m.single_time(inputs.time)?;
+        let text = m.caption(inputs.text)?;
+        let conditions = block::Conditions { time, text, text_bias: m.text_bias(mask)?, rope: self.rope(m, grid)? };
         for i in 0..self.num_layers {
             x = self.block(m, i, x, conditions)?;
         }

@@ -19,12 +19,7 @@ pub(super) fn tensors(config: &LtxConfig) -> Vec<TensorSpec> {
     let mut list = Specs::new(group::PATCH_EMBEDDING);
     list.linear("proj_in", width, config.in_channels);
     list.group(group::CONDITIONING);
-    let time = "time_embed.emb.timestep_embedder";
-    list.linear(&format!("{time}.linear_1"), width, LtxConfig::FREQ_DIM);
-    list.linear(&format!("{time}.linear_2"), width, width);
-    list.linear("time_embed.linear", 6 * width, width);
-    list.linear("caption_projection.linear_1", width, config.caption_channels);
-    list.linear("caption_projection.linear_2", width, width);
+    config.dims().single_time_and_caption_specs(&mut list);
     for index in 0..config.num_layers {
         block(config, &mut list, &format!("transformer_blocks.{index}"));
     }

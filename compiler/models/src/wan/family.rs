@@ -110,14 +110,7 @@ impl Model for WanConfig {
 
     fn grid(&self, latent: LatentSize) -> Result<Grid, Problems> {
         let grid = self.dims().grid(latent)?;
-        let longest = grid.frames.max(grid.rows).max(grid.cols);
-        if longest > self.rope_max_seq_len {
-            return Err(Problems::one(
-                format!("latent {latent}"),
-                format!("a grid of {grid} tokens"),
-                format!("at most {} tokens on a side (rope_max_seq_len of config.json)", self.rope_max_seq_len),
-            ));
-        }
+        Dims::check_sides(latent, grid, self.rope_max_seq_len)?;
         let tokens = grid.tokens();
         let image = self.image.map(|image| image.tokens()).unwrap_or_default();
         let mut largest = vec![
@@ -132,10 +125,7 @@ impl Model for WanConfig {
     }
 
     fn nearest_latent(&self, wanted: LatentSize) -> LatentSize {
-        let LatentSize { frames, rows, cols } = self.dims().nearest_latent(wanted);
-        let [_, patch_rows, patch_cols] = self.patch_size;
-        let most = self.rope_max_seq_len;
-        LatentSize { frames: frames.min(most), rows: rows.min(most * patch_rows), cols: cols.min(most * patch_cols) }
+        self.dims().nearest_latent_within(wanted, self.rope_max_seq_len)
     }
 
     fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError> {

@@ -6,7 +6,7 @@ use super::super::{Cost, OpDef, OpError, arity, require, same_float};
 use super::matrices;
 use crate::TensorType;
 
-/// `yᵢ = q̂ᵢ·(Σⱼ k̂ⱼ vⱼᵀ) / (q̂ᵢ·Σⱼ k̂ⱼ + eps)` (Katharopoulos et al., arXiv 2006.16236) over the last two axes. Operands: the features q
+/// `yᵢ = q̂ᵢ·(Σⱼ k̂ⱼ vⱼᵀ) / max(q̂ᵢ·Σⱼ k̂ⱼ + eps, least)` (Katharopoulos et al., arXiv 2006.16236) over the last two axes. Operands: the features q
 /// `[…, N, d]` and k `[…, M, d]`, v `[…, M, e]`; the result is `[…, N, e]`. Two more operands, q' and k', are the features of
 /// the normaliser where they differ (SANA-Video rotates those of the numerator only).
 ///
@@ -17,6 +17,13 @@ use crate::TensorType;
 pub struct LinearAttention {
     /// Added to the normaliser.
     pub eps: f64,
+    /// The least normaliser; 0, the default, for none. Of features that are all zero it makes zero, where `eps` is too small for fp16.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub least: f64,
+}
+
+fn is_zero(number: &f64) -> bool {
+    *number == 0.0
 }
 
 impl OpDef for LinearAttention {

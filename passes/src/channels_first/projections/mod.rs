@@ -16,7 +16,7 @@ mod steps;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use s2dit_ir::ops::{Binary, Rope, RopePairs};
+use s2dit_ir::ops::{Binary, Rope, RopePairs, Unary};
 use s2dit_ir::{Function, Op, Use, ValueId};
 
 pub(super) use self::steps::exchange;
@@ -42,6 +42,8 @@ enum Step {
         weight: ValueId,
         bias: ValueId,
     },
+    /// The positive part, which is SANA's feature map.
+    Relu,
 }
 
 impl Step {
@@ -253,6 +255,7 @@ fn member(f: &Function, constant: &HashSet<ValueId>, linear: ValueId) -> Option<
                 }
                 steps.push(Step::Feature { weight, bias });
             }
+            Op::Unary(Unary::Relu) => steps.push(Step::Relu),
             _ => break,
         }
         end = user;

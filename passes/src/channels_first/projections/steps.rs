@@ -112,7 +112,7 @@ impl Rewriter<'_> {
     fn steps(&mut self, x: ValueId, members: &[Member]) -> Result<ValueId, OpError> {
         let width = self.g.shape(x)[2];
         let mut pending = Pending { gain: None, negated: false, rotated: None };
-        let mut y = x;
+        let (mut y, mut scaled) = (x, false);
         for (i, step) in members[0].steps.iter().enumerate() {
             match step {
                 Step::Norm { across, eps, .. } => {
@@ -172,22 +172,38 @@ impl Rewriter<'_> {
                         b.unary(Unary::Softplus, y)
                     })?;
                 }
+                Step::Relu => {
+                    // Factors are positive: the positive part of what was scaled is scaled.
+                    scaled = i + 1 == members[0].steps.len();
+                    if scaled {
+                        y = self.scale(members, y, &mut pending)?;
+                    }
+                    y = self.flush(members[0].end, y, &mut pending, width)?;
+                    y = self.at(members[0].end, |b| b.unary(Unary::Relu, y))?;
+                }
             }
         }
-        let factors: Vec<f64> = members.iter().map(|m| m.factor).collect();
-        if factors.iter().any(|&f| f != 1.0) {
-            let factor = self.literal(members[0].end, &[factors.len(), 1, 1, 1], factors)?;
-            // A gain or a rotation takes the factor for nothing.
-            if pending.gain.is_some() || pending.rotated.is_some() {
-                pending.gain = Some(match pending.gain {
-                    Some(gain) => self.at(members[0].end, |b| b.mul(gain, factor))?,
-                    None => factor,
-                });
-            } else {
-                return self.at(members[0].end, |b| b.mul(y, factor));
-            }
+        if !scaled {
+            y = self.scale(members, y, &mut pending)?;
         }
         self.flush(members[0].end, y, &mut pending, width)
+    }
+
+    /// Multiplies with the factors of projections that go together. A gain or a rotation that is pending takes them for nothing.
+    fn scale(&mut self, members: &[Member], y: ValueId, pending: &mut Pending) -> Result<ValueId, OpError> {
+        let factors: Vec<f64> = members.iter().map(|m| m.factor).collect();
+        if factors.iter().all(|&f| f == 1.0) {
+            return Ok(y);
+        }
+        let factor = self.literal(members[0].end, &[factors.len(), 1, 1, 1], factors)?;
+        if pending.gain.is_none() && pending.rotated.is_none() {
+            return self.at(members[0].end, |b| b.mul(y, factor));
+        }
+        pending.gain = Some(match pending.gain {
+            Some(gain) => self.at(members[0].end, |b| b.mul(gain, factor))?,
+            None => factor,
+        });
+        Ok(y)
     }
 
     /// Gains `[G, A, 1, d]`, or `[G, 1, 1, d]` if all heads have the same.
