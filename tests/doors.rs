@@ -181,6 +181,9 @@ fn what_comes_through_no_door() {
     says(&compile(&fixture("compressed.pt"), &[]), &["compressed.pt", "a compressed entry", "zip -0"]);
     says(&compile(&fixture("big_endian.pt"), &[]), &["big_endian.pt", "byteorder", "\"big\""]);
     says(&compile(&fixture("plain.pt"), &[]), &["plain.pt", "an unknown tensor"]);
+    let no_fp8 = "expected bf16, f16 or f32: fp8 is not read; take a bf16 or a GGUF file of the same model";
+    says(&compile(&fixture("fp8.pt"), &[]), &["fp8.pt", "found a tensor of fp8", no_fp8]);
+    says(&compile(&fixture("fp8.safetensors"), &[]), &["fp8.safetensors: found 2 tensor(s) of fp8, such as `", no_fp8]);
     says(&compile(&fixture("types.gguf"), &[]), &["types.gguf", "unknown tensor"]);
     let lora = fixture("lora_unknown.safetensors");
     says(&compile(&fixture("diffusers"), &["--lora", &lora]), &["lora_unknown.safetensors", "3 key(s)", "x.hada_w1_a"]);
