@@ -49,6 +49,9 @@ fn every_door_leads_to_the_same_artifact() {
     assert!(bytes("flat.onnx", &fixture("flat.pt"), &[]) == plain);
     assert!(bytes("views.onnx", &fixture("views.pt"), &[]) == plain);
     assert!(bytes("training.onnx", &fixture("training.pt"), &["--state-dict", "generator_ema"]) == plain);
+    // Beside a loose tensor, an optimizer and values of Python and NumPy: the only one with names of the model, or by its name.
+    assert!(bytes("trainer.onnx", &fixture("trainer.pt"), &[]) == plain);
+    assert!(bytes("named.onnx", &fixture("trainer.pt"), &["--state-dict", "state_dict"]) == plain);
     let report = json(&["verify", &arg(&work.path().join("plain.onnx")), "--checkpoint", &fixture("views.pt")]);
     assert_eq!(report["passed"], true, "{report}");
     let report = json(&["inspect", &fixture("training.pt"), "--state-dict", "generator_ema", "--latent", "2x4x6"]);

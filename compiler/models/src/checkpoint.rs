@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use s2dit_backends::stamp::{Changed, Stamp};
-use s2dit_files::WeightStore;
 use s2dit_files::problems::{Problem, Problems};
+use s2dit_files::{StateDict, WeightStore};
 use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
 
 pub use beside::FieldOrigin;
@@ -64,15 +64,14 @@ impl Checkpoint {
         let weights = match &place {
             Place::Folder { dir, .. } => WeightStore::open_damaged(dir),
             // What is no file of weights has no configuration either.
-            Place::File { file, .. } => Ok(WeightStore::open_file(file, origin.state_dict.as_deref())?),
+            Place::File { file, .. } => Ok(WeightStore::open_file(file, meant)?),
         };
         let weights = problems.absorb(weights).map(|(weights, damage)| {
             problems.extend(damage);
             weights
         });
-        let (Some(read), Some(mut weights)) = (read, weights) else { return Err(problems) };
+        let (Some(read), Some(names), Some(mut weights)) = (read, names, weights) else { return Err(problems) };
         let beside::Read { model, origins } = read;
-        let names = Names::new(&*model);
         let naming = problems.absorb(names.apply(&mut weights)).unwrap_or_default();
         let mut checkpoint = Checkpoint { place, model, origins, texts, weights, naming, loras: Vec::new() };
         problems.absorb(checkpoint.validate(&*checkpoint.model));
