@@ -151,20 +151,35 @@ fn a_checkpoint_by_name() {
     let said = |assert: assert_cmd::assert::Assert| {
         String::from_utf8(assert.code(1).get_output().stderr.clone()).expect("UTF-8")
     };
-    let fetch = "`hf download some/wan --include \"transformer/*\"` fetches it";
+    let fetch = "`hf download some/wan --exclude \"*encoder*/*\"` fetches it";
     says(&said(compile(&[])), &["some/wan: found nothing there, and no such repository in", "/hub`", fetch]);
     let snapshot: PathBuf = repository.join("snapshots/0123abc");
     fs::create_dir_all(snapshot.join("transformer")).expect("a folder");
     fs::create_dir(repository.join("refs")).expect("a folder");
     fs::write(repository.join("refs/main"), "0123abc").expect("a reference");
-    says(&said(compile(&[])), &["no config.json in its snapshot", fetch]);
-    fs::write(snapshot.join("model_index.json"), "{}").expect("an index");
+    says(&said(compile(&[])), &["neither config.json nor model_index.json in its snapshot", fetch]);
     for file in ["config.json", "diffusion_pytorch_model.safetensors"] {
         fs::copy(fixture(&format!("diffusers/{file}")), snapshot.join("transformer").join(file)).expect("a copy");
     }
     compile(&["-q"]).success();
     let report = json(&["verify", &arg(&work.path().join("a.onnx")), "--checkpoint", &fixture("flat.pt")]);
     assert_eq!(report["passed"], true, "{report}");
+
+    // With its index it is a pipeline folder as any other: of two transformers both, or the one that is named.
+    let transformer = serde_json::json!(["diffusers", "WanTransformer3DModel"]);
+    let index = serde_json::json!({ "boundary_ratio": 0.5, "transformer": transformer, "transformer_2": transformer });
+    fs::write(snapshot.join("model_index.json"), index.to_string()).expect("an index");
+    fs::create_dir(snapshot.join("transformer_2")).expect("a folder");
+    for file in ["config.json", "diffusion_pytorch_model.safetensors"] {
+        fs::copy(fixture(&format!("diffusers/{file}")), snapshot.join("transformer_2").join(file)).expect("a copy");
+    }
+    says(&said(compile(&[])), &["two transformers go into a folder"]);
+    compile(&["-q", "--component", "transformer_2"]).success();
+    let pair = arg(&work.path().join("pair"));
+    let mut command = s2ditc();
+    command.args(["compile", "-q", "some/wan", "--target", "onnx", "--latent", "2x4x6", "-o", &pair]);
+    command.current_dir(work.path()).env("HF_HUB_CACHE", work.path().join("hub")).assert().success();
+    assert!(work.path().join("pair/experts.json").is_file() && work.path().join("pair/transformer_2.onnx").is_file());
 }
 
 #[test]
