@@ -57,10 +57,13 @@ impl Checkpoint {
     pub fn open_from(origin: &Origin) -> Result<Self, Problems> {
         let place = Place::find(origin)?;
         // Before they are read: what changes meanwhile has changed.
-        let said = place.texts().into_iter().chain(beside::files(place.config()));
+        let said = place.texts().into_iter().chain(beside::files(place.config(), place.path()));
         let texts = said.filter_map(|path| Stamp::now(&path).ok()).collect();
         let mut problems = Problems::new();
-        let read = problems.absorb(beside::read(place.config()));
+        let read = problems.absorb(beside::read(place.config(), place.path()));
+        let names = read.as_ref().map(|read| Names::new(&*read.model));
+        let knows = |name: &str| names.as_ref().is_some_and(|names| names.knows(name));
+        let meant = origin.state_dict.as_deref().map_or(StateDict::Known(&knows), StateDict::Named);
         let weights = match &place {
             Place::Folder { dir, .. } => WeightStore::open_damaged(dir),
             // What is no file of weights has no configuration either.

@@ -111,7 +111,7 @@ impl Place {
             Ok(meta) => meta.is_dir(),
         };
         if is_dir {
-            if let (None, Some(pipeline)) = (&origin.config, PipelineFolder::open(&path)?) {
+            if let Some(pipeline) = PipelineFolder::open(&path)? {
                 return Place::find(&Origin { path: pipeline.only_transformer()?, ..origin.clone() });
             }
             if let Some(name) = &origin.state_dict {
