@@ -97,11 +97,16 @@ fn adapters_are_merged_and_said() {
     let lora_report = json(&[&["inspect", &fixture("diffusers"), "--latent", "2x4x6"], &lora[..]].concat());
     assert_eq!(report["hash"], lora_report["hash"], "PyTorch's sums, rounded once");
     // Without its adapter it is another checkpoint, and so is one with another adapter.
-    says(&fails(&["verify", &out, "--checkpoint", &fixture("diffusers")]), &["was made from checkpoint"]);
-    says(
-        &fails(&["verify", &out, "--checkpoint", &fixture("diffusers"), "--lora", &diff]),
-        &["was made from checkpoint"],
-    );
+    let verify = |artifact: &str, flags: &[&str]| {
+        fails(&[&["verify", artifact, "--checkpoint", &fixture("diffusers")], flags].concat())
+    };
+    let made_with = ": it was made with --lora lora_peft.safetensors:0.5\n";
+    says(&verify(&out, &[]), &["was made from checkpoint", made_with]);
+    says(&verify(&out, &["--lora", &diff]), &["lora_diff.safetensors:1 is blake3:", made_with]);
+    let alone = compiled(&fixture("diffusers"), &work.path().join("alone.onnx"), &[]);
+    says(&verify(&alone, &["--lora", &diff]), &[": it was made without --lora"]);
+    let blocks = compiled(&fixture("model.gguf"), &work.path().join("blocks.onnx"), &[]);
+    says(&verify(&blocks, &[]), &["name the weights that it was made from (a GGUF file has others"]);
     // Two of them, on a package whose weights are compressed after the merge.
     let both = ["--lora", &peft, "--lora", &diff];
     let package = arg(&work.path().join("b.mlpackage"));
