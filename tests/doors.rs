@@ -116,6 +116,45 @@ fn adapters_are_merged_and_said() {
     assert_eq!(report["passed"], true, "{report}");
 }
 
+/// PEFT saves a folder: the adapter, and its alpha in a file beside it.
+#[test]
+fn an_adapter_in_a_folder_of_peft() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let folder = work.path().join("fast");
+    fs::create_dir(&folder).expect("a folder");
+    let compile = |lora: &str, out: &str| {
+        let out = work.path().join(out);
+        compiled(&fixture("diffusers"), &out, &["--lora", lora]);
+        (fs::read(&out).expect("a model"), json(&["inspect", &arg(&out)])["metadata"]["s2ditc.checkpoint"].clone())
+    };
+    let args = ["compile", &fixture("diffusers"), "--lora", &arg(&folder), "--target", "onnx", "--latent", "2x4x6"];
+    says(
+        &fails(&[&args[..], &["-o", "x.onnx"]].concat()),
+        &["fast: found a folder without adapter_model.safetensors, expected a LoRA file"],
+    );
+    // The alpha of the file is in its metadata: without that, and in adapter_config.json, it is the same adapter.
+    let bytes = fs::read(fixture("lora_peft.safetensors")).expect("a file");
+    let adapter = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    fs::write(folder.join("adapter_model.safetensors"), safetensors::serialize(adapter.iter(), None).expect("a file"))
+        .expect("an adapter");
+    fs::write(folder.join("adapter_config.json"), r#"{"peft_type": "LORA", "r": 4, "lora_alpha": 16}"#)
+        .expect("a file");
+    let (_, hash) = compile(&fixture("lora_peft.safetensors"), "a.onnx");
+    let (model, from_folder) = compile(&arg(&folder), "b.onnx");
+    assert!(hash.is_string() && hash == from_folder, "{hash} {from_folder}");
+    assert!(compile(&arg(&folder.join("adapter_model.safetensors")), "c.onnx").1 == hash);
+    assert!(compile(&format!("{}:1", arg(&folder)), "d.onnx").0 == model);
+    let report = json(&[
+        "verify",
+        &arg(&work.path().join("b.onnx")),
+        "--checkpoint",
+        &fixture("diffusers"),
+        "--lora",
+        &arg(&folder),
+    ]);
+    assert_eq!(report["passed"], true, "{report}");
+}
+
 /// A checkpoint in which some weights are replaced.
 fn merge_files(to: &Path, merged: &str) {
     fs::create_dir(to).expect("a folder");

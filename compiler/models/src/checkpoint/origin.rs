@@ -52,10 +52,10 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A LoRA file and how much of it is added.
+/// An adapter and how much of it is added.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lora {
-    /// The file.
+    /// The file, or the folder in which PEFT saved one.
     pub path: PathBuf,
     /// The multiple of the adapter that is added: 1 adds it as it was trained.
     pub scale: f64,
