@@ -49,6 +49,9 @@ fn every_door_leads_to_the_same_artifact() {
     assert!(bytes("flat.onnx", &fixture("flat.pt"), &[]) == plain);
     assert!(bytes("views.onnx", &fixture("views.pt"), &[]) == plain);
     assert!(bytes("training.onnx", &fixture("training.pt"), &["--state-dict", "generator_ema"]) == plain);
+    // Beside a loose tensor, an optimizer and values of Python and NumPy: the only one with names of the model, or by its name.
+    assert!(bytes("trainer.onnx", &fixture("trainer.pt"), &[]) == plain);
+    assert!(bytes("named.onnx", &fixture("trainer.pt"), &["--state-dict", "state_dict"]) == plain);
     let report = json(&["verify", &arg(&work.path().join("plain.onnx")), "--checkpoint", &fixture("views.pt")]);
     assert_eq!(report["passed"], true, "{report}");
     let report = json(&["inspect", &fixture("training.pt"), "--state-dict", "generator_ema", "--latent", "2x4x6"]);
@@ -94,17 +97,61 @@ fn adapters_are_merged_and_said() {
     let lora_report = json(&[&["inspect", &fixture("diffusers"), "--latent", "2x4x6"], &lora[..]].concat());
     assert_eq!(report["hash"], lora_report["hash"], "PyTorch's sums, rounded once");
     // Without its adapter it is another checkpoint, and so is one with another adapter.
-    says(&fails(&["verify", &out, "--checkpoint", &fixture("diffusers")]), &["was made from checkpoint"]);
-    says(
-        &fails(&["verify", &out, "--checkpoint", &fixture("diffusers"), "--lora", &diff]),
-        &["was made from checkpoint"],
-    );
+    let verify = |artifact: &str, flags: &[&str]| {
+        fails(&[&["verify", artifact, "--checkpoint", &fixture("diffusers")], flags].concat())
+    };
+    let made_with = ": it was made with --lora lora_peft.safetensors:0.5\n";
+    says(&verify(&out, &[]), &["was made from checkpoint", made_with]);
+    says(&verify(&out, &["--lora", &diff]), &["lora_diff.safetensors:1 is blake3:", made_with]);
+    let alone = compiled(&fixture("diffusers"), &work.path().join("alone.onnx"), &[]);
+    says(&verify(&alone, &["--lora", &diff]), &[": it was made without --lora"]);
+    let blocks = compiled(&fixture("model.gguf"), &work.path().join("blocks.onnx"), &[]);
+    says(&verify(&blocks, &[]), &["name the weights that it was made from (a GGUF file has others"]);
     // Two of them, on a package whose weights are compressed after the merge.
     let both = ["--lora", &peft, "--lora", &diff];
     let package = arg(&work.path().join("b.mlpackage"));
     let compile = ["compile", "-q", &fixture("model.gguf"), "--target", "coreml", "--latent", "2x4x6", "-o", &package];
     ok(&[&compile[..], &both].concat());
     let report = json(&[&["verify", &package, "--fp16", "--checkpoint", &fixture("model.gguf")][..], &both].concat());
+    assert_eq!(report["passed"], true, "{report}");
+}
+
+/// PEFT saves a folder: the adapter, and its alpha in a file beside it.
+#[test]
+fn an_adapter_in_a_folder_of_peft() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let folder = work.path().join("fast");
+    fs::create_dir(&folder).expect("a folder");
+    let compile = |lora: &str, out: &str| {
+        let out = work.path().join(out);
+        compiled(&fixture("diffusers"), &out, &["--lora", lora]);
+        (fs::read(&out).expect("a model"), json(&["inspect", &arg(&out)])["metadata"]["s2ditc.checkpoint"].clone())
+    };
+    let args = ["compile", &fixture("diffusers"), "--lora", &arg(&folder), "--target", "onnx", "--latent", "2x4x6"];
+    says(
+        &fails(&[&args[..], &["-o", "x.onnx"]].concat()),
+        &["fast: found a folder without adapter_model.safetensors, expected a LoRA file"],
+    );
+    // The alpha of the file is in its metadata: without that, and in adapter_config.json, it is the same adapter.
+    let bytes = fs::read(fixture("lora_peft.safetensors")).expect("a file");
+    let adapter = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    fs::write(folder.join("adapter_model.safetensors"), safetensors::serialize(adapter.iter(), None).expect("a file"))
+        .expect("an adapter");
+    fs::write(folder.join("adapter_config.json"), r#"{"peft_type": "LORA", "r": 4, "lora_alpha": 16}"#)
+        .expect("a file");
+    let (_, hash) = compile(&fixture("lora_peft.safetensors"), "a.onnx");
+    let (model, from_folder) = compile(&arg(&folder), "b.onnx");
+    assert!(hash.is_string() && hash == from_folder, "{hash} {from_folder}");
+    assert!(compile(&arg(&folder.join("adapter_model.safetensors")), "c.onnx").1 == hash);
+    assert!(compile(&format!("{}:1", arg(&folder)), "d.onnx").0 == model);
+    let report = json(&[
+        "verify",
+        &arg(&work.path().join("b.onnx")),
+        "--checkpoint",
+        &fixture("diffusers"),
+        "--lora",
+        &arg(&folder),
+    ]);
     assert_eq!(report["passed"], true, "{report}");
 }
 
@@ -148,20 +195,35 @@ fn a_checkpoint_by_name() {
     let said = |assert: assert_cmd::assert::Assert| {
         String::from_utf8(assert.code(1).get_output().stderr.clone()).expect("UTF-8")
     };
-    let fetch = "`hf download some/wan --include \"transformer/*\"` fetches it";
+    let fetch = "`hf download some/wan --exclude \"*encoder*/*\"` fetches it";
     says(&said(compile(&[])), &["some/wan: found nothing there, and no such repository in", "/hub`", fetch]);
     let snapshot: PathBuf = repository.join("snapshots/0123abc");
     fs::create_dir_all(snapshot.join("transformer")).expect("a folder");
     fs::create_dir(repository.join("refs")).expect("a folder");
     fs::write(repository.join("refs/main"), "0123abc").expect("a reference");
-    says(&said(compile(&[])), &["no config.json in its snapshot", fetch]);
-    fs::write(snapshot.join("model_index.json"), "{}").expect("an index");
+    says(&said(compile(&[])), &["neither config.json nor model_index.json in its snapshot", fetch]);
     for file in ["config.json", "diffusion_pytorch_model.safetensors"] {
         fs::copy(fixture(&format!("diffusers/{file}")), snapshot.join("transformer").join(file)).expect("a copy");
     }
     compile(&["-q"]).success();
     let report = json(&["verify", &arg(&work.path().join("a.onnx")), "--checkpoint", &fixture("flat.pt")]);
     assert_eq!(report["passed"], true, "{report}");
+
+    // With its index it is a pipeline folder as any other: of two transformers both, or the one that is named.
+    let transformer = serde_json::json!(["diffusers", "WanTransformer3DModel"]);
+    let index = serde_json::json!({ "boundary_ratio": 0.5, "transformer": transformer, "transformer_2": transformer });
+    fs::write(snapshot.join("model_index.json"), index.to_string()).expect("an index");
+    fs::create_dir(snapshot.join("transformer_2")).expect("a folder");
+    for file in ["config.json", "diffusion_pytorch_model.safetensors"] {
+        fs::copy(fixture(&format!("diffusers/{file}")), snapshot.join("transformer_2").join(file)).expect("a copy");
+    }
+    says(&said(compile(&[])), &["two transformers go into a folder"]);
+    compile(&["-q", "--component", "transformer_2"]).success();
+    let pair = arg(&work.path().join("pair"));
+    let mut command = s2ditc();
+    command.args(["compile", "-q", "some/wan", "--target", "onnx", "--latent", "2x4x6", "-o", &pair]);
+    command.current_dir(work.path()).env("HF_HUB_CACHE", work.path().join("hub")).assert().success();
+    assert!(work.path().join("pair/experts.json").is_file() && work.path().join("pair/transformer_2.onnx").is_file());
 }
 
 #[test]
@@ -181,6 +243,9 @@ fn what_comes_through_no_door() {
     says(&compile(&fixture("compressed.pt"), &[]), &["compressed.pt", "a compressed entry", "zip -0"]);
     says(&compile(&fixture("big_endian.pt"), &[]), &["big_endian.pt", "byteorder", "\"big\""]);
     says(&compile(&fixture("plain.pt"), &[]), &["plain.pt", "an unknown tensor"]);
+    let no_fp8 = "expected bf16, f16 or f32: fp8 is not read; take a bf16 or a GGUF file of the same model";
+    says(&compile(&fixture("fp8.pt"), &[]), &["fp8.pt", "found a tensor of fp8", no_fp8]);
+    says(&compile(&fixture("fp8.safetensors"), &[]), &["fp8.safetensors: found 2 tensor(s) of fp8, such as `", no_fp8]);
     says(&compile(&fixture("types.gguf"), &[]), &["types.gguf", "unknown tensor"]);
     let lora = fixture("lora_unknown.safetensors");
     says(&compile(&fixture("diffusers"), &["--lora", &lora]), &["lora_unknown.safetensors", "3 key(s)", "x.hada_w1_a"]);

@@ -88,6 +88,57 @@ fn a_transformer_with_what_lies_beside_it() {
     assert_eq!((field(&made, "flow_shift").0, field(&made, "expand_timesteps").0), (&json!(7.0), &json!(false)));
 }
 
+/// A configuration of the user's own takes the place of the transformer's, and what lies beside the transformer stays.
+#[test]
+fn a_configuration_for_the_transformer_of_a_pipeline() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let scheduler = Some(json!({ "flow_shift": 3.5 }));
+    let dir = pipeline(work.path(), &["transformer", "transformer_2"], &json!({ "boundary_ratio": 0.5 }), scheduler);
+    let config = work.path().join("mine.json");
+    let mut own: Value =
+        serde_json::from_slice(&fs::read(dir.join("transformer/config.json")).expect("a file")).expect("JSON");
+    (own["text_len"], own["sample_steps"]) = (16.into(), 9.into());
+    fs::write(&config, own.to_string()).expect("a file");
+    let (out, mine) = (work.path().join("a.onnx"), arg(&config));
+    let with = |from: &Path, flags: &[&str]| compile(from, &out, &[&["--config", &mine], flags].concat());
+    let transformer = dir.join("transformer");
+    for made in [with(&transformer, &[]), with(&dir, &["--component", "transformer"])] {
+        assert_eq!((field(&made, "text_len").0, field(&made, "sample_steps").0), (&json!(16), &json!(9)));
+        assert_eq!(field(&made, "flow_shift").0, 3.5);
+        assert!(field(&made, "flow_shift").1.ends_with("scheduler/scheduler_config.json"), "{made}");
+    }
+    // The line names what that file does not have, and nothing else.
+    let args =
+        ["compile", &arg(&transformer), "--config", &mine, "--target", "onnx", "--latent", "2x8x8", "-o", &arg(&out)];
+    let said = ok(&args);
+    assert!(said.contains("not in mine.json: ") && said.contains("flow_shift 3.5 of `"), "{said}");
+    assert!(!said.contains("text_len") && !said.contains("sample_steps"), "{said}");
+    // Of two transformers it is that of neither.
+    let both = common::run(&[
+        "compile",
+        &arg(&dir),
+        "--config",
+        &mine,
+        "--target",
+        "onnx",
+        "--latent",
+        "2x8x8",
+        "-o",
+        &arg(&out),
+    ]);
+    let message = String::from_utf8_lossy(&both.stderr).into_owned();
+    assert!(
+        both.status.code() == Some(2) && message.contains("--config, --lora or --state-dict is of one"),
+        "{message}"
+    );
+    // A pipeline of one transformer needs no name.
+    fs::remove_dir_all(dir.join("transformer_2")).expect("a folder");
+    let index = json!({ "transformer": ["diffusers", "WanTransformer3DModel"] });
+    fs::write(dir.join("model_index.json"), index.to_string()).expect("a file");
+    assert_eq!(field(&with(&dir, &[]), "text_len").0, 16);
+    ok(&["verify", &arg(&out), "--checkpoint", &arg(&dir), "--config", &mine]);
+}
+
 #[test]
 fn a_shift_of_the_other_scheduler_and_a_wrong_one() {
     let work = tempfile::tempdir().expect("a temporary folder");

@@ -8,10 +8,12 @@ them into `WanTransformer3DModel` without a remainder. The same versions give th
 and rounded once to float32; PEFT must make the same of its own kind. `gguf_expected.safetensors` is what the package gguf (llama.cpp's own) makes of `types.gguf`, float32.
 """
 
+import argparse
+import datetime
 import json
 import pathlib
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict, deque
 
 import gguf
 import numpy as np
@@ -134,6 +136,18 @@ def torch_files(original):
     views[name] = views[name].permute(4, 3, 2, 1, 0).contiguous().permute(4, 3, 2, 1, 0)
     save(views, "views.pt")
     save({"a": torch.zeros(2), "harm": Harmful()}, "code.pt")
+    # As a trainer saves it: a loose tensor at the top, and values of Python and NumPy beside the weights.
+    args = argparse.Namespace(lr=1e-5, out=pathlib.PosixPath("/runs/1"), when=datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc))
+    values = {
+        "args": args, "took": datetime.timedelta(seconds=3), "loss": np.float64(0.5), "losses": np.arange(3.0), "rng": np.random.RandomState(1).get_state(),
+        "seen": {1, 2}, "never": frozenset([3]), "z": 1 + 2j, "groups": defaultdict(list, {"decay": [0]}), "counts": Counter("aab"), "last": deque([1, 2]),
+        "dtype": torch.bfloat16, "big": 2**100,
+    }
+    step = {"global_step": torch.tensor(5), "optimizer": {"state": {"head.head.bias": {"exp_avg": torch.zeros(2)}}}}
+    save({"state_dict": original, **step, **values}, "trainer.pt")
+    save(values | {"state_dict": few}, "protocol4.pt", pickle_protocol=4)
+    save({"x": torch.zeros(2).to(torch.float8_e4m3fn)}, "fp8.pt")
+    save_file({"head.head.bias": torch.zeros(2).to(torch.float8_e4m3fn), "x": torch.zeros(2).to(torch.float8_e5m2)}, OUT / "fp8.safetensors")
     repacked(OUT / "plain.pt", OUT / "compressed.pt", zipfile.ZIP_DEFLATED)
     repacked(OUT / "plain.pt", OUT / "big_endian.pt", byteorder=b"big")
 

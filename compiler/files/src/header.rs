@@ -9,7 +9,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::json::{Entries, compact};
-use crate::problems::{Problems, quoted, shown};
+use crate::problems::{Problems, not_read, quoted, shown};
 
 /// The limit of the reference implementation.
 const LARGEST_HEADER: u64 = 100_000_000;
@@ -77,12 +77,14 @@ pub(super) fn scan(place: &str, file: &[u8]) -> Result<(Header, Problems), Probl
         data_start: 8 + length,
         data_len: data.len() as u64,
         header: Header { tensors: BTreeMap::new(), damaged: BTreeSet::new(), metadata: BTreeMap::new() },
+        unread: BTreeMap::new(),
         problems: Problems::new(),
     };
     let mut json = serde_json::Deserializer::from_str(text);
     json.deserialize_map(&mut reader)
         .and_then(|()| json.end())
         .map_err(|error| Problems::one(place, format!("a bad header ({error})"), "a JSON object of tensors"))?;
+    reader.tell_unread();
     reader.check_layout();
     Ok((reader.header, reader.problems))
 }
@@ -93,8 +95,22 @@ struct Reader<'a> {
     data_start: u64,
     data_len: u64,
     header: Header,
+    /// Types that are known and not read, with the number of their tensors and the first one.
+    unread: BTreeMap<&'static str, (usize, String)>,
     problems: Problems,
 }
+
+/// Types of the format that are not read, as a file names them.
+const UNREAD: &[(&str, &str)] = &[
+    ("F8_E4M3", "fp8"),
+    ("F8_E5M2", "fp8"),
+    ("F8_E4M3FNUZ", "fp8"),
+    ("F8_E5M2FNUZ", "fp8"),
+    ("F8_E8M0", "fp8"),
+    ("F6_E2M3", "fp6"),
+    ("F6_E3M2", "fp6"),
+    ("F4", "fp4"),
+];
 
 impl<'de> Visitor<'de> for &mut Reader<'_> {
     type Value = ();
@@ -201,7 +217,11 @@ impl Reader<'_> {
             Some("U16") => DType::U16,
             Some("U8") => DType::U8,
             Some("BOOL") => DType::Bool,
-            _ => {
+            text => {
+                if let Some((_, dtype)) = UNREAD.iter().find(|(stored, _)| text == Some(stored)) {
+                    self.unread.entry(dtype).or_insert_with(|| (0, name.to_owned())).0 += 1;
+                    return None;
+                }
                 self.problem(
                     name,
                     format!("dtype {}", compact(value)),
@@ -211,6 +231,14 @@ impl Reader<'_> {
             }
         };
         Some(dtype)
+    }
+
+    /// Every tensor of a type has the same way out: it is told once.
+    fn tell_unread(&mut self) {
+        for (dtype, (count, first)) in std::mem::take(&mut self.unread) {
+            let found = format!("{count} tensor(s) of {dtype}, such as `{}`", shown(&first));
+            self.problems.push(self.place, found, not_read(dtype));
+        }
     }
 
     fn integers(&mut self, name: &str, field: &str, value: &Value) -> Option<Vec<u64>> {

@@ -87,8 +87,9 @@ impl RepositoryName {
     #[must_use]
     pub fn missing(&self, found: String) -> Problem {
         let name = format!("{}/{}", self.owner, self.name);
+        // One pattern: versions of `hf` take several in different ways. Text and image encoders are the large files that are not needed.
         let expected = format!(
-            "a checkpoint, or a repository in the cache of the Hugging Face hub: `hf download {name} --include \"transformer/*\"` fetches it"
+            "a checkpoint, or a repository in the cache of the Hugging Face hub: `hf download {name} --exclude \"*encoder*/*\"` fetches it"
         );
         Problem { place: name, found, expected }
     }

@@ -37,4 +37,4 @@ pub use open::open as open_door;
 pub use safetensors::SafetensorsFile;
 pub use size::parse_size;
 pub use store::{INDEX_FILE, WEIGHTS_FILE, WeightStore};
-pub use torch::TorchFile;
+pub use torch::{StateDict, TorchFile};

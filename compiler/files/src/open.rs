@@ -5,7 +5,7 @@ use std::path::Path;
 use s2dit_backends::foreign::Foreign;
 
 use crate::problems::{Problems, quoted};
-use crate::{Door, GgufFile, SafetensorsFile, TorchFile};
+use crate::{Door, GgufFile, SafetensorsFile, StateDict, TorchFile};
 
 /// What a file of weights is expected to be.
 const EXPECTED: &str = "a file of weights: safetensors, torch.save's since PyTorch 1.6, or GGUF";
@@ -15,10 +15,10 @@ const EXPECTED: &str = "a file of weights: safetensors, torch.save's since PyTor
 ///
 /// # Errors
 /// A file of another format, or one that cannot be read; a `state_dict` for a format that has none.
-pub fn open(path: &Path, state_dict: Option<&str>) -> Result<(Box<dyn Door>, Problems), Problems> {
+pub fn open(path: &Path, state_dict: StateDict<'_>) -> Result<(Box<dyn Door>, Problems), Problems> {
     let place = path.display().to_string();
     let found = Foreign::of(path).map_err(|error| Problems::one(&place, error.to_string(), EXPECTED))?;
-    if let Some(name) = state_dict
+    if let StateDict::Named(name) = state_dict
         && found != Some(Foreign::TorchCheckpoint)
     {
         let found = found.map_or("a file", Foreign::name);

@@ -119,6 +119,12 @@ pub fn shown(text: &str) -> String {
     out
 }
 
+/// What is expected in place of weights of a type that is not read, and the way out.
+#[must_use]
+pub fn not_read(dtype: &str) -> String {
+    format!("bf16, f16 or f32: {dtype} is not read; take a bf16 or a GGUF file of the same model")
+}
+
 /// The candidate nearest to `name`, if it is near enough to be what was meant.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates

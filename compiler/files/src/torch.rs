@@ -20,6 +20,7 @@ use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
 
 use self::archive::Archive;
 use self::pickle::Pickle;
+pub use self::state_dict::StateDict;
 use self::tensor::Stored;
 use crate::Door;
 use crate::mapped::Mapped;
@@ -35,12 +36,12 @@ pub struct TorchFile {
 }
 
 impl TorchFile {
-    /// Opens a file. `state_dict` names one of several dictionaries of tensors by the keys that lead to it, joined by dots.
+    /// Opens a file; `state_dict` chooses one of several dictionaries of tensors.
     ///
     /// # Errors
     /// A file that cannot be read or is damaged; a pickle with anything but tensors and plain values; several dictionaries of tensors
-    /// and none named; a tensor beyond its storage.
-    pub fn open(path: &Path, state_dict: Option<&str>) -> Result<Self, Problems> {
+    /// that may be meant; a tensor beyond its storage.
+    pub fn open(path: &Path, state_dict: StateDict<'_>) -> Result<Self, Problems> {
         let place = path.display().to_string();
         let file = Mapped::open(path, "a file of torch.save")?;
         let (tensors, state_dict) = {

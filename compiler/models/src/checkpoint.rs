@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use s2dit_backends::stamp::{Changed, Stamp};
-use s2dit_files::WeightStore;
 use s2dit_files::problems::{Problem, Problems};
+use s2dit_files::{StateDict, WeightStore};
 use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
 
 pub use beside::FieldOrigin;
@@ -57,22 +57,24 @@ impl Checkpoint {
     pub fn open_from(origin: &Origin) -> Result<Self, Problems> {
         let place = Place::find(origin)?;
         // Before they are read: what changes meanwhile has changed.
-        let said = place.texts().into_iter().chain(beside::files(place.config()));
+        let said = place.texts().into_iter().chain(beside::files(place.config(), place.path()));
         let texts = said.filter_map(|path| Stamp::now(&path).ok()).collect();
         let mut problems = Problems::new();
-        let read = problems.absorb(beside::read(place.config()));
+        let read = problems.absorb(beside::read(place.config(), place.path()));
+        let names = read.as_ref().map(|read| Names::new(&*read.model));
+        let knows = |name: &str| names.as_ref().is_some_and(|names| names.knows(name));
+        let meant = origin.state_dict.as_deref().map_or(StateDict::Known(&knows), StateDict::Named);
         let weights = match &place {
             Place::Folder { dir, .. } => WeightStore::open_damaged(dir),
             // What is no file of weights has no configuration either.
-            Place::File { file, .. } => Ok(WeightStore::open_file(file, origin.state_dict.as_deref())?),
+            Place::File { file, .. } => Ok(WeightStore::open_file(file, meant)?),
         };
         let weights = problems.absorb(weights).map(|(weights, damage)| {
             problems.extend(damage);
             weights
         });
-        let (Some(read), Some(mut weights)) = (read, weights) else { return Err(problems) };
+        let (Some(read), Some(names), Some(mut weights)) = (read, names, weights) else { return Err(problems) };
         let beside::Read { model, origins } = read;
-        let names = Names::new(&*model);
         let naming = problems.absorb(names.apply(&mut weights)).unwrap_or_default();
         let mut checkpoint = Checkpoint { place, model, origins, texts, weights, naming, loras: Vec::new() };
         problems.absorb(checkpoint.validate(&*checkpoint.model));

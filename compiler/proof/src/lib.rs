@@ -3,7 +3,7 @@
 //! [`verify`] compares a step, [`stream::verify`] a stream, [`ranges`] looks at how close fp16 values come to the largest
 //! fp16 number. [`stream`] has what a stream takes and gives: noise, prompts, latents, previews.
 
-pub mod made_from;
+mod made_from;
 pub mod ranges;
 pub mod stream;
 pub mod verify;

@@ -271,15 +271,15 @@ fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -
     let passes = passes.finish()?;
     warn(args, &summary, context);
     let lint = lint_of(args, &summary, context)?;
-    let fields = checkpoint.origins().to_vec();
     if args.json {
+        let fields = checkpoint.origins().to_vec();
         print_json(&Made { summary, fields, passes, lint })?;
         return Ok(ExitCode::SUCCESS);
     }
     eprint_rows(&passes);
     if !context.quiet {
         say(&summary, lint.as_ref(), start)?;
-        if let Some(line) = source::said(&fields) {
+        if let Some(line) = source::said(checkpoint) {
             print_line(&line)?;
         }
     }

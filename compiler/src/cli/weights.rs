@@ -9,13 +9,14 @@ use super::print_note;
 /// How a checkpoint is read.
 #[derive(clap::Args)]
 pub(super) struct WeightArgs {
-    /// Configuration of a file of weights [default: config.json beside the weights]
+    /// Configuration in place of the one that lies with the weights [default: config.json beside them]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Which dictionary of tensors to take of a PyTorch checkpoint with several, such as generator_ema
+    /// [default: the only one with names of the model]
     #[arg(long, value_name = "NAME")]
     state_dict: Option<String>,
-    /// Merge a LoRA file into the weights, SCALE times [default: 1]; repeatable
+    /// Merge a LoRA file, or PEFT's folder with one, into the weights, SCALE times [default: 1]; repeatable
     #[arg(long, value_name = "FILE[:SCALE]")]
     lora: Vec<Lora>,
 }

@@ -145,7 +145,11 @@ fn headers_over_the_limit_are_refused_unread() {
 fn entries_are_checked_one_by_one() {
     let entry = |dtype: &str, shape: Value, offsets: Value| json!({ "x": { "dtype": dtype, "shape": shape, "data_offsets": offsets } });
     let cases = [
-        (entry("F8_E4M3", json!([4]), json!([0, 4])), "f: x: found dtype \"F8_E4M3\""),
+        (
+            entry("F8_E4M3", json!([4]), json!([0, 4])),
+            "f: found 1 tensor(s) of fp8, such as `x`, expected bf16, f16 or f32: fp8 is not read",
+        ),
+        (entry("X9", json!([4]), json!([0, 4])), "f: x: found dtype \"X9\""),
         (entry("F32", json!([-1]), json!([0, 4])), "found shape [-1]"),
         (entry("F32", json!([1.5]), json!([0, 4])), "found shape [1.5]"),
         (entry("F32", json!(1), json!([0, 4])), "found shape 1"),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::WeightStore;
 use crate::problems::{Problems, quoted};
-use crate::{Door, SafetensorsFile, index, open_door};
+use crate::{Door, SafetensorsFile, StateDict, index, open_door};
 
 /// The weights, in one file.
 pub const WEIGHTS_FILE: &str = "diffusion_pytorch_model.safetensors";
@@ -55,7 +55,7 @@ impl WeightStore {
     ///
     /// # Errors
     /// A file of another format, or one that cannot be read.
-    pub fn open_file(path: &Path, state_dict: Option<&str>) -> Result<(Self, Problems), Problems> {
+    pub fn open_file(path: &Path, state_dict: StateDict<'_>) -> Result<(Self, Problems), Problems> {
         let (door, problems) = open_door(path, state_dict)?;
         Ok((Self::of(door), problems))
     }

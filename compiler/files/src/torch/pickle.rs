@@ -5,13 +5,14 @@
 //! pickle has bytes.
 
 mod globals;
+mod harmless;
 mod machine;
 
 use s2dit_ir::DType;
 
 use self::globals::Global;
 use self::machine::Machine;
-use crate::problems::Problems;
+use crate::problems::{Problems, not_read};
 
 /// An object's place in [`Pickle`].
 pub(super) type Id = usize;
@@ -19,7 +20,7 @@ pub(super) type Id = usize;
 /// A value of a pickle.
 #[derive(Clone, Debug)]
 pub(super) enum Object<'a> {
-    /// A value that no tensor depends on: `None`, a float, bytes.
+    /// A value that no tensor depends on: `None`, a float, bytes, an array of NumPy. What is put into it is dropped.
     Other,
     Int(i64),
     Bool,
@@ -74,6 +75,13 @@ impl<'a> Pickle<'a> {
                     let expected = "a whole pickle of tensors";
                     return Err(Problems::one(format!("{place} at byte {at}"), what, expected));
                 }
+                Err(Stop::Unread(dtype)) => {
+                    return Err(Problems::one(
+                        format!("{place} at byte {at}"),
+                        format!("a tensor of {dtype}"),
+                        not_read(dtype),
+                    ));
+                }
                 Err(Stop::Code(what)) => {
                     return Err(Problems::one(
                         format!("{place} at byte {at}"),
@@ -102,6 +110,8 @@ enum Stop {
     Damaged(String),
     /// Something that would have to be executed.
     Code(String),
+    /// A tensor of a type that is not read.
+    Unread(&'static str),
 }
 
 fn damaged<T>(what: impl Into<String>) -> Result<T, Stop> {

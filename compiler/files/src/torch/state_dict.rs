@@ -11,16 +11,35 @@ const MOST_LISTED: usize = 8;
 /// A dictionary of tensors: the keys that lead to it, joined by dots, and its tensors by name.
 type Chosen<'a> = (String, Vec<(&'a str, View<'a>)>);
 
-/// Chooses the dictionary that was asked for, or the only one there is; `place` names the file in problems.
+/// Which dictionary of tensors is meant in a file that may hold several.
+#[derive(Clone, Copy)]
+pub enum StateDict<'a> {
+    /// That one, by the keys that lead to it, joined by dots.
+    Named(&'a str),
+    /// The only one with a name that this knows, or the only one there is.
+    Known(&'a dyn Fn(&str) -> bool),
+}
+
+/// Chooses the dictionary that is meant; `place` names the file in problems.
 ///
 /// # Errors
-/// None; several and none asked for; none of that name.
-pub(super) fn choose<'a>(pickle: &Pickle<'a>, asked: Option<&str>, place: &str) -> Result<Chosen<'a>, Problems> {
-    let found = find(pickle);
+/// None; several that may be meant; none of that name.
+pub(super) fn choose<'a>(pickle: &Pickle<'a>, asked: StateDict<'_>, place: &str) -> Result<Chosen<'a>, Problems> {
+    let mut found = find(pickle);
+    if let StateDict::Known(knows) = asked {
+        // A dictionary that two keys lead to is one.
+        let mut once = HashSet::new();
+        found.retain(|(_, id)| once.insert(*id));
+        let known = |(_, id): &&(String, Id)| tensors(pickle, *id).iter().any(|(name, _)| knows(name));
+        let models: Vec<(String, Id)> = found.iter().filter(known).cloned().collect();
+        if !models.is_empty() {
+            found = models;
+        }
+    }
     let chosen = match (asked, found.as_slice()) {
-        (None, [only]) => Some(only),
-        (None, _) => None,
-        (Some(keys), _) => found.iter().find(|(path, _)| path == keys),
+        (StateDict::Known(_), [only]) => Some(only),
+        (StateDict::Known(_), _) => None,
+        (StateDict::Named(keys), _) => found.iter().find(|(path, _)| path == keys),
     };
     if let Some((keys, id)) = chosen {
         return Ok((keys.clone(), tensors(pickle, *id)));
@@ -40,12 +59,12 @@ pub(super) fn choose<'a>(pickle: &Pickle<'a>, asked: Option<&str>, place: &str) 
         _ if found.is_empty() => {
             Problems::one(place, "no dictionary of tensors", "one, such as torch.save writes of a state dict")
         }
-        None => Problems::one(
+        StateDict::Known(_) => Problems::one(
             place,
             format!("{} dictionaries of tensors: {list}", found.len()),
             "one, or --state-dict NAME with the name of the one to take",
         ),
-        Some(keys) => Problems::one(
+        StateDict::Named(keys) => Problems::one(
             place,
             format!("no dictionary of tensors {}, but {list}", quoted(keys)),
             "--state-dict NAME with the name of one, or no such flag if there is only one",
@@ -53,17 +72,18 @@ pub(super) fn choose<'a>(pickle: &Pickle<'a>, asked: Option<&str>, place: &str) 
     })
 }
 
-/// Every dictionary that has a tensor as a value and lies under names alone, with the keys that lead to it, in the order of the file.
+/// Every dictionary that has a tensor as a value and lies under names alone, with the keys that lead to it, in the order of the file: one
+/// that holds others comes before them.
 fn find(pickle: &Pickle<'_>) -> Vec<(String, Id)> {
     let (mut found, mut seen) = (Vec::new(), HashSet::new());
     let mut ahead = vec![(String::new(), pickle.root())];
     while let Some((keys, id)) = ahead.pop() {
         let Object::Dict(entries) = pickle.get(id) else { continue };
-        if !seen.insert(id) {
-            continue;
-        }
+        // One of several keys that lead to the same dictionary is as good as the others.
         if entries.iter().any(|(_, value)| matches!(pickle.get(*value), Object::Tensor(_))) {
-            found.push((keys, id));
+            found.push((keys.clone(), id));
+        }
+        if !seen.insert(id) {
             continue;
         }
         // What is numbered, as the states of an optimizer are, is no model.

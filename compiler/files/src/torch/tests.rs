@@ -13,12 +13,15 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/doors").join(name)
 }
 
+/// No name is known: the only dictionary there is.
+const ONLY: StateDict<'_> = StateDict::Known(&|_| false);
+
 /// What torch.save wrote of tensors, against the same tensors as safetensors wrote them: views, parameters and all.
 #[test]
 fn tensors_are_those_that_torch_saved() {
     let expected = SafetensorsFile::open(&fixture("original.safetensors")).unwrap();
     for (name, computed) in [("flat.pt", 0), ("views.pt", 3)] {
-        let file = TorchFile::open(&fixture(name), None).unwrap();
+        let file = TorchFile::open(&fixture(name), ONLY).unwrap();
         let names: Vec<&str> = expected.tensors().map(|(name, _)| name).collect();
         assert_eq!(file.names(), names);
         let mut gathered = 0;
@@ -41,7 +44,7 @@ fn tensors_are_those_that_torch_saved() {
 
 #[test]
 fn one_of_several_dictionaries_is_named() {
-    let open = |name: Option<&str>| TorchFile::open(&fixture("training.pt"), name);
+    let open = |name: Option<&str>| TorchFile::open(&fixture("training.pt"), name.map_or(ONLY, StateDict::Named));
     let message = open(None).unwrap_err().to_string();
     assert!(message.contains("2 dictionaries of tensors: \"generator\" (1 tensors), \"generator_ema\" ("), "{message}");
     assert!(message.contains("--state-dict") && !message.contains("optimizer"), "{message}");
@@ -53,11 +56,79 @@ fn one_of_several_dictionaries_is_named() {
     assert!(message.contains("no dictionary of tensors \"critic\", but \"generator\""), "{message}");
 }
 
+/// As trainers save it: a loose tensor at the top, a dictionary of the optimizer, and values of Python and NumPy.
+#[test]
+fn a_model_is_found_beside_other_dictionaries_and_values() {
+    let open = |how: StateDict<'_>| TorchFile::open(&fixture("trainer.pt"), how);
+    let expected = SafetensorsFile::open(&fixture("original.safetensors")).unwrap();
+    let known = open(StateDict::Known(&|name| name == "head.head.bias")).unwrap();
+    for file in [known, open(StateDict::Named("state_dict")).unwrap()] {
+        assert_eq!(file.state_dict, "state_dict");
+        assert_eq!(file.names(), expected.tensors().map(|(name, _)| name).collect::<Vec<_>>());
+    }
+    assert_eq!(open(StateDict::Named("")).unwrap().names(), ["global_step"]);
+    assert_eq!(open(StateDict::Named("optimizer.state.head.head.bias")).unwrap().names(), ["exp_avg"]);
+    let message = open(ONLY).unwrap_err().to_string();
+    assert!(
+        message.contains(
+            "3 dictionaries of tensors: one at the top (1 tensors), \"state_dict\" (42 tensors), \"optimizer.state.head"
+        ),
+        "{message}"
+    );
+    // Values in the opcodes of another protocol.
+    assert_eq!(TorchFile::open(&fixture("protocol4.pt"), ONLY).unwrap().names(), ["model.head.head.bias"]);
+}
+
+/// One dictionary under two keys is found under either.
+#[test]
+fn a_dictionary_under_two_keys_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = tensor(6, 0, &[2, 3], &[3, 1]);
+    let shared =
+        [b"\x80\x02}(X\x01\0\0\0a".to_vec(), inner[2..inner.len() - 1].to_vec(), b"q\x07X\x01\0\0\0bh\x07u.".to_vec()]
+            .concat();
+    let only = saved(&dir, &shared, 24).unwrap();
+    assert_eq!(only.names(), ["w"]);
+    for keys in ["a", "b"] {
+        assert_eq!(TorchFile::open(only.path(), StateDict::Named(keys)).unwrap().names(), ["w"]);
+    }
+}
+
+/// Arrays as NumPy 1 names them, and a class that only looks like a known one.
+#[test]
+fn values_are_dropped_and_other_classes_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = tensor(6, 0, &[2, 3], &[3, 1]);
+    let beside = |value: &[u8]| {
+        let pickle = [&inner[..inner.len() - 1], b"X\x01\0\0\0v", value, b"s."].concat();
+        saved(&dir, &pickle, 24).map(|file| file.names().len()).map_err(|problems| problems.to_string())
+    };
+    let array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\0\x85U\x01bt R(K\x01K\x03\x85U\x01xtb";
+    let array: Vec<u8> = array.iter().copied().filter(|byte| *byte != b' ').collect();
+    assert_eq!(beside(&array), Ok(1));
+    assert_eq!(beside(b"cargparse\nNamespace\n)\x81}X\x02\0\0\0lrK\x01sb"), Ok(1));
+    assert_eq!(beside(b"ccollections\ndefaultdict\nc__builtin__\nlist\n\x85RK\x01K\x02s"), Ok(1));
+    for (value, part) in [
+        (&b"cargparse\nFileType\n)\x81"[..], "the global `argparse.FileType`: a pickle with code in it"),
+        (b"cbuiltins\ngetattr\n)R", "the global `builtins.getattr`: a pickle with code in it"),
+        (b"cnumpy.core.multiarray\nfromfile\n)R", "the global `numpy.core.multiarray.fromfile`"),
+        (b"ctorch\nSize\n)\x81", "makes an object of a class"),
+    ] {
+        let message = beside(value).unwrap_err();
+        assert!(message.contains(part), "{message}\nlacks {part}");
+    }
+}
+
 #[test]
 fn nothing_of_a_pickle_is_run() {
-    let problem = |name: &str| TorchFile::open(&fixture(name), None).unwrap_err().to_string();
+    let problem = |name: &str| TorchFile::open(&fixture(name), ONLY).unwrap_err().to_string();
     let code = problem("code.pt");
     assert!(code.contains("the global `posix.system`: a pickle with code in it"), "{code}");
+    let small = problem("fp8.pt");
+    assert!(
+        small.contains("a tensor of fp8, expected bf16, f16 or f32: fp8 is not read; take a bf16 or a GGUF"),
+        "{small}"
+    );
     let compressed = problem("compressed.pt");
     assert!(compressed.contains("a compressed entry") && compressed.contains("zip -0"), "{compressed}");
     let big = problem("big_endian.pt");
@@ -76,7 +147,7 @@ fn saved(dir: &TempDir, pickle: &[u8], storage: usize) -> Result<TorchFile, Prob
     }
     let path = dir.path().join("x.pt");
     std::fs::write(&path, zip.finish().unwrap().into_inner()).unwrap();
-    TorchFile::open(&path, None)
+    TorchFile::open(&path, ONLY)
 }
 
 /// A dictionary with one tensor `w` of fp32, spelled out; numbers are single bytes.

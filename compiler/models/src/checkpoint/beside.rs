@@ -28,12 +28,12 @@ pub(super) struct Read {
     pub origins: Vec<FieldOrigin>,
 }
 
-/// Reads a configuration. A field that it lacks is taken from the pipeline's files beside its folder, if they
-/// are there and the family says that they have it.
+/// Reads a configuration. A field that it lacks is taken from the pipeline's files beside the folder of the `weights`, or else beside
+/// its own, if they are there and the family says that they have it. `weights` is a folder or a file.
 ///
 /// # Errors
 /// Every problem of the configuration; a value of another file is a problem of that file.
-pub(super) fn read(path: &Path) -> Result<Read, Problems> {
+pub(super) fn read(path: &Path, weights: &Path) -> Result<Read, Problems> {
     let place = path.display().to_string();
     let mut own = config::entries(path)?;
     let family = config::family_of(&own, &place)?;
@@ -41,17 +41,12 @@ pub(super) fn read(path: &Path) -> Result<Read, Problems> {
     let mut taken: Vec<(String, String)> = Vec::new();
     for kept in family.map(|family| family.pipeline_fields()).unwrap_or_default() {
         let mut file = own.iter().any(|(name, _)| name == kept.field).then(|| path.to_owned());
-        if let (None, Some((of, keys))) = (&file, kept.kept) {
-            let beside = beside(path, of);
-            let found = entries(&beside)?.unwrap_or_default();
-            let value = keys.iter().find_map(|key| {
-                found.iter().find(|(name, value)| name == key && !value.is_null()).map(|(_, value)| (*key, value))
-            });
-            if let Some((key, value)) = value {
-                taken.push((format!("{place}: {}", kept.field), format!("{}: {key}", beside.display())));
-                own.push((kept.field.to_owned(), value.clone()));
-                file = Some(beside);
-            }
+        if let (None, Some((of, keys))) = (&file, kept.kept)
+            && let Some(Found { at, key, value }) = find(&folders(path, weights), of, keys)?
+        {
+            taken.push((format!("{place}: {}", kept.field), format!("{}: {key}", at.display())));
+            own.push((kept.field.to_owned(), value));
+            file = Some(at);
         }
         origins.push(FieldOrigin { field: kept.field, value: Value::Null, file });
     }
@@ -70,14 +65,45 @@ pub(super) fn read(path: &Path) -> Result<Read, Problems> {
     Ok(Read { model, origins })
 }
 
-/// The files beside the folder of a configuration that may say something of it.
-pub(super) fn files(config: &Path) -> [PathBuf; 2] {
-    [PipelineFile::Index, PipelineFile::Scheduler].map(|file| beside(config, file))
+/// A value that a pipeline's file has.
+struct Found {
+    at: PathBuf,
+    key: &'static str,
+    value: Value,
 }
 
-/// A file of the pipeline that the folder of a configuration lies in.
-fn beside(config: &Path, file: PipelineFile) -> PathBuf {
-    let dir = config.parent().unwrap_or(Path::new(""));
+/// The first of `keys` in the first of the files that has one.
+fn find(folders: &[PathBuf], file: PipelineFile, keys: &[&'static str]) -> Result<Option<Found>, Problems> {
+    for folder in folders {
+        let at = beside(folder, file);
+        let entries = entries(&at)?.unwrap_or_default();
+        let said = |key: &&'static str| {
+            let value = entries.iter().find(|(name, value)| name == key && !value.is_null());
+            value.map(|(_, value)| (*key, value.clone()))
+        };
+        if let Some((key, value)) = keys.iter().find_map(said) {
+            return Ok(Some(Found { at, key, value }));
+        }
+    }
+    Ok(None)
+}
+
+/// The files that may say something of a configuration and its weights.
+pub(super) fn files(config: &Path, weights: &Path) -> Vec<PathBuf> {
+    let both = |folder: PathBuf| [PipelineFile::Index, PipelineFile::Scheduler].map(|file| beside(&folder, file));
+    folders(config, weights).into_iter().flat_map(both).collect()
+}
+
+/// The folders that may be a transformer's in a pipeline: that of the weights, and that of the configuration if it is another one.
+fn folders(config: &Path, weights: &Path) -> Vec<PathBuf> {
+    let parent = |file: &Path| file.parent().unwrap_or(Path::new("")).to_owned();
+    let own = if weights.is_dir() { weights.to_owned() } else { parent(weights) };
+    let other = parent(config);
+    if own == other { vec![own] } else { vec![own, other] }
+}
+
+/// A file of the pipeline that a transformer's folder lies in.
+fn beside(dir: &Path, file: PipelineFile) -> PathBuf {
     let folder = match (dir.file_name(), dir.parent()) {
         (Some(_), Some(parent)) => parent.to_owned(),
         _ => dir.join(".."),

@@ -8,14 +8,15 @@ mod alpha;
 mod key;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use s2dit_backends::stamp::Changed;
-use s2dit_files::problems::{Problems, shown};
-use s2dit_files::{Change, Door, Factor, WeightStore, hash_of, open_door};
+use s2dit_files::problems::{Problem, Problems, shown};
+use s2dit_files::{Change, Door, Factor, StateDict, WeightStore, hash_of, open_door};
 use serde::Serialize;
 
-use self::alpha::Alphas;
+use self::alpha::{Alphas, PEFT_CONFIG, PEFT_FILE};
 use self::key::{Key, Part};
 use super::naming::{Names, bare_forms};
 use super::origin::Lora;
@@ -26,7 +27,7 @@ const MOST_LISTED: usize = 6;
 /// An adapter that is merged into the weights of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Merged {
-    /// Name of its file.
+    /// Name of its file, or of its folder if that was named.
     pub file: String,
     /// `blake3:` and the hash of the file.
     pub hash: String,
@@ -60,11 +61,12 @@ struct Module {
 /// # Errors
 /// A file that cannot be read; keys that match no tensor of the model, or have no counterpart; shapes that do not fit.
 pub(super) fn merge(weights: &mut WeightStore, lora: &Lora, names: &Names) -> Result<Open, Problems> {
-    let place = lora.path.display().to_string();
-    let (door, problems) = open_door(&lora.path, None)?;
+    let path = file_of(&lora.path)?;
+    let place = path.display().to_string();
+    let (door, problems) = open_door(&path, StateDict::Known(&|name| Key::of(name).is_some()))?;
     problems.into_result()?;
     let door: Arc<dyn Door> = Arc::from(door);
-    let alphas = Alphas::of(&*door, &lora.path)?;
+    let alphas = Alphas::of(&*door, &path)?;
     let mut modules: BTreeMap<String, Module> = BTreeMap::new();
     let mut unknown: Vec<String> = Vec::new();
     for stored in door.names() {
@@ -105,9 +107,24 @@ pub(super) fn merge(weights: &mut WeightStore, lora: &Lora, names: &Names) -> Re
         problems.push(&place, "no tensors", "a LoRA file");
     }
     problems.into_result()?;
-    let file = lora.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let merged = Merged { file, hash: hash_of(&lora.path)?, scale: lora.scale, tensors: changed };
+    let name = lora.path.file_name().or(path.file_name());
+    let file = name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let merged = Merged { file, hash: hash_of(&path)?, scale: lora.scale, tensors: changed };
     Ok(Open { door, merged })
+}
+
+/// The file of an adapter: that itself, or of a folder what PEFT saves there.
+fn file_of(path: &Path) -> Result<PathBuf, Problem> {
+    let inside = path.join(PEFT_FILE);
+    match path.is_dir() {
+        false => Ok(path.to_owned()),
+        true if inside.is_file() => Ok(inside),
+        true => Err(Problem {
+            place: path.display().to_string(),
+            found: format!("a folder without {PEFT_FILE}"),
+            expected: format!("a LoRA file, or the folder in which PEFT saved one as {PEFT_FILE} with {PEFT_CONFIG}"),
+        }),
+    }
 }
 
 /// The keys that match nothing, the first few by name.

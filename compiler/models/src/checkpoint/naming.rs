@@ -68,6 +68,11 @@ impl Names {
         self.known.contains(name)
     }
 
+    /// Whether a name is one of the model, under any prefix and of either scheme.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.find(name, &|name| name.to_owned()).is_some() || self.find(name, &|name| self.name_of(name)).is_some()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
         self.known.iter().map(String::as_str)
     }

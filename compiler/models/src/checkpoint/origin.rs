@@ -9,19 +9,32 @@ use s2dit_files::hub::{self, RepositoryName};
 use s2dit_files::problems::{Problem, Problems, quoted};
 use s2dit_files::{INDEX_FILE, WEIGHTS};
 
-use super::{CONFIG_FILE, PipelineFolder};
+use super::{CONFIG_FILE, PIPELINE_FILE, PipelineFolder};
 
 /// Where a checkpoint is and how it is read.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Origin {
-    /// A folder with a configuration and weights, one file of weights, or the name of a repository in the cache of the Hugging Face hub.
+    /// A folder with a configuration and weights, a pipeline folder, one file of weights, or the name of a repository in the cache of the
+    /// Hugging Face hub.
     pub path: PathBuf,
-    /// The configuration, if it is not `config.json` in the folder.
+    /// The configuration, if it is not `config.json` in the folder of the weights.
     pub config: Option<PathBuf>,
     /// Which dictionary of tensors to take of a file of `torch.save`.
     pub state_dict: Option<String>,
     /// Adapters that are merged into the weights, in order.
     pub loras: Vec<Lora>,
+}
+
+impl Origin {
+    /// The same with a path where something lies: of a repository in the cache of the hub the folder of its snapshot, which is treated as
+    /// any other folder.
+    ///
+    /// # Errors
+    /// A name that is not in the cache, or whose snapshot has neither a checkpoint nor a pipeline.
+    pub fn located(&self) -> Result<Origin, Problem> {
+        let path = RepositoryName::of(&self.path).map(|name| folder_of(&name)).transpose()?;
+        Ok(Origin { path: path.unwrap_or_else(|| self.path.clone()), ..self.clone() })
+    }
 }
 
 /// The weights in the folder or file, with nothing else said.
@@ -39,10 +52,10 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A LoRA file and how much of it is added.
+/// An adapter and how much of it is added.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lora {
-    /// The file.
+    /// The file, or the folder in which PEFT saved one.
     pub path: PathBuf,
     /// The multiple of the adapter that is added: 1 adds it as it was trained.
     pub scale: f64,
@@ -90,10 +103,7 @@ impl Place {
     /// # Errors
     /// Nothing there; a pipeline folder; a file without a configuration.
     pub(super) fn find(origin: &Origin) -> Result<Place, Problems> {
-        let path = match RepositoryName::of(&origin.path) {
-            Some(name) => checkpoint_of(&name)?,
-            None => origin.path.clone(),
-        };
+        let Origin { path, .. } = origin.located()?;
         let place = path.display().to_string();
         let expected = "a checkpoint folder with config.json and safetensors, or a file of weights with --config";
         let is_dir = match std::fs::metadata(&path) {
@@ -101,7 +111,7 @@ impl Place {
             Ok(meta) => meta.is_dir(),
         };
         if is_dir {
-            if let (None, Some(pipeline)) = (&origin.config, PipelineFolder::open(&path)?) {
+            if let Some(pipeline) = PipelineFolder::open(&path)? {
                 return Place::find(&Origin { path: pipeline.only_transformer()?, ..origin.clone() });
             }
             if let Some(name) = &origin.state_dict {
@@ -153,13 +163,16 @@ impl Place {
     }
 }
 
-/// The checkpoint in the cached snapshot of a repository: the repository itself, or the transformer of a pipeline.
-fn checkpoint_of(name: &RepositoryName) -> Result<PathBuf, Problem> {
+/// The folder of a repository in the cache: its snapshot, or what was fetched of it, if that is the folder `transformer` alone.
+fn folder_of(name: &RepositoryName) -> Result<PathBuf, Problem> {
     let snapshot = hub::snapshot(name)?;
-    let folders = [snapshot.clone(), snapshot.join("transformer")];
-    match folders.into_iter().find(|folder| folder.join(CONFIG_FILE).exists()) {
-        Some(folder) => Ok(folder),
-        None => Err(name.missing(format!("no {CONFIG_FILE} in its snapshot `{}`", snapshot.display()))),
+    let alone = snapshot.join("transformer");
+    if [CONFIG_FILE, PIPELINE_FILE].iter().any(|file| snapshot.join(file).exists()) {
+        Ok(snapshot)
+    } else if alone.join(CONFIG_FILE).exists() {
+        Ok(alone)
+    } else {
+        Err(name.missing(format!("neither {CONFIG_FILE} nor {PIPELINE_FILE} in its snapshot `{}`", snapshot.display())))
     }
 }
 

@@ -9,7 +9,7 @@ use s2dit_ir::{DType, TensorType, WeightSource as _};
 use crate::model::Model;
 use crate::tensor::TensorSpec;
 use s2dit_files::WeightStore;
-use s2dit_files::problems::{Problem, Problems, quoted, shown};
+use s2dit_files::problems::{Problem, Problems, not_read, quoted, shown};
 
 /// Tensors that are listed one by one; of more with the same problem the rest are counted.
 const MOST_LISTED: usize = 6;
@@ -72,7 +72,7 @@ impl Job<'_> {
                 all if all.len() == present.len() => format!("every tensor ({}) of dtype {dtype}", all.len()),
                 some => format!("{} of {} tensors of dtype {dtype}, such as `{}`", some.len(), present.len(), some[0]),
             };
-            problems.push(self.place, found, "bf16, f16 or f32");
+            problems.push(self.place, found, not_read(&dtype.to_string()));
         }
         let wrong = present.iter().filter(|(spec, _, ty)| {
             let told = is_float(ty.dtype) || no_floats.contains_key(&ty.dtype);
@@ -81,7 +81,10 @@ impl Job<'_> {
         let list = wrong.map(|(spec, stored, ty)| Problem {
             place: self.at(stored),
             found: ty.to_string(),
-            expected: wanted(spec),
+            expected: match is_float(ty.dtype) {
+                true => wanted(spec),
+                false => format!("{:?} of {}", spec.shape, not_read(&ty.dtype.to_string())),
+            },
         });
         self.list(list.collect(), "tensors of other shapes", "the shapes that config.json calls for", problems);
     }

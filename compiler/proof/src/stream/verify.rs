@@ -1,5 +1,6 @@
 //! The proof of a kernel folder: a stream of calls against a recorded stream, or against the checkpoint's fp32 kernel.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -10,7 +11,7 @@ use s2dit_runtime::{Artifact, HostTensor, StreamOptions, StreamSession};
 use serde::Serialize;
 
 use super::{LATENTS, Noise, Recording, finite, plot, prompt_of, seeded_prompt};
-use crate::made_from;
+use crate::made_from::{self, Said, loras};
 use crate::verify::{Against, Claim, Model, Reference, Verdict, quantized, reaches};
 use s2dit_emit::plan::{How, Quantize, Sources, bar, is_exact};
 use s2dit_emit::{TimestepChoice, stream as kernel};
@@ -161,7 +162,7 @@ pub fn verify(
             (Noise::Recorded(noise), text, Truth::Recorded(expected), options.chunks.unwrap_or(chunks))
         }
         Reference::Checkpoint { model, seed } => {
-            let session = open_model(dir, &contract, model, model.quantize.as_ref(), quantized(&metadata), &run)?;
+            let session = open_model(dir, &contract, model, model.quantize.as_ref(), &metadata, &run)?;
             let text = seeded_prompt(*seed, contract.text.shape());
             (Noise::Seed(*seed), text, Truth::Session(Box::new(session)), options.chunks.unwrap_or(CHUNKS))
         }
@@ -182,7 +183,7 @@ pub fn verify(
     let mut alike: Option<(StreamSession, StreamCheck)> = None;
     if let Reference::Golden { model: Some(model), .. } = reference {
         let what = format!("the plain fp32 kernel of {} against the golden", model.origin);
-        let session = open_model(dir, &contract, model, None, None, &run)?;
+        let session = open_model(dir, &contract, model, None, &metadata, &run)?;
         plain = Some((session, StreamCheck::new(what, FP32_BAR)));
     }
     let model = match reference {
@@ -193,7 +194,7 @@ pub fn verify(
         let uniform = said.parse::<How>().ok().filter(|how| matches!(how, How::Every(_)));
         if let Some(how) = model.quantize.clone().or(uniform) {
             let what = format!("the kernel against that of {}, stored in {said} as well", model.origin);
-            let session = open_model(dir, &contract, model, Some(&how), Some(said), &run)?;
+            let session = open_model(dir, &contract, model, Some(&how), &metadata, &run)?;
             alike = Some((session, StreamCheck::new(what, usual)));
         } else if against == Against::Both {
             bail!(
@@ -299,24 +300,25 @@ fn latents(file: &SafetensorsFile, contract: &Contract, chunks: u64) -> Result<V
     finite(file, LATENTS)
 }
 
-/// The fp32 kernel of a checkpoint, from the graph and the mapped weights; `how` its weights are stored must be what the artifact
-/// `said`.
+/// The fp32 kernel of a checkpoint, from the graph and the mapped weights; `how` its weights are stored must be what the artifact's
+/// `metadata` says.
 fn open_model(
     kernel_dir: &Path,
     contract: &Contract,
     model: &Model,
     how: Option<&How>,
-    said: Option<&str>,
+    metadata: &BTreeMap<String, String>,
     run: &StreamOptions,
 ) -> Result<StreamSession> {
     let checkpoint = Checkpoint::open_from(&model.origin)?;
     let hash = format!("blake3:{}", checkpoint.content_hash().to_hex());
-    made_from::check(kernel_dir, Some(&contract.checkpoint), Some(&contract.config), &checkpoint)?;
+    let said = Said { hash: Some(&contract.checkpoint), config: Some(&contract.config), loras: loras(metadata) };
+    made_from::check(kernel_dir, said, &checkpoint)?;
     let quantize: Option<Quantize> = how.map(|how| how.open(&checkpoint)).transpose()?.flatten();
     if let (Some(_), given) = (how, quantize.as_ref().map(ToString::to_string))
-        && given.as_deref() != said
+        && given.as_deref() != quantized(metadata)
     {
-        let (made, given) = (said.unwrap_or("not quantized"), given.unwrap_or("fp16".into()));
+        let (made, given) = (quantized(metadata).unwrap_or("not quantized"), given.unwrap_or("fp16".into()));
         bail!("`{}`: found {made}, expected {given}, as --quantize says", kernel_dir.display());
     }
     let options = kernel::Options {

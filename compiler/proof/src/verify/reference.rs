@@ -11,7 +11,7 @@ use s2dit_runtime::{Artifact, Engine, Port, RunOptions, run_function};
 
 use super::claim::quantized;
 use super::inputs::Tensors;
-use crate::made_from;
+use crate::made_from::{self, Said, loras};
 use s2dit_emit::plan::{How, Quantize, Sources, is_exact};
 use s2dit_models::checkpoint::{Checkpoint, Origin};
 use s2dit_models::size::LatentSize;
@@ -43,7 +43,8 @@ impl Graph {
         let metadata = artifact.metadata();
         let config = metadata.get("s2ditc.config").map(|text| serde_json::from_str(text)).transpose();
         let config = config.with_context(|| format!("`{}`: metadata `s2ditc.config`: not JSON", path.display()))?;
-        made_from::check(path, metadata.get("s2ditc.checkpoint").map(String::as_str), config.as_ref(), &checkpoint)?;
+        let hash = metadata.get("s2ditc.checkpoint").map(String::as_str);
+        made_from::check(path, Said { hash, config: config.as_ref(), loras: loras(&metadata) }, &checkpoint)?;
         let (ports, listed) = (artifact.inputs(), artifact.timesteps()?);
         let interface = artifact.interface().with_context(|| format!("`{}`", path.display()))?;
         let latent = ports.iter().find(|p| interface.latent() == Some(p.name.as_str()));

@@ -33,7 +33,7 @@ pub(super) fn run(args: &Args, context: Context, pair: &Experts, start: Instant)
         (args.explain.is_some(), "--explain"),
         (args.time_passes, "--time-passes"),
         (args.verify_each, "--verify-each"),
-        (args.weights.is_given(), "--lora or --state-dict"),
+        (args.weights.is_given(), "--config, --lora or --state-dict"),
         (matches!(args.quantize, Some(How::Plan(_))), "--quantize PLAN"),
     ];
     if let Some((_, flag)) = whole.into_iter().find(|(given, _)| *given) {
@@ -80,7 +80,7 @@ pub(super) fn run(args: &Args, context: Context, pair: &Experts, start: Instant)
         for one in &made {
             say(&one.summary, one.lint.as_ref(), start)?;
         }
-        if let Some(line) = made.first().and_then(|one| said(&one.fields)) {
+        if let Some(line) = said(&pair.checkpoints[0]) {
             print_line(&line)?;
         }
         let (out, boundary) = (out.display(), pair.boundary);

@@ -6,6 +6,7 @@ use anyhow::Result;
 use s2dit_models::checkpoint::{Checkpoint, FieldOrigin, Origin, PIPELINE_FILE, PipelineFolder};
 
 use crate::cli::usage::refuse;
+use s2dit_files::problems::shown;
 
 /// What is compiled.
 pub(super) enum Source {
@@ -28,12 +29,13 @@ pub(super) struct Experts {
 impl Source {
     /// Opens what lies at `origin`: of a pipeline folder the transformer `component`, or all of them.
     pub(super) fn open(origin: &Origin, component: Option<&str>) -> Result<Source> {
+        let origin = &origin.located()?;
         let one = |path: PathBuf| {
             let checkpoint = Checkpoint::open_from(&Origin { path, ..origin.clone() })?;
             Ok(Source::One(Box::new(checkpoint)))
         };
         let path = &origin.path;
-        let pipeline = match (PipelineFolder::open(path)?.filter(|_| origin.config.is_none()), component) {
+        let pipeline = match (PipelineFolder::open(path)?, component) {
             (None, None) => return one(path.clone()),
             (None, Some(name)) => {
                 refuse!("--component {name} is for a pipeline folder: `{}` has no {PIPELINE_FILE}", path.display())
@@ -50,13 +52,16 @@ impl Source {
     }
 }
 
-/// A line that says where fields are from that the transformer's configuration does not have; `None` if it has all.
-pub(super) fn said(fields: &[FieldOrigin]) -> Option<String> {
-    let own = |origin: &&FieldOrigin| origin.file.as_ref().is_some_and(|file| file.ends_with("config.json"));
+/// A line that says where fields are from that the checkpoint's configuration does not have; `None` if it has all.
+pub(super) fn said(checkpoint: &Checkpoint) -> Option<String> {
+    let own = |origin: &&FieldOrigin| origin.file.as_deref() == Some(checkpoint.config_file());
     let mut parts: Vec<String> = Vec::new();
-    for origin in fields.iter().filter(|origin| !own(origin)) {
+    for origin in checkpoint.origins().iter().filter(|origin| !own(origin)) {
         let from = origin.file.as_ref().map_or("by default".to_owned(), |file| format!("of `{}`", file.display()));
         parts.push(format!("{} {} {from}", origin.field, origin.value));
     }
-    (!parts.is_empty()).then(|| format!("not in config.json: {}", parts.join(", ")))
+    (!parts.is_empty()).then(|| {
+        let file = checkpoint.config_file().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        format!("not in {}: {}", shown(&file), parts.join(", "))
+    })
 }

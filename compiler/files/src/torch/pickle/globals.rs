@@ -2,6 +2,7 @@
 
 use s2dit_ir::DType;
 
+use super::harmless::is_harmless;
 use super::machine::Machine;
 use super::{Id, Object, Stop, Storage, View, damaged};
 
@@ -10,16 +11,25 @@ use super::{Id, Object, Stop, Storage, View, damaged};
 pub(in crate::torch) enum Global {
     /// `collections.OrderedDict`
     OrderedDict,
+    /// `collections.defaultdict(factory)`; what is not in it is not asked for.
+    DefaultDict,
     /// `torch._utils._rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks, …)`
     RebuildTensor,
     /// `torch._utils._rebuild_parameter(tensor, requires_grad, hooks)`, and the same with a state.
     RebuildParameter,
     /// `torch.FloatStorage` and its like
     Storage(DType),
+    /// `torch._utils._rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, …)`: a tensor of a type that no class of
+    /// storages has.
+    RebuildTyped,
+    /// `torch.storage.UntypedStorage`, the storage of such a tensor.
+    Untyped,
+    /// `torch.float8_e4m3fn` and its like
+    Float8,
     /// `torch.Size`
     Size,
-    /// `torch.device`, which says where a tensor was, and `torch.float32` and its like: values that no tensor here depends on.
-    Plain,
+    /// A class or a function of harmless values that no tensor here depends on, see [`is_harmless`]. What is made of it is [`Object::Other`].
+    Harmless,
 }
 
 impl Global {
@@ -27,12 +37,14 @@ impl Global {
     pub(super) fn of(module: &str, name: &str) -> Option<Global> {
         Some(match (module, name) {
             ("collections", "OrderedDict") => Global::OrderedDict,
+            ("collections", "defaultdict") => Global::DefaultDict,
             ("torch._utils", "_rebuild_tensor_v2") => Global::RebuildTensor,
             ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => Global::RebuildParameter,
             ("torch", "Size") => Global::Size,
-            ("torch", "device" | "float64" | "float32" | "float16" | "bfloat16" | "int64" | "int32" | "bool") => {
-                Global::Plain
-            }
+            ("torch._utils", "_rebuild_tensor_v3") => Global::RebuildTyped,
+            ("torch.storage", "UntypedStorage") => Global::Untyped,
+            ("torch", dtype) if dtype.starts_with("float8_") => Global::Float8,
+            _ if is_harmless(module, name) => Global::Harmless,
             ("torch", storage) => Global::Storage(storage_dtype(storage)?),
             _ => return None,
         })
@@ -57,6 +69,15 @@ fn storage_dtype(class: &str) -> Option<DType> {
 }
 
 impl<'a> Machine<'a> {
+    /// What `cls.__new__` of a harmless class makes, whatever its arguments are: `Namespace()` before its attributes.
+    pub(super) fn instance(&mut self, class: Id, opcode: u8) -> Result<(), Stop> {
+        match self.objects[class] {
+            Object::Global(Global::Harmless) => self.push(Object::Other),
+            _ => return Err(Stop::Code(format!("the opcode 0x{opcode:02x}, which makes an object of a class"))),
+        }
+        Ok(())
+    }
+
     /// What a call of a global makes.
     pub(super) fn call(&mut self, function: Id, arguments: Id) -> Result<Id, Stop> {
         let (Object::Global(global), Object::Tuple(arguments)) = (&self.objects[function], &self.objects[arguments])
@@ -65,7 +86,7 @@ impl<'a> Machine<'a> {
         };
         let (global, arguments) = (*global, arguments.clone());
         let made = match (global, arguments.as_slice()) {
-            (Global::OrderedDict, []) => Object::Dict(Vec::new()),
+            (Global::OrderedDict, []) | (Global::DefaultDict, [] | [_]) => Object::Dict(Vec::new()),
             (Global::RebuildTensor, &[storage, offset, size, stride, _, _, ref about @ ..]) => {
                 // Conjugate and negative views are marked in a seventh argument.
                 if about.iter().any(|id| !matches!(&self.objects[*id], Object::Dict(marks) if marks.is_empty())) {
@@ -77,7 +98,13 @@ impl<'a> Machine<'a> {
                 return Ok(tensor);
             }
             (Global::Size, &[sides]) => return Ok(sides),
-            (Global::Plain, _) => Object::Other,
+            (Global::RebuildTyped, &[_, _, _, _, _, _, dtype, ..]) => {
+                return Err(Stop::Unread(match self.objects[dtype] {
+                    Object::Global(Global::Float8) => "fp8",
+                    _ => "an unsigned type of 16 bits or more",
+                }));
+            }
+            (Global::Harmless, _) => Object::Other,
             _ => return damaged(format!("a call of {global:?} with other arguments than torch.save writes")),
         };
         self.objects.push(made);
@@ -116,11 +143,15 @@ impl<'a> Machine<'a> {
         match parts.as_slice() {
             &[
                 &Object::Text("storage"),
-                &Object::Global(Global::Storage(dtype)),
+                &Object::Global(class),
                 &Object::Text(key),
                 &Object::Text(_),
                 &Object::Int(len),
-            ] => Ok(Storage { key, dtype, len }),
+            ] => match class {
+                Global::Storage(dtype) => Ok(Storage { key, dtype, len }),
+                Global::Untyped => Ok(Storage { key, dtype: DType::U8, len }),
+                _ => damaged("a persistent id that is no storage"),
+            },
             _ => damaged("a persistent id that is no storage"),
         }
     }

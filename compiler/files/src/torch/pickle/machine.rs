@@ -71,6 +71,18 @@ impl<'a> Machine<'a> {
             // SHORT_BINBYTES, BINBYTES, BINSTRING, SHORT_BINSTRING
             b'C' | b'U' => self.plain(1)?,
             b'B' | b'T' => self.plain(4)?,
+            // BINBYTES8, BYTEARRAY8
+            0x8e | 0x96 => self.plain(8)?,
+            // EMPTY_SET, ADDITEMS, FROZENSET
+            0x8f => self.push(Object::Other),
+            0x90 => {
+                let items = self.since_mark()?;
+                self.append(items)?;
+            }
+            0x91 => {
+                self.since_mark()?;
+                self.push(Object::Other);
+            }
             b')' => self.push(Object::Tuple(Vec::new())),
             b']' => self.push(Object::List(Vec::new())),
             b'}' => self.push(Object::Dict(Vec::new())),
@@ -142,8 +154,13 @@ impl<'a> Machine<'a> {
                 let storage = self.storage(id)?;
                 self.push(Object::Storage(storage));
             }
-            // NEWOBJ, NEWOBJ_EX, INST, OBJ, EXT1, EXT2, EXT4
-            code @ (0x81 | 0x92 | b'i' | b'o' | 0x82..=0x84) => {
+            // NEWOBJ, NEWOBJ_EX
+            code @ (0x81 | 0x92) => {
+                let class = self.take(if code == 0x81 { 2 } else { 3 })?[0];
+                self.instance(class, code)?;
+            }
+            // INST, OBJ, EXT1, EXT2, EXT4
+            code @ (b'i' | b'o' | 0x82..=0x84) => {
                 return Err(Stop::Code(format!("the opcode 0x{code:02x}, which makes an object of a class")));
             }
             code => return damaged(format!("the opcode 0x{code:02x}")),
@@ -211,7 +228,7 @@ impl<'a> Machine<'a> {
         std::str::from_utf8(&rest[..end]).or_else(|_| damaged("a name that is not UTF-8"))
     }
 
-    fn push(&mut self, object: Object<'a>) {
+    pub(super) fn push(&mut self, object: Object<'a>) {
         self.stack.push(self.objects.len());
         self.objects.push(object);
     }
@@ -249,6 +266,7 @@ impl<'a> Machine<'a> {
         let top = self.top()?;
         match &mut self.objects[top] {
             Object::List(list) => list.extend(items),
+            Object::Other => {}
             _ => return damaged("items for what is no list"),
         }
         Ok(())
@@ -259,6 +277,7 @@ impl<'a> Machine<'a> {
         let (pairs, rest) = items.as_chunks::<2>();
         match &mut self.objects[top] {
             Object::Dict(entries) if rest.is_empty() => entries.extend(pairs.iter().map(|&[key, value]| (key, value))),
+            Object::Other if rest.is_empty() => {}
             _ => return damaged("items for what is no dictionary"),
         }
         Ok(())
@@ -286,12 +305,13 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// The state of an object: what `state_dict` hangs on its dictionary, and attributes of a parameter, say nothing of tensors.
+    /// The state of an object: what `state_dict` hangs on its dictionary, and attributes of a parameter or of a harmless value, say nothing
+    /// of tensors.
     fn build(&mut self) -> Result<(), Stop> {
         self.pop()?;
         let top = self.top()?;
         match self.objects[top] {
-            Object::Dict(_) | Object::Tensor(_) => Ok(()),
+            Object::Dict(_) | Object::Tensor(_) | Object::Other => Ok(()),
             _ => Err(Stop::Code("the state of an object".into())),
         }
     }

@@ -8,8 +8,10 @@ use s2dit_files::problems::Problems;
 use s2dit_files::{Door, Factor};
 use serde_json::Value;
 
-/// What PEFT writes beside `adapter_model.safetensors`.
-const PEFT_CONFIG: &str = "adapter_config.json";
+/// The name that PEFT gives to an adapter.
+pub(super) const PEFT_FILE: &str = "adapter_model.safetensors";
+/// What PEFT writes beside it.
+pub(super) const PEFT_CONFIG: &str = "adapter_config.json";
 /// What diffusers writes into the metadata of its LoRA files: the same fields, each after its component's name and a dot.
 const METADATA: &str = "lora_adapter_metadata";
 
@@ -31,7 +33,7 @@ impl Alphas {
         let metadata = door.metadata();
         let (text, place) = if let Some(text) = metadata.get(METADATA) {
             (text.clone(), format!("{}: {METADATA}", path.display()))
-        } else if path.file_name().is_some_and(|name| name == "adapter_model.safetensors") && beside.is_file() {
+        } else if path.file_name().is_some_and(|name| name == PEFT_FILE) && beside.is_file() {
             let place = beside.display().to_string();
             let text = read_text(&beside, LARGEST_JSON)
                 .map_err(|error| Problems::one(&place, error.to_string(), "a configuration of PEFT"))?;
