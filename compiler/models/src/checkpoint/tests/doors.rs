@@ -128,6 +128,49 @@ fn adapters_that_do_not_fit() {
     assert!(short.contains("[32, 32]"), "{short}");
 }
 
+/// A LoRA file with fp32 tensors of one value each, and what is wrong with it.
+fn fault_of_lora(tensors: &[(&str, &[usize], f32)], scale: f64, metadata: Option<&str>) -> String {
+    let dir = folder();
+    let path = dir.path().join("x.safetensors");
+    let bytes = |shape: &[usize], value: f32| value.to_le_bytes().repeat(shape.iter().product());
+    let data: Vec<Vec<u8>> = tensors.iter().map(|(_, shape, value)| bytes(shape, *value)).collect();
+    let views = (tensors.iter().zip(&data))
+        .map(|((name, shape, _), data)| (*name, TensorView::new(Dtype::F32, shape.to_vec(), data).unwrap()));
+    let said = metadata.map(|text| [("lora_adapter_metadata".to_owned(), text.to_owned())].into());
+    fs::write(&path, serialize(views, said).unwrap()).unwrap();
+    let origin = Origin { path: fixture("diffusers"), loras: vec![Lora { path, scale }], ..Origin::default() };
+    Checkpoint::open_from(&origin).map_or_else(|problems| problems.to_string(), |_| "all right".into())
+}
+
+#[track_caller]
+fn says(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "{message}\nlacks {part}");
+    }
+}
+
+#[test]
+fn a_module_under_two_names_is_refused() {
+    let of = |names: &[&str]| {
+        let shapes: [&[usize]; 2] = [&[4, 32], &[32, 4]];
+        let tensors: Vec<_> = names.iter().zip(shapes.into_iter().cycle()).map(|(name, s)| (*name, s, 0.1)).collect();
+        fault_of_lora(&tensors, 1.0, None)
+    };
+    let one = ["transformer.blocks.0.attn1.to_q.lora_A.weight", "transformer.blocks.0.attn1.to_q.lora_B.weight"];
+    assert_eq!(of(&one), "all right");
+    for other in [
+        ["diffusion_model.blocks.0.attn1.to_q.lora_A.weight", "diffusion_model.blocks.0.attn1.to_q.lora_B.weight"],
+        ["lora_unet_blocks_0_attn1_to_q.lora_down.weight", "lora_unet_blocks_0_attn1_to_q.lora_up.weight"],
+        ["blocks.0.self_attn.q.lora_down.weight", "blocks.0.self_attn.q.lora_up.weight"],
+        ["transformer.blocks.0.attn1.to_q.lora_down.weight", "transformer.blocks.0.attn1.to_q.lora_up.weight"],
+        ["transformer.blocks.0.attn1.to_q.lora_A.two.weight", "transformer.blocks.0.attn1.to_q.lora_B.two.weight"],
+    ] {
+        let message = of(&[one, other].concat());
+        let keys = [format!("`{}`", one[0]), format!("`{}`", other[0])];
+        says(&message, &["x.safetensors: found both", &keys[0], &keys[1], "each module once"]);
+    }
+}
+
 #[test]
 fn what_lacks_a_configuration_or_has_too_much() {
     let dir = folder();
