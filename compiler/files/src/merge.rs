@@ -7,6 +7,10 @@ use s2dit_ir::convert;
 use s2dit_ir::{DType, TensorType, WeightError};
 
 use crate::Door;
+use crate::problems::shown;
+
+/// Elements that are looked at together.
+pub(crate) const PART: usize = 1 << 16;
 
 /// A tensor of another file.
 #[derive(Clone, Debug)]
@@ -29,6 +33,24 @@ impl Factor {
     pub fn scalar(&self) -> Option<f64> {
         let ty = self.ty().filter(|ty| ty.elements() == 1 && is_float(ty.dtype))?;
         self.values(0..ty.elements()).ok()?.first().copied()
+    }
+
+    /// The largest magnitude of the elements, which are bf16, f16 or f32.
+    ///
+    /// # Errors
+    /// What was found, if an element is NaN or infinite, or cannot be read.
+    fn largest(&self) -> Result<f64, String> {
+        let elements = self.ty().map(|ty| ty.elements()).unwrap_or_default();
+        let mut most: f64 = 0.0;
+        for begin in (0..elements).step_by(PART) {
+            let values = self.values(begin..elements.min(begin + PART)).map_err(|error| error.to_string())?;
+            if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+                return Err(format!("{} at element {} of `{}`", values[at], begin + at, shown(&self.name)));
+            }
+            most = values.iter().fold(most, |most, value| most.max(value.abs()));
+        }
+        self.door.done(&self.name);
+        Ok(most)
     }
 
     /// Some elements in float64.
@@ -88,6 +110,20 @@ impl Change {
             Change::Sum { d, .. } => {
                 let d = shape(d);
                 if d == ty.shape { Ok(()) } else { Err((format!("{d:?}"), format!("{:?}", ty.shape))) }
+            }
+        }
+    }
+
+    /// A bound of the magnitudes that it adds to a tensor.
+    ///
+    /// # Errors
+    /// What was found, if an element of a factor is NaN or infinite.
+    pub(crate) fn bound(&self) -> Result<f64, String> {
+        match self {
+            Change::Sum { d, scale } => Ok(scale.abs() * d.largest()?),
+            Change::Product { a, b, scale } => {
+                let rank = a.ty().and_then(|ty| ty.shape.first().copied()).unwrap_or_default();
+                Ok(scale.abs() * rank as f64 * a.largest()? * b.largest()?)
             }
         }
     }

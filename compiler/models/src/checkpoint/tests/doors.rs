@@ -171,6 +171,29 @@ fn a_module_under_two_names_is_refused() {
     }
 }
 
+const A: &str = "blocks.0.attn1.to_q.lora_A.weight";
+const B: &str = "blocks.0.attn1.to_q.lora_B.weight";
+
+/// The file and the module are named, and nothing that is no number gets into weights.
+#[test]
+fn adapters_that_are_not_finite() {
+    let product = |a: f32, b: f32, scale: f64| fault_of_lora(&[(A, &[4, 32], a), (B, &[32, 4], b)], scale, None);
+    let place = "x.safetensors: blocks.0.attn1.to_q, for blocks.0.attn1.to_q.weight: found ";
+    assert_eq!(product(0.1, 0.1, 1.0), "all right");
+    says(&product(f32::NAN, 0.1, 1.0), &[place, &format!("NaN at element 0 of `{A}`"), "expected finite numbers"]);
+    says(&product(0.1, f32::NEG_INFINITY, 1.0), &[place, &format!("-inf at element 0 of `{B}`")]);
+    says(&product(1e30, 1e30, 1.0), &[place, "a sum of 4.0", "e60 at element 0", "below 3.4e38"]);
+    says(&product(0.1, 0.1, 1e300), &[place, "a sum of 4.0", "e298", "a smaller scale"]);
+    says(&product(1e38, 1e38, 1e300), &[place, "a sum of inf"]);
+    // The bound says nothing yet: the sums do.
+    assert_eq!(product(1e30, 1e-20, 1e24), "all right");
+    assert_eq!(product(1e30, 0.0, 1.0), "all right");
+    let whole = |value| fault_of_lora(&[("blocks.0.attn1.to_q.diff", &[32, 32], value)], 2.0, None);
+    says(&whole(f32::NAN), &[place, "NaN at element 0 of `blocks.0.attn1.to_q.diff`"]);
+    says(&whole(3e38), &[place, "a sum of 6"]);
+    assert_eq!(whole(1e38), "all right");
+}
+
 #[test]
 fn what_lacks_a_configuration_or_has_too_much() {
     let dir = folder();
