@@ -28,11 +28,21 @@ impl Factor {
         self.door.ty(&self.name)
     }
 
-    /// The only element; `None` if there are others, or it is no float.
-    #[must_use]
-    pub fn scalar(&self) -> Option<f64> {
-        let ty = self.ty().filter(|ty| ty.elements() == 1 && is_float(ty.dtype))?;
-        self.values(0..ty.elements()).ok()?.first().copied()
+    /// The only element, of any type of numbers.
+    ///
+    /// # Errors
+    /// What was found instead: several elements, no number, NaN or an infinity.
+    pub fn scalar(&self) -> Result<f64, String> {
+        let ty = self.ty().ok_or("no such tensor")?;
+        let one = ty.elements() == 1 && ty.dtype != DType::Bool;
+        if !one {
+            return Err(ty.to_string());
+        }
+        let bytes = self.door.bytes(&self.name).map_err(|error| error.to_string())?;
+        match number(ty.dtype, &bytes) {
+            number if number.is_finite() => Ok(number),
+            other => Err(format!("{other} of type {}", ty.dtype)),
+        }
     }
 
     /// The largest magnitude of the elements, which are bf16, f16 or f32.
@@ -175,6 +185,27 @@ pub(crate) fn values(
         None => read(&door.bytes(name)?[range]),
     }
     Ok(values)
+}
+
+/// A number of any type but bool, little-endian; NaN if there are too few bytes.
+fn number(dtype: DType, bytes: &[u8]) -> f64 {
+    let Some(bytes) = bytes.get(..dtype.size()) else { return f64::NAN };
+    let mut wide = [0; 8];
+    wide[..bytes.len()].copy_from_slice(bytes);
+    let wide = u64::from_le_bytes(wide);
+    match dtype {
+        DType::F64 => f64::from_bits(wide),
+        DType::I64 => wide as i64 as f64,
+        DType::I32 => f64::from(wide as i32),
+        DType::I16 => f64::from(wide as i16),
+        DType::I8 => f64::from(wide as i8),
+        DType::U32 | DType::U16 | DType::U8 | DType::Bool => wide as f64,
+        DType::F32 | DType::F16 | DType::BF16 => {
+            let mut out = [0.0];
+            convert::to_f64(dtype, bytes, &mut out);
+            out[0]
+        }
+    }
 }
 
 /// Whether the elements of a type can be computed with.

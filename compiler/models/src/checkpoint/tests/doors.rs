@@ -194,6 +194,59 @@ fn adapters_that_are_not_finite() {
     assert_eq!(whole(1e38), "all right");
 }
 
+/// What PEFT says of a file must be true of it.
+#[test]
+fn adapters_whose_configuration_says_otherwise() {
+    let of = |config: Value| fault_of_lora(&[(A, &[4, 32], 0.1), (B, &[32, 4], 0.1)], 1.0, Some(&config.to_string()));
+    assert_eq!(of(json!({ "transformer.r": 4, "transformer.lora_alpha": 8 })), "all right");
+    let rank = of(json!({ "transformer.r": 64, "transformer.lora_alpha": 8 }));
+    says(&rank, &["x.safetensors: blocks.0.attn1.to_q: found factors of rank 4, expected 64", "transformer.r says"]);
+    says(&of(json!({ "peft_type": "LOHA" })), &["x.safetensors: lora_adapter_metadata: peft_type: found", "LOHA"]);
+    says(&of(json!({ "bias": "all" })), &["bias: found \"all\", expected \"none\""]);
+}
+
+#[test]
+fn alphas_are_numbers_of_any_type() {
+    let merged = |dtype: Dtype, shape: &[usize], alpha: &[u8]| {
+        let dir = folder();
+        let path = dir.path().join("x.safetensors");
+        let ones = 1f32.to_le_bytes().repeat(4 * 32);
+        let views = [
+            (A, TensorView::new(Dtype::F32, vec![4, 32], &ones).unwrap()),
+            (B, TensorView::new(Dtype::F32, vec![32, 4], &ones).unwrap()),
+            ("blocks.0.attn1.to_q.alpha", TensorView::new(dtype, shape.to_vec(), alpha).unwrap()),
+        ];
+        fs::write(&path, serialize(views, None).unwrap()).unwrap();
+        let origin = Origin { path: fixture("diffusers"), loras: vec![Lora { path, scale: 1.0 }], ..Origin::default() };
+        let name = "blocks.0.attn1.to_q.weight";
+        let plain = values(&opened("diffusers", None, &[]).unwrap(), name)[5];
+        Checkpoint::open_from(&origin).map(|read| values(&read, name)[5] - plain).map_err(|error| error.to_string())
+    };
+    // A product of ones is the rank, and the factor is alpha over it.
+    for (dtype, alpha) in [
+        (Dtype::I64, 2i64.to_le_bytes().to_vec()),
+        (Dtype::I32, 2i32.to_le_bytes().to_vec()),
+        (Dtype::U8, vec![2]),
+        (Dtype::F64, 2f64.to_le_bytes().to_vec()),
+        (Dtype::F32, 2f32.to_le_bytes().to_vec()),
+        (Dtype::BF16, vec![0, 0x40]),
+    ] {
+        let added = merged(dtype, &[], &alpha).unwrap();
+        assert!((added - 2.0).abs() < 1e-6, "{dtype:?}: {added}");
+    }
+    assert!((merged(Dtype::I64, &[1], &(-2i64).to_le_bytes()).unwrap() + 2.0).abs() < 1e-6);
+    let wrong: [(Dtype, &[usize], Vec<u8>, &str); 5] = [
+        (Dtype::F32, &[3], [0; 12].to_vec(), "found f32[3], expected one finite number"),
+        (Dtype::F32, &[0], Vec::new(), "found f32[0]"),
+        (Dtype::BOOL, &[], vec![1], "found bool[]"),
+        (Dtype::F32, &[], f32::NAN.to_le_bytes().to_vec(), "found NaN of type f32"),
+        (Dtype::F32, &[], f32::INFINITY.to_le_bytes().to_vec(), "found inf of type f32"),
+    ];
+    for (dtype, shape, alpha, found) in wrong {
+        says(&merged(dtype, shape, &alpha).unwrap_err(), &["x.safetensors: blocks.0.attn1.to_q: alpha: ", found]);
+    }
+}
+
 #[test]
 fn what_lacks_a_configuration_or_has_too_much() {
     let dir = folder();
