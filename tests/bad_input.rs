@@ -515,6 +515,20 @@ fn goldens_that_do_not_fit() {
     says(&fails(&["verify", &arg(&out), "--checkpoint", &arg(&golden("odd").join("checkpoint"))]), &["blake3:"]);
     let weights = arg(&golden("tiny").join("checkpoint").join(WEIGHTS));
     says(&fails(&["verify", &arg(&out), "--golden", &weights]), &["latent"]);
+
+    // A block of another shape: the file that has it is named.
+    let bytes = fs::read(golden("tiny").join("golden.safetensors")).expect("a golden");
+    let whole = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    let zeros = [0; 4 * 6];
+    let small = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1, 2, 3], &zeros).expect("a tensor");
+    let views = whole.iter().map(|(name, view)| (name.to_owned(), if name == "block1" { small.clone() } else { view }));
+    let changed = work.path().join("changed.safetensors");
+    fs::write(&changed, safetensors::serialize(views, None).expect("a file")).expect("written");
+    let message = fails(&["verify", &arg(&out), "--golden", &arg(&changed), "--blocks"]);
+    says(
+        &message,
+        &["changed.safetensors`, tensor `block1`: found [1, 2, 3], expected [1, ", "which `", ".onnx` gives"],
+    );
 }
 
 #[test]

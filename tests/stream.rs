@@ -373,6 +373,20 @@ fn what_cannot_be_streamed_is_named() {
     says(&stream(&["--prompt-seed", "1", "--noise", &clip]), &["stream.noise", "clip mode"]);
     let noise = arg(&golden("stream_tiny").join("golden.safetensors"));
     says(&stream(&["--prompt", &noise, "--noise", &noise, "--chunks", "8"]), &["--chunks", "8", "7"]);
+    // Noise of no chunk would make a file without a latent.
+    let bytes = std::fs::read(&noise).expect("a golden");
+    let whole =
+        safetensors::SafeTensors::deserialize(&bytes).expect("safetensors").tensor("stream.noise").expect("noise");
+    let shape = [&[0][..], &whole.shape()[1..]].concat();
+    let none = safetensors::tensor::TensorView::new(whole.dtype(), shape, &[]).expect("a tensor");
+    let none = safetensors::serialize([("stream.noise", none)], None).expect("a file");
+    std::fs::write(at("none.safetensors"), none).expect("written");
+    let message = stream(&["--prompt", &noise, "--noise", &at("none.safetensors")]);
+    says(&message, &["none.safetensors", "stream.noise", "found [0, ", "noise of 0 chunks, expected 1 or more"]);
+    assert!(!Path::new(&at("out")).exists());
+    ok(&["stream", "-q", &kernel, "--prompt", &noise, "--noise", &noise, "--state-out", &at("used.state")]);
+    let message = stream(&["--noise", &noise, "--state-in", &at("used.state")]);
+    says(&message, &["--noise: found no noise from chunk 7 on in", "golden.safetensors"]);
     says(
         &stream(&["--prompt-seed", "1", "--chunks", "2", "--prompt-at", &format!("2={noise}")]),
         &["chunk 2", "0 to 1"],

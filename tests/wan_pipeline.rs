@@ -205,6 +205,46 @@ fn two_transformers_share_the_timesteps() {
     assert!(fails(&args).contains("note.txt"));
 }
 
+/// Found before anything is written, and not when a clip is made.
+#[test]
+fn transformers_of_two_models_are_refused() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let dir = pipeline(work.path(), &["transformer", "transformer_2"], &json!({ "boundary_ratio": 0.8 }), None);
+    let out = work.path().join("pair");
+    let (second, place) = (dir.join("transformer_2"), arg(&out));
+    for (preset, parts) in [
+        (
+            "wan-tiny-i2v",
+            ["input `latent`: found f32[1, 9, 2, 8, 8]", "expected f32[1, 4, 2, 8, 8], as `transformer` has"],
+        ),
+        (
+            "ltx-tiny",
+            ["class: found LTXVideoTransformer3DModel", "expected WanTransformer3DModel, as `transformer` has"],
+        ),
+    ] {
+        fs::remove_dir_all(&second).expect("removed");
+        ok(&["init", "-q", "--preset", preset, "-o", &arg(&second)]);
+        let message = fails(&["compile", &arg(&dir), "--target", "onnx", "--latent", "2x8x8", "-o", &place]);
+        for part in parts.iter().chain(&["component `transformer_2`", "--component"]) {
+            assert!(message.contains(part), "{message}\nlacks {part}");
+        }
+        assert!(!out.exists());
+    }
+    // The same model with other steps.
+    fs::remove_dir_all(&second).expect("removed");
+    ok(&["init", "-q", "--preset", "wan-tiny", "-o", &arg(&second)]);
+    let path = second.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).expect("a file")).expect("JSON");
+    config["flow_shift"] = 7.5.into();
+    fs::write(&path, config.to_string()).expect("a file");
+    let message = fails(&["compile", &arg(&dir), "--target", "onnx", "--latent", "2x8x8", "-o", &place]);
+    assert!(
+        message.contains("component `transformer_2`") && message.contains("sampler: found 50 Euler steps of shift 7.5"),
+        "{message}"
+    );
+    assert!(!out.exists());
+}
+
 #[test]
 fn packages_of_two_transformers() {
     let work = tempfile::tempdir().expect("a temporary folder");

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use s2dit_backends::coreml;
 use s2dit_backends::output::{Contents, Destination, Staged};
 use s2dit_runtime::experts::{Description, Expert, FILE, FORMAT};
@@ -28,7 +28,7 @@ pub struct Job<'a> {
 /// from which on the first one is asked. `progress` gets the expert, bytes written and bytes in all.
 ///
 /// # Errors
-/// See [`compile`].
+/// Two experts whose class, inputs, velocity or sampler differ; see [`compile`].
 pub fn compile_experts(
     jobs: [Job<'_>; 2],
     boundary: f64,
@@ -36,6 +36,7 @@ pub fn compile_experts(
     watch: &mut Watch,
     progress: &mut dyn FnMut(usize, u64, u64),
 ) -> Result<Vec<Summary>> {
+    check_alike(&jobs)?;
     let files = jobs.map(|job| match job.options.partition {
         Some(_) => job.name.to_owned(),
         None => format!("{}.{}", job.name, job.options.target.extension()),
@@ -67,6 +68,52 @@ pub fn compile_experts(
     }
     folder.commit()?;
     Ok(summaries)
+}
+
+/// Refuses experts that cannot take each other's place: a clip gives both the same inputs and steps.
+fn check_alike([first, second]: &[Job<'_>; 2]) -> Result<()> {
+    let class = |job: &Job<'_>| vec![("class".to_owned(), job.checkpoint.model().family().class().to_owned())];
+    let differ = |ours: &[Trait], theirs: &[Trait]| {
+        let of = |traits: &[Trait], what: &str| {
+            traits.iter().find(|(name, _)| name == what).map_or("none".to_owned(), |(_, value)| value.clone())
+        };
+        let mut names = ours.iter().chain(theirs).map(|(name, _)| name);
+        let what = names.find(|name| of(ours, name) != of(theirs, name))?;
+        Some(format!("{what}: found {}, expected {}", of(theirs, what), of(ours, what)))
+    };
+    // A latent of one class may be refused by another, so that the graphs come second.
+    let found = match differ(&class(first), &class(second)) {
+        None => differ(&first.traits()?, &second.traits()?),
+        found => found,
+    };
+    let Some(found) = found else { return Ok(()) };
+    bail!(
+        "component `{}` (`{}`): {found}, as `{}` has: two transformers that share the steps of a clip are of one model; compile others \
+         one by one, with --component",
+        second.name,
+        second.checkpoint.path().display(),
+        first.name
+    )
+}
+
+/// Something that experts have in common: its name, and what it is in words.
+type Trait = (String, String);
+
+impl Job<'_> {
+    /// The inputs, the results and the sampler.
+    fn traits(&self) -> Result<Vec<Trait>> {
+        let model = self.checkpoint.model();
+        let module = model.build(self.checkpoint, self.options.latent)?;
+        let step = &module.functions[0];
+        let inputs = module.interface.inputs.iter().filter_map(|input| {
+            let value = step.by_name(&input.name)?;
+            Some((format!("input `{}`", input.name), step.ty(value).to_string()))
+        });
+        let results =
+            step.results.iter().map(|(name, value)| (format!("result `{name}`"), step.ty(*value).to_string()));
+        let sampler = model.sampler().ok().map(|sampler| ("sampler".to_owned(), sampler.to_string()));
+        Ok(inputs.chain(results).chain(sampler).collect())
+    }
 }
 
 /// Whether a path below the folder is of the expert `name`: an ONNX model and its weights, a package, or packages of a partition.

@@ -5,6 +5,7 @@
 
 mod blocks;
 mod header;
+mod reader;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

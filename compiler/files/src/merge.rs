@@ -7,6 +7,10 @@ use s2dit_ir::convert;
 use s2dit_ir::{DType, TensorType, WeightError};
 
 use crate::Door;
+use crate::problems::shown;
+
+/// Elements that are looked at together.
+pub(crate) const PART: usize = 1 << 16;
 
 /// A tensor of another file.
 #[derive(Clone, Debug)]
@@ -24,11 +28,39 @@ impl Factor {
         self.door.ty(&self.name)
     }
 
-    /// The only element; `None` if there are others, or it is no float.
-    #[must_use]
-    pub fn scalar(&self) -> Option<f64> {
-        let ty = self.ty().filter(|ty| ty.elements() == 1 && is_float(ty.dtype))?;
-        self.values(0..ty.elements()).ok()?.first().copied()
+    /// The only element, of any type of numbers.
+    ///
+    /// # Errors
+    /// What was found instead: several elements, no number, NaN or an infinity.
+    pub fn scalar(&self) -> Result<f64, String> {
+        let ty = self.ty().ok_or("no such tensor")?;
+        let one = ty.elements() == 1 && ty.dtype != DType::Bool;
+        if !one {
+            return Err(ty.to_string());
+        }
+        let bytes = self.door.bytes(&self.name).map_err(|error| error.to_string())?;
+        match number(ty.dtype, &bytes) {
+            number if number.is_finite() => Ok(number),
+            other => Err(format!("{other} of type {}", ty.dtype)),
+        }
+    }
+
+    /// The largest magnitude of the elements, which are bf16, f16 or f32.
+    ///
+    /// # Errors
+    /// What was found, if an element is NaN or infinite, or cannot be read.
+    fn largest(&self) -> Result<f64, String> {
+        let elements = self.ty().map(|ty| ty.elements()).unwrap_or_default();
+        let mut most: f64 = 0.0;
+        for begin in (0..elements).step_by(PART) {
+            let values = self.values(begin..elements.min(begin + PART)).map_err(|error| error.to_string())?;
+            if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+                return Err(format!("{} at element {} of `{}`", values[at], begin + at, shown(&self.name)));
+            }
+            most = values.iter().fold(most, |most, value| most.max(value.abs()));
+        }
+        self.door.done(&self.name);
+        Ok(most)
     }
 
     /// Some elements in float64.
@@ -92,6 +124,20 @@ impl Change {
         }
     }
 
+    /// A bound of the magnitudes that it adds to a tensor.
+    ///
+    /// # Errors
+    /// What was found, if an element of a factor is NaN or infinite.
+    pub(crate) fn bound(&self) -> Result<f64, String> {
+        match self {
+            Change::Sum { d, scale } => Ok(scale.abs() * d.largest()?),
+            Change::Product { a, b, scale } => {
+                let rank = a.ty().and_then(|ty| ty.shape.first().copied()).unwrap_or_default();
+                Ok(scale.abs() * rank as f64 * a.largest()? * b.largest()?)
+            }
+        }
+    }
+
     /// Adds its part to some elements of a tensor, of which `out` has the values.
     pub(crate) fn add(&self, shape: &[usize], elements: &Range<usize>, out: &mut [f64]) -> Result<(), WeightError> {
         match self {
@@ -139,6 +185,27 @@ pub(crate) fn values(
         None => read(&door.bytes(name)?[range]),
     }
     Ok(values)
+}
+
+/// A number of any type but bool, little-endian; NaN if there are too few bytes.
+fn number(dtype: DType, bytes: &[u8]) -> f64 {
+    let Some(bytes) = bytes.get(..dtype.size()) else { return f64::NAN };
+    let mut wide = [0; 8];
+    wide[..bytes.len()].copy_from_slice(bytes);
+    let wide = u64::from_le_bytes(wide);
+    match dtype {
+        DType::F64 => f64::from_bits(wide),
+        DType::I64 => wide as i64 as f64,
+        DType::I32 => f64::from(wide as i32),
+        DType::I16 => f64::from(wide as i16),
+        DType::I8 => f64::from(wide as i8),
+        DType::U32 | DType::U16 | DType::U8 | DType::Bool => wide as f64,
+        DType::F32 | DType::F16 | DType::BF16 => {
+            let mut out = [0.0];
+            convert::to_f64(dtype, bytes, &mut out);
+            out[0]
+        }
+    }
 }
 
 /// Whether the elements of a type can be computed with.

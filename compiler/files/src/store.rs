@@ -31,6 +31,9 @@ pub struct WeightStore {
     hash: OnceLock<blake3::Hash>,
 }
 
+/// What may be added to any weight without a look at the sums: far below the largest number of fp32, 3.4e38.
+const SURELY_FITS: f64 = 1e30;
+
 /// A tensor of a store.
 #[derive(Debug)]
 struct Held {
@@ -84,7 +87,7 @@ impl WeightStore {
     /// Adds something to a tensor, which is fp32 from now on.
     ///
     /// # Errors
-    /// No such tensor; one that is no float; a change of another shape.
+    /// No such tensor; one that is no float; a change of another shape; one that is not finite, or leads beyond what fp32 holds.
     pub fn change(&mut self, name: &str, change: Change) -> Result<(), Problem> {
         let missing = |found: &str| Problem {
             place: shown(name),
@@ -95,9 +98,37 @@ impl WeightStore {
         if !merge::is_float(held.ty.dtype) {
             return Err(missing(&held.ty.to_string()));
         }
-        change.check(&held.ty).map_err(|(found, expected)| Problem { place: shown(name), found, expected })?;
+        let problem = |found: String, expected: String| Problem { place: shown(name), found, expected };
+        change.check(&held.ty).map_err(|(found, expected)| problem(found, expected))?;
+        let bound = change.bound().map_err(|found| problem(found, "finite numbers".into()))?;
         held.ty = TensorType::new(DType::F32, held.ty.shape.clone());
         held.changes.push(change);
+        // Trained changes are far below, and their sums need no look.
+        if bound < SURELY_FITS {
+            return Ok(());
+        }
+        let expected = "sums that fp32 holds, below 3.4e38 (a smaller scale, or another file)";
+        self.check_sums(name).map_err(|found| problem(found, expected.into()))
+    }
+
+    /// Checks that no element of a tensor that was a number before its changes is beyond fp32 after them: if one is, what was found.
+    fn check_sums(&self, name: &str) -> Result<(), String> {
+        let Some(held) = self.tensors.get(name) else { return Ok(()) };
+        let door = &*self.doors[held.door];
+        let Some(stored) = door.ty(&held.stored) else { return Ok(()) };
+        for begin in (0..stored.elements()).step_by(merge::PART) {
+            let part = begin..stored.elements().min(begin + merge::PART);
+            let read = |error: WeightError| error.to_string();
+            let before = merge::values(door, &held.stored, &stored, part.clone()).map_err(read)?;
+            let mut after = before.clone();
+            for change in &held.changes {
+                change.add(&stored.shape, &part, &mut after).map_err(read)?;
+            }
+            let beyond = |(before, after): (&f64, &f64)| before.is_finite() && !(*after as f32).is_finite();
+            if let Some(at) = before.iter().zip(&after).position(beyond) {
+                return Err(format!("a sum of {:e} at element {}", after[at], begin + at));
+            }
+        }
         Ok(())
     }
 

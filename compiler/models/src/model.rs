@@ -3,7 +3,7 @@
 //! The rest of the compiler knows models through these traits and through the [`s2dit_ir::Interface`] of the graphs that they build.
 //! Capabilities that a model may lack, such as a sampler or streaming, are asked for and refused by name.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -160,6 +160,15 @@ pub enum Sampler {
         /// Shift of the noise levels: `s·σ / (1 + (s − 1)·σ)`.
         shift: f64,
     },
+}
+
+impl fmt::Display for Sampler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Sampler::Fixed { sigmas } => write!(f, "{} fixed noise levels {sigmas:?}", sigmas.len()),
+            Sampler::Euler { steps, shift } => write!(f, "{steps} Euler steps of shift {shift}"),
+        }
+    }
 }
 
 impl Sampler {

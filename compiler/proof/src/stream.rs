@@ -103,6 +103,9 @@ impl Recording {
                  kernel was compiled for"
             );
         }
+        if shape[0] == 0 {
+            bail!("`{shown}`, tensor `{NOISE}`: found {shape:?}, noise of 0 chunks, expected 1 or more");
+        }
         let data = finite(file, NOISE)?;
         Ok(Recording { shown, shape: shape.clone(), data })
     }

@@ -196,7 +196,11 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<V
         _ => bar(&metadata, options.min_snr, usual),
     };
     let shown = path.display().to_string();
-    let rows = compared(&outputs, &expected, &interface, bar, &shown)?;
+    let of = match reference {
+        Reference::Golden { file, .. } => file.display().to_string(),
+        Reference::Checkpoint { model, .. } => model.origin.to_string(),
+    };
+    let rows = compared((&outputs, &shown), (&expected, &of), &interface, bar)?;
 
     let mut checks = Vec::new();
     if let (Some(graph), Some(model)) = (&graph, model) {
@@ -207,13 +211,14 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<V
             checks.push(Check::new(
                 what,
                 FP32_BAR,
-                compared(&plain, &expected, &interface, Some(FP32_BAR), &dir.to_string())?,
+                compared((&plain, &dir.to_string()), (&expected, &of), &interface, Some(FP32_BAR))?,
             ));
         }
         if let Some(storage) = storage.as_ref().filter(|_| exact && against != Against::Stored) {
             let alike = graph.run(Some(storage), &inputs, &run)?;
             let what = format!("the artifact against the graph of {dir}, stored in {storage} as well");
-            checks.push(Check::new(what, usual, compared(&outputs, &alike, &interface, Some(usual), &shown)?));
+            let rows = compared((&outputs, &shown), (&alike, &dir.to_string()), &interface, Some(usual))?;
+            checks.push(Check::new(what, usual, rows));
         } else if against == Against::Both && exact && quantized(&metadata).is_some() {
             bail!("`{shown}` is stored as a plan says: name the plan with --quantize PLAN.toml beside --checkpoint");
         }
@@ -298,13 +303,13 @@ fn golden_outputs(
     Ok(expected)
 }
 
-/// A row for each expected tensor: outputs, then blocks. Without a bar, what is finite passes.
+/// A row for each expected tensor: outputs, then blocks. Without a bar, what is finite passes. What was found and what was expected
+/// come with the file or the checkpoint that they are of.
 fn compared(
-    found: &Tensors,
-    expected: &Tensors,
+    (found, shown): (&Tensors, &str),
+    (expected, of): (&Tensors, &str),
     interface: &Interface,
     bar: Option<f64>,
-    shown: &str,
 ) -> Result<Vec<Compared>> {
     let mut names: Vec<&String> = expected.keys().collect();
     names.sort_by_key(|n| (interface.milestone(n), (*n).clone()));
@@ -312,11 +317,11 @@ fn compared(
     for name in names {
         let want = &expected[name];
         let Some(got) = found.get(name) else {
-            bail!("`{shown}` has no output `{name}`, which the reference has");
+            bail!("`{shown}` has no output `{name}`, which the reference, `{of}`, has");
         };
         let got = &got.tokens_first(&want.shape);
         if got.shape != want.shape {
-            bail!("`{name}`: `{shown}` gives {:?}, the reference {:?}", got.shape, want.shape);
+            bail!("`{of}`, tensor `{name}`: found {:?}, expected {:?}, which `{shown}` gives", want.shape, got.shape);
         }
         let metrics = compare(&got.data, &want.data);
         rows.push(Compared { name: name.clone(), shape: got.shape.clone(), passed: reaches(&metrics, bar), metrics });

@@ -227,6 +227,12 @@ fn stream(args: &Args, context: Context) -> Result<ExitCode> {
     let first = session.chunks();
     let left = noise.chunks().map(|all| all.saturating_sub(first));
     let chunks = args.chunks.or(left).unwrap_or(1);
+    if let (Some(path), Some(0), None) = (&args.noise, left, args.chunks) {
+        bail!(
+            "--noise: found no noise from chunk {first} on in `{}`, expected that of 1 chunk or more",
+            path.display()
+        );
+    }
     if let (Some(path), Some(left)) = (&args.noise, left)
         && chunks > left
     {

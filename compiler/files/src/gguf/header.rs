@@ -1,30 +1,33 @@
 //! The header of a GGUF file: metadata, of which little counts here, and where each tensor lies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use s2dit_ir::TensorType;
 
 use super::Stored;
 use super::blocks::Kind;
-use crate::problems::{Problems, quoted, shown};
+use super::reader::{Fault, Reader, WAY_OUT};
+use crate::problems::{Problem, Problems, quoted, shown};
 
-const EXPECTED: &str = "a whole GGUF file";
 /// Key of the alignment of tensors' data, and what it is without the key.
 const ALIGNMENT: &str = "general.alignment";
-const DEFAULT_ALIGNMENT: u64 = 32;
+const DEFAULT_ALIGNMENT: u32 = 32;
 /// Prefix of keys with the sizes of tensors that were stored with others, because ggml has no more than four axes.
 const ORIGINAL_SHAPE: &str = "comfy.gguf.orig_shape.";
 /// Axes of a tensor; ggml itself has four, and files of video models have five.
 const MOST_AXES: u32 = 8;
+/// Bytes that a key with its value takes at least, and an entry of a tensor.
+const LEAST_KEY: usize = 13;
+const LEAST_ENTRY: usize = 24;
 
 /// Reads the header of a whole file; `place` names it in problems.
 ///
 /// # Errors
-/// A damaged header; another version or byte order; types of blocks that are not known; tensors beyond the end of the file.
+/// A damaged header; another version or byte order; types of blocks that are not known; tensors beyond the end of the file, off the
+/// alignment, or over each other.
 pub(super) fn read(file: &[u8], place: &str) -> Result<BTreeMap<String, Stored>, Problems> {
-    let mut reader = Reader { file, at: 4 };
-    let damaged = |at: usize| Problems::one(format!("{place} at byte {at}"), "a bad header", EXPECTED);
-    let version = reader.u32().ok_or_else(|| damaged(4))?;
+    let mut reader = Reader::new(file, 4);
+    let version = reader.u32().map_err(|fault| fault.of(place, "the version"))?;
     if !(2..=3).contains(&version) {
         let found = match version.swap_bytes() {
             2..=3 => "numbers in big-endian order".to_owned(),
@@ -32,9 +35,11 @@ pub(super) fn read(file: &[u8], place: &str) -> Result<BTreeMap<String, Stored>,
         };
         return Err(Problems::one(place, found, "a GGUF file of version 2 or 3 in little-endian order"));
     }
-    let header = Header::read(&mut reader).ok_or_else(|| damaged(reader.at))?;
-    let alignment = header.alignment.filter(|n| n.is_power_of_two()).unwrap_or(DEFAULT_ALIGNMENT) as usize;
-    let start = reader.at.checked_next_multiple_of(alignment).ok_or_else(|| damaged(reader.at))?;
+    let header = Header::read(&mut reader, place)?;
+    let alignment = header.alignment as usize;
+    let Some(start) = reader.at().checked_next_multiple_of(alignment) else {
+        return Err(Problems::one(place, format!("alignment {alignment}"), "one below the size of the file"));
+    };
 
     let mut problems = Problems::new();
     let mut tensors = BTreeMap::new();
@@ -44,7 +49,8 @@ pub(super) fn read(file: &[u8], place: &str) -> Result<BTreeMap<String, Stored>,
             unknown.entry(tensor.kind).or_insert((0, tensor.name)).0 += 1;
             continue;
         };
-        match tensor.stored(kind, header.shapes.get(tensor.name), start, file.len()) {
+        let data = Data { start, len: file.len(), alignment: header.alignment };
+        match tensor.stored(kind, header.shapes.get(tensor.name), &data) {
             Ok(stored) if !tensors.contains_key(tensor.name) => drop(tensors.insert(tensor.name.to_owned(), stored)),
             Ok(_) => problems.push(format!("{place}: {}", shown(tensor.name)), "the tensor twice", "it once"),
             Err((found, expected)) => problems.push(format!("{place}: {}", shown(tensor.name)), found, expected),
@@ -57,15 +63,48 @@ pub(super) fn read(file: &[u8], place: &str) -> Result<BTreeMap<String, Stored>,
             format!("one of {}", Kind::ALL.map(Kind::name).join(", ")),
         );
     }
+    problems.0.extend(overlap(&tensors, start, place));
     problems.into_result().map(|()| tensors)
+}
+
+/// The first tensor that lies over another one, whose data starts before it or with it.
+fn overlap(tensors: &BTreeMap<String, Stored>, start: usize, place: &str) -> Option<Problem> {
+    let mut spans: Vec<_> = tensors.iter().map(|(name, stored)| (stored.all(), name)).collect();
+    spans.retain(|(span, _)| !span.is_empty());
+    spans.sort_by_key(|(span, _)| (span.start, span.end));
+    let over = spans.windows(2).find(|pair| pair[1].0.start < pair[0].0.end)?;
+    let (first, second) = (&over[0], &over[1]);
+    Some(Problem {
+        place: format!("{place}: {}", shown(second.1)),
+        found: format!(
+            "bytes {} to {} of the data, over those of {}, {} to {}",
+            second.0.start - start,
+            second.0.end - start,
+            quoted(first.1),
+            first.0.start - start,
+            first.0.end - start
+        ),
+        expected: "tensors that lie one after the other (a damaged file, or one of a faulty converter)".into(),
+    })
 }
 
 /// What the header says.
 struct Header<'a> {
-    alignment: Option<u64>,
+    /// A power of two.
+    alignment: u32,
     /// Sizes of tensors that were stored with others.
     shapes: BTreeMap<&'a str, Vec<u64>>,
     tensors: Vec<Entry<'a>>,
+}
+
+/// Where the data of a file lies.
+struct Data {
+    /// First byte in the file.
+    start: usize,
+    /// Bytes of the file.
+    len: usize,
+    /// Each tensor starts at a multiple of it, from `start` on.
+    alignment: u32,
 }
 
 /// What the header says of a tensor.
@@ -79,39 +118,55 @@ struct Entry<'a> {
 }
 
 impl<'a> Header<'a> {
-    fn read(reader: &mut Reader<'a>) -> Option<Header<'a>> {
-        let (tensors, keys) = (reader.u64()?, reader.u64()?);
-        let mut header = Header { alignment: None, shapes: BTreeMap::new(), tensors: Vec::new() };
-        for _ in 0..keys {
-            let key = reader.text()?;
-            let kind = reader.u32()?;
-            let integers = reader.value(kind)?;
+    fn read(reader: &mut Reader<'a>, place: &str) -> Result<Header<'a>, Problem> {
+        let tensors = reader.count(LEAST_ENTRY).map_err(|fault| fault.of(place, "the number of tensors"))?;
+        let keys = reader.count(LEAST_KEY).map_err(|fault| fault.of(place, "the number of metadata keys"))?;
+        let mut header = Header { alignment: DEFAULT_ALIGNMENT, shapes: BTreeMap::new(), tensors: Vec::new() };
+        let mut seen = BTreeSet::new();
+        for index in 1..=keys {
+            let key = reader.text().map_err(|fault| fault.of(place, &format!("metadata key {index} of {keys}")))?;
+            let named = || format!("metadata key {}", quoted(key));
+            let value = reader.value().map_err(|fault| fault.of(place, &named()))?;
+            if !seen.insert(key) {
+                let (found, expected) = ("the key twice".into(), "each key once".into());
+                return Err(Problem { place: format!("{place}: {}", named()), found, expected });
+            }
             if key == ALIGNMENT {
-                header.alignment = integers.first().copied();
+                let alignment = value.uint32().filter(|alignment| alignment.is_power_of_two());
+                header.alignment = alignment.ok_or_else(|| Problem {
+                    place: format!("{place}: {}", named()),
+                    found: value.described(),
+                    expected: "a power of two of type uint32, such as 32".into(),
+                })?;
             } else if let Some(name) = key.strip_prefix(ORIGINAL_SHAPE) {
-                header.shapes.insert(name, integers);
+                header.shapes.insert(name, value.into_integers());
             }
         }
-        for _ in 0..tensors {
-            let name = reader.text()?;
-            let axes = reader.u32().filter(|axes| *axes <= MOST_AXES)?;
-            let mut shape = (0..axes).map(|_| reader.u64()).collect::<Option<Vec<u64>>>()?;
-            shape.reverse();
-            header.tensors.push(Entry { name, shape, kind: reader.u32()?, offset: reader.u64()? });
+        for index in 1..=tensors {
+            let name =
+                reader.text().map_err(|fault| fault.of(place, &format!("the name of tensor {index} of {tensors}")))?;
+            let entry = Entry::read(name, reader);
+            header.tensors.push(entry.map_err(|fault| fault.of(place, &format!("tensor {}", quoted(name))))?);
         }
-        Some(header)
+        Ok(header)
     }
 }
 
-impl Entry<'_> {
+impl<'a> Entry<'a> {
+    /// What follows the name.
+    fn read(name: &'a str, reader: &mut Reader<'a>) -> Result<Entry<'a>, Fault> {
+        let at = reader.at();
+        let axes = reader.u32()?;
+        if axes > MOST_AXES {
+            return Err(Fault::new(at, format!("{axes} dimensions"), format!("at most {MOST_AXES}")));
+        }
+        let mut shape = (0..axes).map(|_| reader.u64()).collect::<Result<Vec<u64>, Fault>>()?;
+        shape.reverse();
+        Ok(Entry { name, shape, kind: reader.u32()?, offset: reader.u64()? })
+    }
+
     /// Where it lies; or what was found, and what was expected.
-    fn stored(
-        &self,
-        kind: Kind,
-        original: Option<&Vec<u64>>,
-        start: usize,
-        len: usize,
-    ) -> Result<Stored, (String, String)> {
+    fn stored(&self, kind: Kind, original: Option<&Vec<u64>>, data: &Data) -> Result<Stored, (String, String)> {
         let count = |shape: &[u64]| shape.iter().try_fold(1u64, |all, side| all.checked_mul(*side));
         let of = |shape: &[u64]| format!("{} of shape {shape:?}", kind.name());
         let elements = count(&self.shape).and_then(|n| usize::try_from(n).ok());
@@ -126,88 +181,27 @@ impl Entry<'_> {
         if count(shape) != Some(elements as u64) {
             return Err((format!("the original shape {shape:?}"), format!("one of {elements} elements")));
         }
+        let alignment = data.alignment;
+        if !self.offset.is_multiple_of(u64::from(alignment)) {
+            return Err((
+                format!("data from byte {} on", self.offset),
+                format!("a multiple of the alignment, {alignment}"),
+            ));
+        }
         let bytes = elements / kind.elements() * kind.bytes();
-        let offset = usize::try_from(self.offset).ok().and_then(|offset| offset.checked_add(start));
-        match offset.filter(|offset| offset.checked_add(bytes).is_some_and(|end| end <= len)) {
+        let offset = usize::try_from(self.offset).ok().and_then(|offset| offset.checked_add(data.start));
+        match offset.filter(|offset| offset.checked_add(bytes).is_some_and(|end| end <= data.len)) {
             Some(offset) => {
                 let shape: Vec<usize> = shape.iter().map(|side| *side as usize).collect();
                 Ok(Stored { ty: TensorType::new(kind.dtype(), shape), kind, offset })
             }
             None => Err((
                 format!("{bytes} bytes from {} on", self.offset),
-                format!("them among the {} bytes of data (is the file truncated?)", len.saturating_sub(start)),
+                format!(
+                    "them among the {} bytes of data (is the file truncated? {WAY_OUT})",
+                    data.len.saturating_sub(data.start)
+                ),
             )),
         }
-    }
-}
-
-struct Reader<'a> {
-    file: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
-        let bytes = self.file.get(self.at..self.at.checked_add(len)?)?;
-        self.at += len;
-        Some(bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.bytes(4)?.try_into().ok().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.bytes(8)?.try_into().ok().map(u64::from_le_bytes)
-    }
-
-    fn text(&mut self) -> Option<&'a str> {
-        let len = usize::try_from(self.u64()?).ok()?;
-        std::str::from_utf8(self.bytes(len)?).ok()
-    }
-
-    /// Reads past a value: the integers in it, if it is one or a list of them.
-    fn value(&mut self, kind: u32) -> Option<Vec<u64>> {
-        const TEXT: u32 = 8;
-        const LIST: u32 = 9;
-        if kind != LIST {
-            return Some(self.plain(kind)?.into_iter().collect());
-        }
-        let (inside, len) = (self.u32()?, self.u64()?);
-        match inside {
-            // A list of lists is nothing that anybody writes.
-            LIST => None,
-            TEXT => (0..len).try_for_each(|_| self.text().map(drop)).map(|()| Vec::new()),
-            _ => {
-                // Only sizes are of use, and those lists are short.
-                let mut kept = Vec::new();
-                for _ in 0..len {
-                    let value = self.plain(inside)?;
-                    if kept.len() < MOST_AXES as usize {
-                        kept.extend(value);
-                    }
-                }
-                Some(kept)
-            }
-        }
-    }
-
-    /// A value that is no list; `Some(None)` for one that is no integer.
-    fn plain(&mut self, kind: u32) -> Option<Option<u64>> {
-        let width = match kind {
-            0 | 1 | 7 => 1,
-            2 | 3 => 2,
-            4..=6 => 4,
-            10..=12 => 8,
-            8 => {
-                self.text()?;
-                return Some(None);
-            }
-            _ => return None,
-        };
-        let mut wide = [0; 8];
-        wide[..width].copy_from_slice(self.bytes(width)?);
-        // 6 and 12 are floats.
-        Some((!matches!(kind, 6 | 12)).then_some(u64::from_le_bytes(wide)))
     }
 }

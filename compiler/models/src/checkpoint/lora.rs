@@ -53,6 +53,7 @@ impl Open {
 /// What a file has for one module.
 #[derive(Default)]
 struct Module {
+    /// The key of each part.
     parts: BTreeMap<Part, String>,
 }
 
@@ -69,21 +70,32 @@ pub(super) fn merge(weights: &mut WeightStore, lora: &Lora, names: &Names) -> Re
     let alphas = Alphas::of(&*door, &path)?;
     let mut modules: BTreeMap<String, Module> = BTreeMap::new();
     let mut unknown: Vec<String> = Vec::new();
+    let (mut problems, mut changed) = (Problems::new(), 0);
     for stored in door.names() {
         match Key::of(stored) {
             Some(Key { module, part }) => {
-                modules.entry(module.to_owned()).or_default().parts.insert(part, stored.to_owned());
+                let parts = &mut modules.entry(module.to_owned()).or_default().parts;
+                if let Some(other) = parts.insert(part, stored.to_owned()) {
+                    problems.0.push(twice(&place, &other, stored, module));
+                }
             }
             None => unknown.push(stored.to_owned()),
         }
     }
     let targets = Targets::new(names);
-    let (mut problems, mut changed) = (Problems::new(), 0);
+    // The first key of each tensor's module: a module under two names would be added twice.
+    let mut keys: HashMap<String, String> = HashMap::new();
     for (name, module) in modules {
         let Some(target) = targets.find(&name) else {
             unknown.extend(module.parts.into_values());
             continue;
         };
+        if let Some(key) = module.parts.values().next()
+            && let Some(other) = keys.insert(target.weight.clone(), key.clone())
+        {
+            problems.0.push(twice(&place, &other, key, &target.weight));
+            continue;
+        }
         let changes = module.changes(&door, &alphas, lora.scale, &target, &format!("{place}: {}", shown(&name)));
         for (tensor, change) in problems.absorb(changes).unwrap_or_default() {
             if !names.has(&tensor) {
@@ -124,6 +136,15 @@ fn file_of(path: &Path) -> Result<PathBuf, Problem> {
             found: format!("a folder without {PEFT_FILE}"),
             expected: format!("a LoRA file, or the folder in which PEFT saved one as {PEFT_FILE} with {PEFT_CONFIG}"),
         }),
+    }
+}
+
+/// Two keys of a file that say the same thing of one module or tensor.
+fn twice(place: &str, one: &str, two: &str, of: &str) -> Problem {
+    Problem {
+        place: place.to_owned(),
+        found: format!("both `{}` and `{}`, for {}", shown(one), shown(two), shown(of)),
+        expected: "each module once, under one name and one kind of keys: leave one of them out of the file".into(),
     }
 }
 

@@ -1,5 +1,7 @@
-//! The factor `alpha / rank` of a LoRA: from a tensor of its module, or from what PEFT and diffusers write about the whole adapter.
+//! The factor `alpha / rank` of a LoRA: from a tensor of its module, or from what PEFT and diffusers write about the whole adapter. What they
+//! write must agree with the file.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use s2dit_backends::input::{LARGEST_JSON, read_text};
@@ -16,9 +18,11 @@ pub(super) const PEFT_CONFIG: &str = "adapter_config.json";
 const METADATA: &str = "lora_adapter_metadata";
 
 /// What a file says of all of its modules.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Alphas {
     alpha: Option<f64>,
+    /// The ranks that modules may have, each with the place that says it; any if there is none.
+    ranks: BTreeMap<u64, String>,
     /// Whether the factor is `alpha / √rank` (Kalajdzievski, arXiv 2312.03732).
     root: bool,
 }
@@ -68,6 +72,25 @@ impl Alphas {
                 "alpha_pattern" if !nothing => {
                     refuse("no alphas of single modules; merge the adapter with PEFT instead");
                 }
+                "r" => match rank_of(value) {
+                    Some(rank) => drop(alphas.ranks.insert(rank, format!("{place}: {key}"))),
+                    None => refuse("a whole number above 0"),
+                },
+                "rank_pattern" if !nothing => {
+                    let ranks = value.as_object().map(|map| map.values().map(rank_of).collect::<Option<Vec<u64>>>());
+                    match ranks.flatten() {
+                        Some(ranks) => {
+                            alphas.ranks.extend(ranks.into_iter().map(|rank| (rank, format!("{place}: {key}"))));
+                        }
+                        None => refuse("an object of whole numbers above 0"),
+                    }
+                }
+                "peft_type" if !value.as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("lora")) => {
+                    refuse("\"LORA\": only plain LoRA is merged here; merge the adapter with PEFT instead");
+                }
+                "bias" if !nothing && value != "none" => {
+                    refuse("\"none\": trained biases are not merged here; merge the adapter with PEFT instead");
+                }
                 "use_dora" | "lora_bias" | "fan_in_fan_out" if !nothing => {
                     refuse("false: only plain LoRA is merged here; merge the adapter with PEFT instead");
                 }
@@ -80,21 +103,24 @@ impl Alphas {
     /// The factor of a module of a rank; `tensor` is its own alpha.
     ///
     /// # Errors
-    /// An alpha that is no number.
-    pub(super) fn scale(self, rank: usize, tensor: Option<Factor>, place: &str) -> Result<f64, Problems> {
+    /// An alpha that is no number; a rank that the adapter's configuration does not have.
+    pub(super) fn scale(&self, rank: usize, tensor: Option<Factor>, place: &str) -> Result<f64, Problems> {
+        if !self.ranks.is_empty() && !self.ranks.contains_key(&(rank as u64)) {
+            let said: Vec<String> = self.ranks.iter().map(|(rank, said)| format!("{rank}, as {said} says")).collect();
+            return Err(Problems::one(place, format!("factors of rank {rank}"), said.join(", or ")));
+        }
+        let own = tensor.map(|tensor| {
+            tensor.scalar().map_err(|found| Problems::one(format!("{place}: alpha"), found, "one finite number"))
+        });
+        let Some(alpha) = own.transpose()?.or(self.alpha) else { return Ok(1.0) };
         let rank = rank.max(1) as f64;
-        let own = match tensor {
-            None => None,
-            Some(tensor) => {
-                let value = tensor.scalar().filter(|alpha| alpha.is_finite());
-                let wrong =
-                    || Problems::one(format!("{place}: alpha"), "no finite number", "one element of bf16, f16 or f32");
-                Some(value.ok_or_else(wrong)?)
-            }
-        };
-        let Some(alpha) = own.or(self.alpha) else { return Ok(1.0) };
         Ok(alpha / if self.root { rank.sqrt() } else { rank })
     }
+}
+
+/// A rank: a whole number above 0.
+fn rank_of(value: &Value) -> Option<u64> {
+    value.as_u64().filter(|rank| *rank > 0)
 }
 
 #[cfg(test)]
@@ -123,12 +149,30 @@ mod tests {
     }
 
     #[test]
+    fn ranks_are_those_of_the_configuration() {
+        let config =
+            json!({ "r": 64, "rank_pattern": { "x": 8 }, "peft_type": "LORA", "bias": "none", "lora_alpha": 8 });
+        let alphas = parse(&config).unwrap();
+        assert_eq!(alphas.scale(64, None, "x"), Ok(0.125));
+        assert_eq!(alphas.scale(8, None, "x"), Ok(1.0));
+        let message = alphas.scale(4, None, "x").unwrap_err().to_string();
+        let expected = "expected 8, as adapter_config.json: rank_pattern says, or 64, as adapter_config.json: r says";
+        assert_eq!(message, format!("x: found factors of rank 4, {expected}"));
+        assert!(parse(&json!({ "rank_pattern": {}, "bias": null })).is_ok());
+    }
+
+    #[test]
     fn other_kinds_of_adapters_are_refused() {
         for (field, value) in [
             ("use_dora", json!(true)),
             ("alpha_pattern", json!({ "x": 1 })),
             ("lora_alpha", json!("8")),
             ("use_rslora", json!(1)),
+            ("peft_type", json!("LOHA")),
+            ("bias", json!("all")),
+            ("r", json!("4")),
+            ("r", json!(0)),
+            ("rank_pattern", json!({ "x": -1 })),
         ] {
             let message = parse(&json!({ field: value })).unwrap_err().to_string();
             assert!(message.contains(field), "{message}");

@@ -128,6 +128,125 @@ fn adapters_that_do_not_fit() {
     assert!(short.contains("[32, 32]"), "{short}");
 }
 
+/// A LoRA file with fp32 tensors of one value each, and what is wrong with it.
+fn fault_of_lora(tensors: &[(&str, &[usize], f32)], scale: f64, metadata: Option<&str>) -> String {
+    let dir = folder();
+    let path = dir.path().join("x.safetensors");
+    let bytes = |shape: &[usize], value: f32| value.to_le_bytes().repeat(shape.iter().product());
+    let data: Vec<Vec<u8>> = tensors.iter().map(|(_, shape, value)| bytes(shape, *value)).collect();
+    let views = (tensors.iter().zip(&data))
+        .map(|((name, shape, _), data)| (*name, TensorView::new(Dtype::F32, shape.to_vec(), data).unwrap()));
+    let said = metadata.map(|text| [("lora_adapter_metadata".to_owned(), text.to_owned())].into());
+    fs::write(&path, serialize(views, said).unwrap()).unwrap();
+    let origin = Origin { path: fixture("diffusers"), loras: vec![Lora { path, scale }], ..Origin::default() };
+    Checkpoint::open_from(&origin).map_or_else(|problems| problems.to_string(), |_| "all right".into())
+}
+
+#[track_caller]
+fn says(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "{message}\nlacks {part}");
+    }
+}
+
+#[test]
+fn a_module_under_two_names_is_refused() {
+    let of = |names: &[&str]| {
+        let shapes: [&[usize]; 2] = [&[4, 32], &[32, 4]];
+        let tensors: Vec<_> = names.iter().zip(shapes.into_iter().cycle()).map(|(name, s)| (*name, s, 0.1)).collect();
+        fault_of_lora(&tensors, 1.0, None)
+    };
+    let one = ["transformer.blocks.0.attn1.to_q.lora_A.weight", "transformer.blocks.0.attn1.to_q.lora_B.weight"];
+    assert_eq!(of(&one), "all right");
+    for other in [
+        ["diffusion_model.blocks.0.attn1.to_q.lora_A.weight", "diffusion_model.blocks.0.attn1.to_q.lora_B.weight"],
+        ["lora_unet_blocks_0_attn1_to_q.lora_down.weight", "lora_unet_blocks_0_attn1_to_q.lora_up.weight"],
+        ["blocks.0.self_attn.q.lora_down.weight", "blocks.0.self_attn.q.lora_up.weight"],
+        ["transformer.blocks.0.attn1.to_q.lora_down.weight", "transformer.blocks.0.attn1.to_q.lora_up.weight"],
+        ["transformer.blocks.0.attn1.to_q.lora_A.two.weight", "transformer.blocks.0.attn1.to_q.lora_B.two.weight"],
+    ] {
+        let message = of(&[one, other].concat());
+        let keys = [format!("`{}`", one[0]), format!("`{}`", other[0])];
+        says(&message, &["x.safetensors: found both", &keys[0], &keys[1], "each module once"]);
+    }
+}
+
+const A: &str = "blocks.0.attn1.to_q.lora_A.weight";
+const B: &str = "blocks.0.attn1.to_q.lora_B.weight";
+
+/// The file and the module are named, and nothing that is no number gets into weights.
+#[test]
+fn adapters_that_are_not_finite() {
+    let product = |a: f32, b: f32, scale: f64| fault_of_lora(&[(A, &[4, 32], a), (B, &[32, 4], b)], scale, None);
+    let place = "x.safetensors: blocks.0.attn1.to_q, for blocks.0.attn1.to_q.weight: found ";
+    assert_eq!(product(0.1, 0.1, 1.0), "all right");
+    says(&product(f32::NAN, 0.1, 1.0), &[place, &format!("NaN at element 0 of `{A}`"), "expected finite numbers"]);
+    says(&product(0.1, f32::NEG_INFINITY, 1.0), &[place, &format!("-inf at element 0 of `{B}`")]);
+    says(&product(1e30, 1e30, 1.0), &[place, "a sum of 4.0", "e60 at element 0", "below 3.4e38"]);
+    says(&product(0.1, 0.1, 1e300), &[place, "a sum of 4.0", "e298", "a smaller scale"]);
+    says(&product(1e38, 1e38, 1e300), &[place, "a sum of inf"]);
+    // The bound says nothing yet: the sums do.
+    assert_eq!(product(1e30, 1e-20, 1e24), "all right");
+    assert_eq!(product(1e30, 0.0, 1.0), "all right");
+    let whole = |value| fault_of_lora(&[("blocks.0.attn1.to_q.diff", &[32, 32], value)], 2.0, None);
+    says(&whole(f32::NAN), &[place, "NaN at element 0 of `blocks.0.attn1.to_q.diff`"]);
+    says(&whole(3e38), &[place, "a sum of 6"]);
+    assert_eq!(whole(1e38), "all right");
+}
+
+/// What PEFT says of a file must be true of it.
+#[test]
+fn adapters_whose_configuration_says_otherwise() {
+    let of = |config: Value| fault_of_lora(&[(A, &[4, 32], 0.1), (B, &[32, 4], 0.1)], 1.0, Some(&config.to_string()));
+    assert_eq!(of(json!({ "transformer.r": 4, "transformer.lora_alpha": 8 })), "all right");
+    let rank = of(json!({ "transformer.r": 64, "transformer.lora_alpha": 8 }));
+    says(&rank, &["x.safetensors: blocks.0.attn1.to_q: found factors of rank 4, expected 64", "transformer.r says"]);
+    says(&of(json!({ "peft_type": "LOHA" })), &["x.safetensors: lora_adapter_metadata: peft_type: found", "LOHA"]);
+    says(&of(json!({ "bias": "all" })), &["bias: found \"all\", expected \"none\""]);
+}
+
+#[test]
+fn alphas_are_numbers_of_any_type() {
+    let merged = |dtype: Dtype, shape: &[usize], alpha: &[u8]| {
+        let dir = folder();
+        let path = dir.path().join("x.safetensors");
+        let ones = 1f32.to_le_bytes().repeat(4 * 32);
+        let views = [
+            (A, TensorView::new(Dtype::F32, vec![4, 32], &ones).unwrap()),
+            (B, TensorView::new(Dtype::F32, vec![32, 4], &ones).unwrap()),
+            ("blocks.0.attn1.to_q.alpha", TensorView::new(dtype, shape.to_vec(), alpha).unwrap()),
+        ];
+        fs::write(&path, serialize(views, None).unwrap()).unwrap();
+        let origin = Origin { path: fixture("diffusers"), loras: vec![Lora { path, scale: 1.0 }], ..Origin::default() };
+        let name = "blocks.0.attn1.to_q.weight";
+        let plain = values(&opened("diffusers", None, &[]).unwrap(), name)[5];
+        Checkpoint::open_from(&origin).map(|read| values(&read, name)[5] - plain).map_err(|error| error.to_string())
+    };
+    // A product of ones is the rank, and the factor is alpha over it.
+    for (dtype, alpha) in [
+        (Dtype::I64, 2i64.to_le_bytes().to_vec()),
+        (Dtype::I32, 2i32.to_le_bytes().to_vec()),
+        (Dtype::U8, vec![2]),
+        (Dtype::F64, 2f64.to_le_bytes().to_vec()),
+        (Dtype::F32, 2f32.to_le_bytes().to_vec()),
+        (Dtype::BF16, vec![0, 0x40]),
+    ] {
+        let added = merged(dtype, &[], &alpha).unwrap();
+        assert!((added - 2.0).abs() < 1e-6, "{dtype:?}: {added}");
+    }
+    assert!((merged(Dtype::I64, &[1], &(-2i64).to_le_bytes()).unwrap() + 2.0).abs() < 1e-6);
+    let wrong: [(Dtype, &[usize], Vec<u8>, &str); 5] = [
+        (Dtype::F32, &[3], [0; 12].to_vec(), "found f32[3], expected one finite number"),
+        (Dtype::F32, &[0], Vec::new(), "found f32[0]"),
+        (Dtype::BOOL, &[], vec![1], "found bool[]"),
+        (Dtype::F32, &[], f32::NAN.to_le_bytes().to_vec(), "found NaN of type f32"),
+        (Dtype::F32, &[], f32::INFINITY.to_le_bytes().to_vec(), "found inf of type f32"),
+    ];
+    for (dtype, shape, alpha, found) in wrong {
+        says(&merged(dtype, shape, &alpha).unwrap_err(), &["x.safetensors: blocks.0.attn1.to_q: alpha: ", found]);
+    }
+}
+
 #[test]
 fn what_lacks_a_configuration_or_has_too_much() {
     let dir = folder();
