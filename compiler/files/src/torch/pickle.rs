@@ -4,6 +4,7 @@
 //! Objects lie in one list and refer to each other by their place in it, so that neither sharing nor cycles nor deep nesting cost more than the
 //! pickle has bytes.
 
+mod calls;
 mod globals;
 mod harmless;
 mod machine;
