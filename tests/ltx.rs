@@ -5,6 +5,7 @@ mod common;
 
 use std::path::Path;
 
+use common::clip::{self, COREML, ONNX, inspect, snr, verify};
 use common::{arg, fails, golden, ok};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -23,27 +24,8 @@ fn checkpoint(dir: &Path) -> String {
 }
 
 fn compile(checkpoint: &str, out: &Path, flags: &[&str]) -> String {
-    let place = arg(out);
-    ok(&[&["compile", "-q", checkpoint, "--latent", "2x5x7", "-o", &place], flags].concat());
-    place
+    clip::compile(checkpoint, "2x5x7", out, flags)
 }
-
-fn verify(artifact: &str, flags: &[&str]) -> Value {
-    let report: Value = serde_json::from_str(&ok(&[&["verify", artifact, "--json"], flags].concat())).expect("JSON");
-    assert_eq!(report["passed"], true, "{report}");
-    report
-}
-
-fn snr(report: &Value) -> f64 {
-    report["rows"][0]["snr_db"].as_f64().expect("a number")
-}
-
-fn inspect(path: &str) -> Value {
-    serde_json::from_str(&ok(&["inspect", path, "--json"])).expect("JSON")
-}
-
-const ONNX: [&str; 2] = ["--target", "onnx"];
-const COREML: [&str; 2] = ["--target", "coreml"];
 
 #[test]
 fn both_targets_agree_with_the_checkpoint_block_by_block() {

@@ -5,6 +5,7 @@ mod common;
 
 use std::path::Path;
 
+use common::clip::{self, snr, verify};
 use common::{arg, fails, golden, ok};
 use serde_json::Value;
 
@@ -26,19 +27,7 @@ fn checkpoint_of(dir: &Path, more: &[&str]) -> String {
 }
 
 fn compile(checkpoint: &str, out: &Path, flags: &[&str]) -> String {
-    let place = arg(out);
-    ok(&[&["compile", "-q", checkpoint, "--latent", "2x8x12", "-o", &place], flags].concat());
-    place
-}
-
-fn verify(artifact: &str, flags: &[&str]) -> Value {
-    let report: Value = serde_json::from_str(&ok(&[&["verify", artifact, "--json"], flags].concat())).expect("JSON");
-    assert_eq!(report["passed"], true, "{report}");
-    report
-}
-
-fn snr(report: &Value) -> f64 {
-    report["rows"][0]["snr_db"].as_f64().expect("a number")
+    clip::compile(checkpoint, "2x8x12", out, flags)
 }
 
 #[test]

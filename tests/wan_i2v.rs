@@ -5,6 +5,7 @@ mod common;
 
 use std::path::Path;
 
+use common::clip::compile;
 use common::{arg, fails, golden, ok, with_fields};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde_json::Value;
@@ -23,12 +24,6 @@ fn checkpoint(name: &str, work: &Path, fields: &str) -> String {
 
 fn ti2v(work: &Path) -> String {
     checkpoint("wan_ti2v", work, r#"{"text_len": 16, "expand_timesteps": true, "sample_steps": 2}"#)
-}
-
-fn compile(checkpoint: &str, latent: &str, out: &Path, flags: &[&str]) -> String {
-    let place = arg(out);
-    ok(&[&["compile", "-q", checkpoint, "--latent", latent, "-o", &place], flags].concat());
-    place
 }
 
 fn json(args: &[&str]) -> Value {

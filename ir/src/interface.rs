@@ -132,9 +132,9 @@ pub struct Milestone {
 
 /// Positions of blocks by their module paths.
 #[derive(Clone, Debug)]
-pub struct Blocks<'a>(HashMap<&'a str, usize>);
+pub struct BlockIndex<'a>(HashMap<&'a str, usize>);
 
-impl Blocks<'_> {
+impl BlockIndex<'_> {
     /// See [`Interface::block_of`].
     #[must_use]
     pub fn of(&self, scope: &str) -> Option<usize> {
@@ -216,8 +216,8 @@ impl Interface {
 
     /// The blocks by their module paths, for whoever asks [`Interface::block_of`] for every op of a graph.
     #[must_use]
-    pub fn blocks(&self) -> Blocks<'_> {
-        Blocks(self.milestones.iter().enumerate().map(|(i, m)| (m.scope.as_str(), i)).rev().collect())
+    pub fn blocks(&self) -> BlockIndex<'_> {
+        BlockIndex(self.milestones.iter().enumerate().map(|(i, m)| (m.scope.as_str(), i)).rev().collect())
     }
 
     /// Whether the interface says nothing.

@@ -1,6 +1,7 @@
 //! The harness of the whole-program tests: everything goes through the `s2ditc` binary.
 #![allow(dead_code)]
 
+pub mod clip;
 pub mod python;
 pub mod wire;
 
