@@ -227,8 +227,11 @@ struct External {
 }
 
 impl External {
+    /// Opens the file at `path`, which is new. It is not truncated: ext4 takes a truncated file for one that is being replaced, and puts it on
+    /// the disk when it is closed (0.8 s for 3.6 GB).
     fn create(path: &Path) -> io::Result<External> {
-        Ok(External { file: File::create(path)?, end: 0 })
+        let file = File::options().write(true).create(true).truncate(false).open(path)?;
+        Ok(External { file, end: 0 })
     }
 
     /// Sets aside room for a tensor; returns where it begins.
