@@ -12,6 +12,9 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
     // The names that inputs and results have in artifacts which do not say their interface.
     ("runtime/src/interface.rs", &["latent", "timestep", "text", "text_mask", "pooled", "velocity"]),
     ("runtime/src/stream/contract.rs", &["latent", "timestep", "text", "velocity"]),
+    // Roles by the names that the command line gives them, words by which they are guessed, and a format's name.
+    ("compiler/import/src/ask.rs", &["latent", "text", "text_mask", "image", "pooled", "velocity"]),
+    ("compiler/import/src/roles.rs", &["latent", "text", "image", "pooled"]),
     // Tensors of files that people bring or keep: goldens, clips, saved streams.
     ("compiler/proof/src/stream.rs", &["text", "text_mask", "pooled", "velocity"]),
     ("compiler/proof/src/stream/clip.rs", &["latent"]),

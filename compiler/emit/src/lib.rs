@@ -84,8 +84,8 @@ pub struct Options {
     pub opset: Opset,
     /// Shape of a Core ML package.
     pub layout: Layout,
-    /// Size of the clip.
-    pub latent: LatentSize,
+    /// Size of the clip; `None` for a model that has one size only.
+    pub latent: Option<LatentSize>,
     /// Timesteps that the step can be asked for.
     pub timesteps: TimestepChoice,
     /// Storage of large weights; `None` stores them in the precision.
@@ -147,7 +147,7 @@ pub fn lower_graph(
     options: &Options,
     watch: &mut Watch,
 ) -> Result<Module> {
-    let mut module = model.build(weights, options.latent)?;
+    let mut module = model.step(weights, options.latent)?;
     options.timesteps.check_time(&module)?;
     watch(None, &module);
     let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some());
@@ -214,10 +214,11 @@ fn described(checkpoint: &Checkpoint, module: &Module, options: &Options) -> Res
         ("s2ditc.version".into(), env!("CARGO_PKG_VERSION").into()),
         ("s2ditc.config".into(), model.config().to_string()),
         interface::metadata(&module.interface)?,
-        ("s2ditc.latent".into(), options.latent.to_string()),
         ("s2ditc.mode".into(), "clip".into()),
         ("s2ditc.precision".into(), options.precision.to_string()),
     ]);
+    let latent = options.latent.or_else(|| model.only_latent());
+    metadata.extend(latent.map(|latent| ("s2ditc.latent".into(), latent.to_string())));
     metadata.extend(options.timesteps.listed(model)?.map(|listed| listed.metadata()));
     metadata.extend(options.layout.metadata(options.target));
     metadata.extend(options.quantize.iter().flat_map(Quantize::metadata));
@@ -285,10 +286,10 @@ fn write_coreml(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
     let about = coreml::Options {
-        short_description: format!(
-            "One step of {}, a video diffusion transformer.",
-            checkpoint.model().family().name()
-        ),
+        short_description: match checkpoint.model().graph() {
+            Some(graph) => format!("A graph that was imported from {}.", graph.format()),
+            None => format!("One step of {}, a video diffusion transformer.", checkpoint.model().family().name()),
+        },
         version: env!("CARGO_PKG_VERSION").into(),
         author: "s2ditc".into(),
         license: String::new(),

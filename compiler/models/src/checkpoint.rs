@@ -15,6 +15,7 @@ use std::sync::Arc;
 use s2dit_backends::stamp::{Changed, Stamp};
 use s2dit_files::problems::{Problem, Problems};
 use s2dit_files::{StateDict, WeightStore};
+use s2dit_import::Importer;
 use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
 
 pub use beside::FieldOrigin;
@@ -25,6 +26,7 @@ pub use pipeline::{CONFIG_FILE, PIPELINE_FILE, PipelineFolder};
 
 use self::naming::Names;
 use self::origin::Place;
+use crate::graph::Graph;
 use crate::model::{Model, Sampler, Streaming};
 
 /// An open checkpoint: a valid configuration, and exactly the tensors that it calls for.
@@ -56,6 +58,16 @@ impl Checkpoint {
     /// Every problem found. Tensors are compared with the configuration only when both could be read.
     pub fn open_from(origin: &Origin) -> Result<Self, Problems> {
         let place = Place::find(origin)?;
+        if let Place::Graph { importer, .. } = place {
+            return Checkpoint::import(place, importer, origin);
+        }
+        if !origin.ask.is_empty() {
+            return Err(Problems::one(
+                place.path().display().to_string(),
+                "a checkpoint, and --input, --result or --bind",
+                "none of them: the model family knows the roles of its inputs",
+            ));
+        }
         // Before they are read: what changes meanwhile has changed.
         let said = place.texts().into_iter().chain(beside::files(place.config(), place.path()));
         let texts = said.filter_map(|path| Stamp::now(&path).ok()).collect();
@@ -67,7 +79,7 @@ impl Checkpoint {
         let weights = match &place {
             Place::Folder { dir, .. } => WeightStore::open_damaged(dir),
             // What is no file of weights has no configuration either.
-            Place::File { file, .. } => Ok(WeightStore::open_file(file, meant)?),
+            Place::File { file, .. } | Place::Graph { file, .. } => Ok(WeightStore::open_file(file, meant)?),
         };
         let weights = problems.absorb(weights).map(|(weights, damage)| {
             problems.extend(damage);
@@ -79,11 +91,30 @@ impl Checkpoint {
         let mut checkpoint = Checkpoint { place, model, origins, texts, weights, naming, loras: Vec::new() };
         problems.absorb(checkpoint.validate(&*checkpoint.model));
         problems.into_result()?;
+        checkpoint.merge(&origin.loras, &names)?;
+        Ok(checkpoint)
+    }
+
+    /// Opens a graph with its weights.
+    fn import(place: Place, importer: &'static dyn Importer, origin: &Origin) -> Result<Self, Problems> {
+        let texts = Stamp::now(place.path()).ok().into_iter().collect();
+        let imported = s2dit_import::import(importer, place.path(), &origin.ask)?;
+        let model = Arc::new(Graph::new(&imported));
+        let names = Names::new(&*model);
+        let (weights, naming) = (imported.weights, Naming::default());
+        let mut checkpoint =
+            Checkpoint { place, model, origins: Vec::new(), texts, weights, naming, loras: Vec::new() };
+        checkpoint.merge(&origin.loras, &names)?;
+        Ok(checkpoint)
+    }
+
+    /// Merges adapters into the weights, in order.
+    fn merge(&mut self, loras: &[Lora], names: &Names) -> Result<(), Problems> {
         let mut problems = Problems::new();
-        for lora in &origin.loras {
-            checkpoint.loras.extend(problems.absorb(lora::merge(&mut checkpoint.weights, lora, &names)));
+        for lora in loras {
+            self.loras.extend(problems.absorb(lora::merge(&mut self.weights, lora, names)));
         }
-        problems.into_result().map(|()| checkpoint)
+        problems.into_result()
     }
 
     /// The folder or the file of the weights.
@@ -109,7 +140,10 @@ impl Checkpoint {
     /// What its files are: `safetensors`, or another format.
     #[must_use]
     pub fn format(&self) -> String {
-        self.weights.doors().first().map(|door| door.format()).unwrap_or_default()
+        match self.model.graph() {
+            Some(graph) => graph.format().to_owned(),
+            None => self.weights.doors().first().map(|door| door.format()).unwrap_or_default(),
+        }
     }
 
     /// How the names in its files became those of the model.

@@ -6,6 +6,7 @@
 pub mod checkpoint;
 pub mod config;
 mod fields;
+pub mod graph;
 pub mod init;
 mod layers;
 pub mod ltx;

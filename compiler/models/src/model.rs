@@ -12,6 +12,7 @@ use s2dit_runtime::stream::contract::StateWrite;
 use s2dit_runtime::stream::sampler::euler_sigmas;
 use serde_json::Value;
 
+use crate::graph::Graph;
 use crate::layers::BuildError;
 use crate::size::{Grid, LatentSize};
 use crate::tensor::TensorSpec;
@@ -128,6 +129,27 @@ pub trait Model: Debug + Send + Sync {
     /// # Errors
     /// A latent that does not fit; a tensor that the weights lack.
     fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError>;
+
+    /// [`Model::build`] of a latent that may not have been said: a model that has one size only does not ask for it.
+    ///
+    /// # Errors
+    /// See [`Model::build`]; no latent, of a model that must know.
+    fn step(&self, weights: &dyn WeightSource, latent: Option<LatentSize>) -> Result<Module, BuildError> {
+        let latent = latent.ok_or_else(|| {
+            Problems::one("latent size", "none", "--latent FRAMESxROWSxCOLUMNS, such as --latent 3x36x64")
+        })?;
+        self.build(weights, latent)
+    }
+
+    /// The latent of a model that has one size only.
+    fn only_latent(&self) -> Option<LatentSize> {
+        None
+    }
+
+    /// The imported graph, if the model is one.
+    fn graph(&self) -> Option<&Graph> {
+        None
+    }
 
     /// The layers, as `inspect` draws them.
     fn outline(&self) -> Outline;

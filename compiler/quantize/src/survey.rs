@@ -21,7 +21,7 @@ pub struct Survey<'a> {
     /// Checkpoint that holds the weights.
     pub checkpoint: &'a Checkpoint,
     /// Size of the clip.
-    pub latent: LatentSize,
+    pub latent: Option<LatentSize>,
     /// The fp32 graph, nothing compressed.
     pub module: Module,
     /// Weights that can be compressed, each once, by name.
@@ -52,7 +52,7 @@ impl<'a> Survey<'a> {
     ///
     /// # Errors
     /// A latent that does not fit.
-    pub fn new(checkpoint: &'a Checkpoint, latent: LatentSize) -> Result<Self> {
+    pub fn new(checkpoint: &'a Checkpoint, latent: Option<LatentSize>) -> Result<Self> {
         let options = |target, precision| Options {
             target,
             precision,

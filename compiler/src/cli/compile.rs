@@ -35,7 +35,7 @@ use s2dit_files::problems::Problem;
 use s2dit_models::checkpoint::{Checkpoint, FieldOrigin};
 use s2dit_models::size::LatentSize;
 
-/// Compile a checkpoint to an ONNX file or a Core ML package
+/// Compile a checkpoint, or a graph that PyTorch exported, to an ONNX file or a Core ML package
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   s2ditc compile small/ --target coreml --latent 3x36x64 -o small.mlpackage
@@ -54,8 +54,8 @@ makes the checkpoint's chunk_frames, so --latent is HxW. Run it with s2ditc stre
 Of a pipeline folder with two transformers OUT is a folder with both, and experts.json, which says at which timestep the second takes \
 over.")]
 pub(super) struct Args {
-    /// Checkpoint: a folder with config.json and safetensors, a pipeline folder with model_index.json, a file of weights, or OWNER/NAME in the
-    /// cache of the Hugging Face hub
+    /// Checkpoint: a folder with config.json and safetensors, a pipeline folder with model_index.json, a file of weights, OWNER/NAME in the
+    /// cache of the Hugging Face hub; or a graph (see docs/import.md)
     checkpoint: PathBuf,
     /// A transformer of a pipeline folder by its name, such as transformer_2 [default: all of them]
     #[arg(long, value_name = "NAME")]
@@ -65,9 +65,9 @@ pub(super) struct Args {
     /// What to make: onnx or coreml
     #[arg(long)]
     target: Target,
-    /// Latent frames, rows and columns of the clip; rows and columns of a stream
+    /// Latent frames, rows and columns of the clip; rows and columns of a stream. A graph has the size that it was exported for
     #[arg(long, value_name = "FxHxW")]
-    latent: Size,
+    latent: Option<Size>,
     /// A whole clip in one step, or a stream of chunks
     #[arg(long, value_name = "MODE", default_value = "clip")]
     mode: Mode,
@@ -392,8 +392,18 @@ impl Job {
         if partition.is_some() && target != Target::CoreMl {
             refuse!("--partition is for packages: use it with --target coreml");
         }
+        let latent = match args.latent {
+            Some(Size::Chunk { rows, cols }) if args.mode == Mode::Clip => bail!(
+                "latent size: found {rows}x{cols}, expected FRAMESxROWSxCOLUMNS, such as 3x{rows}x{cols}; or --mode stream"
+            ),
+            Some(Size::Clip(latent)) => Some(latent),
+            None if args.mode == Mode::Clip && checkpoint.model().graph().is_none() => {
+                refuse!("--latent FxHxW says how large the clip is, such as --latent 3x36x64")
+            }
+            _ => None,
+        };
         Ok(match (args.mode, args.latent) {
-            (Mode::Clip, Size::Clip(latent)) => Job::Clip(Options {
+            (Mode::Clip, _) => Job::Clip(Options {
                 target,
                 precision,
                 opset: args.opset.unwrap_or_default(),
@@ -403,7 +413,7 @@ impl Job {
                 quantize,
                 partition,
             }),
-            (Mode::Stream, Size::Chunk { rows, cols }) => Job::Stream(stream::Options {
+            (Mode::Stream, Some(Size::Chunk { rows, cols })) => Job::Stream(stream::Options {
                 target,
                 precision,
                 opset: args.opset.unwrap_or_default(),
@@ -416,12 +426,10 @@ impl Job {
                 quantize,
                 partition,
             }),
-            (Mode::Clip, Size::Chunk { rows, cols }) => {
-                bail!(
-                    "latent size: found {rows}x{cols}, expected FRAMESxROWSxCOLUMNS, such as 3x{rows}x{cols}; or --mode stream"
-                )
+            (Mode::Stream, None) => {
+                refuse!("--latent HxW says how large the frames of the stream are, such as --latent 36x64")
             }
-            (Mode::Stream, Size::Clip(l)) => bail!(
+            (Mode::Stream, Some(Size::Clip(l))) => bail!(
                 "latent size: found {l}, expected ROWSxCOLUMNS, such as {}x{}: a stream's frames are the checkpoint's chunk_frames",
                 l.rows,
                 l.cols

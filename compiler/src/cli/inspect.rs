@@ -1,5 +1,6 @@
 //! `s2ditc inspect`
 
+mod graph;
 mod kernel;
 
 use std::collections::BTreeMap;
@@ -14,14 +15,14 @@ use super::terminal::one_line;
 use super::usage::refuse;
 use super::weights::WeightArgs;
 use super::{print_json, print_line};
-use crate::inspect::{ArtifactReport, InspectReport, ModelReport, Recognition, inspect};
+use crate::inspect::{ArtifactReport, BlockCost, InspectReport, ModelReport, Recognition, inspect};
 use s2dit_models::size::LatentSize;
 
-/// Show what a checkpoint, an ONNX file, an mlpackage or a kernel folder is
+/// Show what a checkpoint, a graph, an ONNX file, an mlpackage or a kernel folder is
 #[derive(clap::Args)]
 #[command(after_help = "Example: s2ditc inspect small/ --latent 3x36x64")]
 pub(super) struct Args {
-    /// Checkpoint (a folder, a file of weights, or OWNER/NAME in the cache of the Hugging Face hub), .onnx file, .mlpackage or kernel folder
+    /// Checkpoint (a folder, a file of weights, or OWNER/NAME in the cache of the Hugging Face hub), graph that PyTorch exported, .onnx file, .mlpackage or kernel folder
     path: PathBuf,
     #[command(flatten)]
     weights: WeightArgs,
@@ -35,7 +36,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let report = inspect(&args.weights.origin(&args.path), args.latent)?;
-    if args.latent.is_some() && !matches!(report, InspectReport::Checkpoint(_)) {
+    if args.latent.is_some() && !matches!(report, InspectReport::Checkpoint(_) | InspectReport::Graph(_)) {
         refuse!("--latent is for checkpoints: `{}` was compiled for one size", args.path.display());
     }
     if args.json {
@@ -74,6 +75,7 @@ fn text(report: &InspectReport) -> Result<String> {
             recognised(&c.recognised, &mut text)?;
             text
         }
+        InspectReport::Graph(g) => graph::text(g)?,
         InspectReport::Onnx(a) => artifact("ONNX model", a)?,
         InspectReport::MlPackage(a) => artifact("Core ML package", a)?,
         InspectReport::Pipeline { parts } => {
@@ -135,9 +137,14 @@ fn model(m: &ModelReport, out: &mut String) -> Result<()> {
         writeln!(out, "  {part:<26} {:>9}  {:>5.1} %", count(*n), *n as f64 / m.parameters.max(1) as f64 * 100.0)?;
     }
 
+    costs(&m.costs, out)
+}
+
+/// Writes the costs of the parts of one step, and their sum.
+fn costs(costs: &[BlockCost], out: &mut String) -> Result<()> {
     // Traffic is a sum over ops; a column called activations would be read as the memory that a block needs.
     writeln!(out, "\none step                       FLOPs   weights      traffic  ops")?;
-    for c in &m.costs {
+    for c in costs {
         writeln!(
             out,
             "  {:<18} {:<5} {:>9} {:>9} {:>12} {:>4}",
@@ -149,15 +156,15 @@ fn model(m: &ModelReport, out: &mut String) -> Result<()> {
             c.ops
         )?;
     }
-    let sum = |f: fn(&crate::inspect::BlockCost) -> u64| m.costs.iter().map(f).sum::<u64>();
+    let sum = |f: fn(&BlockCost) -> u64| costs.iter().map(f).sum::<u64>();
     writeln!(
         out,
         "  {:<24} {:>9} {:>9} {:>12} {:>4}",
         "total",
-        count(m.flops()),
+        count(sum(|c| c.flops)),
         size(sum(|c| c.weight_bytes)),
         size(sum(|c| c.activation_bytes)),
-        m.costs.iter().map(|c| c.ops).sum::<usize>()
+        costs.iter().map(|c| c.ops).sum::<usize>()
     )?;
     writeln!(
         out,

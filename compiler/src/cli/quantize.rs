@@ -94,8 +94,11 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         ),
     };
     let frames = checkpoint.model().streaming().map_or(3, |streaming| streaming.chunk_frames);
-    let default = || checkpoint.model().nearest_latent(LatentSize { frames, rows: 16, cols: 24 });
-    let latent = args.latent.unwrap_or_else(default);
+    let nearest = || checkpoint.model().nearest_latent(LatentSize { frames, rows: 16, cols: 24 });
+    let latent = match checkpoint.model().graph() {
+        Some(_) => args.latent.or_else(|| checkpoint.model().only_latent()),
+        None => Some(args.latent.unwrap_or_else(nearest)),
+    };
     let survey = Survey::new(&checkpoint, latent)?;
     let request = Request { goal, calibrate: args.calibrate.clone(), threads: context.threads };
     // Found now, not after the work.

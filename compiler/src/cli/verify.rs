@@ -26,6 +26,7 @@ use s2dit_proof::verify::{Compared, Model, Options, Reference, Verdict, VerifyRe
   s2ditc verify small.kernel --golden stream.safetensors --fp16 --plot error.svg
   s2ditc verify torch_export.onnx --checkpoint small/
   s2ditc verify small.onnx --checkpoint small/ --blocks
+  s2ditc verify model.mlpackage --graph model.pt2
   s2ditc verify small.kernel --checkpoint small/ --chunks 64
 
 What a pass shows: --golden FILE, that the artifact computes what your own model computed. --checkpoint DIR, that compiling kept \
@@ -52,8 +53,8 @@ pub(super) struct Args {
     /// Inputs and outputs that your own model computed
     #[arg(long, value_name = "FILE", group = "reference")]
     golden: Option<PathBuf>,
-    /// Compare with the plain fp32 graph of this checkpoint, on seeded inputs or those of --golden
-    #[arg(long, value_name = "DIR", group = "reference")]
+    /// Compare with the plain fp32 graph of this checkpoint, or of this file that PyTorch exported, on seeded inputs or those of --golden
+    #[arg(long, visible_alias = "graph", value_name = "DIR", group = "reference")]
     checkpoint: Option<PathBuf>,
     #[command(flatten)]
     weights: WeightArgs,
@@ -104,7 +105,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         .output("--plot", &args.plot)
         .check()?;
     if args.checkpoint.is_none() && args.weights.is_given() {
-        refuse!("--config, --state-dict and --lora say how --checkpoint DIR is read, and there is none");
+        refuse!("--config, --lora, --input and their like say how --checkpoint DIR is read, and there is none");
     }
     let model = args
         .checkpoint

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use s2dit_import::{Ask, Binding, GivenInput, GivenOutput};
 use s2dit_models::checkpoint::{Checkpoint, Lora, Origin};
 
 use super::print_note;
+use super::terminal::one_line;
 
 /// How a checkpoint is read.
 #[derive(clap::Args)]
@@ -19,6 +21,16 @@ pub(super) struct WeightArgs {
     /// Merge a LoRA file, or PEFT's folder with one, into the weights, SCALE times [default: 1]; repeatable
     #[arg(long, value_name = "FILE[:SCALE]")]
     lora: Vec<Lora>,
+    /// Role of a graph's input: latent=x, time=t[:LOW:HIGH], text=y, text_mask=m, tokens=ids[:VOCABULARY], image=i, pooled=p,
+    /// guidance=g or other=z; repeatable [default: guessed from names and shapes, which inspect shows]
+    #[arg(long, value_name = "ROLE=NAME")]
+    input: Vec<GivenInput>,
+    /// Role of a graph's result: velocity=v, video=v, embedding=e or other=y; repeatable
+    #[arg(long, value_name = "ROLE=NAME")]
+    result: Vec<GivenOutput>,
+    /// Value of a graph's symbolic size, such as s0=77; repeatable
+    #[arg(long, value_name = "SIZE=N")]
+    bind: Vec<Binding>,
 }
 
 impl WeightArgs {
@@ -29,12 +41,14 @@ impl WeightArgs {
             config: self.config.clone(),
             state_dict: self.state_dict.clone(),
             loras: self.lora.clone(),
+            ask: Ask { inputs: self.input.clone(), outputs: self.result.clone(), bind: self.bind.clone() },
         }
     }
 
     /// Whether any of the flags was given.
     pub(super) fn is_given(&self) -> bool {
-        self.config.is_some() || self.state_dict.is_some() || !self.lora.is_empty()
+        let of_graphs = !self.input.is_empty() || !self.result.is_empty() || !self.bind.is_empty();
+        self.config.is_some() || self.state_dict.is_some() || !self.lora.is_empty() || of_graphs
     }
 
     /// The files that the flags name.
@@ -47,6 +61,14 @@ impl WeightArgs {
 pub(super) fn note(checkpoint: &Checkpoint) {
     for lora in checkpoint.loras() {
         print_note(&format!("note: {} merged {} time(s) into {} tensors", lora.file, lora.scale, lora.tensors));
+    }
+    if let Some(graph) = checkpoint.model().graph() {
+        let guessed = match graph.guessed() {
+            [] => String::new(),
+            names => format!("; guessed what is in {} (see s2ditc inspect)", names.join(", ")),
+        };
+        print_note(&format!("note: read {}{}", one_line(graph.format()), one_line(&guessed)));
+        return;
     }
     let is_folder = checkpoint.path().is_dir();
     if !is_folder || !checkpoint.naming().is_plain() {

@@ -1,6 +1,7 @@
 //! Reports on a checkpoint, an ONNX file, an mlpackage or a kernel folder, for people and as data.
 
 mod artifact;
+mod graph;
 mod kernel;
 mod model;
 mod recognition;
@@ -13,12 +14,14 @@ use s2dit_runtime::stream::contract;
 use serde::Serialize;
 
 pub use artifact::ArtifactReport;
+pub use graph::{GraphReport, RoleReport};
 pub use kernel::{FunctionReport, KernelReport, StateReport};
 pub use model::{BlockCost, Layer, ModelReport};
 pub use recognition::{NearMiss, Recognised, Recognition, recognition};
 
 use s2dit_files::WEIGHTS;
 use s2dit_files::hub::RepositoryName;
+use s2dit_import::importer_of;
 use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint, Merged, Origin, PIPELINE_FILE};
 use s2dit_models::size::LatentSize;
 
@@ -31,6 +34,8 @@ const DEFAULT_LATENT: LatentSize = LatentSize { frames: 3, rows: 36, cols: 64 };
 pub enum InspectReport {
     /// A checkpoint: a folder or a file of weights.
     Checkpoint(CheckpointReport),
+    /// A graph that was imported.
+    Graph(GraphReport),
     /// An ONNX file.
     Onnx(ArtifactReport),
     /// A Core ML package.
@@ -125,12 +130,17 @@ pub fn inspect(origin: &Origin, latent: Option<LatentSize>) -> Result<InspectRep
 /// Whether a checkpoint is meant: by how it is to be read, by what the file is, or by a name that the cache of a hub may have.
 fn is_checkpoint(origin: &Origin) -> bool {
     let said = origin.config.is_some() || origin.state_dict.is_some() || !origin.loras.is_empty();
+    // Of an ONNX file more is said as an artifact, unless it is to be read as a graph.
+    let is_graph = || importer_of(&origin.path).is_some_and(|i| i.name() != "onnx" || !origin.ask.is_empty());
     let is_file = || Foreign::of(&origin.path).is_ok_and(|found| found.is_some_and(|found| WEIGHTS.contains(&found)));
-    said || is_file() || RepositoryName::of(&origin.path).is_some()
+    said || is_file() || is_graph() || RepositoryName::of(&origin.path).is_some()
 }
 
 fn checkpoint(origin: &Origin, latent: Option<LatentSize>) -> Result<InspectReport> {
     let checkpoint = Checkpoint::open_from(origin)?;
+    if let Some(graph) = checkpoint.model().graph() {
+        return Ok(InspectReport::Graph(GraphReport::new(&checkpoint, graph, latent)?));
+    }
     let (model, weights) = (checkpoint.model(), checkpoint.weights());
     let latent = latent.unwrap_or_else(|| model.nearest_latent(DEFAULT_LATENT));
     Ok(InspectReport::Checkpoint(CheckpointReport {

@@ -166,7 +166,8 @@ fn in_words(sampler: &Sampler) -> String {
     }
 }
 
-fn costs(module: &Module, outline: &Outline) -> Vec<BlockCost> {
+/// The costs of a module's parts, in order of the forward pass.
+pub(super) fn costs(module: &Module, outline: &Outline) -> Vec<BlockCost> {
     let mut costs: Vec<BlockCost> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     let blocks = module.interface.blocks();

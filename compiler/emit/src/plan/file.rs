@@ -16,6 +16,8 @@ use s2dit_models::size::LatentSize;
 pub const FORMAT: &str = "s2ditc.quantize-plan";
 /// The version that is written and read.
 pub const VERSION: u32 = 1;
+/// What a plan says in place of a latent, of a model that has one size only and no latent.
+pub const ONE_SIZE: &str = "one size";
 /// Limit for a plan's file, far above any plan.
 const LARGEST_FILE: u64 = 16 << 20;
 
@@ -32,7 +34,7 @@ pub struct Plan {
     /// The checkpoint's configuration, as JSON; plans of earlier versions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
-    /// The latent that it was measured at.
+    /// The latent that it was measured at, or [`ONE_SIZE`].
     pub latent: String,
     /// Goal that was asked for.
     pub goal: String,
@@ -125,7 +127,9 @@ impl Plan {
             return Err(Problems::one(format!("{place}: version"), shown(&version), VERSION.to_string()));
         }
         let plan: Plan = toml::from_str(text).map_err(|e| unreadable(&e))?;
-        if let Err(problem) = plan.latent.parse::<LatentSize>() {
+        if plan.latent != ONE_SIZE
+            && let Err(problem) = plan.latent.parse::<LatentSize>()
+        {
             return Err(Problems::one(format!("{place}: latent"), problem.found, problem.expected));
         }
         if let Some(db) = plan.snr_db.filter(|db| !db.is_finite()) {

@@ -8,6 +8,7 @@ use s2dit_backends::foreign::Foreign;
 use s2dit_files::hub::{self, RepositoryName};
 use s2dit_files::problems::{Problem, Problems, quoted};
 use s2dit_files::{INDEX_FILE, WEIGHTS};
+use s2dit_import::{Ask, Importer, importer_of};
 
 use super::{CONFIG_FILE, PIPELINE_FILE, PipelineFolder};
 
@@ -23,6 +24,8 @@ pub struct Origin {
     pub state_dict: Option<String>,
     /// Adapters that are merged into the weights, in order.
     pub loras: Vec<Lora>,
+    /// What is said of a graph: roles and symbolic sizes.
+    pub ask: Ask,
 }
 
 impl Origin {
@@ -95,6 +98,8 @@ pub(super) enum Place {
     Folder { dir: PathBuf, config: PathBuf },
     /// One file of weights.
     File { file: PathBuf, config: PathBuf },
+    /// A graph with its weights.
+    Graph { file: PathBuf, importer: &'static dyn Importer },
 }
 
 impl Place {
@@ -105,7 +110,8 @@ impl Place {
     pub(super) fn find(origin: &Origin) -> Result<Place, Problems> {
         let Origin { path, .. } = origin.located()?;
         let place = path.display().to_string();
-        let expected = "a checkpoint folder with config.json and safetensors, or a file of weights with --config";
+        let expected =
+            "a checkpoint folder with config.json and safetensors, a file of weights with --config, or a graph";
         let is_dir = match std::fs::metadata(&path) {
             Err(error) => return Err(Problems::one(place, error.to_string(), expected)),
             Ok(meta) => meta.is_dir(),
@@ -124,6 +130,16 @@ impl Place {
             let config = origin.config.clone().unwrap_or_else(|| path.join(CONFIG_FILE));
             return Ok(Place::Folder { dir: path, config });
         }
+        if let Some(importer) = importer_of(&path) {
+            if origin.config.is_some() || origin.state_dict.is_some() {
+                return Err(Problems::one(
+                    place,
+                    "a graph, and --config or --state-dict",
+                    "neither: a graph says itself what its weights are for",
+                ));
+            }
+            return Ok(Place::Graph { file: path, importer });
+        }
         let found = Foreign::of(&path).ok().flatten();
         if let Some(other) = found.filter(|found| !WEIGHTS.contains(found)) {
             return Err(Problems::one(place, other.to_string(), expected));
@@ -139,17 +155,17 @@ impl Place {
         }
     }
 
-    /// The configuration's file.
+    /// The configuration's file; of a graph the graph's.
     pub(super) fn config(&self) -> &Path {
-        let (Place::Folder { config, .. } | Place::File { config, .. }) = self;
-        config
+        let (Place::Folder { config: file, .. } | Place::File { config: file, .. } | Place::Graph { file, .. }) = self;
+        file
     }
 
     /// The files of text: the configuration, and the index of shards if there is one.
     pub(super) fn texts(&self) -> Vec<PathBuf> {
         let index = match self {
             Place::Folder { dir, .. } => Some(dir.join(INDEX_FILE)).filter(|index| index.exists()),
-            Place::File { .. } => None,
+            Place::File { .. } | Place::Graph { .. } => None,
         };
         std::iter::once(self.config().to_owned()).chain(index).collect()
     }
@@ -158,7 +174,7 @@ impl Place {
     pub(super) fn path(&self) -> &Path {
         match self {
             Place::Folder { dir, .. } => dir,
-            Place::File { file, .. } => file,
+            Place::File { file, .. } | Place::Graph { file, .. } => file,
         }
     }
 }

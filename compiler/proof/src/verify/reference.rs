@@ -28,7 +28,7 @@ pub struct Model {
 /// An open checkpoint that an artifact fits.
 pub(super) struct Graph {
     checkpoint: Checkpoint,
-    latent: LatentSize,
+    latent: Option<LatentSize>,
     ports: Vec<Port>,
     listed: Option<Timesteps>,
 }
@@ -48,11 +48,14 @@ impl Graph {
         let (ports, listed) = (artifact.inputs(), artifact.timesteps()?);
         let interface = artifact.interface().with_context(|| format!("`{}`", path.display()))?;
         let latent = ports.iter().find(|p| interface.latent() == Some(p.name.as_str()));
-        let Some([_, _, frames, rows, cols]) = latent.map(|p| p.shape.as_slice()) else {
-            bail!("`{}`: expected an input that is a latent, [1, C, F, H, W]", path.display());
-        };
         let side = |n: i64| usize::try_from(n).context("the latent has no static shape");
-        let latent = LatentSize { frames: side(*frames)?, rows: side(*rows)?, cols: side(*cols)? };
+        let latent = match latent.map(|p| p.shape.as_slice()) {
+            Some([_, _, frames, rows, cols]) => {
+                Some(LatentSize { frames: side(*frames)?, rows: side(*rows)?, cols: side(*cols)? })
+            }
+            _ if checkpoint.model().graph().is_some() => None,
+            _ => bail!("`{}`: expected an input that is a latent, [1, C, F, H, W]", path.display()),
+        };
         let graph = Graph { checkpoint, latent, ports, listed };
         graph.check_ports(path)?;
         Ok(graph)
@@ -60,7 +63,7 @@ impl Graph {
 
     /// Refuses an artifact whose inputs are not those of the checkpoint's graph.
     fn check_ports(&self, path: &Path) -> Result<()> {
-        let module = self.checkpoint.model().build(&self.checkpoint, self.latent)?;
+        let module = self.checkpoint.model().step(&self.checkpoint, self.latent)?;
         let step = &module.functions[0];
         for port in &self.ports {
             let wanted = step.by_name(&port.name).map(|v| step.shape(v).iter().map(|d| *d as i64).collect::<Vec<_>>());
@@ -121,7 +124,7 @@ impl Graph {
     }
 
     fn module(&self, storage: Option<&Quantize>) -> Result<Module> {
-        let mut module = self.checkpoint.model().build(&self.checkpoint, self.latent)?;
+        let mut module = self.checkpoint.model().step(&self.checkpoint, self.latent)?;
         match storage {
             // In fp32 the plain sinusoids would be the least exact part of the reference.
             None => {

@@ -1,0 +1,128 @@
+//! Graphs that people bring: what `torch.export` and `torch.onnx.export` write, and the IR's own text form.
+//!
+//! An [`Importer`] is a folder here and a line in [`IMPORTERS`]. It reads a file into a graph of plain tensor ops in f32, with module paths
+//! as provenance, and a weight store. What all of them share lies here: the [`Tracer`], which computes what is known before the model
+//! runs (shapes, tables of positions, masks) instead of putting it into the graph; [`Unsupported`], which tells every op that cannot be
+//! read at once; the roles of inputs and results, guessed or [given](Ask); and the milestones, which follow from the module paths.
+//!
+//! This crate knows no model and no target.
+
+mod ask;
+mod milestones;
+mod roles;
+mod text;
+mod trace;
+mod unsupported;
+
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+
+use s2dit_backends::input::check_regular;
+use s2dit_files::WeightStore;
+use s2dit_files::problems::{Problems, shown};
+use s2dit_ir::verify::verify;
+use s2dit_ir::{Module, text as ir_text};
+
+pub use ask::{Ask, Binding, GivenInput, GivenOutput};
+pub use trace::{Traced, Tracer, Value};
+pub use unsupported::{Rewrite, Unsupported};
+
+/// A file format of graphs.
+pub trait Importer: Debug + Sync {
+    /// The format's name in artifacts and reports, such as `pt2`.
+    fn name(&self) -> &'static str;
+
+    /// Whether a file is of the format: by its name and its first bytes, 64 KiB at most.
+    fn reads(&self, path: &Path, head: &[u8]) -> bool;
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// A damaged file; every op that is not read, at once; a symbolic size that is not bound.
+    fn read(&self, path: &Path, ask: &Ask) -> Result<Read, Problems>;
+}
+
+/// Every importer.
+pub const IMPORTERS: &[&dyn Importer] = &[&text::Text];
+
+/// A graph as its file has it.
+#[derive(Debug)]
+pub struct Read {
+    /// One function `main` in plain tensor ops, every float f32. Its interface may be empty.
+    pub module: Module,
+    /// The tensors that the graph loads.
+    pub weights: WeightStore,
+    /// The format and its producer, such as `PT2 of torch 2.7.1`.
+    pub format: String,
+    /// Other files that belong to it.
+    pub beside: Vec<PathBuf>,
+}
+
+/// An imported graph: a module whose interface is complete, and its weights.
+#[derive(Debug)]
+pub struct Imported {
+    /// The graph, with a role for each input and result, and milestones.
+    pub module: Module,
+    /// The tensors that it loads.
+    pub weights: WeightStore,
+    /// Name of the importer.
+    pub importer: &'static str,
+    /// The format and its producer, such as `PT2 of torch 2.7.1`.
+    pub format: String,
+    /// The file, and others that belong to it.
+    pub files: Vec<PathBuf>,
+    /// Inputs and results whose roles were guessed.
+    pub guessed: Vec<String>,
+    /// blake3 of the graph without its weights: two graphs of one hash compute the same from the same weights.
+    pub hash: blake3::Hash,
+}
+
+/// The importer of a file, if it is a graph.
+#[must_use]
+pub fn importer_of(path: &Path) -> Option<&'static dyn Importer> {
+    if !path.is_file() || check_regular(path).is_err() {
+        return None;
+    }
+    let head = head_of(path).ok()?;
+    IMPORTERS.iter().copied().find(|importer| importer.reads(path, &head))
+}
+
+fn head_of(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut head = Vec::new();
+    std::fs::File::open(path)?.take(64 << 10).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+/// Reads a graph and completes its interface.
+///
+/// # Errors
+/// See [`Importer::read`]; a role for an input or result that is not there, or that does not fit its shape.
+pub fn import(importer: &'static dyn Importer, path: &Path, ask: &Ask) -> Result<Imported, Problems> {
+    let place = path.display().to_string();
+    let Read { mut module, weights, format, beside } = importer.read(path, ask)?;
+    for f in &mut module.functions {
+        f.remove_dead();
+        if let Some(v) = f.values().into_iter().find(|v| f.op(*v).is_composite()) {
+            let found = format!("`{}`, which stands for other ops", f.op(v).name());
+            return Err(Problems::one(
+                place,
+                found,
+                "tensor ops alone, as `compile --emit ir --after canonicalize` prints them",
+            ));
+        }
+    }
+    let guessed = roles::complete(&mut module, ask, &place)?;
+    milestones::complete(&mut module);
+    verify(&module).map_err(|error| {
+        let text = error.to_string();
+        Problems::one(
+            &place,
+            shown(text.lines().next().unwrap_or_default()),
+            "a sound graph: this is a defect of the importer",
+        )
+    })?;
+    let hash = blake3::hash(ir_text::print(&module).as_bytes());
+    let files = [path.to_owned()].into_iter().chain(beside).collect();
+    Ok(Imported { module, weights, importer: importer.name(), format, files, guessed, hash })
+}
