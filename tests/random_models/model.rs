@@ -66,7 +66,7 @@ impl Model {
             precision: self.precision,
             opset: self.opset,
             layout: self.layout,
-            latent: self.latent,
+            latent: Some(self.latent),
             timesteps: self.timesteps,
             quantize: None,
             partition: self.partition(),
