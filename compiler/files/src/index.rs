@@ -1,6 +1,6 @@
 //! Sharded weights: the index, and the shards that it names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use s2dit_backends::input::{LFS_POINTER, is_lfs_pointer, read_file};
@@ -78,6 +78,16 @@ pub(super) fn open(dir: &Path, path: &Path) -> Result<(WeightStore, Problems), P
     let absent: Vec<String> = map.into_keys().filter(|tensor| !weights.has(tensor)).collect();
     weights.damaged.extend(absent);
     Ok((weights, problems))
+}
+
+/// The names of the shards that an index names, in order, each once.
+///
+/// # Errors
+/// An index that cannot be read.
+pub fn shards(path: &Path) -> Result<Vec<String>, Problems> {
+    let map = read(path, &path.display().to_string())?;
+    let shards: BTreeSet<String> = map.into_values().filter(|shard| is_file_name(shard)).collect();
+    Ok(shards.into_iter().collect())
 }
 
 /// The `weight_map` of an index: tensor to shard.

@@ -32,6 +32,7 @@ pub use float_type::FloatType;
 pub use gguf::GgufFile;
 pub use hash::hash_of;
 pub use header::TensorInfo;
+pub use index::shards;
 pub use merge::{Change, Factor};
 pub use open::open as open_door;
 pub use safetensors::SafetensorsFile;

@@ -5,6 +5,7 @@ mod lora;
 mod naming;
 mod origin;
 mod pipeline;
+mod repository;
 mod validate;
 
 use std::borrow::Cow;
@@ -23,6 +24,7 @@ pub use lora::Merged;
 pub use naming::Naming;
 pub use origin::{Lora, Origin};
 pub use pipeline::{CONFIG_FILE, PIPELINE_FILE, PipelineFolder};
+pub use repository::{Wanted, locate};
 
 use self::naming::Names;
 use self::origin::Place;

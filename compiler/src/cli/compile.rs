@@ -32,7 +32,7 @@ use s2dit_emit::{
     default_precision, lower,
 };
 use s2dit_files::problems::Problem;
-use s2dit_models::checkpoint::{Checkpoint, FieldOrigin};
+use s2dit_models::checkpoint::{Checkpoint, FieldOrigin, Wanted};
 use s2dit_models::size::LatentSize;
 
 /// Compile a checkpoint, or a graph that PyTorch exported, to an ONNX file or a Core ML package
@@ -54,8 +54,8 @@ makes the checkpoint's chunk_frames, so --latent is HxW. Run it with s2ditc stre
 Of a pipeline folder with two transformers OUT is a folder with both, and experts.json, which says at which timestep the second takes \
 over.")]
 pub(super) struct Args {
-    /// Checkpoint: a folder with config.json and safetensors, a pipeline folder with model_index.json, a file of weights, OWNER/NAME in the
-    /// cache of the Hugging Face hub; or a graph (see docs/import.md)
+    /// Checkpoint: a folder with config.json and safetensors, a pipeline folder with model_index.json, a file of weights, OWNER/NAME on
+    /// the Hugging Face hub; or a graph (see docs/import.md)
     checkpoint: PathBuf,
     /// A transformer of a pipeline folder by its name, such as transformer_2 [default: all of them]
     #[arg(long, value_name = "NAME")]
@@ -208,7 +208,9 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         .input("--config or --lora", args.weights.files())
         .output("-o", &args.output)
         .check()?;
-    match Source::open(&args.weights.origin(&args.checkpoint), args.component.as_deref())? {
+    let component = args.component.as_deref();
+    let wanted = component.map_or(Wanted::Transformers, Wanted::Component);
+    match Source::open(&args.weights.origin(&args.checkpoint, wanted, context)?, component)? {
         Source::One(checkpoint) => one(args, context, &checkpoint, start),
         Source::Experts(pair) => experts::run(args, context, &pair, start),
     }

@@ -14,15 +14,16 @@ use super::progress::{count, size};
 use super::terminal::one_line;
 use super::usage::refuse;
 use super::weights::WeightArgs;
-use super::{print_json, print_line};
+use super::{Context, print_json, print_line};
 use crate::inspect::{ArtifactReport, BlockCost, InspectReport, ModelReport, Recognition, inspect};
+use s2dit_models::checkpoint::Wanted;
 use s2dit_models::size::LatentSize;
 
 /// Show what a checkpoint, a graph, an ONNX file, an mlpackage or a kernel folder is
 #[derive(clap::Args)]
 #[command(after_help = "Example: s2ditc inspect small/ --latent 3x36x64")]
 pub(super) struct Args {
-    /// Checkpoint (a folder, a file of weights, or OWNER/NAME in the cache of the Hugging Face hub), graph that PyTorch exported, .onnx file, .mlpackage or kernel folder
+    /// Checkpoint (a folder, a file of weights, or OWNER/NAME on the Hugging Face hub), graph that PyTorch exported, .onnx file, .mlpackage or kernel folder
     path: PathBuf,
     #[command(flatten)]
     weights: WeightArgs,
@@ -34,8 +35,8 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    let report = inspect(&args.weights.origin(&args.path), args.latent)?;
+pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
+    let report = inspect(&args.weights.origin(&args.path, Wanted::OnlyTransformer, context)?, args.latent)?;
     if args.latent.is_some() && !matches!(report, InspectReport::Checkpoint(_) | InspectReport::Graph(_)) {
         refuse!("--latent is for checkpoints: `{}` was compiled for one size", args.path.display());
     }

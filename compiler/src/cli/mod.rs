@@ -136,7 +136,7 @@ pub fn main() -> ExitCode {
     let context = Context { quiet: cli.quiet, threads, force: cli.force };
     let done = match cli.command {
         Command::Init(args) => init::run(&args, context),
-        Command::Inspect(args) => inspect::run(&args),
+        Command::Inspect(args) => inspect::run(&args, context),
         Command::Compile(args) => compile::run(&args, context),
         Command::Quantize(args) => quantize::run(&args, context),
         Command::Verify(args) => verify::run(&args, context),

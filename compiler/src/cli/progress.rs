@@ -77,6 +77,14 @@ impl Progress {
         }
     }
 
+    /// Prints a line above the bar.
+    pub fn above(&self, line: &str) {
+        match &self.kind {
+            Kind::Bar(bar) => bar.suspend(|| print_note(line)),
+            Kind::Quiet | Kind::Lines { .. } => print_note(line),
+        }
+    }
+
     /// `done` of `total` bytes or calls.
     pub fn set(&self, done: u64, total: u64) {
         match &self.kind {

@@ -12,7 +12,7 @@ use super::progress::{Progress, size};
 use super::usage::bytes;
 use super::weights::{self, WeightArgs};
 use super::{Context, print_json, print_line};
-use s2dit_models::checkpoint::Checkpoint;
+use s2dit_models::checkpoint::{Checkpoint, Wanted};
 use s2dit_models::size::LatentSize;
 use s2dit_quantize::{Goal, Request, Samples, Survey, Uniform, html, make, stats_file};
 
@@ -30,7 +30,7 @@ Samples are a safetensors file with latent [N,C,F,H,W], timestep [N] and text [N
 and w8a8 take if none are named. Statistics go beside the plan, as PLAN.stats.safetensors, of about the checkpoint's size; both files \
 are needed to compile. The size is that of weight.bin at the plan's latent: tables of positions grow with the latent. A plan is for one checkpoint and every target.")]
 pub(super) struct Args {
-    /// Checkpoint: a folder with config.json and safetensors, a file of weights, or OWNER/NAME in the cache of the Hugging Face hub
+    /// Checkpoint: a folder with config.json and safetensors, a file of weights, or OWNER/NAME on the Hugging Face hub
     pub(super) checkpoint: PathBuf,
     #[command(flatten)]
     weights: WeightArgs,
@@ -80,7 +80,8 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         .output("-o, its statistics", &statistics)
         .output("--report", &args.report)
         .check()?;
-    let checkpoint = Checkpoint::open_from(&args.weights.origin(&args.checkpoint))?;
+    let checkpoint =
+        Checkpoint::open_from(&args.weights.origin(&args.checkpoint, Wanted::OnlyTransformer, context)?)?;
     if !context.quiet {
         weights::note(&checkpoint);
     }

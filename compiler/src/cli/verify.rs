@@ -15,6 +15,8 @@ use super::usage::{refuse, svg};
 use super::weights::WeightArgs;
 use super::{Context, print_json, print_line, print_note};
 use s2dit_emit::plan::How;
+use s2dit_files::problems::Problems;
+use s2dit_models::checkpoint::Wanted;
 use s2dit_proof::stream::verify as stream;
 use s2dit_proof::verify::{Compared, Model, Options, Reference, Verdict, VerifyReport, verify};
 
@@ -107,10 +109,12 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     if args.checkpoint.is_none() && args.weights.is_given() {
         refuse!("--config, --lora, --input and their like say how --checkpoint DIR is read, and there is none");
     }
-    let model = args
-        .checkpoint
-        .as_ref()
-        .map(|path| Model { origin: args.weights.origin(path), quantize: args.quantize.clone() });
+    let model = (args.checkpoint.as_ref())
+        .map(|path| {
+            let origin = args.weights.origin(path, Wanted::OnlyTransformer, context)?;
+            Ok::<_, Problems>(Model { origin, quantize: args.quantize.clone() })
+        })
+        .transpose()?;
     let reference = match (&args.golden, model) {
         (Some(file), model) => Reference::Golden { file: file.clone(), model },
         (None, Some(model)) => Reference::Checkpoint { model, seed: args.seed.unwrap_or_default() },

@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use s2dit_files::hub::{Fetching, Hub, RepositoryName};
+use s2dit_files::problems::Problems;
 use s2dit_import::{Ask, Binding, GivenInput, GivenOutput};
-use s2dit_models::checkpoint::{Checkpoint, Lora, Origin};
+use s2dit_models::checkpoint::{Checkpoint, Lora, Origin, Wanted, locate};
 
-use super::print_note;
+use super::progress::{Progress, size};
 use super::terminal::one_line;
+use super::{Context, print_note};
 
 /// How a checkpoint is read.
 #[derive(clap::Args)]
@@ -31,21 +34,32 @@ pub(super) struct WeightArgs {
     /// Value of a graph's symbolic size, such as s0=77; repeatable
     #[arg(long, value_name = "SIZE=N")]
     bind: Vec<Binding>,
+    /// Fetch nothing: of the Hugging Face hub take only what its cache has
+    #[arg(long)]
+    offline: bool,
 }
 
 impl WeightArgs {
-    /// The checkpoint at a path.
-    pub(super) fn origin(&self, path: &Path) -> Origin {
-        Origin {
-            path: path.to_owned(),
+    /// The checkpoint at a path. Where nothing lies the path is the name of a repository on the Hugging Face hub: what is `wanted` of it is taken from
+    /// the cache, or fetched.
+    ///
+    /// # Errors
+    /// See [`locate`].
+    pub(super) fn origin(&self, path: &Path, wanted: Wanted<'_>, context: Context) -> Result<Origin, Problems> {
+        let path = match RepositoryName::of(path) {
+            Some(name) => locate(&name, wanted, &Hub::from_env(self.offline), &mut watch(&name, context.quiet))?,
+            None => path.to_owned(),
+        };
+        Ok(Origin {
+            path,
             config: self.config.clone(),
             state_dict: self.state_dict.clone(),
             loras: self.lora.clone(),
             ask: Ask { inputs: self.input.clone(), outputs: self.result.clone(), bind: self.bind.clone() },
-        }
+        })
     }
 
-    /// Whether any of the flags was given.
+    /// Whether any of the flags that say how was given.
     pub(super) fn is_given(&self) -> bool {
         let of_graphs = !self.input.is_empty() || !self.result.is_empty() || !self.bind.is_empty();
         self.config.is_some() || self.state_dict.is_some() || !self.lora.is_empty() || of_graphs
@@ -54,6 +68,24 @@ impl WeightArgs {
     /// The files that the flags name.
     pub(super) fn files(&self) -> impl Iterator<Item = &PathBuf> {
         self.config.iter().chain(self.lora.iter().map(|lora| &lora.path))
+    }
+}
+
+/// Fewer bytes are fetched without a word, if something was said before.
+const LITTLE: u64 = 1_000_000;
+
+/// Says on standard error what is fetched of a repository, and how far it is.
+fn watch(name: &RepositoryName, quiet: bool) -> impl FnMut(Fetching<'_>) {
+    let progress = Progress::bytes("fetching", quiet);
+    let mut said = quiet;
+    move |fetching| match fetching {
+        Fetching::Bytes(done, total) => progress.set(done, total),
+        Fetching::Begins { bytes, .. } if quiet || said && bytes < LITTLE => {}
+        Fetching::Begins { files, bytes, from, to } => {
+            said = true;
+            let (bytes, to) = (size(bytes), to.display());
+            progress.above(&format!("note: {name}: fetching {files} file(s), {bytes}, from {from} into `{to}`"));
+        }
     }
 }
 

@@ -20,7 +20,6 @@ pub use model::{BlockCost, Layer, ModelReport};
 pub use recognition::{NearMiss, Recognised, Recognition, recognition};
 
 use s2dit_files::WEIGHTS;
-use s2dit_files::hub::RepositoryName;
 use s2dit_import::importer_of;
 use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint, Merged, Origin, PIPELINE_FILE};
 use s2dit_models::size::LatentSize;
@@ -127,13 +126,13 @@ pub fn inspect(origin: &Origin, latent: Option<LatentSize>) -> Result<InspectRep
     bail!("`{}`: expected a checkpoint folder, an .onnx file or an .mlpackage; nothing is there", path.display())
 }
 
-/// Whether a checkpoint is meant: by how it is to be read, by what the file is, or by a name that the cache of a hub may have.
+/// Whether a checkpoint is meant: by how it is to be read, or by what the file is.
 fn is_checkpoint(origin: &Origin) -> bool {
     let said = origin.config.is_some() || origin.state_dict.is_some() || !origin.loras.is_empty();
     // Of an ONNX file more is said as an artifact, unless it is to be read as a graph.
     let is_graph = || importer_of(&origin.path).is_some_and(|i| i.name() != "onnx" || !origin.ask.is_empty());
     let is_file = || Foreign::of(&origin.path).is_ok_and(|found| found.is_some_and(|found| WEIGHTS.contains(&found)));
-    said || is_file() || is_graph() || RepositoryName::of(&origin.path).is_some()
+    said || is_file() || is_graph()
 }
 
 fn checkpoint(origin: &Origin, latent: Option<LatentSize>) -> Result<InspectReport> {

@@ -5,18 +5,16 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use s2dit_backends::foreign::Foreign;
-use s2dit_files::hub::{self, RepositoryName};
 use s2dit_files::problems::{Problem, Problems, quoted};
 use s2dit_files::{INDEX_FILE, WEIGHTS};
 use s2dit_import::{Ask, Importer, importer_of};
 
-use super::{CONFIG_FILE, PIPELINE_FILE, PipelineFolder};
+use super::{CONFIG_FILE, PipelineFolder};
 
 /// Where a checkpoint is and how it is read.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Origin {
-    /// A folder with a configuration and weights, a pipeline folder, one file of weights, or the name of a repository in the cache of the
-    /// Hugging Face hub.
+    /// A folder with a configuration and weights, a pipeline folder, or one file of weights.
     pub path: PathBuf,
     /// The configuration, if it is not `config.json` in the folder of the weights.
     pub config: Option<PathBuf>,
@@ -26,18 +24,6 @@ pub struct Origin {
     pub loras: Vec<Lora>,
     /// What is said of a graph: roles and symbolic sizes.
     pub ask: Ask,
-}
-
-impl Origin {
-    /// The same with a path where something lies: of a repository in the cache of the hub the folder of its snapshot, which is treated as
-    /// any other folder.
-    ///
-    /// # Errors
-    /// A name that is not in the cache, or whose snapshot has neither a checkpoint nor a pipeline.
-    pub fn located(&self) -> Result<Origin, Problem> {
-        let path = RepositoryName::of(&self.path).map(|name| folder_of(&name)).transpose()?;
-        Ok(Origin { path: path.unwrap_or_else(|| self.path.clone()), ..self.clone() })
-    }
 }
 
 /// The weights in the folder or file, with nothing else said.
@@ -108,7 +94,7 @@ impl Place {
     /// # Errors
     /// Nothing there; a pipeline folder; a file without a configuration.
     pub(super) fn find(origin: &Origin) -> Result<Place, Problems> {
-        let Origin { path, .. } = origin.located()?;
+        let Origin { path, .. } = origin.clone();
         let place = path.display().to_string();
         let expected =
             "a checkpoint folder with config.json and safetensors, a file of weights with --config, or a graph";
@@ -176,19 +162,6 @@ impl Place {
             Place::Folder { dir, .. } => dir,
             Place::File { file, .. } | Place::Graph { file, .. } => file,
         }
-    }
-}
-
-/// The folder of a repository in the cache: its snapshot, or what was fetched of it, if that is the folder `transformer` alone.
-fn folder_of(name: &RepositoryName) -> Result<PathBuf, Problem> {
-    let snapshot = hub::snapshot(name)?;
-    let alone = snapshot.join("transformer");
-    if [CONFIG_FILE, PIPELINE_FILE].iter().any(|file| snapshot.join(file).exists()) {
-        Ok(snapshot)
-    } else if alone.join(CONFIG_FILE).exists() {
-        Ok(alone)
-    } else {
-        Err(name.missing(format!("neither {CONFIG_FILE} nor {PIPELINE_FILE} in its snapshot `{}`", snapshot.display())))
     }
 }
 

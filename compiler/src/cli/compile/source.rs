@@ -29,7 +29,6 @@ pub(super) struct Experts {
 impl Source {
     /// Opens what lies at `origin`: of a pipeline folder the transformer `component`, or all of them.
     pub(super) fn open(origin: &Origin, component: Option<&str>) -> Result<Source> {
-        let origin = &origin.located()?;
         let one = |path: PathBuf| {
             let checkpoint = Checkpoint::open_from(&Origin { path, ..origin.clone() })?;
             Ok(Source::One(Box::new(checkpoint)))
