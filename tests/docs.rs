@@ -234,7 +234,7 @@ fn keys_of_the_formats() {
             arg(&pair.join(component))
         }]);
     }
-    let index = r#"{"boundary_ratio": 0.9, "transformer": ["diffusers", "W"], "transformer_2": ["diffusers", "W"]}"#;
+    let index = r#"{"boundary_ratio": 0.9, "transformer": ["diffusers", "WanTransformer3DModel"], "transformer_2": ["diffusers", "WanTransformer3DModel"]}"#;
     fs::write(pair.join("model_index.json"), index).expect("an index");
     ok(&[&["compile", "-q", &arg(&pair), "-o", &out("experts")], &coreml[..]].concat());
     keys(&json(work.path().join("experts/experts.json")), &mut names);

@@ -262,3 +262,27 @@ fn what_comes_through_no_door() {
     let args = ["compile", &fixture("diffusers"), "--lora", &own, "--target", "onnx", "--latent", "2x4x6", "-o", &own];
     says(&fails(&args), &["which is the input --config or --lora"]);
 }
+
+/// What is no checkpoint is called what it is.
+#[test]
+fn a_file_of_another_kind_is_named() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let golden = arg(&common::golden("tiny").join("golden.safetensors"));
+    for lora in ["lora_peft.safetensors", "lora_kohya.safetensors", "lora_diff.safetensors"] {
+        says(
+            &fails(&["inspect", &fixture(lora)]),
+            &[lora, "found a LoRA, expected the checkpoint that it is for, with --lora FILE"],
+        );
+    }
+    says(&fails(&["inspect", &golden]), &["golden.safetensors: found latents, a prompt or a golden"]);
+    let plan = arg(&work.path().join("plan.toml"));
+    fs::write(&plan, "version = 1\n").expect("a file");
+    says(&fails(&["inspect", &plan]), &["a plan of `s2ditc quantize`", "compile --quantize PLAN"]);
+    // A torch.save file that was cut off in its first bytes.
+    let cut = work.path().join("cut.pt");
+    fs::write(&cut, &fs::read(fixture("flat.pt")).expect("a file")[..33]).expect("a file");
+    says(
+        &fails(&["inspect", &arg(&cut), "--config", &fixture("config.json")]),
+        &["the beginning of a zip file", "fetch the file again"],
+    );
+}

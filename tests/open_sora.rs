@@ -66,6 +66,10 @@ fn tables_parts_and_few_bits() {
     // With tables nothing leaves the Neural Engine: not attention of text and video, the pooled text or the unpacking.
     let lint: Value = serde_json::from_str(&ok(&["lint", &tables, "--json"])).expect("JSON");
     assert_eq!(lint["summary"]["verdict"], "stays", "{lint}");
+    // Double and single blocks are counted one after the other.
+    let blocks = &lint["packages"][0]["summary"]["functions"][0]["blocks"];
+    let ops: Vec<u64> = (0..4).filter_map(|block| blocks[block.to_string()].as_u64()).collect();
+    assert!(ops.len() == 4 && ops.iter().all(|ops| *ops > 20), "{blocks}");
     let parts = compile(&model, &work.path().join("parts"), &[&COREML[..], &["--partition", "3"]].concat());
     let report = verify(&parts, &["--checkpoint", &model, "--blocks"]);
     assert_eq!(report["rows"].as_array().map(Vec::len), Some(5), "{report}");

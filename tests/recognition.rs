@@ -30,7 +30,7 @@ fn config(name: &str) -> S2ditConfig {
 
 fn clip(config: &dyn Model, weights: &dyn WeightSource, latent: &str) -> Module {
     let latent: LatentSize = latent.parse().expect("a latent");
-    let mut module = config.build(weights, latent).expect("a graph");
+    let mut module = config.build(weights, latent.into()).expect("a graph");
     PassPipeline::new(&["canonicalize", "phase", "cse"])
         .expect("passes")
         .run(&mut module, |_, _| {})

@@ -59,7 +59,7 @@ fn names() -> BTreeSet<String> {
 
 fn interface(model: &dyn Model) -> s2dit_ir::Interface {
     let latent = model.nearest_latent("1x8x8".parse().expect("a latent"));
-    model.build(&s2dit_models::SchemaWeights::new(model), latent).expect("a graph").interface
+    model.build(&s2dit_models::SchemaWeights::new(model), latent.into()).expect("a graph").interface
 }
 
 /// A file's code without comments and unit tests.

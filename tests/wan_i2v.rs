@@ -197,10 +197,19 @@ fn a_clip_takes_its_image_and_condition_and_nothing_less() {
     assert_eq!(whole.0, [1, 4, 3, 8, 8]);
     let other = tensor(&at("other.safetensors"), "condition", &[1, 5, 3, 8, 8]);
     assert_eq!(made(&["--image", &image, "--condition", &other]), whole);
+    // With a seeded prompt, for trials, what is not named is seeded too; noise may be recorded.
+    let drawn = made(&[]);
+    assert!(drawn == made(&[]) && drawn != whole && drawn.0 == whole.0);
+    let noise = tensor(&at("noise.safetensors"), "noise", &[1, 4, 3, 8, 8]);
+    let with_noise = made(&["--image", &image, "--condition", &condition, "--noise", &noise]);
+    assert!(with_noise != whole && with_noise.0 == whole.0);
+    let prompt = tensor(&at("prompt.safetensors"), "text", &[1, 512, 12]);
+    let stream = ["stream", "-q", &onnx, "--prompt", &prompt, "-o", &clip];
     let refused = |flags: &[&str], parts: &[&str]| {
         let message = fails(&[&stream[..], flags].concat());
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     };
+    refused(&["--image", &image, "--condition", &condition, "--noise", &condition], &["no tensor `noise`"]);
     refused(&["--condition", &condition], &["takes an image", "--image FILE", "[1, 257, 20]"]);
     refused(&["--image", &image], &["takes channels beside the noise", "--condition FILE", "[1, 5, 3, 8, 8]"]);
     let small = tensor(&at("small.safetensors"), "image", &[1, 256, 20]);
@@ -264,4 +273,77 @@ fn a_first_frame_is_kept_where_each_token_has_its_time() {
     let onnx = compile(&scalar, "3x8x8", &at("one.onnx"), &["--target", "onnx"]);
     let message = fails(&["stream", &onnx, "--prompt-seed", "1", "--condition", &frame, "-o", &clip]);
     assert!(message.contains("--condition") && message.contains("one timestep for all tokens"), "{message}");
+}
+
+/// A golden's checkpoint as Wan's own repository has it: its names, and `WanModel` with `model_type`.
+fn original(name: &str, kind: &str, work: &Path) -> String {
+    const NAMES: [(&str, &str); 22] = [
+        ("attn1.to_out.0", "self_attn.o"),
+        ("attn2.to_out.0", "cross_attn.o"),
+        ("attn2.add_k_proj", "cross_attn.k_img"),
+        ("attn2.add_v_proj", "cross_attn.v_img"),
+        ("attn2.norm_added_k", "cross_attn.norm_k_img"),
+        ("attn1.to_", "self_attn."),
+        ("attn2.to_", "cross_attn."),
+        ("attn1.norm_", "self_attn.norm_"),
+        ("attn2.norm_", "cross_attn.norm_"),
+        ("ffn.net.0.proj", "ffn.0"),
+        ("ffn.net.2", "ffn.2"),
+        ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
+        ("condition_embedder.time_embedder.linear_2", "time_embedding.2"),
+        ("condition_embedder.time_proj", "time_projection.1"),
+        ("condition_embedder.text_embedder.linear_1", "text_embedding.0"),
+        ("condition_embedder.text_embedder.linear_2", "text_embedding.2"),
+        ("condition_embedder.image_embedder.norm1", "img_emb.proj.0"),
+        ("condition_embedder.image_embedder.ff.net.0.proj", "img_emb.proj.1"),
+        ("condition_embedder.image_embedder.ff.net.2", "img_emb.proj.3"),
+        ("condition_embedder.image_embedder.norm2", "img_emb.proj.4"),
+        ("condition_embedder.image_embedder.pos_embed", "img_emb.emb_pos"),
+        ("proj_out", "head.head"),
+    ];
+    let from = golden(name).join("checkpoint");
+    let bytes = std::fs::read(from.join("diffusion_pytorch_model.safetensors")).expect("weights");
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    let renamed = |name: &str| match name {
+        "scale_shift_table" => "head.modulation".to_owned(),
+        _ if name.starts_with("blocks.") && name.contains(".norm2.") => name.replace("norm2", "norm3"),
+        _ => match NAMES.iter().find(|(ours, _)| name.contains(ours)) {
+            Some((ours, theirs)) => name.replace(ours, theirs),
+            None => name.replace("scale_shift_table", "modulation"),
+        },
+    };
+    let views: Vec<(String, TensorView<'_>)> = tensors.iter().map(|(name, view)| (renamed(name), view)).collect();
+    let folder = work.join(format!("original_{name}"));
+    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::write(folder.join("diffusion_pytorch_model.safetensors"), serialize(views, None).expect("a file"))
+        .expect("weights");
+    let ours: Value = serde_json::from_slice(&std::fs::read(from.join("config.json")).expect("a file")).expect("JSON");
+    let heads = ours["num_attention_heads"].as_u64().expect("a number");
+    let width = heads * ours["attention_head_dim"].as_u64().expect("a number");
+    let mut config = serde_json::json!({
+        "_class_name": "WanModel", "model_type": kind, "dim": width, "num_heads": heads, "in_dim": ours["in_channels"],
+        "out_dim": ours["out_channels"], "text_len": if kind == "ti2v" { 16 } else { 512 },
+    });
+    for field in ["ffn_dim", "freq_dim", "num_layers", "eps", "text_dim", "cross_attn_norm", "image_dim"] {
+        if !ours[field].is_null() {
+            config[field] = ours[field].clone();
+        }
+    }
+    std::fs::write(folder.join("config.json"), config.to_string()).expect("a file");
+    arg(&folder)
+}
+
+/// Wan's own configurations of models that take pictures.
+#[test]
+fn models_of_pictures_as_their_own_repositories_have_them() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    for (name, kind, latent) in
+        [("wan_i2v", "i2v", "3x8x8"), ("wan_flf2v", "flf2v", "2x8x6"), ("wan_ti2v", "ti2v", "3x8x12")]
+    {
+        let model = original(name, kind, work.path());
+        let onnx = compile(&model, latent, &work.path().join(format!("{name}.onnx")), &["--target", "onnx"]);
+        let file = arg(&golden(name).join("golden.safetensors"));
+        let report = json(&["verify", &onnx, "--golden", &file, "--blocks", "--json"]);
+        assert_eq!(report["passed"], true, "{name}: {report}");
+    }
 }

@@ -42,6 +42,14 @@ fn compile(dir: &Path, out: &Path, flags: &[&str]) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
+/// Puts the class of a transformer's configuration into the index of its pipeline.
+fn index_says_its_class(dir: &Path, component: &str) {
+    let read = |path: PathBuf| -> Value { serde_json::from_slice(&fs::read(path).expect("a file")).expect("JSON") };
+    let mut index = read(dir.join("model_index.json"));
+    index[component][1] = read(dir.join(component).join("config.json"))["_class_name"].clone();
+    fs::write(dir.join("model_index.json"), index.to_string()).expect("a file");
+}
+
 fn field<'v>(summary: &'v Value, name: &str) -> (&'v Value, &'v str) {
     let fields = summary["fields"].as_array().expect("fields");
     let found = fields.iter().find(|field| field["field"] == name).expect("the field");
@@ -224,6 +232,7 @@ fn transformers_of_two_models_are_refused() {
     ] {
         fs::remove_dir_all(&second).expect("removed");
         ok(&["init", "-q", "--preset", preset, "-o", &arg(&second)]);
+        index_says_its_class(&dir, "transformer_2");
         let message = fails(&["compile", &arg(&dir), "--target", "onnx", "--latent", "2x8x8", "-o", &place]);
         for part in parts.iter().chain(&["component `transformer_2`", "--component"]) {
             assert!(message.contains(part), "{message}\nlacks {part}");
@@ -233,6 +242,7 @@ fn transformers_of_two_models_are_refused() {
     // The same model with other steps.
     fs::remove_dir_all(&second).expect("removed");
     ok(&["init", "-q", "--preset", "wan-tiny", "-o", &arg(&second)]);
+    index_says_its_class(&dir, "transformer_2");
     let path = second.join("config.json");
     let mut config: Value = serde_json::from_slice(&fs::read(&path).expect("a file")).expect("JSON");
     config["flow_shift"] = 7.5.into();
@@ -313,4 +323,95 @@ fn what_cannot_be_compiled() {
     }
     fs::remove_dir_all(Path::new(&dir).join("transformer_2")).expect("a folder");
     refused(&dir, "x.onnx", &["--component", "transformer_2"], &["pipeline/transformer_2: found No such file"]);
+}
+
+/// Of two transformers the summary says who made which steps, and each may have a guidance of its own.
+#[test]
+fn two_transformers_share_steps_and_guide_apart() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| arg(&work.path().join(name));
+    let scheduler = Some(json!({ "flow_shift": 3.0 }));
+    let dir = pipeline(work.path(), &["transformer", "transformer_2"], &json!({ "boundary_ratio": 0.8 }), scheduler);
+    compile(&dir, &work.path().join("pair"), &[]);
+    let prompt = |name: &str, value: f32| {
+        let data: Vec<u8> = (0..8 * 32).flat_map(|i| (value * (i % 7) as f32).to_le_bytes()).collect();
+        let view =
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1, 8, 32], &data).expect("a tensor");
+        fs::write(at(name), safetensors::serialize([("text", view)], None).expect("safetensors")).expect("a file");
+        at(name)
+    };
+    let (positive, negative, pair) = (prompt("p.safetensors", 0.3), prompt("n.safetensors", -0.2), at("pair"));
+    let made = |guidance: &str| -> (Value, Vec<u8>) {
+        let out = at("clip.safetensors");
+        let base =
+            ["stream", &pair, "--prompt", &positive, "--negative", &negative, "--steps", "10", "--json", "-o", &out];
+        let summary = serde_json::from_str(&ok(&[&base[..], &["--guidance", guidance]].concat())).expect("JSON");
+        (summary, fs::read(out).expect("a clip"))
+    };
+    let (summary, one) = made("4");
+    // Of 10 steps of shift 3, those of timesteps 1000, 964, 923, 875 and 818 are at 800 and above.
+    assert_eq!(summary["shares"], json!([["transformer", 5], ["transformer_2", 5]]), "{summary}");
+    let (summary, two) = made("4,1");
+    assert_eq!((&summary["guidance"], &summary["second_guidance"]), (&json!(4.0), &json!(1.0)), "{summary}");
+    assert!(one != two && one == made("4,4").1);
+    let said = common::run(&["stream", &pair, "--prompt", &positive, "--steps", "10"]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("10 Euler steps (5 of transformer, 5 of transformer_2)"), "{said}");
+    compile(&dir, &work.path().join("a.onnx"), &["--component", "transformer"]);
+    let alone = at("a.onnx");
+    let refused = common::run(&["stream", &alone, "--prompt", &positive, "--negative", &negative, "--guidance", "4,3"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(2) && said.contains("G,G2 is for two transformers"), "{said}");
+}
+
+/// The index of a pipeline and the configuration of its transformer must mean the same class.
+#[test]
+fn an_index_of_another_class_is_refused() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let index = json!({ "transformer": ["diffusers", "LTXVideoTransformer3DModel"] });
+    let dir = pipeline(work.path(), &["transformer"], &index, None);
+    for path in [arg(&dir), arg(&dir.join("transformer"))] {
+        let said = fails(&["inspect", &path, "--latent", "2x8x8"]);
+        for part in [
+            "model_index.json: transformer: found the class \"LTXVideoTransformer3DModel\", expected WanTransformer3DModel",
+            "config.json",
+        ] {
+            assert!(said.contains(part), "{said}");
+        }
+    }
+}
+
+/// A pair of experts inside one is refused: links that lead back would be followed forever.
+#[cfg(unix)]
+#[test]
+fn experts_that_lead_back_are_refused() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let dir = pipeline(work.path(), &["transformer", "transformer_2"], &json!({ "boundary_ratio": 0.5 }), None);
+    let pair = work.path().join("pair");
+    compile(&dir, &pair, &[]);
+    let mut description: Value =
+        serde_json::from_slice(&fs::read(pair.join("experts.json")).expect("a file")).expect("JSON");
+    description["experts"][0]["file"] = "transformer".into();
+    fs::write(pair.join("experts.json"), description.to_string()).expect("a file");
+    std::os::unix::fs::symlink(".", pair.join("transformer")).expect("a link");
+    let said = fails(&["inspect", &arg(&pair)]);
+    assert!(said.contains("found a pair of experts, expected an expert of the pair"), "{said}");
+}
+
+/// A clip of a model that makes video chunk by chunk is seldom what is wanted.
+#[test]
+fn a_clip_of_an_autoregressive_model_comes_with_a_note() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let out = arg(&work.path().join("a.onnx"));
+    let said = |checkpoint: &str, latent: &str, flags: &[&str]| {
+        let checkpoint = arg(&common::repo().join("tests/goldens").join(checkpoint));
+        let base = ["compile", &checkpoint, "--target", "onnx", "--latent", latent, "-o", &out];
+        let done = common::run(&[&base[..], flags].concat());
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8_lossy(&done.stderr).into_owned()
+    };
+    let note = "note: a whole clip of an autoregressive model";
+    let of_chunks = said("self_forcing_tiny/checkpoint/self_forcing.pt", "3x4x6", &["--state-dict", "generator_ema"]);
+    assert!(of_chunks.contains(note) && of_chunks.contains("--mode stream"), "{of_chunks}");
+    assert!(!said("wan_tiny/checkpoint", "3x8x8", &[]).contains(note));
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _};
 use std::path::Path;
 
 use crate::input::check_regular;
@@ -43,6 +43,8 @@ pub enum Foreign {
     Html,
     /// A compressed file or archive.
     Archive,
+    /// The beginning of a zip file, whose directory would stand at its end.
+    CutZip,
 }
 
 const ONNX_EXPORT: &str = "export the model with torch.onnx.export(..., dynamo=True)";
@@ -69,6 +71,7 @@ impl Foreign {
             Foreign::Json => "JSON text",
             Foreign::Html => "a web page (a download that went wrong, perhaps)",
             Foreign::Archive => "a compressed file or archive",
+            Foreign::CutZip => "the beginning of a zip file, whose end is not there",
         }
     }
 
@@ -86,7 +89,7 @@ impl Foreign {
             Foreign::ZippedPackage | Foreign::Archive => "unpack it first",
             Foreign::Hdf5 | Foreign::TfLite => "export the model to ONNX",
             Foreign::NumPy => "write its arrays with safetensors.numpy.save_file",
-            Foreign::Html => "fetch the file again",
+            Foreign::Html | Foreign::CutZip => "fetch the file again",
         })
     }
 
@@ -98,7 +101,14 @@ impl Foreign {
         check_regular(path)?;
         let mut head = Vec::new();
         File::open(path)?.take(HEAD).read_to_end(&mut head)?;
-        Ok(recognise(&head))
+        let found = recognise(&head);
+        let is_zip = head.starts_with(b"PK\x03\x04");
+        Ok(match found {
+            Some(Foreign::Archive | Foreign::NumPy | Foreign::ZippedPackage) if is_zip && !has_directory(path)? => {
+                Some(Foreign::CutZip)
+            }
+            found => found,
+        })
     }
 }
 
@@ -108,6 +118,17 @@ impl fmt::Display for Foreign {
         f.write_str(self.name())?;
         self.remedy().map_or(Ok(()), |remedy| write!(f, " ({remedy})"))
     }
+}
+
+/// Whether the end of a zip file's directory is there: within a comment's length of the file's end.
+fn has_directory(path: &Path) -> io::Result<bool> {
+    const LONGEST: u64 = 22 + 0xffff;
+    let mut file = File::open(path)?;
+    let len = file.metadata()?.len();
+    file.seek(io::SeekFrom::Start(len.saturating_sub(LONGEST)))?;
+    let mut tail = Vec::new();
+    file.take(LONGEST).read_to_end(&mut tail)?;
+    Ok(tail.windows(4).any(|window| window == b"PK\x05\x06"))
 }
 
 /// So many bytes are looked at: an archive's first names are in them.

@@ -18,16 +18,18 @@ impl HostTensor {
         (shape.iter().product::<usize>() == data.len()).then_some(HostTensor { shape, data })
     }
 
-    /// Tokens `[1, D, 1, N]`, which the Neural Engine's layout has, as `[1, N, D]` if that is what is `wanted`; any other as it is. Beyond
+    /// Tokens `[B, D, 1, N]`, which the Neural Engine's layout has, as `[B, N, D]` if that is what is `wanted`; any other as it is. Beyond
     /// N tokens the layout may hold padding, which is left out.
     #[must_use]
     pub fn tokens_first(&self, wanted: &[usize]) -> HostTensor {
-        let (&[1, channels, 1, padded], &[1, tokens, width]) = (&self.shape[..], wanted) else { return self.clone() };
-        if width != channels || tokens > padded {
+        let (&[batch, channels, 1, padded], &[clips, tokens, width]) = (&self.shape[..], wanted) else {
+            return self.clone();
+        };
+        if clips != batch || width != channels || tokens > padded {
             return self.clone();
         }
-        let at = |i: usize| self.data[(i % width) * padded + i / width];
-        HostTensor { shape: wanted.to_vec(), data: (0..tokens * width).map(at).collect() }
+        let at = |i: usize| self.data[(i / (tokens * width) * width + i % width) * padded + i / width % tokens];
+        HostTensor { shape: wanted.to_vec(), data: (0..batch * tokens * width).map(at).collect() }
     }
 }
 
@@ -47,5 +49,7 @@ mod tests {
         let y = x.tokens_first(&[1, 2, 2]);
         assert_eq!((y.shape, y.data), (vec![1, 2, 2], vec![0.0, 10.0, 1.0, 11.0]));
         assert_eq!(x.tokens_first(&[1, 6]).shape, [1, 2, 1, 3]);
+        let two = HostTensor::new([2, 2, 1, 2], (0..8u8).map(f32::from).collect()).unwrap();
+        assert_eq!(two.tokens_first(&[2, 2, 2]).data, [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
     }
 }

@@ -37,7 +37,7 @@ use crate::plan::{Quantize, Sources};
 use s2dit_files::choice;
 use s2dit_models::Model;
 use s2dit_models::checkpoint::Checkpoint;
-use s2dit_models::size::LatentSize;
+use s2dit_models::size::StepSize;
 
 /// The newest ONNX operator set that a model may use. A model says 23 only if it has an op of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,8 +84,8 @@ pub struct Options {
     pub opset: Opset,
     /// Shape of a Core ML package.
     pub layout: Layout,
-    /// Size of the clip; `None` for a model that has one size only.
-    pub latent: Option<LatentSize>,
+    /// Size of the clip and number of clips; `None` for a model that has one size only.
+    pub size: Option<StepSize>,
     /// Timesteps that the step can be asked for.
     pub timesteps: TimestepChoice,
     /// Storage of large weights; `None` stores them in the precision.
@@ -147,7 +147,7 @@ pub fn lower_graph(
     options: &Options,
     watch: &mut Watch,
 ) -> Result<Module> {
-    let mut module = model.step(weights, options.latent)?;
+    let mut module = model.step(weights, options.size)?;
     options.timesteps.check_time(&module)?;
     watch(None, &module);
     let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some());
@@ -217,7 +217,7 @@ fn described(checkpoint: &Checkpoint, module: &Module, options: &Options) -> Res
         ("s2ditc.mode".into(), "clip".into()),
         ("s2ditc.precision".into(), options.precision.to_string()),
     ]);
-    let latent = options.latent.or_else(|| model.only_latent());
+    let latent = options.size.map(|size| size.latent).or_else(|| model.only_latent());
     metadata.extend(latent.map(|latent| ("s2ditc.latent".into(), latent.to_string())));
     metadata.extend(options.timesteps.listed(model)?.map(|listed| listed.metadata()));
     metadata.extend(options.layout.metadata(options.target));

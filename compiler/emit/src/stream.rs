@@ -75,7 +75,7 @@ pub fn lower_graph(
     watch: &mut Watch,
 ) -> Result<Lowered> {
     let latent = LatentSize { frames: streaming.chunk_frames, rows: options.rows, cols: options.cols };
-    let mut module = model.build(weights, latent)?;
+    let mut module = model.build(weights, latent.into())?;
     watch(None, &module);
     let split_options = split::Options {
         window_frames: streaming.window_frames,

@@ -11,7 +11,7 @@ mod state_dict;
 mod tensor;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 
@@ -48,6 +48,8 @@ impl TorchFile {
             let archive = Archive::open(file.bytes(), &place)?;
             let pickle = Pickle::read(archive.pickle(), &format!("{place}: {}", archive.pickle_name()))?;
             let (state_dict, named) = state_dict::choose(&pickle, state_dict, &place)?;
+            let keys: BTreeSet<&str> = named.iter().map(|(_, view)| view.storage.key).collect();
+            archive.check_storages(keys, &place)?;
             let mut problems = Problems::new();
             let mut tensors = BTreeMap::new();
             for (name, view) in named {

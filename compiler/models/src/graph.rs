@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::layers::BuildError;
 use crate::model::{Family, Layer, Model, Outline, Sampler, Streaming};
-use crate::size::{Grid, LatentSize};
+use crate::size::{Grid, LatentSize, StepSize};
 use crate::tensor::{Role, TensorSpec};
 
 /// The family of imported graphs. It reads no configuration: a graph comes with its file.
@@ -98,6 +98,12 @@ impl Graph {
         }
     }
 
+    /// Clips in its latent, if one of its inputs is one.
+    fn batch(&self) -> Option<usize> {
+        let f = self.module.functions.first()?;
+        f.shape(f.by_name(self.module.interface.latent()?)?).first().copied()
+    }
+
     fn check(&self, latent: LatentSize) -> Result<(), Problems> {
         match self.latent() {
             Some(own) if own != latent => Err(Problems::one(
@@ -145,9 +151,17 @@ impl Model for Graph {
         self.latent().unwrap_or(wanted)
     }
 
-    fn build(&self, _: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError> {
-        self.check(latent)?;
-        Ok(self.module.clone())
+    fn build(&self, _: &dyn WeightSource, size: StepSize) -> Result<Module, BuildError> {
+        self.check(size.latent)?;
+        match self.batch() {
+            Some(own) if own != size.batch => Err(Problems::one(
+                "batch",
+                size.batch.to_string(),
+                format!("{own}, which the graph was exported for: export it for another"),
+            )
+            .into()),
+            _ => Ok(self.module.clone()),
+        }
     }
 
     fn graph(&self) -> Option<&Graph> {
@@ -158,8 +172,8 @@ impl Model for Graph {
         self.latent()
     }
 
-    fn step(&self, weights: &dyn WeightSource, latent: Option<LatentSize>) -> Result<Module, BuildError> {
-        latent.map_or_else(|| Ok(self.module.clone()), |latent| self.build(weights, latent))
+    fn step(&self, weights: &dyn WeightSource, size: Option<StepSize>) -> Result<Module, BuildError> {
+        size.map_or_else(|| Ok(self.module.clone()), |size| self.build(weights, size))
     }
 
     fn outline(&self) -> Outline {

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::graph::Graph;
 use crate::layers::BuildError;
-use crate::size::{Grid, LatentSize};
+use crate::size::{Grid, LatentSize, StepSize};
 use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems};
 
@@ -128,17 +128,17 @@ pub trait Model: Debug + Send + Sync {
     ///
     /// # Errors
     /// A latent that does not fit; a tensor that the weights lack.
-    fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError>;
+    fn build(&self, weights: &dyn WeightSource, size: StepSize) -> Result<Module, BuildError>;
 
     /// [`Model::build`] of a latent that may not have been said: a model that has one size only does not ask for it.
     ///
     /// # Errors
     /// See [`Model::build`]; no latent, of a model that must know.
-    fn step(&self, weights: &dyn WeightSource, latent: Option<LatentSize>) -> Result<Module, BuildError> {
-        let latent = latent.ok_or_else(|| {
+    fn step(&self, weights: &dyn WeightSource, size: Option<StepSize>) -> Result<Module, BuildError> {
+        let size = size.ok_or_else(|| {
             Problems::one("latent size", "none", "--latent FRAMESxROWSxCOLUMNS, such as --latent 3x36x64")
         })?;
-        self.build(weights, latent)
+        self.build(weights, size)
     }
 
     /// The latent of a model that has one size only.

@@ -38,6 +38,21 @@ impl fmt::Display for LatentSize {
     }
 }
 
+/// What a step is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepSize {
+    /// The latent of one clip.
+    pub latent: LatentSize,
+    /// Clips that a step takes at once, B: each has a latent and a text of its own, and all have the same timestep.
+    pub batch: usize,
+}
+
+impl From<LatentSize> for StepSize {
+    fn from(latent: LatentSize) -> Self {
+        StepSize { latent, batch: 1 }
+    }
+}
+
 /// The grid that tokens lie on, in (frame, row, column) order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Grid {

@@ -33,7 +33,8 @@ use s2dit_emit::{
 };
 use s2dit_files::problems::Problem;
 use s2dit_models::checkpoint::{Checkpoint, FieldOrigin, Wanted};
-use s2dit_models::size::LatentSize;
+use s2dit_models::model::Sampler;
+use s2dit_models::size::{LatentSize, StepSize};
 
 /// Compile a checkpoint, or a graph that PyTorch exported, to an ONNX file or a Core ML package
 #[derive(clap::Args)]
@@ -44,8 +45,8 @@ use s2dit_models::size::LatentSize;
   s2ditc compile small/ --target onnx --latent 3x36x64 --emit ir | less
   s2ditc compile wan.pt --config config.json --lora fast.safetensors:0.8 --target coreml --latent 3x36x64 -o wan.mlpackage
 
-The compiled step takes latent [1,C,F,H,W], timestep [1] in [0, 1000] and text [1,L,text_dim], and returns velocity \
-[1,C,F,H,W]; a model of images takes image [1,M,width] too. An ONNX model with more than 32 MiB of weights keeps them beside it in OUT.HASH.data, a name that the model knows: \
+The compiled step takes latent [B,C,F,H,W], timestep [1] in [0, 1000] and text [B,L,text_dim], B of --batch, and returns velocity \
+[B,C,F,H,W]; a model of images takes image [B,M,width] too. An ONNX model with more than 32 MiB of weights keeps them beside it in OUT.HASH.data, a name that the model knows: \
 move the two together.
 
 With --mode stream OUT is a folder: three functions (prompt, denoise, and commit or last_step) and contract.json, which says how to call them. A step \
@@ -68,6 +69,9 @@ pub(super) struct Args {
     /// Latent frames, rows and columns of the clip; rows and columns of a stream. A graph has the size that it was exported for
     #[arg(long, value_name = "FxHxW")]
     latent: Option<Size>,
+    /// Clips that a step takes at once: with 2 a call serves a prompt and its negative, for guidance
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    batch: u8,
     /// A whole clip in one step, or a stream of chunks
     #[arg(long, value_name = "MODE", default_value = "clip")]
     mode: Mode,
@@ -178,6 +182,9 @@ impl Args {
         if let (Mode::Clip, Some((_, flag))) = (self.mode, given.into_iter().find(|(given, _)| *given)) {
             refuse!("{flag} is for --mode stream: a clip has no states, and one function");
         }
+        if self.mode == Mode::Stream && self.batch != 1 {
+            refuse!("--batch is for clips: a stream's states are those of one video");
+        }
         if self.compute == Some(Compute::Any) && self.attention.is_some() {
             refuse!("--attention is for --compute ane: any leaves attention as it is");
         }
@@ -221,6 +228,7 @@ fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -
     if !context.quiet {
         weights::note(checkpoint);
     }
+    note_of_clip(args, checkpoint, context);
     let job = Job::new(args, checkpoint)?;
     let mut passes =
         Passes::new(args.after.as_deref(), args.time_passes, args.verify_each.then_some(checkpoint), context)
@@ -286,6 +294,17 @@ fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says that a whole clip of a model that makes video chunk by chunk is seldom what is wanted.
+fn note_of_clip(args: &Args, checkpoint: &Checkpoint, context: Context) {
+    let model = checkpoint.model();
+    let is_of_chunks = model.streaming().is_ok() && matches!(model.sampler(), Ok(Sampler::Fixed { .. }));
+    if args.mode == Mode::Clip && !context.quiet && is_of_chunks {
+        print_note(
+            "note: a whole clip of an autoregressive model, in which every frame sees every other: the model makes video chunk by chunk, so that `s2ditc stream` does not sample such a clip; --mode stream compiles what it samples",
+        );
+    }
 }
 
 /// Says what the weights lost.
@@ -394,6 +413,9 @@ impl Job {
         if partition.is_some() && target != Target::CoreMl {
             refuse!("--partition is for packages: use it with --target coreml");
         }
+        if args.latent.is_none() && args.batch != 1 {
+            refuse!("--batch goes with --latent: a graph has the batch that it was exported for");
+        }
         let latent = match args.latent {
             Some(Size::Chunk { rows, cols }) if args.mode == Mode::Clip => bail!(
                 "latent size: found {rows}x{cols}, expected FRAMESxROWSxCOLUMNS, such as 3x{rows}x{cols}; or --mode stream"
@@ -410,7 +432,7 @@ impl Job {
                 precision,
                 opset: args.opset.unwrap_or_default(),
                 layout,
-                latent,
+                size: latent.map(|latent| StepSize { latent, batch: args.batch.into() }),
                 timesteps: args.timesteps(),
                 quantize,
                 partition,

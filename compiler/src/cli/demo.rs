@@ -87,7 +87,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
             precision,
             opset: Opset::default(),
             layout: Layout::default(),
-            latent: Some(LATENT),
+            size: Some(LATENT.into()),
             timesteps: TimestepChoice::Any,
             quantize: None,
             partition: None,

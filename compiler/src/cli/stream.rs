@@ -52,7 +52,7 @@ pub(super) struct Args {
     /// Prompt: a safetensors file with the tensor text, and text_mask or pooled for a model that takes it
     #[arg(long, value_name = "FILE", conflicts_with = "prompt_seed")]
     prompt: Option<PathBuf>,
-    /// A seeded random prompt, for trials without a text encoder
+    /// A seeded random prompt, for trials without a text encoder; with it an image or a condition that a clip needs is random too
     #[arg(long, value_name = "N")]
     prompt_seed: Option<u64>,
     /// From this chunk on another prompt; may be repeated
@@ -64,7 +64,7 @@ pub(super) struct Args {
     /// Seed of the noise [default: that of --state-in, or 0]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Recorded noise instead: a safetensors file with stream.noise [chunks,steps,1,C,F,H,W]
+    /// Recorded noise instead: a safetensors file with stream.noise [chunks,steps,1,C,F,H,W], or noise [1,C,F,H,W] of a clip
     #[arg(long, value_name = "FILE", conflicts_with = "seed")]
     noise: Option<PathBuf>,
     /// Latents to write, as safetensors; the checkpoint's VAE decoder makes a video of them
@@ -85,9 +85,10 @@ pub(super) struct Args {
     /// Euler steps of a clip [default: the checkpoint's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     steps: Option<u16>,
-    /// Guidance of a clip: v = v_neg + G·(v_pos − v_neg); or the strength that a network with distilled guidance takes [default: 5]
-    #[arg(long, value_name = "G")]
-    guidance: Option<f64>,
+    /// Guidance of a clip: v = v_neg + G·(v_pos − v_neg), of two transformers G,G2; or the strength that a network with distilled guidance
+    /// takes [default: 5]
+    #[arg(long, value_name = "G[,G2]")]
+    guidance: Option<Guidance>,
     /// Negative prompt of a clip; without it there is no guidance but what was distilled into the network
     #[arg(long, value_name = "FILE")]
     negative: Option<PathBuf>,
@@ -125,6 +126,26 @@ impl FromStr for PromptAt {
                 expected: "CHUNK=FILE, such as 8=b.safetensors".into(),
             }),
         }
+    }
+}
+
+/// `G`, or `G,G2` of two transformers.
+#[derive(Clone, Copy)]
+struct Guidance(f64, Option<f64>);
+
+impl FromStr for Guidance {
+    type Err = Problem;
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        let number = |text: &str| text.trim().parse::<f64>().ok().filter(|g| g.is_finite());
+        let read = match text.split_once(',') {
+            None => number(text).map(|g| Guidance(g, None)),
+            Some((high, low)) => number(high).zip(number(low)).map(|(high, low)| Guidance(high, Some(low))),
+        };
+        read.ok_or_else(|| Problem {
+            place: "guidance".into(),
+            found: quoted(text),
+            expected: "a finite number, such as 5; or two, such as 4,3, for two transformers".into(),
+        })
     }
 }
 
@@ -381,7 +402,13 @@ const PREVIEWED: &str =
 struct ClipSummary {
     artifact: PathBuf,
     steps: usize,
+    /// Of two transformers the steps that each makes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shares: Option<Vec<(String, usize)>>,
     guidance: Option<f64>,
+    /// That of the second of two transformers, if it has one of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    second_guidance: Option<f64>,
     latent: Vec<usize>,
     seconds: f64,
     output: Option<PathBuf>,
@@ -392,7 +419,6 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
     let path: &Path = &args.artifact;
     let stream_only = [
         (args.chunks.is_some(), "--chunks"),
-        (args.noise.is_some(), "--noise"),
         (args.state_in.is_some(), "--state-in"),
         (args.state_out.is_some(), "--state-out"),
         (!args.prompt_at.is_empty(), "--prompt-at"),
@@ -400,10 +426,7 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
     if let Some((_, flag)) = stream_only.into_iter().find(|(given, _)| *given) {
         bail!("{flag} is for streams, but `{}` makes a whole clip: compile with --mode stream", path.display());
     }
-    let guidance = args.guidance.unwrap_or(5.0);
-    if !guidance.is_finite() {
-        refuse!("--guidance: found {guidance}, expected a finite number");
-    }
+    let Guidance(guidance, second) = args.guidance.unwrap_or(Guidance(5.0, None));
     let run = RunOptions { fp16: args.fp16, threads: context.threads, quiet: context.quiet, ..RunOptions::default() };
     let mut clip = Clip::open(path, &run)?;
     match (clip.takes_guidance(), &args.negative) {
@@ -418,23 +441,31 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
         ),
         _ => {}
     }
+    let steps = args.steps.map_or(clip.steps(), usize::from);
+    let shares = clip.shares(steps);
+    if second.is_some() && (shares.is_none() || clip.takes_guidance()) {
+        refuse!("--guidance G,G2 is for two transformers: `{}` has one strength of guidance", path.display());
+    }
     let prompt = match (&args.prompt, args.prompt_seed) {
         (Some(path), _) => clip.read_prompt(path)?,
         (None, Some(seed)) => clip.seeded_prompt(seed),
         (None, None) => bail!("no prompt: name one with --prompt (or --prompt-seed N for a trial)"),
     };
     let negative = args.negative.as_deref().map(|p| clip.read_prompt(p)).transpose()?;
-    let negative = negative.map(|prompt| (prompt, guidance));
-    let [image, condition] = clip.read(args.image.as_deref(), args.condition.as_deref())?;
+    let negative = negative.map(|prompt| (prompt, [guidance, second.unwrap_or(guidance)]));
+    let [image, condition] = clip.read(args.image.as_deref(), args.condition.as_deref(), args.prompt_seed)?;
     let strength = clip.takes_guidance().then_some(guidance);
     let given = Given { prompt, negative, guidance: strength, image, condition };
-    let steps = args.steps.map_or(clip.steps(), usize::from);
+    let noise = match &args.noise {
+        Some(path) => clip.read_noise(path)?,
+        None => clip.seeded_noise(args.seed.unwrap_or_default()),
+    };
     let [channels, frames, rows, cols] = clip.latent();
     let chunk = contract::Chunk { channels, frames, rows, cols };
     let mut preview = args.preview.as_deref().map(|p| Preview::create(context.to(p), chunk)).transpose()?;
     let progress = Progress::calls("steps", context.quiet);
     let start = Instant::now();
-    let made = clip.sample(args.seed.unwrap_or_default(), steps, &given, |done| {
+    let made = clip.sample(&noise, steps, &given, |done| {
         progress.say(done as u64, steps as u64, || format!("step {done}/{steps}"));
     });
     let made = made.with_context(|| format!("`{}`", path.display()))?;
@@ -450,7 +481,9 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
     let summary = ClipSummary {
         artifact: path.into(),
         steps,
-        guidance: given.negative.map(|(_, g)| g).or(strength),
+        shares,
+        guidance: given.negative.map(|(_, g)| g[0]).or(strength),
+        second_guidance: second,
         latent: made.shape,
         seconds,
         output: args.output.clone(),
@@ -459,7 +492,13 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
     if args.json {
         print_json(&summary)?;
     } else if !context.quiet {
-        let guidance = summary.guidance.map_or("no guidance".into(), |g| format!("guidance {g}"));
+        let mut guidance = summary.guidance.map_or("no guidance".into(), |g| format!("guidance {g}"));
+        if let Some(second) = summary.second_guidance {
+            guidance += &format!(" and {second}");
+        }
+        let shares = summary.shares.iter().flatten().map(|(name, steps)| format!("{steps} of {name}"));
+        let shares = shares.collect::<Vec<_>>().join(", ");
+        let shares = if shares.is_empty() { String::new() } else { format!(" ({shares})") };
         let previewed = if summary.preview.is_some() { PREVIEWED } else { "" };
         let files = [("clip", &summary.output), ("preview", &summary.preview)];
         let mut written: String = (files.into_iter())
@@ -469,7 +508,7 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
             written = "\n  nothing was written: name a file with -o or --preview".into();
         }
         print_line(&format!(
-            "{}: a clip {:?} in {steps} Euler steps, {guidance}, {seconds:.1} s{written}{previewed}",
+            "{}: a clip {:?} in {steps} Euler steps{shares}, {guidance}, {seconds:.1} s{written}{previewed}",
             path.display(),
             summary.latent
         ))?;

@@ -70,7 +70,7 @@ impl GraphReport {
     /// A latent that is not the graph's.
     pub(super) fn new(checkpoint: &Checkpoint, graph: &Graph, latent: Option<LatentSize>) -> Result<GraphReport> {
         let weights = checkpoint.weights();
-        let module = graph.step(checkpoint, latent)?;
+        let module = graph.step(checkpoint, latent.map(Into::into))?;
         let f = &module.functions[0];
         let report = |name: &str, ty: Option<&TensorType>, role: String| RoleReport {
             name: name.to_owned(),

@@ -6,6 +6,8 @@ mod kernel;
 mod model;
 mod recognition;
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
 use s2dit_backends::foreign::Foreign;
 use s2dit_runtime::experts::Description;
@@ -103,8 +105,15 @@ pub fn inspect(origin: &Origin, latent: Option<LatentSize>) -> Result<InspectRep
         });
     }
     if let Some(pair) = Description::read(path)? {
-        let experts =
-            pair.paths(path).iter().map(|expert| inspect(&expert.as_path().into(), None)).collect::<Result<_>>()?;
+        let one = |expert: &PathBuf| match Description::read(expert)? {
+            None => inspect(&expert.as_path().into(), None),
+            Some(_) => bail!(
+                "`{}`: found a pair of experts, expected an expert of the pair `{}`",
+                expert.display(),
+                path.display()
+            ),
+        };
+        let experts = pair.paths(path).iter().map(one).collect::<Result<_>>()?;
         return Ok(InspectReport::Experts { boundary: pair.boundary, experts });
     }
     if path.is_dir() && path.join(contract::FILE).exists() {
@@ -119,6 +128,12 @@ pub fn inspect(origin: &Origin, latent: Option<LatentSize>) -> Result<InspectRep
             );
         }
         return checkpoint(origin, latent);
+    }
+    if path.extension().is_some_and(|ending| ending == "toml") && path.is_file() {
+        bail!(
+            "`{}`: found a text that may be a plan of `s2ditc quantize`, expected a checkpoint or an artifact: `s2ditc compile --quantize PLAN` takes plans",
+            path.display()
+        );
     }
     if path.exists() {
         return Ok(InspectReport::Onnx(artifact::onnx(path)?));
@@ -153,6 +168,6 @@ fn checkpoint(origin: &Origin, latent: Option<LatentSize>) -> Result<InspectRepo
         dtypes: weights.dtypes().iter().map(|(d, n)| (d.to_string(), *n)).collect(),
         hash: format!("blake3:{}", checkpoint.content_hash().to_hex()),
         model: ModelReport::new(model, latent)?,
-        recognised: recognition(model.build(&checkpoint, latent)?)?,
+        recognised: recognition(model.build(&checkpoint, latent.into())?)?,
     }))
 }

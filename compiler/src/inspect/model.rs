@@ -119,7 +119,7 @@ impl ModelReport {
                 None => parts.push((t.group, elements)),
             }
         }
-        let module = model.build(&SchemaWeights::new(model), latent)?;
+        let module = model.build(&SchemaWeights::new(model), latent.into())?;
         let find = |name: &str| module.functions.iter().find_map(|f| Some(f.shape(f.by_name(name)?)));
         let channels = module.interface.latent().and_then(find).and_then(|shape| shape.get(1).copied());
         let input = |name: &String| Some(InputReport { name: name.clone(), shape: find(name)?.to_vec() });

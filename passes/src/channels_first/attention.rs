@@ -25,22 +25,30 @@ fn attend(b: &mut Builder, q: ValueId, k: ValueId, v: ValueId, mask: Option<Valu
 
 /// The same head by head, and [`QUERIES`] by [`QUERIES`]: scores are `(1, M, n)`, the softmax runs over the channels.
 fn by_head(b: &mut Builder, q: ValueId, k: ValueId, v: ValueId, mask: Option<ValueId>) -> Result<ValueId, OpError> {
-    let (&[_, heads, _, tokens], &[_, _, width, _]) = (b.shape(q), b.shape(v)) else {
+    let (&[batch, heads, _, tokens], &[_, _, width, _]) = (b.shape(q), b.shape(v)) else {
         return Err(OpError::new("heads of another rank"));
     };
+    // Heads of all clips of a batch on one axis. A mask may have one for all, of the clips or of the heads.
+    let of_mask = mask.map(|mask| [b.shape(mask)[0], b.shape(mask)[1]]);
     let flat = |b: &mut Builder, x: ValueId| {
-        let shape = b.shape(x)[1..].to_vec();
-        b.reshape(x, &shape)
+        let [clips, heads, rows, columns] = b.shape(x)[..] else { return Err(OpError::new("heads of another rank")) };
+        b.reshape(x, &[clips * heads, rows, columns])
     };
     let (q, k, v) = (flat(b, q)?, flat(b, k)?, flat(b, v)?);
     let mask = mask.map(|mask| flat(b, mask)).transpose()?;
-    let mut outputs = Vec::with_capacity(heads);
-    for head in 0..heads {
-        let of_head = |b: &mut Builder, x: ValueId| {
-            if b.shape(x)[0] == 1 { Ok(x) } else { b.slice(x, 0, head, head + 1) }
+    let mut outputs = Vec::with_capacity(batch * heads);
+    for index in 0..batch * heads {
+        let of_head = |b: &mut Builder, x: ValueId, index: usize| {
+            if b.shape(x)[0] == 1 { Ok(x) } else { b.slice(x, 0, index, index + 1) }
         };
-        let (q, k, v) = (of_head(b, q)?, of_head(b, k)?, of_head(b, v)?);
-        let mask = mask.map(|mask| of_head(b, mask)).transpose()?;
+        let (q, k, v) = (of_head(b, q, index)?, of_head(b, k, index)?, of_head(b, v, index)?);
+        let mask = match (mask, of_mask) {
+            (Some(mask), Some([clips, own])) => {
+                let (clip, head) = (index / heads % clips, index % heads % own);
+                Some(of_head(b, mask, clip * own + head)?)
+            }
+            _ => None,
+        };
         let mut parts = Vec::new();
         for first in (0..tokens).step_by(QUERIES) {
             let of_part = |b: &mut Builder, x: ValueId| match b.shape(x)[2] {
@@ -55,7 +63,7 @@ fn by_head(b: &mut Builder, q: ValueId, k: ValueId, v: ValueId, mask: Option<Val
         outputs.push(if let [one] = parts[..] { one } else { b.concat(&parts, 2)? });
     }
     let all = if let [one] = outputs[..] { one } else { b.concat(&outputs, 0)? };
-    b.reshape(all, &[1, heads, width, tokens])
+    b.reshape(all, &[batch, heads, width, tokens])
 }
 
 impl Rewriter<'_> {
@@ -64,7 +72,7 @@ impl Rewriter<'_> {
         let heads = self.dims(q);
         let alike = |o: ValueId| self.dims(o).len() == 4 && self.dims(o)[..2] == heads[..2];
         let known = |o: ValueId| self.is_stored(o) || self.doubled.contains_key(&o);
-        if !(alike(q) && alike(k) && alike(values)) || heads[0] != 1 || ![q, k].iter().any(|o| known(*o)) {
+        if !(alike(q) && alike(k) && alike(values)) || ![q, k].iter().any(|o| known(*o)) {
             return Ok(None);
         }
         let mask = match operands.get(3) {
@@ -87,7 +95,7 @@ impl Rewriter<'_> {
 
     pub(super) fn rope(&mut self, v: ValueId, operands: &[ValueId], rope: &Rope) -> Result<Option<Stored>, OpError> {
         let (x, cos, sin) = (operands[0], operands[1], operands[2]);
-        let (&[1, _, _, width], [_, _]) = (self.dims(x), self.dims(cos)) else { return Ok(None) };
+        let (&[_, _, _, width], [_, _]) = (self.dims(x), self.dims(cos)) else { return Ok(None) };
         if !self.is_stored(x) || rope.axis != 3 {
             return Ok(None);
         }

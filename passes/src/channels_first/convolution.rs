@@ -52,10 +52,10 @@ impl Rewriter<'_> {
     fn tiles(&mut self, v: ValueId, operands: &[ValueId], conv: &Conv) -> Result<Option<Stored>, OpError> {
         let (x, kernel) = (operands[0], self.dims(operands[1]));
         let dims = self.dims(x);
-        let (order, channels, rows, cols, frames) = match *dims {
-            [frames, channels, rows, cols] => (vec![1, 0, 2, 3], channels, rows, cols, frames),
-            [1, channels, frames, rows, cols] if kernel[2] == 1 && conv.strides[0] == 1 => {
-                (natural(5), channels, rows, cols, frames)
+        let (order, batch, channels, rows, cols, frames) = match *dims {
+            [frames, channels, rows, cols] => (vec![1, 0, 2, 3], 1, channels, rows, cols, frames),
+            [batch, channels, frames, rows, cols] if kernel[2] == 1 && conv.strides[0] == 1 => {
+                (natural(5), batch, channels, rows, cols, frames)
             }
             _ => return Ok(None),
         };
@@ -69,12 +69,12 @@ impl Rewriter<'_> {
             return Ok(None);
         }
         let plane = if below == 0 {
-            self.ordered(x, &order, &[1, channels, frames * rows, cols])?
+            self.ordered(x, &order, &[batch, channels, frames * rows, cols])?
         } else {
-            let frame = self.ordered(x, &order, &[1, channels, frames, rows * cols])?;
+            let frame = self.ordered(x, &order, &[batch, channels, frames, rows * cols])?;
             self.at(v, |b| {
                 let taller = b.pad(frame, &[0; 4], &[0, 0, 0, below * cols], 0.0)?;
-                b.reshape(taller, &[1, channels, frames * (rows + below), cols])
+                b.reshape(taller, &[batch, channels, frames * (rows + below), cols])
             })?
         };
         let weight = self.plain(operands[1])?;

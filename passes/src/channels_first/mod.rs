@@ -12,13 +12,14 @@
 //! ```
 //! Formulas with a name get the form that suits the layout, each in its own file: `attention`, `linear_attention`,
 //! `projections` (queries, keys and values in one product, their norms and rotation together), `convolution` (time among
-//! the channels), `shuffle`. An op without a rule is computed in its old layout between two transposes, so that the pass
+//! the channels), `shuffle`, `cut` (products of more channels than the engine has). An op without a rule is computed in its old layout between two transposes, so that the pass
 //! works on any graph.
 //!
 //! Rules and reasons: *Deploying Transformers on the Apple Neural Engine* (Apple, 2022); `s2ditc lint --rules`.
 
 mod attention;
 mod convolution;
+mod cut;
 mod elementwise;
 mod form;
 mod linear_attention;

@@ -23,7 +23,7 @@ impl Rewriter<'_> {
     pub(super) fn linear(&mut self, v: ValueId, operands: &[ValueId]) -> Result<Option<Stored>, OpError> {
         let (x, weight, bias) = (operands[0], operands[1], operands.get(2).copied());
         let order = match self.dims(x) {
-            [1, _, _] => TOKENS.to_vec(),
+            [_, _, _] => TOKENS.to_vec(),
             [_, _] => natural(2),
             _ => return Ok(None),
         };
@@ -34,6 +34,9 @@ impl Rewriter<'_> {
         let x = self.in_form(x, &order)?;
         let weight = self.plain(weight)?;
         let bias = bias.map(|b| self.plain(b)).transpose()?;
+        if self.cut(v, x, weight, bias)? {
+            return Ok(None);
+        }
         let value = self.at(v, |b| product(b, x, weight, bias))?;
         Ok(Some(Stored { value, order }))
     }
@@ -70,7 +73,7 @@ impl Rewriter<'_> {
         for &o in operands {
             let sole = self.old.only_use(o).is_some();
             let parameters = self.old.operands(o);
-            let (Op::Linear(_), true, [1, _, _]) = (self.old.op(o), sole, self.dims(o)) else { return Ok(None) };
+            let (Op::Linear(_), true, [_, _, _]) = (self.old.op(o), sole, self.dims(o)) else { return Ok(None) };
             if !parameters[1..].iter().all(|&p| self.is_const(p)) || self.dims(o) != self.dims(v) {
                 return Ok(None);
             }

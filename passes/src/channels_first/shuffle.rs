@@ -15,18 +15,23 @@ impl Rewriter<'_> {
         let split = self.old.operands(transpose)[0];
         let (Op::Reshape(_), [0, 2, 1, 3]) = (self.old.op(split), &t.perm[..]) else { return Ok(None) };
         let x = self.old.operands(split)[0];
-        let (&[1, tokens, outputs], &[rows, cols, s, rest]) = (self.dims(x), self.dims(split)) else { return Ok(None) };
-        if s < 2 || rows * cols != tokens || rest % s != 0 || !self.is_stored(x) {
+        let (&[batch, tokens, outputs], &[rows, cols, s, rest]) = (self.dims(x), self.dims(split)) else {
+            return Ok(None);
+        };
+        if s < 2 || rows * cols != batch * tokens || !rows.is_multiple_of(batch) || rest % s != 0 || !self.is_stored(x)
+        {
             return Ok(None);
         }
         let channels = rest / s;
         // As tokens again, or as frames of an image with the channels last.
         let order = match *self.dims(v) {
-            [1, n, c] if (n, c) == (tokens * s * s, channels) => TOKENS.to_vec(),
-            [frames, h, w, c] if (frames * h, w, c) == (rows * s, cols * s, channels) => vec![3, 0, 1, 2],
+            [b, n, c] if (b, n, c) == (batch, tokens * s * s, channels) => TOKENS.to_vec(),
+            // As planes of clips, frames below each other.
+            [b, h, w, c] if (b, b * h, w, c) == (batch, rows * s, cols * s, channels) => vec![0, 3, 1, 2],
+            [frames, h, w, c] if batch == 1 && (frames * h, w, c) == (rows * s, cols * s, channels) => vec![3, 0, 1, 2],
             _ => return Ok(None),
         };
-        let plane = self.ordered(x, &TOKENS, &[1, outputs, rows, cols])?;
+        let plane = self.ordered(x, &TOKENS, &[batch, outputs, rows / batch, cols])?;
         let value = self.at(v, |b| b.op(DepthToSpace { block: s }, &[plane]))?;
         Ok(Some(Stored { value, order }))
     }

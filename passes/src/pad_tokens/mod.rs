@@ -137,7 +137,7 @@ impl Padder<'_> {
     /// Whether tokens `[1, N, D]` begin here, N no whole number of lines.
     fn starts(&self, v: ValueId, made: Made) -> bool {
         let f = self.old;
-        let &[1, tokens, _] = f.shape(v) else { return false };
+        let &[_, tokens, _] = f.shape(v) else { return false };
         let view = matches!(f.op(v), Op::Input(_) | Op::Reshape(_) | Op::Transpose(_));
         let used = |(u, at): &(ValueId, usize)| *at == 0 && matches!(f.op(*u), Op::Linear(_) | Op::LayerNorm(_));
         view && made.padding.is_none() && !tokens.is_multiple_of(LINE) && f.users(v).iter().any(used) && !f.is_const(v)

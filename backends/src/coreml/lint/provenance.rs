@@ -41,14 +41,14 @@ fn of_weight(function: &Function, operand: Operand) -> Option<String> {
     (!path.is_empty()).then(|| path.into())
 }
 
-/// The number after `blocks_` in a path or a name.
-pub fn block(path: &str) -> Option<u32> {
+/// A list of blocks, by what comes before `blocks_` in a path or a name, and the number after it.
+pub fn block(path: &str) -> Option<(&str, u32)> {
     let (before, rest) = path.split_once("blocks_")?;
     if !(before.is_empty() || before.ends_with('_')) {
         return None;
     }
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
-    digits.parse().ok()
+    Some((before, digits.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -57,9 +57,10 @@ mod tests {
 
     #[test]
     fn blocks_are_numbers_after_a_word() {
-        assert_eq!(block("blocks_3_attn1_to_q"), Some(3));
-        assert_eq!(block("m_blocks_12_ffn"), Some(12));
-        assert_eq!(block("blocks_11"), Some(11));
+        assert_eq!(block("blocks_3_attn1_to_q"), Some(("", 3)));
+        assert_eq!(block("m_blocks_12_ffn"), Some(("m_", 12)));
+        assert_eq!(block("single_blocks_2_linear2"), Some(("single_", 2)));
+        assert_eq!(block("blocks_11"), Some(("", 11)));
         for none in ["subblocks_3", "blocks", "blocks_x", "patch_embedding"] {
             assert_eq!(block(none), None, "{none}");
         }

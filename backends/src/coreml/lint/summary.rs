@@ -57,10 +57,27 @@ fn function(f: &Function, ops: &[OpReport]) -> FunctionSummary {
     out
 }
 
-/// Each op's block. One whose names do not tell belongs to a block if those before and after it that tell do.
+/// Each op's block, counted through all lists of blocks in the order in which the function has them. One whose names do not tell belongs to a block if those before and after it that tell do.
 fn blocks(ops: &[&OpReport]) -> Vec<Option<u32>> {
-    let told = |op: &&OpReport| op.provenance.as_deref().map(provenance::block);
-    let known: Vec<Option<Option<u32>>> = ops.iter().map(told).collect();
+    let named = |op: &&OpReport| {
+        op.provenance.as_deref().map(|path| provenance::block(path).map(|(list, n)| (list.to_owned(), n)))
+    };
+    let named: Vec<Option<Option<(String, u32)>>> = ops.iter().map(named).collect();
+    // A block's result has its number among all in its name, and no list.
+    let mut lists: Vec<(&str, u32)> = Vec::new();
+    for (list, n) in named.iter().flatten().flatten().filter(|(list, _)| !list.is_empty()) {
+        match lists.iter_mut().find(|(known, _)| *known == list.as_str()) {
+            Some((_, count)) => *count = (*count).max(n.saturating_add(1)),
+            None => lists.push((list.as_str(), n.saturating_add(1))),
+        }
+    }
+    let before = |list: &str| -> u32 {
+        let earlier = lists.iter().take_while(|(known, _)| *known != list);
+        if list.is_empty() { 0 } else { earlier.fold(0, |sum, (_, count)| sum.saturating_add(*count)) }
+    };
+    let number = |(list, n): &(String, u32)| before(list).saturating_add(*n);
+    let known: Vec<Option<Option<u32>>> =
+        named.iter().map(|op| op.as_ref().map(|block| block.as_ref().map(number))).collect();
     let mut out: Vec<Option<u32>> = known.iter().map(|k| k.flatten()).collect();
     let mut before: Option<(usize, Option<u32>)> = None;
     for (here, block) in known.iter().enumerate().filter_map(|(i, k)| Some((i, (*k)?))) {

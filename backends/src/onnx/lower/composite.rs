@@ -56,8 +56,14 @@ impl Lowering<'_> {
             "positions of another shape than ONNX takes"
         );
         let wanted = self.ints(&[1, table.shape[0], table.shape[1]]);
-        let cos = self.shared_step("Reshape", &[x[1].clone(), wanted.clone()]);
-        let sin = self.shared_step("Reshape", &[x[2].clone(), wanted]);
+        let mut cos = self.shared_step("Reshape", &[x[1].clone(), wanted.clone()]);
+        let mut sin = self.shared_step("Reshape", &[x[2].clone(), wanted]);
+        let batch = self.f.shape(v)[0];
+        if batch > 1 {
+            let of_each = self.ints(&[batch, table.shape[0], table.shape[1]]);
+            cos = self.shared_step("Expand", &[cos, of_each.clone()]);
+            sin = self.shared_step("Expand", &[sin, of_each]);
+        }
         let interleaved = i64::from(r.pairs == RopePairs::Interleaved);
         self.opset = 23;
         self.emit(v, "RotaryEmbedding", &[x[0].clone(), cos, sin], vec![int("interleaved", interleaved)]);

@@ -52,14 +52,14 @@ mod tests {
     fn sizes_and_hashes_are_those_of_git_and_sha256sum() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "hello").unwrap();
-        let fault = |size, tag: &str| super::fault(file.path(), size, tag).unwrap();
+        let found = |size, tag: &str| fault(file.path(), size, tag).unwrap();
         let git = "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0";
         let sha256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
         for tag in [git, sha256, "another form"] {
-            assert_eq!(fault(5, tag), None, "{tag}");
+            assert_eq!(found(5, tag), None, "{tag}");
         }
-        assert_eq!(fault(6, git).as_deref(), Some("5 of 6 bytes"));
-        let wrong = |tag: &str| fault(5, &tag.replace('b', "c")).unwrap();
+        assert_eq!(found(6, git).as_deref(), Some("5 of 6 bytes"));
+        let wrong = |tag: &str| found(5, &tag.replace('b', "c")).unwrap();
         assert!(wrong(git).contains(git) && wrong(sha256).contains(sha256));
     }
 }

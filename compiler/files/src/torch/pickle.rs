@@ -13,7 +13,7 @@ use s2dit_ir::DType;
 
 use self::globals::Global;
 use self::machine::Machine;
-use crate::problems::{Problems, not_read};
+use crate::problems::{Problems, not_read, quoted};
 
 /// An object's place in [`Pickle`].
 pub(super) type Id = usize;
@@ -69,23 +69,23 @@ impl<'a> Pickle<'a> {
         let mut machine = Machine::new(bytes);
         loop {
             let at = machine.at();
+            let near = |machine: &Machine<'_>| match machine.nearest() {
+                Some(key) => format!("{place} at byte {at}, after {}", quoted(key)),
+                None => format!("{place} at byte {at}"),
+            };
             match machine.step() {
                 Ok(None) => {}
                 Ok(Some(root)) => return Ok(Pickle { objects: machine.into_objects(), root }),
                 Err(Stop::Damaged(what)) => {
                     let expected = "a whole pickle of tensors";
-                    return Err(Problems::one(format!("{place} at byte {at}"), what, expected));
+                    return Err(Problems::one(near(&machine), what, expected));
                 }
                 Err(Stop::Unread(dtype)) => {
-                    return Err(Problems::one(
-                        format!("{place} at byte {at}"),
-                        format!("a tensor of {dtype}"),
-                        not_read(dtype),
-                    ));
+                    return Err(Problems::one(near(&machine), format!("a tensor of {dtype}"), not_read(dtype)));
                 }
                 Err(Stop::Code(what)) => {
                     return Err(Problems::one(
-                        format!("{place} at byte {at}"),
+                        near(&machine),
                         format!("{what}: a pickle with code in it, which is not run"),
                         "dictionaries of tensors and plain values; save the state dict alone, best with safetensors.torch.save_file",
                     ));

@@ -36,6 +36,20 @@ pub(super) fn choose<'a>(pickle: &Pickle<'a>, asked: StateDict<'_>, place: &str)
             found = models;
         }
     }
+    if let StateDict::Named(keys) = asked {
+        let of_name: HashSet<Id> = found.iter().filter(|(path, _)| path == keys).map(|(_, id)| *id).collect();
+        if of_name.len() > 1 {
+            return Err(Problems::one(
+                place,
+                format!(
+                    "{} dictionaries of tensors that are called {}: a key with a dot in it, and keys one in the other",
+                    of_name.len(),
+                    quoted(keys)
+                ),
+                "one: load the file with torch, and torch.save the dictionary alone",
+            ));
+        }
+    }
     let chosen = match (asked, found.as_slice()) {
         (StateDict::Known(_), [only]) => Some(only),
         (StateDict::Known(_), _) => None,

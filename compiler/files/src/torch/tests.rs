@@ -220,3 +220,79 @@ fn damaged_pickles_are_problems() {
         assert!(message.contains(part), "{message}\nlacks {part}");
     }
 }
+
+/// A file of [`saved`] with a tensor of 6 numbers, after `change`: where its `x/data/0` has its own header, and where the directory's is.
+fn changed(change: impl FnOnce(&mut Vec<u8>, usize, usize)) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    saved(&dir, &tensor(6, 0, &[2, 3], &[3, 1]), 24).unwrap();
+    let path = dir.path().join("x.pt");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let name = b"x/data/0";
+    let at: Vec<usize> = (0..bytes.len() - name.len()).filter(|i| bytes[*i..].starts_with(name)).collect();
+    change(&mut bytes, at[0] - 30, at[1] - 46);
+    std::fs::write(&path, bytes).unwrap();
+    TorchFile::open(&path, ONLY).map_or_else(|problems| problems.to_string(), |_| "read".into())
+}
+
+#[test]
+fn a_zip_file_that_contradicts_itself_is_refused() {
+    assert_eq!(changed(|_, _, _| {}), "read");
+    let says = |message: String, part: &str| assert!(message.contains(part), "{message}\nlacks {part}");
+    // A byte of the storage, and the file of a PyTorch that was told to compute no checksums.
+    let data = |bytes: &[u8], own: usize| own + 38 + usize::from(bytes[own + 28]);
+    let flip = |bytes: &mut Vec<u8>, own| {
+        let at = data(bytes, own);
+        bytes[at + 23] ^= 1;
+    };
+    says(changed(|bytes, own, _| flip(bytes, own)), "x/data/0: found bytes with the checksum");
+    let unchecked = changed(|bytes, own, directory| {
+        flip(bytes, own);
+        bytes[own + 14..own + 18].fill(0);
+        bytes[directory + 16..directory + 20].fill(0);
+    });
+    assert_eq!(unchecked, "read");
+    says(changed(|bytes, own, _| bytes[own + 37] = b'1'), "the name \"x/data/1\" in its own header");
+    says(changed(|bytes, own, _| bytes[own + 14] ^= 1), "in its own header");
+    // An entry that begins where the pickle does.
+    let overlap = changed(|bytes, _, directory| {
+        bytes[directory + 42..directory + 46].fill(0);
+    });
+    says(overlap, "in its own header");
+    let swallowed = changed(|bytes, own, _| {
+        // The directory says that the pickle, which comes first, reaches into the storage: its sizes are in a field for large files.
+        let first = (own..bytes.len()).find(|i| bytes[*i..].starts_with(b"PK\x01\x02")).unwrap();
+        let field = first + 46 + b"x/data.pkl".len();
+        assert_eq!(bytes[field..field + 2], [1, 0]);
+        for at in [field + 4, field + 12] {
+            let size = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) + 60;
+            bytes[at..at + 8].copy_from_slice(&size.to_le_bytes());
+        }
+    });
+    says(swallowed, "bytes of the entry \"x/data.pkl\"");
+}
+
+#[test]
+fn a_fault_of_a_pickle_comes_with_the_key_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let message = |pickle: &[u8]| saved(&dir, pickle, 24).unwrap_err().to_string();
+    let whole = tensor(6, 0, &[2, 3], &[3, 1]);
+    // The dtype's global in the storage of `w` is one that is not known.
+    let at = whole.windows(12).position(|part| part == b"FloatStorage").unwrap();
+    let mut other = whole.clone();
+    other[at] = b'X';
+    assert!(message(&other).contains("after \"w\": found the global `torch.XloatStorage`"), "{}", message(&other));
+    let cut = message(&whole[..whole.len() - 3]);
+    assert!(cut.contains("after \"w\": found the end of the pickle"), "{cut}");
+}
+
+/// `{"a.b": {"x": w}, "a": {"b": {"x": w}}}`: both are called `a.b`.
+#[test]
+fn a_name_of_two_dictionaries_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = tensor(6, 0, &[2, 3], &[3, 1]);
+    let inner = &inner[2..inner.len() - 1];
+    let pickle = [b"\x80\x02}X\x03\0\0\0a.b", inner, b"sX\x01\0\0\0a}X\x01\0\0\0b", inner, b"ss."].concat();
+    saved(&dir, &pickle, 24).unwrap_err();
+    let named = TorchFile::open(&dir.path().join("x.pt"), StateDict::Named("a.b")).unwrap_err().to_string();
+    assert!(named.contains("2 dictionaries of tensors that are called \"a.b\""), "{named}");
+}

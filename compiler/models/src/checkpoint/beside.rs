@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use s2dit_files::problems::Problems;
+use s2dit_files::problems::{Problems, quoted};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -58,11 +58,33 @@ pub(super) fn read(path: &Path, weights: &Path) -> Result<Read, Problems> {
         }
         problems
     })?;
+    check_class(&*model, path, weights)?;
     let values = model.config();
     for origin in &mut origins {
         origin.value = values[origin.field].clone();
     }
     Ok(Read { model, origins })
+}
+
+/// Checks that the index of the pipeline around a transformer has it under the class of its configuration. A configuration may say the causal form of its class,
+/// which no pipeline knows.
+fn check_class(model: &dyn Model, config: &Path, weights: &Path) -> Result<(), Problems> {
+    let family = model.family();
+    let is_own = |class: &str| class == family.class() || Some(class) == family.original_class();
+    for folder in folders(config, weights) {
+        let Some(component) = folder.file_name().and_then(|name| name.to_str()) else { continue };
+        let at = beside(&folder, PipelineFile::Index);
+        let listed = entries(&at)?.unwrap_or_default().into_iter().find(|(name, _)| name == component);
+        let class = listed.as_ref().and_then(|(_, value)| value.get(1)?.as_str());
+        if let Some(class) = class.filter(|class| !is_own(class) && model.streaming().is_err()) {
+            return Err(Problems::one(
+                format!("{}: {component}", at.display()),
+                format!("the class {}", quoted(class)),
+                format!("{}, as `{}` says", family.class(), config.display()),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A value that a pipeline's file has.

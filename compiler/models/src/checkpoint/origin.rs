@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use s2dit_backends::foreign::Foreign;
 use s2dit_files::problems::{Problem, Problems, quoted};
-use s2dit_files::{INDEX_FILE, WEIGHTS};
+use s2dit_files::{INDEX_FILE, SafetensorsFile, WEIGHTS};
 use s2dit_import::{Ask, Importer, importer_of};
 
 use super::{CONFIG_FILE, PipelineFolder};
@@ -130,6 +130,9 @@ impl Place {
         if let Some(other) = found.filter(|found| !WEIGHTS.contains(found)) {
             return Err(Problems::one(place, other.to_string(), expected));
         }
+        if let Some((what, instead)) = other_tensors(&path) {
+            return Err(Problems::one(place, what, instead));
+        }
         let beside = Some(path.with_file_name(CONFIG_FILE)).filter(|beside| beside.is_file());
         match origin.config.clone().or(beside) {
             Some(config) => Ok(Place::File { file: path, config }),
@@ -162,6 +165,45 @@ impl Place {
             Place::Folder { dir, .. } => dir,
             Place::File { file, .. } | Place::Graph { file, .. } => file,
         }
+    }
+}
+
+/// What a safetensors file is that holds no checkpoint, and what it is given to; `None` if it may be one.
+fn other_tensors(path: &Path) -> Option<(&'static str, &'static str)> {
+    const LORA: [&str; 6] =
+        [".lora_A.weight", ".lora_B.weight", ".lora_down.weight", ".lora_up.weight", ".diff", ".diff_b"];
+    const CLIPS: [&str; 12] = [
+        "latent",
+        "velocity",
+        "timestep",
+        "text",
+        "text_mask",
+        "pooled",
+        "image",
+        "condition",
+        "noise",
+        "stream.noise",
+        "stream.latents",
+        "guidance",
+    ];
+    let file = SafetensorsFile::open(path).ok()?;
+    let mut names = file.tensors().map(|(name, _)| name).peekable();
+    names.peek()?;
+    let is_block = |name: &str| name.strip_prefix("block").is_some_and(|n| n.parse::<u32>().is_ok());
+    let (mut adapter, mut clip) = (false, true);
+    for name in names {
+        adapter |= LORA.iter().any(|end| name.ends_with(end));
+        clip &= CLIPS.contains(&name) || is_block(name);
+    }
+    if adapter {
+        Some(("a LoRA", "the checkpoint that it is for, with --lora FILE"))
+    } else if clip {
+        Some((
+            "latents, a prompt or a golden",
+            "a checkpoint: `s2ditc stream` makes and takes such files, and `s2ditc verify --golden` takes one",
+        ))
+    } else {
+        None
     }
 }
 

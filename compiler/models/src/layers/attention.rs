@@ -38,7 +38,7 @@ impl Layers<'_> {
         })
     }
 
-    /// `softmax(q·kᵀ/√d + bias)·v` on `[1, A, N, d]`, heads merged: `[1, N, D]`. A bias broadcasts to `[1, A, N, M]` for M keys.
+    /// `softmax(q·kᵀ/√d + bias)·v` on `[B, A, N, d]`, heads merged: `[B, N, D]`. A bias broadcasts to `[1, A, N, M]` for M keys.
     pub(crate) fn softmax_attention(&mut self, q: ValueId, k: ValueId, v: ValueId, bias: Option<ValueId>) -> Built {
         let scores = self.b.matmul_t(q, k)?;
         let mut scores = self.b.mul_scalar(scores, (self.dims.head_dim as f64).powf(-0.5))?;
@@ -50,7 +50,7 @@ impl Layers<'_> {
         self.merge_heads(y)
     }
 
-    /// Projection, RMS norm, heads: `[1, N, D]` → `[1, A, N, d]`.
+    /// Projection, RMS norm, heads: `[B, N, D]` → `[B, A, N, d]`.
     pub(crate) fn query_or_key(&mut self, projection: &str, norm: &str, x: ValueId) -> Built {
         let y = self.linear(projection, x)?;
         match self.dims.qk_norm {
@@ -66,29 +66,29 @@ impl Layers<'_> {
         }
     }
 
-    /// Projection, heads: `[1, N, D]` → `[1, A, N, d]`.
+    /// Projection, heads: `[B, N, D]` → `[B, A, N, d]`.
     pub(crate) fn value(&mut self, projection: &str, x: ValueId) -> Built {
         let v = self.linear(projection, x)?;
         self.heads(v)
     }
 
-    /// `[1, N, D]` → `[1, A, N, d]`
+    /// `[B, N, D]` → `[B, A, N, d]`
     pub(crate) fn heads(&mut self, x: ValueId) -> Built {
         let x = self.split_heads(x)?;
         Ok(self.b.transpose(x, &[0, 2, 1, 3])?)
     }
 
-    /// `[1, N, D]` → `[1, N, A, d]`
+    /// `[B, N, D]` → `[B, N, A, d]`
     pub(crate) fn split_heads(&mut self, x: ValueId) -> Built {
-        let tokens = self.b.shape(x)[1];
-        Ok(self.b.reshape(x, &[1, tokens, self.dims.heads, self.dims.head_dim])?)
+        let (batch, tokens) = (self.b.shape(x)[0], self.b.shape(x)[1]);
+        Ok(self.b.reshape(x, &[batch, tokens, self.dims.heads, self.dims.head_dim])?)
     }
 
-    /// `[1, A, N, d]` → `[1, N, D]`
+    /// `[B, A, N, d]` → `[B, N, D]`
     pub(crate) fn merge_heads(&mut self, x: ValueId) -> Built {
-        let tokens = self.b.shape(x)[2];
+        let (batch, tokens) = (self.b.shape(x)[0], self.b.shape(x)[2]);
         let x = self.b.transpose(x, &[0, 2, 1, 3])?;
-        Ok(self.b.reshape(x, &[1, tokens, self.dims.width()])?)
+        Ok(self.b.reshape(x, &[batch, tokens, self.dims.width()])?)
     }
 
     /// The RMS norm `name` of queries or keys, with its gain.

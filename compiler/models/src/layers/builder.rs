@@ -69,6 +69,21 @@ impl Layers<'_> {
         })
     }
 
+    /// `body` on each clip of a batch, one by one: for convolutions of frames, which lie on the batch axis of their own op. What it returns has the clip on
+    /// the first axis, as `x` has.
+    pub(crate) fn each_clip(&mut self, x: ValueId, mut body: impl FnMut(&mut Self, ValueId) -> Built) -> Built {
+        let batch = self.b.shape(x)[0];
+        if batch == 1 {
+            return body(self, x);
+        }
+        let mut clips = Vec::with_capacity(batch);
+        for clip in 0..batch {
+            let one = self.b.slice(x, 0, clip, clip + 1)?;
+            clips.push(body(self, one)?);
+        }
+        Ok(self.b.concat(&clips, 0)?)
+    }
+
     /// LayerNorm over the last axis, without affine parameters.
     pub(crate) fn layer_norm(&mut self, x: ValueId) -> Built {
         let axis = self.b.shape(x).len() - 1;

@@ -39,11 +39,12 @@ impl Layers<'_> {
         })
     }
 
-    /// A mask `[1, L]`, 1 where a token counts, as a bias of scores `[1, 1, 1, L]`: 0 there, −10000 elsewhere.
+    /// A mask `[B, L]`, 1 where a token counts, as a bias of scores `[B, 1, 1, L]`: 0 there, −10000 elsewhere.
     pub(crate) fn text_bias(&mut self, mask: ValueId) -> Built {
+        let batch = self.b.shape(mask)[0];
         let bias = self.b.add_scalar(mask, -1.0)?;
         let bias = self.b.mul_scalar(bias, HIDDEN)?;
-        Ok(self.b.reshape(bias, &[1, 1, 1, self.dims.text_len])?)
+        Ok(self.b.reshape(bias, &[batch, 1, 1, self.dims.text_len])?)
     }
 }
 

@@ -5,16 +5,16 @@ use s2dit_ir::{Builder, DType, Function, Module, TensorType, ValueId, WeightSour
 
 use super::builder::{BuildError, Built, Layers};
 use super::dims::Dims;
-use crate::size::{Grid, LatentSize};
+use crate::size::{Grid, StepSize};
 
 /// What a step takes beside a latent, one timestep and a text.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Extras {
     /// A timestep for each token, `[1, N]`, in the place of one, `[1]`.
     pub time_per_token: bool,
-    /// Tokens and width of the embeddings of an image, `[1, tokens, width]`.
+    /// Tokens and width of the embeddings of an image, `[B, tokens, width]`.
     pub image: Option<[usize; 2]>,
-    /// Width of one embedding of the whole text, `[1, width]`.
+    /// Width of one embedding of the whole text, `[B, width]`.
     pub pooled: Option<usize>,
     /// The strength of distilled guidance, `[1]`.
     pub guidance: bool,
@@ -23,15 +23,15 @@ pub(crate) struct Extras {
 /// The inputs of a step.
 #[derive(Clone, Copy)]
 pub(crate) struct Inputs {
-    /// The noisy latent `[1, C, F, H, W]`.
+    /// The noisy latent `[B, C, F, H, W]`.
     pub latent: ValueId,
     /// The timestep `[1]`, or one for each token, `[1, N]`.
     pub time: ValueId,
-    /// Text embeddings `[1, L, text_dim]`.
+    /// Text embeddings `[B, L, text_dim]`.
     pub text: ValueId,
-    /// Embeddings of an image `[1, tokens, width]`.
+    /// Embeddings of an image `[B, tokens, width]`.
     pub image: Option<ValueId>,
-    /// One embedding of the whole text `[1, width]`.
+    /// One embedding of the whole text `[B, width]`.
     pub pooled: Option<ValueId>,
     /// The strength of distilled guidance `[1]`.
     pub guidance: Option<ValueId>,
@@ -55,24 +55,25 @@ impl Layers<'_> {
         self.b.f.set_name(x, &format!("block{index}"));
     }
 
-    /// A further input of the step, `text_mask [1, L]`: 1 where a text token counts, 0 where it is padding.
-    pub(crate) fn text_mask(&mut self) -> ValueId {
-        let ty = TensorType::new(DType::F32, [1, self.dims.text_len]);
+    /// A further input of the step, `text_mask [B, L]` of the `text [B, L, text_dim]`: 1 where a text token counts, 0 where it is padding.
+    pub(crate) fn text_mask(&mut self, text: ValueId) -> ValueId {
+        let ty = TensorType::new(DType::F32, &self.b.shape(text)[..2]);
         self.b.f.add_param(TEXT_MASK, ty)
     }
 }
 
-/// The step of a video transformer as one function `main`: `latent [1,C,F,H,W]`, `timestep [1]`, `text [1,L,text_dim]`, the `extras` and, where
-/// the model asks for it, `text_mask [1,L]` to `velocity [1,C,F,H,W]`. `forward` gets the inputs and the token grid. It names the output of each
+/// The step of a video transformer as one function `main`: `latent [B,C,F,H,W]`, `timestep [1]`, `text [B,L,text_dim]`, the `extras` and, where
+/// the model asks for it, `text_mask [B,L]` to `velocity [B,C,F,H,W]`. What follows from the timestep alone is computed once for all clips of the batch. `forward` gets the inputs and the token grid. It names the output of each
 /// block by [`Layers::end_block`]; blocks are counted through all lists.
 pub(crate) fn step(
     dims: Dims,
     weights: &dyn WeightSource,
-    latent: LatentSize,
+    size: StepSize,
     blocks: &[Blocks],
     extras: Extras,
     forward: impl FnOnce(&mut Layers<'_>, Inputs, Grid) -> Built,
 ) -> Result<Module, BuildError> {
+    let StepSize { latent, batch } = size;
     let grid = dims.grid(latent)?;
     let mut f = Function::new("main");
     let mut roles = Vec::new();
@@ -80,14 +81,14 @@ pub(crate) fn step(
         roles.push(Input { name: name.into(), role });
         f.add_param(name, TensorType::new(DType::F32, shape))
     };
-    let shape = [1, dims.in_channels, latent.frames, latent.rows, latent.cols];
+    let shape = [batch, dims.in_channels, latent.frames, latent.rows, latent.cols];
     let times: &[usize] = if extras.time_per_token { &[1, grid.tokens()] } else { &[1] };
     let inputs = Inputs {
         latent: input("latent", InputRole::Latent, &shape),
         time: input("timestep", InputRole::Time { low: 0.0, high: 1000.0 }, times),
-        text: input("text", InputRole::Text, &[1, dims.text_len, dims.text_dim]),
-        image: extras.image.map(|[tokens, width]| input("image", InputRole::Image, &[1, tokens, width])),
-        pooled: extras.pooled.map(|width| input("pooled", InputRole::Pooled, &[1, width])),
+        text: input("text", InputRole::Text, &[batch, dims.text_len, dims.text_dim]),
+        image: extras.image.map(|[tokens, width]| input("image", InputRole::Image, &[batch, tokens, width])),
+        pooled: extras.pooled.map(|width| input("pooled", InputRole::Pooled, &[batch, width])),
         guidance: extras.guidance.then(|| input("guidance", InputRole::Guidance, &[1])),
     };
     let mut layers = Layers { dims, weights, b: Builder::new(&mut f) };

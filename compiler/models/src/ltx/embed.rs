@@ -13,9 +13,10 @@ const COMPRESSION: [f64; 3] = [8.0, 32.0, 32.0];
 const LONGEST: [f64; 3] = [20.0, 2048.0, 2048.0];
 
 impl LtxConfig {
-    /// `[1, C, F, H, W]` → `[1, N, D]`, tokens in (frame, row, column) order: the pipeline packs, a linear layer embeds.
+    /// `[B, C, F, H, W]` → `[B, N, D]`, tokens in (frame, row, column) order: the pipeline packs, a linear layer embeds.
     pub(super) fn patches(&self, m: &mut Layers<'_>, x: ValueId, grid: Grid) -> Built {
-        let x = m.b.reshape(x, &[1, self.in_channels, grid.tokens()])?;
+        let batch = m.b.shape(x)[0];
+        let x = m.b.reshape(x, &[batch, self.in_channels, grid.tokens()])?;
         let x = m.b.transpose(x, &[0, 2, 1])?;
         m.linear("proj_in", x)
     }
@@ -58,8 +59,8 @@ impl LtxConfig {
         let (shift, scale) = (m.b.slice(both, 1, 0, 1)?, m.b.slice(both, 1, 1, 2)?);
         let x = m.modulated_norm(x, shift, scale)?;
         let y = m.linear("proj_out", x)?;
-        let y = m.b.transpose(y, &[0, 2, 1])?;
-        Ok(m.b.reshape(y, &[1, self.out_channels, latent.frames, latent.rows, latent.cols])?)
+        let (y, batch) = (m.b.transpose(y, &[0, 2, 1])?, m.b.shape(x)[0]);
+        Ok(m.b.reshape(y, &[batch, self.out_channels, latent.frames, latent.rows, latent.cols])?)
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::config::{FIELDS, LtxConfig};
 use crate::layers::{Blocks, BuildError, Dims, Extras, QkNorm, step};
 use crate::model::{Family, Layer, Model, Outline, Renaming, Sampler, Streaming};
-use crate::size::{Grid, LatentSize};
+use crate::size::{Grid, LatentSize, StepSize};
 use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems};
 
@@ -110,10 +110,10 @@ impl Model for LtxConfig {
         self.dims().nearest_latent(wanted)
     }
 
-    fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError> {
+    fn build(&self, weights: &dyn WeightSource, size: StepSize) -> Result<Module, BuildError> {
         let blocks = Blocks { path: "transformer_blocks", count: self.num_layers };
-        step(self.dims(), weights, latent, &[blocks], Extras::default(), |m, inputs, grid| {
-            self.forward(m, inputs, latent, grid)
+        step(self.dims(), weights, size, &[blocks], Extras::default(), |m, inputs, grid| {
+            self.forward(m, inputs, size.latent, grid)
         })
     }
 
@@ -156,7 +156,7 @@ mod tests {
             let (affine, bias) = (format!("norm_elementwise_affine={}", !plain), format!("attention_bias={plain}"));
             let tiny = crate::config::with_overrides(&*tiny, &[affine, bias]).unwrap();
             let latent = LatentSize { frames: 2, rows: 3, cols: 5 };
-            let module = tiny.build(&SchemaWeights::new(&*tiny), latent).unwrap();
+            let module = tiny.build(&SchemaWeights::new(&*tiny), latent.into()).unwrap();
             verify::verify(&module).unwrap();
             let printed = text::print(&module);
             let read = text::parse(&printed).unwrap();

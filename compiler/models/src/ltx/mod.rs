@@ -16,7 +16,7 @@ use crate::size::{Grid, LatentSize};
 impl LtxConfig {
     /// The forward pass: latent, timestep `[1]`, text `[1, L, caption_channels]` and its mask to the velocity.
     fn forward(&self, m: &mut Layers<'_>, inputs: Inputs, latent: LatentSize, grid: Grid) -> Built {
-        let mask = m.text_mask();
+        let mask = m.text_mask(inputs.text);
         let mut x = self.patches(m, inputs.latent, grid)?;
         let (embedded, time) = m.single_time(inputs.time)?;
         let text = m.caption(inputs.text)?;

@@ -6,7 +6,7 @@ use super::config::OpenSoraConfig;
 use crate::layers::{BuildError, Built, Layers, Rope};
 
 impl OpenSoraConfig {
-    /// The modulation `name` of a block, R vectors of `[1, 1, D]`: shift, scale and gate, once or twice. `vector` is `[1, D]`, behind its SiLU.
+    /// The modulation `name` of a block, R vectors of `[B, 1, D]`: shift, scale and gate, once or twice. `vector` is `[B, D]`, behind its SiLU.
     pub(super) fn modulation<const R: usize>(
         &self,
         m: &mut Layers<'_>,
@@ -15,7 +15,8 @@ impl OpenSoraConfig {
     ) -> Result<[ValueId; R], BuildError> {
         m.within(name, |m| {
             let rows = m.linear("lin", vector)?;
-            let rows = m.b.reshape(rows, &[1, R, self.hidden_size])?;
+            let batch = m.b.shape(rows)[0];
+            let rows = m.b.reshape(rows, &[batch, R, self.hidden_size])?;
             let mut parts = [rows; R];
             for (i, part) in parts.iter_mut().enumerate() {
                 *part = m.b.slice(rows, 1, i, i + 1)?;

@@ -27,12 +27,12 @@ impl OpenSoraConfig {
     /// The layer `name` on patches of `[1, C, F, H, W]`: a patch is a row of (channel, row, column), so that the layer is a convolution.
     fn embedded(&self, m: &mut Layers<'_>, name: &str, x: ValueId, grid: Grid) -> Built {
         let (width, patch) = (self.hidden_size, self.patch_size);
-        let channels = m.b.shape(x)[1];
+        let (batch, channels) = (m.b.shape(x)[0], m.b.shape(x)[1]);
         m.within(name, |m| {
             let (weight, bias) = (m.param("weight")?, m.param("bias")?);
             let weight = m.b.reshape(weight, &[width, channels, 1, patch, patch])?;
             let y = m.b.conv(Conv::with_strides(&[1, patch, patch]), x, weight, Some(bias))?;
-            let y = m.b.reshape(y, &[1, width, grid.tokens()])?;
+            let y = m.b.reshape(y, &[batch, width, grid.tokens()])?;
             Ok(m.b.transpose(y, &[0, 2, 1])?)
         })
     }
@@ -92,16 +92,17 @@ impl OpenSoraConfig {
         let (channels, patch) = (self.channels(), self.patch_size);
         let y = m.within("final_layer", |m| {
             let rows = m.within("adaLN_modulation", |m| m.linear("1", vector))?;
-            let rows = m.b.reshape(rows, &[1, 2, self.hidden_size])?;
+            let batch = m.b.shape(rows)[0];
+            let rows = m.b.reshape(rows, &[batch, 2, self.hidden_size])?;
             let (shift, scale) = (m.b.slice(rows, 1, 0, 1)?, m.b.slice(rows, 1, 1, 2)?);
             let x = m.modulated_norm(x, shift, scale)?;
             m.linear("linear", x)
         })?;
-        let lines = grid.frames * grid.rows;
-        let y = m.b.reshape(y, &[lines, grid.cols, channels * patch, patch])?;
+        let (batch, lines) = (m.b.shape(y)[0], grid.frames * grid.rows);
+        let y = m.b.reshape(y, &[batch * lines, grid.cols, channels * patch, patch])?;
         let y = m.b.transpose(y, &[0, 2, 1, 3])?;
-        let y = m.b.reshape(y, &[lines, channels, patch, latent.cols])?;
-        let y = m.b.transpose(y, &[1, 0, 2, 3])?;
-        Ok(m.b.reshape(y, &[1, channels, latent.frames, latent.rows, latent.cols])?)
+        let y = m.b.reshape(y, &[batch, lines, channels, patch * latent.cols])?;
+        let y = m.b.transpose(y, &[0, 2, 1, 3])?;
+        Ok(m.b.reshape(y, &[batch, channels, latent.frames, latent.rows, latent.cols])?)
     }
 }

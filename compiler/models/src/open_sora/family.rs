@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::config::{FIELDS, OpenSoraConfig};
 use crate::layers::{Blocks, BuildError, Dims, Extras, QkNorm, check_values, step};
 use crate::model::{Family, Layer, Model, Outline, Sampler, Streaming};
-use crate::size::{Grid, LatentSize};
+use crate::size::{Grid, LatentSize, StepSize};
 use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems};
 
@@ -120,11 +120,11 @@ impl Model for OpenSoraConfig {
         self.dims().nearest_latent(wanted)
     }
 
-    fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError> {
-        self.grid(latent)?;
+    fn build(&self, weights: &dyn WeightSource, size: StepSize) -> Result<Module, BuildError> {
+        self.grid(size.latent)?;
         let extras = Extras { pooled: Some(self.vec_in_dim), guidance: self.guidance_embed, ..Extras::default() };
-        step(self.dims(), weights, latent, &self.blocks(), extras, |m, inputs, grid| {
-            self.forward(m, inputs, latent, grid)
+        step(self.dims(), weights, size, &self.blocks(), extras, |m, inputs, grid| {
+            self.forward(m, inputs, size.latent, grid)
         })
     }
 
@@ -176,7 +176,7 @@ mod tests {
             ];
             let tiny = crate::config::with_overrides(&*tiny, &changes).unwrap();
             let latent = LatentSize { frames: 3, rows: 6, cols: 10 };
-            let module = tiny.build(&SchemaWeights::new(&*tiny), latent).unwrap();
+            let module = tiny.build(&SchemaWeights::new(&*tiny), latent.into()).unwrap();
             verify::verify(&module).unwrap();
             let printed = text::print(&module);
             let read = text::parse(&printed).unwrap();

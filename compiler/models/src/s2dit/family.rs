@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::config::{BlockKind, Preset, S2ditConfig, SampleSteps};
 use crate::layers::{Blocks, BuildError, Dims, Extras, step};
 use crate::model::{Family, Layer, Model, Outline, Sampler, Streaming};
-use crate::size::{Grid, LatentSize};
+use crate::size::{Grid, LatentSize, StepSize};
 use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems};
 
@@ -88,10 +88,10 @@ impl Model for S2ditConfig {
         self.dims().nearest_latent(wanted)
     }
 
-    fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError> {
+    fn build(&self, weights: &dyn WeightSource, size: StepSize) -> Result<Module, BuildError> {
         let blocks = Blocks { path: "blocks", count: self.layout.len() };
-        step(self.dims(), weights, latent, &[blocks], Extras::default(), |m, inputs, grid| {
-            self.forward(m, inputs, latent, grid)
+        step(self.dims(), weights, size, &[blocks], Extras::default(), |m, inputs, grid| {
+            self.forward(m, inputs, size.latent, grid)
         })
     }
 

@@ -61,17 +61,19 @@ impl S2ditConfig {
         let [kt, kh, kw] = self.conv_kernel;
         m.within("local_conv", |m| {
             let (w, b) = (m.param("weight")?, m.param("bias")?);
-            let x = m.b.reshape(u, &[1, grid.frames, grid.rows, grid.cols, width])?;
-            let x = m.b.transpose(x, &[0, 4, 1, 2, 3])?;
-            let conv = Conv {
-                pad_before: vec![kt - 1, kh / 2, kw / 2],
-                pad_after: vec![0, kh / 2, kw / 2],
-                groups: width,
-                ..Conv::with_strides(&[1, 1, 1])
-            };
-            let y = m.b.conv(conv, x, w, Some(b))?;
-            let y = m.b.transpose(y, &[0, 2, 3, 4, 1])?;
-            Ok(m.b.reshape(y, &[1, grid.tokens(), width])?)
+            m.each_clip(u, |m, u| {
+                let x = m.b.reshape(u, &[1, grid.frames, grid.rows, grid.cols, width])?;
+                let x = m.b.transpose(x, &[0, 4, 1, 2, 3])?;
+                let conv = Conv {
+                    pad_before: vec![kt - 1, kh / 2, kw / 2],
+                    pad_after: vec![0, kh / 2, kw / 2],
+                    groups: width,
+                    ..Conv::with_strides(&[1, 1, 1])
+                };
+                let y = m.b.conv(conv, x, w, Some(b))?;
+                let y = m.b.transpose(y, &[0, 2, 3, 4, 1])?;
+                Ok(m.b.reshape(y, &[1, grid.tokens(), width])?)
+            })
         })
     }
 }

@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn the_clip_graph_is_valid_and_its_text_reads_back() {
         let (config, latent) = tiny();
-        let module = config.build(&SchemaWeights::new(&config), latent).unwrap();
+        let module = config.build(&SchemaWeights::new(&config), latent.into()).unwrap();
         verify::verify(&module).unwrap();
         let printed = text::print(&module);
         let parsed = text::parse(&printed).unwrap();
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn no_value_has_more_than_five_dimensions() {
         let (config, latent) = tiny();
-        let module = config.build(&SchemaWeights::new(&config), latent).unwrap();
+        let module = config.build(&SchemaWeights::new(&config), latent.into()).unwrap();
         let f = &module.functions[0];
         assert!(f.order().iter().all(|&v| f.ty(v).rank() <= 5));
     }
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn every_tensor_of_the_schema_is_used() {
         let (config, latent) = tiny();
-        let module = config.build(&SchemaWeights::new(&config), latent).unwrap();
+        let module = config.build(&SchemaWeights::new(&config), latent.into()).unwrap();
         let f = &module.functions[0];
         let used: std::collections::HashSet<&str> =
             f.order().iter().filter_map(|&v| s2dit_ir::weights::loaded_tensor(f, v)).collect();

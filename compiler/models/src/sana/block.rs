@@ -106,12 +106,14 @@ fn feed_forward(m: &mut Layers<'_>, u: ValueId, grid: Grid) -> Built {
     let y = m.b.unary(Unary::Silu, y)?;
     let y = m.within("conv_depth", |m| {
         let (weight, bias) = (m.param("weight")?, m.param("bias")?);
-        let y = m.b.reshape(y, &[grid.frames, grid.rows, grid.cols, 2 * hidden])?;
-        let y = m.b.transpose(y, &[0, 3, 1, 2])?;
-        let depthwise = same(&[1, 1], 2 * hidden);
-        let y = m.b.conv(depthwise, y, weight, Some(bias))?;
-        let y = m.b.transpose(y, &[0, 2, 3, 1])?;
-        Ok(m.b.reshape(y, &[1, tokens, 2 * hidden])?)
+        m.each_clip(y, |m, y| {
+            let y = m.b.reshape(y, &[grid.frames, grid.rows, grid.cols, 2 * hidden])?;
+            let y = m.b.transpose(y, &[0, 3, 1, 2])?;
+            let depthwise = same(&[1, 1], 2 * hidden);
+            let y = m.b.conv(depthwise, y, weight, Some(bias))?;
+            let y = m.b.transpose(y, &[0, 2, 3, 1])?;
+            Ok(m.b.reshape(y, &[1, tokens, 2 * hidden])?)
+        })
     })?;
     let (value, gate) = (m.b.slice(y, 2, 0, hidden)?, m.b.slice(y, 2, hidden, 2 * hidden)?);
     let gate = m.b.unary(Unary::Silu, gate)?;
@@ -123,11 +125,13 @@ fn feed_forward(m: &mut Layers<'_>, u: ValueId, grid: Grid) -> Built {
     })?;
     let over_time = m.within("conv_temp", |m| {
         let weight = m.param("weight")?;
-        let x = m.b.reshape(y, &[1, grid.frames, grid.rows * grid.cols, width])?;
-        let x = m.b.transpose(x, &[0, 3, 1, 2])?;
-        let x = m.b.conv(same(&[1, 0], 1), x, weight, None)?;
-        let x = m.b.transpose(x, &[0, 2, 3, 1])?;
-        Ok(m.b.reshape(x, &[1, tokens, width])?)
+        m.each_clip(y, |m, y| {
+            let x = m.b.reshape(y, &[1, grid.frames, grid.rows * grid.cols, width])?;
+            let x = m.b.transpose(x, &[0, 3, 1, 2])?;
+            let x = m.b.conv(same(&[1, 0], 1), x, weight, None)?;
+            let x = m.b.transpose(x, &[0, 2, 3, 1])?;
+            Ok(m.b.reshape(x, &[1, tokens, width])?)
+        })
     })?;
     Ok(m.b.add(y, over_time)?)
 }

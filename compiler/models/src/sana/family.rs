@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::config::{FIELDS, SanaConfig};
 use crate::layers::{Blocks, BuildError, Dims, Extras, QkNorm, check_values, step};
 use crate::model::{Family, Layer, Model, Outline, PipelineField, PipelineFile, Sampler, Streaming};
-use crate::size::{Grid, LatentSize};
+use crate::size::{Grid, LatentSize, StepSize};
 use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems};
 
@@ -122,11 +122,11 @@ impl Model for SanaConfig {
         self.dims().nearest_latent_within(wanted, self.rope_max_seq_len)
     }
 
-    fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError> {
-        self.grid(latent)?;
+    fn build(&self, weights: &dyn WeightSource, size: StepSize) -> Result<Module, BuildError> {
+        self.grid(size.latent)?;
         let blocks = Blocks { path: "transformer_blocks", count: self.num_layers };
-        step(self.dims(), weights, latent, &[blocks], Extras::default(), |m, inputs, grid| {
-            self.forward(m, inputs, latent, grid)
+        step(self.dims(), weights, size, &[blocks], Extras::default(), |m, inputs, grid| {
+            self.forward(m, inputs, size.latent, grid)
         })
     }
 
@@ -169,7 +169,7 @@ mod tests {
             let (affine, bias) = (format!("norm_elementwise_affine={}", !plain), format!("attention_bias={plain}"));
             let tiny = crate::config::with_overrides(&*tiny, &[affine, bias]).unwrap();
             let latent = LatentSize { frames: 2, rows: 6, cols: 10 };
-            let module = tiny.build(&SchemaWeights::new(&*tiny), latent).unwrap();
+            let module = tiny.build(&SchemaWeights::new(&*tiny), latent.into()).unwrap();
             verify::verify(&module).unwrap();
             let printed = text::print(&module);
             let read = text::parse(&printed).unwrap();

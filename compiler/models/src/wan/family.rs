@@ -9,7 +9,7 @@ use super::config::{FIELDS, WanConfig};
 use super::{original, presets};
 use crate::layers::{Blocks, BuildError, Dims, Extras, QkNorm, check_values, step};
 use crate::model::{Family, Layer, Model, Outline, PipelineField, PipelineFile, Renaming, Sampler, Streaming};
-use crate::size::{Grid, LatentSize};
+use crate::size::{Grid, LatentSize, StepSize};
 use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems};
 
@@ -128,12 +128,14 @@ impl Model for WanConfig {
         self.dims().nearest_latent_within(wanted, self.rope_max_seq_len)
     }
 
-    fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError> {
-        self.grid(latent)?;
+    fn build(&self, weights: &dyn WeightSource, size: StepSize) -> Result<Module, BuildError> {
+        self.grid(size.latent)?;
         let image = self.image.map(|image| [image.tokens(), image.dim]);
         let extras = Extras { time_per_token: self.expand_timesteps, image, ..Extras::default() };
         let blocks = Blocks { path: "blocks", count: self.num_layers };
-        step(self.dims(), weights, latent, &[blocks], extras, |m, inputs, grid| self.forward(m, inputs, latent, grid))
+        step(self.dims(), weights, size, &[blocks], extras, |m, inputs, grid| {
+            self.forward(m, inputs, size.latent, grid)
+        })
     }
 
     fn outline(&self) -> Outline {
@@ -179,7 +181,7 @@ mod tests {
             let Some(tiny) = Wan.preset(preset) else { panic!("no preset") };
             let tiny = crate::config::with_overrides(&*tiny, &[set]).unwrap();
             let latent = LatentSize { frames: 2, rows: 8, cols: 6 };
-            let module = tiny.build(&SchemaWeights::new(&*tiny), latent).unwrap();
+            let module = tiny.build(&SchemaWeights::new(&*tiny), latent.into()).unwrap();
             verify::verify(&module).unwrap();
             let printed = text::print(&module);
             let read = text::parse(&printed).unwrap();
@@ -200,7 +202,7 @@ mod tests {
         let latent = LatentSize { frames: 2, rows: 8, cols: 6 };
         let inputs = |preset: &str, set: &str| -> Vec<(String, Vec<usize>)> {
             let tiny = crate::config::with_overrides(&*Wan.preset(preset).unwrap(), &[set]).unwrap();
-            let module = tiny.build(&SchemaWeights::new(&*tiny), latent).unwrap();
+            let module = tiny.build(&SchemaWeights::new(&*tiny), latent.into()).unwrap();
             let f = &module.functions[0];
             f.params().iter().map(|&p| (f.node(p).name.as_deref().unwrap().to_owned(), f.shape(p).to_vec())).collect()
         };

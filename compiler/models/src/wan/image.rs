@@ -6,7 +6,7 @@ use crate::fields::{Fields, LARGEST, as_integer};
 use s2dit_files::json::compact;
 
 /// Image tokens of one picture, which is no field of diffusers: CLIP's ViT-H makes 257.
-const PICTURE: usize = 257;
+pub(super) const PICTURE: usize = 257;
 
 /// The embeddings of a picture that a Wan transformer takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

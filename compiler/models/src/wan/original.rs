@@ -5,6 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::config::WanConfig;
+use super::image::PICTURE;
 use crate::model::Renaming;
 use s2dit_files::json::compact;
 use s2dit_files::problems::Problems;
@@ -62,6 +63,9 @@ const FIELDS: [(&str, &str, usize); 4] = [
 /// Values that `WanModel` gives fields of the same name, where they are not those of diffusers.
 const DEFAULTS: [(&str, usize); 2] = [("ffn_dim", 8192), ("num_layers", 32)];
 
+/// Width of the embeddings of a picture, which `WanModel` has as a number in its code: those of CLIP's ViT-H.
+const IMAGE_DIM: usize = 1280;
+
 /// Whether a configuration is one of `WanModel`.
 pub(super) fn is_original(entries: &[(String, Value)]) -> bool {
     entries.iter().any(|(name, value)| name == "_class_name" && value == CLASS_NAME)
@@ -86,11 +90,25 @@ pub(super) fn config(entries: Vec<(String, Value)>, place: &str) -> Result<WanCo
             problems.push(format!("{place}: {field}"), compact(&value), said);
         }
     };
-    fixed("model_type", &[json!("t2v")], "\"t2v\": of Wan's own configurations, text to video is read");
     fixed("qk_norm", &[json!(true)], "true: an RMS norm of queries and keys");
     fixed("window_size", &[json!([-1, -1])], "[-1, -1]: every token sees every other");
     for (field, value) in DEFAULTS {
         fields.entry(field).or_insert_with(|| value.into());
+    }
+    let kind = fields.remove("model_type");
+    match kind.as_ref().map_or(Some("t2v"), Value::as_str) {
+        Some("t2v") => {}
+        Some("i2v") => takes_image(&mut fields, None),
+        Some("flf2v") => takes_image(&mut fields, Some(2 * PICTURE)),
+        // Its authors always give it a timestep for each token.
+        Some("ti2v") => {
+            fields.entry("expand_timesteps").or_insert(Value::Bool(true));
+        }
+        _ => problems.push(
+            format!("{place}: model_type"),
+            kind.as_ref().map(compact).unwrap_or_default(),
+            "\"t2v\", \"i2v\", \"flf2v\" or \"ti2v\": text, a picture, a first and a last picture, or text and a first frame to video",
+        ),
     }
     let mut read: Vec<(String, Value)> = Vec::new();
     for (field, name, default) in FIELDS {
@@ -108,6 +126,19 @@ pub(super) fn config(entries: Vec<(String, Value)>, place: &str) -> Result<WanCo
     problems.into_result()?;
     read.extend(fields);
     WanConfig::from_entries(read, place).map_err(|problems| said_as_there(problems, place))
+}
+
+/// What `model_type` says of embeddings of pictures in Wan 2.1, in the fields of diffusers. A model of Wan 2.2 has none: there its configuration says
+/// `"image_dim": null`.
+fn takes_image(fields: &mut Map<String, Value>, positions: Option<usize>) {
+    if fields.entry("image_dim").or_insert_with(|| IMAGE_DIM.into()).is_null() {
+        return;
+    }
+    let width = fields.get("dim").cloned().unwrap_or_else(|| FIELDS[1].2.into());
+    fields.entry("added_kv_proj_dim").or_insert(width);
+    if let Some(positions) = positions {
+        fields.entry("pos_embed_seq_len").or_insert_with(|| positions.into());
+    }
 }
 
 /// Problems of a field that `WanModel` calls otherwise, with its name there.
@@ -144,6 +175,31 @@ mod tests {
     fn the_published_config_is_that_of_the_preset() {
         let read = parse(&published()).unwrap();
         assert_eq!(read.config(), Wan.preset("wan2.1-1.3b").unwrap().config());
+    }
+
+    /// As published for Wan2.1-I2V-14B-480P, Wan2.1-FLF2V-14B-720P, Wan2.2-I2V-A14B and Wan2.2-TI2V-5B.
+    #[test]
+    fn published_configs_of_pictures_are_those_of_the_presets() {
+        let of = |kind: &str, fields: Value| {
+            let mut config = json!({
+                "_class_name": "WanModel", "_diffusers_version": "0.30.0", "dim": 5120, "eps": 1e-06, "ffn_dim": 13824, "freq_dim": 256,
+                "in_dim": 36, "model_type": kind, "num_heads": 40, "num_layers": 40, "out_dim": 16, "text_len": 512,
+            });
+            for (field, value) in fields.as_object().unwrap() {
+                config[field] = value.clone();
+            }
+            parse(&config).unwrap()
+        };
+        let preset = |name: &str| Wan.preset(name).unwrap().config();
+        assert_eq!(of("i2v", json!({})).config(), preset("wan2.1-i2v-14b"));
+        assert_eq!(of("flf2v", json!({})).config(), preset("wan2.1-flf2v-14b"));
+        assert_eq!(of("i2v", json!({ "image_dim": null })).image, None);
+        let small =
+            json!({ "dim": 3072, "ffn_dim": 14336, "in_dim": 48, "out_dim": 48, "num_heads": 24, "num_layers": 30 });
+        assert!(of("ti2v", small.clone()).expand_timesteps);
+        let mut text_alone = small;
+        text_alone["expand_timesteps"] = json!(false);
+        assert_eq!(of("ti2v", text_alone).config(), preset("wan2.2-ti2v-5b"));
     }
 
     #[test]

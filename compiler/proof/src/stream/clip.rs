@@ -4,6 +4,7 @@
 mod given;
 mod network;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ use s2dit_backends::output::Destination;
 use s2dit_runtime::stream::sampler::{Guided, euler, euler_sigmas};
 use s2dit_runtime::{HostTensor, RunOptions, text_mask};
 
-use super::{LatentsFile, mask_of, pooled_of, prompt_of, seeded_noise, seeded_prompt};
+use super::{LatentsFile, mask_of, pooled_of, prompt_of, seeded_noise, seeded_prompt, tensor_of};
 use s2dit_files::SafetensorsFile;
 
 use given::Condition;
@@ -21,6 +22,8 @@ use network::Network;
 
 /// The tensor that a clip is saved as, `[1, C, F, H, W]`.
 pub const LATENT: &str = "latent";
+/// The tensor with recorded noise, `[1, C, F, H, W]`.
+pub const NOISE: &str = "noise";
 
 /// A prompt of a clip.
 #[derive(Clone, Debug)]
@@ -39,6 +42,8 @@ pub struct Clip {
     network: Network,
     steps: usize,
     flow_shift: f64,
+    /// Prompts of a call: with 2 that of the clip and its negative.
+    batch: usize,
     /// Channels, frames, rows and columns of what is made.
     latent: [usize; 4],
     text: [usize; 3],
@@ -69,10 +74,17 @@ impl Clip {
         let image = interface.image().map(|name| network.input("an image", Some(name))).transpose()?;
         let time = network.input("a time", interface.time())?;
         let latent = network.input("a latent", interface.latent())?;
-        let [1, channels, frames, rows, cols] = latent[..] else {
-            bail!("`{shown}`: the latent is {latent:?}, expected [1, C, F, H, W]");
+        let [batch @ (1 | 2), channels, frames, rows, cols] = latent[..] else {
+            bail!(
+                "`{shown}`: the latent is {latent:?}, expected [1, C, F, H, W], or [2, C, F, H, W] for a prompt and its negative"
+            );
         };
-        let three = |shape: Vec<usize>| <[usize; 3]>::try_from(shape).ok();
+        // Of one clip of the batch.
+        let own = |mut shape: Vec<usize>| {
+            shape[0] = 1;
+            shape
+        };
+        let three = |shape: Vec<usize>| <[usize; 3]>::try_from(own(shape)).ok();
         let made = network.velocity_channels()?;
         let condition = Condition::of(channels, made, [frames, rows, cols], &time)
             .with_context(|| format!("`{shown}`: {channels} channels of the latent, {made} of the velocity"))?;
@@ -80,10 +92,11 @@ impl Clip {
             shown: path.into(),
             steps,
             flow_shift,
+            batch,
             latent: [made, frames, rows, cols],
             text: three(text).with_context(|| format!("`{shown}`: the text is not [1, L, text_dim]"))?,
-            mask,
-            pooled,
+            mask: mask.map(own),
+            pooled: pooled.map(own),
             guidance,
             image: match image {
                 None => None,
@@ -137,55 +150,109 @@ impl Clip {
         self.steps
     }
 
-    /// Makes a clip; `progress` gets steps done.
+    /// The noise `[1, C, F, H, W]` that a seed stands for.
+    #[must_use]
+    pub fn seeded_noise(&self, seed: u64) -> HostTensor {
+        seeded_noise(seed, 0, &self.noise_shape())
+    }
+
+    /// Recorded noise: the tensor [`NOISE`].
+    ///
+    /// # Errors
+    /// A file without it, or with one of another shape.
+    pub fn read_noise(&self, path: &Path) -> Result<HostTensor> {
+        tensor_of(&SafetensorsFile::open(path)?, NOISE, &self.noise_shape(), "")
+    }
+
+    fn noise_shape(&self) -> [usize; 5] {
+        let [channels, frames, rows, cols] = self.latent;
+        [1, channels, frames, rows, cols]
+    }
+
+    /// How many of the steps each of two transformers makes, by their names; `None` if there is one.
+    #[must_use]
+    pub fn shares(&self, steps: usize) -> Option<Vec<(String, usize)>> {
+        let times = euler_sigmas(steps, self.flow_shift);
+        self.network.shares(times[..steps].iter().map(|sigma| 1000.0 * sigma))
+    }
+
+    /// Makes a clip from noise `[1, C, F, H, W]`; `progress` gets steps done.
     ///
     /// # Errors
     /// Steps that the artifact was not compiled for; a failing engine; a result that is not finite.
     pub fn sample(
         &mut self,
-        seed: u64,
+        noise: &HostTensor,
         steps: usize,
         given: &Given,
         mut progress: impl FnMut(usize),
     ) -> Result<HostTensor> {
-        let [channels, frames, rows, cols] = self.latent;
-        let noise = seeded_noise(seed, 0, &[1, channels, frames, rows, cols]);
+        let frames = self.latent[1];
         let sigmas = euler_sigmas(steps, self.flow_shift);
         for sigma in &sigmas[..steps] {
             self.network.check(1000.0 * sigma).with_context(|| format!("{steps} steps"))?;
         }
-        let guidance = given.negative.as_ref().map_or(1.0, |(_, g)| *g);
+        if self.batch == 2 && given.negative.is_none() {
+            bail!(
+                "`{}` was compiled with --batch 2: each call takes a prompt and its negative: name one with --negative FILE and --guidance G, or compile it \
+                 with --batch 1",
+                self.shown.display()
+            );
+        }
+        let guidance = given.negative.as_ref().map_or(1.0, |(_, g)| g[0]);
         let condition = self.condition.as_ref().and_then(|how| Some((how, given.condition.as_ref()?)));
         let strength = self.guidance.as_ref().zip(given.guidance);
         let strength =
             strength.map(|(shape, strength)| HostTensor { shape: shape.clone(), data: vec![strength as f32] });
         let interface = self.network.interface().clone();
-        let (network, time) = (&mut self.network, &self.time);
-        let mut clip = euler(&noise, &sigmas, guidance, |x, t, step| {
+        let (network, time, batch) = (&mut self.network, &self.time, self.batch);
+        let mut clip = euler(noise, &sigmas, guidance, |x, t, step| {
             let latent = condition.map(|(how, tensor)| how.joined(x, tensor));
             let mut timestep = HostTensor { shape: time.clone(), data: vec![t as f32; time.iter().product()] };
             if let Some((how, _)) = condition {
                 how.timed(&mut timestep, frames);
             }
-            let mut call = |prompt: &Prompt| {
+            let mut call = |prompts: &[&Prompt]| {
+                let of_each = |tensor: fn(&Prompt) -> Option<&HostTensor>| {
+                    let tensors: Option<Vec<&HostTensor>> = prompts.iter().map(|prompt| tensor(prompt)).collect();
+                    tensors.map(|tensors| joined(&tensors))
+                };
+                let of_all = |tensor: &'_ HostTensor| joined(&vec![tensor; prompts.len()]).into_owned();
                 let named = [
-                    (interface.latent(), Some(latent.as_ref().unwrap_or(x))),
-                    (interface.time(), Some(&timestep)),
-                    (interface.text(), Some(&prompt.text)),
-                    (interface.text_mask(), prompt.mask.as_ref()),
-                    (interface.pooled(), prompt.pooled.as_ref()),
-                    (interface.guidance(), strength.as_ref()),
-                    (interface.image(), given.image.as_ref()),
+                    (interface.latent(), Some(Cow::Owned(of_all(latent.as_ref().unwrap_or(x))))),
+                    (interface.time(), Some(Cow::Borrowed(&timestep))),
+                    (interface.text(), of_each(|prompt| Some(&prompt.text))),
+                    (interface.text_mask(), of_each(|prompt| prompt.mask.as_ref())),
+                    (interface.pooled(), of_each(|prompt| prompt.pooled.as_ref())),
+                    (interface.guidance(), strength.as_ref().map(Cow::Borrowed)),
+                    (interface.image(), given.image.as_ref().map(|image| Cow::Owned(of_all(image)))),
                 ];
                 let inputs: BTreeMap<&str, &HostTensor> =
-                    named.into_iter().filter_map(|(name, tensor)| Some((name?, tensor?))).collect();
+                    named.iter().filter_map(|(name, tensor)| Some(((*name)?, tensor.as_deref()?))).collect();
                 let mut out = network.run(t, &inputs)?;
-                interface.output().and_then(|name| out.remove(name)).context("the model returns no velocity")
+                let made =
+                    interface.output().and_then(|name| out.remove(name)).context("the model returns no velocity")?;
+                Ok::<_, anyhow::Error>(apart(&made))
             };
-            let positive = call(&given.prompt)?;
-            let negative = given.negative.as_ref().map(|(prompt, _)| call(prompt)).transpose()?;
+            let negative = given.negative.as_ref().map(|(prompt, _)| prompt);
+            let (positive, negative) = match negative {
+                Some(negative) if batch == 2 => {
+                    let [positive, negative] = <[HostTensor; 2]>::try_from(call(&[&given.prompt, negative])?)
+                        .map_err(|made| anyhow::anyhow!("{} velocities of two prompts", made.len()))?;
+                    (positive, Some(negative))
+                }
+                _ => {
+                    let mut one = |prompt| call(&[prompt])?.pop().context("the model returns an empty velocity");
+                    (one(&given.prompt)?, negative.map(one).transpose()?)
+                }
+            };
             progress(step + 1);
-            Ok::<_, anyhow::Error>(Guided { positive, negative })
+            // The second of two transformers may have a guidance of its own.
+            let own = given.negative.as_ref().map_or(guidance, |(_, g)| g[network.at(t)]);
+            Ok::<_, anyhow::Error>(match &negative {
+                Some(away) if own != guidance => Guided { positive: guided(&positive, away, own), negative: None },
+                _ => Guided { positive, negative },
+            })
         })?;
         if let Some((how, tensor)) = condition {
             how.finish(&mut clip, tensor);
@@ -206,4 +273,32 @@ impl Clip {
         file.push(clip)?;
         file.finish()
     }
+}
+
+/// Tensors `[1, …]` of one shape as one, `[N, …]`.
+fn joined<'a>(tensors: &[&'a HostTensor]) -> Cow<'a, HostTensor> {
+    match *tensors {
+        [one] => Cow::Borrowed(one),
+        _ => {
+            let mut shape = tensors.first().map_or_else(Vec::new, |tensor| tensor.shape.clone());
+            if let Some(first) = shape.first_mut() {
+                *first = tensors.len();
+            }
+            Cow::Owned(HostTensor { shape, data: tensors.iter().flat_map(|tensor| &tensor.data).copied().collect() })
+        }
+    }
+}
+
+/// The tensors `[1, …]` of `[N, …]`.
+fn apart(tensor: &HostTensor) -> Vec<HostTensor> {
+    let mut shape = tensor.shape.clone();
+    let Some(count) = shape.first_mut().map(|first| std::mem::replace(first, 1)) else { return Vec::new() };
+    let size = (tensor.data.len() / count.max(1)).max(1);
+    tensor.data.chunks_exact(size).map(|data| HostTensor { shape: shape.clone(), data: data.to_vec() }).collect()
+}
+
+/// `n + g·(p − n)`, velocities with the prompt and with its negative.
+fn guided(positive: &HostTensor, negative: &HostTensor, guidance: f64) -> HostTensor {
+    let mix = |(p, n): (&f32, &f32)| (f64::from(*n) + guidance * (f64::from(*p) - f64::from(*n))) as f32;
+    HostTensor { shape: positive.shape.clone(), data: positive.data.iter().zip(&negative.data).map(mix).collect() }
 }

@@ -14,7 +14,7 @@ use super::inputs::Tensors;
 use crate::made_from::{self, Said, loras};
 use s2dit_emit::plan::{How, Quantize, Sources, is_exact};
 use s2dit_models::checkpoint::{Checkpoint, Origin};
-use s2dit_models::size::LatentSize;
+use s2dit_models::size::{LatentSize, StepSize};
 
 /// A checkpoint that an artifact is compared with.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub struct Model {
 /// An open checkpoint that an artifact fits.
 pub(super) struct Graph {
     checkpoint: Checkpoint,
-    latent: Option<LatentSize>,
+    size: Option<StepSize>,
     ports: Vec<Port>,
     listed: Option<Timesteps>,
 }
@@ -49,21 +49,22 @@ impl Graph {
         let interface = artifact.interface().with_context(|| format!("`{}`", path.display()))?;
         let latent = ports.iter().find(|p| interface.latent() == Some(p.name.as_str()));
         let side = |n: i64| usize::try_from(n).context("the latent has no static shape");
-        let latent = match latent.map(|p| p.shape.as_slice()) {
-            Some([_, _, frames, rows, cols]) => {
-                Some(LatentSize { frames: side(*frames)?, rows: side(*rows)?, cols: side(*cols)? })
+        let size = match latent.map(|p| p.shape.as_slice()) {
+            Some([batch, _, frames, rows, cols]) => {
+                let latent = LatentSize { frames: side(*frames)?, rows: side(*rows)?, cols: side(*cols)? };
+                Some(StepSize { latent, batch: side(*batch)? })
             }
             _ if checkpoint.model().graph().is_some() => None,
-            _ => bail!("`{}`: expected an input that is a latent, [1, C, F, H, W]", path.display()),
+            _ => bail!("`{}`: expected an input that is a latent, [B, C, F, H, W]", path.display()),
         };
-        let graph = Graph { checkpoint, latent, ports, listed };
+        let graph = Graph { checkpoint, size, ports, listed };
         graph.check_ports(path)?;
         Ok(graph)
     }
 
     /// Refuses an artifact whose inputs are not those of the checkpoint's graph.
     fn check_ports(&self, path: &Path) -> Result<()> {
-        let module = self.checkpoint.model().step(&self.checkpoint, self.latent)?;
+        let module = self.checkpoint.model().step(&self.checkpoint, self.size)?;
         let step = &module.functions[0];
         for port in &self.ports {
             let wanted = step.by_name(&port.name).map(|v| step.shape(v).iter().map(|d| *d as i64).collect::<Vec<_>>());
@@ -124,7 +125,7 @@ impl Graph {
     }
 
     fn module(&self, storage: Option<&Quantize>) -> Result<Module> {
-        let mut module = self.checkpoint.model().step(&self.checkpoint, self.latent)?;
+        let mut module = self.checkpoint.model().step(&self.checkpoint, self.size)?;
         match storage {
             // In fp32 the plain sinusoids would be the least exact part of the reference.
             None => {

@@ -205,7 +205,7 @@ pub(super) fn half_of(tokens: usize) -> f64 {
 
 /// The chain of steps that starts at a product with weights and ends as heads.
 fn member(f: &Function, constant: &HashSet<ValueId>, linear: ValueId) -> Option<Member> {
-    let (Op::Linear(_), [1, _, _]) = (f.op(linear), f.shape(linear)) else { return None };
+    let (Op::Linear(_), [_, _, _]) = (f.op(linear), f.shape(linear)) else { return None };
     let operands = f.operands(linear);
     if constant.contains(&operands[0]) || !operands[1..].iter().all(|o| constant.contains(o)) {
         return None;
@@ -216,7 +216,7 @@ fn member(f: &Function, constant: &HashSet<ValueId>, linear: ValueId) -> Option<
     let (mut end, mut order, mut steps) = (linear, TOKENS.to_vec(), Vec::new());
     let mut found = None;
     loop {
-        if f.ty(end).rank() == 4 && f.shape(end)[0] == 1 && same_order(f.shape(end), &order, &HEADS) {
+        if f.ty(end).rank() == 4 && same_order(f.shape(end), &order, &HEADS) {
             found = Some((end, steps.len()));
         }
         let Some((user, 0)) = f.only_use(end) else { break };

@@ -1,7 +1,7 @@
 //! The operations on projections on their way to attention.
 
-use s2dit_ir::ValueId;
-use s2dit_ir::ops::{OpError, RopePairs, Unary};
+use s2dit_ir::ops::{OpError, RopePairs, Slice, Unary};
+use s2dit_ir::{Builder, ValueId};
 
 use super::super::elementwise::{normalised, normalised_and_negated};
 use super::super::products::product;
@@ -17,12 +17,12 @@ impl Rewriter<'_> {
         let mut parts = self.products(x, &group)?.into_iter();
         let mut members = &group.members[..];
         if group.together > 1
-            && let Some(batch) = parts.next()
+            && let Some(all) = parts.next()
         {
             let (batched, others) = members.split_at(group.together);
-            let y = self.steps(batch, batched)?;
+            let y = self.steps(all, batched)?;
             for (i, member) in batched.iter().enumerate() {
-                let value = self.at(member.end, |b| b.slice(y, 0, i, i + 1))?;
+                let value = self.at(member.end, |b| part(b, y, batched.len(), i))?;
                 self.finish(member, value, &group);
             }
             members = others;
@@ -50,12 +50,12 @@ impl Rewriter<'_> {
         }
     }
 
-    /// The projections as heads `[G, A, d, N]`: those that go together, then each of the others.
+    /// The projections as heads `[B·G, A, d, N]`, G of each clip: those that go together, then each of the others.
     fn products(&mut self, x: ValueId, group: &Group) -> Result<Vec<ValueId>, OpError> {
         let old = self.old;
         let shape = |m: &Member, count: usize| {
-            let &[_, heads, tokens, width] = old.shape(m.end) else { return vec![] };
-            vec![count, heads, width, tokens]
+            let &[batch, heads, tokens, width] = old.shape(m.end) else { return vec![] };
+            vec![batch * count, heads, width, tokens]
         };
         let shapes: Vec<_> = group.members.iter().map(|m| shape(m, 1)).collect();
         let mut parameters = Vec::new();
@@ -64,12 +64,12 @@ impl Rewriter<'_> {
             parameters.push((self.plain(operands[1])?, operands.get(2).map(|&b| self.plain(b)).transpose()?));
         }
         let first = group.members[0].linear;
-        let together = group.together;
+        let (together, batch) = (group.together, old.shape(first)[0]);
         if group.joined > 1 {
             let joined = group.joined;
             let shapes: Vec<_> = group.members.chunks(joined).map(|run| shape(&run[0], run.len())).collect();
             return self.at(first, |b| {
-                let (mut batch, mut rest) = (Vec::new(), Vec::new());
+                let (mut first, mut rest) = (Vec::new(), Vec::new());
                 for (run, (parameters, shape)) in parameters.chunks(joined).zip(&shapes).enumerate() {
                     let weights: Vec<_> = parameters.iter().map(|(w, _)| *w).collect();
                     let biases: Vec<_> = parameters.iter().filter_map(|(_, b)| *b).collect();
@@ -82,16 +82,16 @@ impl Rewriter<'_> {
                     let y = product(b, x, weight, bias)?;
                     let y = b.reshape(y, shape)?;
                     let (from, count) = (run * joined, parameters.len());
-                    let of_batch = together.saturating_sub(from).min(count);
-                    if of_batch > 0 {
-                        batch.push(if of_batch == count { y } else { b.slice(y, 0, 0, of_batch)? });
+                    let ours = together.saturating_sub(from).min(count);
+                    if ours > 0 {
+                        first.push(leading(b, y, count, ours)?);
                     }
-                    for i in of_batch..count {
-                        rest.push(if count == 1 { y } else { b.slice(y, 0, i, i + 1)? });
+                    for i in ours..count {
+                        rest.push(part(b, y, count, i)?);
                     }
                 }
-                let batch = if let [one] = batch[..] { one } else { b.concat(&batch, 0)? };
-                Ok([batch].into_iter().chain(rest).collect())
+                let first = beside(b, &first, batch)?;
+                Ok([first].into_iter().chain(rest).collect())
             });
         }
         let mut parts = Vec::new();
@@ -102,13 +102,13 @@ impl Rewriter<'_> {
             })?);
         }
         if together > 1 {
-            let batch = self.at(first, |b| b.concat(&parts[..together], 0))?;
-            parts.splice(..together, [batch]);
+            let all = self.at(first, |b| beside(b, &parts[..together], batch))?;
+            parts.splice(..together, [all]);
         }
         Ok(parts)
     }
 
-    /// The steps of projections `[G, A, d, N]` that go together.
+    /// The steps of projections `[B·G, A, d, N]` that go together.
     fn steps(&mut self, x: ValueId, members: &[Member]) -> Result<ValueId, OpError> {
         let width = self.g.shape(x)[2];
         let mut pending = Pending { gain: None, negated: false, rotated: None };
@@ -134,7 +134,8 @@ impl Rewriter<'_> {
                         })
                         .map(|(gain, partner)| [gain].into_iter().chain(partner).collect())
                         .collect();
-                    pending.gain = self.gains(members[0].end, &gains, width)?;
+                    let batch = self.g.shape(y)[0] / members.len();
+                    pending.gain = self.gains(members[0].end, &gains, width, batch)?;
                     if apart {
                         y = self.flush(members[0].end, y, &mut pending, width)?;
                     }
@@ -191,9 +192,12 @@ impl Rewriter<'_> {
 
     /// Multiplies with the factors of projections that go together. A gain or a rotation that is pending takes them for nothing.
     fn scale(&mut self, members: &[Member], y: ValueId, pending: &mut Pending) -> Result<ValueId, OpError> {
-        let factors: Vec<f64> = members.iter().map(|m| m.factor).collect();
+        let mut factors: Vec<f64> = members.iter().map(|m| m.factor).collect();
         if factors.iter().all(|&f| f == 1.0) {
             return Ok(y);
+        }
+        if factors.len() > 1 {
+            factors = factors.repeat(self.g.shape(y)[0] / factors.len());
         }
         let factor = self.literal(members[0].end, &[factors.len(), 1, 1, 1], factors)?;
         if pending.gain.is_none() && pending.rotated.is_none() {
@@ -206,8 +210,14 @@ impl Rewriter<'_> {
         Ok(y)
     }
 
-    /// Gains `[G, A, 1, d]`, or `[G, 1, 1, d]` if all heads have the same.
-    fn gains(&mut self, at: ValueId, gains: &[Vec<ValueId>], width: usize) -> Result<Option<ValueId>, OpError> {
+    /// Gains `[B·G, A, 1, d]`, or `[B·G, 1, 1, d]` if all heads have the same; those of one projection are once there for all clips.
+    fn gains(
+        &mut self,
+        at: ValueId,
+        gains: &[Vec<ValueId>],
+        width: usize,
+        batch: usize,
+    ) -> Result<Option<ValueId>, OpError> {
         if gains.is_empty() {
             return Ok(None);
         }
@@ -229,7 +239,7 @@ impl Rewriter<'_> {
                 }
                 parts.extend(product);
             }
-            if parts.len() == 1 { Ok(Some(parts[0])) } else { b.concat(&parts, 0).map(Some) }
+            if parts.len() == 1 { Ok(Some(parts[0])) } else { b.concat(&parts.repeat(batch), 0).map(Some) }
         })
     }
 
@@ -309,6 +319,52 @@ impl Rewriter<'_> {
         })?;
         self.made.insert(key, table);
         Ok(table)
+    }
+}
+
+/// Projection `index` of the `count` that each clip has in `[B·count, A, d, N]`.
+fn part(b: &mut Builder, y: ValueId, count: usize, index: usize) -> Result<ValueId, OpError> {
+    let end = b.shape(y).to_vec();
+    if count == 1 {
+        return Ok(y);
+    }
+    if end[0] == count {
+        return b.slice(y, 0, index, index + 1);
+    }
+    b.op(Slice { begin: vec![index, 0, 0, 0], end, stride: vec![count, 1, 1, 1] }, &[y])
+}
+
+/// The first `ours` projections of the `count` that each clip has in `[B·count, A, d, N]`.
+fn leading(b: &mut Builder, y: ValueId, count: usize, ours: usize) -> Result<ValueId, OpError> {
+    let shape = b.shape(y).to_vec();
+    if ours == count {
+        return Ok(y);
+    }
+    if shape[0] == count {
+        return b.slice(y, 0, 0, ours);
+    }
+    let (batch, heads) = (shape[0] / count, shape[1]);
+    let of_clips = b.reshape(y, &[batch, count * heads, shape[2], shape[3]])?;
+    let of_clips = b.slice(of_clips, 1, 0, ours * heads)?;
+    b.reshape(of_clips, &[batch * ours, heads, shape[2], shape[3]])
+}
+
+/// Projections `[B·Gᵢ, A, d, N]` of `batch` clips, one after the other for each clip: `[B·ΣGᵢ, A, d, N]`.
+fn beside(b: &mut Builder, parts: &[ValueId], batch: usize) -> Result<ValueId, OpError> {
+    match *parts {
+        [one] => Ok(one),
+        _ if batch == 1 => b.concat(parts, 0),
+        _ => {
+            let mut of_clips = Vec::with_capacity(parts.len());
+            let mut all = Vec::new();
+            for &part in parts {
+                all = b.shape(part).to_vec();
+                of_clips.push(b.reshape(part, &[batch, all[0] / batch * all[1], all[2], all[3]])?);
+            }
+            let y = b.concat(&of_clips, 1)?;
+            all[0] = b.shape(y)[1] / all[1] * batch;
+            b.reshape(y, &all)
+        }
     }
 }
 

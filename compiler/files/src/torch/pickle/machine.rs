@@ -27,6 +27,21 @@ impl<'a> Machine<'a> {
         self.at
     }
 
+    /// The key under which an object is made: the last text that waits below the global that makes it, or else the last one that waits.
+    pub(super) fn nearest(&self) -> Option<&'a str> {
+        let mut below_global = false;
+        let mut last = None;
+        for id in self.stack.iter().rev() {
+            match self.objects[*id] {
+                Object::Global(_) => below_global = true,
+                Object::Text(text) if below_global => return Some(text),
+                Object::Text(text) => last = last.or(Some(text)),
+                _ => {}
+            }
+        }
+        last
+    }
+
     /// Every object that was made.
     pub(super) fn into_objects(self) -> Vec<Object<'a>> {
         self.objects

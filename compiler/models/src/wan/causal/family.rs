@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::config::{CausalWanConfig, FIELDS};
 use crate::layers::BuildError;
 use crate::model::{Family, Model, Outline, Renaming, Sampler, Streaming};
-use crate::size::{Grid, LatentSize};
+use crate::size::{Grid, LatentSize, StepSize};
 use crate::tensor::TensorSpec;
 use crate::wan::config::WanConfig;
 use crate::wan::family::Wan;
@@ -90,8 +90,8 @@ impl Model for CausalWanConfig {
         self.wan.nearest_latent(wanted)
     }
 
-    fn build(&self, weights: &dyn WeightSource, latent: LatentSize) -> Result<Module, BuildError> {
-        self.wan.build(weights, latent)
+    fn build(&self, weights: &dyn WeightSource, size: StepSize) -> Result<Module, BuildError> {
+        self.wan.build(weights, size)
     }
 
     fn outline(&self) -> Outline {

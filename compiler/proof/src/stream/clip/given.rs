@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use s2dit_runtime::HostTensor;
 
 use super::{Clip, Prompt};
-use crate::stream::tensor_of;
+use crate::stream::{seeded_noise, tensor_of};
 use s2dit_files::SafetensorsFile;
 
 /// The tensor with an image's embeddings, `[1, M, width]`.
@@ -18,8 +18,8 @@ pub const CONDITION: &str = "condition";
 pub struct Given {
     /// The prompt.
     pub prompt: Prompt,
-    /// The prompt to go away from, and how far.
-    pub negative: Option<(Prompt, f64)>,
+    /// The prompt to go away from, and how far: of two transformers, each.
+    pub negative: Option<(Prompt, [f64; 2])>,
     /// The strength of guidance, for a network that takes it.
     pub guidance: Option<f64>,
     /// The embeddings of an image.
@@ -98,15 +98,24 @@ impl Condition {
 }
 
 impl Clip {
-    /// Reads what the network takes beside a prompt, `image` with the embeddings of an image and `condition` with what is given of the latent.
+    /// Reads what the network takes beside a prompt, `image` with the embeddings of an image and `condition` with what is given of the latent. What it needs and
+    /// nobody named is drawn from a standard normal distribution by `seed`, for trials.
     ///
     /// # Errors
     /// A file that the network needs and nobody named, or one that it does not take; a tensor of another shape, or with elements that
     /// are not finite.
-    pub fn read(&self, image: Option<&Path>, condition: Option<&Path>) -> Result<[Option<HostTensor>; 2]> {
+    pub fn read(
+        &self,
+        image: Option<&Path>,
+        condition: Option<&Path>,
+        seed: Option<u64>,
+    ) -> Result<[Option<HostTensor>; 2]> {
+        // Of other streams than a prompt and any noise.
+        let drawn = |stream: u64, shape: &[usize]| seed.map(|seed| seeded_noise(seed, u64::MAX - stream, shape));
         let shown = self.shown.display();
         let image = match (self.image, image) {
             (Some(shape), Some(path)) => Some(tensor_of(&SafetensorsFile::open(path)?, IMAGE, &shape, "")?),
+            (Some(shape), None) if seed.is_some() => drawn(2, &shape),
             (Some(shape), None) => bail!(
                 "`{shown}` takes an image: name its embeddings with --image FILE, a safetensors file with the tensor `{IMAGE}` {shape:?}"
             ),
@@ -119,6 +128,9 @@ impl Clip {
         });
         let condition = match (shape, condition) {
             (Some(shape), Some(path)) => Some(tensor_of(&SafetensorsFile::open(path)?, CONDITION, &shape, "")?),
+            (Some(shape), None) if seed.is_some() && matches!(self.condition, Some(Condition::Channels(_))) => {
+                drawn(3, &shape)
+            }
             (Some(shape), None) if matches!(self.condition, Some(Condition::Channels(_))) => bail!(
                 "`{shown}` takes channels beside the noise: name them with --condition FILE, a safetensors file with the tensor \
                  `{CONDITION}` {shape:?}"

@@ -85,7 +85,18 @@ impl Network {
         port?.shape.iter().map(|side| usize::try_from(*side).ok()).collect()
     }
 
-    fn at(&self, timestep: f64) -> usize {
+    /// How many of some timesteps each of two parts is asked at, by their names; `None` if there is one.
+    pub(super) fn shares(&self, timesteps: impl Iterator<Item = f64>) -> Option<Vec<(String, usize)>> {
+        let experts = self.experts.as_ref()?;
+        let mut shares: Vec<(String, usize)> = experts.experts.iter().map(|expert| (expert.name.clone(), 0)).collect();
+        for timestep in timesteps {
+            shares[experts.at(timestep)].1 += 1;
+        }
+        Some(shares)
+    }
+
+    /// Which part is asked at a timestep.
+    pub(super) fn at(&self, timestep: f64) -> usize {
         self.experts.as_ref().map_or(0, |experts| experts.at(timestep))
     }
 
