@@ -295,6 +295,18 @@ fn offline_it_is_said_what_is_missing() {
             &error,
             &["transformer/diffusion_pytorch_model.safetensors` is a link to `../../../blobs/", "which is gone", FETCH],
         );
+        // So it is of the snapshot's folder, given as a path.
+        let folder = arg(weights.parent().expect("a folder"));
+        let of_path = |part: &str| {
+            let said = text(&place.run(&["inspect", &folder, "--latent", "2x4x6"], &[]).stderr);
+            says(&said, &[part, "a link to \"../../../blobs/", "which is gone"]);
+        };
+        of_path("diffusion_pytorch_model.safetensors, ");
+        let config = weights.with_file_name("config.json");
+        let blob = fs::canonicalize(&config).expect("a link");
+        fs::rename(&blob, blob.with_extension("away")).expect("a blob");
+        of_path("config.json: found ");
+        fs::rename(blob.with_extension("away"), &blob).expect("a blob");
         succeeds(&place.compile(&flags, &[]));
         assert!(weights.is_file());
     }

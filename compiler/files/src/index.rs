@@ -7,7 +7,7 @@ use s2dit_backends::input::{LFS_POINTER, is_lfs_pointer, read_file};
 use serde_json::Value;
 
 use crate::json::{Entries, compact};
-use crate::problems::{Problems, quoted, shown};
+use crate::problems::{Problems, gone, quoted, shown};
 use crate::{Door as _, SafetensorsFile, WeightStore};
 
 const LARGEST_INDEX: u64 = 16 << 20;
@@ -36,7 +36,7 @@ pub(super) fn open(dir: &Path, path: &Path) -> Result<(WeightStore, Problems), P
         if !shard_path.exists() {
             problems.push(
                 shard_path.display().to_string(),
-                "no such file",
+                gone(&shard_path).unwrap_or_else(|| "no such file".into()),
                 format!("a shard with {} tensors, as {place} says", named.len()),
             );
             continue;

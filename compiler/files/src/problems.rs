@@ -1,6 +1,7 @@
 //! Problems of an input, all of them at once: each says where, what was found and what was expected.
 
 use std::fmt;
+use std::path::Path;
 
 /// A problem of an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +102,13 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+/// Says where a link leads, if nothing is there: what the caches of model hubs leave when blobs are removed.
+#[must_use]
+pub fn gone(path: &Path) -> Option<String> {
+    let to = std::fs::read_link(path).ok().filter(|_| !path.exists())?;
+    Some(format!("a link to {}, which is gone", quoted(&to.display().to_string())))
+}
 
 /// Text from an untrusted file, made fit to print: quoted, escaped and cut.
 #[must_use]

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::FAMILIES;
 use crate::model::{Family, Model};
 use s2dit_files::json::{Entries, compact};
-use s2dit_files::problems::{Problem, Problems, nearest, quoted, shown};
+use s2dit_files::problems::{Problem, Problems, gone, nearest, quoted, shown};
 
 /// Reads a `config.json`.
 ///
@@ -22,7 +22,9 @@ pub fn read(path: &Path) -> Result<Arc<dyn Model>, Problems> {
 /// The entries of a `config.json`.
 pub(crate) fn entries(path: &Path) -> Result<Vec<(String, Value)>, Problems> {
     let place = path.display().to_string();
-    let unreadable = |error: std::io::Error| Problems::one(&place, error.to_string(), "a readable config.json");
+    let unreadable = |error: std::io::Error| {
+        Problems::one(&place, gone(path).unwrap_or_else(|| error.to_string()), "a readable config.json")
+    };
     let bytes = read_file(path, LARGEST_JSON).map_err(unreadable)?;
     if is_lfs_pointer(&bytes) {
         return Err(Problems::one(&place, LFS_POINTER, "a configuration"));

@@ -120,7 +120,9 @@ pub fn inspect(origin: &Origin, latent: Option<LatentSize>) -> Result<InspectRep
         return Ok(InspectReport::Kernel(kernel::kernel(path)?));
     }
     if path.is_dir() {
-        if !path.join(CONFIG_FILE).exists() && !path.join(PIPELINE_FILE).exists() {
+        // A link that leads nowhere is the checkpoint's to say.
+        let has = |file: &str| path.join(file).symlink_metadata().is_ok();
+        if !has(CONFIG_FILE) && !has(PIPELINE_FILE) {
             bail!(
                 "`{}`: expected a checkpoint folder with {CONFIG_FILE}, an .mlpackage with Manifest.json or a kernel folder with {}",
                 path.display(),

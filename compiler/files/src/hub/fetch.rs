@@ -119,7 +119,7 @@ impl Snapshot<'_> {
         match self.repository().join("refs/main").exists() {
             true => Ok(()),
             false => {
-                self.repo(Cache::new(self.cache.clone()), "main").create_ref(&commit).map_err(|error| failed(&error))
+                self.repo(&Cache::new(self.cache.clone()), "main").create_ref(&commit).map_err(|error| failed(&error))
             }
         }
     }
@@ -128,7 +128,7 @@ impl Snapshot<'_> {
     fn download(&self, file: &str, snapshot: &Path, watch: &mut dyn FnMut(u64)) -> Result<u64, Problem> {
         let revision = snapshot.file_name().unwrap_or_default().to_string_lossy();
         let repo = self.api(&revision)?;
-        let staged = self.repo(Cache::new(self.staging()), &revision);
+        let staged = self.repo(&Cache::new(self.staging()), &revision);
         let mut attempt = 0;
         let (size, tag) = loop {
             let done = self.metadata(file, &revision).and_then(|(size, tag)| {
@@ -213,7 +213,7 @@ impl Snapshot<'_> {
         self.connect(revision).map(|(_, repo)| repo).map_err(|error| self.refused(&error, None))
     }
 
-    fn repo(&self, cache: Cache, revision: &str) -> hf_hub::CacheRepo {
+    fn repo(&self, cache: &Cache, revision: &str) -> hf_hub::CacheRepo {
         cache.repo(Repo::with_revision(self.name.to_string(), RepoType::Model, revision.to_owned()))
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::WeightStore;
-use crate::problems::{Problems, quoted};
+use crate::problems::{Problems, gone, quoted};
 use crate::{Door, SafetensorsFile, StateDict, index, open_door};
 
 /// The weights, in one file.
@@ -42,7 +42,10 @@ impl WeightStore {
             )),
             (false, false) => Err(Problems::one(
                 dir.display().to_string(),
-                weights_by_another_name(dir),
+                [(WEIGHTS_FILE, &whole), (INDEX_FILE, &index)]
+                    .into_iter()
+                    .find_map(|(name, file)| Some(format!("{name}, {}", gone(file)?)))
+                    .unwrap_or_else(|| weights_by_another_name(dir)),
                 format!(
                     "{WEIGHTS_FILE}, or shards with {INDEX_FILE}; or name the file of weights itself, with --config"
                 ),
