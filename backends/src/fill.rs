@@ -11,7 +11,7 @@
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use s2dit_ir::convert::Broken;
 use s2dit_ir::weights::{Blocks, Written};
@@ -50,7 +50,7 @@ pub fn fill(
         done: AtomicU64::new(0),
         written: places.iter().map(|_| Mutex::default()).collect(),
         failure: Mutex::new(None),
-        large: Mutex::new(()),
+        room: Room::default(),
         writing: Mutex::new(()),
         ready: Mutex::default(),
     };
@@ -84,11 +84,44 @@ struct Work<'a> {
     written: Vec<Mutex<Written>>,
     /// The failure of the first constant that failed. Blocks are taken in order, so those of earlier constants are all tried.
     failure: Mutex<Option<(usize, WeightError)>>,
-    /// Held by who holds a large value in float64.
-    large: Mutex<()>,
+    room: Room,
     /// Held by who writes.
     writing: Mutex<()>,
     ready: Mutex<Ready<'a>>,
+}
+
+/// Room for large values in float64: several constants are computed at once, as long as together they stay below a bound, or one that is larger.
+#[derive(Default)]
+struct Room {
+    /// Elements that are held.
+    held: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// Some of the [`Room`], until it is dropped.
+struct Taken<'a> {
+    room: &'a Room,
+    elements: usize,
+}
+
+impl Room {
+    /// Elements that several constants may hold: 48 MB.
+    const MOST: usize = 6 << 20;
+
+    /// Waits until there is room.
+    fn take(&self, elements: usize) -> Taken<'_> {
+        let full = |held: &mut usize| elements > 0 && *held > 0 && *held + elements > Room::MOST;
+        let held = self.freed.wait_while(lock(&self.held), full);
+        *held.unwrap_or_else(PoisonError::into_inner) += elements;
+        Taken { room: self, elements }
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        *lock(&self.room.held) -= self.elements;
+        self.room.freed.notify_all();
+    }
 }
 
 /// Blocks that are computed and not written.
@@ -126,7 +159,8 @@ struct Queue<'a> {
 struct Constant<'a> {
     index: usize,
     blocks: Blocks<'a>,
-    large: bool,
+    /// Elements in float64 that computing a block takes.
+    held: usize,
     /// Blocks that are not written yet.
     left: AtomicUsize,
 }
@@ -170,8 +204,8 @@ impl<'a> Work<'a> {
                 None => {
                     let Place { function, value, .. } = self.places[queue.place];
                     let blocks = Blocks::new(function, value, self.source);
-                    let (large, left) = (blocks.hold_much(), AtomicUsize::new(blocks.count()));
-                    let constant = Arc::new(Constant { index: queue.place, blocks, large, left });
+                    let (held, left) = (blocks.held(), AtomicUsize::new(blocks.count()));
+                    let constant = Arc::new(Constant { index: queue.place, blocks, held, left });
                     queue.current = Some(Arc::clone(&constant));
                     constant
                 }
@@ -186,9 +220,9 @@ impl<'a> Work<'a> {
 
     /// Computes a block, and writes it or leaves it ready for who writes.
     fn block(&self, constant: &Arc<Constant<'a>>, block: usize, buffer: &mut Vec<u8>) -> Result<(), WeightError> {
-        let alone = constant.large.then(|| lock(&self.large));
+        let room = self.room.take(constant.held);
         let block = constant.blocks.compute(block, buffer)?;
-        drop(alone);
+        drop(room);
         let (at, broken) = (self.places[constant.index].at + block.offset, block.broken);
         let len = block.bytes(buffer).len();
         if broken.overflowed > 0 {
@@ -417,5 +451,22 @@ mod tests {
                 assert_eq!((written[0].non_finite, written[0].overflowed), (2, 2));
             }
         }
+    }
+
+    /// Nothing waits for ever, either.
+    #[test]
+    fn there_is_room_for_several_or_for_one_that_is_larger() {
+        let room = Room::default();
+        let several = [Room::MOST / 2, Room::MOST / 2].map(|elements| room.take(elements));
+        drop(several);
+        let larger = room.take(2 * Room::MOST);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| drop(room.take(1)));
+            scope.spawn(|| drop(room.take(0))).join().unwrap();
+            assert!(!waits.is_finished(), "one is held that leaves no room");
+            drop(larger);
+            waits.join().unwrap();
+        });
+        assert_eq!(*lock(&room.held), 0);
     }
 }

@@ -47,13 +47,13 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    /// Whether a large value is held whole in float64 to compute them. Who computes several constants at once does one such at a
-    /// time, and memory stays bounded by the largest tensor.
+    /// Elements in float64, beyond a block, that are held at once to compute a block. Who computes several constants at once bounds the sum of
+    /// them, and memory stays bounded by the largest tensor.
     #[must_use]
-    pub fn hold_much(&self) -> bool {
+    pub fn held(&self) -> usize {
         match &self.0 {
-            Kind::Stored(_) => false,
-            Kind::Computed { rows, exact, .. } => rows.hold_much(*exact),
+            Kind::Stored(_) => 0,
+            Kind::Computed { rows, exact, .. } => rows.held(*exact),
         }
     }
 

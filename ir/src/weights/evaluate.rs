@@ -68,30 +68,31 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Whether a value of more than a block is held whole to compute rows of `v`.
-    pub(super) fn hold_much(&self, v: ValueId) -> bool {
-        let operands = self.f.operands(v);
-        match self.way(v) {
-            Way::Whole => self.evaluates_much(v),
-            Way::Stored => false,
-            Way::Elementwise => operands.into_iter().any(|o| match self.by_rows(v, o) {
-                true => self.hold_much(o),
-                false => self.evaluates_much(o),
-            }),
-            Way::Reshape(_) | Way::Rows => operands.into_iter().any(|o| self.hold_much(o)),
-        }
+    /// Elements in float64, beyond a block, that are held at once to compute rows of `v`.
+    pub(super) fn held(&self, v: ValueId) -> usize {
+        let operands = self.f.operands(v).into_iter();
+        let most = match self.way(v) {
+            Way::Whole => Some(self.held_by_all(v)),
+            Way::Stored => None,
+            Way::Elementwise => {
+                operands.map(|o| if self.by_rows(v, o) { self.held(o) } else { self.held_by_all(o) }).max()
+            }
+            Way::Reshape(_) | Way::Rows => operands.map(|o| self.held(o)).max(),
+        };
+        most.unwrap_or(0)
     }
 
-    /// Whether `v` or anything that it is computed from is large.
-    fn evaluates_much(&self, v: ValueId) -> bool {
-        let (mut seen, mut ahead) = (HashSet::new(), vec![v]);
+    /// Elements that are held at once when all of `v` is evaluated, if they are more than a block: an op's operands, some of them repeated
+    /// to its shape, and its result.
+    fn held_by_all(&self, v: ValueId) -> usize {
+        let (mut seen, mut ahead, mut most) = (HashSet::new(), vec![v], 0);
         while let Some(at) = ahead.pop() {
-            if self.f.ty(at).elements() > BLOCK {
-                return true;
-            }
-            ahead.extend(self.f.operands(at).into_iter().filter(|o| seen.insert(*o)));
+            let operands = self.f.operands(at);
+            let elements = |v: ValueId| self.f.ty(v).elements();
+            most = most.max(2 * elements(at) + operands.iter().map(|o| elements(*o)).sum::<usize>());
+            ahead.extend(operands.into_iter().filter(|o| seen.insert(*o)));
         }
-        false
+        if most > 2 * BLOCK { most } else { 0 }
     }
 
     /// How rows of a value are computed.
