@@ -2,6 +2,7 @@
 
 pub mod config;
 mod family;
+mod kv_compressed;
 mod lcha;
 mod stage;
 mod tensors;
@@ -39,8 +40,9 @@ impl S2ditConfig {
             }
             let rope = strided.filter(|_| kind == BlockKind::Ssa).unwrap_or(rope_high);
             x = m.block(i, x, conditions, |m, u| match kind {
-                BlockKind::Lcha => self.lcha(m, u, rope, grid),
+                BlockKind::Lcha | BlockKind::Linear | BlockKind::Local => self.lcha(m, u, rope, grid, kind),
                 BlockKind::Ssa | BlockKind::Full => m.self_attention(u, rope),
+                BlockKind::KvCompressed => self.kv_compressed(m, u, rope, grid),
             })?;
             if let Some(stage) = stages.iter().position(|s| s.end == i + 1) {
                 let ends_the_network = i + 1 == self.layout.len();

@@ -1,0 +1,156 @@
+//! A model that is not compiled yet: its graph is built and lowered as `compile` would, without the bytes of any weight.
+
+use anyhow::{Result, bail};
+use s2dit_emit::stream::{self, Functions, States};
+use s2dit_emit::{
+    Attention, Compute, Layout, Opset, Options as ClipOptions, Precision, Target, TimestepChoice, lower_graph,
+};
+use s2dit_ir::{Function, Module};
+use s2dit_models::SchemaWeights;
+use s2dit_models::model::{Model, Sampler};
+use s2dit_models::size::LatentSize;
+use s2dit_runtime::stream::contract::StateWrite;
+
+use super::{Callable, Subject};
+use crate::storage::Weights;
+
+/// A whole clip in one step, or a stream of chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A whole clip in one step.
+    Clip,
+    /// A stream of chunks.
+    Stream,
+}
+
+s2dit_files::choice!(Mode, "mode", Clip = "clip", Stream = "stream");
+
+/// How a model would be compiled.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Latent frames, rows and columns of a clip; of a stream, rows and columns count.
+    pub latent: Option<LatentSize>,
+    /// `None` for a stream where the model streams.
+    pub mode: Option<Mode>,
+    /// Treatment of attention's heads.
+    pub attention: Attention,
+    /// Storage of the weights.
+    pub weights: Weights,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { latent: None, mode: None, attention: Attention::default(), weights: Weights::WHOLE }
+    }
+}
+
+/// The latent of the paper's video, 512×288 in chunks of three latent frames.
+const DEFAULT_LATENT: LatentSize = LatentSize { frames: 3, rows: 36, cols: 64 };
+
+/// The subject that a model would be compiled to, for the Neural Engine in fp16. `name` is for reports.
+///
+/// # Errors
+/// A latent that does not fit; a model without a sampler; a mode that the model does not have.
+pub fn model(model: &dyn Model, what: &'static str, name: &str, options: &Options) -> Result<Subject> {
+    let streaming = model.streaming();
+    let mode = options.mode.unwrap_or(if streaming.is_ok() { Mode::Stream } else { Mode::Clip });
+    let latent = options.latent.unwrap_or_else(|| model.nearest_latent(DEFAULT_LATENT));
+    let layout = Layout { attention: options.attention, ..Layout::default() };
+    let source = SchemaWeights::new(model);
+    let (mut module, latent, calls, writer) = match mode {
+        Mode::Clip => {
+            let how = clip_options(layout, latent, options.weights);
+            let module = lower_graph(model, &source, &how, &mut |_, _| {})?;
+            (module, latent, vec![("main", model.sampler()?.sigmas().len())], None)
+        }
+        Mode::Stream => {
+            let streaming = streaming?;
+            let latent = LatentSize { frames: streaming.chunk_frames, ..latent };
+            let how = stream_options(layout, latent, options.weights);
+            let lowered = stream::lower_graph(model, &source, &streaming, &how, &mut |_, _| {})?;
+            let steps = model.sampler()?.sigmas().len();
+            let (denoise, writer) = match streaming.state_write {
+                StateWrite::Commit => (steps, 1),
+                StateWrite::LastStep => (steps.saturating_sub(1), 1),
+            };
+            let calls = vec![("denoise", denoise), (streaming.state_write.name(), writer), ("prompt", 0)];
+            (lowered.module, latent, calls, Some(streaming.state_write.name()))
+        }
+    };
+    options.weights.apply(&mut module)?;
+    let outline = model.outline();
+    let scale = model.temporal_scale();
+    let mut notes = vec![format!(
+        "a latent frame becomes {scale} frames of video{}",
+        if mode == Mode::Clip { ", the first one becomes 1" } else { "" }
+    )];
+    if mode == Mode::Clip && matches!(model.sampler(), Ok(Sampler::Euler { .. })) {
+        notes.push("classifier-free guidance is not counted: it doubles the steps' time".into());
+    }
+    Ok(Subject {
+        name: name.into(),
+        what,
+        model: Some(format!("{}, {}", model.family().name(), outline.sandwich())),
+        latent: Some(latent.to_string()),
+        weights: options.weights.to_string(),
+        streams: mode == Mode::Stream,
+        kinds: (0..outline.blocks()).map(|block| outline.kind(block).unwrap_or_default().to_owned()).collect(),
+        state_bytes: writer.map_or(0, |writer| states(&module, writer)),
+        functions: callables(&module, &calls)?,
+        separate: false,
+        frames: Some(match mode {
+            Mode::Clip => scale * latent.frames.saturating_sub(1) + 1,
+            Mode::Stream => scale * latent.frames,
+        }),
+        bytes_on_disk: None,
+        interface: module.interface,
+        notes,
+    })
+}
+
+fn callables(module: &Module, calls: &[(&str, usize)]) -> Result<Vec<Callable>> {
+    let callable = |&(name, calls): &(&str, usize)| {
+        let Some(f) = module.function(name) else { bail!("no function `{name}`") };
+        Ok(Callable { name: name.into(), parts: vec![f.clone()], calls })
+    };
+    calls.iter().map(callable).collect()
+}
+
+/// Bytes of the states: those that the function which writes them returns.
+fn states(module: &Module, writer: &str) -> u64 {
+    let declared: u64 = module.states.iter().map(|state| state.ty.bytes() as u64).sum();
+    let returned = |f: &Function| {
+        let names = f.results.iter().filter(|(name, _)| name.ends_with("_out"));
+        names.map(|(_, v)| f.ty(*v).bytes() as u64).sum::<u64>()
+    };
+    declared + module.function(writer).map_or(0, returned)
+}
+
+fn clip_options(layout: Layout, latent: LatentSize, weights: Weights) -> ClipOptions {
+    ClipOptions {
+        target: Target::CoreMl,
+        precision: Precision::Fp16,
+        opset: Opset::default(),
+        layout: Layout { compute: Compute::Ane, ..layout },
+        latent,
+        timesteps: TimestepChoice::Any,
+        quantize: weights.quantize(),
+        partition: None,
+    }
+}
+
+fn stream_options(layout: Layout, latent: LatentSize, weights: Weights) -> stream::Options {
+    stream::Options {
+        target: Target::CoreMl,
+        precision: Precision::Fp16,
+        opset: Opset::default(),
+        layout: Layout { compute: Compute::Ane, ..layout },
+        rows: latent.rows,
+        cols: latent.cols,
+        timesteps: TimestepChoice::FromConfig,
+        states: States::Io,
+        functions: Functions::Shared,
+        quantize: weights.quantize(),
+        partition: None,
+    }
+}
