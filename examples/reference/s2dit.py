@@ -37,6 +37,7 @@ class Config:
     ssa_stride: int = 2
     kv_stride: int = 2
     conv_kernel: list = field(default_factory=lambda: [3, 3, 3])
+    linear_head_dim: int | None = None  # of linear attention alone
     feature_map: str = "softplus"  # or "relu"
     fusion: str = "gate"  # or "sum"
     rope_theta: float = 10000.0
@@ -70,6 +71,12 @@ class Config:
     @property
     def dim(self):
         return self.num_attention_heads * self.attention_head_dim
+
+    @property
+    def linear_heads(self):
+        """Heads of linear attention and their width."""
+        width = self.linear_head_dim or self.attention_head_dim
+        return self.dim // width, width
 
     @property
     def stages(self):
@@ -112,9 +119,9 @@ class RMSNorm(nn.Module):
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
 
 
-def rope_table(config, frames, rows, cols, start=0):
+def rope_table(config, frames, rows, cols, start=0, d=None):
     """Angles [N, d/2] in float64: axes (frame, row, column), angle = position * theta^(-2i/d_axis). `start`: the first frame's index."""
-    d = config.attention_head_dim
+    d = d or config.attention_head_dim
     d_space = 2 * (d // 6)
     angles = []
     for axis, first, size in zip((d - 2 * d_space, d_space, d_space), (start, 0, 0), (frames, rows, cols)):
@@ -163,18 +170,19 @@ def linear_attention(q, k, q_rot, k_rot, v):
 class Attention(nn.Module):
     """Projections, query/key norms and heads; softmax attention (SSA, full, cross-attention)."""
 
-    def __init__(self, config):
+    def __init__(self, config, heads=None, head_dim=None):
         super().__init__()
         self.config = config
+        self.count, head_dim = heads or config.num_attention_heads, head_dim or config.attention_head_dim
         dim = config.dim
         self.to_q, self.to_k, self.to_v = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
-        width = dim if config.qk_norm == "rms_norm_across_heads" else config.attention_head_dim
+        width = dim if config.qk_norm == "rms_norm_across_heads" else head_dim
         self.norm_q, self.norm_k = RMSNorm(width, config.eps), RMSNorm(width, config.eps)
         self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
 
     def heads(self, x):
         """[B, N, D] -> [B, A, N, d]"""
-        return x.unflatten(-1, (self.config.num_attention_heads, -1)).transpose(1, 2)
+        return x.unflatten(-1, (self.count, -1)).transpose(1, 2)
 
     def qkv(self, x, context):
         """Normed and split into heads."""
@@ -240,10 +248,10 @@ class LCHA(Attention):
     """
 
     def __init__(self, config, kind="lcha"):
-        super().__init__(config)
+        super().__init__(config, *config.linear_heads)
         dim, kernel = config.dim, config.conv_kernel
         softplus = config.feature_map == "softplus"
-        self.kernel = FeatureMap(config.num_attention_heads, config.attention_head_dim) if softplus else Relu()
+        self.kernel = FeatureMap(*config.linear_heads) if softplus else Relu()
         self.kind = kind
         if kind == "lcha":
             self.local_conv = nn.Conv3d(dim, dim, kernel, groups=dim)
@@ -434,6 +442,7 @@ class S2DiTTransformer3DModel(nn.Module):
         temb, tproj = self.condition_embedder.time(t)
         text = self.condition_embedder.text_embedder(text)
         rope_high, rope_low = rope_table(config, *grid, start), rope_table(config, *low, start)
+        rope_linear = rope_table(config, *grid, start, config.linear_heads[1])
 
         outputs = []
         starts, ends = [a for a, _ in config.stages], [b for _, b in config.stages]
@@ -442,7 +451,8 @@ class S2DiTTransformer3DModel(nn.Module):
                 x_hi, x = x, self.stages[starts.index(i)].enter(x, grid)
             ssa = kind == "ssa"
             past = pasts[i] if pasts else None
-            x = block(x, tproj, text, rope_low if ssa else rope_high, low if ssa else grid, past)
+            rope = rope_low if ssa else rope_linear if kind in ("lcha", "linear") else rope_high
+            x = block(x, tproj, text, rope, low if ssa else grid, past)
             outputs.append(x)
             if i + 1 in ends:
                 last = i + 1 == len(config.layout)

@@ -293,7 +293,7 @@ def check():
         in_channels=2, out_channels=2, patch_size=[1, 1, 1], num_attention_heads=2, attention_head_dim=8, ffn_dim=24, text_dim=6,
         text_len=3, freq_dim=8,
     )
-    layouts = (["lcha"], ["ssa"], ["full"], ["lcha", "ssa", "ssa", "full", "lcha", "ssa"])
+    layouts = (["lcha"], ["ssa"], ["full"], ["lcha", "ssa", "ssa", "full", "lcha", "ssa"], ["linear", "local", "kv_compressed"])
     # Chunk, window, sink, kernel in time, size: the sinks are longer than a chunk, one alone, or the only past; grids that the stride cuts.
     shapes = (
         (1, 3, 0, 3, (2, 6)), (2, 4, 3, 5, (3, 5)), (3, 7, 1, 3, (2, 6)), (3, 2, 0, 1, (5, 3)), (1, 2, 2, 3, (3, 4)), (2, 0, 3, 3, (2, 3)),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use s2dit_ir::Function;
 use serde::Serialize;
 
 use crate::device::{Case, Device, Rates};
@@ -68,9 +69,9 @@ pub struct About {
 pub struct Memory {
     /// Weights of everything that is loaded, equal ones once where functions share a package.
     pub weights: u64,
-    /// States, inputs and results counted: a stream whose host carries them has both at once.
-    pub states: u64,
-    /// Activations of the function that has most.
+    /// States that the model keeps, and what the function with most inputs is given: states that the host carries are among them.
+    pub inputs: u64,
+    /// Activations and results of the function that has most.
     pub activations: u64,
     /// All of these: every function stays loaded.
     pub all_loaded: u64,
@@ -270,18 +271,21 @@ fn total(stored: &Stored) -> u64 {
 }
 
 fn memory_of(subject: &Subject) -> Memory {
-    let each: Vec<(u64, u64)> = (subject.functions.iter())
-        .map(|f| {
-            let activations = f.parts.iter().map(memory::activations).max().unwrap_or_default();
-            (total(&weights_of(f)), activations)
-        })
-        .collect();
-    let weights = match subject.separate {
-        true => each.iter().map(|(weights, _)| weights).sum(),
-        false => total(&all_weights(subject)),
-    };
-    let activations = each.iter().map(|(_, activations)| *activations).max().unwrap_or_default();
-    let states = subject.state_bytes;
-    let alone = each.iter().map(|(weights, activations)| weights + activations).max().unwrap_or_default();
-    Memory { weights, states, activations, all_loaded: weights + states + activations, one_at_a_time: alone + states }
+    let (mut inputs, mut activations, mut alone, mut apart) = (0, 0, 0, 0);
+    for f in &subject.functions {
+        let most = |of: fn(&Function) -> u64| f.parts.iter().map(of).max().unwrap_or_default();
+        let (weights, given, computed) = (total(&weights_of(f)), most(memory::inputs), most(memory::activations));
+        (inputs, activations) = (inputs.max(given), activations.max(computed));
+        alone = alone.max(weights + given + computed);
+        apart += weights;
+    }
+    let weights = if subject.separate { apart } else { total(&all_weights(subject)) };
+    let inputs = inputs + subject.state_bytes;
+    Memory {
+        weights,
+        inputs,
+        activations,
+        all_loaded: weights + inputs + activations,
+        one_at_a_time: alone + subject.state_bytes,
+    }
 }

@@ -246,8 +246,11 @@ fn parts(f: &FunctionEstimate) -> String {
 
 fn memory(estimate: &Estimate) -> String {
     let m = estimate.memory;
-    let entries =
-        [("weights", m.weights, "#d9822b"), ("states", m.states, "#8e6bb0"), ("activations", m.activations, "#4f9f6b")];
+    let entries = [
+        ("weights", m.weights, "#d9822b"),
+        ("inputs and states", m.inputs, "#8e6bb0"),
+        ("activations", m.activations, "#4f9f6b"),
+    ];
     let total = m.all_loaded.max(1) as f64;
     let mut svg = format!("<figure><svg viewBox=\"0 0 {WIDTH} 34\" role=\"img\" aria-label=\"memory\">\n");
     let mut at = 0.0;

@@ -40,7 +40,7 @@ pub struct Subject {
     pub kinds: Vec<String>,
     /// The functions, the denoising step first.
     pub functions: Vec<Callable>,
-    /// Bytes of states that the host or the model keeps.
+    /// Bytes of states that the model keeps itself.
     pub state_bytes: u64,
     /// Whether the functions lie in packages that do not share weights in memory.
     pub separate: bool,

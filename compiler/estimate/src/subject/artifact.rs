@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use s2dit_backends::coreml::{self, Package};
-use s2dit_ir::{Function, Interface, Module};
+use s2dit_ir::ops::{Compress, Load};
+use s2dit_ir::{Function, Interface, Module, Op};
 use s2dit_models::config;
 use s2dit_models::model::Model;
 use s2dit_models::size::LatentSize;
 use s2dit_runtime::pipeline::Pipeline;
-use s2dit_runtime::stream::contract::{self, StateWrite, Target};
+use s2dit_runtime::stream::contract::{self, StateWrite, StatesPolicy, Target};
 use s2dit_runtime::{KernelFolder, interface};
 
 use super::{Callable, Subject};
@@ -105,7 +106,11 @@ pub fn kernel(path: &Path) -> Result<Subject> {
     let first = folder.contract().files().into_iter().next().context("a kernel without files")?;
     let metadata = Package::open(&path.join(first))?.metadata();
     let model = config::parse(&contract.config.to_string(), contract::FILE).ok();
-    let states = contract.states.iter().map(|s| (s.shape.iter().product::<usize>() * s.dtype.size()) as u64).sum();
+    let bytes_of = |s: &contract::State| (s.shape.iter().product::<usize>() * s.dtype.size()) as u64;
+    let states = match contract.states_policy {
+        StatesPolicy::Native => contract.states.iter().map(bytes_of).sum(),
+        StatesPolicy::Io => 0,
+    };
     let chunk = contract.chunk;
     let separate = contract.functions.all().iter().any(|(_, f)| f.file != contract.functions.denoise.file);
     Ok(Subject {
@@ -172,6 +177,7 @@ fn first(module: Module, path: &Path) -> Result<Function> {
 /// A function of a package as IR, with the interface that the package says.
 fn raised(package: &Package, function: &str) -> Result<Module> {
     let mut module = coreml::raise(package, Some(function))?;
+    module.functions.iter_mut().for_each(|f| as_stored(f, package));
     let f = &module.functions[0];
     module.interface = match interface::of(&package.metadata())? {
         Some(said) => said,
@@ -182,6 +188,18 @@ fn raised(package: &Package, function: &str) -> Result<Module> {
         }
     };
     Ok(module)
+}
+
+/// Makes of each weight that a package decodes the compressed weight that it stores.
+fn as_stored(f: &mut Function, package: &Package) {
+    for v in f.order() {
+        let Op::Load(load) = f.op(v) else { continue };
+        let Some(stored) = package.stored(&load.tensor) else { continue };
+        // One that is stored in a way that the scheme does not describe after all stays as it is.
+        let Ok(compressed) = f.add(Compress { scheme: stored.scheme }.into(), &[v], "") else { continue };
+        f.node_mut(v).op = Load { tensor: stored.codes }.into();
+        f.replace_uses(v, compressed);
+    }
 }
 
 /// Bytes of the files of a folder. Files that are one file on this disk, such as weights that packages share, count once.

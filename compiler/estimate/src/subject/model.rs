@@ -5,7 +5,7 @@ use s2dit_emit::stream::{self, Functions, States};
 use s2dit_emit::{
     Attention, Compute, Layout, Opset, Options as ClipOptions, Precision, Target, TimestepChoice, lower_graph,
 };
-use s2dit_ir::{Function, Module};
+use s2dit_ir::Module;
 use s2dit_models::SchemaWeights;
 use s2dit_models::model::{Model, Sampler};
 use s2dit_models::size::LatentSize;
@@ -57,11 +57,11 @@ pub fn model(model: &dyn Model, what: &'static str, name: &str, options: &Option
     let latent = options.latent.unwrap_or_else(|| model.nearest_latent(DEFAULT_LATENT));
     let layout = Layout { attention: options.attention, ..Layout::default() };
     let source = SchemaWeights::new(model);
-    let (mut module, latent, calls, writer) = match mode {
+    let (mut module, latent, calls) = match mode {
         Mode::Clip => {
             let how = clip_options(layout, latent, options.weights);
             let module = lower_graph(model, &source, &how, &mut |_, _| {})?;
-            (module, latent, vec![("main", model.sampler()?.sigmas().len())], None)
+            (module, latent, vec![("main", model.sampler()?.sigmas().len())])
         }
         Mode::Stream => {
             let streaming = streaming?;
@@ -74,7 +74,7 @@ pub fn model(model: &dyn Model, what: &'static str, name: &str, options: &Option
                 StateWrite::LastStep => (steps.saturating_sub(1), 1),
             };
             let calls = vec![("denoise", denoise), (streaming.state_write.name(), writer), ("prompt", 0)];
-            (lowered.module, latent, calls, Some(streaming.state_write.name()))
+            (lowered.module, latent, calls)
         }
     };
     options.weights.apply(&mut module)?;
@@ -95,7 +95,7 @@ pub fn model(model: &dyn Model, what: &'static str, name: &str, options: &Option
         weights: options.weights.to_string(),
         streams: mode == Mode::Stream,
         kinds: (0..outline.blocks()).map(|block| outline.kind(block).unwrap_or_default().to_owned()).collect(),
-        state_bytes: writer.map_or(0, |writer| states(&module, writer)),
+        state_bytes: module.states.iter().map(|state| state.ty.bytes() as u64).sum(),
         functions: callables(&module, &calls)?,
         separate: false,
         frames: Some(match mode {
@@ -114,16 +114,6 @@ fn callables(module: &Module, calls: &[(&str, usize)]) -> Result<Vec<Callable>> 
         Ok(Callable { name: name.into(), parts: vec![f.clone()], calls })
     };
     calls.iter().map(callable).collect()
-}
-
-/// Bytes of the states: those that the function which writes them returns.
-fn states(module: &Module, writer: &str) -> u64 {
-    let declared: u64 = module.states.iter().map(|state| state.ty.bytes() as u64).sum();
-    let returned = |f: &Function| {
-        let names = f.results.iter().filter(|(name, _)| name.ends_with("_out"));
-        names.map(|(_, v)| f.ty(*v).bytes() as u64).sum::<u64>()
-    };
-    declared + module.function(writer).map_or(0, returned)
 }
 
 fn clip_options(layout: Layout, latent: LatentSize, weights: Weights) -> ClipOptions {

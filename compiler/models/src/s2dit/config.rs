@@ -16,7 +16,7 @@ pub use s2dit_runtime::stream::contract::StateWrite;
 /// The configuration of an S2DiT checkpoint.
 ///
 /// In `config.json` these fields may be left out, and then have the values in brackets: `freq_dim` \[256\],
-/// `ssa_stride` \[2\], `kv_stride` \[2\], `conv_kernel` \[[3, 3, 3]\], `feature_map` \["softplus"\], `fusion` \["gate"\], `rope_theta` \[10000.0\], `rope_in_kernel` \["pre"\],
+/// `ssa_stride` \[2\], `kv_stride` \[2\], `conv_kernel` \[[3, 3, 3]\], `linear_head_dim` \[null\], `feature_map` \["softplus"\], `fusion` \["gate"\], `rope_theta` \[10000.0\], `rope_in_kernel` \["pre"\],
 /// `qk_norm` \["rms_norm_across_heads"\], `eps` \[1e-6\], `chunk_frames` \[3\], `window_frames` \[6\],
 /// `sink_frames` \[0\], `state_write` \["commit"\], `sample_steps` \[[1000, 750, 500, 250]\], `flow_shift` \[5.0\]. All others are required. A name that starts with
 /// `_` is metadata of the program that wrote the file, and ignored, but `_class_name` must be [`S2ditConfig::CLASS_NAME`] if it is there; any other unknown name is an error.
@@ -50,6 +50,8 @@ pub struct S2ditConfig {
     pub kv_stride: usize,
     /// Kernel of the LCHA local path (time, rows, columns), odd.
     pub conv_kernel: [usize; 3],
+    /// Width of a head of linear attention, which divides the hidden size; `None` for [`S2ditConfig::attention_head_dim`].
+    pub linear_head_dim: Option<usize>,
     /// The feature map φ of linear attention.
     pub feature_map: FeatureMap,
     /// How LCHA adds its two paths.
@@ -298,6 +300,7 @@ impl S2ditConfig {
             "ssa_stride": self.ssa_stride,
             "kv_stride": self.kv_stride,
             "conv_kernel": self.conv_kernel,
+            "linear_head_dim": self.linear_head_dim,
             "feature_map": self.feature_map,
             "fusion": self.fusion,
             "rope_theta": self.rope_theta,
@@ -363,6 +366,7 @@ impl Preset {
             ssa_stride: 2,
             kv_stride: 2,
             conv_kernel: [3, 3, 3],
+            linear_head_dim: None,
             feature_map: FeatureMap::Softplus,
             fusion: Fusion::Gate,
             rope_theta: 10000.0,

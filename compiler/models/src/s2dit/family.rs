@@ -67,6 +67,14 @@ impl S2ditConfig {
     }
 }
 
+impl S2ditConfig {
+    /// The same where heads are those of linear attention.
+    pub(super) fn linear_dims(&self) -> Dims {
+        let head_dim = self.linear_head_dim.unwrap_or(self.attention_head_dim);
+        Dims { heads: self.hidden_size() / head_dim, head_dim, ..self.dims() }
+    }
+}
+
 impl Model for S2ditConfig {
     fn family(&self) -> &'static dyn Family {
         &S2dit

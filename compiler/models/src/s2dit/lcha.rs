@@ -16,7 +16,7 @@ impl S2ditConfig {
     pub(super) fn lcha(&self, m: &mut Layers<'_>, u: ValueId, rope: Rope, grid: Grid, kind: BlockKind) -> Built {
         m.within("attn1", |m| {
             let global = |m: &mut Layers<'_>| {
-                let y = self.linear_attention(m, u, rope)?;
+                let y = self.in_linear_heads(m, |m| self.linear_attention(m, u, rope))?;
                 m.linear("to_out.0", y)
             };
             let local = |m: &mut Layers<'_>| {

@@ -20,8 +20,10 @@ pub(super) fn tensors(config: &S2ditConfig) -> Vec<TensorSpec> {
             BlockKind::KvCompressed => "attention over fewer keys",
         };
         dims.block_specs_with(&mut list, &format!("blocks.{index}"), cross, attention, |list, attention| {
-            if *kind != BlockKind::Local {
-                dims.attention_specs(list, attention);
+            match kind {
+                BlockKind::Local => {}
+                BlockKind::Lcha | BlockKind::Linear => config.linear_dims().attention_specs(list, attention),
+                _ => dims.attention_specs(list, attention),
             }
             match kind {
                 BlockKind::Lcha | BlockKind::Linear | BlockKind::Local => lcha(config, list, attention, *kind),
@@ -44,7 +46,8 @@ pub(super) fn tensors(config: &S2ditConfig) -> Vec<TensorSpec> {
 
 /// What LCHA, or one path of it, has beside the projections and norms of every attention.
 fn lcha(config: &S2ditConfig, list: &mut Specs, attention: &str, kind: BlockKind) {
-    let (width, heads, head) = (config.hidden_size(), config.num_attention_heads, config.attention_head_dim);
+    let (width, dims) = (config.hidden_size(), config.linear_dims());
+    let (heads, head) = (dims.heads, dims.head_dim);
     let [frames, rows, cols] = config.conv_kernel;
     if kind != BlockKind::Local && config.feature_map == FeatureMap::Softplus {
         list.push(format!("{attention}.kernel.weight"), &[heads, head, head], Role::HeadWeight);

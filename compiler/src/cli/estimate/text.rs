@@ -61,10 +61,10 @@ pub(super) fn report(e: &Estimate, all: bool) -> String {
     }
     let m = e.memory;
     let parts = format!(
-        "{} = weights {} + states {} + activations {}",
+        "{} = weights {} + inputs and states {} + activations {}",
         size(m.all_loaded),
         size(m.weights),
-        size(m.states),
+        size(m.inputs),
         size(m.activations)
     );
     let _ = row(&mut out, "memory, all loaded", parts);

@@ -22,6 +22,7 @@ pub(crate) const FIELDS: &[&str] = &[
     "ssa_stride",
     "kv_stride",
     "conv_kernel",
+    "linear_head_dim",
     "feature_map",
     "fusion",
     "rope_theta",
@@ -63,6 +64,7 @@ impl S2ditConfig {
             ssa_stride: fields.integer("ssa_stride", Some(2), 1..=64),
             kv_stride: fields.integer("kv_stride", Some(2), 1..=64),
             conv_kernel: conv_kernel(&mut fields),
+            linear_head_dim: linear_head_dim(&mut fields),
             feature_map: fields.choice(
                 "feature_map",
                 FeatureMap::Softplus,
@@ -90,6 +92,10 @@ impl S2ditConfig {
         };
         fields.finish()?;
         check_width(config.hidden_size(), place)?;
+        if let Some(width) = config.linear_head_dim.filter(|width| !config.hidden_size().is_multiple_of(*width)) {
+            let expected = format!("a width that divides the hidden size {}", config.hidden_size());
+            return Err(Problems::one(format!("{place}: linear_head_dim"), width.to_string(), expected));
+        }
         check_shift(&config.sigmas(), config.flow_shift, place)?;
         Ok(config)
     }
@@ -126,6 +132,16 @@ fn layout(fields: &mut Fields<'_>) -> Vec<BlockKind> {
         }
     }
     layout
+}
+
+fn linear_head_dim(fields: &mut Fields<'_>) -> Option<usize> {
+    const FIELD: &str = "linear_head_dim";
+    let value = fields.remove(FIELD).filter(|value| !value.is_null())?;
+    let width = as_integer(&value, &(6..=4096)).filter(|width| width % 2 == 0);
+    if width.is_none() {
+        fields.problem(FIELD, compact(&value), "null or an even width from 6 to 4096 (RoPE rotates pairs)");
+    }
+    width
 }
 
 fn chunk_frames(fields: &mut Fields<'_>) -> Option<usize> {
