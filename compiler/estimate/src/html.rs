@@ -93,7 +93,7 @@ const WIDTH: f64 = 1000.0;
 /// Calls beyond this are drawn as one bar.
 const MOST_CALLS: usize = 60;
 
-/// The calls of a chunk one after the other, each cut into its parts, coloured by what bounds them.
+/// The calls of a chunk one after the other, each cut into its parts, and these into what they are spent on.
 fn timeline(estimate: &Estimate) -> String {
     let mut calls: Vec<(&FunctionEstimate, usize)> = Vec::new();
     let all: usize = estimate.functions.iter().map(|f| f.calls).sum();
@@ -132,19 +132,29 @@ fn timeline(estimate: &Estimate) -> String {
         };
         for part in &f.parts {
             let ms = part.ms.likely * share * times;
-            let _ = writeln!(
+            let _ = write!(
                 svg,
-                "<rect class=\"mark\" x=\"{:.2}\" y=\"26\" width=\"{:.2}\" height=\"52\" fill=\"{}\"><title>{} · {} {}: {} ms, bound by \
-                 {}</title></rect>",
-                x(at),
-                (x(ms) - 0.35).max(0.2),
-                colour(part.bound_by),
+                "<g class=\"mark\"><title>{} · {} {}: {} ms, bound by {}</title>",
                 escaped(&f.name),
                 escaped(&part.name),
                 escaped(&part.kind),
                 figure(ms),
                 part.bound_by.name()
             );
+            // As wide as it takes, and cut by what it is spent on.
+            let (mut y, whole) = (26.0, part.spent_ms.values().sum::<f64>().max(1e-12));
+            for bound in COLOURS {
+                let height = 52.0 * part.spent_ms.get(bound.name()).copied().unwrap_or_default() / whole;
+                let _ = write!(
+                    svg,
+                    "<rect x=\"{:.2}\" y=\"{y:.1}\" width=\"{:.2}\" height=\"{height:.1}\" fill=\"{}\"/>",
+                    x(at),
+                    (x(ms) - 0.35).max(0.2),
+                    colour(bound)
+                );
+                y += height;
+            }
+            svg += "</g>\n";
             at += ms;
         }
         let label = if times > 1.0 { format!("{} × {}", times, f.name) } else { f.name.clone() };

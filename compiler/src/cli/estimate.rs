@@ -33,7 +33,7 @@ Every time is a range: what the best and the worst of what is known of the engin
 are from published figures. A device is data: --device also takes a file such as my-phone.toml, which --fit makes from a device report with \
 times (examples/device-report).")]
 pub(super) struct Args {
-    /// Checkpoint, .mlpackage, or folder of a kernel or of a partitioned step
+    /// Checkpoint, graph that PyTorch exported, .mlpackage, or folder of a kernel or of a partitioned step
     #[arg(required_unless_present_any = ["config", "preset"])]
     path: Option<PathBuf>,
     /// A configuration alone: no weights are needed
@@ -170,7 +170,7 @@ fn subject_of(args: &Args) -> Result<Subject> {
             )
         }
         () => {
-            let checkpoint = Checkpoint::open_from(&Origin::from(path.as_path()).located()?)?;
+            let checkpoint = Checkpoint::open_from(&Origin::from(path.as_path()))?;
             return subject::model(checkpoint.model(), "checkpoint", &path.display().to_string(), &options);
         }
     };

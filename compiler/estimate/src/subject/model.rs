@@ -54,18 +54,23 @@ const DEFAULT_LATENT: LatentSize = LatentSize { frames: 3, rows: 36, cols: 64 };
 pub fn model(model: &dyn Model, what: &'static str, name: &str, options: &Options) -> Result<Subject> {
     let streaming = model.streaming();
     let mode = options.mode.unwrap_or(if streaming.is_ok() { Mode::Stream } else { Mode::Clip });
-    let latent = options.latent.unwrap_or_else(|| model.nearest_latent(DEFAULT_LATENT));
+    let latent = match (options.latent, model.graph()) {
+        // An imported graph has the one size that it was exported for.
+        (None, Some(_)) => model.only_latent(),
+        (said, _) => Some(said.unwrap_or_else(|| model.nearest_latent(DEFAULT_LATENT))),
+    };
     let layout = Layout { attention: options.attention, ..Layout::default() };
     let source = SchemaWeights::new(model);
     let (mut module, latent, calls) = match mode {
         Mode::Clip => {
             let how = clip_options(layout, latent, options.weights);
             let module = lower_graph(model, &source, &how, &mut |_, _| {})?;
-            (module, latent, vec![("main", model.sampler()?.sigmas().len())])
+            let steps = if model.graph().is_some() { 1 } else { model.sampler()?.sigmas().len() };
+            (module, latent, vec![("main", steps)])
         }
         Mode::Stream => {
             let streaming = streaming?;
-            let latent = LatentSize { frames: streaming.chunk_frames, ..latent };
+            let latent = LatentSize { frames: streaming.chunk_frames, ..latent.unwrap_or(DEFAULT_LATENT) };
             let how = stream_options(layout, latent, options.weights);
             let lowered = stream::lower_graph(model, &source, &streaming, &how, &mut |_, _| {})?;
             let steps = model.sampler()?.sigmas().len();
@@ -74,16 +79,27 @@ pub fn model(model: &dyn Model, what: &'static str, name: &str, options: &Option
                 StateWrite::LastStep => (steps.saturating_sub(1), 1),
             };
             let calls = vec![("denoise", denoise), (streaming.state_write.name(), writer), ("prompt", 0)];
-            (lowered.module, latent, calls)
+            (lowered.module, Some(latent), calls)
         }
     };
     options.weights.apply(&mut module)?;
     let outline = model.outline();
     let scale = model.temporal_scale();
-    let mut notes = vec![format!(
-        "a latent frame becomes {scale} frames of video{}",
-        if mode == Mode::Clip { ", the first one becomes 1" } else { "" }
-    )];
+    let mut notes = Vec::new();
+    let frames = match (latent, mode, model.graph()) {
+        (_, _, Some(_)) | (None, _, _) => {
+            notes.push("a graph does not say its sampler or its autoencoder: a clip is one call".to_owned());
+            None
+        }
+        (Some(latent), Mode::Clip, None) => {
+            notes.push(format!("a latent frame becomes {scale} frames of video, the first one becomes 1"));
+            Some(scale * latent.frames.saturating_sub(1) + 1)
+        }
+        (Some(latent), Mode::Stream, None) => {
+            notes.push(format!("a latent frame becomes {scale} frames of video"));
+            Some(scale * latent.frames)
+        }
+    };
     if mode == Mode::Clip && matches!(model.sampler(), Ok(Sampler::Euler { .. })) {
         notes.push("classifier-free guidance is not counted: it doubles the steps' time".into());
     }
@@ -91,17 +107,14 @@ pub fn model(model: &dyn Model, what: &'static str, name: &str, options: &Option
         name: name.into(),
         what,
         model: Some(format!("{}, {}", model.family().name(), outline.sandwich())),
-        latent: Some(latent.to_string()),
+        latent: latent.map(|latent| latent.to_string()),
         weights: options.weights.to_string(),
         streams: mode == Mode::Stream,
         kinds: (0..outline.blocks()).map(|block| outline.kind(block).unwrap_or_default().to_owned()).collect(),
         state_bytes: module.states.iter().map(|state| state.ty.bytes() as u64).sum(),
         functions: callables(&module, &calls)?,
         separate: false,
-        frames: Some(match mode {
-            Mode::Clip => scale * latent.frames.saturating_sub(1) + 1,
-            Mode::Stream => scale * latent.frames,
-        }),
+        frames,
         bytes_on_disk: None,
         interface: module.interface,
         notes,
@@ -116,7 +129,7 @@ fn callables(module: &Module, calls: &[(&str, usize)]) -> Result<Vec<Callable>> 
     calls.iter().map(callable).collect()
 }
 
-fn clip_options(layout: Layout, latent: LatentSize, weights: Weights) -> ClipOptions {
+fn clip_options(layout: Layout, latent: Option<LatentSize>, weights: Weights) -> ClipOptions {
     ClipOptions {
         target: Target::CoreMl,
         precision: Precision::Fp16,
