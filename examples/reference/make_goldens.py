@@ -110,8 +110,8 @@ STREAMS = {
     ),
     "stream_paths": (
         SLIM | dict(
-            layout=["linear", "kv_compressed", "local", "ssa", "lcha"], linear_head_dim=8, feature_map="relu", fusion="sum", chunk_frames=2,
-            window_frames=3, sample_steps=[1000, 500],
+            layout=["linear", "kv_compressed", "local", "ssa", "lcha"], linear_head_dim=8, fusion="sum", chunk_frames=2, window_frames=3,
+            sample_steps=[1000, 500],
         ),
         torch.float32, (8, 8), 6,
     ),
