@@ -135,7 +135,7 @@ fn clip_options(layout: Layout, latent: Option<LatentSize>, weights: Weights) ->
         precision: Precision::Fp16,
         opset: Opset::default(),
         layout: Layout { compute: Compute::Ane, ..layout },
-        latent,
+        size: latent.map(Into::into),
         timesteps: TimestepChoice::Any,
         quantize: weights.quantize(),
         partition: None,

@@ -22,17 +22,20 @@ impl S2ditConfig {
         })
     }
 
-    /// `[1, A, N, d]` → `[1, A, N/s², d]`
+    /// `[B, A, N, d]` → `[B, A, N/s², d]`
     fn compressed(&self, m: &mut Layers<'_>, x: ValueId, grid: Grid) -> Built {
         let (width, stride) = (m.dims.width(), self.kv_stride);
         let x = m.merge_heads(x)?;
         let y = m.within("kv_conv", |m| {
             let (w, b) = (m.param("weight")?, m.param("bias")?);
-            let x = m.b.reshape(x, &[grid.frames, grid.rows, grid.cols, width])?;
-            let x = m.b.transpose(x, &[0, 3, 1, 2])?;
-            let y = m.b.conv(Conv { groups: width, ..Conv::with_strides(&[stride, stride]) }, x, w, Some(b))?;
-            let y = m.b.transpose(y, &[0, 2, 3, 1])?;
-            Ok(m.b.reshape(y, &[1, grid.tokens() / (stride * stride), width])?)
+            m.each_clip(x, |m, x| {
+                let x = m.b.reshape(x, &[grid.frames, grid.rows, grid.cols, width])?;
+                let x = m.b.transpose(x, &[0, 3, 1, 2])?;
+                let conv = Conv { groups: width, ..Conv::with_strides(&[stride, stride]) };
+                let y = m.b.conv(conv, x, w, Some(b))?;
+                let y = m.b.transpose(y, &[0, 2, 3, 1])?;
+                Ok(m.b.reshape(y, &[1, grid.tokens() / (stride * stride), width])?)
+            })
         })?;
         m.heads(y)
     }
