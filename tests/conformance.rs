@@ -51,6 +51,7 @@ const KERNELS: [(&str, &str); 7] = [
     ("stream_sink", "6x10"),
     ("stream_last_step", "8x4"),
     ("stream_last_sink", "6x8"),
+    ("stream_paths", "8x8"),
 ];
 
 /// The files of every golden's kernels, in every policy of a target.

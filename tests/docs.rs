@@ -115,9 +115,15 @@ fn examples_parse() {
 /// Every page for people.
 fn pages() -> Vec<PathBuf> {
     let mut found = vec![repo().join("README.md"), repo().join("CONTRIBUTING.md")];
-    for folder in
-        ["docs", "docs/models", "examples/reference", "examples/host", "examples/device-report", "tests/goldens"]
-    {
+    for folder in [
+        "docs",
+        "docs/models",
+        "examples/reference",
+        "examples/host",
+        "examples/device-report",
+        "examples/search",
+        "tests/goldens",
+    ] {
         let entries = fs::read_dir(repo().join(folder)).expect("a folder");
         found.extend(entries.map(|e| e.expect("an entry").path()).filter(|p| p.extension().is_some_and(|e| e == "md")));
     }

@@ -158,6 +158,8 @@ goldens! {
     sharded: "5x4x8";
     stride3: "2x6x12";
     padded: "2x10x14";
+    paths: "2x8x12";
+    relu: "3x8x8";
     wan_tiny: "3x8x8" with r#"{"text_len": 16}"#;
     wan_uneven: "2x12x8" with r#"{"text_len": 12}"#;
     wan_sharded: "4x6x10" with r#"{"text_len": 8}"#;

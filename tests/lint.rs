@@ -51,6 +51,7 @@ fn packages_for_the_neural_engine_are_clean() {
         ("stream_sink", "6x10"),
         ("stream_last_step", "8x4"),
         ("stream_last_sink", "6x8"),
+        ("stream_paths", "8x8"),
         ("small", "16x24"),
     ] {
         let out = arg(&work.path().join(format!("{name}-kernel")));

@@ -147,6 +147,7 @@ goldens! {
     stream_sink: "6x10";
     stream_last_step: "8x4";
     stream_last_sink: "6x8";
+    stream_paths: "8x8";
     stream_small: "8x8", ["--preset", "small", "--seed", "7", "--dtype", "bf16"];
 }
 

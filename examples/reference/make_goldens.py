@@ -53,6 +53,12 @@ CASES = {
         TINY | dict(attention_head_dim=12, ffn_dim=64, text_dim=24, layout=["ssa", "lcha", "ssa", "full", "ssa", "ssa"]),
         torch.float32, (2, 10, 14), 881.7, 1,
     ),
+    # One path of LCHA alone, heads of linear attention that are narrower than the others, and fewer keys; the two paths of LCHA are added.
+    "paths": (
+        TINY | dict(linear_head_dim=16, fusion="sum", layout=["linear", "kv_compressed", "local", "ssa", "lcha"]),
+        torch.float32, (2, 8, 12), 402.5, 1,
+    ),
+    "relu": (TINY | dict(feature_map="relu", layout=["lcha", "ssa", "linear"]), torch.float32, (3, 8, 8), 731.25, 1),
 }
 
 SLIM = TINY | dict(attention_head_dim=12, ffn_dim=64, text_dim=24)
@@ -101,6 +107,13 @@ STREAMS = {
             window_frames=0, sink_frames=2, attention_head_dim=8, sample_steps=[1000, 500], qk_norm="rms_norm_per_head",
         ),
         torch.float16, (6, 8), 6,
+    ),
+    "stream_paths": (
+        SLIM | dict(
+            layout=["linear", "kv_compressed", "local", "ssa", "lcha"], linear_head_dim=8, fusion="sum", chunk_frames=2, window_frames=3,
+            sample_steps=[1000, 500],
+        ),
+        torch.float32, (8, 8), 6,
     ),
 }
 SMALL = ((3, 16, 24), 731.25)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 
+KINDS = ("lcha", "ssa", "full", "linear", "local", "kv_compressed")
 QK_NORMS = ("rms_norm_across_heads", "rms_norm_per_head")
 
 
@@ -31,10 +32,14 @@ class Config:
     ffn_dim: int
     text_dim: int
     text_len: int
-    layout: list  # "lcha", "ssa" or "full", one a block
+    layout: list  # a kind of KINDS for each block
     freq_dim: int = 256
     ssa_stride: int = 2
+    kv_stride: int = 2
     conv_kernel: list = field(default_factory=lambda: [3, 3, 3])
+    linear_head_dim: int | None = None  # of linear attention alone
+    feature_map: str = "softplus"  # or "relu"
+    fusion: str = "gate"  # or "sum"
     rope_theta: float = 10000.0
     rope_in_kernel: str = "pre"  # or "post"
     qk_norm: str = "rms_norm_across_heads"  # or "rms_norm_per_head"
@@ -52,7 +57,9 @@ class Config:
             ("conv_kernel", len(self.conv_kernel) == 3 and all(k % 2 for k in self.conv_kernel), "3 odd sizes"),
             ("attention_head_dim", self.attention_head_dim >= 6 and self.attention_head_dim % 2 == 0, "even, at least 6"),
             ("freq_dim", self.freq_dim % 2 == 0, "even: cosines, then sines"),
-            ("layout", {"lcha", "ssa", "full"} >= set(self.layout) > set(), '"lcha", "ssa" or "full" for each block'),
+            ("layout", set(KINDS) >= set(self.layout) > set(), "one of " + ", ".join(KINDS) + " for each block"),
+            ("feature_map", self.feature_map in ("softplus", "relu"), '"softplus" or "relu"'),
+            ("fusion", self.fusion in ("gate", "sum"), '"gate" or "sum"'),
             ("state_write", self.state_write in ("commit", "last_step"), '"commit" or "last_step"'),
             ("rope_in_kernel", self.rope_in_kernel in ("pre", "post"), '"pre" or "post"'),
             ("qk_norm", self.qk_norm in QK_NORMS, " or ".join(QK_NORMS)),
@@ -64,6 +71,12 @@ class Config:
     @property
     def dim(self):
         return self.num_attention_heads * self.attention_head_dim
+
+    @property
+    def linear_heads(self):
+        """Heads of linear attention and their width."""
+        width = self.linear_head_dim or self.attention_head_dim
+        return self.dim // width, width
 
     @property
     def stages(self):
@@ -106,9 +119,9 @@ class RMSNorm(nn.Module):
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
 
 
-def rope_table(config, frames, rows, cols, start=0):
+def rope_table(config, frames, rows, cols, start=0, d=None):
     """Angles [N, d/2] in float64: axes (frame, row, column), angle = position * theta^(-2i/d_axis). `start`: the first frame's index."""
-    d = config.attention_head_dim
+    d = d or config.attention_head_dim
     d_space = 2 * (d // 6)
     angles = []
     for axis, first, size in zip((d - 2 * d_space, d_space, d_space), (start, 0, 0), (frames, rows, cols)):
@@ -157,18 +170,19 @@ def linear_attention(q, k, q_rot, k_rot, v):
 class Attention(nn.Module):
     """Projections, query/key norms and heads; softmax attention (SSA, full, cross-attention)."""
 
-    def __init__(self, config):
+    def __init__(self, config, heads=None, head_dim=None):
         super().__init__()
         self.config = config
+        self.count, head_dim = heads or config.num_attention_heads, head_dim or config.attention_head_dim
         dim = config.dim
         self.to_q, self.to_k, self.to_v = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
-        width = dim if config.qk_norm == "rms_norm_across_heads" else config.attention_head_dim
+        width = dim if config.qk_norm == "rms_norm_across_heads" else head_dim
         self.norm_q, self.norm_k = RMSNorm(width, config.eps), RMSNorm(width, config.eps)
         self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
 
     def heads(self, x):
         """[B, N, D] -> [B, A, N, d]"""
-        return x.unflatten(-1, (self.config.num_attention_heads, -1)).transpose(1, 2)
+        return x.unflatten(-1, (self.count, -1)).transpose(1, 2)
 
     def qkv(self, x, context):
         """Normed and split into heads."""
@@ -197,16 +211,53 @@ class FeatureMap(nn.Module):
         return F.softplus(torch.einsum("aed,band->bane", self.weight, x) + self.bias[:, None])
 
 
-class LCHA(Attention):
-    """LinConv Hybrid Attention: linear attention and a causal depthwise convolution, mixed by a learned gate."""
+class KvCompressed(Attention):
+    """Softmax attention over fewer keys and values (PixArt-Sigma, arXiv 2403.04692): one depthwise convolution joins s x s of each."""
 
     def __init__(self, config):
         super().__init__(config)
+        s = config.kv_stride
+        self.kv_conv = nn.Conv2d(config.dim, config.dim, s, s, groups=config.dim)
+
+    def compressed(self, x, grid):
+        """[B, A, F*h*w, d] -> [B, A, F*h/s*w/s, d], frame by frame."""
+        frames, rows, cols = grid
+        b = x.shape[0]
+        x = x.transpose(1, 2).reshape(b * frames, rows, cols, -1).permute(0, 3, 1, 2)
+        return self.heads(self.kv_conv(x).permute(0, 2, 3, 1).reshape(b, -1, self.config.dim))
+
+    def forward(self, u, rope, grid, past=None):
+        q, k, v = self.qkv(u, u)
+        q, k = apply_rope(q, rope), apply_rope(k, rope)
+        k, v = self.compressed(k, grid), self.compressed(v, grid)
+        y = (past.softmax_attention if past else softmax_attention)(q, k, v)
+        return self.to_out[0](y.transpose(1, 2).flatten(-2))
+
+
+class Relu(nn.Module):
+    """phi(x) = max(x, 0): a feature map without weights."""
+
+    def forward(self, x):
+        return F.relu(x)
+
+
+class LCHA(Attention):
+    """LinConv Hybrid Attention: linear attention and a causal depthwise convolution, mixed by a learned gate, or added.
+
+    A block of kind "linear" has the first of the two paths alone.
+    """
+
+    def __init__(self, config, kind="lcha"):
+        super().__init__(config, *config.linear_heads)
         dim, kernel = config.dim, config.conv_kernel
-        self.kernel = FeatureMap(config.num_attention_heads, config.attention_head_dim)
-        self.local_conv = nn.Conv3d(dim, dim, kernel, groups=dim)
-        self.local_mix = nn.Linear(dim, dim)
-        self.fusion_gate = nn.Parameter(torch.zeros(dim))
+        softplus = config.feature_map == "softplus"
+        self.kernel = FeatureMap(*config.linear_heads) if softplus else Relu()
+        self.kind = kind
+        if kind == "lcha":
+            self.local_conv = nn.Conv3d(dim, dim, kernel, groups=dim)
+            self.local_mix = nn.Linear(dim, dim)
+            if config.fusion == "gate":
+                self.fusion_gate = nn.Parameter(torch.zeros(dim))
 
     def features(self, q, k, rope):
         """Queries and keys behind the feature map: for the normaliser, and for the numerator."""
@@ -220,15 +271,44 @@ class LCHA(Attention):
         q, k, v = self.qkv(u, u)
         y = (past.linear_attention if past else linear_attention)(*self.features(q, k, rope), v)
         y = self.to_out[0](y.transpose(1, 2).flatten(-2))
-        kt, kh, kw = self.config.conv_kernel
-        x = u.transpose(1, 2).unflatten(-1, grid)  # [B, D, F, h, w]
-        before = kt - 1
-        if past:
-            x, before = past.frames_before(x), 0
-        x = F.pad(x, (kw // 2, kw // 2, kh // 2, kh // 2, before, 0))
-        local = self.local_mix(self.local_conv(x).flatten(2).transpose(1, 2))
+        if self.kind == "linear":
+            return y
+        local = local_path(self, u, grid, past)
+        if self.config.fusion == "sum":
+            return y + local
         alpha = self.fusion_gate.sigmoid()
         return alpha * y + (1 - alpha) * local
+
+
+def local_path(attention, u, grid, past):
+    """The depthwise convolution of u [B, N, D] on its grid, causal in time, and the mixing of its channels."""
+    kt, kh, kw = attention.config.conv_kernel
+    x = u.transpose(1, 2).unflatten(-1, grid)  # [B, D, F, h, w]
+    before = kt - 1
+    if past:
+        x, before = past.frames_before(x), 0
+    x = F.pad(x, (kw // 2, kw // 2, kh // 2, kh // 2, before, 0))
+    return attention.local_mix(attention.local_conv(x).flatten(2).transpose(1, 2))
+
+
+class Local(nn.Module):
+    """LCHA's convolution alone."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.local_conv = nn.Conv3d(config.dim, config.dim, config.conv_kernel, groups=config.dim)
+        self.local_mix = nn.Linear(config.dim, config.dim)
+
+    def forward(self, u, rope, grid, past=None):
+        return local_path(self, u, grid, past)
+
+
+def self_attention(config, kind):
+    """`attn1` of a block of this kind."""
+    if kind in ("lcha", "linear"):
+        return LCHA(config, kind)
+    return {"local": Local, "kv_compressed": KvCompressed}.get(kind, Attention)(config)
 
 
 class GELUProjection(nn.Module):
@@ -254,7 +334,7 @@ class Block(nn.Module):
         super().__init__()
         self.eps = config.eps
         self.scale_shift_table = nn.Parameter(torch.zeros(1, 6, config.dim))
-        self.attn1 = LCHA(config) if kind == "lcha" else Attention(config)
+        self.attn1 = self_attention(config, kind)
         self.norm2 = nn.LayerNorm(config.dim, eps=config.eps)
         self.attn2 = Attention(config)
         self.ffn = FeedForward(config.dim, config.ffn_dim)
@@ -263,8 +343,8 @@ class Block(nn.Module):
         """x [B, N, D], tproj [B, 6, D], text [B, L, D]."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table + tproj).chunk(6, dim=1)
         u = layer_norm(x, self.eps) * (1 + scale1) + shift1
-        lcha = isinstance(self.attn1, LCHA)
-        x = x + gate1 * (self.attn1(u, rope, grid, past) if lcha else self.attn1(u, rope=rope, past=past))
+        plain = type(self.attn1) is Attention
+        x = x + gate1 * (self.attn1(u, rope=rope, past=past) if plain else self.attn1(u, rope, grid, past))
         x = x + self.attn2(self.norm2(x), text)
         u = layer_norm(x, self.eps) * (1 + scale2) + shift2
         return x + gate2 * self.ffn(u)
@@ -362,6 +442,7 @@ class S2DiTTransformer3DModel(nn.Module):
         temb, tproj = self.condition_embedder.time(t)
         text = self.condition_embedder.text_embedder(text)
         rope_high, rope_low = rope_table(config, *grid, start), rope_table(config, *low, start)
+        rope_linear = rope_table(config, *grid, start, config.linear_heads[1])
 
         outputs = []
         starts, ends = [a for a, _ in config.stages], [b for _, b in config.stages]
@@ -370,7 +451,8 @@ class S2DiTTransformer3DModel(nn.Module):
                 x_hi, x = x, self.stages[starts.index(i)].enter(x, grid)
             ssa = kind == "ssa"
             past = pasts[i] if pasts else None
-            x = block(x, tproj, text, rope_low if ssa else rope_high, low if ssa else grid, past)
+            rope = rope_low if ssa else rope_linear if kind in ("lcha", "linear") else rope_high
+            x = block(x, tproj, text, rope, low if ssa else grid, past)
             outputs.append(x)
             if i + 1 in ends:
                 last = i + 1 == len(config.layout)

@@ -4,9 +4,10 @@
 
 A chunk sees itself whole and the clean chunks before it, through the states of each block's `attn1`:
 
-- softmax attention ("ssa", "full"): keys, behind norm and RoPE, and values of the last `window_frames` frames, and of the stream's first
+- softmax attention ("ssa", "full", "kv_compressed"): keys, behind norm and RoPE, and values of the last `window_frames` frames, and of the stream's first
   `sink_frames` frames as far as they are not among those: `Window`;
-- "lcha": the sums S and z of linear attention over all frames so far, and the last kt-1 frames of the convolution's input: `Sums`.
+- "lcha", "linear", "local": the sums S and z of linear attention over all frames so far, and the last kt-1 frames of the convolution's
+  input, whichever of them the block has: `Sums`.
 
 `denoise` reads the states. With `state_write` "commit" the network runs once more on the finished chunk, at t = 0, and writes them; with
 "last_step" the last denoising step writes them, from the noisy chunk at its t. RoPE counts frames from the stream's first. `--check`
@@ -21,6 +22,9 @@ import torch
 import torch.nn.functional as F
 
 from s2dit import Config, from_random, linear_sums, low_grid, read_sums, softmax_attention
+
+
+SUMS = ("lcha", "linear", "local")
 
 
 class Window:
@@ -87,6 +91,8 @@ def frame_tokens(config, x, kind):
     """Tokens of a frame of x [B, C, F, H, W] in a block of this kind."""
     _, ph, pw = config.patch_size
     grid = (1, x.shape[3] // ph, x.shape[4] // pw)
+    if kind == "kv_compressed":
+        return math.prod(grid) // config.kv_stride**2
     return math.prod(low_grid(config, grid) if kind == "ssa" else grid)
 
 
@@ -110,7 +116,7 @@ class Stream:
             tokens = frame_tokens(config, x, kind)
             return Window(config.window_frames * tokens, config.sink_frames * tokens)
 
-        return [Sums(config.conv_kernel[0] - 1) if kind == "lcha" else window(kind) for kind in config.layout]
+        return [Sums(config.conv_kernel[0] - 1) if kind in SUMS else window(kind) for kind in config.layout]
 
     @torch.no_grad()
     def step(self, x, t, writing, **options):
@@ -244,7 +250,7 @@ def check_commits(config, t, chunks, size, seed):
     # What the last chunk would be with one thing wrong: how plainly this check, and the goldens, would see it.
     last = velocities[-1]
     seen = {"no past": error(model(x[:, :, -frames:], torch.tensor([t]), text, start=x.shape[2] - frames), last)}
-    if set(config.layout) != {"lcha"}:
+    if set(config.layout) - set(SUMS):
         masks = [(w, sink) for w in (window - 1, window + 1) if w >= 0] + [(window, s) for s in (sink - 1, sink + 1) if s >= 0]
         for wrong in masks:
             seen["window {}, sink {}".format(*wrong)] = error(masked_clip(model, x, t, text, *wrong)[0][:, :, -frames:], last)
@@ -287,7 +293,7 @@ def check():
         in_channels=2, out_channels=2, patch_size=[1, 1, 1], num_attention_heads=2, attention_head_dim=8, ffn_dim=24, text_dim=6,
         text_len=3, freq_dim=8,
     )
-    layouts = (["lcha"], ["ssa"], ["full"], ["lcha", "ssa", "ssa", "full", "lcha", "ssa"])
+    layouts = (["lcha"], ["ssa"], ["full"], ["lcha", "ssa", "ssa", "full", "lcha", "ssa"], ["linear", "local", "kv_compressed"])
     # Chunk, window, sink, kernel in time, size: the sinks are longer than a chunk, one alone, or the only past; grids that the stride cuts.
     shapes = (
         (1, 3, 0, 3, (2, 6)), (2, 4, 3, 5, (3, 5)), (3, 7, 1, 3, (2, 6)), (3, 2, 0, 1, (5, 3)), (1, 2, 2, 3, (3, 4)), (2, 0, 3, 3, (2, 3)),

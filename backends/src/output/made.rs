@@ -38,6 +38,23 @@ pub fn by() -> String {
 /// Whether a plan says that it is one.
 #[must_use]
 pub fn plan(path: &Path) -> bool {
+    has_format(path)
+}
+
+/// Whether a device's figures say that they are.
+#[must_use]
+pub fn device(path: &Path) -> bool {
+    has_format(path)
+}
+
+/// Whether a configuration says that we made it.
+#[must_use]
+pub fn config(path: &Path) -> bool {
+    contains(&head(path), &format!("\"_{MADE_BY}\": \"{NAME}"))
+}
+
+/// Whether a TOML file names a format of ours.
+fn has_format(path: &Path) -> bool {
     let head = head(path);
     String::from_utf8_lossy(&head).lines().any(|line| line.starts_with("format = \"s2ditc."))
 }

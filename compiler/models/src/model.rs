@@ -160,6 +160,11 @@ pub trait Model: Debug + Send + Sync {
     /// A model that has none: the field or the class that says so.
     fn sampler(&self) -> Result<Sampler, Problem>;
 
+    /// Frames of video that a latent frame becomes: the stride in time of the autoencoder whose latents the model makes.
+    fn temporal_scale(&self) -> usize {
+        4
+    }
+
     /// What a stream of the model keeps.
     ///
     /// # Errors

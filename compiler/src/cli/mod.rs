@@ -3,6 +3,7 @@
 mod child;
 mod compile;
 mod demo;
+mod estimate;
 mod init;
 mod inspect;
 mod lint;
@@ -12,6 +13,7 @@ mod places;
 pub mod progress;
 mod quantize;
 mod ranges;
+mod search;
 mod stream;
 mod style;
 mod terminal;
@@ -64,6 +66,8 @@ enum Command {
     Stream(Box<stream::Args>),
     Ranges(ranges::Args),
     Lint(lint::Args),
+    Estimate(Box<estimate::Args>),
+    Search(Box<search::Args>),
     Passes(pass_list::Args),
     Demo(demo::Args),
     /// Print a completion script for a shell
@@ -87,6 +91,8 @@ impl Command {
             | Command::Inspect(_)
             | Command::Compile(_)
             | Command::Lint(_)
+            | Command::Estimate(_)
+            | Command::Search(_)
             | Command::Passes(_)
             | Command::Completions { .. } => None,
         }
@@ -142,6 +148,8 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args, context),
         Command::Stream(args) => stream::run(&args, context),
         Command::Lint(args) => lint::run(&args, context),
+        Command::Estimate(args) => estimate::run(&args, context),
+        Command::Search(args) => search::run(&args, context),
         Command::Passes(args) => pass_list::run(&args),
         Command::Ranges(args) => ranges::run(&args, context),
         Command::Demo(args) => demo::run(&args, context),

@@ -179,11 +179,22 @@ impl Splitter<'_> {
 
     /// The parameter of a host input, made on first need.
     fn host_input(&mut self, name: &str, input: HostInput, ty: &TensorType) -> ValueId {
-        if let Some(v) = self.f.params().iter().copied().find(|&p| self.f.node(p).name.as_deref() == Some(name)) {
+        let param =
+            |name: &str| self.f.params().iter().copied().find(|&p| self.f.node(p).name.as_deref() == Some(name));
+        let same = self.host.iter().find(|(_, made)| *made == input);
+        if let Some(v) = same.and_then(|(name, _)| param(name)) {
             return v;
         }
-        self.host.push((name.into(), input));
-        self.f.add_param(name, ty.clone())
+        // Two tables of one grid, for heads of two widths, say.
+        let mut unique = name.to_owned();
+        for n in 2.. {
+            if param(&unique).is_none() {
+                break;
+            }
+            unique = format!("{name}_{n}");
+        }
+        self.host.push((unique.clone(), input));
+        self.f.add_param(&unique, ty.clone())
     }
 
     fn note_dependence(&mut self, chunk: ValueId) {

@@ -54,6 +54,9 @@ pub struct DeviceFunction {
     pub name: String,
     /// Ops of the function; constants may be left out.
     pub operations: Vec<DeviceOp>,
+    /// Median time of a call in milliseconds, if it was measured.
+    #[serde(default)]
+    pub call_ms: Option<f64>,
 }
 
 /// An op of a device report.
@@ -103,6 +106,10 @@ impl DeviceReport {
         let ops = report.functions.iter().flat_map(|f| &f.operations);
         if let Some((op, cost)) = ops.filter_map(|o| Some((o, o.cost?))).find(|(_, c)| !(0.0..=1.0).contains(c)) {
             bail!("`{shown}`: op `{}`: cost: found {cost}, expected a share between 0 and 1", op.name);
+        }
+        let times = report.functions.iter().filter_map(|f| Some((f, f.call_ms?)));
+        if let Some((f, ms)) = times.into_iter().find(|(_, ms)| !(ms.is_finite() && *ms > 0.0)) {
+            bail!("`{shown}`: function `{}`: call_ms: found {ms}, expected milliseconds above 0", f.name);
         }
         Ok(report)
     }

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use anyhow::{Context, Result, bail, ensure};
+use s2dit_ir::compress::Scheme;
 use s2dit_ir::{DType, Tensor, TensorType};
 
 use super::{Package, WEIGHTS};
@@ -29,6 +30,8 @@ enum Kind<'p> {
 }
 
 struct Parameter<'p> {
+    /// Offset of the record in the weight file, if it is in one.
+    record: Option<u64>,
     data_type: DataType,
     shape: Vec<usize>,
     elements: Elements<'p>,
@@ -87,7 +90,7 @@ impl Package {
                 let inner = self.compressed_at(function, name, depth + 1)?;
                 let data_type = if inner.ty.dtype == DType::F16 { DataType::Float16 } else { DataType::Float32 };
                 let shape = inner.ty.shape.clone();
-                Ok(Some(Parameter { data_type, shape, elements: Elements::Computed(Box::new(inner)) }))
+                Ok(Some(Parameter { record: None, data_type, shape, elements: Elements::Computed(Box::new(inner)) }))
             }
         }
     }
@@ -136,7 +139,11 @@ impl Package {
             }
         };
         ensure!(bytes.len() == expected, "{} bytes for {data_type:?}{shape:?}, expected {expected}", bytes.len());
-        Ok(Parameter { data_type, shape, elements: Elements::Packed(bytes) })
+        let record = match &v.value {
+            Some(value::Value::BlobFileValue(blob)) => Some(blob.offset),
+            _ => None,
+        };
+        Ok(Parameter { record, data_type, shape, elements: Elements::Packed(bytes) })
     }
 }
 
@@ -243,6 +250,47 @@ impl Parameter<'_> {
             [axis] => Ok(axis as i64),
             _ => bail!("vector_axis of shape {:?}", self.shape),
         }
+    }
+}
+
+/// A compressed weight as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredWeight {
+    /// The scheme of this compiler that stores a weight this way.
+    pub scheme: Scheme,
+    /// The weight source's name of the record with the codes: weights of two functions that share it are one.
+    pub codes: String,
+}
+
+impl Package {
+    /// How the weight is stored that [`crate::coreml::raise`] loads as `name`; `None` for one that is stored whole, or in no scheme of this
+    /// compiler.
+    #[must_use]
+    pub fn stored(&self, name: &str) -> Option<StoredWeight> {
+        let (function, value) = name.split_once('%')?;
+        let found = self.compressed(function, value).ok()?;
+        let (scheme, codes) = match &found.kind {
+            Kind::Lut { indices, lut, vector_axis: None } => {
+                let rank = indices.shape.len();
+                let (groups, others) = lut.shape[..rank].split_first()?;
+                let group = (*groups > 1).then_some(indices.shape[0] / groups);
+                let bits = u8::try_from(indices.data_type.bits()?).ok()?;
+                others.iter().all(|n| *n == 1).then_some((Scheme::Palette { bits, group }, indices))?
+            }
+            Kind::ShiftScale { data, scale, offset: None } => {
+                let bits = u8::try_from(data.data_type.bits()?).ok()?;
+                let inputs = *scale.shape.get(1)?;
+                let by_channel = scale.shape[0] == data.shape[0] && scale.shape[2..].iter().all(|n| *n == 1);
+                let scheme = match (bits, inputs) {
+                    (8, 1) => Scheme::Int8,
+                    (4 | 8, blocks) => Scheme::Block { bits, block: data.shape[1] / blocks },
+                    _ => return None,
+                };
+                by_channel.then_some((scheme, data))?
+            }
+            _ => return None,
+        };
+        Some(StoredWeight { scheme, codes: super::record_name(codes.record?) })
     }
 }
 

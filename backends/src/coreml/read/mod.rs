@@ -21,6 +21,7 @@ use crate::foreign::Foreign;
 use crate::input::{LFS_POINTER, is_lfs_pointer, read_file};
 use crate::wire;
 pub(super) use blobs::WEIGHTS;
+pub use compressed::StoredWeight;
 pub(super) use compressed::is_compressed;
 pub use interface::Feature;
 pub use weights::{BlobRecord, WeightFile};

@@ -46,18 +46,31 @@ impl Dims {
         &self,
         list: &mut Specs,
         block: &str,
-        CrossSpecs { norm: cross_norm, image }: CrossSpecs,
+        cross: CrossSpecs,
         self_attention: &'static str,
         own: impl FnOnce(&mut Specs, &str),
+    ) {
+        self.block_specs_with(list, block, cross, self_attention, |list, attention| {
+            self.attention_specs(list, attention);
+            own(list, attention);
+        });
+    }
+
+    /// A block; `attn1` adds all that its self-attention has.
+    pub(crate) fn block_specs_with(
+        &self,
+        list: &mut Specs,
+        block: &str,
+        CrossSpecs { norm: cross_norm, image }: CrossSpecs,
+        self_attention: &'static str,
+        attn1: impl FnOnce(&mut Specs, &str),
     ) {
         let width = self.width();
         list.group(group::MODULATION);
         list.push(format!("{block}.scale_shift_table"), &[1, 6, width], Role::ScaleShift);
 
         list.group(self_attention);
-        let attention = format!("{block}.attn1");
-        self.attention_specs(list, &attention);
-        own(list, &attention);
+        attn1(list, &format!("{block}.attn1"));
 
         if cross_norm {
             list.group(group::MODULATION);
@@ -77,7 +90,7 @@ impl Dims {
     }
 
     /// The tensors that every attention has.
-    fn attention_specs(&self, list: &mut Specs, attention: &str) {
+    pub(crate) fn attention_specs(&self, list: &mut Specs, attention: &str) {
         let width = self.width();
         for layer in ["to_q", "to_k", "to_v", "to_out.0"] {
             list.linear(&format!("{attention}.{layer}"), width, width);

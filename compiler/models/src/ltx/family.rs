@@ -130,6 +130,10 @@ impl Model for LtxConfig {
         Ok(Sampler::Euler { steps: self.sample_steps, shift: self.flow_shift })
     }
 
+    fn temporal_scale(&self) -> usize {
+        8
+    }
+
     fn streaming(&self) -> Result<Streaming, Problem> {
         Err(Problem {
             place: "_class_name".into(),

@@ -16,7 +16,7 @@ pub use s2dit_runtime::stream::contract::StateWrite;
 /// The configuration of an S2DiT checkpoint.
 ///
 /// In `config.json` these fields may be left out, and then have the values in brackets: `freq_dim` \[256\],
-/// `ssa_stride` \[2\], `conv_kernel` \[[3, 3, 3]\], `rope_theta` \[10000.0\], `rope_in_kernel` \["pre"\],
+/// `ssa_stride` \[2\], `kv_stride` \[2\], `conv_kernel` \[[3, 3, 3]\], `linear_head_dim` \[null\], `feature_map` \["softplus"\], `fusion` \["gate"\], `rope_theta` \[10000.0\], `rope_in_kernel` \["pre"\],
 /// `qk_norm` \["rms_norm_across_heads"\], `eps` \[1e-6\], `chunk_frames` \[3\], `window_frames` \[6\],
 /// `sink_frames` \[0\], `state_write` \["commit"\], `sample_steps` \[[1000, 750, 500, 250]\], `flow_shift` \[5.0\]. All others are required. A name that starts with
 /// `_` is metadata of the program that wrote the file, and ignored, but `_class_name` must be [`S2ditConfig::CLASS_NAME`] if it is there; any other unknown name is an error.
@@ -46,8 +46,16 @@ pub struct S2ditConfig {
     pub layout: Vec<BlockKind>,
     /// Spatial stride of the SSA stages.
     pub ssa_stride: usize,
+    /// Spatial stride of the keys and values of `kv_compressed` blocks; it divides the token grid.
+    pub kv_stride: usize,
     /// Kernel of the LCHA local path (time, rows, columns), odd.
     pub conv_kernel: [usize; 3],
+    /// Width of a head of linear attention, which divides the hidden size; `None` for [`S2ditConfig::attention_head_dim`].
+    pub linear_head_dim: Option<usize>,
+    /// The feature map φ of linear attention.
+    pub feature_map: FeatureMap,
+    /// How LCHA adds its two paths.
+    pub fusion: Fusion,
     /// Base of the RoPE frequencies.
     pub rope_theta: f64,
     /// Place of RoPE relative to the feature map φ.
@@ -72,19 +80,32 @@ pub struct S2ditConfig {
 
 /// The self-attention of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum BlockKind {
     /// LinConv Hybrid Attention: linear attention beside a local convolution.
     Lcha,
+    /// LCHA's linear attention alone.
+    Linear,
+    /// LCHA's local convolution alone.
+    Local,
     /// Stride Self-Attention: softmax attention at a lower resolution.
     Ssa,
     /// Softmax attention at token resolution.
     Full,
+    /// Softmax attention at token resolution over keys and values that a strided convolution made fewer (PixArt-Σ, arXiv 2403.04692).
+    KvCompressed,
 }
 
 impl BlockKind {
     /// Every kind.
-    pub const ALL: [BlockKind; 3] = [BlockKind::Lcha, BlockKind::Ssa, BlockKind::Full];
+    pub const ALL: [BlockKind; 6] = [
+        BlockKind::Lcha,
+        BlockKind::Ssa,
+        BlockKind::Full,
+        BlockKind::Linear,
+        BlockKind::Local,
+        BlockKind::KvCompressed,
+    ];
 
     /// The name in `config.json`.
     #[must_use]
@@ -93,6 +114,9 @@ impl BlockKind {
             BlockKind::Lcha => "lcha",
             BlockKind::Ssa => "ssa",
             BlockKind::Full => "full",
+            BlockKind::Linear => "linear",
+            BlockKind::Local => "local",
+            BlockKind::KvCompressed => "kv_compressed",
         }
     }
 }
@@ -120,6 +144,48 @@ impl RopeInKernel {
         match self {
             RopeInKernel::Pre => "pre",
             RopeInKernel::Post => "post",
+        }
+    }
+}
+
+/// The feature map φ of linear attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeatureMap {
+    /// `softplus(W·x + b)` with learned W and b for each head.
+    Softplus,
+    /// `max(x, 0)`, which has no weights.
+    Relu,
+}
+
+impl FeatureMap {
+    /// The name in `config.json`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            FeatureMap::Softplus => "softplus",
+            FeatureMap::Relu => "relu",
+        }
+    }
+}
+
+/// How LCHA adds its two paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fusion {
+    /// `α ⊙ global + (1 − α) ⊙ local` with a learned α for each channel.
+    Gate,
+    /// `global + local`.
+    Sum,
+}
+
+impl Fusion {
+    /// The name in `config.json`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Fusion::Gate => "gate",
+            Fusion::Sum => "sum",
         }
     }
 }
@@ -232,7 +298,11 @@ impl S2ditConfig {
             "freq_dim": self.freq_dim,
             "layout": self.layout,
             "ssa_stride": self.ssa_stride,
+            "kv_stride": self.kv_stride,
             "conv_kernel": self.conv_kernel,
+            "linear_head_dim": self.linear_head_dim,
+            "feature_map": self.feature_map,
+            "fusion": self.fusion,
             "rope_theta": self.rope_theta,
             "rope_in_kernel": self.rope_in_kernel,
             "qk_norm": self.qk_norm,
@@ -294,7 +364,11 @@ impl Preset {
                 .flat_map(|(kind, count)| std::iter::repeat_n(kind, count))
                 .collect(),
             ssa_stride: 2,
+            kv_stride: 2,
             conv_kernel: [3, 3, 3],
+            linear_head_dim: None,
+            feature_map: FeatureMap::Softplus,
+            fusion: Fusion::Gate,
             rope_theta: 10000.0,
             rope_in_kernel: RopeInKernel::Pre,
             qk_norm: QkNorm::AcrossHeads,

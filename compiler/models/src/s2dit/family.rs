@@ -67,6 +67,14 @@ impl S2ditConfig {
     }
 }
 
+impl S2ditConfig {
+    /// The same where heads are those of linear attention.
+    pub(super) fn linear_dims(&self) -> Dims {
+        let head_dim = self.linear_head_dim.unwrap_or(self.attention_head_dim);
+        Dims { heads: self.hidden_size() / head_dim, head_dim, ..self.dims() }
+    }
+}
+
 impl Model for S2ditConfig {
     fn family(&self) -> &'static dyn Family {
         &S2dit
@@ -81,11 +89,23 @@ impl Model for S2ditConfig {
     }
 
     fn grid(&self, latent: LatentSize) -> Result<Grid, Problems> {
-        self.dims().grid(latent)
+        let grid = self.dims().grid(latent)?;
+        let kv = self.layout.contains(&BlockKind::KvCompressed);
+        for (axis, side) in [("rows", grid.rows), ("columns", grid.cols)] {
+            if kv && !side.is_multiple_of(self.kv_stride) {
+                let expected =
+                    format!("a multiple of kv_stride {}: blocks of kind kv_compressed join so many", self.kv_stride);
+                return Err(Problems::one(format!("latent {latent}"), format!("{side} {axis} of tokens"), expected));
+            }
+        }
+        Ok(grid)
     }
 
     fn nearest_latent(&self, wanted: LatentSize) -> LatentSize {
-        self.dims().nearest_latent(wanted)
+        let kv = if self.layout.contains(&BlockKind::KvCompressed) { self.kv_stride } else { 1 };
+        let [_, rows, cols] = self.patch_size;
+        let dims = Dims { patch_size: [1, rows * kv, cols * kv], ..self.dims() };
+        dims.nearest_latent(wanted)
     }
 
     fn build(&self, weights: &dyn WeightSource, size: StepSize) -> Result<Module, BuildError> {

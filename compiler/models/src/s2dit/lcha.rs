@@ -3,7 +3,7 @@
 use s2dit_ir::ValueId;
 use s2dit_ir::ops::{Conv, ReduceKind, Unary};
 
-use super::config::{RopeInKernel, S2ditConfig};
+use super::config::{BlockKind, FeatureMap, Fusion, RopeInKernel, S2ditConfig};
 use crate::layers::{Built, Layers, Rope};
 use crate::size::Grid;
 
@@ -11,14 +11,27 @@ use crate::size::Grid;
 const NORMALISER_EPS: f64 = 1e-6;
 
 impl S2ditConfig {
-    /// `attn1` of an LCHA block: `α ⊙ to_out(linear attention) + (1 − α) ⊙ local_mix(conv(u))`, `α = sigmoid(fusion_gate)`.
-    pub(super) fn lcha(&self, m: &mut Layers<'_>, u: ValueId, rope: Rope, grid: Grid) -> Built {
+    /// `attn1` of an LCHA block: `α ⊙ to_out(linear attention) + (1 − α) ⊙ local_mix(conv(u))`, `α = sigmoid(fusion_gate)`, or the sum of both
+    /// without α. A block of kind `linear` or `local` has one of the two.
+    pub(super) fn lcha(&self, m: &mut Layers<'_>, u: ValueId, rope: Rope, grid: Grid, kind: BlockKind) -> Built {
         m.within("attn1", |m| {
-            let y = self.linear_attention(m, u, rope)?;
-            let global = m.linear("to_out.0", y)?;
-            let y = self.local_conv(m, u, grid)?;
-            let local = m.linear("local_mix", y)?;
-
+            let global = |m: &mut Layers<'_>| {
+                let y = self.in_linear_heads(m, |m| self.linear_attention(m, u, rope))?;
+                m.linear("to_out.0", y)
+            };
+            let local = |m: &mut Layers<'_>| {
+                let y = self.local_conv(m, u, grid)?;
+                m.linear("local_mix", y)
+            };
+            match kind {
+                BlockKind::Linear => return global(m),
+                BlockKind::Local => return local(m),
+                _ => {}
+            }
+            let (global, local) = (global(m)?, local(m)?);
+            if self.fusion == Fusion::Sum {
+                return Ok(m.b.add(global, local)?);
+            }
             let gate = m.param("fusion_gate")?;
             let alpha = m.b.unary(Unary::Sigmoid, gate)?;
             let one = m.b.scalar_like(alpha, 1.0)?;
@@ -38,11 +51,11 @@ impl S2ditConfig {
         let (q, k, q_norm, k_norm) = match self.rope_in_kernel {
             RopeInKernel::Pre => {
                 let (q, k) = (m.rotate(q, rope)?, m.rotate(k, rope)?);
-                let (q, k) = (feature_map(m, q)?, feature_map(m, k)?);
+                let (q, k) = (self.features(m, q)?, self.features(m, k)?);
                 (q, k, q, k)
             }
             RopeInKernel::Post => {
-                let (q, k) = (feature_map(m, q)?, feature_map(m, k)?);
+                let (q, k) = (self.features(m, q)?, self.features(m, k)?);
                 (m.rotate(q, rope)?, m.rotate(k, rope)?, q, k)
             }
         };
@@ -53,6 +66,14 @@ impl S2ditConfig {
         let normaliser = m.b.add_scalar(normaliser, NORMALISER_EPS)?;
         let y = m.b.div(numerator, normaliser)?;
         m.merge_heads(y)
+    }
+
+    /// φ of queries or keys: `[1, A, N, d]` → `[1, A, N, d]`.
+    fn features(&self, m: &mut Layers<'_>, x: ValueId) -> Built {
+        match self.feature_map {
+            FeatureMap::Softplus => feature_map(m, x),
+            FeatureMap::Relu => m.within("kernel", |m| Ok(m.b.unary(Unary::Relu, x)?)),
+        }
     }
 
     /// Depthwise convolution on the grid, causal in time: zeros before the first frame, none after the last.

@@ -2,13 +2,14 @@
 
 pub mod config;
 mod family;
+mod kv_compressed;
 mod lcha;
 mod stage;
 mod tensors;
 
 use config::{BlockKind, S2ditConfig};
 
-use crate::layers::{Built, Conditions, Inputs, Layers};
+use crate::layers::{BuildError, Built, Conditions, Inputs, Layers};
 use crate::size::{Grid, LatentSize};
 
 pub use family::S2dit;
@@ -23,6 +24,8 @@ impl S2ditConfig {
 
         let stages = self.stages();
         let rope_high = m.rope(grid)?;
+        let rope_linear =
+            if self.linear_head_dim.is_some() { self.in_linear_heads(m, |m| m.rope(grid))? } else { rope_high };
         // The grid of a model without SSA need not have a multiple of the stride on a side.
         let strided = match stages.as_slice() {
             [] => None,
@@ -39,8 +42,9 @@ impl S2ditConfig {
             }
             let rope = strided.filter(|_| kind == BlockKind::Ssa).unwrap_or(rope_high);
             x = m.block(i, x, conditions, |m, u| match kind {
-                BlockKind::Lcha => self.lcha(m, u, rope, grid),
+                BlockKind::Lcha | BlockKind::Linear | BlockKind::Local => self.lcha(m, u, rope_linear, grid, kind),
                 BlockKind::Ssa | BlockKind::Full => m.self_attention(u, rope),
+                BlockKind::KvCompressed => self.kv_compressed(m, u, rope, grid),
             })?;
             if let Some(stage) = stages.iter().position(|s| s.end == i + 1) {
                 let ends_the_network = i + 1 == self.layout.len();
@@ -48,6 +52,20 @@ impl S2ditConfig {
             }
         }
         m.head(x, temb, latent, grid)
+    }
+}
+
+impl S2ditConfig {
+    /// Layers inside which heads are those of linear attention.
+    fn in_linear_heads<'a, T>(
+        &self,
+        m: &mut Layers<'a>,
+        body: impl FnOnce(&mut Layers<'a>) -> Result<T, BuildError>,
+    ) -> Result<T, BuildError> {
+        let whole = std::mem::replace(&mut m.dims, self.linear_dims());
+        let made = body(m);
+        m.dims = whole;
+        made
     }
 }
 

@@ -1,6 +1,6 @@
 //! The tensors of an S2DiT checkpoint: the names and shapes that a configuration calls for.
 
-use super::config::{BlockKind, S2ditConfig};
+use super::config::{BlockKind, FeatureMap, Fusion, S2ditConfig};
 use crate::layers::{CrossSpecs, group};
 use crate::tensor::{Role, Specs, TensorSpec};
 
@@ -13,12 +13,24 @@ pub(super) fn tensors(config: &S2ditConfig) -> Vec<TensorSpec> {
     for (index, kind) in config.layout.iter().enumerate() {
         let attention = match kind {
             BlockKind::Lcha => "LCHA attention",
+            BlockKind::Linear => "linear attention",
+            BlockKind::Local => "local convolution",
             BlockKind::Ssa => "SSA attention",
             BlockKind::Full => group::FULL_ATTENTION,
+            BlockKind::KvCompressed => "attention over fewer keys",
         };
-        dims.block_specs(&mut list, &format!("blocks.{index}"), cross, attention, |list, attention| {
-            if *kind == BlockKind::Lcha {
-                lcha(config, list, attention);
+        dims.block_specs_with(&mut list, &format!("blocks.{index}"), cross, attention, |list, attention| {
+            match kind {
+                BlockKind::Local => {}
+                BlockKind::Lcha | BlockKind::Linear => config.linear_dims().attention_specs(list, attention),
+                _ => dims.attention_specs(list, attention),
+            }
+            match kind {
+                BlockKind::Lcha | BlockKind::Linear | BlockKind::Local => lcha(config, list, attention, *kind),
+                BlockKind::KvCompressed => {
+                    list.conv(&format!("{attention}.kv_conv"), &[width, 1, config.kv_stride, config.kv_stride]);
+                }
+                BlockKind::Ssa | BlockKind::Full => {}
             }
         });
     }
@@ -32,15 +44,22 @@ pub(super) fn tensors(config: &S2ditConfig) -> Vec<TensorSpec> {
     list.finish()
 }
 
-/// What LCHA has beside the projections and norms of every attention.
-fn lcha(config: &S2ditConfig, list: &mut Specs, attention: &str) {
-    let (width, heads, head) = (config.hidden_size(), config.num_attention_heads, config.attention_head_dim);
+/// What LCHA, or one path of it, has beside the projections and norms of every attention.
+fn lcha(config: &S2ditConfig, list: &mut Specs, attention: &str, kind: BlockKind) {
+    let (width, dims) = (config.hidden_size(), config.linear_dims());
+    let (heads, head) = (dims.heads, dims.head_dim);
     let [frames, rows, cols] = config.conv_kernel;
-    list.push(format!("{attention}.kernel.weight"), &[heads, head, head], Role::HeadWeight);
-    list.push(format!("{attention}.kernel.bias"), &[heads, head], Role::Bias);
-    list.conv(&format!("{attention}.local_conv"), &[width, 1, frames, rows, cols]);
-    list.linear(&format!("{attention}.local_mix"), width, width);
-    list.push(format!("{attention}.fusion_gate"), &[width], Role::GateLogit);
+    if kind != BlockKind::Local && config.feature_map == FeatureMap::Softplus {
+        list.push(format!("{attention}.kernel.weight"), &[heads, head, head], Role::HeadWeight);
+        list.push(format!("{attention}.kernel.bias"), &[heads, head], Role::Bias);
+    }
+    if kind != BlockKind::Linear {
+        list.conv(&format!("{attention}.local_conv"), &[width, 1, frames, rows, cols]);
+        list.linear(&format!("{attention}.local_mix"), width, width);
+    }
+    if kind == BlockKind::Lcha && config.fusion == Fusion::Gate {
+        list.push(format!("{attention}.fusion_gate"), &[width], Role::GateLogit);
+    }
 }
 
 #[cfg(test)]

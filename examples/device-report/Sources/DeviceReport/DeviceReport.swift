@@ -7,6 +7,8 @@ public struct DeviceReport: Codable {
     public struct Function: Codable {
         public var name: String
         public var operations: [Operation]
+        /// Median time of a call in milliseconds, if calls were timed.
+        public var callMs: Double?
     }
 
     public struct Operation: Codable {
@@ -28,8 +30,9 @@ public struct DeviceReport: Codable {
     public var computeUnits: String
     public var functions: [Function]
 
-    /// Compiles `model` (an .mlpackage, or an .mlmodelc that Xcode made) and asks for the compute plan of every function.
-    public init(model: URL) async throws {
+    /// Compiles `model` (an .mlpackage, or an .mlmodelc that Xcode made) and asks for the compute plan of every function. With `times`, each
+    /// function is called as well.
+    public init(model: URL, times: Bool = false) async throws {
         let isCompiled = model.pathExtension == "mlmodelc"
         let compiled = isCompiled ? model : try await MLModel.compileModel(at: model)
         defer { if !isCompiled { try? FileManager.default.removeItem(at: compiled) } }
@@ -46,7 +49,8 @@ public struct DeviceReport: Codable {
             guard case .program(let planned) = plan.modelStructure, let function = planned.functions[name] else { continue }
             var operations: [Operation] = []
             Self.add(function.block, of: plan, to: &operations)
-            functions.append(Function(name: name, operations: operations))
+            let callMs = times ? try await Self.medianCall(of: compiled, configuration) : nil
+            functions.append(Function(name: name, operations: operations, callMs: callMs))
         }
         self.model = model.lastPathComponent
         self.device = Self.hardware
@@ -78,6 +82,32 @@ public struct DeviceReport: Codable {
             }
             for inner in operation.blocks { add(inner, of: plan, to: &operations) }
         }
+    }
+
+    /// The median of twenty calls on zeros, after three that warm up.
+    private static func medianCall(of compiled: URL, _ configuration: MLModelConfiguration) async throws -> Double {
+        let model = try await MLModel.load(contentsOf: compiled, configuration: configuration)
+        var inputs: [String: MLFeatureValue] = [:]
+        for (name, description) in model.modelDescription.inputDescriptionsByName {
+            guard let constraint = description.multiArrayConstraint else { continue }
+            let array = try MLMultiArray(shape: constraint.shape, dataType: constraint.dataType)
+            for i in 0..<array.count { array[i] = 0 }
+            inputs[name] = MLFeatureValue(multiArray: array)
+        }
+        let provider = try MLDictionaryFeatureProvider(dictionary: inputs)
+        let state = model.modelDescription.stateDescriptionsByName.isEmpty ? nil : model.makeState()
+        var times: [Double] = []
+        for call in 0..<23 {
+            let start = ContinuousClock.now
+            if let state {
+                _ = try await model.prediction(from: provider, using: state)
+            } else {
+                _ = try await model.prediction(from: provider)
+            }
+            let took = ContinuousClock.now - start
+            if call >= 3 { times.append(Double(took.components.seconds) * 1e3 + Double(took.components.attoseconds) / 1e15) }
+        }
+        return times.sorted()[times.count / 2]
     }
 
     private static func name(of device: MLComputeDevice) -> String {

@@ -1,4 +1,4 @@
-// device-report MODEL > report.json
+// device-report MODEL [--times] > report.json
 
 import DeviceReport
 import Foundation
@@ -6,12 +6,13 @@ import Foundation
 @main
 struct Command {
     static func main() async {
-        guard CommandLine.arguments.count == 2 else {
-            FileHandle.standardError.write(Data("usage: device-report MODEL.mlpackage > report.json\n".utf8))
+        let times = CommandLine.arguments.dropFirst(2) == ["--times"]
+        guard CommandLine.arguments.count == 2 || times else {
+            FileHandle.standardError.write(Data("usage: device-report MODEL.mlpackage [--times] > report.json\n".utf8))
             exit(2)
         }
         do {
-            let report = try await DeviceReport(model: URL(fileURLWithPath: CommandLine.arguments[1]))
+            let report = try await DeviceReport(model: URL(fileURLWithPath: CommandLine.arguments[1]), times: times)
             FileHandle.standardOutput.write(try report.json())
         } catch {
             FileHandle.standardError.write(Data("error: \(error.localizedDescription)\n".utf8))

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{BlockKind, QkNorm, RopeInKernel, S2ditConfig, SampleSteps, StateWrite};
+use super::{BlockKind, FeatureMap, Fusion, QkNorm, RopeInKernel, S2ditConfig, SampleSteps, StateWrite};
 use crate::fields::{Fields, LARGEST, MOST_BLOCKS, MOST_FRAMES, as_integer, check_shift, check_width};
 use s2dit_files::json::{Entries, compact};
 use s2dit_files::problems::Problems;
@@ -20,7 +20,11 @@ pub(crate) const FIELDS: &[&str] = &[
     "freq_dim",
     "layout",
     "ssa_stride",
+    "kv_stride",
     "conv_kernel",
+    "linear_head_dim",
+    "feature_map",
+    "fusion",
     "rope_theta",
     "rope_in_kernel",
     "qk_norm",
@@ -58,7 +62,15 @@ impl S2ditConfig {
             freq_dim: fields.freq_dim(),
             layout: layout(&mut fields),
             ssa_stride: fields.integer("ssa_stride", Some(2), 1..=64),
+            kv_stride: fields.integer("kv_stride", Some(2), 1..=64),
             conv_kernel: conv_kernel(&mut fields),
+            linear_head_dim: linear_head_dim(&mut fields),
+            feature_map: fields.choice(
+                "feature_map",
+                FeatureMap::Softplus,
+                &[FeatureMap::Softplus, FeatureMap::Relu].map(|map| (map.name(), map)),
+            ),
+            fusion: fields.choice("fusion", Fusion::Gate, &[Fusion::Gate, Fusion::Sum].map(|how| (how.name(), how))),
             rope_theta: fields.positive("rope_theta", 10000.0),
             rope_in_kernel: fields.choice(
                 "rope_in_kernel",
@@ -80,6 +92,10 @@ impl S2ditConfig {
         };
         fields.finish()?;
         check_width(config.hidden_size(), place)?;
+        if let Some(width) = config.linear_head_dim.filter(|width| !config.hidden_size().is_multiple_of(*width)) {
+            let expected = format!("a width that divides the hidden size {}", config.hidden_size());
+            return Err(Problems::one(format!("{place}: linear_head_dim"), width.to_string(), expected));
+        }
         check_shift(&config.sigmas(), config.flow_shift, place)?;
         Ok(config)
     }
@@ -96,7 +112,10 @@ fn conv_kernel(fields: &mut Fields<'_>) -> [usize; 3] {
 }
 
 fn layout(fields: &mut Fields<'_>) -> Vec<BlockKind> {
-    let expected = format!("a list of 1 to {MOST_BLOCKS} blocks, each \"lcha\", \"ssa\" or \"full\"");
+    let names: Vec<String> = BlockKind::ALL.iter().map(|kind| format!("\"{kind}\"")).collect();
+    let (last, first) = names.split_last().map_or(("", &[][..]), |(last, first)| (last.as_str(), first));
+    let kinds = format!("{} or {last}", first.join(", "));
+    let expected = format!("a list of 1 to {MOST_BLOCKS} blocks, each {kinds}");
     let Some(value) = fields.take("layout", false, &expected) else { return Vec::new() };
     let items = match value.as_array() {
         Some(items) if (1..=MOST_BLOCKS).contains(&items.len()) => items,
@@ -109,10 +128,20 @@ fn layout(fields: &mut Fields<'_>) -> Vec<BlockKind> {
     for (index, item) in items.iter().enumerate() {
         match BlockKind::ALL.into_iter().find(|kind| item.as_str() == Some(kind.name())) {
             Some(kind) => layout.push(kind),
-            None => fields.problem(&format!("layout[{index}]"), compact(item), "\"lcha\", \"ssa\" or \"full\""),
+            None => fields.problem(&format!("layout[{index}]"), compact(item), kinds.as_str()),
         }
     }
     layout
+}
+
+fn linear_head_dim(fields: &mut Fields<'_>) -> Option<usize> {
+    const FIELD: &str = "linear_head_dim";
+    let value = fields.remove(FIELD).filter(|value| !value.is_null())?;
+    let width = as_integer(&value, &(6..=4096)).filter(|width| width % 2 == 0);
+    if width.is_none() {
+        fields.problem(FIELD, compact(&value), "null or an even width from 6 to 4096 (RoPE rotates pairs)");
+    }
+    width
 }
 
 fn chunk_frames(fields: &mut Fields<'_>) -> Option<usize> {

@@ -65,6 +65,34 @@ fn defaults_stand_in_for_optional_fields_only() {
 }
 
 #[test]
+fn kinds_to_compare_with_have_the_tensors_of_what_they_are() {
+    let base = Preset::Tiny.config();
+    let names = |config: &S2ditConfig| -> Vec<String> {
+        let all = config.tensors().into_iter().map(|t| t.name);
+        all.filter_map(|name| Some(name.strip_prefix("blocks.0.attn1.")?.to_owned())).collect()
+    };
+    let has = |config: &S2ditConfig, name: &str| names(config).iter().any(|n| n == name);
+    let of = |kind| S2ditConfig { layout: vec![kind], ..base.clone() };
+    let (linear, local, kv) = (of(BlockKind::Linear), of(BlockKind::Local), of(BlockKind::KvCompressed));
+    assert!(has(&linear, "kernel.weight") && !has(&linear, "local_mix.weight") && !has(&linear, "fusion_gate"));
+    assert_eq!(names(&local), ["local_conv.weight", "local_conv.bias", "local_mix.weight", "local_mix.bias"]);
+    assert!(has(&kv, "kv_conv.weight") && !has(&kv, "kernel.weight"));
+    let lcha = of(BlockKind::Lcha);
+    assert!(!has(&S2ditConfig { feature_map: FeatureMap::Relu, ..lcha.clone() }, "kernel.bias"));
+    assert!(!has(&S2ditConfig { fusion: Fusion::Sum, ..lcha.clone() }, "fusion_gate"));
+    let narrow = S2ditConfig { linear_head_dim: Some(16), ..lcha };
+    let kernel = narrow.tensors().into_iter().find(|t| t.name.ends_with("kernel.weight")).unwrap();
+    assert_eq!(kernel.shape, [3, 16, 16]);
+    let latent = |text: &str| text.parse::<LatentSize>().unwrap();
+    assert!(kv.grid(latent("3x8x8")).is_ok() && base.grid(latent("3x6x8")).is_ok());
+    assert!(kv.grid(latent("3x6x8")).unwrap_err().to_string().contains("kv_stride 2"));
+    assert_eq!(kv.nearest_latent(latent("3x6x8")).rows % 4, 0);
+    assert!(only_problem("linear_head_dim", json!(10)).contains("divides the hidden size 48"));
+    assert!(only_problem("linear_head_dim", json!(7)).contains("an even width"));
+    assert!(only_problem("layout", json!(["dense"])).contains("\"kv_compressed\""));
+}
+
+#[test]
 fn bad_values_name_the_field_and_what_was_expected() {
     assert_eq!(
         only_problem("rope_in_kernel", json!("mid")),

@@ -1,0 +1,187 @@
+//! `s2ditc estimate`
+
+mod text;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use s2dit_backends::coreml;
+use s2dit_backends::coreml::lint::device::DeviceReport;
+use s2dit_backends::output::{Staged, made};
+use s2dit_emit::Attention;
+use s2dit_estimate::subject::{self, Mode, Options};
+use s2dit_estimate::{Device, Estimate, Subject, Weights, device, estimate, fit, html};
+use s2dit_models::checkpoint::{Checkpoint, Origin};
+use s2dit_models::config;
+use s2dit_models::size::LatentSize;
+use s2dit_runtime::{experts, pipeline, stream::contract};
+
+use super::places::Places;
+use super::usage::refuse;
+use super::{Context, print_json, print_line};
+
+/// Estimate time, memory and size on a device, from shapes alone
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  s2ditc estimate --config config.json --quantize w4a8 --other-ms 84
+  s2ditc estimate --preset mobile --device iphone15pro --json
+  s2ditc estimate kernel/ --report kernel.html
+  s2ditc estimate kernel/ --fit report.json -o my-phone.toml
+
+Every time is a range: what the best and the worst of what is known of the engine allow, and what is likely. docs/estimate.md says how far estimates \
+are from published figures. A device is data: --device also takes a file such as my-phone.toml, which --fit makes from a device report with \
+times (examples/device-report).")]
+pub(super) struct Args {
+    /// Checkpoint, graph that PyTorch exported, .mlpackage, or folder of a kernel or of a partitioned step
+    #[arg(required_unless_present_any = ["config", "preset"])]
+    path: Option<PathBuf>,
+    /// A configuration alone: no weights are needed
+    #[arg(long, value_name = "FILE", conflicts_with = "path")]
+    config: Option<PathBuf>,
+    /// A preset alone, such as 1.8b or mobile
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["path", "config"])]
+    preset: Option<String>,
+    /// Device: iphone16promax, iphone15pro, iphone17pro, m1, m4pro, m5, or a file NAME.toml
+    #[arg(long, value_name = "DEVICE", default_value = device::DEFAULT)]
+    device: String,
+    /// Latent frames, rows and columns of what is not compiled yet; a stream's frames are its chunk's [default: 3x36x64, or the nearest that fits]
+    #[arg(long, value_name = "FxHxW")]
+    latent: Option<LatentSize>,
+    /// clip or stream, of what is not compiled yet [default: stream if the model streams]
+    #[arg(long)]
+    mode: Option<Mode>,
+    /// Weights of what is not compiled yet: fp16, w8a8, w4a8 (4-bit palettes with int8 activations), int8, palette4-group16, … [default: fp16]
+    #[arg(long, value_name = "SCHEME")]
+    quantize: Option<Weights>,
+    /// Heads of softmax attention of what is not compiled yet: batched or per-head [default: batched]
+    #[arg(long)]
+    attention: Option<Attention>,
+    /// Milliseconds a chunk outside of the transformer: text encoder and decoder
+    #[arg(long, value_name = "MS", default_value_t = 0.0, value_parser = milliseconds)]
+    other_ms: f64,
+    /// Fit the device to the times of this device report of the same package; repeatable
+    #[arg(long, value_name = "FILE", requires = "output", requires = "path")]
+    fit: Vec<PathBuf>,
+    /// Device file to make with --fit
+    #[arg(short, long, value_name = "OUT.toml", requires = "fit", value_parser = device_file)]
+    output: Option<PathBuf>,
+    /// Page to make, with a timeline of a chunk
+    #[arg(long, value_name = "OUT.html")]
+    report: Option<PathBuf>,
+    /// Show every block
+    #[arg(long)]
+    all: bool,
+    /// Print the estimate as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A time that is not negative.
+pub(super) fn milliseconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(ms) if ms.is_finite() && ms >= 0.0 => Ok(ms),
+        _ => Err("expected milliseconds from 0, such as 84".into()),
+    }
+}
+
+fn device_file(text: &str) -> Result<PathBuf, String> {
+    match text.ends_with(".toml") {
+        true => Ok(text.into()),
+        false => Err("expected a name that ends in .toml: that is what --device takes".into()),
+    }
+}
+
+pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
+    let custom = PathBuf::from(&args.device);
+    let custom = custom.extension().is_some().then_some(&custom);
+    Places::default()
+        .input("PATH", &args.path)
+        .input("--config", &args.config)
+        .input("--device", custom)
+        .input("--fit", &args.fit)
+        .output("--report", &args.report)
+        .output("-o", &args.output)
+        .check()?;
+    let mut device = Device::open(&args.device)?;
+    let subject = subject_of(args)?;
+    if let Some(out) = &args.output {
+        let reports = args.fit.iter().map(|file| Ok(DeviceReport::read(file)?)).collect::<Result<Vec<_>>>()?;
+        let fitted = fit::fit(&device, &subject, &reports)?;
+        let staged = Staged::file(context.to(out), &made::device)?;
+        std::fs::write(staged.path(), fitted.device.to_toml())
+            .with_context(|| format!("cannot write `{}`", out.display()))?;
+        staged.commit()?;
+        if !context.quiet && !args.json {
+            print_line(&text::fitted(out, &fitted))?;
+        }
+        device = fitted.device;
+    }
+    let made = estimate(&subject, &device, args.other_ms);
+    if let Some(out) = &args.report {
+        write_page(context, out, &html::page(&made, &device))?;
+    }
+    say(args, context, &made)
+}
+
+/// Writes a page, which appears whole or not at all.
+pub(super) fn write_page(context: Context, out: &PathBuf, page: &str) -> Result<()> {
+    let staged = Staged::file(context.to(out), &made::markup)?;
+    std::fs::write(staged.path(), page).with_context(|| format!("cannot write `{}`", out.display()))?;
+    staged.commit()?;
+    Ok(())
+}
+
+fn say(args: &Args, context: Context, made: &Estimate) -> Result<ExitCode> {
+    if args.json {
+        print_json(made)?;
+    } else if context.quiet {
+        print_line(&text::brief(made))?;
+    } else {
+        print_line(text::report(made, args.all).trim_end())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is estimated, by what lies at the path.
+fn subject_of(args: &Args) -> Result<Subject> {
+    let options = Options {
+        latent: args.latent,
+        mode: args.mode,
+        attention: args.attention.unwrap_or_default(),
+        weights: args.quantize.unwrap_or(Weights::WHOLE),
+    };
+    if let Some(file) = &args.config {
+        return subject::model(&*config::read(file)?, "configuration", &file.display().to_string(), &options);
+    }
+    if let Some(name) = &args.preset {
+        return subject::model(&*config::preset(name)?, "preset", name, &options);
+    }
+    let Some(path) = &args.path else { bail!("no path, no --config and no --preset") };
+    let is_package = path.extension().is_some_and(|e| e == "mlpackage") || path.join(coreml::MANIFEST).exists();
+    let compiled = match () {
+        () if path.join(pipeline::FILE).is_file() => subject::pipeline,
+        () if path.join(contract::FILE).is_file() => subject::kernel,
+        () if is_package => subject::package,
+        () if path.join(experts::FILE).is_file() => {
+            bail!(
+                "`{}`: a folder of two transformers: estimate each by itself, they are never loaded together",
+                path.display()
+            )
+        }
+        () => {
+            let checkpoint = Checkpoint::open_from(&Origin::from(path.as_path()))?;
+            return subject::model(checkpoint.model(), "checkpoint", &path.display().to_string(), &options);
+        }
+    };
+    let given = [
+        ("--latent", args.latent.is_some()),
+        ("--mode", args.mode.is_some()),
+        ("--quantize", args.quantize.is_some()),
+        ("--attention", args.attention.is_some()),
+    ];
+    if let Some((flag, _)) = given.into_iter().find(|(_, given)| *given) {
+        refuse!("{flag} is for what is not compiled yet: `{}` says all of this itself", path.display());
+    }
+    compiled(path)
+}
