@@ -36,11 +36,12 @@ impl Raise<'_, '_> {
             "list_length" => self.b.literal(&TensorType::new(DType::I32, []), vec![list.len() as f64])?,
             "list_read" => {
                 let index = self.int(op, "index", None)?;
-                element(&list, index)?
+                self.element(op, &list, index)?
             }
             "list_gather" => {
                 let indices = self.ints(op, "indices")?.context("input `indices` is missing")?;
-                let elements: Vec<ValueId> = indices.iter().map(|i| element(&list, *i)).collect::<Result<_>>()?;
+                let elements: Vec<ValueId> =
+                    indices.iter().map(|i| self.element(op, &list, *i)).collect::<Result<_>>()?;
                 if elements.is_empty() {
                     bail!("no elements are gathered");
                 }
@@ -72,12 +73,26 @@ impl Raise<'_, '_> {
         };
         self.define(&output.name, v, output.r#type.as_ref())
     }
-}
 
-fn element(list: &List, index: i64) -> Result<ValueId> {
-    let at = usize::try_from(if index < 0 { index + list.len() as i64 } else { index }).ok();
-    let element = at.and_then(|i| list.get(i)).with_context(|| format!("element {index} of {}", list.len()))?;
-    element.with_context(|| format!("element {index} is read before anything was written to it"))
+    /// An element; one that nothing was written to is zeros.
+    fn element(&mut self, op: &Operation, list: &List, index: i64) -> Result<ValueId> {
+        let at = usize::try_from(if index < 0 { index + list.len() as i64 } else { index }).ok();
+        let element = at.and_then(|i| list.get(i)).with_context(|| format!("element {index} of {}", list.len()))?;
+        if let Some(v) = element {
+            return Ok(*v);
+        }
+        let ty = match list.iter().flatten().next() {
+            Some(&written) => self.b.f.ty(written).clone(),
+            None => {
+                let mut declared = self.declared(op)?;
+                if op.r#type == "list_gather" {
+                    declared.shape = declared.shape.filter(|shape| !shape.is_empty()).map(|shape| shape[1..].to_vec());
+                }
+                declared.fixed().context("an element that nothing was written to has no shape")?
+            }
+        };
+        Ok(self.b.literal(&ty, vec![0.0])?)
+    }
 }
 
 /// A list grows to what is written to it.

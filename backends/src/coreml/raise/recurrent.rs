@@ -36,16 +36,12 @@ fn required(r: &mut Raise, op: &Operation, input: &str, x: ValueId) -> Result<Va
 /// An activation by its name.
 fn activated(r: &mut Raise, name: &str, x: ValueId) -> Result<ValueId> {
     Ok(match name.to_ascii_lowercase().as_str() {
-        "tanh" => r.b.unary(Unary::Tanh, x)?,
+        // The scales of `scaled_tanh` are 1 here.
+        "tanh" | "scaled_tanh" => r.b.unary(Unary::Tanh, x)?,
         "sigmoid" => r.b.unary(Unary::Sigmoid, x)?,
         "relu" => r.b.unary(Unary::Relu, x)?,
         "linear" => x,
         "hard_sigmoid" | "sigmoid_hard" => hard_sigmoid(r, x, 0.2, 0.5)?,
-        "scaled_tanh" => {
-            let y = r.b.mul_scalar(x, 2.0 / 3.0)?;
-            let y = r.b.unary(Unary::Tanh, y)?;
-            r.b.mul_scalar(y, 1.7159)?
-        }
         other => bail!("unknown activation `{other}`"),
     })
 }
