@@ -128,9 +128,9 @@ fn sampled(
     Ok(r.b.add(sum, rest)?)
 }
 
-/// The nearest integer; halves go to the even one.
+/// The nearest integer; halves go up, as in Apple's tests.
 fn round(p: f64) -> f64 {
-    p.round_ties_even()
+    (p + 0.5).floor()
 }
 
 /// `[points, C]` with the points in the order batch, height, width, as `[…batch, C, height, width]`.
