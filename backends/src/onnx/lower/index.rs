@@ -7,7 +7,7 @@ use s2dit_ir::ops::{
 use s2dit_ir::{DType, TensorType, ValueId};
 
 use super::{Lowering, int, string};
-use crate::onnx::proto::{NodeProto, data_type};
+use crate::onnx::proto::{AttributeProto, NodeProto, data_type};
 
 fn reduction(mode: ScatterMode) -> &'static str {
     match mode {
@@ -36,15 +36,37 @@ impl Lowering<'_> {
     pub(super) fn scatter_along_axis(&mut self, v: ValueId, s: &ScatterAlongAxis) -> Result<()> {
         let x = self.operands(v)?;
         let attributes = vec![int("axis", s.axis as i64), string("reduction", reduction(s.mode))];
-        self.emit(v, "ScatterElements", &x, attributes);
+        self.scattered(v, "ScatterElements", x, attributes, s.mode);
         Ok(())
     }
 
     pub(super) fn scatter_nd(&mut self, v: ValueId, s: &ScatterNd) -> Result<()> {
         let mut x = self.operands(v)?;
         x[1] = self.as_i64(&x[1]);
-        self.emit(v, "ScatterND", &x, vec![string("reduction", reduction(s.mode))]);
+        self.scattered(v, "ScatterND", x, vec![string("reduction", reduction(s.mode))], s.mode);
         Ok(())
+    }
+
+    /// ONNX Runtime combines fp16 numbers in no scatter: they are combined in fp32.
+    fn scattered(
+        &mut self,
+        v: ValueId,
+        op: &str,
+        mut x: Vec<String>,
+        attributes: Vec<AttributeProto>,
+        mode: ScatterMode,
+    ) {
+        let dtype = self.f.dtype(v);
+        if dtype != DType::F16 || mode == ScatterMode::Update {
+            self.emit(v, op, &x, attributes);
+            return;
+        }
+        let to = |dtype| vec![int("to", i64::from(data_type(dtype)))];
+        for i in [0, 2] {
+            x[i] = self.step("Cast", std::slice::from_ref(&x[i]), to(DType::F32));
+        }
+        let y = self.step(op, &x, attributes);
+        self.emit(v, "Cast", &[y], to(dtype));
     }
 
     /// `TopK` gives the elements and their positions; the positions are the result.

@@ -57,7 +57,7 @@ pub(super) fn is_ours(path: &Path) -> bool {
 
 pub(super) fn write(arrays: &Arrays, to: impl Write + Seek) -> std::io::Result<()> {
     let mut archive = ZipWriter::new(to);
-    archive.set_comment(COMMENT);
+    archive.set_comment(COMMENT).map_err(std::io::Error::other)?;
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
     for (name, array) in arrays {
         archive.start_file(format!("{name}.npy"), options).map_err(std::io::Error::other)?;
