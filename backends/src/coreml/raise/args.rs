@@ -162,17 +162,18 @@ impl Raise<'_, '_> {
         Ok(axes)
     }
 
-    /// Computes in the widest of the operands' float dtypes and rounds to the first one's: since iOS 17, fp32 parameters may
-    /// stand beside fp16 values.
+    /// Computes in one dtype that holds the numbers of all operands and rounds to the first one's: since iOS 17, parameters of another
+    /// dtype may stand beside fp16 values.
     pub(super) fn in_one_dtype(
         &mut self,
         operands: &[ValueId],
         compute: impl FnOnce(&mut Self, &[ValueId]) -> Result<ValueId>,
     ) -> Result<ValueId> {
         let dtypes: Vec<DType> = operands.iter().map(|&v| self.b.f.dtype(v)).collect();
-        let mixed = dtypes.contains(&DType::F16) && dtypes.contains(&DType::F32);
+        let mixed = dtypes.windows(2).any(|pair| pair[0] != pair[1]);
         let (Some(&first), true) = (dtypes.first(), mixed) else { return compute(self, operands) };
-        let wide: Vec<ValueId> = operands.iter().map(|&v| self.b.cast(v, DType::F32)).collect::<Result<_, _>>()?;
+        let common = if dtypes.iter().any(|dtype| dtype.is_float()) { DType::F32 } else { DType::F64 };
+        let wide: Vec<ValueId> = operands.iter().map(|&v| self.b.cast(v, common)).collect::<Result<_, _>>()?;
         let y = compute(self, &wide)?;
         Ok(self.b.cast(y, first)?)
     }
