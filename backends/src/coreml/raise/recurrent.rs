@@ -208,7 +208,7 @@ fn lstm(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
         return Ok(vec![y, r.b.unary(Unary::Identity, h)?, r.b.unary(Unary::Identity, c)?]);
     }
     let width = hidden(r, h)?;
-    if width % 2 != 0 {
+    if !width.is_multiple_of(2) {
         bail!("a hidden state of {} for two directions", r.b.f.ty(h));
     }
     let mut ends = Vec::new();
