@@ -16,7 +16,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use s2dit_ir::ops::{Binary, Cast, Dequantize, OpError, Quantize, ReduceKind, Unary};
+use s2dit_ir::ops::{Binary, Cast, Dequantize, OpError, Quantize, ReduceKind, ScatterMode, Unary};
 use s2dit_ir::{DType, Function, Module, Node, Op, TensorType, ValueId};
 
 use crate::Property;
@@ -201,11 +201,16 @@ fn kept(f: &Function) -> HashSet<ValueId> {
 fn computes(op: &Op) -> bool {
     match op {
         Op::Unary(u) => {
-            !matches!(u, Unary::Abs | Unary::Floor | Unary::Identity | Unary::Neg | Unary::Relu | Unary::Round)
+            use Unary::{Abs, Ceil, Floor, Identity, LogicalNot, Neg, Relu, Round, Sign};
+            !matches!(u, Abs | Ceil | Floor | Identity | LogicalNot | Neg | Relu | Round | Sign)
         }
         Op::Binary(b) => !matches!(b, Binary::Maximum | Binary::Minimum),
         Op::Reduce(r) => !matches!(r.kind, ReduceKind::Max | ReduceKind::Min),
+        Op::ScatterAlongAxis(s) => matches!(s.mode, ScatterMode::Add | ScatterMode::Mul),
+        Op::ScatterNd(s) => matches!(s.mode, ScatterMode::Add | ScatterMode::Mul),
+        Op::Pool(p) => p.mean,
         Op::Reshape(_) | Op::Transpose(_) | Op::Concat(_) | Op::Slice(_) | Op::Gather(_) | Op::BroadcastTo(_) => false,
+        Op::GatherAlongAxis(_) | Op::GatherNd(_) | Op::Select(_) => false,
         _ => true,
     }
 }

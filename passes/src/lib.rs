@@ -26,6 +26,7 @@ pub mod decompose;
 pub mod emulate;
 pub mod fold_gate;
 pub mod fuse;
+pub mod integers;
 pub mod kernel;
 pub mod pad_tokens;
 pub mod partition;

@@ -2,6 +2,7 @@
 //!
 //! - [`Artifact`] opens an ONNX file or an mlpackage as it lies on disk and runs it. A package is read back, raised to IR, lowered
 //!   to ONNX in memory and run by ONNX Runtime; its weights stay where they are, mapped.
+//! - [`Predictor`] runs anybody's package or ONNX file on named arrays, with its functions and states.
 //! - [`stream`] makes video chunk by chunk with a kernel folder.
 //! - [`text_mask`] says which text tokens count.
 //! - [`timesteps`] are those that an artifact was compiled for, if it does not take any.
@@ -19,6 +20,7 @@ pub mod library;
 pub mod ort_engine;
 pub mod pipeline;
 mod ports;
+pub mod predict;
 pub mod ranges;
 mod run;
 pub mod stream;
@@ -33,6 +35,7 @@ pub use difference::{Difference, first_difference};
 pub use error::{Error, ErrorKind};
 pub use ort_engine::{Port, Session, SessionOptions};
 pub use pipeline::{Chain, Pipeline};
+pub use predict::Predictor;
 pub use run::{Engine, RunOptions, function_session, run_function};
 pub use stream::{KernelFolder, StreamOptions, StreamSession};
 pub use tensor::HostTensor;

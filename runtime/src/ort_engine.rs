@@ -1,5 +1,6 @@
 //! ONNX Runtime.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, OnceLock};
@@ -10,6 +11,8 @@ use ort::environment::Environment;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{Session as OrtSession, SessionInputValue};
 use ort::value::{Tensor, TensorElementType, TensorRef, ValueType};
+use s2dit_files::arrays::{Array, Arrays};
+use s2dit_ir::{DType, TensorType};
 
 use crate::error::refuse;
 use crate::{Error, ErrorKind, HostTensor, library};
@@ -147,6 +150,97 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Runs the model on arrays. Elements are converted to the type that the model wants; outputs have the type that the model gives them.
+    ///
+    /// # Errors
+    /// A missing input, a wrong shape, a failing op.
+    pub fn run_arrays<'a>(&mut self, input: impl Fn(&str) -> Option<&'a Array>) -> Result<Arrays, Error> {
+        let mut values: Vec<(String, SessionInputValue<'_>)> = Vec::new();
+        for port in &self.inputs {
+            let Some(array) = input(&port.name) else { refuse!(Input, "input `{}`: missing", port.name) };
+            let wanted: Option<Vec<usize>> = port.shape.iter().map(|d| usize::try_from(*d).ok()).collect();
+            // One number may come as a scalar or as an array of one.
+            let shape = match wanted {
+                Some(wanted) if array.ty.elements() == 1 && wanted.iter().product::<usize>() == 1 => wanted,
+                _ => array.ty.shape.clone(),
+            };
+            let fits = |(want, have): (&i64, &usize)| *want < 0 || *want == *have as i64;
+            if shape.len() != port.shape.len() || !port.shape.iter().zip(&shape).all(fits) {
+                refuse!(Input, "input `{}`: found shape {:?}, expected {:?}", port.name, array.ty.shape, port.shape);
+            }
+            values.push((port.name.clone(), array_to_ort(port, shape, array)?));
+        }
+        let outputs = self.session.run(values).map_err(|e| Error::engine(anyhow!("ONNX Runtime failed: {e}")))?;
+        let mut results = Arrays::new();
+        for port in &self.outputs {
+            let Some(value) = outputs.get(&port.name) else { refuse!(Engine, "no output `{}`", port.name) };
+            results.insert(port.name.clone(), array_from_ort(&port.name, value)?);
+        }
+        Ok(results)
+    }
+}
+
+fn array_to_ort(port: &Port, shape: Vec<usize>, array: &Array) -> Result<SessionInputValue<'static>, Error> {
+    let Some(dtype) = DType::ALL.into_iter().find(|dtype| dtype.name() == port.dtype) else {
+        refuse!(Unsupported, "input `{}` has dtype {}, which cannot be fed", port.name, port.dtype)
+    };
+    let array = if array.ty.dtype == dtype { Cow::Borrowed(array) } else { Cow::Owned(array.cast(dtype)) };
+    fn made<T, const N: usize>(
+        shape: Vec<usize>,
+        bytes: &[u8],
+        element: impl Fn([u8; N]) -> T,
+    ) -> ort::Result<SessionInputValue<'static>>
+    where
+        T: ort::value::PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static,
+    {
+        let elements: Vec<T> = bytes.as_chunks::<N>().0.iter().map(|b| element(*b)).collect();
+        Tensor::from_array((shape, elements)).map(SessionInputValue::from)
+    }
+    let bytes = array.bytes.as_slice();
+    let made = match dtype {
+        DType::F64 => made(shape, bytes, f64::from_le_bytes),
+        DType::F32 => made(shape, bytes, f32::from_le_bytes),
+        DType::F16 => made(shape, bytes, f16::from_le_bytes),
+        DType::BF16 => made(shape, bytes, half::bf16::from_le_bytes),
+        DType::I64 => made(shape, bytes, i64::from_le_bytes),
+        DType::I32 => made(shape, bytes, i32::from_le_bytes),
+        DType::I16 => made(shape, bytes, i16::from_le_bytes),
+        DType::I8 => made(shape, bytes, i8::from_le_bytes),
+        DType::U32 => made(shape, bytes, u32::from_le_bytes),
+        DType::U16 => made(shape, bytes, u16::from_le_bytes),
+        DType::U8 => made(shape, bytes, u8::from_le_bytes),
+        DType::Bool => made(shape, bytes, |[b]: [u8; 1]| b != 0),
+    };
+    made.map_err(|e| Error::input(anyhow!("input `{}`: {e}", port.name)))
+}
+
+fn array_from_ort(name: &str, value: &ort::value::DynValue) -> Result<Array, Error> {
+    let ValueType::Tensor { ty, .. } = value.dtype() else { refuse!(Unsupported, "output `{name}` is not a tensor") };
+    let bad = |e: ort::Error| Error::engine(anyhow!("output `{name}`: {e}"));
+    macro_rules! extract {
+        ($dtype:ident, $t:ty, $f:expr) => {{
+            let (shape, data) = value.try_extract_tensor::<$t>().map_err(bad)?;
+            let shape: Vec<usize> = shape.iter().map(|d| *d as usize).collect();
+            Array { ty: TensorType::new(DType::$dtype, shape), bytes: data.iter().flat_map($f).collect() }
+        }};
+    }
+    Ok(match ty {
+        TensorElementType::Float64 => extract!(F64, f64, |x| x.to_le_bytes()),
+        TensorElementType::Float32 => extract!(F32, f32, |x| x.to_le_bytes()),
+        TensorElementType::Float16 => extract!(F16, f16, |x| x.to_le_bytes()),
+        TensorElementType::Int64 => extract!(I64, i64, |x| x.to_le_bytes()),
+        TensorElementType::Int32 => extract!(I32, i32, |x| x.to_le_bytes()),
+        TensorElementType::Int16 => extract!(I16, i16, |x| x.to_le_bytes()),
+        TensorElementType::Int8 => extract!(I8, i8, |x| x.to_le_bytes()),
+        TensorElementType::Uint32 => extract!(U32, u32, |x| x.to_le_bytes()),
+        TensorElementType::Uint16 => extract!(U16, u16, |x| x.to_le_bytes()),
+        TensorElementType::Uint8 => extract!(U8, u8, |x| [*x]),
+        TensorElementType::Bool => extract!(Bool, bool, |x| [u8::from(*x)]),
+        other => refuse!(Unsupported, "output `{name}` has dtype {}, which cannot be returned", dtype_name(*other)),
+    })
+}
+
 /// Checks names and shapes of inputs against what a model wants; all problems in one error.
 pub(crate) fn check_inputs(ports: &[Port], inputs: &BTreeMap<String, HostTensor>) -> Result<(), Error> {
     let mut problems: Vec<String> = ports.iter().filter_map(|p| port_problem(p, inputs.get(&p.name))).collect();
@@ -264,6 +358,13 @@ fn dtype_name(ty: TensorElementType) -> String {
         TensorElementType::Float64 => "f64".into(),
         TensorElementType::Int32 => "i32".into(),
         TensorElementType::Int64 => "i64".into(),
+        TensorElementType::Int16 => "i16".into(),
+        TensorElementType::Int8 => "i8".into(),
+        TensorElementType::Uint32 => "u32".into(),
+        TensorElementType::Uint16 => "u16".into(),
+        TensorElementType::Uint8 => "u8".into(),
+        TensorElementType::Bool => "bool".into(),
+        TensorElementType::Bfloat16 => "bf16".into(),
         other => format!("{other:?}").to_lowercase(),
     }
 }

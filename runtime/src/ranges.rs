@@ -74,6 +74,9 @@ fn computes(op: &Op) -> bool {
             | Op::DepthToSpace(_)
             | Op::Gather(_)
             | Op::BroadcastTo(_)
+            | Op::GatherAlongAxis(_)
+            | Op::GatherNd(_)
+            | Op::Select(_)
     )
 }
 

@@ -45,7 +45,7 @@ mod write;
 #[cfg(test)]
 pub(crate) use cost::MODEL as COST;
 pub use package::{CONTENTS, MANIFEST};
-pub use raise::raise;
+pub use raise::{Caller, CallerError, Raised, raise, raise_for};
 pub use read::Package;
 pub use write::{Options, Summary, weight_bytes, write_package, write_siblings};
 

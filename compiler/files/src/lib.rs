@@ -8,6 +8,7 @@
 //!
 //! This crate knows no model and no target.
 
+pub mod arrays;
 mod choice;
 mod door;
 mod float_type;

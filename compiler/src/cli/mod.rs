@@ -13,6 +13,7 @@ mod places;
 pub mod progress;
 mod quantize;
 mod ranges;
+mod run;
 mod search;
 mod stream;
 mod style;
@@ -63,6 +64,7 @@ enum Command {
     Compile(compile::Args),
     Quantize(Box<quantize::Args>),
     Verify(verify::Args),
+    Run(run::Args),
     Stream(Box<stream::Args>),
     Ranges(ranges::Args),
     Lint(lint::Args),
@@ -83,6 +85,7 @@ impl Command {
     fn runs_models(&self) -> Option<&Path> {
         match self {
             Command::Verify(args) => Some(&args.artifact),
+            Command::Run(args) => args.model.as_deref(),
             Command::Stream(args) => Some(&args.artifact),
             Command::Ranges(args) => Some(&args.artifact),
             Command::Quantize(args) => Some(&args.checkpoint),
@@ -146,6 +149,7 @@ pub fn main() -> ExitCode {
         Command::Compile(args) => compile::run(&args, context),
         Command::Quantize(args) => quantize::run(&args, context),
         Command::Verify(args) => verify::run(&args, context),
+        Command::Run(args) => run::run(&args, context),
         Command::Stream(args) => stream::run(&args, context),
         Command::Lint(args) => lint::run(&args, context),
         Command::Estimate(args) => estimate::run(&args, context),

@@ -3,12 +3,13 @@
 use ndarray::Axis;
 use serde::{Deserialize, Serialize};
 
+use super::gather_along_axis::position;
 use super::{Cost, OpDef, OpError, TensorOp, arity, check_axis, require};
 use crate::{DType, Tensor, TensorType};
 
 /// `result[…, j, …] = x[…, indices[j], …]` along `axis`, with indices `i32[n]`: `torch.index_select`.
 ///
-/// - C1: indices are a rank-1 i32 tensor. C2: every index is in `0..extent`.
+/// - C1: indices are a rank-1 i32 tensor. C2: every index is in `-extent..extent`; a negative one counts from the end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gather {
@@ -37,10 +38,7 @@ impl OpDef for Gather {
 impl TensorOp for Gather {
     fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let extent = operands[0].data.shape()[self.axis];
-        let indices: Vec<usize> = operands[1].data.iter().map(|&i| i as usize).collect();
-        for (i, &index) in operands[1].data.iter().zip(&indices) {
-            require!(*i >= 0.0 && index < extent, "index {i} is out of range 0..{extent}");
-        }
+        let indices: Vec<usize> = operands[1].data.iter().map(|&i| position(i, extent)).collect::<Result<_, _>>()?;
         let data = operands[0].data.select(Axis(self.axis), &indices);
         Ok(Tensor { dtype: ty.dtype, data: data.as_standard_layout().into_owned() })
     }

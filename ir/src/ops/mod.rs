@@ -5,59 +5,81 @@
 //! in the backends that must learn it. [`composite`] ops have no evaluation of their own but a [decomposition](crate::decompose)
 //! into the others; no backend must know them.
 
+mod arg_reduce;
 mod binary;
 mod broadcast_to;
 mod cast;
+mod compare;
 pub mod composite;
 mod compress;
 mod concat;
 mod conv;
+mod conv_transpose;
+mod cum_sum;
 mod def;
 mod depth_to_space;
 mod dequantize;
 mod fractional_rope_table;
 mod gather;
+mod gather_along_axis;
+mod gather_nd;
 mod layer_norm;
 mod leaf;
 mod linear;
 mod matmul;
 mod pad;
+mod pool;
 mod quantize;
 mod reduce;
 mod reshape;
 mod rope_table;
+mod scatter_along_axis;
+mod scatter_nd;
+mod select;
 mod slice;
 mod softmax;
+mod sort_indices;
 mod transpose;
 mod unary;
 
 use crate::{Tensor, TensorType};
 
+pub use arg_reduce::ArgReduce;
 pub use binary::{Binary, broadcast_shapes};
 pub use broadcast_to::BroadcastTo;
 pub use cast::Cast;
+pub use compare::Compare;
 pub use composite::{
     FeatureMap, FusionGate, LinearAttention, LinearAttentionStep, Modulate, RmsNorm, Rope, RopePairs, RunningMean, Sdpa,
 };
 pub use compress::Compress;
 pub use concat::Concat;
 pub use conv::Conv;
+pub use conv_transpose::ConvTranspose;
+pub use cum_sum::CumSum;
 pub use def::{Attrs, Cost, OpDef, OpError, TensorOp};
 pub use depth_to_space::DepthToSpace;
 pub use dequantize::Dequantize;
 pub use fractional_rope_table::FractionalRopeTable;
 pub use gather::Gather;
+pub use gather_along_axis::GatherAlongAxis;
+pub use gather_nd::GatherNd;
 pub use layer_norm::LayerNorm;
 pub use leaf::{Input, Literal, Load, State};
 pub use linear::Linear;
 pub use matmul::Matmul;
 pub use pad::Pad;
+pub use pool::Pool;
 pub use quantize::Quantize;
 pub use reduce::{Reduce, ReduceKind};
 pub use reshape::Reshape;
 pub use rope_table::{RopePart, RopeTable};
+pub use scatter_along_axis::{ScatterAlongAxis, ScatterMode};
+pub use scatter_nd::ScatterNd;
+pub use select::Select;
 pub use slice::Slice;
 pub use softmax::Softmax;
+pub use sort_indices::SortIndices;
 pub use transpose::Transpose;
 pub use unary::Unary;
 
@@ -166,16 +188,25 @@ ops! {
         State: "state";
         RopeTable: "rope_table";
         FractionalRopeTable: "fractional_rope_table";
-        Unary: "abs" | "cos" | "erf" | "exp" | "floor" | "gelu" | "gelu_tanh" | "identity" | "log" | "neg" | "relu"
-            | "round" | "rsqrt" | "sigmoid" | "silu" | "sin" | "softplus" | "sqrt" | "square" | "tanh";
+        Unary: "abs" | "acos" | "asin" | "atan" | "atanh" | "ceil" | "cos" | "cosh" | "erf" | "exp" | "floor" | "gelu"
+            | "gelu_tanh" | "identity" | "log" | "logical_not" | "neg" | "relu" | "round" | "rsqrt" | "sigmoid" | "sign"
+            | "silu" | "sin" | "sinh" | "softplus" | "sqrt" | "square" | "tan" | "tanh";
         Binary: "add" | "sub" | "mul" | "div" | "maximum" | "minimum" | "pow";
+        Compare: "equal" | "not_equal" | "less" | "less_equal" | "greater" | "greater_equal" | "logical_and"
+            | "logical_or" | "logical_xor";
+        Select: "select";
         Cast: "cast";
         Matmul: "matmul";
         Linear: "linear";
         Conv: "conv";
+        ConvTranspose: "conv_transpose";
+        Pool: "max_pool" | "mean_pool";
         LayerNorm: "layer_norm";
         Softmax: "softmax";
-        Reduce: "reduce_sum" | "reduce_mean" | "reduce_max" | "reduce_min";
+        Reduce: "reduce_sum" | "reduce_mean" | "reduce_max" | "reduce_min" | "reduce_prod";
+        ArgReduce: "arg_max" | "arg_min";
+        CumSum: "cum_sum";
+        SortIndices: "sort_indices";
         Reshape: "reshape";
         Transpose: "transpose";
         Compress: "compress";
@@ -186,6 +217,10 @@ ops! {
         Pad: "pad";
         DepthToSpace: "depth_to_space";
         Gather: "gather";
+        GatherAlongAxis: "gather_along_axis";
+        GatherNd: "gather_nd";
+        ScatterAlongAxis: "scatter_along_axis";
+        ScatterNd: "scatter_nd";
         BroadcastTo: "broadcast_to";
     }
     composite {

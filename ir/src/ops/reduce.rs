@@ -1,4 +1,4 @@
-//! `reduce_sum`, `reduce_mean`, `reduce_max`, `reduce_min`.
+//! `reduce_sum`, `reduce_mean`, `reduce_max`, `reduce_min`, `reduce_prod`.
 
 use ndarray::{ArrayD, Axis};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,8 @@ pub enum ReduceKind {
     Max,
     /// least
     Min,
+    /// Π x
+    Prod,
 }
 
 /// Combines the elements along `axes`.
@@ -36,11 +38,12 @@ pub struct Reduce {
 }
 
 impl Reduce {
-    const KINDS: [(ReduceKind, &'static str); 4] = [
+    const KINDS: [(ReduceKind, &'static str); 5] = [
         (ReduceKind::Sum, "reduce_sum"),
         (ReduceKind::Mean, "reduce_mean"),
         (ReduceKind::Max, "reduce_max"),
         (ReduceKind::Min, "reduce_min"),
+        (ReduceKind::Prod, "reduce_prod"),
     ];
 }
 
@@ -51,6 +54,7 @@ impl OpDef for Reduce {
             ReduceKind::Mean => "reduce_mean",
             ReduceKind::Max => "reduce_max",
             ReduceKind::Min => "reduce_min",
+            ReduceKind::Prod => "reduce_prod",
         }
     }
 
@@ -102,6 +106,7 @@ impl TensorOp for Reduce {
                 ReduceKind::Sum | ReduceKind::Mean => data.sum_axis(Axis(axis)),
                 ReduceKind::Max => data.fold_axis(Axis(axis), f64::NEG_INFINITY, |a, b| a.max(*b)),
                 ReduceKind::Min => data.fold_axis(Axis(axis), f64::INFINITY, |a, b| a.min(*b)),
+                ReduceKind::Prod => data.fold_axis(Axis(axis), 1.0, |a, b| a * b),
             };
             if self.keep_dims {
                 data = data.insert_axis(Axis(axis));

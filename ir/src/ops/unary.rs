@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Attrs, Cost, OpDef, OpError, TensorOp, arity, require};
-use crate::{Tensor, TensorType};
+use crate::{DType, Tensor, TensorType};
 
 macro_rules! unary {
     ($( $(#[$doc:meta])* $variant:ident = $name:literal, $flops:literal, $f:expr; )*) => {
@@ -31,8 +31,20 @@ macro_rules! unary {
 unary! {
     /// |x|
     Abs = "abs", 1, f64::abs;
+    /// arc cosine
+    Acos = "acos", 4, f64::acos;
+    /// arc sine
+    Asin = "asin", 4, f64::asin;
+    /// arc tangent
+    Atan = "atan", 4, f64::atan;
+    /// inverse hyperbolic tangent
+    Atanh = "atanh", 6, f64::atanh;
+    /// least integer ≥ x
+    Ceil = "ceil", 1, f64::ceil;
     /// cos x
     Cos = "cos", 4, f64::cos;
+    /// hyperbolic cosine
+    Cosh = "cosh", 6, f64::cosh;
     /// Gauss error function
     Erf = "erf", 4, erf;
     /// e^x
@@ -47,6 +59,8 @@ unary! {
     Identity = "identity", 0, |x| x;
     /// natural logarithm
     Log = "log", 4, f64::ln;
+    /// the other bool
+    LogicalNot = "logical_not", 1, |x| f64::from(u8::from(x == 0.0));
     /// −x
     Neg = "neg", 1, |x| -x;
     /// max(x, 0)
@@ -57,16 +71,22 @@ unary! {
     Rsqrt = "rsqrt", 2, |x| 1.0 / x.sqrt();
     /// 1/(1 + e^−x)
     Sigmoid = "sigmoid", 6, |x| 1.0 / (1.0 + (-x).exp());
+    /// −1, 0 or 1
+    Sign = "sign", 1, |x| if x == 0.0 { 0.0 } else { x.signum() };
     /// x·sigmoid(x)
     Silu = "silu", 7, |x| x / (1.0 + (-x).exp());
     /// sin x
     Sin = "sin", 4, f64::sin;
+    /// hyperbolic sine
+    Sinh = "sinh", 6, f64::sinh;
     /// ln(1 + e^x), computed as max(x, 0) + ln(1 + e^−|x|)
     Softplus = "softplus", 8, |x| x.max(0.0) + (-x.abs()).exp().ln_1p();
     /// √x
     Sqrt = "sqrt", 2, f64::sqrt;
     /// x²
     Square = "square", 1, |x| x * x;
+    /// tangent
+    Tan = "tan", 4, f64::tan;
     /// hyperbolic tangent
     Tanh = "tanh", 6, f64::tanh;
 }
@@ -78,7 +98,11 @@ impl OpDef for Unary {
 
     fn infer(&self, operands: &[&TensorType], _: Option<&TensorType>) -> Result<TensorType, OpError> {
         arity(operands, 1..=1)?;
-        let any = matches!(self, Unary::Identity | Unary::Abs | Unary::Neg | Unary::Square);
+        let any = matches!(self, Unary::Identity | Unary::Abs | Unary::Neg | Unary::Sign | Unary::Square);
+        if *self == Unary::LogicalNot {
+            require!(operands[0].dtype == DType::Bool, "operand must be bool, found {}", operands[0]);
+            return Ok(operands[0].clone());
+        }
         require!(any || operands[0].dtype.is_float(), "operand must be a float tensor, found {}", operands[0]);
         Ok(operands[0].clone())
     }

@@ -12,6 +12,8 @@ impl Lowering<'_> {
             v,
             match kind {
                 Unary::Abs | Unary::Neg | Unary::Square => NUMBERS,
+                Unary::Sign => NUMBERS,
+                Unary::LogicalNot => &[DType::Bool],
                 Unary::Identity => MOVABLE,
                 _ => FLOATS,
             },
@@ -19,7 +21,13 @@ impl Lowering<'_> {
         let mut inputs = vec![("x", named(&self.operands(v)?[0]))];
         let op = match kind {
             Unary::Abs => "abs",
+            Unary::Acos => "acos",
+            Unary::Asin => "asin",
+            Unary::Atan => "atan",
+            Unary::Atanh => "atanh",
+            Unary::Ceil => "ceil",
             Unary::Cos => "cos",
+            Unary::Cosh => "cosh",
             Unary::Erf => "erf",
             Unary::Exp => "exp",
             Unary::Floor => "floor",
@@ -46,14 +54,18 @@ impl Lowering<'_> {
                 inputs.push(("y", self.scalar(v, "y", -1.0)?));
                 "mul"
             }
+            Unary::LogicalNot => "logical_not",
             Unary::Relu => "relu",
             Unary::Round => "round",
             Unary::Sigmoid => "sigmoid",
             Unary::Silu => "silu",
+            Unary::Sign => "sign",
             Unary::Sin => "sin",
+            Unary::Sinh => "sinh",
             Unary::Softplus => "softplus",
             Unary::Sqrt => "sqrt",
             Unary::Square => "square",
+            Unary::Tan => "tan",
             Unary::Tanh => "tanh",
         };
         self.emit(v, op, inputs)

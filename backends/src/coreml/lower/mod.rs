@@ -218,6 +218,17 @@ impl<'a> Lowering<'a> {
             Op::DepthToSpace(d) => self.depth_to_space(v, d.block),
             Op::Gather(g) => self.gather(v, g.axis),
             Op::BroadcastTo(b) => self.broadcast_to(v, &b.shape),
+            Op::Compare(_)
+            | Op::Select(_)
+            | Op::ConvTranspose(_)
+            | Op::Pool(_)
+            | Op::ArgReduce(_)
+            | Op::CumSum(_)
+            | Op::SortIndices(_)
+            | Op::GatherAlongAxis(_)
+            | Op::GatherNd(_)
+            | Op::ScatterAlongAxis(_)
+            | Op::ScatterNd(_) => bail!("an op that is read from packages and not written to them"),
             Op::RmsNorm(_)
             | Op::Rope(_)
             | Op::Sdpa(_)

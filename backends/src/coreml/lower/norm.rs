@@ -53,6 +53,7 @@ impl Lowering<'_> {
             ReduceKind::Mean => "reduce_mean",
             ReduceKind::Max => "reduce_max",
             ReduceKind::Min => "reduce_min",
+            ReduceKind::Prod => "reduce_prod",
         };
         let x = self.operands(v)?.remove(0);
         let axes = self.ints(v, "axes", &op.axes)?;

@@ -42,18 +42,45 @@ impl Raise<'_, '_> {
 
     /// The tensors of a tuple input.
     pub(super) fn operand_list(&mut self, op: &Operation, input: &str) -> Result<Vec<ValueId>> {
+        let tensor = |b: &binding::Binding| match b {
+            binding::Binding::Name(name) => self.value(name),
+            binding::Binding::Value(v) => {
+                let constant = self.parse(v)?;
+                self.tensor(&constant)
+            }
+        };
+        Self::bindings(op, input)
+            .into_iter()
+            .map(tensor)
+            .collect::<Result<_>>()
+            .with_context(|| format!("input `{input}`"))
+    }
+
+    /// The names of a tuple input.
+    pub(super) fn names_of(&self, op: &Operation, input: &str) -> Result<Vec<String>> {
         let name = |b: &binding::Binding| match b {
             binding::Binding::Name(name) => Ok(name.clone()),
-            binding::Binding::Value(_) => bail!("input `{input}`: a tensor written in place"),
+            binding::Binding::Value(_) => bail!("input `{input}`: expected names, found a value"),
         };
-        let names: Vec<String> = Self::bindings(op, input).into_iter().map(name).collect::<Result<_>>()?;
-        names.iter().map(|n| self.value(n)).collect()
+        Self::bindings(op, input).into_iter().map(name).collect()
+    }
+
+    /// The numbers of a tuple input, one an element.
+    pub(super) fn number_list(&self, op: &Operation, input: &str) -> Result<Vec<f64>> {
+        let number = |b: &binding::Binding| {
+            let constant = self.bound_constant(b)?;
+            match self.numbers(&constant)?[..] {
+                [x] => Ok(x),
+                ref list => bail!("input `{input}`: expected one number an element, found {}", list.len()),
+            }
+        };
+        Self::bindings(op, input).into_iter().map(number).collect()
     }
 
     fn constant_of(&self, op: &Operation, input: &str) -> Result<Option<Constant>> {
         match Self::bindings(op, input)[..] {
             [] => Ok(None),
-            [b] => self.bound_constant(b)?.map(Some).with_context(|| format!("input `{input}` must be constant")),
+            [b] => self.bound_constant(b).map(Some).with_context(|| format!("input `{input}` must be constant")),
             _ => bail!("input `{input}`: expected one constant"),
         }
     }
@@ -135,18 +162,31 @@ impl Raise<'_, '_> {
         Ok(axes)
     }
 
-    /// Computes in the widest of the operands' float dtypes and rounds to the first one's: since iOS 17, fp32 parameters may
-    /// stand beside fp16 values.
+    /// Computes in one dtype that holds the numbers of all operands and rounds to the first one's: since iOS 17, parameters of another
+    /// dtype may stand beside fp16 values.
     pub(super) fn in_one_dtype(
         &mut self,
         operands: &[ValueId],
         compute: impl FnOnce(&mut Self, &[ValueId]) -> Result<ValueId>,
     ) -> Result<ValueId> {
         let dtypes: Vec<DType> = operands.iter().map(|&v| self.b.f.dtype(v)).collect();
-        let mixed = dtypes.contains(&DType::F16) && dtypes.contains(&DType::F32);
+        let mixed = dtypes.windows(2).any(|pair| pair[0] != pair[1]);
         let (Some(&first), true) = (dtypes.first(), mixed) else { return compute(self, operands) };
-        let wide: Vec<ValueId> = operands.iter().map(|&v| self.b.cast(v, DType::F32)).collect::<Result<_, _>>()?;
+        let common = if dtypes.iter().any(|dtype| dtype.is_float()) { DType::F32 } else { DType::F64 };
+        let wide: Vec<ValueId> = operands.iter().map(|&v| self.b.cast(v, common)).collect::<Result<_, _>>()?;
         let y = compute(self, &wide)?;
         Ok(self.b.cast(y, first)?)
+    }
+
+    /// Computes integers in float64, which holds every 32-bit one, and rounds the result to the first operand's dtype.
+    pub(super) fn in_f64(
+        &mut self,
+        operands: &[ValueId],
+        compute: impl FnOnce(&mut Self, &[ValueId]) -> Result<ValueId>,
+    ) -> Result<ValueId> {
+        let dtype = self.b.f.dtype(operands[0]);
+        let wide: Vec<ValueId> = operands.iter().map(|&v| self.b.cast(v, DType::F64)).collect::<Result<_, _>>()?;
+        let y = compute(self, &wide)?;
+        Ok(self.b.cast(y, dtype)?)
     }
 }

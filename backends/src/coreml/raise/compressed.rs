@@ -1,19 +1,24 @@
 //! Compressed weights: `load`s that the package decodes when they are asked for.
 
 use anyhow::{Context, Result};
-use s2dit_ir::ValueId;
 
-use super::{Handler, Raise};
+use super::Raise;
 use crate::coreml::proto::Operation;
-use crate::coreml::read::{compressed_name, is_compressed};
+use crate::coreml::read::compressed_name;
 
-pub(super) fn handler(op: &str) -> Option<Handler> {
-    is_compressed(op).then_some(compressed)
-}
-
-fn compressed(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
-    let output = op.outputs.first().context("a compressed weight without a name")?;
-    let function = r.b.f.name.clone();
-    let ty = r.package.compressed(&function, &output.name)?.ty;
-    Ok(vec![r.b.load(&compressed_name(&function, &output.name), &ty)?])
+impl Raise<'_, '_> {
+    /// What other compressed weights are made of, and no op computes with, is only claimed.
+    pub(super) fn compressed_op(&mut self, op: &Operation) -> Result<()> {
+        let function = self.b.f.name.clone();
+        for output in &op.outputs {
+            let compressed = self.package.compressed(&function, &output.name)?;
+            let Ok(ty) = compressed.ty() else {
+                self.claim(&output.name)?;
+                continue;
+            };
+            let v = self.b.load(&compressed_name(&function, &output.name), &ty).context("a load")?;
+            self.define(&output.name, v, output.r#type.as_ref())?;
+        }
+        Ok(())
+    }
 }

@@ -7,7 +7,8 @@ use s2dit_ir::ops::Load;
 use s2dit_ir::{DType, Tensor, TensorType, ValueId, WeightSource};
 
 use super::Raise;
-use crate::coreml::proto::{DataType, Operation, TensorValues, Value, binding, dimension, value, value_type};
+use super::types::tensor_type;
+use crate::coreml::proto::{Operation, TensorValues, Value, binding, value, value_type};
 use crate::coreml::read::{WEIGHTS, record_name};
 
 /// A MIL constant.
@@ -32,41 +33,6 @@ impl Constant {
             _ => None,
         }
     }
-}
-
-/// The IR type of a MIL tensor type.
-pub(super) fn tensor_type(t: &crate::coreml::proto::TensorType) -> Result<TensorType> {
-    let dtype = match DataType::try_from(t.data_type) {
-        Ok(DataType::Bool) => DType::Bool,
-        Ok(DataType::Float16) => DType::F16,
-        Ok(DataType::Float32) => DType::F32,
-        Ok(DataType::Int8) => DType::I8,
-        Ok(DataType::Int16) => DType::I16,
-        Ok(DataType::Int32) => DType::I32,
-        Ok(DataType::Uint8) => DType::U8,
-        Ok(DataType::Uint16) => DType::U16,
-        Ok(DataType::Uint32) => DType::U32,
-        Ok(other) => bail!("element type {other:?} cannot be run here"),
-        Err(_) => bail!("unknown element type {}", t.data_type),
-    };
-    if t.rank != t.dimensions.len() as i64 {
-        bail!("rank {} with {} dimensions", t.rank, t.dimensions.len());
-    }
-    let extent = |d: &crate::coreml::proto::Dimension| match &d.dimension {
-        Some(dimension::Dimension::Constant(c)) => Ok(c.size),
-        _ => bail!("a dimension that is not static"),
-    };
-    let shape: Vec<u64> = t.dimensions.iter().map(extent).collect::<Result<_>>()?;
-    // Extents are 32-bit in MIL; with this, no product of two of them overflows below.
-    if let Some(large) = shape.iter().find(|d| **d > i32::MAX as u64) {
-        bail!("shape {shape:?}: an extent of {large}");
-    }
-    let shape: Vec<usize> = shape.into_iter().map(|d| d as usize).collect();
-    let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
-    if elements.and_then(|n| n.checked_mul(8)).is_none() {
-        bail!("shape {shape:?} is too large");
-    }
-    Ok(TensorType::new(dtype, shape))
 }
 
 /// The field of an immediate value that holds elements of a type.
@@ -171,14 +137,14 @@ impl Raise<'_, '_> {
             Constant::Value(_, v) => return Ok(*v),
             _ => self.tensor(&constant).with_context(|| format!("constant `{name}`"))?,
         };
-        if self.b.f.node(v).name.is_none() {
+        if self.b.f.node(v).name.is_none() && self.depth == 0 {
             self.b.f.set_name(v, name);
         }
         self.constants.insert(name.into(), Constant::Value(Box::new(constant), v));
         Ok(v)
     }
 
-    fn tensor(&mut self, constant: &Constant) -> Result<ValueId> {
+    pub(super) fn tensor(&mut self, constant: &Constant) -> Result<ValueId> {
         Ok(match constant {
             Constant::Numbers(ty, values) => self.literal(ty, values)?,
             Constant::Stored(ty, record) => self.b.f.add_leaf(Load { tensor: record.clone() }.into(), ty, "")?,
@@ -217,11 +183,17 @@ impl Raise<'_, '_> {
         })
     }
 
-    /// The constant that a binding names or holds, if it is one.
-    pub(super) fn bound_constant(&self, b: &binding::Binding) -> Result<Option<Constant>> {
-        match b {
-            binding::Binding::Name(name) => Ok(self.constants.get(name).cloned()),
-            binding::Binding::Value(v) => self.parse(v).map(Some),
+    /// The constant that a binding names or holds. A value that an op computes is computed now.
+    pub(super) fn bound_constant(&self, b: &binding::Binding) -> Result<Constant> {
+        let name = match b {
+            binding::Binding::Name(name) => name,
+            binding::Binding::Value(v) => return self.parse(v),
+        };
+        if let Some(constant) = self.constants.get(name) {
+            return Ok(constant.clone());
         }
+        let v = *self.values.get(name).with_context(|| format!("`{name}` is not defined above"))?;
+        let known = self.known(v)?;
+        Ok(Constant::Numbers(self.b.f.ty(v).clone(), known.data.iter().copied().collect()))
     }
 }

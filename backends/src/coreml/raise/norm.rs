@@ -1,7 +1,7 @@
 //! Normalisations.
 
 use anyhow::{Result, bail};
-use s2dit_ir::ops::{LayerNorm, ReduceKind, Unary};
+use s2dit_ir::ops::{Binary, LayerNorm, ReduceKind, Unary};
 use s2dit_ir::{TensorType, ValueId};
 
 use super::{Handler, Raise};
@@ -13,6 +13,7 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
         "batch_norm" => batch_norm,
         "instance_norm" => instance_norm,
         "l2_norm" => l2_norm,
+        "local_response_norm" => local_response_norm,
         _ => return None,
     })
 }
@@ -107,4 +108,29 @@ fn l2_norm(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     let sum = r.b.add_scalar(sum, eps)?;
     let scale = r.b.unary(Unary::Rsqrt, sum)?;
     Ok(vec![r.b.mul(x, scale)?])
+}
+
+/// x/(k + alpha/size·Σ x²)^beta, the sum over `size` channels around each one.
+fn local_response_norm(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
+    let x = r.operand(op, "x")?;
+    let size = usize::try_from(r.int(op, "size", None)?)?;
+    let (alpha, beta, k) = (r.float(op, "alpha", 1e-4)?, r.float(op, "beta", 0.75)?, r.float(op, "k", 1.0)?);
+    let shape = r.b.shape(x).to_vec();
+    let &[_, channels, ..] = &shape[..] else { bail!("{}: expected channels on axis 1", r.b.f.ty(x)) };
+    if size == 0 || size > 2 * channels + 1 {
+        bail!("a window of {size} for {channels} channels");
+    }
+    let square = r.b.unary(Unary::Square, x)?;
+    let border = |count: usize| (0..shape.len()).map(|i| if i == 1 { count } else { 0 }).collect::<Vec<_>>();
+    let padded = r.b.pad(square, &border(size / 2), &border((size - 1) / 2), 0.0)?;
+    let mut sum = r.b.slice(padded, 1, 0, channels)?;
+    for shift in 1..size {
+        let next = r.b.slice(padded, 1, shift, shift + channels)?;
+        sum = r.b.add(sum, next)?;
+    }
+    let sum = r.b.mul_scalar(sum, alpha / size as f64)?;
+    let sum = r.b.add_scalar(sum, k)?;
+    let beta = r.b.scalar_like(sum, beta)?;
+    let below = r.b.binary(Binary::Pow, sum, beta)?;
+    Ok(vec![r.b.div(x, below)?])
 }

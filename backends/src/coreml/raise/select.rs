@@ -1,8 +1,8 @@
-//! Elements chosen by positions that are known: gathers, reversals, selections.
+//! Elements chosen by positions that are known, or by a condition.
 
 use anyhow::{Context, Result, bail};
-use s2dit_ir::ops::Unary;
-use s2dit_ir::{DType, TensorType, ValueId};
+use s2dit_ir::ops::{GatherAlongAxis, Select, Unary};
+use s2dit_ir::{DType, Tensor, TensorType, ValueId};
 
 use super::{Handler, Raise};
 use crate::coreml::proto::Operation;
@@ -12,8 +12,8 @@ const LONGEST: usize = 1 << 24;
 
 pub(super) fn handler(op: &str) -> Option<Handler> {
     Some(match op {
-        "gather" => gather,
         "reverse" => reverse,
+        "reverse_sequence" => reverse_sequence,
         "select" => select,
         _ => return None,
     })
@@ -60,27 +60,6 @@ pub(super) fn elements(shape: &[usize]) -> Result<usize> {
     count.with_context(|| format!("shape {shape:?} is too large"))
 }
 
-/// Indices of any rank: `x[:axis] + indices + x[axis+1:]`.
-fn gather(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
-    let x = r.operand(op, "x")?;
-    if r.int(op, "batch_dims", Some(0))? != 0 {
-        bail!("batch_dims cannot be run here");
-    }
-    let axis = r.axis(r.int(op, "axis", Some(0))?, r.rank(x))?;
-    let indices = r.operand(op, "indices")?;
-    if r.b.f.dtype(indices).is_float() {
-        bail!("indices of type {}", r.b.f.ty(indices));
-    }
-    let tail = r.b.shape(indices).to_vec();
-    let flat = r.b.reshape(indices, &[elements(&tail)?])?;
-    let flat = r.b.cast(flat, DType::I32)?;
-    let y = r.b.gather(x, flat, axis)?;
-    let from = r.b.shape(x).to_vec();
-    let shape: Vec<usize> = from[..axis].iter().chain(&tail).chain(&from[axis + 1..]).copied().collect();
-    elements(&shape)?;
-    Ok(vec![r.b.reshape(y, &shape)?])
-}
-
 fn reverse(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     let x = r.operand(op, "x")?;
     let axes = r.axes(op, "axes", r.rank(x))?;
@@ -92,24 +71,32 @@ fn reverse(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     Ok(vec![if y == x { r.b.unary(Unary::Identity, x)? } else { y }])
 }
 
-/// `cond ? a : b`, for a condition that is constant.
+/// The first `lengths[b]` elements of an axis in reverse order, for each position b of another axis.
+fn reverse_sequence(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
+    let x = r.operand(op, "x")?;
+    let rank = r.rank(x);
+    let along = r.axis(r.int(op, "seq_axis", None)?, rank)?;
+    let batch = r.axis(r.int(op, "batch_axis", Some(0))?, rank)?;
+    let lengths = r.operand(op, "lengths")?;
+    let known = r.sizes(op, "lengths")?.context("input `lengths` is missing")?;
+    let shape = r.b.shape(x).to_vec();
+    if known.len() != shape[batch] || known.iter().any(|n| *n > shape[along]) {
+        bail!("lengths {known:?} for {} sequences of {}", shape[batch], shape[along]);
+    }
+    let ty = TensorType::new(DType::I32, shape);
+    elements(&ty.shape)?;
+    let at = ndarray::ArrayD::from_shape_fn(ndarray::IxDyn(&ty.shape), |at| {
+        let (i, length) = (at[along], known[at[batch]]);
+        if i < length { (length - 1 - i) as f64 } else { i as f64 }
+    });
+    let indices = r.computed_here(Tensor { dtype: DType::I32, data: at }, &[lengths])?;
+    Ok(vec![r.b.op(GatherAlongAxis { axis: along }, &[x, indices])?])
+}
+
+/// `cond ? a : b`
 fn select(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
-    let (mut a, mut b) = (r.operand(op, "a")?, r.operand(op, "b")?);
-    let cond = r.floats(op, "cond")?.context("input `cond` is missing")?;
-    let declared = r.declared(op)?.shape;
-    for v in [&mut a, &mut b] {
-        if r.b.shape(*v) != declared {
-            *v = r.b.broadcast_to(*v, &declared)?;
-        }
-    }
-    let n = elements(&declared)?;
-    if let [on] = cond[..] {
-        let chosen = if on == 0.0 { b } else { a };
-        return Ok(vec![r.b.unary(Unary::Identity, chosen)?]);
-    }
-    if cond.len() != n {
-        bail!("a condition of {} elements for {declared:?}", cond.len());
-    }
-    let on = |i: usize| cond.get(i).is_some_and(|c| *c != 0.0);
-    Ok(vec![choose(r, a, b, &declared, |i| if on(i) { i } else { n + i })?])
+    let (cond, a, b) = (r.operand(op, "cond")?, r.operand(op, "a")?, r.operand(op, "b")?);
+    let cond = r.b.cast(cond, DType::Bool)?;
+    let y = r.b.op(Select {}, &[cond, a, b])?;
+    Ok(vec![y])
 }

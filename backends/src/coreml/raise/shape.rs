@@ -1,8 +1,8 @@
 //! Ops that move elements.
 
 use anyhow::{Context, Result, bail};
-use s2dit_ir::ValueId;
 use s2dit_ir::ops::{DepthToSpace, Unary};
+use s2dit_ir::{TensorType, ValueId};
 
 use super::select::{elements, take};
 use super::{Handler, Raise};
@@ -22,6 +22,11 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
         "pixel_unshuffle" => pixel_unshuffle,
         "depth_to_space" => depth_to_space,
         "space_to_depth" => space_to_depth,
+        "space_to_batch" => space_to_batch,
+        "batch_to_space" => batch_to_space,
+        "flatten2d" => flatten,
+        "reshape_like" => reshape_like,
+        "crop" => crop,
         _ => return None,
     })
 }
@@ -114,7 +119,7 @@ fn stack(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
 }
 
 /// Operands side by side on a new axis.
-fn along(r: &mut Raise, xs: &[ValueId], axis: usize) -> Result<ValueId> {
+pub(super) fn along(r: &mut Raise, xs: &[ValueId], axis: usize) -> Result<ValueId> {
     let mut wide = Vec::with_capacity(xs.len());
     for &x in xs {
         let mut shape = r.b.shape(x).to_vec();
@@ -130,9 +135,10 @@ fn tile(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     if reps.len() != r.rank(x) || reps.contains(&0) {
         bail!("reps {reps:?} for rank {}", r.rank(x));
     }
-    let tiled = r.declared(op)?;
-    let fits = |i: usize| Some(&(r.b.shape(x)[i] * reps[i])) == tiled.shape.get(i);
-    if !(0..reps.len()).all(fits) {
+    let (shape, tiled) = (r.b.shape(x).to_vec(), r.declared(op)?);
+    let repeated: Option<Vec<usize>> = shape.iter().zip(&reps).map(|(d, n)| d.checked_mul(*n)).collect();
+    let ty = repeated.map(|shape| TensorType::new(r.b.f.dtype(x), shape));
+    if !ty.is_some_and(|ty| tiled.takes(&ty) && elements(&ty.shape).is_ok()) {
         bail!("{} tiled {reps:?} is declared as {tiled}", r.b.f.ty(x));
     }
     let start = x;
@@ -236,4 +242,104 @@ fn space_to_depth(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     let y = r.b.reshape(x, &[n, c, h / b, b, w / b, b])?;
     let y = r.b.transpose(y, &[0, 3, 5, 1, 2, 4])?;
     Ok(vec![r.b.reshape(y, &[n, c * b * b, h / b, w / b])?])
+}
+
+/// Blocks of the spatial axes, moved to the batch: N becomes blocks·N, the block's position outermost.
+fn space_to_batch(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
+    let x = r.operand(op, "x")?;
+    let block = r.sizes(op, "block_shape")?.context("input `block_shape` is missing")?;
+    let pad = r.sizes(op, "paddings")?.context("input `paddings` is missing")?;
+    let (rank, m) = (r.rank(x), block.len());
+    if m + 2 != rank || pad.len() != 2 * m || block.contains(&0) {
+        bail!("block shape {block:?} and paddings {pad:?} for {}", r.b.f.ty(x));
+    }
+    let border = |side: usize| [0, 0].into_iter().chain((0..m).map(|i| pad[2 * i + side])).collect::<Vec<usize>>();
+    let x = r.b.pad(x, &border(0), &border(1), 0.0)?;
+    let shape = r.b.shape(x).to_vec();
+    if (0..m).any(|i| !shape[i + 2].is_multiple_of(block[i])) {
+        bail!("block shape {block:?} does not divide {shape:?}");
+    }
+    let mut split = shape[..2].to_vec();
+    (0..m).for_each(|i| split.extend([shape[i + 2] / block[i], block[i]]));
+    let perm: Vec<usize> = (0..m).map(|i| 3 + 2 * i).chain([0, 1]).chain((0..m).map(|i| 2 + 2 * i)).collect();
+    let mut moved = vec![shape[0] * block.iter().product::<usize>(), shape[1]];
+    moved.extend((0..m).map(|i| shape[i + 2] / block[i]));
+    let y = r.b.reshape(x, &split)?;
+    let y = r.b.transpose(y, &perm)?;
+    Ok(vec![r.b.reshape(y, &moved)?])
+}
+
+/// The inverse of [`space_to_batch`]; what was padded is cropped.
+fn batch_to_space(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
+    let x = r.operand(op, "x")?;
+    let block = r.sizes(op, "block_shape")?.context("input `block_shape` is missing")?;
+    let crops = r.sizes(op, "crops")?.context("input `crops` is missing")?;
+    let shape = r.b.shape(x).to_vec();
+    let m = block.len();
+    let blocks: usize = block.iter().product();
+    if m + 2 != shape.len() || crops.len() != 2 * m || blocks == 0 || !shape[0].is_multiple_of(blocks) {
+        bail!("block shape {block:?} and crops {crops:?} for {}", r.b.f.ty(x));
+    }
+    let split: Vec<usize> =
+        block.iter().copied().chain([shape[0] / blocks]).chain(shape[1..].iter().copied()).collect();
+    let perm: Vec<usize> = [m, m + 1].into_iter().chain((0..m).flat_map(|i| [m + 2 + i, i])).collect();
+    let mut whole = vec![shape[0] / blocks, shape[1]];
+    whole.extend((0..m).map(|i| shape[i + 2] * block[i]));
+    let y = r.b.reshape(x, &split)?;
+    let y = r.b.transpose(y, &perm)?;
+    let mut y = r.b.reshape(y, &whole)?;
+    for i in 0..m {
+        let end = whole[i + 2].checked_sub(crops[2 * i + 1]).filter(|end| *end > crops[2 * i]);
+        let end = end.with_context(|| format!("crops {crops:?} of {whole:?}"))?;
+        y = r.b.slice(y, i + 2, crops[2 * i], end)?;
+    }
+    Ok(vec![y])
+}
+
+/// Axes before `axis` as rows, the others as columns.
+fn flatten(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
+    let x = r.operand(op, "x")?;
+    let shape = r.b.shape(x).to_vec();
+    let rank = shape.len() as i64;
+    let axis = r.int(op, "axis", Some(1))?;
+    let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok().filter(|a| *a <= shape.len());
+    let axis = axis.with_context(|| format!("an axis outside rank {rank}"))?;
+    Ok(vec![r.b.reshape(x, &[shape[..axis].iter().product(), shape[axis..].iter().product()])?])
+}
+
+/// x in the shape that ranges of other tensors' shapes make.
+fn reshape_like(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
+    let x = r.operand(op, "x")?;
+    let like = r.operand_list(op, "ref_tensors")?;
+    let (begins, ends, open) =
+        (r.number_list(op, "begins")?, r.number_list(op, "ends")?, r.number_list(op, "end_masks")?);
+    if [begins.len(), ends.len(), open.len()] != [like.len(); 3] {
+        bail!("{} tensors with {} begins, {} ends, {} masks", like.len(), begins.len(), ends.len(), open.len());
+    }
+    let mut shape = Vec::new();
+    for (i, &v) in like.iter().enumerate() {
+        let rank = r.rank(v) as f64;
+        let at = |p: f64| (if p < 0.0 { p + rank } else { p }).clamp(0.0, rank) as usize;
+        let (begin, end) = (at(begins[i]), if open[i] != 0.0 { rank as usize } else { at(ends[i]) });
+        shape.extend(r.b.shape(v).get(begin..end).with_context(|| format!("range {begin}..{end} of {rank} axes"))?);
+    }
+    Ok(vec![r.b.reshape(x, &shape)?])
+}
+
+/// Rows and columns cut off at the borders of the last two axes.
+fn crop(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
+    let x = r.operand(op, "x")?;
+    let rank = r.rank(x);
+    if rank < 2 {
+        bail!("{}: expected rank 2 or more", r.b.f.ty(x));
+    }
+    let mut y = x;
+    for (axis, input) in [(rank - 2, "crop_height"), (rank - 1, "crop_width")] {
+        let cut = r.sizes(op, input)?.with_context(|| format!("input `{input}` is missing"))?;
+        let &[before, after] = &cut[..] else { bail!("input `{input}`: found {cut:?}, expected two numbers") };
+        let extent = r.b.shape(y)[axis];
+        let end = extent.checked_sub(after).filter(|end| *end > before);
+        y = r.b.slice(y, axis, before, end.with_context(|| format!("input `{input}`: {cut:?} of {extent}"))?)?;
+    }
+    Ok(vec![y])
 }

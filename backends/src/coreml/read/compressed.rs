@@ -1,15 +1,25 @@
-//! Compressed weights: `constexpr` ops of iOS 18, decoded from the records that they refer to.
+//! Compressed weights: `constexpr` ops, decoded from the records that they refer to.
 //!
 //! - `constexpr_lut_to_dense`: `indices` of K axes into `lut` of K + 2: palettes an axis, entries, elements of an entry;
-//! - `constexpr_blockwise_shift_scale`: `scale` · (`data` − `offset`), with as many scales an axis as divide it.
+//! - `constexpr_blockwise_shift_scale`: `scale` · (`data` − `offset`), with as many scales an axis as divide it;
+//! - `constexpr_sparse_to_dense`: elements where a mask is 1, zeros elsewhere;
+//! - `constexpr_lut_to_sparse`, `constexpr_sparse_blockwise_shift_scale`: the first two, of the elements where a mask is 1; they return the mask
+//!   and those elements;
+//! - `constexpr_cast`: other element types;
+//! - the forms of iOS 16, whose parameters are attributes: `constexpr_affine_dequantize` with scales along one axis, palettes and masks of bytes that
+//!   hold several elements, with the shape beside them.
 //!
 //! A parameter is written in place, or is the result of another `constexpr` op.
+
+mod decode;
+mod stored;
+
+pub use stored::StoredWeight;
 
 use std::borrow::Cow;
 
 use anyhow::{Context, Result, bail, ensure};
-use s2dit_ir::compress::Scheme;
-use s2dit_ir::{DType, Tensor, TensorType};
+use s2dit_ir::{DType, TensorType};
 
 use super::{Package, WEIGHTS};
 use crate::coreml::proto::{DataType, Operation, TensorValues, Value, binding, dimension, value, value_type};
@@ -20,15 +30,43 @@ const DEPTH: usize = 4;
 /// A compressed weight, checked and ready to be decoded.
 pub(in crate::coreml) struct Compressed<'p> {
     kind: Kind<'p>,
-    /// Type of the result.
-    pub ty: TensorType,
+    data_type: DataType,
+    shape: Vec<usize>,
 }
 
 enum Kind<'p> {
-    Lut { indices: Parameter<'p>, lut: Parameter<'p>, vector_axis: Option<usize> },
-    ShiftScale { data: Parameter<'p>, scale: Parameter<'p>, offset: Option<Parameter<'p>> },
+    Lut {
+        indices: Parameter<'p>,
+        lut: Parameter<'p>,
+        vector_axis: Option<usize>,
+    },
+    ShiftScale {
+        data: Parameter<'p>,
+        scale: Parameter<'p>,
+        offset: Option<Parameter<'p>>,
+    },
+    /// The elements where the mask is 1, the others being zeros.
+    Scattered {
+        values: Parameter<'p>,
+        mask: Parameter<'p>,
+    },
+    /// The elements of another one where the mask is 1.
+    Gathered {
+        dense: Box<Compressed<'p>>,
+        mask: Parameter<'p>,
+    },
+    /// Each element `count` times along an axis.
+    Repeated {
+        of: Parameter<'p>,
+        axis: usize,
+        count: usize,
+    },
+    Same {
+        of: Parameter<'p>,
+    },
 }
 
+#[derive(Clone)]
 struct Parameter<'p> {
     /// Offset of the record in the weight file, if it is in one.
     record: Option<u64>,
@@ -37,15 +75,25 @@ struct Parameter<'p> {
     elements: Elements<'p>,
 }
 
+#[derive(Clone)]
 enum Elements<'p> {
     /// Elements as the format packs them.
     Packed(Cow<'p, [u8]>),
-    Computed(Box<Compressed<'p>>),
+    Computed(std::rc::Rc<Compressed<'p>>),
 }
 
 /// `true` for the ops that are read here.
 pub(in crate::coreml) fn is_compressed(op: &str) -> bool {
-    matches!(op, "constexpr_lut_to_dense" | "constexpr_blockwise_shift_scale")
+    matches!(
+        op,
+        "constexpr_lut_to_dense"
+            | "constexpr_blockwise_shift_scale"
+            | "constexpr_sparse_to_dense"
+            | "constexpr_lut_to_sparse"
+            | "constexpr_sparse_blockwise_shift_scale"
+            | "constexpr_affine_dequantize"
+            | "constexpr_cast"
+    )
 }
 
 impl Package {
@@ -58,21 +106,70 @@ impl Package {
         ensure!(depth < DEPTH, "`{value}`: compressed weights that refer to each other more than {DEPTH} deep");
         let (name, program) = self.function(Some(function))?;
         let block = self.block(&name, program)?;
-        let defines = |op: &&Operation| op.outputs.iter().any(|o| o.name == value);
-        let op = block.operations.iter().find(defines).with_context(|| format!("`{value}` is not defined"))?;
+        let op = defining(&block.operations, value).with_context(|| format!("`{value}` is not defined"))?;
+        let output = op.outputs.iter().position(|o| o.name == value).unwrap_or_default();
+        self.op(function, op, output, depth).with_context(|| format!("`{}` of value `{value}`", op.r#type))
+    }
+
+    /// Result number `output` of an op.
+    fn op<'p>(&'p self, function: &str, op: &'p Operation, output: usize, depth: usize) -> Result<Compressed<'p>> {
         let parameter =
             |name: &str| self.parameter(function, op, name, depth).with_context(|| format!("input `{name}`"));
         let required = |name: &str| parameter(name)?.with_context(|| format!("input `{name}` is missing"));
+        let axis = |name: &str| parameter(name)?.map(|p| p.axis()).transpose();
         match op.r#type.as_str() {
-            "constexpr_lut_to_dense" => {
-                lut(required("indices")?, required("lut")?, parameter("vector_axis")?.map(|p| p.axis()).transpose()?)
+            "constexpr_lut_to_dense" if op.attributes.contains_key("indices") => {
+                old_lut(required("indices")?, required("lut")?, required("shape")?.extents()?)
             }
+            "constexpr_lut_to_dense" => lut(required("indices")?, required("lut")?, axis("vector_axis")?),
             "constexpr_blockwise_shift_scale" => {
                 shift_scale(required("data")?, required("scale")?, parameter("offset")?)
             }
-            other => bail!("`{value}` is the result of `{other}`, expected a compressed weight"),
+            "constexpr_affine_dequantize" => {
+                let data = required("quantized_data")?;
+                let axis = axis("axis")?.unwrap_or_default();
+                let scale = required("scale")?.along(axis, data.shape.len())?;
+                let zero =
+                    parameter("zero_point")?.map(|zero| zero.along(axis, data.shape.len())?.stretched(&scale.shape));
+                shift_scale(data, scale, zero.transpose()?)
+            }
+            "constexpr_sparse_to_dense" => {
+                let (values, mut mask) = (required("nonzero_data")?, required("mask")?);
+                if op.attributes.contains_key("mask") {
+                    mask = mask.unpacked(DataType::Uint1, required("shape")?.extents()?)?;
+                }
+                scattered(values, mask)
+            }
+            "constexpr_cast" => {
+                let of = required("source_val")?;
+                Ok(Compressed { data_type: DataType::Float32, shape: of.shape.clone(), kind: Kind::Same { of } })
+            }
+            "constexpr_lut_to_sparse" => {
+                let mask = required("indices_mask")?;
+                let indices = scattered(required("indices_nonzero_data")?, mask.clone())?.parameter();
+                let table = required("lut")?;
+                let vector = *table.shape.last().context("a lut of rank 0")?;
+                let axis = axis("vector_axis")?;
+                let dense = lut(indices, table, axis)?;
+                let mask = match axis.filter(|_| vector > 1) {
+                    Some(axis) => {
+                        let axis = wrapped(axis, mask.shape.len())?;
+                        let (data_type, shape) = (mask.data_type, dense.shape.clone());
+                        Compressed { kind: Kind::Repeated { of: mask, axis, count: vector }, data_type, shape }
+                            .parameter()
+                    }
+                    None => mask,
+                };
+                sparse(dense, mask, output)
+            }
+            "constexpr_sparse_blockwise_shift_scale" => {
+                let mask = required("data_mask")?;
+                let data = scattered(required("nonzero_data")?, mask.clone())?.parameter();
+                let dense = shift_scale(data, required("scale")?, parameter("offset")?)?;
+                sparse(dense, mask, output)
+            }
+            other => bail!("the result of `{other}`, expected a compressed weight"),
         }
-        .with_context(|| format!("`{}` of value `{value}`", op.r#type))
     }
 
     fn parameter<'p>(
@@ -82,16 +179,13 @@ impl Package {
         input: &str,
         depth: usize,
     ) -> Result<Option<Parameter<'p>>> {
-        let Some(argument) = op.inputs.get(input) else { return Ok(None) };
+        let Some(argument) = op.inputs.get(input) else {
+            return op.attributes.get(input).map(|v| self.in_place(v)).transpose();
+        };
         let [bound] = &argument.arguments[..] else { bail!("expected one value, found {}", argument.arguments.len()) };
         match bound.binding.as_ref().context("bound to nothing")? {
             binding::Binding::Value(v) => self.in_place(v).map(Some),
-            binding::Binding::Name(name) => {
-                let inner = self.compressed_at(function, name, depth + 1)?;
-                let data_type = if inner.ty.dtype == DType::F16 { DataType::Float16 } else { DataType::Float32 };
-                let shape = inner.ty.shape.clone();
-                Ok(Some(Parameter { record: None, data_type, shape, elements: Elements::Computed(Box::new(inner)) }))
-            }
+            binding::Binding::Name(name) => Ok(Some(self.compressed_at(function, name, depth + 1)?.parameter())),
         }
     }
 
@@ -147,6 +241,21 @@ impl Package {
     }
 }
 
+/// The op of a value, also in nested blocks.
+fn defining<'p>(operations: &'p [Operation], value: &str) -> Option<&'p Operation> {
+    operations.iter().find_map(|op| {
+        if op.outputs.iter().any(|o| o.name == value) {
+            return Some(op);
+        }
+        op.blocks.iter().find_map(|block| defining(&block.operations, value))
+    })
+}
+
+fn wrapped(axis: i64, rank: usize) -> Result<usize> {
+    let wrapped = if axis < 0 { axis + rank as i64 } else { axis };
+    usize::try_from(wrapped).ok().filter(|a| *a < rank).with_context(|| format!("axis {axis} of rank {rank}"))
+}
+
 fn float(data_type: DataType) -> Result<DType> {
     match data_type {
         DataType::Float16 => Ok(DType::F16),
@@ -175,19 +284,27 @@ fn lut<'p>(indices: Parameter<'p>, lut: Parameter<'p>, vector_axis: Option<i64>)
     let (found, vector) = (lut.shape[rank], lut.shape[rank + 1]);
     ensure!(found == entries, "palettes of {found} entries for {:?}, expected {entries}", indices.data_type);
     let mut shape = indices.shape.clone();
-    let vector_axis = match vector_axis {
-        Some(axis) => {
-            let axis = if axis < 0 { axis + rank as i64 } else { axis };
-            Some(usize::try_from(axis).ok().filter(|a| *a < rank).with_context(|| format!("vector_axis {axis}"))?)
-        }
-        None => None,
-    };
+    let vector_axis = vector_axis.map(|axis| wrapped(axis, rank).context("vector_axis")).transpose()?;
     ensure!(vector == 1 || vector_axis.is_some(), "entries of {vector} elements without a vector_axis");
     if let Some(axis) = vector_axis {
         shape[axis] *= vector;
     }
-    let ty = TensorType::new(float(lut.data_type)?, shape);
-    Ok(Compressed { kind: Kind::Lut { indices, lut, vector_axis }, ty })
+    Ok(Compressed { data_type: lut.data_type, shape, kind: Kind::Lut { indices, lut, vector_axis } })
+}
+
+/// The form of iOS 16: one palette, and indices packed into bytes.
+fn old_lut<'p>(indices: Parameter<'p>, table: Parameter<'p>, shape: Vec<usize>) -> Result<Compressed<'p>> {
+    let entries = table.shape.iter().product::<usize>();
+    let data_type = match entries {
+        2 => DataType::Uint1,
+        4 => DataType::Uint2,
+        16 => DataType::Uint4,
+        64 => DataType::Uint6,
+        256 => DataType::Uint8,
+        _ => bail!("a palette of {entries} entries, expected 2, 4, 16, 64 or 256"),
+    };
+    let palette = [vec![1; shape.len()], vec![entries, 1]].concat();
+    lut(indices.unpacked(data_type, shape)?, Parameter { shape: palette, ..table }, None)
 }
 
 fn shift_scale<'p>(data: Parameter<'p>, scale: Parameter<'p>, offset: Option<Parameter<'p>>) -> Result<Compressed<'p>> {
@@ -195,198 +312,71 @@ fn shift_scale<'p>(data: Parameter<'p>, scale: Parameter<'p>, offset: Option<Par
     if let Some(offset) = &offset {
         ensure!(offset.shape == scale.shape, "an offset of shape {:?}, a scale of {:?}", offset.shape, scale.shape);
     }
-    let ty = TensorType::new(float(scale.data_type)?, data.shape.clone());
-    Ok(Compressed { kind: Kind::ShiftScale { data, scale, offset }, ty })
+    let (data_type, shape) = (scale.data_type, data.shape.clone());
+    Ok(Compressed { data_type, shape, kind: Kind::ShiftScale { data, scale, offset } })
 }
 
-impl Parameter<'_> {
-    /// The elements as numbers.
-    fn numbers(&self) -> Result<Vec<f32>> {
-        let bytes = match &self.elements {
-            Elements::Computed(inner) => return inner.numbers(),
-            Elements::Packed(bytes) => bytes,
-        };
-        let floats = |dtype| {
-            let tensor = Tensor::from_le_bytes(&TensorType::new(dtype, self.shape.clone()), bytes);
-            Ok(tensor.context("too few bytes")?.data.iter().map(|x| *x as f32).collect())
-        };
-        match self.data_type {
-            DataType::Float16 => floats(DType::F16),
-            DataType::Float32 => floats(DType::F32),
-            DataType::Int32 => floats(DType::I32),
-            DataType::Int8 => Ok(bytes.iter().map(|b| f32::from(*b as i8)).collect()),
-            // The sign of four bits is the highest of them.
-            DataType::Int4 => Ok(self.codes()?.into_iter().map(|c| f32::from((c << 4) as i8 >> 4)).collect()),
-            _ => Ok(self.codes()?.into_iter().map(f32::from).collect()),
+fn scattered<'p>(values: Parameter<'p>, mask: Parameter<'p>) -> Result<Compressed<'p>> {
+    ensure!(mask.data_type == DataType::Uint1, "a mask of type {:?}, expected Uint1", mask.data_type);
+    Ok(Compressed { data_type: values.data_type, shape: mask.shape.clone(), kind: Kind::Scattered { values, mask } })
+}
+
+/// Result number `output` of an op that gives a mask and the elements where it is 1.
+fn sparse<'p>(dense: Compressed<'p>, mask: Parameter<'p>, output: usize) -> Result<Compressed<'p>> {
+    if output == 0 {
+        return Ok(Compressed { data_type: mask.data_type, shape: mask.shape.clone(), kind: Kind::Same { of: mask } });
+    }
+    let count = mask.numbers()?.iter().filter(|x| **x != 0.0).count();
+    Ok(Compressed {
+        data_type: dense.data_type,
+        shape: vec![count],
+        kind: Kind::Gathered { dense: Box::new(dense), mask },
+    })
+}
+
+impl<'p> Parameter<'p> {
+    /// Bytes that hold elements of another type and shape.
+    fn unpacked(self, data_type: DataType, shape: Vec<usize>) -> Result<Parameter<'p>> {
+        let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).context("a shape that is too large")?;
+        let bits = data_type.bits().unwrap_or_default() as usize;
+        let expected = elements.checked_mul(bits).context("a shape that is too large")?.div_ceil(8);
+        let found = self.shape.iter().product::<usize>();
+        ensure!(self.data_type == DataType::Uint8, "packed elements of type {:?}, expected Uint8", self.data_type);
+        ensure!(found == expected, "{found} bytes for {data_type:?}{shape:?}, expected {expected}");
+        Ok(Parameter { data_type, shape, ..self })
+    }
+
+    /// A vector along an axis of `rank`, or one number for all of them.
+    fn along(self, axis: i64, rank: usize) -> Result<Parameter<'p>> {
+        let count = self.shape.iter().product::<usize>();
+        let mut shape = vec![1; rank];
+        if count != 1 {
+            shape[wrapped(axis, rank)?] = count;
         }
+        Ok(Parameter { shape, ..self })
     }
 
-    /// Unsigned elements of at most eight bits, lowest bit first.
-    fn codes(&self) -> Result<Vec<u8>> {
-        let Elements::Packed(bytes) = &self.elements else { bail!("computed indices") };
-        let bits = match self.data_type.bits() {
-            Some(bits) if bits <= 8 => bits as usize,
-            _ => bail!("elements of type {:?}", self.data_type),
-        };
-        let n = self.shape.iter().product();
-        let mut codes = Vec::with_capacity(n);
-        let (mut window, mut held) = (0u32, 0);
-        let mut bytes = bytes.iter();
-        for _ in 0..n {
-            if held < bits {
-                window |= u32::from(*bytes.next().context("too few bytes")?) << held;
-                held += 8;
-            }
-            codes.push((window & ((1 << bits) - 1)) as u8);
-            window >>= bits;
-            held -= bits;
+    /// One number as often as the shape has elements.
+    fn stretched(self, shape: &[usize]) -> Result<Parameter<'p>> {
+        let count = shape.iter().product();
+        if self.shape == shape || self.shape.iter().product::<usize>() != 1 {
+            return Ok(self);
         }
-        Ok(codes)
-    }
-
-    /// The one number of an axis.
-    fn axis(&self) -> Result<i64> {
-        match self.numbers()?[..] {
-            [axis] => Ok(axis as i64),
-            _ => bail!("vector_axis of shape {:?}", self.shape),
-        }
+        let (of, data_type) = (Parameter { shape: vec![1], ..self }, self.data_type);
+        let repeated = Compressed { kind: Kind::Repeated { of, axis: 0, count }, data_type, shape: vec![count] };
+        Ok(Parameter { shape: shape.to_vec(), ..repeated.parameter() })
     }
 }
 
-/// A compressed weight as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredWeight {
-    /// The scheme of this compiler that stores a weight this way.
-    pub scheme: Scheme,
-    /// The weight source's name of the record with the codes: weights of two functions that share it are one.
-    pub codes: String,
-}
-
-impl Package {
-    /// How the weight is stored that [`crate::coreml::raise`] loads as `name`; `None` for one that is stored whole, or in no scheme of this
-    /// compiler.
-    #[must_use]
-    pub fn stored(&self, name: &str) -> Option<StoredWeight> {
-        let (function, value) = name.split_once('%')?;
-        let found = self.compressed(function, value).ok()?;
-        let (scheme, codes) = match &found.kind {
-            Kind::Lut { indices, lut, vector_axis: None } => {
-                let rank = indices.shape.len();
-                let (groups, others) = lut.shape[..rank].split_first()?;
-                let group = (*groups > 1).then_some(indices.shape[0] / groups);
-                let bits = u8::try_from(indices.data_type.bits()?).ok()?;
-                others.iter().all(|n| *n == 1).then_some((Scheme::Palette { bits, group }, indices))?
-            }
-            Kind::ShiftScale { data, scale, offset: None } => {
-                let bits = u8::try_from(data.data_type.bits()?).ok()?;
-                let inputs = *scale.shape.get(1)?;
-                let by_channel = scale.shape[0] == data.shape[0] && scale.shape[2..].iter().all(|n| *n == 1);
-                let scheme = match (bits, inputs) {
-                    (8, 1) => Scheme::Int8,
-                    (4 | 8, blocks) => Scheme::Block { bits, block: data.shape[1] / blocks },
-                    _ => return None,
-                };
-                by_channel.then_some((scheme, data))?
-            }
-            _ => return None,
-        };
-        Some(StoredWeight { scheme, codes: super::record_name(codes.record?) })
-    }
-}
-
-impl Compressed<'_> {
-    /// The weight, little-endian.
-    pub(in crate::coreml) fn bytes(&self) -> Result<Vec<u8>> {
-        let numbers = self.numbers()?;
-        Ok(match self.ty.dtype {
-            DType::F16 => numbers.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect(),
-            _ => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        })
+impl<'p> Compressed<'p> {
+    /// The weight as a parameter of another one.
+    fn parameter(self) -> Parameter<'p> {
+        let (data_type, shape) = (self.data_type, self.shape.clone());
+        Parameter { record: None, data_type, shape, elements: Elements::Computed(std::rc::Rc::new(self)) }
     }
 
-    fn numbers(&self) -> Result<Vec<f32>> {
-        match &self.kind {
-            Kind::Lut { indices, lut, vector_axis } => {
-                let rank = indices.shape.len();
-                let (entries, vector) = (lut.shape[rank], lut.shape[rank + 1]);
-                let (codes, table) = (indices.codes()?, lut.numbers()?);
-                let runs = Runs::new(&indices.shape, &lut.shape[..rank]);
-                let mut out = vec![0.0; codes.len() * vector];
-                // The elements of an entry lie along the vector's axis.
-                let inner: usize = vector_axis.map_or(1, |a| indices.shape[a + 1..].iter().product());
-                for (run, codes) in codes.chunks(runs.len).enumerate() {
-                    let palette = &table[runs.part(run) * entries * vector..];
-                    for (i, code) in codes.iter().enumerate() {
-                        let at = run * runs.len + i;
-                        let entry = &palette[usize::from(*code) * vector..][..vector];
-                        for (j, x) in entry.iter().enumerate() {
-                            out[at / inner * inner * vector + j * inner + at % inner] = *x;
-                        }
-                    }
-                }
-                Ok(out)
-            }
-            Kind::ShiftScale { data, scale, offset } => {
-                let mut out = data.numbers()?;
-                let (scales, offsets) = (scale.numbers()?, offset.as_ref().map(Parameter::numbers).transpose()?);
-                let runs = Runs::new(&data.shape, &scale.shape);
-                for (run, out) in out.chunks_mut(runs.len).enumerate() {
-                    let part = runs.part(run);
-                    let (scale, offset) = (scales[part], offsets.as_ref().map_or(0.0, |o| o[part]));
-                    for x in out {
-                        *x = scale * (*x - offset);
-                    }
-                }
-                Ok(out)
-            }
-        }
-    }
-}
-
-/// Consecutive elements that belong to one part, where each axis has some parts.
-struct Runs {
-    len: usize,
-    /// Runs and parts along the axes up to the last one that has parts, outermost first.
-    axes: Vec<(usize, usize)>,
-}
-
-impl Runs {
-    fn new(shape: &[usize], parts: &[usize]) -> Runs {
-        let Some(last) = parts.iter().rposition(|p| *p > 1) else {
-            return Runs { len: shape.iter().product::<usize>().max(1), axes: Vec::new() };
-        };
-        let mut axes: Vec<(usize, usize)> = shape.iter().copied().zip(parts.iter().copied()).take(last + 1).collect();
-        axes[last].0 = parts[last];
-        Runs { len: shape[last..].iter().product::<usize>() / parts[last], axes }
-    }
-
-    /// The part that a run belongs to.
-    fn part(&self, run: usize) -> usize {
-        let (mut part, mut run, mut stride) = (0, run, 1);
-        for (runs, parts) in self.axes.iter().rev() {
-            part += run % runs / (runs / parts) * stride;
-            run /= runs;
-            stride *= parts;
-        }
-        part
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn runs_follow_the_parts_of_each_axis() {
-        let parts = |shape: &[usize], parts: &[usize]| {
-            let runs = Runs::new(shape, parts);
-            let n: usize = shape.iter().product();
-            (0..n).map(|i| runs.part(i / runs.len)).collect::<Vec<_>>()
-        };
-        assert_eq!(parts(&[2, 2], &[1, 1]), [0; 4]);
-        assert_eq!(parts(&[4, 2], &[2, 1]), [0, 0, 0, 0, 1, 1, 1, 1]);
-        assert_eq!(parts(&[2, 4], &[2, 2]), [0, 0, 1, 1, 2, 2, 3, 3]);
-        assert_eq!(parts(&[4, 4], &[2, 2]), [0, 0, 1, 1, 0, 0, 1, 1, 2, 2, 3, 3, 2, 2, 3, 3]);
-        assert_eq!(parts(&[2, 2, 2], &[1, 2, 1]), [0, 0, 1, 1, 0, 0, 1, 1]);
+    /// Type of the result, if it is one that ops compute with.
+    pub(in crate::coreml) fn ty(&self) -> Result<TensorType> {
+        Ok(TensorType::new(float(self.data_type)?, self.shape.clone()))
     }
 }

@@ -19,6 +19,8 @@ pub struct Feature {
     pub dtype: String,
     /// Shape.
     pub shape: Vec<i64>,
+    /// Whether arrays of other shapes are taken too.
+    pub flexible: bool,
 }
 
 impl Package {
@@ -175,6 +177,7 @@ fn feature(f: &FeatureDescription) -> Feature {
         name: f.name.clone(),
         dtype: array.map_or("?", array_dtype).into(),
         shape: array.map(|a| a.shape.clone()).unwrap_or_default(),
+        flexible: array.is_some_and(|a| a.shape_flexibility.is_some()),
     }
 }
 

@@ -217,7 +217,7 @@ impl Package {
 impl WeightSource for Package {
     fn ty(&self, name: &str) -> Option<TensorType> {
         if let Some((function, value)) = name.split_once('%') {
-            return self.compressed(function, value).ok().map(|c| c.ty);
+            return self.compressed(function, value).ok().and_then(|c| c.ty().ok());
         }
         let record = self.weights.as_ref()?.record(offset_of(name)?).ok()?;
         Some(TensorType::new(record.dtype?, [record.elements()?]))

@@ -1,7 +1,7 @@
-//! Unary, Binary, Cast.
+//! Unary, Binary, Compare, Select, Cast.
 
 use anyhow::Result;
-use s2dit_ir::ops::{Binary, Op, Unary};
+use s2dit_ir::ops::{Binary, Compare, Op, Unary};
 use s2dit_ir::{DType, TensorType, ValueId};
 
 use super::{Lowering, int, string};
@@ -12,7 +12,13 @@ impl Lowering<'_> {
         let x = self.operands(v)?;
         let (op, attributes) = match kind {
             Unary::Abs => ("Abs", vec![]),
+            Unary::Acos => ("Acos", vec![]),
+            Unary::Asin => ("Asin", vec![]),
+            Unary::Atan => ("Atan", vec![]),
+            Unary::Atanh => ("Atanh", vec![]),
+            Unary::Ceil => ("Ceil", vec![]),
             Unary::Cos => ("Cos", vec![]),
+            Unary::Cosh => ("Cosh", vec![]),
             Unary::Erf => ("Erf", vec![]),
             Unary::Exp => ("Exp", vec![]),
             Unary::Floor => ("Floor", vec![]),
@@ -20,6 +26,7 @@ impl Lowering<'_> {
             Unary::GeluTanh => ("Gelu", vec![string("approximate", "tanh")]),
             Unary::Identity => ("Identity", vec![]),
             Unary::Log => ("Log", vec![]),
+            Unary::LogicalNot => ("Not", vec![]),
             Unary::Neg => ("Neg", vec![]),
             Unary::Relu => ("Relu", vec![]),
             Unary::Round => ("Round", vec![]),
@@ -34,7 +41,9 @@ impl Lowering<'_> {
                 self.emit(v, "Mul", &[x[0].clone(), gate], vec![]);
                 return Ok(());
             }
+            Unary::Sign => ("Sign", vec![]),
             Unary::Sin => ("Sin", vec![]),
+            Unary::Sinh => ("Sinh", vec![]),
             Unary::Softplus if self.f.dtype(v) == DType::F32 => {
                 self.softplus(v, &x);
                 return Ok(());
@@ -45,6 +54,7 @@ impl Lowering<'_> {
                 self.emit(v, "Mul", &[x[0].clone(), x[0].clone()], vec![]);
                 return Ok(());
             }
+            Unary::Tan => ("Tan", vec![]),
             Unary::Tanh => ("Tanh", vec![]),
         };
         self.emit(v, op, &x, attributes);
@@ -84,6 +94,43 @@ impl Lowering<'_> {
     fn normed_alone(&self, v: ValueId) -> bool {
         let norm = |u: ValueId| matches!(self.f.op(u), Op::LayerNorm(_)) && self.absorbed.contains(&u);
         self.f.only_use(v).is_some_and(|(user, _)| norm(user))
+    }
+
+    pub(super) fn compare(&mut self, v: ValueId, kind: Compare) -> Result<()> {
+        let x = self.operands(v)?;
+        let op = match kind {
+            Compare::Equal => "Equal",
+            Compare::NotEqual => {
+                let equal = self.step("Equal", &x, vec![]);
+                self.emit(v, "Not", &[equal], vec![]);
+                return Ok(());
+            }
+            Compare::Less => "Less",
+            Compare::LessEqual => "LessOrEqual",
+            Compare::Greater => "Greater",
+            Compare::GreaterEqual => "GreaterOrEqual",
+            Compare::And => "And",
+            Compare::Or => "Or",
+            Compare::Xor => "Xor",
+        };
+        self.emit(v, op, &x, vec![]);
+        Ok(())
+    }
+
+    /// ONNX Runtime chooses between few types: bools go as bytes.
+    pub(super) fn select(&mut self, v: ValueId) -> Result<()> {
+        let mut x = self.operands(v)?;
+        if self.f.dtype(v) != DType::Bool {
+            self.emit(v, "Where", &x, vec![]);
+            return Ok(());
+        }
+        for choice in &mut x[1..] {
+            let byte = int("to", i64::from(data_type(DType::U8)));
+            *choice = self.step("Cast", std::slice::from_ref(choice), vec![byte]);
+        }
+        let chosen = self.step("Where", &x, vec![]);
+        self.emit(v, "Cast", &[chosen], vec![int("to", i64::from(data_type(DType::Bool)))]);
+        Ok(())
     }
 
     pub(super) fn cast(&mut self, v: ValueId) -> Result<()> {

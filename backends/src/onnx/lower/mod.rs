@@ -5,10 +5,12 @@ mod attention;
 mod composite;
 mod compressed;
 mod elementwise;
+mod index;
 mod names;
 mod norm;
 mod product;
 mod shape;
+mod window;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -154,15 +156,22 @@ impl Lowering<'_> {
             | Op::Compress(_) => Ok(()),
             Op::Unary(kind) => self.unary(v, *kind),
             Op::Binary(kind) => self.binary(v, *kind),
+            Op::Compare(kind) => self.compare(v, *kind),
+            Op::Select(_) => self.select(v),
             Op::Cast(_) => self.cast(v),
             Op::Quantize(q) => self.quantize(v, q),
             Op::Dequantize(d) => self.dequantize(v, d),
             Op::Matmul(m) => self.matmul(v, m),
             Op::Linear(_) => self.linear(v),
             Op::Conv(c) => self.conv(v, c),
+            Op::ConvTranspose(c) => self.conv_transpose(v, c),
+            Op::Pool(p) => self.pool(v, p),
             Op::LayerNorm(n) => self.layer_norm(v, n),
             Op::Softmax(s) => self.softmax(v, s),
             Op::Reduce(r) => self.reduce(v, r),
+            Op::ArgReduce(a) => self.arg_reduce(v, a),
+            Op::CumSum(c) => self.cum_sum(v, c),
+            Op::SortIndices(s) => self.sort_indices(v, s),
             Op::Reshape(r) => self.reshape(v, &r.shape),
             Op::Transpose(t) => self.transpose(v, &t.perm),
             Op::Concat(c) => self.concat(v, c),
@@ -170,6 +179,10 @@ impl Lowering<'_> {
             Op::Pad(p) => self.pad(v, p),
             Op::DepthToSpace(d) => self.depth_to_space(v, d),
             Op::Gather(g) => self.gather(v, g),
+            Op::GatherAlongAxis(g) => self.gather_along_axis(v, g),
+            Op::GatherNd(g) => self.gather_nd(v, g),
+            Op::ScatterAlongAxis(s) => self.scatter_along_axis(v, s),
+            Op::ScatterNd(s) => self.scatter_nd(v, s),
             Op::BroadcastTo(b) => self.broadcast_to(v, &b.shape),
             Op::RmsNorm(n) => self.rms_norm(v, n),
             Op::Rope(r) => self.rope(v, r),

@@ -55,6 +55,7 @@ impl Lowering<'_> {
             ReduceKind::Mean => "ReduceMean",
             ReduceKind::Max => "ReduceMax",
             ReduceKind::Min => "ReduceMin",
+            ReduceKind::Prod => "ReduceProd",
         };
         let axes = self.ints(&r.axes);
         self.emit(v, op, &[x[0].clone(), axes], vec![int("keepdims", i64::from(r.keep_dims))]);

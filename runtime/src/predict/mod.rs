@@ -1,0 +1,210 @@
+//! One artifact of anybody's, run on named arrays: a Core ML package with its functions and states, or an ONNX file.
+//!
+//! A package is raised for the shapes of the arrays that it is called with. If its graph follows from the shapes alone, the graph is kept and
+//! calls with the same shapes only run it. If branches, loops or shapes depend on the arrays' values, each call makes its own graph.
+//!
+//! ```no_run
+//! use s2dit_files::arrays::{Array, Arrays};
+//! use s2dit_ir::{DType, TensorType};
+//! use s2dit_runtime::predict::{Options, Predictor};
+//!
+//! let mut model = Predictor::open("model.mlpackage".as_ref(), &Options::default())?;
+//! let x = Array::new(TensorType::new(DType::F32, [1, 3]), vec![0; 12]).expect("3 elements of 4 bytes");
+//! let mut states = model.new_states(None)?;
+//! let outputs = model.predict(None, &Arrays::from([("x".into(), x)]), &mut states)?;
+//! # Ok::<(), s2dit_runtime::Error>(())
+//! ```
+
+mod call;
+mod ports;
+pub mod serve;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use s2dit_backends::coreml::{self, Package};
+use s2dit_files::arrays::{Array, Arrays};
+use s2dit_ir::{DType, Tensor, TensorType};
+use s2dit_passes::emulate::Arithmetic;
+
+use crate::error::refuse;
+use crate::{Artifact, Error, Session, SessionOptions};
+use call::{Call, session};
+pub use ports::Port;
+
+/// Graphs that are kept, one for each function and combination of shapes.
+const KEPT: usize = 16;
+
+/// How an artifact is run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Round the result of every fp16 op of a package to fp16, as the Neural Engine stores it. Without it a package's arithmetic is fp32.
+    pub fp16: bool,
+    /// Threads of one op; 0 is one.
+    pub threads: usize,
+    /// No notes on standard error.
+    pub quiet: bool,
+}
+
+/// An open artifact.
+pub struct Predictor {
+    source: Source,
+    options: Options,
+}
+
+enum Source {
+    Package { package: Box<Package>, plans: HashMap<Key, Plan> },
+    Onnx { path: PathBuf, session: Box<Session> },
+}
+
+/// A function and the shapes that it was called with.
+type Key = (String, Vec<(String, Vec<usize>)>);
+
+/// A graph that is ready to run.
+struct Plan {
+    session: Session,
+    /// Values that were computed while the package was raised.
+    given: Arrays,
+}
+
+impl Predictor {
+    /// Opens an `.mlpackage` or an `.onnx` file.
+    ///
+    /// # Errors
+    /// Neither of them, or a damaged one; a model that ONNX Runtime does not take.
+    pub fn open(path: &Path, options: &Options) -> Result<Predictor, Error> {
+        let source = match Artifact::open(path)? {
+            Artifact::MlPackage(package) => Source::Package { package, plans: HashMap::new() },
+            Artifact::Onnx(path, _) if options.fp16 => {
+                let shown = path.display();
+                refuse!(Input, "`{shown}`: fp16 rounds as the Neural Engine does, so it applies to mlpackages only")
+            }
+            Artifact::Onnx(path, _) => {
+                let session = Box::new(Session::from_file(&path, &session_options(options))?);
+                Source::Onnx { path, session }
+            }
+            Artifact::Pipeline(_) => {
+                let shown = path.display();
+                refuse!(
+                    Input,
+                    "`{shown}`: found packages that run one after the other, expected an .mlpackage or an .onnx file"
+                )
+            }
+        };
+        Ok(Predictor { source, options: options.clone() })
+    }
+
+    /// Names of the functions, the default one first; an ONNX file has none.
+    pub fn functions(&self) -> Vec<String> {
+        match &self.source {
+            Source::Package { package, .. } => package.functions(),
+            Source::Onnx { .. } => Vec::new(),
+        }
+    }
+
+    /// Inputs, outputs and states of a function, `None` for the default one.
+    ///
+    /// # Errors
+    /// No function of this name.
+    pub fn ports(&self, function: Option<&str>) -> Result<[Vec<Port>; 3], Error> {
+        match &self.source {
+            Source::Package { package, .. } => {
+                let lists = package.interface(self.function(function)?)?;
+                Ok(lists.map(|list| list.into_iter().map(Port::from).collect()))
+            }
+            Source::Onnx { path, session } => {
+                if let Some(name) = function {
+                    refuse!(Input, "`{}`: an ONNX file has no functions; found `{name}`", path.display());
+                }
+                Ok([session.inputs(), session.outputs(), &[]].map(|list| list.iter().map(Port::from).collect()))
+            }
+        }
+    }
+
+    fn function(&self, name: Option<&str>) -> Result<String, Error> {
+        let functions = self.functions();
+        let found = name.map_or(functions.first(), |name| functions.iter().find(|f| *f == name));
+        match found {
+            Some(found) => Ok(found.clone()),
+            None => {
+                let name = name.unwrap_or_default();
+                refuse!(Input, "no function `{name}`; expected one of {}", functions.join(", "))
+            }
+        }
+    }
+
+    /// The states of a function as they are before its first call: zeros.
+    ///
+    /// # Errors
+    /// No function of this name.
+    pub fn new_states(&self, function: Option<&str>) -> Result<Arrays, Error> {
+        let [_, _, states] = self.ports(function)?;
+        let zeros = |port: &Port| {
+            let ty = TensorType::new(port.dtype.unwrap_or(DType::F16), port.extents().unwrap_or_default());
+            (port.name.clone(), Array::of(&Tensor::splat(&ty, 0.0)))
+        };
+        Ok(states.iter().map(zeros).collect())
+    }
+
+    /// Runs a function, `None` for the default one, and leaves its states as it wrote them. Inputs may be of any element type that holds
+    /// their numbers exactly; floats are rounded to the type that the function takes.
+    ///
+    /// # Errors
+    /// Inputs or states that do not fit, all of them at once; ops that are not run here; a failing engine.
+    pub fn predict(&mut self, function: Option<&str>, inputs: &Arrays, states: &mut Arrays) -> Result<Arrays, Error> {
+        let [wanted, outputs, kept] = self.ports(function)?;
+        let inputs = ports::fitting("input", &wanted, inputs)?;
+        let held = ports::fitting("state", &kept, states)?;
+        let name = function.map(str::to_string).or_else(|| self.functions().first().cloned()).unwrap_or_default();
+        let found = match &mut self.source {
+            Source::Onnx { session, .. } => session.run_arrays(|name| inputs.get(name))?,
+            Source::Package { package, plans } => {
+                let shapes = inputs.iter().map(|(name, array)| (name.clone(), array.ty.shape.clone())).collect();
+                let key = (name, shapes);
+                let call = Call { package, options: &self.options, inputs: &inputs, states: &held };
+                match plans.get_mut(&key) {
+                    Some(plan) => call.run(plan)?,
+                    None => {
+                        let raised = coreml::raise_for(package, Some(&key.0), &call)?;
+                        let Some(f) = raised.module.functions.first() else { refuse!(Artifact, "no function") };
+                        let given = raised.given.iter().map(|(name, value)| (name.clone(), Array::of(value)));
+                        let mut plan = Plan { session: session(f, package, &self.options)?, given: given.collect() };
+                        let found = call.run(&mut plan)?;
+                        if !raised.for_one_call {
+                            if plans.len() == KEPT {
+                                plans.clear();
+                            }
+                            plans.insert(key, plan);
+                        }
+                        found
+                    }
+                }
+            }
+        };
+        for state in &kept {
+            if let Some(new) = found.get(&format!("{}_out", state.name)) {
+                states.insert(state.name.clone(), new.cast(state.dtype.unwrap_or(DType::F16)));
+            }
+        }
+        let mut results = Arrays::new();
+        for port in outputs {
+            let Some(value) = found.get(&port.name) else { refuse!(Engine, "no output `{}`", port.name) };
+            results.insert(port.name.clone(), port.result(value));
+        }
+        Ok(results)
+    }
+}
+
+fn session_options(options: &Options) -> SessionOptions {
+    SessionOptions { threads: options.threads.max(1), keep_weights_mapped: false, quiet: options.quiet }
+}
+
+fn arithmetic(options: &Options) -> Arithmetic {
+    if options.fp16 { Arithmetic::RoundedFp16 } else { Arithmetic::Fp32 }
+}
+
+/// Arrays by name, as an error shows them: `x f32[1, 3], t i32[1]`.
+fn shown<'a>(arrays: impl IntoIterator<Item = (&'a String, &'a Array)>) -> String {
+    let each: Vec<String> = arrays.into_iter().map(|(name, array)| format!("`{name}` {}", array.ty)).collect();
+    if each.is_empty() { "none".into() } else { each.join(", ") }
+}
