@@ -251,5 +251,12 @@ impl Brief {
 /// `540 ops: 501 stay, 0 may leave, 39 leave the Neural Engine`
 #[must_use]
 pub fn verdicts(v: &OpVerdicts) -> String {
-    format!("{} ops: {} stay, {} may leave, {} leave the Neural Engine", v.total(), v.stays, v.may_leave, v.leaves)
+    let ahead = if v.ahead > 0 { format!("{} before it, ", v.ahead) } else { String::new() };
+    format!(
+        "{} ops: {} stay, {ahead}{} may leave, {} leave the Neural Engine",
+        v.total(),
+        v.stays,
+        v.may_leave,
+        v.leaves
+    )
 }

@@ -4,6 +4,7 @@
 //!   to ONNX in memory and run by ONNX Runtime; its weights stay where they are, mapped.
 //! - [`stream`] makes video chunk by chunk with a kernel folder.
 //! - [`text_mask`] says which text tokens count.
+//! - [`tokens`] checks token ids.
 //! - [`timesteps`] are those that an artifact was compiled for, if it does not take any.
 //! - [`library`] finds ONNX Runtime's shared library, or fetches it on first need.
 //! - [`compare`] says how far a tensor is from a reference.
@@ -25,6 +26,7 @@ pub mod stream;
 mod tensor;
 pub mod text_mask;
 pub mod timesteps;
+pub mod tokens;
 #[cfg(feature = "tract")]
 pub mod tract_engine;
 

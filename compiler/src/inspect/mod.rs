@@ -24,9 +24,9 @@ pub use recognition::{NearMiss, Recognised, Recognition, recognition};
 use s2dit_files::WEIGHTS;
 use s2dit_import::importer_of;
 use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint, Merged, Origin, PIPELINE_FILE};
-use s2dit_models::size::LatentSize;
+use s2dit_models::size::{LatentSize, Size};
 
-/// Latent of the costs when none is asked for, or the nearest one that fits: the 1.8B preset's chunk.
+/// Latent of the costs when no size is asked for, or the nearest one that fits: the 1.8B preset's chunk.
 const DEFAULT_LATENT: LatentSize = LatentSize { frames: 3, rows: 36, cols: 64 };
 
 /// The report on what was inspected.
@@ -81,7 +81,7 @@ pub struct CheckpointReport {
     pub hash: String,
     /// The model.
     pub model: ModelReport,
-    /// Formulas and blocks recognised in the checkpoint's clip graph.
+    /// Formulas and blocks recognised in the checkpoint's graph.
     pub recognised: Vec<Recognition>,
 }
 
@@ -89,10 +89,10 @@ pub struct CheckpointReport {
 ///
 /// # Errors
 /// Nothing there, or something that is none of these; problems of the file.
-pub fn inspect(origin: &Origin, latent: Option<LatentSize>) -> Result<InspectReport> {
+pub fn inspect(origin: &Origin, size: Option<Size>) -> Result<InspectReport> {
     let path = origin.path.as_path();
     if is_checkpoint(origin) {
-        return checkpoint(origin, latent);
+        return checkpoint(origin, size);
     }
     if path.is_dir() && (path.extension().is_some_and(|e| e == "mlpackage") || path.join("Manifest.json").exists()) {
         return Ok(InspectReport::MlPackage(artifact::mlpackage(path)?));
@@ -127,7 +127,7 @@ pub fn inspect(origin: &Origin, latent: Option<LatentSize>) -> Result<InspectRep
                 contract::FILE
             );
         }
-        return checkpoint(origin, latent);
+        return checkpoint(origin, size);
     }
     if path.extension().is_some_and(|ending| ending == "toml") && path.is_file() {
         bail!(
@@ -150,13 +150,13 @@ fn is_checkpoint(origin: &Origin) -> bool {
     said || is_file() || is_graph()
 }
 
-fn checkpoint(origin: &Origin, latent: Option<LatentSize>) -> Result<InspectReport> {
+fn checkpoint(origin: &Origin, size: Option<Size>) -> Result<InspectReport> {
     let checkpoint = Checkpoint::open_from(origin)?;
     if let Some(graph) = checkpoint.model().graph() {
-        return Ok(InspectReport::Graph(GraphReport::new(&checkpoint, graph, latent)?));
+        return Ok(InspectReport::Graph(GraphReport::new(&checkpoint, graph, size)?));
     }
     let (model, weights) = (checkpoint.model(), checkpoint.weights());
-    let latent = latent.unwrap_or_else(|| model.nearest_latent(DEFAULT_LATENT));
+    let size = size.unwrap_or_else(|| model.usual_size(DEFAULT_LATENT));
     Ok(InspectReport::Checkpoint(CheckpointReport {
         path: checkpoint.path().display().to_string(),
         format: checkpoint.format(),
@@ -167,7 +167,7 @@ fn checkpoint(origin: &Origin, latent: Option<LatentSize>) -> Result<InspectRepo
         bytes: weights.stored_bytes(),
         dtypes: weights.dtypes().iter().map(|(d, n)| (d.to_string(), *n)).collect(),
         hash: format!("blake3:{}", checkpoint.content_hash().to_hex()),
-        model: ModelReport::new(model, latent)?,
-        recognised: recognition(model.build(&checkpoint, latent.into())?)?,
+        model: ModelReport::new(model, size)?,
+        recognised: recognition(model.build(&checkpoint, size)?)?,
     }))
 }
