@@ -30,6 +30,7 @@ mod slice;
 mod softmax;
 mod transpose;
 mod unary;
+mod upsample;
 
 use crate::{Tensor, TensorType};
 
@@ -60,6 +61,7 @@ pub use slice::Slice;
 pub use softmax::Softmax;
 pub use transpose::Transpose;
 pub use unary::Unary;
+pub use upsample::Upsample;
 
 pub(crate) use def::require;
 use def::{arity, check_axes, check_axis, leaf_has_no_value, same_float};
@@ -185,6 +187,7 @@ ops! {
         Slice: "slice";
         Pad: "pad";
         DepthToSpace: "depth_to_space";
+        Upsample: "upsample";
         Gather: "gather";
         BroadcastTo: "broadcast_to";
     }

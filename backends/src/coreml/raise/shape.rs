@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use s2dit_ir::ValueId;
-use s2dit_ir::ops::{DepthToSpace, Unary};
+use s2dit_ir::ops::{DepthToSpace, Unary, Upsample};
 
 use super::select::{elements, take};
 use super::{Handler, Raise};
@@ -22,6 +22,7 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
         "pixel_unshuffle" => pixel_unshuffle,
         "depth_to_space" => depth_to_space,
         "space_to_depth" => space_to_depth,
+        "upsample_nearest_neighbor" => upsample_nearest_neighbor,
         _ => return None,
     })
 }
@@ -236,4 +237,32 @@ fn space_to_depth(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     let y = r.b.reshape(x, &[n, c, h / b, b, w / b, b])?;
     let y = r.b.transpose(y, &[0, 3, 5, 1, 2, 4])?;
     Ok(vec![r.b.reshape(y, &[n, c * b * b, h / b, w / b])?])
+}
+
+/// Whole factors only; two that differ are made of copies along each axis.
+fn upsample_nearest_neighbor(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
+    let x = r.operand(op, "x")?;
+    let factor = |r: &Raise, side: &str| -> Result<usize> {
+        let factor = usize::try_from(r.int(op, side, Some(1))?)?;
+        if factor == 0 {
+            bail!("input `{side}`: found 0, expected a positive factor")
+        }
+        Ok(factor)
+    };
+    let (rows, cols) = (factor(r, "scale_factor_height")?, factor(r, "scale_factor_width")?);
+    let shape = r.b.shape(x).to_vec();
+    let &[.., h, w] = &shape[..] else { bail!("expected rank 3 or more") };
+    if shape.len() < 3 {
+        bail!("expected rank 3 or more");
+    }
+    let planes: usize = shape[..shape.len() - 2].iter().product();
+    if shape.len() == 4 && rows == cols {
+        return Ok(vec![r.b.op(Upsample { factor: rows }, &[x])?]);
+    }
+    let y = r.b.reshape(x, &[planes * h, 1, w, 1])?;
+    let y = r.b.broadcast_to(y, &[planes * h, rows, w, cols])?;
+    let mut to = shape.clone();
+    let rank = to.len();
+    (to[rank - 2], to[rank - 1]) = (h * rows, w * cols);
+    Ok(vec![r.b.reshape(y, &to)?])
 }

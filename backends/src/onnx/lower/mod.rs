@@ -169,6 +169,7 @@ impl Lowering<'_> {
             Op::Slice(s) => self.slice(v, s),
             Op::Pad(p) => self.pad(v, p),
             Op::DepthToSpace(d) => self.depth_to_space(v, d),
+            Op::Upsample(_) => self.upsample(v),
             Op::Gather(g) => self.gather(v, g),
             Op::BroadcastTo(b) => self.broadcast_to(v, &b.shape),
             Op::RmsNorm(n) => self.rms_norm(v, n),
