@@ -3,6 +3,7 @@
 //! - [`Artifact`] opens an ONNX file or an mlpackage as it lies on disk and runs it. A package is read back, raised to IR, lowered
 //!   to ONNX in memory and run by ONNX Runtime; its weights stay where they are, mapped.
 //! - [`stream`] makes video chunk by chunk with a kernel folder.
+//! - [`decode`] makes video of latents chunk by chunk with the folder of a decoder.
 //! - [`text_mask`] says which text tokens count.
 //! - [`tokens`] checks token ids.
 //! - [`timesteps`] are those that an artifact was compiled for, if it does not take any.
@@ -12,6 +13,7 @@
 
 mod artifact;
 pub mod compare;
+pub mod decode;
 mod difference;
 mod error;
 pub mod experts;
@@ -31,6 +33,7 @@ pub mod tokens;
 pub mod tract_engine;
 
 pub use artifact::Artifact;
+pub use decode::{DecodeSession, DecoderFolder};
 pub use difference::{Difference, first_difference};
 pub use error::{Error, ErrorKind};
 pub use ort_engine::{Port, Session, SessionOptions};

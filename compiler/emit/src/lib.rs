@@ -1,8 +1,10 @@
 //! From an open checkpoint to a finished file or kernel folder.
 
 mod compute;
+pub mod decoder;
 pub mod experts;
 mod format;
+mod functions;
 pub mod parts;
 pub mod plan;
 mod quantized;
