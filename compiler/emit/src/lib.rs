@@ -69,8 +69,8 @@ fn form(target: Target, precision: Precision, opset: Opset, compute: Compute, sh
         (Target::Onnx, Precision::Fp32, _) if opset == Opset::V23 => Form::Onnx23,
         (Target::Onnx, Precision::Fp32, _) => Form::Onnx21,
         (Target::Onnx, Precision::Fp16, _) => Form::OnnxFp16,
-        (Target::CoreMl, Precision::Fp32, Compute::Any) => Form::Any,
-        (Target::CoreMl, Precision::Fp16, Compute::Any) => Form::AnyFp16,
+        (Target::CoreMl, Precision::Fp32, Compute::Any | Compute::Gpu) => Form::Any,
+        (Target::CoreMl, Precision::Fp16, Compute::Any | Compute::Gpu) => Form::AnyFp16,
         (Target::CoreMl, Precision::Fp32, Compute::Ane) => Form::Ane(shape),
         (Target::CoreMl, Precision::Fp16, Compute::Ane) => Form::AneFp16(shape),
     }
@@ -155,8 +155,13 @@ pub fn lower_graph(
     watch(None, &module);
     let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some());
     let form = form(options.target, options.precision, options.opset, options.layout.compute, shape);
-    let listed = options.timesteps.listed(model)?;
-    let pipeline = pipelines::clip(listed.as_ref().map(Listed::list), form)?;
+    let pipeline = match model.family().part() {
+        Part::Decoder => pipelines::decoder(&form, None)?,
+        Part::Step | Part::TextEncoder => {
+            let listed = options.timesteps.listed(model)?;
+            pipelines::clip(listed.as_ref().map(Listed::list), form)?
+        }
+    };
     pipeline.run_with(&mut module, weights, |done, module| watch(Some(done), module))?;
     Ok(module)
 }

@@ -11,6 +11,7 @@ pub mod graph;
 pub mod init;
 mod layers;
 pub mod ltx;
+pub mod ltx_vae;
 pub mod model;
 pub mod open_sora;
 pub mod s2dit;
@@ -18,9 +19,11 @@ pub mod sana;
 mod schema_weights;
 pub mod size;
 pub mod t5;
+pub mod taehv;
 pub mod tensor;
 mod transformers;
 pub mod wan;
+pub mod wan_vae;
 
 pub use layers::{BuildError, QkNorm};
 pub use model::{Family, Model};
@@ -37,4 +40,7 @@ pub const FAMILIES: &[&dyn Family] = &[
     &clip_text::ClipText,
     &t5::T5::Original,
     &t5::T5::Multilingual,
+    &wan_vae::WanVae,
+    &ltx_vae::LtxVae,
+    &taehv::Taehv,
 ];

@@ -204,6 +204,16 @@ pub trait Model: Debug + Send + Sync {
     fn streaming(&self) -> Result<Streaming, Problem> {
         Err(lacks(self.family(), "an autoregressive model, which streams; compile this one with --mode clip"))
     }
+
+    /// A decoder that makes a video chunk by chunk, as two functions that share states: `first` for the first chunk of a video and `next` for each of the
+    /// others. Both take a latent of the size `chunk`. States start as zeros; `first` reads none.
+    ///
+    /// # Errors
+    /// A model that is no decoder, or one whose frames see frames that follow; a size that does not fit; a tensor that the weights lack.
+    fn build_chunks(&self, _weights: &dyn WeightSource, _chunk: LatentSize) -> Result<Module, BuildError> {
+        let expected = "a decoder whose frames see only frames before them; compile this one with --mode clip";
+        Err(Problems::from(lacks(self.family(), expected)).into())
+    }
 }
 
 /// What a model of a family is not.

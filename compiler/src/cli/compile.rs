@@ -23,6 +23,7 @@ use super::weights::{self, WeightArgs};
 use super::{Context, print_json, print_line, print_note};
 use crate::inspect::recognition;
 use crate::lint::{Brief, lint};
+use s2dit_emit::decoder;
 use s2dit_emit::parts::Partition;
 use s2dit_emit::plan::{How, Quantize};
 use s2dit_emit::stream::{self, Functions, States};
@@ -33,7 +34,7 @@ use s2dit_emit::{
 };
 use s2dit_files::problems::Problem;
 use s2dit_models::checkpoint::{Checkpoint, FieldOrigin, Wanted};
-use s2dit_models::model::Sampler;
+use s2dit_models::model::{Part, Sampler};
 use s2dit_models::size::{LatentSize, Size, StepSize};
 
 /// Compile a checkpoint, or a graph that PyTorch exported, to an ONNX file or a Core ML package
@@ -73,6 +74,9 @@ pub(super) struct Args {
     /// Latent frames, rows and columns of the clip; rows and columns of a stream. A graph has the size that it was exported for
     #[arg(long, value_name = "FxHxW", group = "size")]
     latent: Option<Sides>,
+    /// Latent frames of a call, of a decoder's stream [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    chunk: Option<u16>,
     /// Text tokens of a text encoder, padding included
     #[arg(long, value_name = "N", group = "size")]
     tokens: Option<usize>,
@@ -103,8 +107,8 @@ pub(super) struct Args {
     /// [Core ML]. OUT is a folder: the packages and pipeline.json; of a stream, the kernel
     #[arg(long, value_name = "HOW")]
     partition: Option<Partition>,
-    /// What packages are shaped for: ane (the Neural Engine: channels first, all fp16) or any (as PyTorch has it) [Core ML;
-    /// default: ane]
+    /// What packages are shaped for: ane (the Neural Engine: channels first, all fp16), gpu or any (as PyTorch has it); a decoder has one shape
+    /// for all, and the package says the choice [Core ML; default: ane]
     #[arg(long)]
     compute: Option<Compute>,
     /// Heads of softmax attention on the Neural Engine: batched (fewest ops) or per-head (smallest values) [default: batched]
@@ -192,8 +196,8 @@ impl Args {
         if self.mode == Mode::Stream && self.batch != 1 {
             refuse!("--batch is for clips: a stream's states are those of one video");
         }
-        if self.compute == Some(Compute::Any) && self.attention.is_some() {
-            refuse!("--attention is for --compute ane: any leaves attention as it is");
+        if self.compute.is_some_and(|compute| compute != Compute::Ane) && self.attention.is_some() {
+            refuse!("--attention is for --compute ane: gpu and any leave attention as it is");
         }
         match self.target {
             Target::Onnx if self.compute.is_some() || self.attention.is_some() => {
@@ -401,10 +405,11 @@ fn refuse_inputs(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A compile job: clip or stream.
+/// A compile job: clip, stream, or a decoder's stream.
 enum Job {
     Clip(Options),
     Stream(stream::Options),
+    Decoder(decoder::Options),
 }
 
 impl Job {
@@ -435,6 +440,13 @@ impl Job {
             quantize: quantize.clone(),
             partition,
         };
+        let is_decoder = checkpoint.model().family().part() == Part::Decoder;
+        if args.chunk.is_some() && !(is_decoder && args.mode == Mode::Stream) {
+            refuse!("--chunk is for a decoder's --mode stream: a step's frames are its own");
+        }
+        if is_decoder && partition.is_some() {
+            refuse!("--partition is for steps: a decoder is one package");
+        }
         Ok(match (args.mode, args.latent, args.tokens) {
             (Mode::Clip, Some(Sides::Clip(latent)), _) => {
                 Job::Clip(clip(StepSize { latent, batch: args.batch.into() }.into()))
@@ -446,6 +458,16 @@ impl Job {
                     "--latent FxHxW says how large the clip is, such as --latent 3x36x64; of a text encoder --tokens N how long the text"
                 ),
             },
+            (Mode::Stream, Some(Sides::Chunk { rows, cols }), _) if is_decoder => Job::Decoder(decoder::Options {
+                target,
+                precision,
+                opset: args.opset.unwrap_or_default(),
+                layout,
+                chunk: LatentSize { frames: args.chunk.map_or(1, usize::from), rows, cols },
+                states: args.states.unwrap_or_default(),
+                functions: args.functions.unwrap_or_default(),
+                quantize,
+            }),
             (Mode::Stream, Some(Sides::Chunk { rows, cols }), _) => Job::Stream(stream::Options {
                 target,
                 precision,
@@ -467,6 +489,12 @@ impl Job {
             (Mode::Stream, None, _) => {
                 refuse!("--latent HxW says how large the frames of the stream are, such as --latent 36x64")
             }
+            (Mode::Stream, Some(Sides::Clip(l)), _) if is_decoder => bail!(
+                "latent size: found {l}, expected ROWSxCOLUMNS, such as {}x{}: a stream has any number of frames; --chunk {} takes so many at a time",
+                l.rows,
+                l.cols,
+                l.frames
+            ),
             (Mode::Stream, Some(Sides::Clip(l)), _) => bail!(
                 "latent size: found {l}, expected ROWSxCOLUMNS, such as {}x{}: a stream's frames are the checkpoint's chunk_frames",
                 l.rows,
@@ -479,6 +507,7 @@ impl Job {
         match self {
             Job::Clip(options) => lower(checkpoint, options, watch),
             Job::Stream(options) => Ok(stream::lower(checkpoint, options, watch)?.module),
+            Job::Decoder(options) => Ok(decoder::lower(checkpoint, options, watch)?.module),
         }
     }
 
@@ -492,6 +521,7 @@ impl Job {
         match self {
             Job::Clip(options) => compile(checkpoint, options, out, watch, progress),
             Job::Stream(options) => stream::compile(checkpoint, options, out, watch, progress),
+            Job::Decoder(options) => decoder::compile(checkpoint, options, out, watch, progress),
         }
     }
 }

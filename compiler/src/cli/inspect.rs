@@ -1,5 +1,6 @@
 //! `s2ditc inspect`
 
+mod decoder;
 mod graph;
 mod kernel;
 
@@ -98,6 +99,7 @@ fn text(report: &InspectReport) -> Result<String> {
             )
         }
         InspectReport::Kernel(k) => kernel::text(k)?,
+        InspectReport::Decoder(d) => decoder::text(d)?,
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod child;
 mod compile;
+mod decode;
 mod demo;
 mod init;
 mod inspect;
@@ -62,6 +63,7 @@ enum Command {
     Quantize(Box<quantize::Args>),
     Verify(verify::Args),
     Stream(Box<stream::Args>),
+    Decode(decode::Args),
     Ranges(ranges::Args),
     Lint(lint::Args),
     Passes(pass_list::Args),
@@ -80,6 +82,7 @@ impl Command {
         match self {
             Command::Verify(args) => Some(&args.artifact),
             Command::Stream(args) => Some(&args.artifact),
+            Command::Decode(args) => Some(&args.artifact),
             Command::Ranges(args) => Some(&args.artifact),
             Command::Quantize(args) => Some(&args.checkpoint),
             Command::Demo(args) => Some(&args.output),
@@ -141,6 +144,7 @@ pub fn main() -> ExitCode {
         Command::Quantize(args) => quantize::run(&args, context),
         Command::Verify(args) => verify::run(&args, context),
         Command::Stream(args) => stream::run(&args, context),
+        Command::Decode(args) => decode::run(&args, context),
         Command::Lint(args) => lint::run(&args, context),
         Command::Passes(args) => pass_list::run(&args),
         Command::Ranges(args) => ranges::run(&args, context),

@@ -1,6 +1,7 @@
-//! Reports on a checkpoint, an ONNX file, an mlpackage or a kernel folder, for people and as data.
+//! Reports on a checkpoint, an ONNX file, an mlpackage, a kernel folder or that of a decoder, for people and as data.
 
 mod artifact;
+mod decoder;
 mod graph;
 mod kernel;
 mod model;
@@ -10,12 +11,14 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use s2dit_backends::foreign::Foreign;
+use s2dit_runtime::decode::contract::Contract;
 use s2dit_runtime::experts::Description;
 use s2dit_runtime::pipeline::{self, Pipeline};
 use s2dit_runtime::stream::contract;
 use serde::Serialize;
 
 pub use artifact::ArtifactReport;
+pub use decoder::DecoderReport;
 pub use graph::{GraphReport, RoleReport};
 pub use kernel::{FunctionReport, KernelReport, StateReport};
 pub use model::{BlockCost, Layer, ModelReport};
@@ -55,6 +58,8 @@ pub enum InspectReport {
     },
     /// A kernel folder.
     Kernel(KernelReport),
+    /// The folder of a decoder.
+    Decoder(DecoderReport),
 }
 
 /// A checkpoint: a folder or a file of weights.
@@ -115,6 +120,9 @@ pub fn inspect(origin: &Origin, size: Option<Size>) -> Result<InspectReport> {
         };
         let experts = pair.paths(path).iter().map(one).collect::<Result<_>>()?;
         return Ok(InspectReport::Experts { boundary: pair.boundary, experts });
+    }
+    if Contract::is_in(path) {
+        return Ok(InspectReport::Decoder(decoder::decoder(path)?));
     }
     if path.is_dir() && path.join(contract::FILE).exists() {
         return Ok(InspectReport::Kernel(kernel::kernel(path)?));

@@ -9,6 +9,7 @@ mod builder;
 mod component;
 mod dims;
 mod embed;
+pub(crate) mod frames;
 mod image;
 mod pixart;
 mod rope;

@@ -76,7 +76,7 @@ pub struct LtxVaeConfig {
     /// Whether a frame sees none that follow.
     pub decoder_causal: bool,
     /// Fields of the encoder, and of pipelines, in the order of [`FIELDS`].
-    kept: Vec<(&'static str, Value)>,
+    pub(super) kept: Vec<(&'static str, Value)>,
 }
 
 impl Default for LtxVaeConfig {
@@ -134,7 +134,11 @@ impl LtxVaeConfig {
         let size = |value: &Value| as_integer(value, &(1..=LARGEST));
         let few = |value: &Value| as_integer(value, &(1..=64));
         const FLAGS: &str = "a list of true and false";
-        refuse(&mut fields, "timestep_conditioning", "a decoder that takes a timestep, of LTX-Video 0.9.1 and later, is not compiled");
+        refuse(
+            &mut fields,
+            "timestep_conditioning",
+            "a decoder that takes a timestep, of LTX-Video 0.9.1 and later, is not compiled",
+        );
         refuse(&mut fields, "decoder_inject_noise", "a decoder that adds noise of its own is not compiled");
         let config = LtxVaeConfig {
             latent_channels: fields.integer("latent_channels", Some(or.latent_channels), 1..=4096),

@@ -23,7 +23,7 @@ const TINY: &str = "ltx-vae-tiny";
 
 impl Family for LtxVae {
     fn name(&self) -> &'static str {
-        "LTX-Video VAE"
+        "LTX-Video-VAE"
     }
 
     fn part(&self) -> Part {

@@ -62,7 +62,7 @@ impl TaehvConfig {
     pub(super) fn from_entries(entries: Vec<(String, Value)>, place: &str) -> Result<Self, Problems> {
         let mut fields = Fields::new(entries, FIELDS, place);
         let or = TaehvConfig::default();
-        let mut flags = |fields: &mut Fields<'_>, field: &str, default: [bool; LEVELS]| {
+        let flags = |fields: &mut Fields<'_>, field: &str, default: [bool; LEVELS]| {
             let found = fields.list(field, default.to_vec(), "a list of 3 of true and false", Value::as_bool);
             exactly(fields, field, &found).unwrap_or(default)
         };

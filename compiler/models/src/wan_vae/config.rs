@@ -191,7 +191,8 @@ impl WanVaeConfig {
         let in_channels = fields.integer("in_channels", Some(or.in_channels), 1..=4096);
         let out_channels = fields.integer("out_channels", Some(3), 1..=4096);
         let patch_size = fields.null_or("patch_size", 16).unwrap_or(1);
-        let [temporal, spatial] = ["scale_factor_temporal", "scale_factor_spatial"].map(|field| fields.null_or(field, 4096));
+        let [temporal, spatial] =
+            ["scale_factor_temporal", "scale_factor_spatial"].map(|field| fields.null_or(field, 4096));
         fields.ignored("clip_output");
         let config = WanVaeConfig {
             base_dim,
@@ -225,11 +226,20 @@ impl WanVaeConfig {
         }
         for (field, list) in [("latents_mean", &self.latents_mean), ("latents_std", &self.latents_std)] {
             if list.len() != self.z_dim {
-                fields.problem(field, format!("{} numbers", list.len()), format!("{} (z_dim), one a channel", self.z_dim));
+                fields.problem(
+                    field,
+                    format!("{} numbers", list.len()),
+                    format!("{} (z_dim), one a channel", self.z_dim),
+                );
             }
         }
         if out_channels != self.out_channels() {
-            let expected = format!("{}: 3 colours of a patch of {}×{} pixels", self.out_channels(), self.patch_size, self.patch_size);
+            let expected = format!(
+                "{}: 3 colours of a patch of {}×{} pixels",
+                self.out_channels(),
+                self.patch_size,
+                self.patch_size
+            );
             fields.problem("out_channels", out_channels.to_string(), expected);
         }
         for (field, found, made) in [
@@ -251,7 +261,11 @@ impl WanVaeConfig {
             }
             if self.is_residual && level.up.is_some() && level.shortcut().is_none() {
                 let found = format!("{} channels to {} at level {i} of the decoder", level.input, level.width);
-                fields.problem("dim_mult", found, "numbers whose quotient is a power of two: a shortcut repeats channels or shares them out");
+                fields.problem(
+                    "dim_mult",
+                    found,
+                    "numbers whose quotient is a power of two: a shortcut repeats channels or shares them out",
+                );
             }
         }
     }

@@ -38,7 +38,14 @@ impl Frames<'_> {
     }
 
     /// [`Frames::conv`] with its channels in another order.
-    pub(crate) fn conv_rows(&mut self, name: &str, x: ValueId, kernel: Kernel, has_bias: bool, rows: Option<Rows<'_>>) -> Built {
+    pub(crate) fn conv_rows(
+        &mut self,
+        name: &str,
+        x: ValueId,
+        kernel: Kernel,
+        has_bias: bool,
+        rows: Option<Rows<'_>>,
+    ) -> Built {
         self.within(name, |m| {
             let mut weight = m.param("weight")?;
             let shape = m.b.shape(weight).to_vec();

@@ -8,6 +8,8 @@
 
 mod conv;
 mod pixels;
+#[cfg(test)]
+mod tests;
 mod video;
 
 use s2dit_ir::ops::State;

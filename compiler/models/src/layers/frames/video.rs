@@ -4,8 +4,8 @@ use s2dit_ir::interface::{Input, InputRole, Interface, Milestone, Output, Output
 use s2dit_ir::{DType, Function, Module, StateDecl, TensorType, ValueId, WeightSource};
 
 use super::super::builder::{BuildError, Built};
-use super::Frames;
 use super::super::dims::{LARGEST_SIDE, check_values};
+use super::Frames;
 use crate::model::{Layer, Outline};
 use crate::size::{Grid, LatentSize};
 use s2dit_files::problems::Problems;
@@ -107,5 +107,10 @@ pub(crate) fn grid(latent: LatentSize, channels: usize, largest: [usize; 2]) -> 
 
 /// The layers of a decoder, as `inspect` draws them: blocks of one kind behind each other.
 pub(crate) fn outline(width: usize, kind: &'static str, blocks: usize) -> Outline {
-    Outline { width, heads: 1, head_dim: width, layers: vec![Layer { kind, blocks: 0..blocks, stride: 1, stage: None }] }
+    Outline {
+        width,
+        heads: 1,
+        head_dim: width,
+        layers: vec![Layer { kind, blocks: 0..blocks, stride: 1, stage: None }],
+    }
 }
