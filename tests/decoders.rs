@@ -114,10 +114,7 @@ fn clips_are_what_pytorch_makes() {
                 case.pytorch
             );
         }
-        let report = verify(
-            &arg(&at("a.onnx")),
-            &["--checkpoint", &case.checkpoint(), "--golden", &arg(&case.golden()), "--blocks"],
-        );
+        let report = verify(&arg(&at("a.onnx")), &["--checkpoint", &case.checkpoint(), "--blocks"]);
         let names: Vec<&str> =
             report["rows"].as_array().expect("rows").iter().filter_map(|r| r["name"].as_str()).collect();
         assert_eq!(names[..2], ["video", "block0"], "{report}");
@@ -144,6 +141,11 @@ fn a_stream_is_what_the_clip_is() {
             let flags = [flags, &["--mode", "stream", "--chunk", chunk]].concat();
             let folder = compile(&case.checkpoint(), &case.plane(), &work.path().join(format!("decoder{i}")), &flags);
             let (error, psnr) = differs(&decoded(&folder, &case.golden(), work.path(), rounded), &expected);
+            // The command's own proof: against the clip that the checkpoint's fp32 graph makes.
+            let report = verify(&folder, &[&["--checkpoint", &case.checkpoint(), "--chunks", "3"], rounded].concat());
+            assert_eq!(report["rows"].as_array().map(Vec::len), Some(3), "{report}");
+            verify(&folder, &[&["--golden", &arg(&case.golden())], rounded].concat());
+            assert_eq!(inspect(&folder)["chunk"]["frames"], chunk.parse::<usize>().expect("a number"));
             if rounded.is_empty() {
                 assert!(error <= 1e-5, "{}: {flags:?}: {error:e}", case.name);
             } else {
@@ -261,8 +263,9 @@ fn what_is_no_decoder_is_refused() {
     says(&["decode", &arg(&at("none")), "--latents", &long, "-o", &out], &["none"]);
     assert!(!Path::new(&out).exists());
     // Sizes that cannot be made.
-    says(&["compile", &model, "--target", "onnx", "--latent", "0x2x3", "-o", &out], &["latent frames: found 0"]);
-    says(&["compile", &model, "--target", "onnx", "--latent", "9000x900x1600", "-o", &out], &["at most", "elements"]);
+    let onnx = arg(&at("out.onnx"));
+    says(&["compile", &model, "--target", "onnx", "--latent", "0x2x3", "-o", &onnx], &["latent frames: found 0"]);
+    says(&["compile", &model, "--target", "onnx", "--latent", "9000x900x1600", "-o", &onnx], &["at most", "elements"]);
     says(&["compile", &model, "--target", "onnx", "--mode", "stream", "--latent", "3x2x3", "-o", &out], &["--chunk 3"]);
     // LTX-Video's decoder looks ahead.
     let ltx = arg(&golden("ltx_vae").join("checkpoint"));
@@ -272,7 +275,7 @@ fn what_is_no_decoder_is_refused() {
         let to = at(name);
         std::fs::create_dir(&to).expect("a folder");
         let model = common::with_fields(&golden(case).join("checkpoint"), &to, fields);
-        says(&["compile", &arg(&model), "--target", "onnx", "--latent", "1x2x2", "-o", &out], wanted);
+        says(&["compile", &arg(&model), "--target", "onnx", "--latent", "1x2x2", "-o", &onnx], wanted);
     };
     fields(
         "image",

@@ -179,10 +179,11 @@ enum Explain {
 }
 
 impl Args {
-    /// Which timesteps, if it was not said: a stream asks for its sampler's only, and a phone gains most from tables.
-    fn timesteps(&self) -> TimestepChoice {
-        self.timesteps.unwrap_or(match (self.mode, self.target) {
-            (Mode::Stream, Target::CoreMl) => TimestepChoice::FromConfig,
+    /// Which timesteps, if it was not said: the stream of a step asks for its sampler's only, and a phone gains most from tables.
+    fn timesteps(&self, checkpoint: &Checkpoint) -> TimestepChoice {
+        let part = checkpoint.model().family().part();
+        self.timesteps.unwrap_or(match (self.mode, self.target, part) {
+            (Mode::Stream, Target::CoreMl, Part::Step) => TimestepChoice::FromConfig,
             _ => TimestepChoice::Any,
         })
     }
@@ -243,7 +244,7 @@ fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -
     let job = Job::new(args, checkpoint)?;
     let mut passes =
         Passes::new(args.after.as_deref(), args.time_passes, args.verify_each.then_some(checkpoint), context)
-            .at(args.timesteps().listed(checkpoint.model())?);
+            .at(args.timesteps(checkpoint).listed(checkpoint.model())?);
     if let Some(Emit::Ir) = args.emit {
         let module = job.lower(checkpoint, &mut |done, module| passes.see(done, module))?;
         let text = passes.text(&module)?;
@@ -436,7 +437,7 @@ impl Job {
             opset: args.opset.unwrap_or_default(),
             layout,
             size,
-            timesteps: args.timesteps(),
+            timesteps: args.timesteps(checkpoint),
             quantize: quantize.clone(),
             partition,
         };
@@ -475,7 +476,7 @@ impl Job {
                 layout,
                 rows,
                 cols,
-                timesteps: args.timesteps(),
+                timesteps: args.timesteps(checkpoint),
                 states: args.states.unwrap_or_default(),
                 functions: args.functions.unwrap_or_default(),
                 quantize,
