@@ -85,7 +85,7 @@ impl Property {
             Property::Fp16 => "every state is fp16, and so is what no island keeps",
             Property::Fp16ButPhases => "only what leads to a sinusoid is computed in fp32",
             Property::TokensFirst => "tokens come before channels, as the model has them",
-            Property::ChannelsFirst => "tokens, or rows and columns, lie on the last axes",
+            Property::ChannelsFirst => "tokens or pixels lie on the last axes",
             Property::NoStates => "no function has a state",
             Property::OwnStates => "each buffer of a stream is a state of its own",
             Property::Uncompressed => "no weight is compressed",

@@ -99,16 +99,16 @@ impl Functions {
 }
 
 impl Contract {
-    /// The name of the latent.
+    /// The name of the latent, which a contract that was checked has.
     #[must_use]
     pub fn latent(&self) -> &str {
-        self.interface.latent().unwrap_or("latent")
+        self.interface.latent().unwrap_or_default()
     }
 
-    /// The name of the video.
+    /// The name of the video, which a contract that was checked has.
     #[must_use]
     pub fn output(&self) -> &str {
-        self.interface.output().unwrap_or("video")
+        self.interface.output().unwrap_or_default()
     }
 
     /// Whether a folder has a contract of this format.
@@ -179,6 +179,9 @@ impl Contract {
     }
 
     fn fits_itself(&self) -> Result<()> {
+        if self.interface.latent().is_none() || self.interface.output().is_none() {
+            bail!("field `interface`: expected an input that is the latent, and a result");
+        }
         let mut shapes = vec![("field `chunk`".to_owned(), self.chunk.shape().to_vec())];
         shapes.extend(self.states.iter().map(|s| (format!("state `{}`", s.name), s.shape.clone())));
         for (name, function) in self.functions.all() {
