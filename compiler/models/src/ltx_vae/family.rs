@@ -93,7 +93,7 @@ impl Model for LtxVaeConfig {
     }
 
     fn grid(&self, size: Size) -> Result<Grid, Problems> {
-        frames::grid(size.latent()?, self.latent_channels, self.largest(size.latent()?))
+        frames::grid(size, self.latent_channels, |latent| self.largest(latent))
     }
 
     fn usual_size(&self, latent: LatentSize) -> Size {

@@ -128,7 +128,7 @@ impl Model for WanVaeConfig {
     }
 
     fn grid(&self, size: Size) -> Result<Grid, Problems> {
-        frames::grid(size.latent()?, self.z_dim, self.largest(size.latent()?))
+        frames::grid(size, self.z_dim, |latent| self.largest(latent))
     }
 
     fn usual_size(&self, latent: LatentSize) -> Size {

@@ -29,7 +29,7 @@ pub(super) fn text(d: &DecoderReport) -> Result<String> {
         "a call takes a latent of {c}×{f}×{h}×{w} and makes {} frames of {}×{}; the first one {}",
         d.video.next_frames, d.video.rows, d.video.cols, d.video.first_frames
     )?;
-    functions(&mut out, &d.functions, |name| {
+    functions(&mut out, &d.functions, "states", |name| {
         let state = name.strip_suffix("_out").unwrap_or(name);
         d.states.iter().any(|s| s.name == state)
     })?;

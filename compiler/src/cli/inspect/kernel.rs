@@ -44,7 +44,7 @@ pub(super) fn text(k: &KernelReport) -> Result<String> {
     };
     writeln!(out, "{} steps a chunk, at {}{only}, {writes}", steps.len(), steps.join(", "))?;
     // States and what the host computes are many, and listed once below.
-    functions(&mut out, &k.functions, |name| {
+    functions(&mut out, &k.functions, "states and host inputs", |name| {
         let state = name.strip_suffix("_out").unwrap_or(name);
         k.states.iter().any(|s| s.name == state) || k.host_inputs.iter().any(|(host, _)| host == name)
     })?;
@@ -56,8 +56,13 @@ pub(super) fn text(k: &KernelReport) -> Result<String> {
     Ok(out)
 }
 
-/// Functions with what they take and return, but for what is `listed` elsewhere.
-pub(super) fn functions(out: &mut String, functions: &[FunctionReport], listed: impl Fn(&str) -> bool) -> Result<()> {
+/// Functions with what they take and return, but for what is `listed` elsewhere; `inputs` says what such inputs are.
+pub(super) fn functions(
+    out: &mut String,
+    functions: &[FunctionReport],
+    inputs: &str,
+    listed: impl Fn(&str) -> bool,
+) -> Result<()> {
     for function in functions {
         writeln!(
             out,
@@ -66,7 +71,7 @@ pub(super) fn functions(out: &mut String, functions: &[FunctionReport], listed: 
             one_line(&function.function),
             one_line(&function.files.join(", "))
         )?;
-        let kinds = [("input", "states and host inputs", &function.inputs), ("output", "states", &function.outputs)];
+        let kinds = [("input", inputs, &function.inputs), ("output", "states", &function.outputs)];
         for (what, rest, ports) in kinds {
             let (others, shown): (Vec<&Port>, Vec<&Port>) = ports.iter().partition(|p| listed(&p.name));
             for p in shown {

@@ -7,7 +7,7 @@ use super::super::builder::{BuildError, Built};
 use super::super::dims::{LARGEST_SIDE, check_values};
 use super::Frames;
 use crate::model::{Layer, Outline};
-use crate::size::{Grid, LatentSize};
+use crate::size::{Grid, LatentSize, Size, StepSize};
 use s2dit_files::problems::Problems;
 
 /// Name of the latent, of the video, and of the functions of a stream.
@@ -87,13 +87,21 @@ fn interface(blocks: &[String]) -> Interface {
     }
 }
 
-/// The grid of a decoder's latent; `largest` is two factors of the number of elements of its largest value.
+/// The grid of a decoder's latent; `largest` says two factors of the number of elements of its largest value.
 ///
 /// # Errors
-/// A side of zero; values that no machine would hold.
-pub(crate) fn grid(latent: LatentSize, channels: usize, largest: [usize; 2]) -> Result<Grid, Problems> {
+/// A side of zero; values that no machine would hold; more clips than one.
+pub(crate) fn grid(
+    size: Size,
+    channels: usize,
+    largest: impl FnOnce(LatentSize) -> [usize; 2],
+) -> Result<Grid, Problems> {
+    let StepSize { latent, batch } = size.step()?;
     let LatentSize { frames, rows, cols } = latent;
     let mut problems = Problems::new();
+    if batch != 1 {
+        problems.push("--batch", batch.to_string(), "1: a decoder makes one video at a time");
+    }
     for (side, size) in [("frames", frames), ("rows", rows), ("columns", cols)] {
         if !(1..=LARGEST_SIDE).contains(&size) {
             problems.push(format!("latent {side}"), size.to_string(), format!("1 to {LARGEST_SIDE}"));
@@ -101,7 +109,10 @@ pub(crate) fn grid(latent: LatentSize, channels: usize, largest: [usize; 2]) -> 
     }
     problems.into_result()?;
     check_values(latent, &[("the latent (channels × frames × rows × columns)", [channels * frames, rows * cols])])?;
-    check_values(latent, &[("the decoder's largest value (a stream of few frames a chunk is smaller)", largest)])?;
+    check_values(
+        latent,
+        &[("the decoder's largest value (a stream of few frames a chunk is smaller)", largest(latent))],
+    )?;
     Ok(Grid { frames, rows, cols })
 }
 
