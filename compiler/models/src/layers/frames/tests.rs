@@ -36,8 +36,13 @@ impl WeightSource for Weights {
         let fan: usize = ty.shape[1..].iter().product();
         let scale = if ty.rank() == 1 { 0.3 } else { (2.0 / fan.max(1) as f64).sqrt() };
         // Layers without norms make values of any size: the last one of TAEHV keeps them within the bounds.
-        let scale = if name == "decoder.22.weight" { 0.05 * scale } else { scale };
-        let offset = if name.ends_with("gamma") || name.ends_with("latents_std") { 1.0 } else { 0.0 };
+        let scale = if name.starts_with("decoder.22.") { 0.02 * scale } else { scale };
+        let offset = match name {
+            _ if name.ends_with("gamma") || name.ends_with("latents_std") => 1.0,
+            // Pixels of TAEHV lie between 0 and 1.
+            "decoder.22.bias" => 0.5,
+            _ => 0.0,
+        };
         let values = noise(name, ty.elements(), scale).into_iter().map(|x| ((x + offset) as f32).to_le_bytes());
         Ok(values.flatten().collect::<Vec<u8>>().into())
     }
