@@ -17,10 +17,15 @@ const CASES: [(&str, &str); 7] = [
     ("padded", "2x10x14"),
 ];
 
+/// Text encoders, with their numbers of tokens.
+const TEXTS: [(&str, &str); 3] = [("text_clip", "77"), ("text_t5", "136"), ("text_umt5", "40")];
+
 /// Every golden's checkpoint in both precisions.
 fn compiled(work: &Path, target: &str, extension: &str) -> Vec<PathBuf> {
     let mut made = Vec::new();
-    for (name, latent) in CASES {
+    let steps = CASES.map(|(name, latent)| (name, "--latent", latent));
+    let texts = TEXTS.map(|(name, tokens)| (name, "--tokens", tokens));
+    for (name, flag, size) in steps.into_iter().chain(texts) {
         for precision in ["fp32", "fp16"] {
             let out = work.join(format!("{name}_{precision}.{extension}"));
             let checkpoint = arg(&golden(name).join("checkpoint"));
@@ -32,8 +37,8 @@ fn compiled(work: &Path, target: &str, extension: &str) -> Vec<PathBuf> {
                 target,
                 "--precision",
                 precision,
-                "--latent",
-                latent,
+                flag,
+                size,
                 "-o",
                 &arg(&out),
             ]);

@@ -121,6 +121,26 @@ fn succeeds(done: &Output) -> String {
     text(&done.stderr)
 }
 
+/// Of a pipeline with a component by its name, that one is fetched alone.
+#[test]
+fn a_text_encoder_is_fetched_alone() {
+    let mut files = pipeline();
+    for file in ["config.json", "model.safetensors"] {
+        let bytes = fs::read(common::golden("text_umt5").join("checkpoint").join(file)).expect("a golden");
+        files.insert(format!("text_encoder/{file}"), bytes);
+    }
+    let place = Place::new(files);
+    let flags = ["--component", "text_encoder", "--target", "onnx", "--tokens", "8", "-o", "out.onnx"];
+    succeeds(&place.run(&[&["compile", "some/wan"][..], &flags].concat(), &[]));
+    let wanted = [
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+    ];
+    assert_eq!(place.snapshot(), wanted);
+}
+
 /// Of a pipeline the transformers are fetched and what lies beside them, once, and what is made is made of them.
 #[test]
 fn a_pipeline_is_fetched() {

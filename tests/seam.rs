@@ -13,12 +13,13 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
     ("runtime/src/interface.rs", &["latent", "timestep", "text", "text_mask", "pooled", "velocity"]),
     ("runtime/src/stream/contract.rs", &["latent", "timestep", "text", "velocity"]),
     // Roles by the names that the command line gives them, words by which they are guessed, and a format's name.
-    ("compiler/import/src/ask.rs", &["latent", "text", "text_mask", "image", "pooled", "velocity"]),
-    ("compiler/import/src/roles.rs", &["latent", "text", "image", "pooled"]),
+    ("compiler/import/src/ask.rs", &["latent", "text", "text_mask", "tokens", "image", "pooled", "velocity", "video"]),
+    ("compiler/import/src/roles.rs", &["latent", "text", "image", "pooled", "video"]),
     // Tensors of files that people bring or keep: goldens, clips, saved streams.
     ("compiler/proof/src/stream.rs", &["text", "text_mask", "pooled", "velocity"]),
     ("compiler/proof/src/stream/clip.rs", &["latent"]),
     ("compiler/proof/src/stream/clip/given.rs", &["image"]),
+    ("compiler/proof/src/decode.rs", &["latent", "video"]),
     ("runtime/src/stream/state.rs", &["text"]),
     // What an error about shapes is about.
     ("runtime/src/stream/sampler.rs", &["velocity"]),
@@ -26,6 +27,9 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
     ("compiler/src/inspect/model.rs", &["proj_out"]),
     // A field of a rule of lint.
     ("backends/src/coreml/lint/rules.rs", &["text"]),
+    // An axis of a formula.
+    ("passes/src/fuse/running_mean.rs", &["tokens"]),
+    ("passes/src/fuse/linear_attention.rs", &["tokens"]),
     // A formula that has a name is no model.
     ("ir/src/ops/mod.rs", &["fusion_gate"]),
     ("ir/src/ops/composite/fusion_gate.rs", &["fusion_gate"]),
@@ -50,16 +54,33 @@ fn names() -> BTreeSet<String> {
         }
         names.insert(family.class().to_owned());
     }
-    // Words that name no model: what a layer has, and a group of sizes.
-    for word in ["weight", "bias", "kernel", "linear", "norm", "scale"] {
+    // Words that name no model: what a layer has, a group of sizes, letters of a formula.
+    for word in [
+        "weight",
+        "bias",
+        "kernel",
+        "linear",
+        "conv",
+        "norm",
+        "gamma",
+        "layer_norm",
+        "scale",
+        "block",
+        "layer",
+        "shared",
+        "q",
+        "k",
+        "v",
+        "o",
+    ] {
         names.remove(word);
     }
     names
 }
 
 fn interface(model: &dyn Model) -> s2dit_ir::Interface {
-    let latent = model.nearest_latent("1x8x8".parse().expect("a latent"));
-    model.build(&s2dit_models::SchemaWeights::new(model), latent.into()).expect("a graph").interface
+    let size = model.usual_size("1x8x8".parse().expect("a latent"));
+    model.build(&s2dit_models::SchemaWeights::new(model), size).expect("a graph").interface
 }
 
 /// A file's code without comments and unit tests.
@@ -129,6 +150,16 @@ fn names_of_a_model_are_in_its_folder_only() {
             "sana::",
             "OpenSoraConfig",
             "open_sora::",
+            "ClipTextConfig",
+            "clip_text::",
+            "WanVaeConfig",
+            "wan_vae::",
+            "LtxVaeConfig",
+            "ltx_vae::",
+            "TaehvConfig",
+            "taehv::",
+            "T5Config",
+            "t5::",
             "config()[",
         ]
         .iter()
@@ -146,8 +177,8 @@ fn a_family_does_not_know_another() {
     let folders = entries.filter(|path| path.join("family.rs").exists());
     let families: Vec<String> =
         folders.map(|path| path.file_name().expect("a name").to_str().expect("UTF-8").to_owned()).collect();
-    // A folder may have two: Wan, and Wan made causal.
-    assert_eq!(families.len() + 1, FAMILIES.len(), "{families:?}");
+    // A folder may have two: Wan, and Wan made causal; T5, and UMT5.
+    assert_eq!(families.len() + 2, FAMILIES.len(), "{families:?}");
     for family in &families {
         let mut files = Vec::new();
         sources(&root.join(family), &mut files);

@@ -1,4 +1,4 @@
-//! Lint over what lies on disk: a package, or the packages of a kernel folder.
+//! Lint over what lies on disk: a package, or the packages of a kernel folder or of a decoder.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,12 +11,13 @@ use s2dit_backends::coreml::read::Feature;
 use s2dit_backends::coreml::{self, Package};
 use s2dit_backends::foreign::Foreign;
 use s2dit_ir::Interface;
-use s2dit_runtime::KernelFolder;
+use s2dit_runtime::decode::contract::Contract as DecoderContract;
 use s2dit_runtime::experts::Description;
 use s2dit_runtime::interface;
 use s2dit_runtime::pipeline::{self, Pipeline};
 use s2dit_runtime::stream::contract;
 use s2dit_runtime::timesteps::TIMESTEPS;
+use s2dit_runtime::{DecoderFolder, KernelFolder};
 use serde::Serialize;
 
 use s2dit_emit::{ATTENTION, COMPUTE};
@@ -129,16 +130,18 @@ fn packages(path: &Path) -> Result<Vec<PathBuf>> {
         };
         bail!("`{}`: expected an .mlpackage or the folder of a Core ML kernel, found {found}", path.display());
     }
-    let folder = KernelFolder::open(path)?;
-    let contract = folder.contract();
-    if contract.target != contract::Target::CoreMl {
-        bail!("`{}` is a kernel for ONNX; lint checks Core ML packages", path.display());
-    }
-    let files = |f: &contract::Function| match f.parts.as_slice() {
-        [] => vec![path.join(&f.file)],
-        parts => parts.iter().map(|part| path.join(&part.file)).collect(),
+    let (target, named) = if DecoderContract::is_in(path) {
+        let folder = DecoderFolder::open(path)?;
+        let contract = folder.contract();
+        (contract.target, contract.files().into_iter().map(|file| path.join(file)).collect::<Vec<_>>())
+    } else {
+        let folder = KernelFolder::open(path)?;
+        let contract = folder.contract();
+        (contract.target, contract.files().into_iter().map(|file| path.join(file)).collect())
     };
-    let named = contract.functions.all().into_iter().flat_map(|(_, f)| files(f));
+    if target != contract::Target::CoreMl {
+        bail!("`{}` is for ONNX; lint checks Core ML packages", path.display());
+    }
     let unreadable = || format!("cannot read `{}`", path.display());
     let mut found: BTreeSet<PathBuf> = named.into_iter().collect();
     for entry in std::fs::read_dir(path).with_context(unreadable)? {
@@ -251,5 +254,12 @@ impl Brief {
 /// `540 ops: 501 stay, 0 may leave, 39 leave the Neural Engine`
 #[must_use]
 pub fn verdicts(v: &OpVerdicts) -> String {
-    format!("{} ops: {} stay, {} may leave, {} leave the Neural Engine", v.total(), v.stays, v.may_leave, v.leaves)
+    let ahead = if v.ahead > 0 { format!("{} before it, ", v.ahead) } else { String::new() };
+    format!(
+        "{} ops: {} stay, {ahead}{} may leave, {} leave the Neural Engine",
+        v.total(),
+        v.stays,
+        v.may_leave,
+        v.leaves
+    )
 }

@@ -2,7 +2,7 @@
 
 use crate::ops::{
     Binary, BroadcastTo, Cast, Concat, Conv, Gather, LayerNorm, Linear, Literal, Load, Matmul, Pad, Reduce, ReduceKind,
-    Reshape, Slice, Softmax, Transpose, Unary,
+    Reshape, Slice, Softmax, Transpose, Unary, Upsample,
 };
 use crate::{DType, Function, Op, OpError, TensorType, ValueId};
 
@@ -164,6 +164,10 @@ impl<'f> Builder<'f> {
 
     pub fn pad(&mut self, x: ValueId, before: &[usize], after: &[usize], value: f64) -> Built {
         self.op(Pad { before: before.to_vec(), after: after.to_vec(), value }, &[x])
+    }
+
+    pub fn upsample(&mut self, x: ValueId, factor: usize) -> Built {
+        self.op(Upsample { factor }, &[x])
     }
 
     pub fn gather(&mut self, x: ValueId, indices: ValueId, axis: usize) -> Built {

@@ -115,7 +115,11 @@ pub enum OutputRole {
     Velocity,
     /// Pixels.
     Video,
-    /// Embeddings.
+    /// Embeddings of text tokens, `[1, L, width]`.
+    Text,
+    /// One embedding of the whole text, `[1, width]`.
+    Pooled,
+    /// Other embeddings.
     Embedding,
     /// Something else.
     Other,
@@ -170,6 +174,12 @@ impl Interface {
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         self.input(|role| *role == InputRole::Text)
+    }
+
+    /// Name of the token ids.
+    #[must_use]
+    pub fn tokens(&self) -> Option<&str> {
+        self.input(|role| matches!(role, InputRole::Tokens { .. }))
     }
 
     /// Name of the embeddings of an image.

@@ -42,6 +42,7 @@ pub mod regions;
 mod registry;
 pub mod split;
 pub mod split_conv;
+pub mod square_free_norms;
 pub mod states;
 pub mod timesteps;
 pub mod widen;

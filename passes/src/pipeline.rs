@@ -124,9 +124,21 @@ impl PassPipeline {
     /// # Errors
     /// A pass that needs what a pass before it destroyed, or what none establishes.
     pub fn of_model(passes: Vec<Pass>) -> Result<PassPipeline, OrderError> {
+        PassPipeline::of(passes, Property::OF_A_MODEL)
+    }
+
+    /// Passes for the graph of a decoder, which may have states.
+    ///
+    /// # Errors
+    /// See [`PassPipeline::of_model`].
+    pub fn of_decoder(passes: Vec<Pass>, streams: bool) -> Result<PassPipeline, OrderError> {
+        PassPipeline::of(passes, if streams { Property::OF_A_STREAMING_DECODER } else { Property::OF_A_DECODER })
+    }
+
+    fn of(passes: Vec<Pass>, start: &'static [Property]) -> Result<PassPipeline, OrderError> {
         let missing = |pass, need| OrderError::Missing { pass, need, by: establish(need) };
-        check(&passes, Property::OF_A_MODEL, |pass, need| Err(missing(pass, need)))?;
-        Ok(PassPipeline { passes, start: Property::OF_A_MODEL })
+        check(&passes, start, |pass, need| Err(missing(pass, need)))?;
+        Ok(PassPipeline { passes, start })
     }
 
     /// Passes for a graph from elsewhere: what no pass establishes is taken to hold of the graph.

@@ -12,7 +12,8 @@ use crate::pipeline::{OrderError, PassPipeline};
 use crate::precision::{FP16, FP16_NORMS32, FP16_ONLY};
 use crate::states::{self, Place};
 use crate::{
-    bound, canonicalize, cse, decompose, fold_gate, fuse, pad_tokens, phase, split, split_conv, timesteps, widen,
+    bound, canonicalize, cse, decompose, fold_gate, fuse, pad_tokens, phase, split, split_conv, square_free_norms,
+    timesteps, widen,
 };
 
 /// The form in which a target gets a graph.
@@ -89,6 +90,27 @@ pub fn stream(
     PassPipeline::of_model(passes)
 }
 
+/// The passes of a decoder: of a whole clip, or of the functions of a stream whose states have a `place`. Its graph has the layout of the Neural Engine as the
+/// model writes it, and other engines gain nothing from another.
+///
+/// # Errors
+/// See [`clip`].
+pub fn decoder(form: &Form, place: Option<Place>) -> Result<PassPipeline, OrderError> {
+    let mut passes = passes![&canonicalize::PASS, &cse::PASS, &fuse::PASS];
+    passes.extend(match form {
+        Form::Onnx21 => passes![&decompose::FOR_ONNX21, &cse::PASS],
+        Form::Onnx23 => passes![&decompose::FOR_ONNX23, &cse::PASS],
+        Form::OnnxFp16 => passes![&decompose::PASS, &cse::PASS, &FP16_NORMS32],
+        Form::Any | Form::Ane(_) => passes![&square_free_norms::PASS, &decompose::PASS, &cse::PASS],
+        Form::AnyFp16 | Form::AneFp16(_) => {
+            passes![&square_free_norms::PASS, &decompose::PASS, &cse::PASS, &FP16_ONLY, &canonicalize::PASS]
+        }
+    });
+    passes.extend(place.map(states::pass));
+    passes.extend(passes![&canonicalize::PASS]);
+    PassPipeline::of_decoder(passes, place.is_some())
+}
+
 /// The passes of the fp32 graph that compressed weights are judged by, before they are compressed.
 ///
 /// # Errors
@@ -139,6 +161,15 @@ pub fn every() -> Result<Vec<Named>, OrderError> {
         let half_states = matches!(form, Form::OnnxFp16 | Form::AnyFp16 | Form::AneFp16(_));
         let options = split::Options { half_states, ..split::Options::default() };
         put(format!("stream-{name}"), format!("a stream: {doc}"), stream(options, None, form, Place::Io)?);
+    }
+    for (name, doc, form) in [
+        ("onnx-fp32", "ONNX in fp32", Form::Onnx23),
+        ("onnx-fp16", "ONNX in fp16", Form::OnnxFp16),
+        ("coreml-fp32", "Core ML in fp32", Form::Any),
+        ("coreml-fp16", "Core ML in fp16", Form::AnyFp16),
+    ] {
+        put(format!("decoder-{name}"), format!("a decoder: {doc}"), decoder(&form, None)?);
+        put(format!("decoder-stream-{name}"), format!("a decoder's stream: {doc}"), decoder(&form, Some(Place::Io))?);
     }
     put("reference".into(), "a checkpoint in fp32: what compressed weights are judged by".into(), reference(None)?);
     put("recognition".into(), "a finished package: what `inspect` looks for formulas in".into(), recognition()?);

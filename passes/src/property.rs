@@ -21,7 +21,7 @@ pub enum Property {
     Fp16ButPhases,
     /// Tokens come before channels, as the model has them.
     TokensFirst,
-    /// Tokens lie on the last axis.
+    /// Tokens or pixels lie behind channels, on the last axes.
     ChannelsFirst,
     /// No function has a state: what a stream carries is not there, or goes in and out of each function.
     NoStates,
@@ -50,6 +50,14 @@ impl Property {
     pub const OF_A_MODEL: &[Property] =
         &[Property::TensorOps, Property::Fp32, Property::TokensFirst, Property::NoStates, Property::Uncompressed];
 
+    /// What holds of the graph of a decoder, which is written on frames of channels; of one that streams, `OwnStates` in the place of `NoStates`.
+    pub const OF_A_DECODER: &[Property] =
+        &[Property::TensorOps, Property::Fp32, Property::ChannelsFirst, Property::NoStates, Property::Uncompressed];
+
+    /// See [`Property::OF_A_DECODER`].
+    pub const OF_A_STREAMING_DECODER: &[Property] =
+        &[Property::TensorOps, Property::Fp32, Property::ChannelsFirst, Property::OwnStates, Property::Uncompressed];
+
     /// Name in lists and errors.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -77,7 +85,7 @@ impl Property {
             Property::Fp16 => "every state is fp16, and so is what no island keeps",
             Property::Fp16ButPhases => "only what leads to a sinusoid is computed in fp32",
             Property::TokensFirst => "tokens come before channels, as the model has them",
-            Property::ChannelsFirst => "tokens lie on the last axis",
+            Property::ChannelsFirst => "tokens or pixels lie on the last axes",
             Property::NoStates => "no function has a state",
             Property::OwnStates => "each buffer of a stream is a state of its own",
             Property::Uncompressed => "no weight is compressed",

@@ -3,7 +3,7 @@
 use crate::pass::{Pass, PassKind, ReadError, Run};
 use crate::{
     bound, canonicalize, channels_first, cse, decompose, emulate, fold_gate, fuse, pad_tokens, phase, precision,
-    quantize, split, split_conv, states, timesteps, widen,
+    quantize, split, split_conv, square_free_norms, states, timesteps, widen,
 };
 
 /// Every pass, by its kind.
@@ -19,6 +19,7 @@ pub static PASSES: &[&PassKind] = &[
     &split_conv::PASS,
     &pad_tokens::PASS,
     &channels_first::PASS,
+    &square_free_norms::PASS,
     &decompose::PASS,
     &decompose::FOR_ONNX21,
     &decompose::FOR_ONNX23,

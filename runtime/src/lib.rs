@@ -4,7 +4,9 @@
 //!   to ONNX in memory and run by ONNX Runtime; its weights stay where they are, mapped.
 //! - [`Predictor`] runs anybody's package or ONNX file on named arrays, with its functions and states.
 //! - [`stream`] makes video chunk by chunk with a kernel folder.
+//! - [`decode`] makes video of latents chunk by chunk with the folder of a decoder.
 //! - [`text_mask`] says which text tokens count.
+//! - [`tokens`] checks token ids.
 //! - [`timesteps`] are those that an artifact was compiled for, if it does not take any.
 //! - [`library`] finds ONNX Runtime's shared library, or fetches it on first need.
 //! - [`compare`] says how far a tensor is from a reference.
@@ -12,6 +14,7 @@
 
 mod artifact;
 pub mod compare;
+pub mod decode;
 mod difference;
 mod error;
 pub mod experts;
@@ -27,10 +30,12 @@ pub mod stream;
 mod tensor;
 pub mod text_mask;
 pub mod timesteps;
+pub mod tokens;
 #[cfg(feature = "tract")]
 pub mod tract_engine;
 
 pub use artifact::Artifact;
+pub use decode::{DecodeSession, DecoderFolder};
 pub use difference::{Difference, first_difference};
 pub use error::{Error, ErrorKind};
 pub use ort_engine::{Port, Session, SessionOptions};

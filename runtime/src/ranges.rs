@@ -72,6 +72,7 @@ fn computes(op: &Op) -> bool {
             | Op::Concat(_)
             | Op::Pad(_)
             | Op::DepthToSpace(_)
+            | Op::Upsample(_)
             | Op::Gather(_)
             | Op::BroadcastTo(_)
             | Op::GatherAlongAxis(_)

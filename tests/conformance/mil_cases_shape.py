@@ -153,6 +153,16 @@ case("pixel_unshuffle_3", {"x": (1, 2, 6, 9)}, lambda i, w: mb.pixel_unshuffle(x
 case("space_to_depth", {"x": (2, 3, 4, 6)}, lambda i, w: mb.space_to_depth(x=i.x, block_size=2), lambda i, w: to_depth(i.x, 2))
 case("depth_to_space", {"x": (2, 12, 2, 3)}, lambda i, w: mb.depth_to_space(x=i.x, block_size=2), lambda i, w: to_space(i.x, 2))
 case(
+    "upsample_nearest_neighbor", {"x": (2, 3, 4, 5)},
+    lambda i, w: mb.upsample_nearest_neighbor(x=i.x, scale_factor_height=2, scale_factor_width=2),
+    lambda i, w: i.x.repeat(2, axis=2).repeat(2, axis=3),
+)
+case(
+    "upsample_nearest_neighbor_of_floats", {"x": (3, 4, 5)},
+    lambda i, w: mb.upsample_nearest_neighbor(x=i.x, scale_factor_height=np.float32(3), scale_factor_width=np.float32(2)),
+    lambda i, w: i.x.repeat(3, axis=1).repeat(2, axis=2),
+)
+case(
     "constants_of_integers",
     {"x": (2, 3)},
     lambda i, w: mb.mul(x=i.x, y=mb.cast(x=np.array([[1], [-2]], np.int32), dtype="fp16" if i.T is np.float16 else "fp32")),

@@ -66,7 +66,7 @@ impl Model {
             precision: self.precision,
             opset: self.opset,
             layout: self.layout,
-            size: Some(self.latent.into()),
+            size: self.latent.into(),
             timesteps: self.timesteps,
             quantize: None,
             partition: self.partition(),

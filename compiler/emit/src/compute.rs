@@ -14,7 +14,9 @@ pub enum Compute {
     /// The Neural Engine: channels first, tokens on the last axis, 1×1 convolutions, fp16 throughout.
     #[default]
     Ane,
-    /// Any: the graph as PyTorch has it, tokens before channels.
+    /// The GPU: the graph as PyTorch has it, tokens before channels.
+    Gpu,
+    /// Any: the same graph.
     Any,
 }
 
@@ -29,7 +31,7 @@ pub enum Attention {
     PerHead,
 }
 
-choice!(Compute, "compute", Ane = "ane", Any = "any");
+choice!(Compute, "compute", Ane = "ane", Gpu = "gpu", Any = "any");
 choice!(Attention, "attention", Batched = "batched", PerHead = "per-head");
 
 /// The shape of a Core ML package: engine, and treatment of attention.

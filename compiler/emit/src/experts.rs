@@ -103,7 +103,7 @@ impl Job<'_> {
     /// The inputs, the results and the sampler.
     fn traits(&self) -> Result<Vec<Trait>> {
         let model = self.checkpoint.model();
-        let module = model.step(self.checkpoint, self.options.size)?;
+        let module = model.build(self.checkpoint, self.options.size)?;
         let step = &module.functions[0];
         let inputs = module.interface.inputs.iter().filter_map(|input| {
             let value = step.by_name(&input.name)?;

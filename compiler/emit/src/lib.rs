@@ -1,8 +1,10 @@
 //! From an open checkpoint to a finished file or kernel folder.
 
 mod compute;
+pub mod decoder;
 pub mod experts;
 mod format;
+mod functions;
 pub mod parts;
 pub mod plan;
 mod quantized;
@@ -37,7 +39,8 @@ use crate::plan::{Quantize, Sources};
 use s2dit_files::choice;
 use s2dit_models::Model;
 use s2dit_models::checkpoint::Checkpoint;
-use s2dit_models::size::StepSize;
+use s2dit_models::model::Part;
+use s2dit_models::size::Size;
 
 /// The newest ONNX operator set that a model may use. A model says 23 only if it has an op of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,8 +69,8 @@ fn form(target: Target, precision: Precision, opset: Opset, compute: Compute, sh
         (Target::Onnx, Precision::Fp32, _) if opset == Opset::V23 => Form::Onnx23,
         (Target::Onnx, Precision::Fp32, _) => Form::Onnx21,
         (Target::Onnx, Precision::Fp16, _) => Form::OnnxFp16,
-        (Target::CoreMl, Precision::Fp32, Compute::Any) => Form::Any,
-        (Target::CoreMl, Precision::Fp16, Compute::Any) => Form::AnyFp16,
+        (Target::CoreMl, Precision::Fp32, Compute::Any | Compute::Gpu) => Form::Any,
+        (Target::CoreMl, Precision::Fp16, Compute::Any | Compute::Gpu) => Form::AnyFp16,
         (Target::CoreMl, Precision::Fp32, Compute::Ane) => Form::Ane(shape),
         (Target::CoreMl, Precision::Fp16, Compute::Ane) => Form::AneFp16(shape),
     }
@@ -84,8 +87,8 @@ pub struct Options {
     pub opset: Opset,
     /// Shape of a Core ML package.
     pub layout: Layout,
-    /// Size of the clip and number of clips; `None` for a model that has one size only.
-    pub size: Option<StepSize>,
+    /// Size of the clip, of the text, or the only one.
+    pub size: Size,
     /// Timesteps that the step can be asked for.
     pub timesteps: TimestepChoice,
     /// Storage of large weights; `None` stores them in the precision.
@@ -129,7 +132,7 @@ pub type Watch<'a> = dyn FnMut(Option<&PassRun>, &Module) + 'a;
 /// The graph that the target would get, after its passes.
 ///
 /// # Errors
-/// A latent that does not fit; a defect of a pass.
+/// A size that does not fit; a defect of a pass.
 pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> Result<Module> {
     options.timesteps.check(checkpoint)?;
     let mut module = lower_graph(checkpoint.model(), checkpoint, options, watch)?;
@@ -147,13 +150,18 @@ pub fn lower_graph(
     options: &Options,
     watch: &mut Watch,
 ) -> Result<Module> {
-    let mut module = model.step(weights, options.size)?;
+    let mut module = model.build(weights, options.size)?;
     options.timesteps.check_time(&module)?;
     watch(None, &module);
     let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some());
     let form = form(options.target, options.precision, options.opset, options.layout.compute, shape);
-    let listed = options.timesteps.listed(model)?;
-    let pipeline = pipelines::clip(listed.as_ref().map(Listed::list), form)?;
+    let pipeline = match model.family().part() {
+        Part::Decoder => pipelines::decoder(&form, None)?,
+        Part::Step | Part::TextEncoder => {
+            let listed = options.timesteps.listed(model)?;
+            pipelines::clip(listed.as_ref().map(Listed::list), form)?
+        }
+    };
     pipeline.run_with(&mut module, weights, |done, module| watch(Some(done), module))?;
     Ok(module)
 }
@@ -172,7 +180,7 @@ fn quantize(module: &mut Module, how: Option<&Quantize>, checkpoint: &Checkpoint
 /// Compiles a checkpoint to `out`, which appears whole or not at all. `watch` sees every pass; `progress` gets bytes written and bytes in all.
 ///
 /// # Errors
-/// A latent that does not fit, an output that cannot be written, weights that the precision cannot hold, a checkpoint that another
+/// A size that does not fit, an output that cannot be written, weights that the precision cannot hold, a checkpoint that another
 /// process changes meanwhile.
 pub fn compile(
     checkpoint: &Checkpoint,
@@ -217,8 +225,7 @@ fn described(checkpoint: &Checkpoint, module: &Module, options: &Options) -> Res
         ("s2ditc.mode".into(), "clip".into()),
         ("s2ditc.precision".into(), options.precision.to_string()),
     ]);
-    let latent = options.size.map(|size| size.latent).or_else(|| model.only_latent());
-    metadata.extend(latent.map(|latent| ("s2ditc.latent".into(), latent.to_string())));
+    metadata.extend(options.size.metadata());
     metadata.extend(options.timesteps.listed(model)?.map(|listed| listed.metadata()));
     metadata.extend(options.layout.metadata(options.target));
     metadata.extend(options.quantize.iter().flat_map(Quantize::metadata));
@@ -233,6 +240,19 @@ fn loras(checkpoint: &Checkpoint) -> Result<Option<(String, String)>> {
         true => None,
         false => Some(("s2ditc.lora".into(), serde_json::to_string(&list)?)),
     })
+}
+
+/// What a model is, in one sentence.
+fn about(model: &dyn Model) -> String {
+    if let Some(graph) = model.graph() {
+        return format!("A graph that was imported from {}.", graph.format());
+    }
+    let name = model.family().name();
+    match model.family().part() {
+        Part::Step => format!("One step of {name}, a video diffusion transformer."),
+        Part::TextEncoder => format!("{name}, a text encoder of video diffusion transformers."),
+        Part::Decoder => format!("{name}, a decoder of latents to video."),
+    }
 }
 
 fn check_extension(out: &Path, target: Target) -> Result<()> {
@@ -286,10 +306,7 @@ fn write_coreml(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
     let about = coreml::Options {
-        short_description: match checkpoint.model().graph() {
-            Some(graph) => format!("A graph that was imported from {}.", graph.format()),
-            None => format!("One step of {}, a video diffusion transformer.", checkpoint.model().family().name()),
-        },
+        short_description: about(checkpoint.model()),
         version: env!("CARGO_PKG_VERSION").into(),
         author: "s2ditc".into(),
         license: String::new(),

@@ -3,13 +3,12 @@
 mod describe;
 mod job;
 
-use std::cell::LazyCell;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use s2dit_backends::coreml;
 use s2dit_backends::output::{Contents, Destination, Staged};
-use s2dit_backends::{coreml, onnx};
 use s2dit_ir::{Function, Module, WeightSource};
 use s2dit_passes::partition::partition;
 use s2dit_passes::split;
@@ -18,10 +17,10 @@ use s2dit_runtime::Timesteps as Listed;
 use s2dit_runtime::stream::contract::{self, Contract, StateWrite};
 
 use self::describe::contract;
-use self::job::artifact_file;
 pub use self::job::{Functions, Lowered, Options, States};
 use super::format::has_format;
-use super::parts::{Partition, Written, is_in_part};
+use super::functions;
+use super::parts::Partition;
 use super::{Precision, Quantized, Summary, Target, Watch, form};
 use crate::plan::{Quantize, Sources};
 use s2dit_models::checkpoint::Checkpoint;
@@ -127,13 +126,8 @@ pub fn compile(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
     let lowered = lower(checkpoint, options, watch)?;
-    let contents = Contents {
-        kind: "a kernel",
-        marker: contract::FILE,
-        part: &is_in_kernel,
-        ours: &|folder| has_format(&folder.join(contract::FILE), contract::FORMAT),
-    };
-    let folder = Staged::folder(out, &contents)?;
+    let ours = |folder: &Path| has_format(&folder.join(contract::FILE), contract::FORMAT);
+    let folder = Staged::folder(out, &Contents { kind: "a kernel", ours: &ours, ..functions::CONTENTS })?;
     let dir = folder.path().to_path_buf();
     let contract = contract(checkpoint, options, &lowered, String::new())?;
     let inside = serde_json::to_value(&contract)?;
@@ -150,13 +144,9 @@ pub fn compile(
         metadata
     };
     let about = about(checkpoint.model().family());
-    let written = match options.target {
-        Target::Onnx => write_onnx(&lowered.module, &source, metadata, &dir, progress),
-        Target::CoreMl if options.partition.is_none() && options.functions == Functions::Shared => {
-            write_package(&lowered.module, &source, &about, metadata, &dir, progress)
-        }
-        Target::CoreMl => write_packages(&lowered, &source, &about, metadata, &dir, progress),
-    };
+    let shared = options.partition.is_none() && options.functions == Functions::Shared;
+    let made = functions::Made { module: &lowered.module, parts: &lowered.parts, target: options.target, shared };
+    let written = made.write(&source, &about, metadata, &dir, progress);
     let (ops, weight_bytes, non_finite) = written.map_err(|error| folder.unwritten(&error))?;
     let hash = checkpoint.content_hash().to_hex().to_string();
     let contract = Contract { checkpoint: format!("blake3:{hash}"), ..contract };
@@ -180,20 +170,6 @@ pub fn compile(
     })
 }
 
-/// Whether a path is of a file in a kernel's folder.
-fn is_in_kernel(path: &str) -> bool {
-    const FUNCTIONS: [&str; 5] = ["prompt", "denoise", "commit", "last_step", "kernel"];
-    let of = |function: &str| match path.strip_prefix(function) {
-        Some(".onnx") => true,
-        Some(rest) => rest.strip_prefix(".mlpackage/").is_some_and(coreml::package::is_part),
-        None => false,
-    };
-    path == contract::FILE || path == DATA || FUNCTIONS.iter().any(|f| of(f) || is_in_part(path, f))
-}
-
-/// The weights of all functions of an ONNX kernel.
-const DATA: &str = "weights.data";
-
 /// The contract inside the artifact, `text`, beside what every artifact says.
 fn metadata(contract: &Contract, text: String, quantize: Option<&Quantize>) -> BTreeMap<String, String> {
     let mut metadata = BTreeMap::from([
@@ -208,20 +184,6 @@ fn metadata(contract: &Contract, text: String, quantize: Option<&Quantize>) -> B
     metadata
 }
 
-fn write_onnx(
-    module: &Module,
-    source: &Sources<'_>,
-    metadata: impl FnOnce() -> BTreeMap<String, String>,
-    dir: &Path,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<Written> {
-    let paths: Vec<_> = module.functions.iter().map(|f| dir.join(format!("{}.onnx", f.name))).collect();
-    let models: Vec<(&Function, &Path)> = module.functions.iter().zip(paths.iter().map(|p| p.as_path())).collect();
-    let data = || Ok(dir.join(DATA));
-    let written = onnx::write_models(&models, source, metadata, data, |_| DATA.into(), progress)?;
-    Ok((written.ops, written.weight_bytes, written.non_finite))
-}
-
 fn about(of: &dyn Family) -> coreml::Options {
     coreml::Options {
         short_description: format!("A streaming kernel of {}; see s2ditc.contract.", of.name()),
@@ -229,69 +191,4 @@ fn about(of: &dyn Family) -> coreml::Options {
         author: "s2ditc".into(),
         license: String::new(),
     }
-}
-
-/// One package with every function.
-fn write_package(
-    module: &Module,
-    source: &Sources<'_>,
-    about: &coreml::Options,
-    metadata: impl FnOnce() -> BTreeMap<String, String>,
-    dir: &Path,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<Written> {
-    let package = dir.join("kernel.mlpackage");
-    std::fs::create_dir(&package)?;
-    let written = coreml::write_package(module, source, about, metadata, &package, progress)?;
-    Ok((written.ops, written.weight_bytes, written.non_finite))
-}
-
-/// Which packages share a weight file: what writes the states is `denoise` with another end, and `prompt` has hardly a weight in common
-/// with them.
-const SIBLINGS: [&[&str]; 2] = [&["denoise", "commit", "last_step"], &["prompt"]];
-
-/// A package a function, or a part of one.
-fn write_packages(
-    lowered: &Lowered,
-    source: &Sources<'_>,
-    about: &coreml::Options,
-    metadata: impl FnOnce() -> BTreeMap<String, String>,
-    dir: &Path,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<Written> {
-    let module = &lowered.module;
-    let mut groups = Vec::new();
-    for names in SIBLINGS {
-        // By part; the only one of a function that is whole is called 0.
-        let mut group: BTreeMap<usize, (Module, Vec<PathBuf>)> = BTreeMap::new();
-        for name in names.iter().filter(|name| module.function(name).is_some()) {
-            let whole = || module.function(name).with_context(|| format!("no function `{name}`")).cloned();
-            let parts = match lowered.parts.get(*name) {
-                Some(parts) => parts.clone(),
-                None => vec![(0, whole()?)],
-            };
-            for (index, function) in parts {
-                let package = dir.join(artifact_file(name, lowered.parts.contains_key(*name).then_some(index)));
-                std::fs::create_dir(&package)?;
-                let empty = || (Module { functions: Vec::new(), ..(*module).clone() }, Vec::new());
-                let (siblings, packages) = group.entry(index).or_insert_with(empty);
-                siblings.functions.push(function);
-                packages.push(package);
-            }
-        }
-        groups.extend(group.into_values());
-    }
-    let metadata = LazyCell::new(metadata);
-    let mut total: Written = (0, 0, Vec::new());
-    for (group, packages) in &groups {
-        let dirs: Vec<&Path> = packages.iter().map(|p| p.as_path()).collect();
-        let metadata = || LazyCell::force(&metadata).clone();
-        let written = coreml::write_siblings(group, source, about, metadata, &dirs, progress)?;
-        total.0 += written.ops;
-        total.1 += written.weight_bytes;
-        total.2.extend(written.non_finite);
-    }
-    total.2.sort();
-    total.2.dedup();
-    Ok(total)
 }

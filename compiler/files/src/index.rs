@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use crate::json::{Entries, compact};
 use crate::problems::{Problems, gone, quoted, shown};
-use crate::{Door as _, SafetensorsFile, WeightStore};
+use crate::{StateDict, WeightStore, open_door};
 
 const LARGEST_INDEX: u64 = 16 << 20;
 
 /// Opens the shards of an index, each file once.
-pub(super) fn open(dir: &Path, path: &Path) -> Result<(WeightStore, Problems), Problems> {
+pub(super) fn open(dir: &Path, path: &Path, state_dict: StateDict<'_>) -> Result<(WeightStore, Problems), Problems> {
     let place = path.display().to_string();
     let map = read(path, &place)?;
 
@@ -41,11 +41,11 @@ pub(super) fn open(dir: &Path, path: &Path) -> Result<(WeightStore, Problems), P
             );
             continue;
         }
-        let Some((file, damage)) = problems.absorb(SafetensorsFile::open_damaged(&shard_path)) else { continue };
+        let Some((file, damage)) = problems.absorb(open_door(&shard_path, state_dict)) else { continue };
         problems.extend(damage);
         weights.damaged.extend(file.damaged().into_iter().map(str::to_owned));
         for tensor in named {
-            if file.get(tensor).is_none() && !weights.damaged.contains(tensor) {
+            if file.ty(tensor).is_none() && !weights.damaged.contains(tensor) {
                 problems.push(
                     format!("{}: {}", shard_path.display(), shown(tensor)),
                     "no such tensor",
@@ -53,10 +53,12 @@ pub(super) fn open(dir: &Path, path: &Path) -> Result<(WeightStore, Problems), P
                 );
             }
         }
-        for (tensor, info) in file.tensors() {
+        for tensor in file.names() {
             match map.get(tensor) {
                 Some(home) if home == shard => {
-                    weights.hold(tensor, tensor, info.ty.clone());
+                    if let Some(ty) = file.ty(tensor) {
+                        weights.hold(tensor, tensor, ty);
+                    }
                 }
                 Some(home) => problems.push(
                     format!("{}: {}", shard_path.display(), shown(tensor)),
@@ -73,7 +75,7 @@ pub(super) fn open(dir: &Path, path: &Path) -> Result<(WeightStore, Problems), P
                 }
             }
         }
-        weights.push(Box::new(file));
+        weights.push(file);
     }
     let absent: Vec<String> = map.into_keys().filter(|tensor| !weights.has(tensor)).collect();
     weights.damaged.extend(absent);

@@ -38,5 +38,5 @@ pub use merge::{Change, Factor};
 pub use open::open as open_door;
 pub use safetensors::SafetensorsFile;
 pub use size::parse_size;
-pub use store::{INDEX_FILE, WEIGHTS_FILE, WeightStore};
+pub use store::{INDEX_ENDING, INDEX_FILE, TRANSFORMERS_FILE, WEIGHTS_FILE, WeightStore, index_of};
 pub use torch::{StateDict, TorchFile};

@@ -18,7 +18,7 @@ use crate::hash::Hashes;
 use crate::problems::{Problem, Problems, quoted, shown};
 use crate::{Change, Door, merge};
 
-pub use open::{INDEX_FILE, WEIGHTS_FILE};
+pub use open::{INDEX_ENDING, INDEX_FILE, TRANSFORMERS_FILE, WEIGHTS_FILE, index_of};
 
 /// Weight files, and which of them holds each tensor. A store knows no model.
 #[derive(Debug, Default)]

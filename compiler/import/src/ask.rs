@@ -88,12 +88,15 @@ impl FromStr for GivenOutput {
         let problem = || Problem {
             place: "--result".into(),
             found: quoted(text),
-            expected: "ROLE=NAME with a role of velocity, video, embedding or other, such as velocity=y".into(),
+            expected: "ROLE=NAME with a role of velocity, video, text, pooled, embedding or other, such as velocity=y"
+                .into(),
         };
         let (role, name) = text.split_once('=').filter(|(_, name)| !name.is_empty()).ok_or_else(problem)?;
         let role = match role.trim() {
             "velocity" => OutputRole::Velocity,
             "video" => OutputRole::Video,
+            "text" => OutputRole::Text,
+            "pooled" => OutputRole::Pooled,
             "embedding" => OutputRole::Embedding,
             "other" => OutputRole::Other,
             _ => return Err(problem()),

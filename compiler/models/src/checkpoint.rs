@@ -79,7 +79,7 @@ impl Checkpoint {
         let knows = |name: &str| names.as_ref().is_some_and(|names| names.knows(name));
         let meant = origin.state_dict.as_deref().map_or(StateDict::Known(&knows), StateDict::Named);
         let weights = match &place {
-            Place::Folder { dir, .. } => WeightStore::open_damaged(dir),
+            Place::Folder { dir, .. } => WeightStore::open_damaged(dir, meant),
             // What is no file of weights has no configuration either.
             Place::File { file, .. } | Place::Graph { file, .. } => Ok(WeightStore::open_file(file, meant)?),
         };

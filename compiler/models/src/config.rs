@@ -75,14 +75,17 @@ pub(crate) fn family_of(entries: &[(String, Value)], place: &str) -> Result<Opti
     };
     let mut found = None;
     for (name, value) in entries {
-        // diffusers writes the class; transformers (text encoders) a list of architectures.
-        let known = match name.as_str() {
-            "_class_name" => (FAMILIES.iter().copied()).find(|family| {
-                *value == family.class() || family.original_class().is_some_and(|class| *value == class)
-            }),
-            "architectures" if value.is_array() => None,
+        // diffusers writes the class, transformers a list of one.
+        let class = match name.as_str() {
+            "_class_name" => Some(value),
+            "architectures" if value.is_array() => value.as_array().filter(|list| list.len() == 1).map(|list| &list[0]),
             _ => continue,
         };
+        let known = (FAMILIES.iter().copied()).find(|family| {
+            let is = |own: &str| class.is_some_and(|class| class == own);
+            let there = family.part().class_field() == name;
+            there && is(family.class()) || family.original_class().is_some_and(is)
+        });
         let Some(family) = known else {
             return Err(Problems::one(format!("{place}: {name}"), compact(value), classes()));
         };
@@ -187,9 +190,15 @@ mod tests {
             other,
             "config.json: _class_name: found \"FluxTransformer2DModel\", expected \"S2DiTTransformer3DModel\" or \
              \"WanTransformer3DModel\" or \"CausalWanModel\" or \"LTXVideoTransformer3DModel\" or \
-             \"SanaVideoTransformer3DModel\" or \"OpenSoraMMDiTModel\": no other family of models is read"
+             \"SanaVideoTransformer3DModel\" or \"OpenSoraMMDiTModel\" or \"CLIPTextModel\" or \"T5EncoderModel\" or \"UMT5EncoderModel\": no other family of models is read"
         );
-        assert!(problem(json!({ "architectures": ["UMT5EncoderModel"] })).contains("architectures"));
+        let decoder = problem(json!({ "architectures": ["GPT2LMHeadModel"] }));
+        assert!(decoder.contains("architectures: found [\"GPT2LMHeadModel\"], expected"), "{decoder}");
+        // A class counts in its library's field alone.
+        for config in [json!({ "_class_name": "CLIPTextModel" }), json!({ "architectures": ["WanTransformer3DModel"] })]
+        {
+            assert!(problem(config).contains("no other family"));
+        }
         assert!(preset("big").unwrap_err().to_string().contains("wan2.1-14b"));
     }
 }

@@ -137,6 +137,37 @@ impl<'a> Fields<'a> {
         triple
     }
 
+    /// A field that says nothing of what is compiled.
+    pub fn ignored(&mut self, field: &str) {
+        self.entries.remove(field);
+    }
+
+    /// `null`, or an integer from 1 to `most`.
+    pub fn null_or(&mut self, field: &str, most: usize) -> Option<usize> {
+        let value = self.entries.remove(field).filter(|value| !value.is_null())?;
+        let integer = as_integer(&value, &(1..=most));
+        if integer.is_none() {
+            self.problem(field, compact(&value), format!("null or an integer from 1 to {most}"));
+        }
+        integer
+    }
+
+    /// A list, each item of which `item` reads.
+    pub fn list<T>(
+        &mut self,
+        field: &str,
+        default: Vec<T>,
+        expected: &str,
+        item: impl Fn(&Value) -> Option<T>,
+    ) -> Vec<T> {
+        let Some(value) = self.entries.remove(field) else { return default };
+        let items = value.as_array().and_then(|items| items.iter().map(item).collect());
+        items.unwrap_or_else(|| {
+            self.problem(field, compact(&value), expected);
+            default
+        })
+    }
+
     /// The widths of three axes.
     pub fn widths(&mut self, field: &str, default: [usize; 3]) -> [usize; 3] {
         let Some(value) = self.entries.remove(field) else { return default };

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::layers::BuildError;
 use crate::model::{Family, Layer, Model, Outline, Sampler, Streaming};
-use crate::size::{Grid, LatentSize, StepSize};
+use crate::size::{Grid, LatentSize, Size, StepSize};
 use crate::tensor::{Role, TensorSpec};
 
 /// The family of imported graphs. It reads no configuration: a graph comes with its file.
@@ -37,10 +37,6 @@ impl Family for Graphs {
 
     fn fields(&self) -> &'static [&'static str] {
         &["_class_name", "format", "graph"]
-    }
-
-    fn sampler_fields(&self) -> &'static [&'static str] {
-        &[]
     }
 
     fn parse(&self, _: Vec<(String, Value)>, place: &str) -> Result<Arc<dyn Model>, Problems> {
@@ -98,13 +94,28 @@ impl Graph {
         }
     }
 
+    /// The size that it was exported for.
+    #[must_use]
+    pub fn size(&self) -> Size {
+        let step = |latent| Size::Latent(StepSize { latent, batch: self.batch().unwrap_or(1) });
+        self.latent().map_or(Size::Only, step)
+    }
+
     /// Clips in its latent, if one of its inputs is one.
     fn batch(&self) -> Option<usize> {
         let f = self.module.functions.first()?;
         f.shape(f.by_name(self.module.interface.latent()?)?).first().copied()
     }
 
-    fn check(&self, latent: LatentSize) -> Result<(), Problems> {
+    fn check(&self, size: Size) -> Result<(), Problems> {
+        let StepSize { latent, batch } = match size {
+            Size::Only => return Ok(()),
+            Size::Latent(step) => step,
+            Size::Tokens(tokens) => {
+                let expected = "none: the graph has the size that it was exported for";
+                return Err(Problems::one("text tokens (--tokens)", tokens.to_string(), expected));
+            }
+        };
         match self.latent() {
             Some(own) if own != latent => Err(Problems::one(
                 "latent size",
@@ -116,7 +127,14 @@ impl Graph {
                 latent.to_string(),
                 "none: no input of the graph is a latent (--input latent=NAME says which is)",
             )),
-            Some(_) => Ok(()),
+            Some(_) => match self.batch() {
+                Some(own) if own != batch => Err(Problems::one(
+                    "batch",
+                    batch.to_string(),
+                    format!("{own}, which the graph was exported for: export it for another"),
+                )),
+                _ => Ok(()),
+            },
         }
     }
 
@@ -142,38 +160,23 @@ impl Model for Graph {
         self.tensors.clone()
     }
 
-    fn grid(&self, latent: LatentSize) -> Result<Grid, Problems> {
-        self.check(latent)?;
+    fn grid(&self, size: Size) -> Result<Grid, Problems> {
+        self.check(size)?;
+        let latent = self.latent().unwrap_or(LatentSize { frames: 1, rows: 1, cols: 1 });
         Ok(Grid { frames: latent.frames, rows: latent.rows, cols: latent.cols })
     }
 
-    fn nearest_latent(&self, wanted: LatentSize) -> LatentSize {
-        self.latent().unwrap_or(wanted)
+    fn usual_size(&self, _: LatentSize) -> Size {
+        self.size()
     }
 
-    fn build(&self, _: &dyn WeightSource, size: StepSize) -> Result<Module, BuildError> {
-        self.check(size.latent)?;
-        match self.batch() {
-            Some(own) if own != size.batch => Err(Problems::one(
-                "batch",
-                size.batch.to_string(),
-                format!("{own}, which the graph was exported for: export it for another"),
-            )
-            .into()),
-            _ => Ok(self.module.clone()),
-        }
+    fn build(&self, _: &dyn WeightSource, size: Size) -> Result<Module, BuildError> {
+        self.check(size)?;
+        Ok(self.module.clone())
     }
 
     fn graph(&self) -> Option<&Graph> {
         Some(self)
-    }
-
-    fn only_latent(&self) -> Option<LatentSize> {
-        self.latent()
-    }
-
-    fn step(&self, weights: &dyn WeightSource, size: Option<StepSize>) -> Result<Module, BuildError> {
-        size.map_or_else(|| Ok(self.module.clone()), |size| self.build(weights, size))
     }
 
     fn outline(&self) -> Outline {

@@ -21,7 +21,7 @@ use crate::model::Model;
 pub use place::MARK;
 use plan::{Plan, Shard};
 use s2dit_files::problems::{Problem, Problems};
-use s2dit_files::{FloatType, INDEX_FILE};
+use s2dit_files::{FloatType, INDEX_ENDING};
 
 /// A request for a new checkpoint.
 #[derive(Clone, Debug)]
@@ -120,7 +120,8 @@ pub fn write_checkpoint(options: &InitOptions, dir: &Path, progress: Progress) -
     }
     fill(options, &plan, dir, progress)?;
     if let [_, _, ..] = plan.shards.as_slice() {
-        write_text(&dir.join(INDEX_FILE), &plan.index())?;
+        let whole = options.model.family().part().weights_file();
+        write_text(&dir.join(format!("{whole}{INDEX_ENDING}")), &plan.index())?;
     }
     // Last, so that a folder without it is known to be unfinished.
     write_text(&dir.join(CONFIG_FILE), &config_text(options))?;

@@ -14,16 +14,64 @@ use serde_json::Value;
 
 use crate::graph::Graph;
 use crate::layers::BuildError;
-use crate::size::{Grid, LatentSize, StepSize};
+use crate::size::{Grid, LatentSize, Size};
 use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems};
+use s2dit_files::{TRANSFORMERS_FILE, WEIGHTS_FILE};
 
-/// A family of models: the classes of diffusers that it reads, and its presets.
+/// What a model does in a pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// One step of diffusion: a latent, a time and a text to a velocity.
+    Step,
+    /// Token ids to embeddings.
+    TextEncoder,
+    /// A latent to a video.
+    Decoder,
+}
+
+impl Part {
+    /// The field of `config.json` that names the class: transformers has text encoders, diffusers all else.
+    #[must_use]
+    pub fn class_field(self) -> &'static str {
+        match self {
+            Part::TextEncoder => "architectures",
+            Part::Step | Part::Decoder => "_class_name",
+        }
+    }
+
+    /// What the library of the class calls the weights, if they are one file.
+    #[must_use]
+    pub fn weights_file(self) -> &'static str {
+        match self {
+            Part::TextEncoder => TRANSFORMERS_FILE,
+            Part::Step | Part::Decoder => WEIGHTS_FILE,
+        }
+    }
+}
+
+/// `step`
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Part::Step => "step",
+            Part::TextEncoder => "text encoder",
+            Part::Decoder => "decoder",
+        })
+    }
+}
+
+/// A family of models: the classes of diffusers or transformers that it reads, and its presets.
 pub trait Family: Debug + Sync {
     /// Name for people, such as `Wan 2.1`.
     fn name(&self) -> &'static str;
 
-    /// The `_class_name` of its configurations.
+    /// What its models do in a pipeline.
+    fn part(&self) -> Part {
+        Part::Step
+    }
+
+    /// The class that its configurations name, in the field [`Part::class_field`].
     fn class(&self) -> &'static str;
 
     /// The `_class_name` of the model's own repository, if its configurations are read as well.
@@ -46,7 +94,9 @@ pub trait Family: Debug + Sync {
     fn fields(&self) -> &'static [&'static str];
 
     /// The fields that its sampler comes from.
-    fn sampler_fields(&self) -> &'static [&'static str];
+    fn sampler_fields(&self) -> &'static [&'static str] {
+        &[]
+    }
 
     /// Fields that the transformer's `config.json` of diffusers does not have: a pipeline folder keeps them elsewhere, or nowhere.
     fn pipeline_fields(&self) -> &'static [PipelineField] {
@@ -114,37 +164,22 @@ pub trait Model: Debug + Send + Sync {
         false
     }
 
-    /// The token grid of a latent.
+    /// The grid of the tokens that its blocks see; those of a text are one row.
     ///
     /// # Errors
-    /// A latent that does not fit the model; values that no machine would hold.
-    fn grid(&self, latent: LatentSize) -> Result<Grid, Problems>;
+    /// A size that does not fit the model; values that no machine would hold.
+    fn grid(&self, size: Size) -> Result<Grid, Problems>;
 
-    /// The latent nearest to `wanted` that fits.
-    fn nearest_latent(&self, wanted: LatentSize) -> LatentSize;
+    /// The size where nobody names one: of a model that takes a latent the nearest to `latent` that fits, of a text encoder the tokens
+    /// that pipelines pad a text to.
+    fn usual_size(&self, latent: LatentSize) -> Size;
 
-    /// The step as one function `main` with its interface, every value f32, in plain tensor ops as PyTorch would trace it. Ops have the
-    /// module paths of the checkpoint as provenance.
+    /// The model as one function `main` with its interface, every value f32 but for token ids of i32, in plain tensor ops as PyTorch would
+    /// trace it. Ops have the module paths of the checkpoint as provenance.
     ///
     /// # Errors
-    /// A latent that does not fit; a tensor that the weights lack.
-    fn build(&self, weights: &dyn WeightSource, size: StepSize) -> Result<Module, BuildError>;
-
-    /// [`Model::build`] of a latent that may not have been said: a model that has one size only does not ask for it.
-    ///
-    /// # Errors
-    /// See [`Model::build`]; no latent, of a model that must know.
-    fn step(&self, weights: &dyn WeightSource, size: Option<StepSize>) -> Result<Module, BuildError> {
-        let size = size.ok_or_else(|| {
-            Problems::one("latent size", "none", "--latent FRAMESxROWSxCOLUMNS, such as --latent 3x36x64")
-        })?;
-        self.build(weights, size)
-    }
-
-    /// The latent of a model that has one size only.
-    fn only_latent(&self) -> Option<LatentSize> {
-        None
-    }
+    /// A size that does not fit; a tensor that the weights lack.
+    fn build(&self, weights: &dyn WeightSource, size: Size) -> Result<Module, BuildError>;
 
     /// The imported graph, if the model is one.
     fn graph(&self) -> Option<&Graph> {
@@ -158,7 +193,9 @@ pub trait Model: Debug + Send + Sync {
     ///
     /// # Errors
     /// A model that has none: the field or the class that says so.
-    fn sampler(&self) -> Result<Sampler, Problem>;
+    fn sampler(&self) -> Result<Sampler, Problem> {
+        Err(lacks(self.family(), "a model of diffusion, which has a sampler"))
+    }
 
     /// Frames of video that a latent frame becomes: the stride in time of the autoencoder whose latents the model makes.
     fn temporal_scale(&self) -> usize {
@@ -169,7 +206,25 @@ pub trait Model: Debug + Send + Sync {
     ///
     /// # Errors
     /// A model that does not stream: the field or the class that says so.
-    fn streaming(&self) -> Result<Streaming, Problem>;
+    fn streaming(&self) -> Result<Streaming, Problem> {
+        Err(lacks(self.family(), "an autoregressive model, which streams; compile this one with --mode clip"))
+    }
+
+    /// A decoder that makes a video chunk by chunk, as two functions that share states: `first` for the first chunk of a video and `next` for each of the
+    /// others. Both take a latent of the size `chunk`. States start as zeros; `first` reads none.
+    ///
+    /// # Errors
+    /// A model that is no decoder, or one whose frames see frames that follow; a size that does not fit; a tensor that the weights lack.
+    fn build_chunks(&self, _weights: &dyn WeightSource, _chunk: LatentSize) -> Result<Module, BuildError> {
+        let expected = "a decoder whose frames see only frames before them; compile this one with --mode clip";
+        Err(Problems::from(lacks(self.family(), expected)).into())
+    }
+}
+
+/// What a model of a family is not.
+fn lacks(family: &dyn Family, expected: &str) -> Problem {
+    let found = format!("{} (a {})", family.class(), family.part());
+    Problem { place: family.part().class_field().into(), found, expected: expected.into() }
 }
 
 /// The steps of a sampler of flow matching.

@@ -36,6 +36,8 @@ pub enum Role {
     NormGain,
     /// Shifts, scales and gates that are added to an embedding of the time, `[1, count, width]` or `[count, width]`.
     ScaleShift,
+    /// Embeddings of tokens, `[vocabulary, width]`.
+    Embedding,
     /// Positions that are added to embeddings, `[1, tokens, width]`.
     Positions,
     /// Logits of gates.

@@ -232,7 +232,7 @@ fn mask_of(file: &SafetensorsFile, expected: &[usize]) -> Result<HostTensor> {
 ///
 /// # Errors
 /// NaN or infinite elements: what comes of them would be found an hour later, and far from here.
-fn finite(file: &SafetensorsFile, name: &str) -> Result<Vec<f32>> {
+pub(crate) fn finite(file: &SafetensorsFile, name: &str) -> Result<Vec<f32>> {
     let data = file.tensor_f32(name)?;
     if let Some(i) = data.iter().position(|x| !x.is_finite()) {
         bail!("`{}`, tensor `{name}`: element {i}: found {}, expected finite numbers", file.path().display(), data[i]);

@@ -303,7 +303,7 @@ fn golden_outputs(
     Ok(expected)
 }
 
-/// A row for each expected tensor: outputs, then blocks. Without a bar, what is finite passes. What was found and what was expected
+/// A row for each expected tensor: outputs in the model's order, then blocks. Without a bar, what is finite passes. What was found and what was expected
 /// come with the file or the checkpoint that they are of.
 fn compared(
     (found, shown): (&Tensors, &str),
@@ -312,7 +312,8 @@ fn compared(
     bar: Option<f64>,
 ) -> Result<Vec<Compared>> {
     let mut names: Vec<&String> = expected.keys().collect();
-    names.sort_by_key(|n| (interface.milestone(n), (*n).clone()));
+    let place = |name: &str| interface.outputs.iter().position(|output| output.name == name);
+    names.sort_by_key(|n| (interface.milestone(n), place(n), (*n).clone()));
     let mut rows = Vec::new();
     for name in names {
         let want = &expected[name];

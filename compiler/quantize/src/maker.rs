@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::Survey;
 use super::calibrated::Calibrated;
 use super::measure::decibels;
-use s2dit_emit::plan::{Entry, FORMAT, ONE_SIZE, Plan, VERSION};
+use s2dit_emit::plan::{Entry, FORMAT, Plan, VERSION};
 use s2dit_emit::plan::{OpenPlan, Quantize, Storage};
 use s2dit_files::SafetensorsFile;
 use s2dit_files::problems::Problems;
@@ -63,14 +63,16 @@ impl Maker<'_> {
             version: VERSION,
             checkpoint: format!("blake3:{}", self.survey.checkpoint.content_hash().to_hex()),
             config: Some(self.survey.checkpoint.model().config().to_string()),
-            latent: self.survey.latent.map_or(ONE_SIZE.into(), |latent| latent.to_string()),
+            latent: None,
+            tokens: None,
             goal,
             weight_bytes: 0,
             snr_db: None,
             calibration: self.calibrated.map(|c| c.about.clone()),
             overrides: BTreeMap::new(),
             weight,
-        };
+        }
+        .at(self.survey.size);
         // Beside the staged statistics, which are opened anew: the survey's own may be in use.
         let statistics = self.calibrated.map(|c| SafetensorsFile::open(c.staged.path())).transpose()?;
         let open = |plan: Plan, statistics| OpenPlan {

@@ -36,13 +36,13 @@ pub fn html(made: &Made, survey: &Survey<'_>) -> String {
     let _ = write!(
         page,
         "<h1>{name}: quantization plan</h1>\n<p>The model: {} blocks ({}), {:.1} M parameters, checkpoint <code>{}</code>. \
-         The goal: {}. It was measured at latent {}. {}</p>\n",
+         The goal: {}. It was measured at {}. {}</p>\n",
         outline.blocks(),
         escaped(&outline.sandwich()),
         checkpoint.weights().parameters() as f64 / 1e6,
         escaped(&plan.checkpoint),
         escaped(&plan.goal),
-        escaped(&plan.latent),
+        escaped(&plan.measured_at()),
         escaped(&samples(plan)),
     );
     page += &alarms::list(made);

@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 use rand_distr::StandardNormal;
 use s2dit_ir::Module;
 use s2dit_ir::interface::{GUIDANCE, InputRole};
-use s2dit_runtime::{HostTensor, text_mask};
+use s2dit_runtime::{HostTensor, text_mask, tokens};
 
 use s2dit_files::SafetensorsFile;
 use s2dit_files::problems::{Problems, quoted};
@@ -20,7 +20,7 @@ pub enum Samples {
     /// Standard normal latents and text, of which a few tokens count, timesteps spread over [0, 1000].
     Seeded,
     /// A safetensors file in the golden's layout: latent `[N,C,F,H,W]`, timestep `[N]`, text `[N,L,D]` and, for a model that takes it, its mask
-    /// `[N,L]`.
+    /// `[N,L]`; of a text encoder, tokens `[N,L]`.
     File(PathBuf),
 }
 
@@ -117,6 +117,9 @@ fn seeded(module: &Module) -> Vec<Inputs> {
                     let (part, low, range) = ((i * 7 % SEEDED) as f32, *low as f32, (high - low) as f32);
                     (0..n).map(|_| low + (part + rng.random::<f32>()) * range / SEEDED as f32).collect()
                 }
+                Some(InputRole::Tokens { vocabulary }) => {
+                    (0..n).map(|_| rng.random_range(0..(*vocabulary).max(1)) as f32).collect()
+                }
                 Some(InputRole::Guidance) => (0..n).map(|_| rng.random_range(GUIDANCE)).collect(),
                 Some(InputRole::TextMask) => {
                     let tokens = shape.last().copied().unwrap_or(1);
@@ -171,8 +174,10 @@ fn read(path: &Path, module: &Module) -> Result<Vec<Inputs>> {
         samples.resize_with(n, Inputs::new);
         for (sample, data) in samples.iter_mut().zip(data.chunks(one.iter().product())) {
             let tensor = HostTensor::new(one, data.to_vec()).context("a tensor that does not fill its shape")?;
-            if module.interface.role(&name) == Some(&InputRole::TextMask) {
-                text_mask::check(&tensor).context(at.clone())?;
+            match module.interface.role(&name) {
+                Some(InputRole::TextMask) => text_mask::check(&tensor).context(at.clone())?,
+                Some(InputRole::Tokens { vocabulary }) => tokens::check(&tensor, *vocabulary).context(at.clone())?,
+                _ => {}
             }
             sample.insert(name.clone(), Arc::new(tensor));
         }

@@ -10,7 +10,7 @@ use s2dit_passes::quantize::{self as pass, Weight};
 use s2dit_emit::plan::{Quantize, Sources, Storage};
 use s2dit_emit::{Layout, Opset, Options, Precision, Target, TimestepChoice, lower};
 use s2dit_models::checkpoint::Checkpoint;
-use s2dit_models::size::LatentSize;
+use s2dit_models::size::Size;
 
 /// Rows whose errors stand for all of a large weight, in groups that are spread over it.
 const SAMPLED_GROUPS: usize = 4;
@@ -20,8 +20,8 @@ const GROUP: usize = 16;
 pub struct Survey<'a> {
     /// Checkpoint that holds the weights.
     pub checkpoint: &'a Checkpoint,
-    /// Size of the clip.
-    pub latent: Option<LatentSize>,
+    /// Size of the clip, or of the text.
+    pub size: Size,
     /// The fp32 graph, nothing compressed.
     pub module: Module,
     /// Weights that can be compressed, each once, by name.
@@ -51,14 +51,14 @@ impl<'a> Survey<'a> {
     /// Surveys a checkpoint.
     ///
     /// # Errors
-    /// A latent that does not fit.
-    pub fn new(checkpoint: &'a Checkpoint, latent: Option<LatentSize>) -> Result<Self> {
+    /// A size that does not fit.
+    pub fn new(checkpoint: &'a Checkpoint, size: Size) -> Result<Self> {
         let options = |target, precision| Options {
             target,
             precision,
             opset: Opset::V23,
             layout: Layout { apart: true, ..Layout::default() },
-            size: latent.map(Into::into),
+            size,
             timesteps: TimestepChoice::Any,
             quantize: None,
             partition: None,
@@ -76,7 +76,7 @@ impl<'a> Survey<'a> {
         }
         let package = lower(checkpoint, &options(Target::CoreMl, Precision::Fp16), &mut |_, _| {})?;
         let whole_bytes = coreml::weight_bytes(&package, checkpoint)?;
-        Ok(Survey { checkpoint, latent, module, weights, whole_bytes })
+        Ok(Survey { checkpoint, size, module, weights, whole_bytes })
     }
 
     /// Bytes of all weights of the fp16 package that is stored this way.
@@ -89,7 +89,7 @@ impl<'a> Survey<'a> {
             precision: Precision::Fp16,
             opset: Opset::V23,
             layout: Layout::default(),
-            size: self.latent.map(Into::into),
+            size: self.size,
             timesteps: TimestepChoice::Any,
             quantize: Some(quantize.clone()),
             partition: None,

@@ -23,6 +23,7 @@ use super::weights::{self, WeightArgs};
 use super::{Context, print_json, print_line, print_note};
 use crate::inspect::recognition;
 use crate::lint::{Brief, lint};
+use s2dit_emit::decoder;
 use s2dit_emit::parts::Partition;
 use s2dit_emit::plan::{How, Quantize};
 use s2dit_emit::stream::{self, Functions, States};
@@ -33,8 +34,8 @@ use s2dit_emit::{
 };
 use s2dit_files::problems::Problem;
 use s2dit_models::checkpoint::{Checkpoint, FieldOrigin, Wanted};
-use s2dit_models::model::Sampler;
-use s2dit_models::size::{LatentSize, StepSize};
+use s2dit_models::model::{Part, Sampler};
+use s2dit_models::size::{LatentSize, Size, StepSize};
 
 /// Compile a checkpoint, or a graph that PyTorch exported, to an ONNX file or a Core ML package
 #[derive(clap::Args)]
@@ -43,6 +44,7 @@ use s2dit_models::size::{LatentSize, StepSize};
   s2ditc compile small/ --target onnx --latent 3x36x64 --precision fp16 -o small.onnx
   s2ditc compile small/ --target coreml --latent 3x36x64 --quantize palette4-group16 -o small4.mlpackage
   s2ditc compile small/ --target onnx --latent 3x36x64 --emit ir | less
+  s2ditc compile clip/ --target coreml --tokens 77 -o TextEncoder.mlpackage
   s2ditc compile wan.pt --config config.json --lora fast.safetensors:0.8 --target coreml --latent 3x36x64 -o wan.mlpackage
 
 The compiled step takes latent [B,C,F,H,W], timestep [1] in [0, 1000] and text [B,L,text_dim], B of --batch, and returns velocity \
@@ -53,12 +55,15 @@ With --mode stream OUT is a folder: three functions (prompt, denoise, and commit
 makes the checkpoint's chunk_frames, so --latent is HxW. Run it with s2ditc stream.
 
 Of a pipeline folder with two transformers OUT is a folder with both, and experts.json, which says at which timestep the second takes \
-over.")]
+over.
+
+A text encoder takes tokens [1,L] (int32) and, if its pipeline masks padding, text_mask [1,L], and returns text [1,L,width]: name L with --tokens.")]
+#[command(group(clap::ArgGroup::new("size")))]
 pub(super) struct Args {
     /// Checkpoint: a folder with config.json and safetensors, a pipeline folder with model_index.json, a file of weights, OWNER/NAME on
     /// the Hugging Face hub; or a graph (see docs/import.md)
     checkpoint: PathBuf,
-    /// A transformer of a pipeline folder by its name, such as transformer_2 [default: all of them]
+    /// A model of a pipeline folder by its name, such as transformer_2 or text_encoder [default: all of its transformers]
     #[arg(long, value_name = "NAME")]
     component: Option<String>,
     #[command(flatten)]
@@ -67,8 +72,14 @@ pub(super) struct Args {
     #[arg(long)]
     target: Target,
     /// Latent frames, rows and columns of the clip; rows and columns of a stream. A graph has the size that it was exported for
-    #[arg(long, value_name = "FxHxW")]
-    latent: Option<Size>,
+    #[arg(long, value_name = "FxHxW", group = "size")]
+    latent: Option<Sides>,
+    /// Latent frames of a call, of a decoder's stream [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    chunk: Option<u16>,
+    /// Text tokens of a text encoder, padding included
+    #[arg(long, value_name = "N", group = "size")]
+    tokens: Option<usize>,
     /// Clips that a step takes at once: with 2 a call serves a prompt and its negative, for guidance
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     batch: u8,
@@ -96,8 +107,8 @@ pub(super) struct Args {
     /// [Core ML]. OUT is a folder: the packages and pipeline.json; of a stream, the kernel
     #[arg(long, value_name = "HOW")]
     partition: Option<Partition>,
-    /// What packages are shaped for: ane (the Neural Engine: channels first, all fp16) or any (as PyTorch has it) [Core ML;
-    /// default: ane]
+    /// What packages are shaped for: ane (the Neural Engine: channels first, all fp16), gpu or any (as PyTorch has it); a decoder has one shape
+    /// for all, and the package says the choice [Core ML; default: ane]
     #[arg(long)]
     compute: Option<Compute>,
     /// Heads of softmax attention on the Neural Engine: batched (fewest ops) or per-head (smallest values) [default: batched]
@@ -139,18 +150,18 @@ enum Mode {
 
 /// `FxHxW` or `HxW`.
 #[derive(Clone, Copy)]
-enum Size {
+enum Sides {
     Clip(LatentSize),
     Chunk { rows: usize, cols: usize },
 }
 
-impl std::str::FromStr for Size {
+impl std::str::FromStr for Sides {
     type Err = Problem;
     fn from_str(text: &str) -> Result<Self, Problem> {
         let sides: Option<Vec<usize>> = text.split(['x', 'X', '×']).map(|side| side.trim().parse().ok()).collect();
         match sides.as_deref() {
-            Some(&[rows, cols]) => Ok(Size::Chunk { rows, cols }),
-            _ => text.parse().map(Size::Clip),
+            Some(&[rows, cols]) => Ok(Sides::Chunk { rows, cols }),
+            _ => text.parse().map(Sides::Clip),
         }
     }
 }
@@ -168,10 +179,11 @@ enum Explain {
 }
 
 impl Args {
-    /// Which timesteps, if it was not said: a stream asks for its sampler's only, and a phone gains most from tables.
-    fn timesteps(&self) -> TimestepChoice {
-        self.timesteps.unwrap_or(match (self.mode, self.target) {
-            (Mode::Stream, Target::CoreMl) => TimestepChoice::FromConfig,
+    /// Which timesteps, if it was not said: the stream of a step asks for its sampler's only, and a phone gains most from tables.
+    fn timesteps(&self, checkpoint: &Checkpoint) -> TimestepChoice {
+        let part = checkpoint.model().family().part();
+        self.timesteps.unwrap_or(match (self.mode, self.target, part) {
+            (Mode::Stream, Target::CoreMl, Part::Step) => TimestepChoice::FromConfig,
             _ => TimestepChoice::Any,
         })
     }
@@ -185,8 +197,8 @@ impl Args {
         if self.mode == Mode::Stream && self.batch != 1 {
             refuse!("--batch is for clips: a stream's states are those of one video");
         }
-        if self.compute == Some(Compute::Any) && self.attention.is_some() {
-            refuse!("--attention is for --compute ane: any leaves attention as it is");
+        if self.compute.is_some_and(|compute| compute != Compute::Ane) && self.attention.is_some() {
+            refuse!("--attention is for --compute ane: gpu and any leave attention as it is");
         }
         match self.target {
             Target::Onnx if self.compute.is_some() || self.attention.is_some() => {
@@ -232,7 +244,7 @@ fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -
     let job = Job::new(args, checkpoint)?;
     let mut passes =
         Passes::new(args.after.as_deref(), args.time_passes, args.verify_each.then_some(checkpoint), context)
-            .at(args.timesteps().listed(checkpoint.model())?);
+            .at(args.timesteps(checkpoint).listed(checkpoint.model())?);
     if let Some(Emit::Ir) = args.emit {
         let module = job.lower(checkpoint, &mut |done, module| passes.see(done, module))?;
         let text = passes.text(&module)?;
@@ -331,10 +343,10 @@ fn warn(args: &Args, summary: &Summary, context: Context) {
         && !context.quiet
     {
         print_note(&format!(
-            "note: {} of weights, and the plan counted {} at latent {}: tables of positions grow with the latent",
+            "note: {} of weights, and the plan counted {} at {}: tables of positions grow with the size",
             size(summary.weight_bytes),
             size(plan.plan.weight_bytes),
-            plan.plan.latent
+            plan.plan.measured_at()
         ));
     }
 }
@@ -394,10 +406,11 @@ fn refuse_inputs(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A compile job: clip or stream.
+/// A compile job: clip, stream, or a decoder's stream.
 enum Job {
     Clip(Options),
     Stream(stream::Options),
+    Decoder(decoder::Options),
 }
 
 impl Job {
@@ -414,46 +427,76 @@ impl Job {
             refuse!("--partition is for packages: use it with --target coreml");
         }
         if args.latent.is_none() && args.batch != 1 {
-            refuse!("--batch goes with --latent: a graph has the batch that it was exported for");
+            refuse!(
+                "--batch goes with --latent: a graph has the batch that it was exported for, and a text encoder takes one text"
+            );
         }
-        let latent = match args.latent {
-            Some(Size::Chunk { rows, cols }) if args.mode == Mode::Clip => bail!(
-                "latent size: found {rows}x{cols}, expected FRAMESxROWSxCOLUMNS, such as 3x{rows}x{cols}; or --mode stream"
-            ),
-            Some(Size::Clip(latent)) => Some(latent),
-            None if args.mode == Mode::Clip && checkpoint.model().graph().is_none() => {
-                refuse!("--latent FxHxW says how large the clip is, such as --latent 3x36x64")
-            }
-            _ => None,
+        let clip = |size| Options {
+            target,
+            precision,
+            opset: args.opset.unwrap_or_default(),
+            layout,
+            size,
+            timesteps: args.timesteps(checkpoint),
+            quantize: quantize.clone(),
+            partition,
         };
-        Ok(match (args.mode, args.latent) {
-            (Mode::Clip, _) => Job::Clip(Options {
+        let is_decoder = checkpoint.model().family().part() == Part::Decoder;
+        if args.chunk.is_some() && !(is_decoder && args.mode == Mode::Stream) {
+            refuse!("--chunk is for a decoder's --mode stream: a step's frames are its own");
+        }
+        if is_decoder && partition.is_some() {
+            refuse!("--partition is for steps: a decoder is one package");
+        }
+        Ok(match (args.mode, args.latent, args.tokens) {
+            (Mode::Clip, Some(Sides::Clip(latent)), _) => {
+                Job::Clip(clip(StepSize { latent, batch: args.batch.into() }.into()))
+            }
+            (Mode::Clip, None, Some(tokens)) => Job::Clip(clip(Size::Tokens(tokens))),
+            (Mode::Clip, None, None) => match checkpoint.model().graph() {
+                Some(graph) => Job::Clip(clip(graph.size())),
+                None => refuse!(
+                    "--latent FxHxW says how large the clip is, such as --latent 3x36x64; of a text encoder --tokens N how long the text"
+                ),
+            },
+            (Mode::Stream, Some(Sides::Chunk { rows, cols }), _) if is_decoder => Job::Decoder(decoder::Options {
                 target,
                 precision,
                 opset: args.opset.unwrap_or_default(),
                 layout,
-                size: latent.map(|latent| StepSize { latent, batch: args.batch.into() }),
-                timesteps: args.timesteps(),
+                chunk: LatentSize { frames: args.chunk.map_or(1, usize::from), rows, cols },
+                states: args.states.unwrap_or_default(),
+                functions: args.functions.unwrap_or_default(),
                 quantize,
-                partition,
             }),
-            (Mode::Stream, Some(Size::Chunk { rows, cols })) => Job::Stream(stream::Options {
+            (Mode::Stream, Some(Sides::Chunk { rows, cols }), _) => Job::Stream(stream::Options {
                 target,
                 precision,
                 opset: args.opset.unwrap_or_default(),
                 layout,
                 rows,
                 cols,
-                timesteps: args.timesteps(),
+                timesteps: args.timesteps(checkpoint),
                 states: args.states.unwrap_or_default(),
                 functions: args.functions.unwrap_or_default(),
                 quantize,
                 partition,
             }),
-            (Mode::Stream, None) => {
+            (Mode::Clip, Some(Sides::Chunk { rows, cols }), _) => {
+                bail!(
+                    "latent size: found {rows}x{cols}, expected FRAMESxROWSxCOLUMNS, such as 3x{rows}x{cols}; or --mode stream"
+                )
+            }
+            (Mode::Stream, None, _) => {
                 refuse!("--latent HxW says how large the frames of the stream are, such as --latent 36x64")
             }
-            (Mode::Stream, Some(Size::Clip(l))) => bail!(
+            (Mode::Stream, Some(Sides::Clip(l)), _) if is_decoder => bail!(
+                "latent size: found {l}, expected ROWSxCOLUMNS, such as {}x{}: a stream has any number of frames; --chunk {} takes so many at a time",
+                l.rows,
+                l.cols,
+                l.frames
+            ),
+            (Mode::Stream, Some(Sides::Clip(l)), _) => bail!(
                 "latent size: found {l}, expected ROWSxCOLUMNS, such as {}x{}: a stream's frames are the checkpoint's chunk_frames",
                 l.rows,
                 l.cols
@@ -465,6 +508,7 @@ impl Job {
         match self {
             Job::Clip(options) => lower(checkpoint, options, watch),
             Job::Stream(options) => Ok(stream::lower(checkpoint, options, watch)?.module),
+            Job::Decoder(options) => Ok(decoder::lower(checkpoint, options, watch)?.module),
         }
     }
 
@@ -478,6 +522,7 @@ impl Job {
         match self {
             Job::Clip(options) => compile(checkpoint, options, out, watch, progress),
             Job::Stream(options) => stream::compile(checkpoint, options, out, watch, progress),
+            Job::Decoder(options) => decoder::compile(checkpoint, options, out, watch, progress),
         }
     }
 }

@@ -87,7 +87,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
             precision,
             opset: Opset::default(),
             layout: Layout::default(),
-            size: Some(LATENT.into()),
+            size: LATENT.into(),
             timesteps: TimestepChoice::Any,
             quantize: None,
             partition: None,

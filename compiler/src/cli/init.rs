@@ -16,7 +16,7 @@ use s2dit_models::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
 #[derive(clap::Args)]
 #[command(after_help = "Example: s2ditc init --preset small --set ssa_stride=2 --seed 7 --dtype bf16 -o small/")]
 pub(super) struct Args {
-    /// Configuration to start from, such as tiny, small, 1.8b, mobile, wan2.1-1.3b, self-forcing-1.3b, ltx-video-2b, open-sora-2-11b; a wrong name lists all
+    /// Configuration to start from, such as tiny, small, 1.8b, mobile, wan2.1-1.3b, self-forcing-1.3b, ltx-video-2b, open-sora-2-11b, clip-vit-l; a wrong name lists all
     #[arg(long, default_value = "tiny", value_parser = known)]
     preset: String,
     /// Change a field of the configuration; repeatable

@@ -1,5 +1,6 @@
 //! `s2ditc inspect`
 
+mod decoder;
 mod graph;
 mod kernel;
 
@@ -17,28 +18,34 @@ use super::weights::WeightArgs;
 use super::{Context, print_json, print_line};
 use crate::inspect::{ArtifactReport, BlockCost, InspectReport, ModelReport, Recognition, inspect};
 use s2dit_models::checkpoint::Wanted;
-use s2dit_models::size::LatentSize;
+use s2dit_models::size::{LatentSize, Size};
 
 /// Show what a checkpoint, a graph, an ONNX file, an mlpackage or a kernel folder is
 #[derive(clap::Args)]
 #[command(after_help = "Example: s2ditc inspect small/ --latent 3x36x64")]
+#[command(group(clap::ArgGroup::new("size")))]
 pub(super) struct Args {
     /// Checkpoint (a folder, a file of weights, or OWNER/NAME on the Hugging Face hub), graph that PyTorch exported, .onnx file, .mlpackage or kernel folder
     path: PathBuf,
     #[command(flatten)]
     weights: WeightArgs,
     /// Latent frames, rows and columns for a checkpoint's costs [default: 3x36x64, or the nearest that fits]
-    #[arg(long, value_name = "FxHxW")]
+    #[arg(long, value_name = "FxHxW", group = "size")]
     latent: Option<LatentSize>,
+    /// Text tokens for the costs of a text encoder's checkpoint [default: those that pipelines pad to]
+    #[arg(long, value_name = "N", group = "size")]
+    tokens: Option<usize>,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
-    let report = inspect(&args.weights.origin(&args.path, Wanted::OnlyTransformer, context)?, args.latent)?;
-    if args.latent.is_some() && !matches!(report, InspectReport::Checkpoint(_) | InspectReport::Graph(_)) {
-        refuse!("--latent is for checkpoints: `{}` was compiled for one size", args.path.display());
+    let size = args.latent.map(Size::from).or(args.tokens.map(Size::Tokens));
+    let report = inspect(&args.weights.origin(&args.path, Wanted::OnlyTransformer, context)?, size)?;
+    if size.is_some() && !matches!(report, InspectReport::Checkpoint(_) | InspectReport::Graph(_)) {
+        let flag = if args.latent.is_some() { "--latent" } else { "--tokens" };
+        refuse!("{flag} is for checkpoints: `{}` was compiled for one size", args.path.display());
     }
     if args.json {
         print_json(&report)?;
@@ -92,12 +99,11 @@ fn text(report: &InspectReport) -> Result<String> {
             )
         }
         InspectReport::Kernel(k) => kernel::text(k)?,
+        InspectReport::Decoder(d) => decoder::text(d)?,
     })
 }
 
 fn model(m: &ModelReport, out: &mut String) -> Result<()> {
-    let [c, f, h, w] = m.latent;
-    let [gf, gr, gc] = m.grid;
     writeln!(
         out,
         "{}, {}: {} parameters, {} blocks, width {} = {} heads × {}",
@@ -108,7 +114,7 @@ fn model(m: &ModelReport, out: &mut String) -> Result<()> {
                 let before = m.window_frames.unwrap_or_default();
                 format!("streaming {n} latent frames a step, attention sees {before} before them{sink}")
             }
-            None => m.variant.into(),
+            None => m.variant.clone(),
         },
         count(m.parameters),
         m.blocks,
@@ -116,7 +122,14 @@ fn model(m: &ModelReport, out: &mut String) -> Result<()> {
         m.heads,
         m.head_dim
     )?;
-    writeln!(out, "latent {c}×{f}×{h}×{w} → {} tokens on a {gf}×{gr}×{gc} grid", gf * gr * gc)?;
+    let [frames, rows, cols] = m.grid;
+    let tokens = frames * rows * cols;
+    match m.latent {
+        Some([c, f, h, w]) => {
+            writeln!(out, "latent {c}×{f}×{h}×{w} → {tokens} tokens on a {frames}×{rows}×{cols} grid")?
+        }
+        None => writeln!(out, "{tokens} text tokens")?,
+    }
     let inputs: Vec<String> = m.inputs.iter().map(|i| format!("{} {:?}", i.name, i.shape)).collect();
     writeln!(out, "inputs: {}", inputs.join(", "))?;
     if let Some(sampler) = &m.sampler {
@@ -144,7 +157,7 @@ fn model(m: &ModelReport, out: &mut String) -> Result<()> {
 /// Writes the costs of the parts of one step, and their sum.
 fn costs(costs: &[BlockCost], out: &mut String) -> Result<()> {
     // Traffic is a sum over ops; a column called activations would be read as the memory that a block needs.
-    writeln!(out, "\none step                       FLOPs   weights      traffic  ops")?;
+    writeln!(out, "\none call                       FLOPs   weights      traffic  ops")?;
     for c in costs {
         writeln!(
             out,

@@ -2,6 +2,7 @@
 
 mod child;
 mod compile;
+mod decode;
 mod demo;
 mod estimate;
 mod init;
@@ -66,6 +67,7 @@ enum Command {
     Verify(verify::Args),
     Run(run::Args),
     Stream(Box<stream::Args>),
+    Decode(decode::Args),
     Ranges(ranges::Args),
     Lint(lint::Args),
     Estimate(Box<estimate::Args>),
@@ -87,6 +89,7 @@ impl Command {
             Command::Verify(args) => Some(&args.artifact),
             Command::Run(args) => args.model.as_deref(),
             Command::Stream(args) => Some(&args.artifact),
+            Command::Decode(args) => Some(&args.artifact),
             Command::Ranges(args) => Some(&args.artifact),
             Command::Quantize(args) => Some(&args.checkpoint),
             Command::Demo(args) => Some(&args.output),
@@ -151,6 +154,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args, context),
         Command::Run(args) => run::run(&args, context),
         Command::Stream(args) => stream::run(&args, context),
+        Command::Decode(args) => decode::run(&args, context),
         Command::Lint(args) => lint::run(&args, context),
         Command::Estimate(args) => estimate::run(&args, context),
         Command::Search(args) => search::run(&args, context),

@@ -13,7 +13,7 @@ use super::usage::bytes;
 use super::weights::{self, WeightArgs};
 use super::{Context, print_json, print_line};
 use s2dit_models::checkpoint::{Checkpoint, Wanted};
-use s2dit_models::size::LatentSize;
+use s2dit_models::size::{LatentSize, Size};
 use s2dit_quantize::{Goal, Request, Samples, Survey, Uniform, html, make, stats_file};
 
 /// Plan how each large weight is stored, for compile --quantize
@@ -25,10 +25,11 @@ use s2dit_quantize::{Goal, Request, Samples, Survey, Uniform, html, make, stats_
   s2ditc quantize small/ --scheme w8a8 --calibrate samples.safetensors -o plan.toml
   s2ditc compile small/ --target coreml --latent 3x36x64 --quantize plan.toml -o small.mlpackage
 
-Samples are a safetensors file with latent [N,C,F,H,W], timestep [N] and text [N,L,text_dim] (and text_mask [N,L], pooled [N,width] or guidance [N] for a model that takes it), as in a golden. A quarter of them \
+Samples are a safetensors file with latent [N,C,F,H,W], timestep [N] and text [N,L,text_dim] (and text_mask [N,L], pooled [N,width] or guidance [N] for a model that takes it), or tokens [N,L] of a text encoder, as in a golden. A quarter of them \
 (of four or more) measures, the others calibrate. `seeded` stands for sixteen samples of noise, which --target-size, --min-snr \
 and w8a8 take if none are named. Statistics go beside the plan, as PLAN.stats.safetensors, of about the checkpoint's size; both files \
 are needed to compile. The size is that of weight.bin at the plan's latent: tables of positions grow with the latent. A plan is for one checkpoint and every target.")]
+#[command(group(clap::ArgGroup::new("size")))]
 pub(super) struct Args {
     /// Checkpoint: a folder with config.json and safetensors, a file of weights, or OWNER/NAME on the Hugging Face hub
     pub(super) checkpoint: PathBuf,
@@ -47,8 +48,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE|seeded")]
     calibrate: Option<Samples>,
     /// Latent to measure at: frames, rows and columns [default: 3x16x24, or the checkpoint's chunk]
-    #[arg(long, value_name = "FxHxW")]
+    #[arg(long, value_name = "FxHxW", group = "size")]
     latent: Option<LatentSize>,
+    /// Text tokens to measure at, of a text encoder [default: those that pipelines pad to]
+    #[arg(long, value_name = "N", group = "size")]
+    tokens: Option<usize>,
     /// The plan to make
     #[arg(short, long, value_name = "PLAN.toml")]
     output: PathBuf,
@@ -95,12 +99,9 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         ),
     };
     let frames = checkpoint.model().streaming().map_or(3, |streaming| streaming.chunk_frames);
-    let nearest = || checkpoint.model().nearest_latent(LatentSize { frames, rows: 16, cols: 24 });
-    let latent = match checkpoint.model().graph() {
-        Some(_) => args.latent.or_else(|| checkpoint.model().only_latent()),
-        None => Some(args.latent.unwrap_or_else(nearest)),
-    };
-    let survey = Survey::new(&checkpoint, latent)?;
+    let default = || checkpoint.model().usual_size(LatentSize { frames, rows: 16, cols: 24 });
+    let asked = args.latent.map(Size::from).or(args.tokens.map(Size::Tokens));
+    let survey = Survey::new(&checkpoint, asked.unwrap_or_else(default))?;
     let request = Request { goal, calibrate: args.calibrate.clone(), threads: context.threads };
     // Found now, not after the work.
     let report = args

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use s2dit_runtime::Engine;
+use s2dit_runtime::decode::contract::Contract as DecoderContract;
 use s2dit_runtime::stream::contract;
 
 use super::places::Places;
@@ -17,6 +18,7 @@ use super::{Context, print_json, print_line, print_note};
 use s2dit_emit::plan::How;
 use s2dit_files::problems::Problems;
 use s2dit_models::checkpoint::Wanted;
+use s2dit_proof::decode;
 use s2dit_proof::stream::verify as stream;
 use s2dit_proof::verify::{Compared, Model, Options, Reference, Verdict, VerifyReport, verify};
 
@@ -167,9 +169,14 @@ fn kernel(args: &Args, reference: &Reference, context: Context) -> Result<ExitCo
         quiet: context.quiet,
     };
     let progress = Progress::calls("chunks", context.quiet);
-    let report = stream::verify(&args.artifact, reference, &options, |at| {
-        progress.say(at.calls_done, at.calls, || format!("chunk {}/{}", at.chunk + 1, at.chunks));
-    })?;
+    let report = match DecoderContract::is_in(&args.artifact) {
+        true => decode::verify(&args.artifact, reference, &options, |done, all| {
+            progress.say(done, all, || format!("chunk {done}/{all}"));
+        })?,
+        false => stream::verify(&args.artifact, reference, &options, |at| {
+            progress.say(at.calls_done, at.calls, || format!("chunk {}/{}", at.chunk + 1, at.chunks));
+        })?,
+    };
     drop(progress);
     if args.json {
         print_json(&report)?;

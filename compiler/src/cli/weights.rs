@@ -28,7 +28,7 @@ pub(super) struct WeightArgs {
     /// guidance=g or other=z; repeatable [default: guessed from names and shapes, which inspect shows]
     #[arg(long, value_name = "ROLE=NAME")]
     input: Vec<GivenInput>,
-    /// Role of a graph's result: velocity=v, video=v, embedding=e or other=y; repeatable
+    /// Role of a graph's result: velocity=v, video=v, text=t, pooled=p, embedding=e or other=y; repeatable
     #[arg(long, value_name = "ROLE=NAME")]
     result: Vec<GivenOutput>,
     /// Value of a graph's symbolic size, such as s0=77; repeatable

@@ -11,7 +11,7 @@ use s2dit_emit::{COMPUTE, Compute};
 
 use super::{ModelReport, Recognition, recognition};
 use s2dit_models::config;
-use s2dit_models::size::LatentSize;
+use s2dit_models::size::Size;
 
 /// An input, output or state.
 #[derive(Debug, Serialize)]
@@ -65,8 +65,7 @@ pub struct ArtifactReport {
 /// The model that the metadata describes, if it does.
 fn model_of(metadata: &BTreeMap<String, String>) -> Option<ModelReport> {
     let model = config::parse(metadata.get("s2ditc.config")?, "metadata").ok()?;
-    let latent: LatentSize = metadata.get("s2ditc.latent")?.parse().ok()?;
-    ModelReport::new(&*model, latent).ok()
+    ModelReport::new(&*model, Size::of_metadata(metadata)?).ok()
 }
 
 /// An ONNX file.

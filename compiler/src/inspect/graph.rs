@@ -11,7 +11,7 @@ use super::recognition::{Recognition, recognition};
 use s2dit_models::checkpoint::{Checkpoint, Merged};
 use s2dit_models::graph::Graph;
 use s2dit_models::model::Model as _;
-use s2dit_models::size::LatentSize;
+use s2dit_models::size::Size;
 
 /// An imported graph.
 #[derive(Debug, Serialize)]
@@ -67,10 +67,10 @@ impl GraphReport {
     /// The report of an open graph.
     ///
     /// # Errors
-    /// A latent that is not the graph's.
-    pub(super) fn new(checkpoint: &Checkpoint, graph: &Graph, latent: Option<LatentSize>) -> Result<GraphReport> {
+    /// A size that is not the graph's.
+    pub(super) fn new(checkpoint: &Checkpoint, graph: &Graph, size: Option<Size>) -> Result<GraphReport> {
         let weights = checkpoint.weights();
-        let module = graph.step(checkpoint, latent.map(Into::into))?;
+        let module = graph.build(checkpoint, size.unwrap_or(Size::Only))?;
         let f = &module.functions[0];
         let report = |name: &str, ty: Option<&TensorType>, role: String| RoleReport {
             name: name.to_owned(),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use s2dit_runtime::stream::contract::{
-    Chunk, FunctionsPolicy, Port, Precision, Sampler, StateWrite, StatesPolicy, Target, Text,
+    Chunk, FunctionsPolicy, Port, Precision, Sampler, State, StateWrite, StatesPolicy, Target, Text,
 };
 use s2dit_runtime::{KernelFolder, Timesteps};
 use serde::Serialize;
@@ -89,6 +89,18 @@ pub struct StateReport {
     pub meaning: String,
 }
 
+impl StateReport {
+    pub(super) fn of(state: &State) -> StateReport {
+        StateReport {
+            name: state.name.clone(),
+            dtype: state.dtype.to_string(),
+            shape: state.shape.clone(),
+            bytes: (state.shape.iter().product::<usize>() * state.dtype.size()) as u64,
+            meaning: state.meaning.clone(),
+        }
+    }
+}
+
 /// A kernel folder.
 ///
 /// # Errors
@@ -108,15 +120,7 @@ pub(super) fn kernel(path: &Path) -> Result<KernelReport> {
         inputs: f.inputs.clone(),
         outputs: f.outputs.clone(),
     });
-    let states: Vec<StateReport> = (contract.states.iter())
-        .map(|s| StateReport {
-            name: s.name.clone(),
-            dtype: s.dtype.to_string(),
-            shape: s.shape.clone(),
-            bytes: (s.shape.iter().product::<usize>() * s.dtype.size()) as u64,
-            meaning: s.meaning.clone(),
-        })
-        .collect();
+    let states: Vec<StateReport> = contract.states.iter().map(StateReport::of).collect();
     let kind = |kind: &_| serde_json::to_value(kind).ok().and_then(|v| v["kind"].as_str().map(str::to_string));
     Ok(KernelReport {
         path: path.display().to_string(),
@@ -145,7 +149,7 @@ pub(super) fn kernel(path: &Path) -> Result<KernelReport> {
 }
 
 /// Bytes of all files in a folder, links not followed; a file of two names counts once.
-fn bytes(folder: &Path) -> u64 {
+pub(super) fn bytes(folder: &Path) -> u64 {
     let (mut seen, mut ahead, mut sum) = (std::collections::HashSet::new(), vec![folder.to_path_buf()], 0);
     while let Some(at) = ahead.pop() {
         for entry in std::fs::read_dir(at).into_iter().flatten().flatten() {

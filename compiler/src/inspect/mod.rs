@@ -1,6 +1,7 @@
-//! Reports on a checkpoint, an ONNX file, an mlpackage or a kernel folder, for people and as data.
+//! Reports on a checkpoint, an ONNX file, an mlpackage, a kernel folder or that of a decoder, for people and as data.
 
 mod artifact;
+mod decoder;
 mod graph;
 mod kernel;
 mod model;
@@ -10,12 +11,14 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use s2dit_backends::foreign::Foreign;
+use s2dit_runtime::decode::contract::Contract;
 use s2dit_runtime::experts::Description;
 use s2dit_runtime::pipeline::{self, Pipeline};
 use s2dit_runtime::stream::contract;
 use serde::Serialize;
 
 pub use artifact::ArtifactReport;
+pub use decoder::DecoderReport;
 pub use graph::{GraphReport, RoleReport};
 pub use kernel::{FunctionReport, KernelReport, StateReport};
 pub use model::{BlockCost, Layer, ModelReport};
@@ -24,9 +27,9 @@ pub use recognition::{NearMiss, Recognised, Recognition, recognition};
 use s2dit_files::WEIGHTS;
 use s2dit_import::importer_of;
 use s2dit_models::checkpoint::{CONFIG_FILE, Checkpoint, Merged, Origin, PIPELINE_FILE};
-use s2dit_models::size::LatentSize;
+use s2dit_models::size::{LatentSize, Size};
 
-/// Latent of the costs when none is asked for, or the nearest one that fits: the 1.8B preset's chunk.
+/// Latent of the costs when no size is asked for, or the nearest one that fits: the 1.8B preset's chunk.
 const DEFAULT_LATENT: LatentSize = LatentSize { frames: 3, rows: 36, cols: 64 };
 
 /// The report on what was inspected.
@@ -55,6 +58,8 @@ pub enum InspectReport {
     },
     /// A kernel folder.
     Kernel(KernelReport),
+    /// The folder of a decoder.
+    Decoder(DecoderReport),
 }
 
 /// A checkpoint: a folder or a file of weights.
@@ -81,7 +86,7 @@ pub struct CheckpointReport {
     pub hash: String,
     /// The model.
     pub model: ModelReport,
-    /// Formulas and blocks recognised in the checkpoint's clip graph.
+    /// Formulas and blocks recognised in the checkpoint's graph.
     pub recognised: Vec<Recognition>,
 }
 
@@ -89,10 +94,10 @@ pub struct CheckpointReport {
 ///
 /// # Errors
 /// Nothing there, or something that is none of these; problems of the file.
-pub fn inspect(origin: &Origin, latent: Option<LatentSize>) -> Result<InspectReport> {
+pub fn inspect(origin: &Origin, size: Option<Size>) -> Result<InspectReport> {
     let path = origin.path.as_path();
     if is_checkpoint(origin) {
-        return checkpoint(origin, latent);
+        return checkpoint(origin, size);
     }
     if path.is_dir() && (path.extension().is_some_and(|e| e == "mlpackage") || path.join("Manifest.json").exists()) {
         return Ok(InspectReport::MlPackage(artifact::mlpackage(path)?));
@@ -116,6 +121,9 @@ pub fn inspect(origin: &Origin, latent: Option<LatentSize>) -> Result<InspectRep
         let experts = pair.paths(path).iter().map(one).collect::<Result<_>>()?;
         return Ok(InspectReport::Experts { boundary: pair.boundary, experts });
     }
+    if Contract::is_in(path) {
+        return Ok(InspectReport::Decoder(decoder::decoder(path)?));
+    }
     if path.is_dir() && path.join(contract::FILE).exists() {
         return Ok(InspectReport::Kernel(kernel::kernel(path)?));
     }
@@ -129,7 +137,7 @@ pub fn inspect(origin: &Origin, latent: Option<LatentSize>) -> Result<InspectRep
                 contract::FILE
             );
         }
-        return checkpoint(origin, latent);
+        return checkpoint(origin, size);
     }
     if path.extension().is_some_and(|ending| ending == "toml") && path.is_file() {
         bail!(
@@ -152,13 +160,13 @@ fn is_checkpoint(origin: &Origin) -> bool {
     said || is_file() || is_graph()
 }
 
-fn checkpoint(origin: &Origin, latent: Option<LatentSize>) -> Result<InspectReport> {
+fn checkpoint(origin: &Origin, size: Option<Size>) -> Result<InspectReport> {
     let checkpoint = Checkpoint::open_from(origin)?;
     if let Some(graph) = checkpoint.model().graph() {
-        return Ok(InspectReport::Graph(GraphReport::new(&checkpoint, graph, latent)?));
+        return Ok(InspectReport::Graph(GraphReport::new(&checkpoint, graph, size)?));
     }
     let (model, weights) = (checkpoint.model(), checkpoint.weights());
-    let latent = latent.unwrap_or_else(|| model.nearest_latent(DEFAULT_LATENT));
+    let size = size.unwrap_or_else(|| model.usual_size(DEFAULT_LATENT));
     Ok(InspectReport::Checkpoint(CheckpointReport {
         path: checkpoint.path().display().to_string(),
         format: checkpoint.format(),
@@ -169,7 +177,7 @@ fn checkpoint(origin: &Origin, latent: Option<LatentSize>) -> Result<InspectRepo
         bytes: weights.stored_bytes(),
         dtypes: weights.dtypes().iter().map(|(d, n)| (d.to_string(), *n)).collect(),
         hash: format!("blake3:{}", checkpoint.content_hash().to_hex()),
-        model: ModelReport::new(model, latent)?,
-        recognised: recognition(model.build(&checkpoint, latent.into())?)?,
+        model: ModelReport::new(model, size)?,
+        recognised: recognition(model.build(&checkpoint, size)?)?,
     }))
 }

@@ -8,8 +8,8 @@ use s2dit_ir::{Cost, Module, Op, ValueId};
 use serde::Serialize;
 
 use s2dit_models::SchemaWeights;
-use s2dit_models::model::{Model, Outline, Sampler};
-use s2dit_models::size::LatentSize;
+use s2dit_models::model::{Model, Outline, Part, Sampler};
+use s2dit_models::size::Size;
 
 /// A run of blocks of one kind: a layer of the sandwich.
 #[derive(Debug, Serialize)]
@@ -69,16 +69,17 @@ pub struct ModelReport {
     pub blocks: usize,
     /// `4×lcha, 3×ssa, …`
     pub layout: String,
-    /// `ar` (streams) or `bidirectional`.
-    pub variant: &'static str,
+    /// Of a step `ar` (streams) or `bidirectional`; of all else what it does in a pipeline, such as `text encoder`.
+    pub variant: String,
     /// Latent frames of a streaming step.
     pub chunk_frames: Option<usize>,
     /// Latent frames before the chunk that attention of a stream sees, the sink not counted.
     pub window_frames: Option<usize>,
     /// Latent frames at the start of a stream that attention always sees.
     pub sink_frames: Option<usize>,
-    /// Latent of the costs, `[C, F, H, W]`.
-    pub latent: [usize; 4],
+    /// Latent of the costs, `[C, F, H, W]`; none of a text encoder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latent: Option<[usize; 4]>,
     /// Token grid, `[frames, rows, columns]`.
     pub grid: [usize; 3],
     /// Layers, in order.
@@ -96,12 +97,12 @@ pub struct ModelReport {
 }
 
 impl ModelReport {
-    /// The report of a model at a latent size.
+    /// The report of a model at a size.
     ///
     /// # Errors
-    /// A latent that does not fit.
-    pub fn new(model: &dyn Model, latent: LatentSize) -> Result<Self> {
-        let (grid, outline) = (model.grid(latent)?, model.outline());
+    /// A size that does not fit.
+    pub fn new(model: &dyn Model, size: Size) -> Result<Self> {
+        let (grid, outline) = (model.grid(size)?, model.outline());
         let layers = (outline.layers.iter())
             .map(|layer| Layer {
                 kind: layer.kind.into(),
@@ -119,9 +120,9 @@ impl ModelReport {
                 None => parts.push((t.group, elements)),
             }
         }
-        let module = model.build(&SchemaWeights::new(model), latent.into())?;
+        let module = model.build(&SchemaWeights::new(model), size)?;
         let find = |name: &str| module.functions.iter().find_map(|f| Some(f.shape(f.by_name(name)?)));
-        let channels = module.interface.latent().and_then(find).and_then(|shape| shape.get(1).copied());
+        let latent = module.interface.latent().and_then(find).and_then(|shape| shape.get(1..)?.try_into().ok());
         let input = |name: &String| Some(InputReport { name: name.clone(), shape: find(name)?.to_vec() });
         let inputs = module.interface.inputs.iter().filter_map(|i| input(&i.name)).collect();
         let streaming = model.streaming().ok();
@@ -133,11 +134,15 @@ impl ModelReport {
             head_dim: outline.head_dim,
             blocks: outline.blocks(),
             layout: outline.sandwich(),
-            variant: if streaming.is_some() { "ar" } else { "bidirectional" },
+            variant: match (model.family().part(), streaming.is_some()) {
+                (Part::Step, true) => "ar".into(),
+                (Part::Step, false) => "bidirectional".into(),
+                (part, _) => part.to_string(),
+            },
             chunk_frames: streaming.map(|streaming| streaming.chunk_frames),
             window_frames: streaming.map(|streaming| streaming.window_frames),
             sink_frames: streaming.map(|streaming| streaming.sink_frames),
-            latent: [channels.unwrap_or_default(), latent.frames, latent.rows, latent.cols],
+            latent,
             grid: [grid.frames, grid.rows, grid.cols],
             layers,
             parts,

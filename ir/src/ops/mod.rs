@@ -41,6 +41,7 @@ mod softmax;
 mod sort_indices;
 mod transpose;
 mod unary;
+mod upsample;
 
 use crate::{Tensor, TensorType};
 
@@ -82,6 +83,7 @@ pub use softmax::Softmax;
 pub use sort_indices::SortIndices;
 pub use transpose::Transpose;
 pub use unary::Unary;
+pub use upsample::Upsample;
 
 pub(crate) use def::require;
 use def::{arity, check_axes, check_axis, leaf_has_no_value, same_float};
@@ -216,6 +218,7 @@ ops! {
         Slice: "slice";
         Pad: "pad";
         DepthToSpace: "depth_to_space";
+        Upsample: "upsample";
         Gather: "gather";
         GatherAlongAxis: "gather_along_axis";
         GatherNd: "gather_nd";

@@ -23,14 +23,14 @@ pub struct KernelFolder {
 
 /// An artifact of a kernel.
 #[derive(Debug)]
-pub(super) enum Opened {
+pub(crate) enum Opened {
     Onnx(Box<Model>),
     CoreMl(Box<Package>),
 }
 
 impl Opened {
     /// User-defined metadata.
-    pub(super) fn metadata(&self) -> BTreeMap<String, String> {
+    pub(crate) fn metadata(&self) -> BTreeMap<String, String> {
         match self {
             Opened::Onnx(model) => model.metadata(),
             Opened::CoreMl(package) => package.metadata(),
@@ -38,7 +38,7 @@ impl Opened {
     }
 
     /// What a function takes, returns and declares as states.
-    fn interface(&self, function: &str) -> Result<[Vec<Found>; 3]> {
+    pub(crate) fn interface(&self, function: &str) -> Result<[Vec<Found>; 3]> {
         match self {
             Opened::Onnx(model) => Ok([model.inputs(), model.outputs(), Vec::new()].map(|ports| {
                 ports.into_iter().map(|p| Found { name: p.name, dtype: p.dtype, shape: p.shape }).collect()
@@ -84,7 +84,7 @@ impl KernelFolder {
         }
         // Before the weights: a model of another kernel has other weights, and what it was made for tells more.
         let metadata = artifacts.iter().map(|(file, artifact)| (file.clone(), artifact.metadata()));
-        made_for::check(dir, &contract, metadata)?;
+        made_for::check(dir, &contract.compiler, metadata)?;
         for artifact in artifacts.values() {
             if let Opened::Onnx(model) = artifact {
                 model.check_external_files()?;

@@ -1,6 +1,7 @@
 //! The functions of a kernel folder, ready to be called.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use s2dit_backends::coreml::{self, Package};
@@ -86,36 +87,47 @@ impl Loader<'_> {
 
     fn artifact(&self, file: &str, function: &str) -> Result<Session> {
         let path = self.folder.dir().join(file);
-        let options = SessionOptions {
-            threads: self.options.threads.max(1),
-            keep_weights_mapped: false,
-            quiet: self.options.quiet,
-        };
-        match self.folder.artifact(file).with_context(|| format!("`{}`: not opened", path.display()))? {
-            Opened::Onnx(_) if self.options.fp16 => {
-                refuse!(
-                    Input,
-                    "`{}`: fp16 rounding is what the Neural Engine does, so it applies to packages only",
-                    path.display()
-                )
-            }
-            Opened::Onnx(_) => Ok(Session::from_file(&path, &options)?),
-            Opened::CoreMl(package) => {
-                let package: &Package = package;
-                let module = coreml::raise(package, Some(&function_of(package, function)))?;
-                let Some(function) = module.functions.first() else { bail!("a package without a function") };
-                let arithmetic = match (self.options.fp16, self.folder.contract().precision) {
-                    (true, Precision::Fp16) => Arithmetic::RoundedFp16,
-                    _ => Arithmetic::Fp32,
-                };
-                let run = RunOptions {
-                    ranges: self.options.ranges,
-                    threads: self.options.threads,
-                    quiet: self.options.quiet,
-                    ..RunOptions::default()
-                };
-                Ok(function_session(function, package, arithmetic, &run)?)
-            }
+        let opened = self.folder.artifact(file).with_context(|| format!("`{}`: not opened", path.display()))?;
+        session(opened, &path, function, self.folder.contract().precision, self.options)
+    }
+}
+
+/// Loads a function of an opened artifact; `precision` is the artifact's.
+pub(crate) fn session(
+    opened: &Opened,
+    path: &Path,
+    function: &str,
+    precision: Precision,
+    options: &StreamOptions,
+) -> Result<Session> {
+    match opened {
+        Opened::Onnx(_) if options.fp16 => {
+            refuse!(
+                Input,
+                "`{}`: fp16 rounding is what the Neural Engine does, so it applies to packages only",
+                path.display()
+            )
+        }
+        Opened::Onnx(_) => {
+            let session =
+                SessionOptions { threads: options.threads.max(1), keep_weights_mapped: false, quiet: options.quiet };
+            Ok(Session::from_file(path, &session)?)
+        }
+        Opened::CoreMl(package) => {
+            let package: &Package = package;
+            let module = coreml::raise(package, Some(&function_of(package, function)))?;
+            let Some(function) = module.functions.first() else { bail!("a package without a function") };
+            let arithmetic = match (options.fp16, precision) {
+                (true, Precision::Fp16) => Arithmetic::RoundedFp16,
+                _ => Arithmetic::Fp32,
+            };
+            let run = RunOptions {
+                ranges: options.ranges,
+                threads: options.threads,
+                quiet: options.quiet,
+                ..RunOptions::default()
+            };
+            Ok(function_session(function, package, arithmetic, &run)?)
         }
     }
 }

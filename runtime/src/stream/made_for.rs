@@ -7,20 +7,20 @@ use anyhow::{Context, Result, bail};
 use s2dit_backends::input::{LARGEST_JSON, check_json, read_text};
 use serde_json::Value;
 
-use super::contract::{self, Contract};
+use super::contract;
 use crate::first_difference;
 
 /// The metadata field that holds an artifact's contract.
 pub const CONTRACT: &str = "s2ditc.contract";
 
 /// Compares the contract in each artifact's metadata with `contract.json`, field by field. An artifact without one is refused if s2ditc
-/// made the kernel; kernels made by hand need none.
+/// made the kernel, as `compiler` says; kernels made by hand need none.
 ///
 /// # Errors
 /// A contract that can no longer be read; an artifact that was made for another one.
-pub(super) fn check(
+pub(crate) fn check(
     dir: &Path,
-    contract: &Contract,
+    compiler: &str,
     artifacts: impl IntoIterator<Item = (String, BTreeMap<String, String>)>,
 ) -> Result<()> {
     let place = dir.join(contract::FILE);
@@ -31,7 +31,7 @@ pub(super) fn check(
         let path = dir.join(file);
         let shown = path.display();
         let Some(theirs) = metadata.get(CONTRACT) else {
-            if contract.compiler.starts_with("s2ditc ") {
+            if compiler.starts_with("s2ditc ") {
                 bail!("`{shown}`: found no `{CONTRACT}` in its metadata, expected a function of this kernel");
             }
             continue;

@@ -7,7 +7,7 @@
 pub mod contract;
 pub mod folder;
 pub mod host;
-mod kernel;
+pub(crate) mod kernel;
 pub mod made_for;
 mod options;
 pub mod sampler;

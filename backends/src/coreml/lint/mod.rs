@@ -7,6 +7,7 @@
 //!
 //! A new rule is an object in `rules.json`; a new kind of check is a file in `checks/` and one line in its `mod.rs`.
 
+mod ahead;
 pub mod checks;
 mod constant;
 pub mod device;
@@ -58,10 +59,14 @@ fn check(program: &Program, function: &Function, rules: &Rules, findings: &mut V
         }
     }
     let of_interface = start..findings.len();
+    let ahead = ahead::ahead(function);
     for op in &function.ops {
+        let is_ahead = ahead.contains(op.name);
         let provenance = provenance::path(function, op);
         let from = findings.len();
-        for rule in rules.active() {
+        // What leaves the engine before its first op cuts nothing in two.
+        let of_op = |rule: &&Rule| !is_ahead || !matches!(rule.severity, Severity::MayLeave | Severity::Leaves);
+        for rule in rules.active().filter(of_op) {
             if let Some(found) = rule.check.look().op(&place, op) {
                 let finding = finding(rule, Subject::Op, Some(function.name), op.name.into(), found);
                 findings.push(Finding { ty: Some(op.ty.into()), provenance: provenance.clone(), ..finding });
@@ -78,7 +83,10 @@ fn check(program: &Program, function: &Function, rules: &Rules, findings: &mut V
             name: op.name.into(),
             ty: op.ty.into(),
             provenance,
-            verdict: of_op.iter().map(|f| OpVerdict::of(f.severity)).max().unwrap_or(OpVerdict::Stays),
+            verdict: match is_ahead {
+                true => OpVerdict::Ahead,
+                false => of_op.iter().map(|f| OpVerdict::of(f.severity)).max().unwrap_or(OpVerdict::Stays),
+            },
             rules: of_op.iter().map(|f| f.rule.clone()).collect(),
         });
     }

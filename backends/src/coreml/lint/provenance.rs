@@ -41,14 +41,18 @@ fn of_weight(function: &Function, operand: Operand) -> Option<String> {
     (!path.is_empty()).then(|| path.into())
 }
 
-/// A list of blocks, by what comes before `blocks_` in a path or a name, and the number after it.
+/// What a list of blocks is called: by diffusers, and by transformers.
+const LISTS: [&str; 3] = ["blocks_", "layers_", "block_"];
+
+/// A list of blocks, by what comes before its name (such as `blocks_`) in a path or a name, and the number after it.
 pub fn block(path: &str) -> Option<(&str, u32)> {
-    let (before, rest) = path.split_once("blocks_")?;
-    if !(before.is_empty() || before.ends_with('_')) {
-        return None;
-    }
-    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
-    Some((before, digits.parse().ok()?))
+    let after = |list| {
+        let (before, rest) = path.split_once(list)?;
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+        let number = digits.parse().ok()?;
+        (before.is_empty() || before.ends_with('_')).then_some((before, number))
+    };
+    LISTS.into_iter().find_map(after)
 }
 
 #[cfg(test)]
@@ -61,6 +65,8 @@ mod tests {
         assert_eq!(block("m_blocks_12_ffn"), Some(("m_", 12)));
         assert_eq!(block("single_blocks_2_linear2"), Some(("single_", 2)));
         assert_eq!(block("blocks_11"), Some(("", 11)));
+        assert_eq!(block("encoder_layers_2_mlp_fc1"), Some(("encoder_", 2)));
+        assert_eq!(block("encoder_block_5_layer_1_layer_norm"), Some(("encoder_", 5)));
         for none in ["subblocks_3", "blocks", "blocks_x", "patch_embedding"] {
             assert_eq!(block(none), None, "{none}");
         }

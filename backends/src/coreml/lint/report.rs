@@ -14,6 +14,8 @@ use super::subject::Subject;
 pub enum OpVerdict {
     /// Nothing that is known speaks against it.
     Stays,
+    /// It looks something up by integers of the caller, and runs before the engine's first op.
+    Ahead,
     /// A rule says that it may not.
     MayLeave,
     /// A rule says that it does not, or that the package does not work.
@@ -22,7 +24,7 @@ pub enum OpVerdict {
 
 impl OpVerdict {
     /// All verdicts, best first.
-    pub const ALL: [OpVerdict; 3] = [OpVerdict::Stays, OpVerdict::MayLeave, OpVerdict::Leaves];
+    pub const ALL: [OpVerdict; 4] = [OpVerdict::Stays, OpVerdict::Ahead, OpVerdict::MayLeave, OpVerdict::Leaves];
 
     /// The worst that a finding allows.
     pub fn of(severity: Severity) -> OpVerdict {
@@ -38,6 +40,7 @@ impl fmt::Display for OpVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             OpVerdict::Stays => "stays",
+            OpVerdict::Ahead => "ahead",
             OpVerdict::MayLeave => "may leave",
             OpVerdict::Leaves => "leaves",
         })
@@ -98,10 +101,17 @@ pub struct OpReport {
 pub struct OpVerdicts {
     /// Ops that stay.
     pub stays: usize,
+    /// Ops that run before the engine's first one.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub ahead: usize,
     /// Ops that may leave.
     pub may_leave: usize,
     /// Ops that leave.
     pub leaves: usize,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl OpVerdicts {
@@ -109,6 +119,7 @@ impl OpVerdicts {
     pub fn add(&mut self, verdict: OpVerdict) {
         match verdict {
             OpVerdict::Stays => self.stays += 1,
+            OpVerdict::Ahead => self.ahead += 1,
             OpVerdict::MayLeave => self.may_leave += 1,
             OpVerdict::Leaves => self.leaves += 1,
         }
@@ -116,13 +127,14 @@ impl OpVerdicts {
 
     /// All ops.
     pub fn total(&self) -> usize {
-        self.stays + self.may_leave + self.leaves
+        self.stays + self.ahead + self.may_leave + self.leaves
     }
 }
 
 impl std::ops::AddAssign for OpVerdicts {
     fn add_assign(&mut self, other: OpVerdicts) {
         self.stays += other.stays;
+        self.ahead += other.ahead;
         self.may_leave += other.may_leave;
         self.leaves += other.leaves;
     }

@@ -216,6 +216,7 @@ impl<'a> Lowering<'a> {
             Op::Slice(s) => self.slice(v, s),
             Op::Pad(p) => self.pad(v, p),
             Op::DepthToSpace(d) => self.depth_to_space(v, d.block),
+            Op::Upsample(u) => self.upsample(v, u.factor),
             Op::Gather(g) => self.gather(v, g.axis),
             Op::BroadcastTo(b) => self.broadcast_to(v, &b.shape),
             Op::Compare(_)

@@ -99,6 +99,17 @@ impl Lowering<'_> {
         self.emit(v, "depth_to_space", vec![("x", named(&x)), ("block_size", block)])
     }
 
+    pub(super) fn upsample(&mut self, v: ValueId, factor: usize) -> Result<()> {
+        self.takes(v, FLOATS)?;
+        let x = self.operands(v)?.remove(0);
+        let inputs = vec![
+            ("x", named(&x)),
+            ("scale_factor_height", self.int(v, "scale_factor_height", factor)?),
+            ("scale_factor_width", self.int(v, "scale_factor_width", factor)?),
+        ];
+        self.emit(v, "upsample_nearest_neighbor", inputs)
+    }
+
     pub(super) fn gather(&mut self, v: ValueId, axis: usize) -> Result<()> {
         self.takes(v, &[DType::F16, DType::F32, DType::I32, DType::I16, DType::I8, DType::U16, DType::U8])?;
         let operands = self.operands(v)?;

@@ -4,6 +4,7 @@
 //! and a weighted sum.
 
 use anyhow::{Context, Result, bail};
+use s2dit_ir::ops::Upsample;
 use s2dit_ir::{DType, TensorType, ValueId};
 
 use super::select::take;
@@ -125,6 +126,12 @@ fn nearest(r: &mut Raise, x: ValueId, extents: [usize; 2]) -> Result<Vec<ValueId
 fn upsample_nearest(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     let x = r.operand(op, "x")?;
     let extents = scaled(r, op, x)?;
+    if let &[_, _, h, w] = r.b.shape(x) {
+        let factor = extents[0] / h.max(1);
+        if factor > 0 && extents == [factor * h, factor * w] {
+            return Ok(vec![r.b.op(Upsample { factor }, &[x])?]);
+        }
+    }
     nearest(r, x, extents)
 }
 

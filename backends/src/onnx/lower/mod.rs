@@ -178,6 +178,7 @@ impl Lowering<'_> {
             Op::Slice(s) => self.slice(v, s),
             Op::Pad(p) => self.pad(v, p),
             Op::DepthToSpace(d) => self.depth_to_space(v, d),
+            Op::Upsample(_) => self.upsample(v),
             Op::Gather(g) => self.gather(v, g),
             Op::GatherAlongAxis(g) => self.gather_along_axis(v, g),
             Op::GatherNd(g) => self.gather_nd(v, g),

@@ -1,4 +1,4 @@
-//! Ops that move elements: Reshape, Transpose, Concat, Slice, Pad, DepthToSpace, Gather, BroadcastTo.
+//! Ops that move elements: Reshape, Transpose, Concat, Slice, Pad, DepthToSpace, Resize, Gather, BroadcastTo.
 
 use anyhow::Result;
 use s2dit_ir::ops::{Concat, DepthToSpace, Gather, Pad, Slice};
@@ -56,6 +56,19 @@ impl Lowering<'_> {
     pub(super) fn depth_to_space(&mut self, v: ValueId, d: &DepthToSpace) -> Result<()> {
         let x = self.operands(v)?;
         self.emit(v, "DepthToSpace", &x, vec![int("blocksize", d.block as i64), string("mode", "DCR")]);
+        Ok(())
+    }
+
+    /// The sides are asked for, because scales would be rounded.
+    pub(super) fn upsample(&mut self, v: ValueId) -> Result<()> {
+        let x = self.operands(v)?;
+        let sides = self.ints(&self.f.shape(v).to_vec());
+        let attributes = vec![
+            string("mode", "nearest"),
+            string("coordinate_transformation_mode", "asymmetric"),
+            string("nearest_mode", "floor"),
+        ];
+        self.emit(v, "Resize", &[x[0].clone(), String::new(), String::new(), sides], attributes);
         Ok(())
     }
 

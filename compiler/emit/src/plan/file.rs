@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Storage;
 use s2dit_files::problems::{Problems, nearest, quoted, shown};
-use s2dit_models::size::LatentSize;
+use s2dit_models::size::{LatentSize, Size};
 
 /// The value of a plan's field `format`.
 pub const FORMAT: &str = "s2ditc.quantize-plan";
 /// The version that is written and read.
 pub const VERSION: u32 = 1;
 /// What a plan says in place of a latent, of a model that has one size only and no latent.
-pub const ONE_SIZE: &str = "one size";
+const ONE_SIZE: &str = "one size";
 /// Limit for a plan's file, far above any plan.
 const LARGEST_FILE: u64 = 16 << 20;
 
@@ -34,8 +34,12 @@ pub struct Plan {
     /// The checkpoint's configuration, as JSON; plans of earlier versions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
-    /// The latent that it was measured at, or [`ONE_SIZE`].
-    pub latent: String,
+    /// The latent that it was measured at, or `one size` of a model that has one only; none of a text encoder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latent: Option<String>,
+    /// The text tokens that it was measured at, of a text encoder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<usize>,
     /// Goal that was asked for.
     pub goal: String,
     /// Bytes of all weights of the fp16 package, these and the others.
@@ -127,10 +131,21 @@ impl Plan {
             return Err(Problems::one(format!("{place}: version"), shown(&version), VERSION.to_string()));
         }
         let plan: Plan = toml::from_str(text).map_err(|e| unreadable(&e))?;
-        if plan.latent != ONE_SIZE
-            && let Err(problem) = plan.latent.parse::<LatentSize>()
-        {
-            return Err(Problems::one(format!("{place}: latent"), problem.found, problem.expected));
+        let latent = plan.latent.as_deref().filter(|latent| *latent != ONE_SIZE);
+        match (latent.map(str::parse::<LatentSize>), plan.tokens) {
+            (Some(Ok(_)), None) | (None, Some(_)) => {}
+            (None, None) if plan.latent.is_some() => {}
+            (Some(Err(problem)), _) => {
+                return Err(Problems::one(format!("{place}: latent"), problem.found, problem.expected));
+            }
+            (latent, _) => {
+                let found = if latent.is_some() { "both of them" } else { "none of them" };
+                return Err(Problems::one(
+                    format!("{place}: latent or tokens"),
+                    found,
+                    "the one that it was measured at",
+                ));
+            }
         }
         if let Some(db) = plan.snr_db.filter(|db| !db.is_finite()) {
             return Err(Problems::one(format!("{place}: snr_db"), db.to_string(), "a number of decibels"));
@@ -149,6 +164,24 @@ impl Plan {
             }
             None => Ok(plan),
         }
+    }
+
+    /// Says which size it was measured at.
+    #[must_use]
+    pub fn at(self, size: Size) -> Plan {
+        let (latent, tokens) = match size {
+            Size::Latent(_) => (Some(size.to_string()), None),
+            Size::Tokens(tokens) => (None, Some(tokens)),
+            Size::Only => (Some(ONE_SIZE.into()), None),
+        };
+        Plan { latent, tokens, ..self }
+    }
+
+    /// The size that it was measured at, in words.
+    #[must_use]
+    pub fn measured_at(&self) -> String {
+        let latent = || format!("latent {}", self.latent.as_deref().unwrap_or_default());
+        self.tokens.map_or_else(latent, |tokens| format!("{tokens} tokens"))
     }
 
     /// The text of the plan.

@@ -6,8 +6,9 @@ use s2dit_passes::split::{self, EMPTY, HostInput, StateKind};
 use s2dit_passes::states;
 use s2dit_runtime::stream::contract::{self, Contract, StateWrite};
 
-use super::job::{Functions, Lowered, Options, States, artifact_file};
+use super::job::{Functions, Lowered, Options, States};
 use crate::Target;
+use crate::functions::{Made, artifact_file};
 use crate::parts::described;
 use s2dit_models::checkpoint::Checkpoint;
 
@@ -31,13 +32,10 @@ pub(super) fn contract(
     let native = options.states == States::Native;
     let separate =
         options.target == Target::Onnx || options.partition.is_some() || options.functions == Functions::Separate;
+    let made = Made { module: &lowered.module, parts: &lowered.parts, target: options.target, shared: !separate };
     let function = |name: &str| -> Result<contract::Function> {
         let f = lowered.module.function(name).with_context(|| format!("no function `{name}`"))?;
-        let file = match (options.target, separate) {
-            (Target::Onnx, _) => format!("{name}.onnx"),
-            (Target::CoreMl, true) => artifact_file(name, lowered.parts.get(name).map(|parts| parts[0].0)),
-            (Target::CoreMl, false) => "kernel.mlpackage".into(),
-        };
+        let file = made.file(name);
         let port = |name: &str, v: ValueId| contract::Port {
             name: name.into(),
             dtype: f.dtype(v),

@@ -104,8 +104,3 @@ impl Lowered {
         &self.packing
     }
 }
-
-/// The package of a function, or of one of its parts.
-pub(super) fn artifact_file(name: &str, part: Option<usize>) -> String {
-    format!("{name}{}.mlpackage", part.map(|index| index.to_string()).unwrap_or_default())
-}

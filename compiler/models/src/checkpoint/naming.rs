@@ -10,7 +10,7 @@ use crate::model::{Model, Renaming};
 
 /// Segments at the front of names that wrappers and containers of training frameworks leave there.
 const PREFIXES: &[&str] =
-    &["model", "module", "diffusion_model", "transformer", "generator", "generator_ema", "base_model"];
+    &["model", "module", "diffusion_model", "transformer", "generator", "generator_ema", "base_model", "text_model"];
 /// Segments anywhere in names: FSDP, `torch.compile` and activation checkpointing wrap modules inside of modules.
 const WRAPPERS: &[&str] = &["_fsdp_wrapped_module", "_orig_mod", "_checkpoint_wrapped_module"];
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use s2dit_backends::foreign::Foreign;
 use s2dit_files::problems::{Problem, Problems, quoted};
-use s2dit_files::{INDEX_FILE, SafetensorsFile, WEIGHTS};
+use s2dit_files::{SafetensorsFile, WEIGHTS, index_of};
 use s2dit_import::{Ask, Importer, importer_of};
 
 use super::{CONFIG_FILE, PipelineFolder};
@@ -80,7 +80,7 @@ impl FromStr for Lora {
 /// What lies at an [`Origin`].
 #[derive(Debug)]
 pub(super) enum Place {
-    /// A folder with weights as diffusers names them.
+    /// A folder with weights as diffusers or transformers names them.
     Folder { dir: PathBuf, config: PathBuf },
     /// One file of weights.
     File { file: PathBuf, config: PathBuf },
@@ -153,7 +153,7 @@ impl Place {
     /// The files of text: the configuration, and the index of shards if there is one.
     pub(super) fn texts(&self) -> Vec<PathBuf> {
         let index = match self {
-            Place::Folder { dir, .. } => Some(dir.join(INDEX_FILE)).filter(|index| index.exists()),
+            Place::Folder { dir, .. } => index_of(dir),
             Place::File { .. } | Place::Graph { .. } => None,
         };
         std::iter::once(self.config().to_owned()).chain(index).collect()

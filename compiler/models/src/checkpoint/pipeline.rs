@@ -38,31 +38,45 @@ impl PipelineFolder {
         Ok(entries.map(|entries| PipelineFolder { dir: dir.into(), entries }))
     }
 
-    /// Names of its transformers and their classes, in the order of their names: in the index, `"transformer": ["diffusers", CLASS]`. A
-    /// component that a pipeline does without is `[null, null]`.
+    /// Names of its transformers and their classes, in the order of their names.
     #[must_use]
     pub fn transformers(&self) -> Vec<(&str, &str)> {
-        let mut found: Vec<(&str, &str)> = (self.entries.iter())
-            .filter_map(|(name, value)| Some((name.as_str(), value.get(1)?.as_str()?)))
-            .filter(|(name, class)| name.starts_with("transformer") || class.contains("Transformer"))
-            .collect();
-        found.sort_unstable();
+        let mut found = self.components();
+        found.retain(|(name, class)| name.starts_with("transformer") || class.contains("Transformer"));
         found
     }
 
-    /// The checkpoint folder of one of its transformers.
+    /// The checkpoint folder of one of its models: a transformer, a text encoder, a decoder.
     ///
     /// # Errors
     /// A name that the index does not list among them.
     pub fn component(&self, name: &str) -> Result<PathBuf, Problem> {
-        match self.transformers().iter().any(|(known, _)| *known == name) {
+        let models = self.models();
+        match models.iter().any(|(known, _)| *known == name) {
             true => Ok(self.dir.join(name)),
             false => Err(Problem {
                 place: format!("--component: {}", self.dir.join(PIPELINE_FILE).display()),
                 found: quoted(name),
-                expected: format!("a transformer of the pipeline folder: {}", self.listed()),
+                expected: format!("a model of the pipeline folder: {}", self.listed(&models)),
             }),
         }
+    }
+
+    /// Names of the components that have weights, and their classes, in the order of their names.
+    fn models(&self) -> Vec<(&str, &str)> {
+        let mut found = self.components();
+        let transformers = self.transformers();
+        found.retain(|model| transformers.contains(model) || self.dir.join(model.0).join(CONFIG_FILE).exists());
+        found
+    }
+
+    /// Names of all components and their classes, in the order of their names: in the index, `"transformer": ["diffusers", CLASS]`. A
+    /// component that a pipeline does without is `[null, null]`.
+    pub(super) fn components(&self) -> Vec<(&str, &str)> {
+        let mut found: Vec<(&str, &str)> =
+            (self.entries.iter()).filter_map(|(name, value)| Some((name.as_str(), value.get(1)?.as_str()?))).collect();
+        found.sort_unstable();
+        found
     }
 
     /// The checkpoint folder of its one transformer.
@@ -77,7 +91,10 @@ impl PipelineFolder {
         let of = class.map_or(String::new(), |class| format!(" of {}", shown(class)));
         let (count, expected) = match self.transformers().len() {
             0 => ("no transformer".to_owned(), format!("the folder of its transformer, with {CONFIG_FILE}")),
-            n => (format!("{n} transformers"), format!("the folder of one of them: {}", self.listed())),
+            n => (
+                format!("{n} transformers"),
+                format!("the folder of one of them: {}", self.listed(&self.transformers())),
+            ),
         };
         Err(Problem {
             place: self.dir.display().to_string(),
@@ -109,11 +126,11 @@ impl PipelineFolder {
         self.entries.iter().find(|(name, _)| name == field).map(|(_, value)| value)
     }
 
-    fn listed(&self) -> String {
-        let one = |(name, class): (&str, &str)| {
+    fn listed(&self, components: &[(&str, &str)]) -> String {
+        let one = |(name, class): &(&str, &str)| {
             format!("{} ({})", quoted(&self.dir.join(name).display().to_string()), shown(class))
         };
-        self.transformers().into_iter().map(one).collect::<Vec<_>>().join(" or ")
+        components.iter().map(one).collect::<Vec<_>>().join(" or ")
     }
 }
 

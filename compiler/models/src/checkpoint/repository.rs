@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use s2dit_files::hub::{Fetching, Hub, RepositoryName, Snapshot};
 use s2dit_files::problems::{Problem, Problems, shown};
-use s2dit_files::{INDEX_FILE, WEIGHTS_FILE, shards};
+use s2dit_files::{INDEX_ENDING, INDEX_FILE, TRANSFORMERS_FILE, WEIGHTS_FILE, shards};
 
 use super::pipeline::SCHEDULER_FILE;
 use super::{CONFIG_FILE, PIPELINE_FILE, PipelineFolder};
@@ -21,7 +21,7 @@ pub enum Wanted<'a> {
     Transformers,
     /// Its one transformer: of several, none.
     OnlyTransformer,
-    /// A transformer by its name.
+    /// A model by its name: a transformer, a text encoder, a decoder.
     Component(&'a str),
 }
 
@@ -62,7 +62,8 @@ pub fn locate(
             if all.len() == 1 { vec![format!("{}/", all[0])] } else { Vec::new() }
         }
         Wanted::Component(wanted) => {
-            transformers.filter(|name| *name == wanted).map(|name| format!("{name}/")).collect()
+            let components = pipeline.iter().flat_map(PipelineFolder::components).map(|(name, _)| name);
+            components.filter(|name| *name == wanted).map(|name| format!("{name}/")).collect()
         }
     };
     checkpoints(&mut snapshot, &folders, watch)?;
@@ -78,21 +79,22 @@ fn checkpoints(
     let mut files: Vec<String> = folders.iter().map(|folder| format!("{folder}{CONFIG_FILE}")).collect();
     let mut whole = Vec::new();
     for folder in folders {
-        let names = [format!("{folder}{INDEX_FILE}"), format!("{folder}{WEIGHTS_FILE}")];
+        let sharded = format!("{TRANSFORMERS_FILE}{INDEX_ENDING}");
+        let names = [INDEX_FILE, WEIGHTS_FILE, &sharded, TRANSFORMERS_FILE].map(|file| format!("{folder}{file}"));
         let mut found = names.iter().find(|file| snapshot.has(file));
         if found.is_none() {
             snapshot.ask(&[&files.last().map_or(CONFIG_FILE, String::as_str).replace(CONFIG_FILE, WEIGHTS_FILE)])?;
             found = names.iter().find(|file| snapshot.knows(file));
         }
         match found {
-            Some(index) if index.ends_with(INDEX_FILE) => files.push(index.clone()),
+            Some(index) if index.ends_with(INDEX_ENDING) => files.push(index.clone()),
             Some(weights) => whole.push(weights.clone()),
             None => {
                 let place = format!("{}{folder}", snapshot.path().unwrap_or_default().join("").display());
                 return Err(Problems::one(
                     place,
                     format!("a repository without weights of the model there: {}", listed(snapshot, folder)),
-                    format!("{WEIGHTS_FILE}, or shards with {INDEX_FILE}"),
+                    format!("{WEIGHTS_FILE} or {TRANSFORMERS_FILE}, or shards with {INDEX_FILE}"),
                 ));
             }
         }
@@ -102,8 +104,8 @@ fn checkpoints(
     files.extend([PIPELINE_FILE, SCHEDULER_FILE].iter().filter(|file| beside(file)).map(|file| (*file).to_owned()));
     snapshot.fetch(&files, watch)?;
     let path = snapshot.path().unwrap_or_default();
-    for index in files.iter().filter(|file| file.ends_with(INDEX_FILE)) {
-        let folder = index.strip_suffix(INDEX_FILE).unwrap_or_default();
+    for index in files.iter().filter(|file| file.ends_with(INDEX_ENDING)) {
+        let folder = index.rfind('/').map_or("", |slash| &index[..=slash]);
         whole.extend(shards(&path.join(index))?.into_iter().map(|shard| format!("{folder}{shard}")));
     }
     Ok(snapshot.fetch(&whole, watch)?)

@@ -33,10 +33,10 @@ fn places_that_are_no_checkpoint() {
     let file = dir.path().join("file");
     fs::write(&file, "x").unwrap();
     assert!(message(&file).contains("a file without a config.json beside it"), "{}", message(&file));
-    fs::write(dir.path().join("model.safetensors"), "x").unwrap();
+    fs::write(dir.path().join("wan.safetensors"), "x").unwrap();
     let both = message(dir.path());
     assert!(both.contains("config.json: found No such file"), "{both}");
-    assert!(both.contains("found only \"model.safetensors\", expected diffusion_pytorch_model.safetensors"), "{both}");
+    assert!(both.contains("found only \"wan.safetensors\", expected diffusion_pytorch_model.safetensors"), "{both}");
     assert!(SafetensorsFile::open(dir.path()).unwrap_err().to_string().contains("a folder"));
 }
 

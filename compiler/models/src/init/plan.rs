@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use crate::model::Model;
 use crate::tensor::TensorSpec;
+use s2dit_files::FloatType;
 use s2dit_files::writer::SafetensorsLayout;
-use s2dit_files::{FloatType, WEIGHTS_FILE};
 
 /// The files of a checkpoint.
 pub(super) struct Plan {
@@ -55,11 +55,11 @@ impl Plan {
                 }
             }
         }
-        let count = groups.len();
+        let (count, whole) = (groups.len(), model.family().part().weights_file());
         let shards = groups.into_iter().enumerate().map(|(number, group)| {
-            let file = match (count, WEIGHTS_FILE.strip_suffix(".safetensors")) {
+            let file = match (count, whole.strip_suffix(".safetensors")) {
                 (2.., Some(stem)) => format!("{stem}-{:05}-of-{count:05}.safetensors", number + 1),
-                _ => WEIGHTS_FILE.to_owned(),
+                _ => whole.to_owned(),
             };
             shard(file, group, dtype)
         });

@@ -19,6 +19,7 @@ fn moments(spec: &TensorSpec) -> (f32, f32) {
         Role::ScaleShift => (0.0, inputs(&spec.shape[spec.shape.len().saturating_sub(1)..])),
         Role::Bias => (0.0, 0.02),
         Role::NormGain => (1.0, 0.1),
+        Role::Embedding => (0.0, 1.0),
         Role::Positions => (0.0, 0.5),
         Role::GateLogit => (0.0, 1.0),
     }

@@ -1,7 +1,6 @@
 //! Softmax attention, and what it shares with linear attention: heads and query/key norms.
 
 use s2dit_ir::ValueId;
-use s2dit_ir::ops::{ReduceKind, Unary};
 
 use super::builder::{Built, Layers};
 use super::dims::QkNorm;
@@ -98,15 +97,5 @@ impl Layers<'_> {
             let y = m.root_mean_square_norm(x, m.dims.qk_eps)?;
             Ok(m.b.mul(y, gain)?)
         })
-    }
-
-    /// `x / √(mean(x²) + eps)` over the last axis (Zhang & Sennrich, arXiv 1910.07467).
-    pub(crate) fn root_mean_square_norm(&mut self, x: ValueId, eps: f64) -> Built {
-        let axis = self.b.shape(x).len() - 1;
-        let square = self.b.unary(Unary::Square, x)?;
-        let mean = self.b.reduce(ReduceKind::Mean, square, &[axis], true)?;
-        let mean = self.b.add_scalar(mean, eps)?;
-        let inverse = self.b.unary(Unary::Rsqrt, mean)?;
-        Ok(self.b.mul(x, inverse)?)
     }
 }

@@ -1,6 +1,6 @@
 //! A graph of layers that is being built: weights by their names under a module path.
 
-use s2dit_ir::ops::OpError;
+use s2dit_ir::ops::{OpError, ReduceKind, Unary};
 use s2dit_ir::{Builder, DType, ValueId, WeightSource};
 
 use super::dims::Dims;
@@ -9,9 +9,9 @@ use s2dit_files::problems::Problems;
 /// A graph that cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The latent size does not fit the model.
+    /// The size does not fit the model.
     #[error(transparent)]
-    Latent(#[from] Problems),
+    Size(#[from] Problems),
     /// The checkpoint lacks a tensor; validate it against the model's tensors first.
     #[error("tensor `{0}`: not in the checkpoint")]
     MissingTensor(String),
@@ -24,16 +24,16 @@ pub enum BuildError {
 pub(crate) type Built = Result<ValueId, BuildError>;
 
 /// A function of layers that is being built.
-pub(crate) struct Layers<'a> {
-    /// Numbers that the layers share.
-    pub dims: Dims,
+pub(crate) struct Layers<'a, D = Dims> {
+    /// Numbers that the layers share: those of a step of a transformer, or none.
+    pub dims: D,
     /// Weights by name.
     pub weights: &'a dyn WeightSource,
     /// The function.
     pub b: Builder<'a>,
 }
 
-impl Layers<'_> {
+impl<D> Layers<'_, D> {
     /// Runs `body` with `name` appended to the provenance path.
     pub(crate) fn within<T>(
         &mut self,
@@ -69,6 +69,23 @@ impl Layers<'_> {
         })
     }
 
+    /// `x / √(mean(x²) + eps)` over the last axis (Zhang & Sennrich, arXiv 1910.07467).
+    pub(crate) fn root_mean_square_norm(&mut self, x: ValueId, eps: f64) -> Built {
+        let axis = self.b.shape(x).len() - 1;
+        let square = self.b.unary(Unary::Square, x)?;
+        let mean = self.b.reduce(ReduceKind::Mean, square, &[axis], true)?;
+        let mean = self.b.add_scalar(mean, eps)?;
+        let inverse = self.b.unary(Unary::Rsqrt, mean)?;
+        Ok(self.b.mul(x, inverse)?)
+    }
+
+    /// The output of block `index`, by the name that the interface has for it.
+    pub(crate) fn end_block(&mut self, index: usize, x: ValueId) {
+        self.b.f.set_name(x, &format!("block{index}"));
+    }
+}
+
+impl Layers<'_> {
     /// `body` on each clip of a batch, one by one: for convolutions of frames, which lie on the batch axis of their own op. What it returns has the clip on
     /// the first axis, as `x` has.
     pub(crate) fn each_clip(&mut self, x: ValueId, mut body: impl FnMut(&mut Self, ValueId) -> Built) -> Built {

@@ -7,7 +7,7 @@ use s2dit_files::problems::Problems;
 
 /// No phone, and no server, gets near these; they keep every product of sizes far from overflow, and tables that have a
 /// row for each token small.
-const LARGEST_SIDE: usize = 16_384;
+pub(super) const LARGEST_SIDE: usize = 16_384;
 const MOST_TOKENS: usize = 1 << 20;
 /// Elements of one value: 8.6 GB in fp32. What is larger is refused before anything asks the system for the memory.
 const MOST_ELEMENTS: usize = 1 << 31;

@@ -6,10 +6,8 @@ use s2dit_ir::ops::Unary;
 
 use super::builder::{BuildError, Built, Layers};
 use super::dims::Dims;
+use super::text::UNSEEN;
 use crate::tensor::Specs;
-
-/// What is taken from the score of a text token that does not count. fp16 holds it, and every score less it is far below any other.
-const HIDDEN: f64 = 10_000.0;
 
 impl Layers<'_> {
     /// `time_embed`: timestep `[1]` → (its embedding `[1, D]`, shifts, scales and gates of a block `[1, 6, D]`).
@@ -43,7 +41,7 @@ impl Layers<'_> {
     pub(crate) fn text_bias(&mut self, mask: ValueId) -> Built {
         let batch = self.b.shape(mask)[0];
         let bias = self.b.add_scalar(mask, -1.0)?;
-        let bias = self.b.mul_scalar(bias, HIDDEN)?;
+        let bias = self.b.mul_scalar(bias, UNSEEN)?;
         Ok(self.b.reshape(bias, &[batch, 1, 1, self.dims.text_len])?)
     }
 }

@@ -13,6 +13,8 @@ pub(crate) mod group {
     pub(crate) const FEED_FORWARD: &str = "feed-forward";
     pub(crate) const MODULATION: &str = "modulation and norms";
     pub(crate) const HEAD: &str = "output head";
+    pub(crate) const TOKEN_EMBEDDING: &str = "token embedding";
+    pub(crate) const NORMS: &str = "norms";
 }
 
 /// What a block's cross-attention has beside the text.

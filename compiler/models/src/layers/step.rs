@@ -5,6 +5,7 @@ use s2dit_ir::{Builder, DType, Function, Module, TensorType, ValueId, WeightSour
 
 use super::builder::{BuildError, Built, Layers};
 use super::dims::Dims;
+use super::text::TEXT_MASK;
 use crate::size::{Grid, StepSize};
 
 /// What a step takes beside a latent, one timestep and a text.
@@ -46,15 +47,7 @@ pub(crate) struct Blocks {
     pub count: usize,
 }
 
-/// Name of the input that says which text tokens count.
-const TEXT_MASK: &str = "text_mask";
-
 impl Layers<'_> {
-    /// The output of block `index`, by the name that the interface has for it.
-    pub(crate) fn end_block(&mut self, index: usize, x: ValueId) {
-        self.b.f.set_name(x, &format!("block{index}"));
-    }
-
     /// A further input of the step, `text_mask [B, L]` of the `text [B, L, text_dim]`: 1 where a text token counts, 0 where it is padding.
     pub(crate) fn text_mask(&mut self, text: ValueId) -> ValueId {
         let ty = TensorType::new(DType::F32, &self.b.shape(text)[..2]);

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::config::{FIELDS, LtxConfig};
 use crate::layers::{Blocks, BuildError, Dims, Extras, QkNorm, step};
 use crate::model::{Family, Layer, Model, Outline, Renaming, Sampler, Streaming};
-use crate::size::{Grid, LatentSize, StepSize};
+use crate::size::{Grid, LatentSize, Size};
 use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems};
 
@@ -102,18 +102,19 @@ impl Model for LtxConfig {
         super::tensors::tensors(self)
     }
 
-    fn grid(&self, latent: LatentSize) -> Result<Grid, Problems> {
-        self.dims().grid(latent)
+    fn grid(&self, size: Size) -> Result<Grid, Problems> {
+        self.dims().grid(size.latent()?)
     }
 
-    fn nearest_latent(&self, wanted: LatentSize) -> LatentSize {
-        self.dims().nearest_latent(wanted)
+    fn usual_size(&self, latent: LatentSize) -> Size {
+        self.dims().nearest_latent(latent).into()
     }
 
-    fn build(&self, weights: &dyn WeightSource, size: StepSize) -> Result<Module, BuildError> {
+    fn build(&self, weights: &dyn WeightSource, size: Size) -> Result<Module, BuildError> {
+        let latent = size.latent()?;
         let blocks = Blocks { path: "transformer_blocks", count: self.num_layers };
-        step(self.dims(), weights, size, &[blocks], Extras::default(), |m, inputs, grid| {
-            self.forward(m, inputs, size.latent, grid)
+        step(self.dims(), weights, size.step()?, &[blocks], Extras::default(), |m, inputs, grid| {
+            self.forward(m, inputs, latent, grid)
         })
     }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::config::{FIELDS, OpenSoraConfig};
 use crate::layers::{Blocks, BuildError, Dims, Extras, QkNorm, check_values, step};
 use crate::model::{Family, Layer, Model, Outline, Sampler, Streaming};
-use crate::size::{Grid, LatentSize, StepSize};
+use crate::size::{Grid, LatentSize, Size};
 use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems};
 
@@ -106,7 +106,8 @@ impl Model for OpenSoraConfig {
         super::tensors::tensors(self)
     }
 
-    fn grid(&self, latent: LatentSize) -> Result<Grid, Problems> {
+    fn grid(&self, size: Size) -> Result<Grid, Problems> {
+        let latent = size.latent()?;
         let grid = self.dims().grid(latent)?;
         let both = self.text_len + grid.tokens();
         check_values(
@@ -116,15 +117,16 @@ impl Model for OpenSoraConfig {
         Ok(grid)
     }
 
-    fn nearest_latent(&self, wanted: LatentSize) -> LatentSize {
-        self.dims().nearest_latent(wanted)
+    fn usual_size(&self, latent: LatentSize) -> Size {
+        self.dims().nearest_latent(latent).into()
     }
 
-    fn build(&self, weights: &dyn WeightSource, size: StepSize) -> Result<Module, BuildError> {
-        self.grid(size.latent)?;
+    fn build(&self, weights: &dyn WeightSource, size: Size) -> Result<Module, BuildError> {
+        self.grid(size)?;
+        let latent = size.latent()?;
         let extras = Extras { pooled: Some(self.vec_in_dim), guidance: self.guidance_embed, ..Extras::default() };
-        step(self.dims(), weights, size, &self.blocks(), extras, |m, inputs, grid| {
-            self.forward(m, inputs, size.latent, grid)
+        step(self.dims(), weights, size.step()?, &self.blocks(), extras, |m, inputs, grid| {
+            self.forward(m, inputs, latent, grid)
         })
     }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::config::{BlockKind, Preset, S2ditConfig, SampleSteps};
 use crate::layers::{Blocks, BuildError, Dims, Extras, step};
 use crate::model::{Family, Layer, Model, Outline, Sampler, Streaming};
-use crate::size::{Grid, LatentSize, StepSize};
+use crate::size::{Grid, LatentSize, Size};
 use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems};
 
@@ -88,7 +88,8 @@ impl Model for S2ditConfig {
         super::tensors::tensors(self)
     }
 
-    fn grid(&self, latent: LatentSize) -> Result<Grid, Problems> {
+    fn grid(&self, size: Size) -> Result<Grid, Problems> {
+        let latent = size.latent()?;
         let grid = self.dims().grid(latent)?;
         let kv = self.layout.contains(&BlockKind::KvCompressed);
         for (axis, side) in [("rows", grid.rows), ("columns", grid.cols)] {
@@ -101,17 +102,18 @@ impl Model for S2ditConfig {
         Ok(grid)
     }
 
-    fn nearest_latent(&self, wanted: LatentSize) -> LatentSize {
+    fn usual_size(&self, latent: LatentSize) -> Size {
         let kv = if self.layout.contains(&BlockKind::KvCompressed) { self.kv_stride } else { 1 };
         let [_, rows, cols] = self.patch_size;
         let dims = Dims { patch_size: [1, rows * kv, cols * kv], ..self.dims() };
-        dims.nearest_latent(wanted)
+        dims.nearest_latent(latent).into()
     }
 
-    fn build(&self, weights: &dyn WeightSource, size: StepSize) -> Result<Module, BuildError> {
+    fn build(&self, weights: &dyn WeightSource, size: Size) -> Result<Module, BuildError> {
+        let latent = size.latent()?;
         let blocks = Blocks { path: "blocks", count: self.layout.len() };
-        step(self.dims(), weights, size, &[blocks], Extras::default(), |m, inputs, grid| {
-            self.forward(m, inputs, size.latent, grid)
+        step(self.dims(), weights, size.step()?, &[blocks], Extras::default(), |m, inputs, grid| {
+            self.forward(m, inputs, latent, grid)
         })
     }
 

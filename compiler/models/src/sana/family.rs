@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::config::{FIELDS, SanaConfig};
 use crate::layers::{Blocks, BuildError, Dims, Extras, QkNorm, check_values, step};
 use crate::model::{Family, Layer, Model, Outline, PipelineField, PipelineFile, Sampler, Streaming};
-use crate::size::{Grid, LatentSize, StepSize};
+use crate::size::{Grid, LatentSize, Size};
 use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems};
 
@@ -110,7 +110,8 @@ impl Model for SanaConfig {
         super::tensors::tensors(self)
     }
 
-    fn grid(&self, latent: LatentSize) -> Result<Grid, Problems> {
+    fn grid(&self, size: Size) -> Result<Grid, Problems> {
+        let latent = size.latent()?;
         let grid = self.dims().grid(latent)?;
         Dims::check_sides(latent, grid, self.rope_max_seq_len)?;
         // The depthwise convolution has the values of both halves of the gate.
@@ -118,15 +119,16 @@ impl Model for SanaConfig {
         Ok(grid)
     }
 
-    fn nearest_latent(&self, wanted: LatentSize) -> LatentSize {
-        self.dims().nearest_latent_within(wanted, self.rope_max_seq_len)
+    fn usual_size(&self, latent: LatentSize) -> Size {
+        self.dims().nearest_latent_within(latent, self.rope_max_seq_len).into()
     }
 
-    fn build(&self, weights: &dyn WeightSource, size: StepSize) -> Result<Module, BuildError> {
-        self.grid(size.latent)?;
+    fn build(&self, weights: &dyn WeightSource, size: Size) -> Result<Module, BuildError> {
+        self.grid(size)?;
+        let latent = size.latent()?;
         let blocks = Blocks { path: "transformer_blocks", count: self.num_layers };
-        step(self.dims(), weights, size, &[blocks], Extras::default(), |m, inputs, grid| {
-            self.forward(m, inputs, size.latent, grid)
+        step(self.dims(), weights, size.step()?, &[blocks], Extras::default(), |m, inputs, grid| {
+            self.forward(m, inputs, latent, grid)
         })
     }
 
@@ -197,9 +199,9 @@ mod tests {
     fn a_grid_has_no_more_sides_than_angles() {
         let model = crate::config::with_overrides(&*Sana.preset(TINY).unwrap(), &["rope_max_seq_len=4"]).unwrap();
         let large = LatentSize { frames: 2, rows: 6, cols: 10 };
-        let message = model.grid(large).unwrap_err().to_string();
+        let message = model.grid(large.into()).unwrap_err().to_string();
         assert!(message.contains("rope_max_seq_len"), "{message}");
-        assert_eq!(model.nearest_latent(large), LatentSize { cols: 8, ..large });
+        assert_eq!(model.usual_size(large), LatentSize { cols: 8, ..large }.into());
     }
 
     #[test]

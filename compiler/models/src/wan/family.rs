@@ -9,7 +9,7 @@ use super::config::{FIELDS, WanConfig};
 use super::{original, presets};
 use crate::layers::{Blocks, BuildError, Dims, Extras, QkNorm, check_values, step};
 use crate::model::{Family, Layer, Model, Outline, PipelineField, PipelineFile, Renaming, Sampler, Streaming};
-use crate::size::{Grid, LatentSize, StepSize};
+use crate::size::{Grid, LatentSize, Size};
 use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems};
 
@@ -108,7 +108,8 @@ impl Model for WanConfig {
         self.image.is_some() && tensor.ends_with(".norm_added_q.weight")
     }
 
-    fn grid(&self, latent: LatentSize) -> Result<Grid, Problems> {
+    fn grid(&self, size: Size) -> Result<Grid, Problems> {
+        let latent = size.latent()?;
         let grid = self.dims().grid(latent)?;
         Dims::check_sides(latent, grid, self.rope_max_seq_len)?;
         let tokens = grid.tokens();
@@ -124,17 +125,18 @@ impl Model for WanConfig {
         Ok(grid)
     }
 
-    fn nearest_latent(&self, wanted: LatentSize) -> LatentSize {
-        self.dims().nearest_latent_within(wanted, self.rope_max_seq_len)
+    fn usual_size(&self, latent: LatentSize) -> Size {
+        self.dims().nearest_latent_within(latent, self.rope_max_seq_len).into()
     }
 
-    fn build(&self, weights: &dyn WeightSource, size: StepSize) -> Result<Module, BuildError> {
-        self.grid(size.latent)?;
+    fn build(&self, weights: &dyn WeightSource, size: Size) -> Result<Module, BuildError> {
+        self.grid(size)?;
+        let latent = size.latent()?;
         let image = self.image.map(|image| [image.tokens(), image.dim]);
         let extras = Extras { time_per_token: self.expand_timesteps, image, ..Extras::default() };
         let blocks = Blocks { path: "blocks", count: self.num_layers };
-        step(self.dims(), weights, size, &[blocks], extras, |m, inputs, grid| {
-            self.forward(m, inputs, size.latent, grid)
+        step(self.dims(), weights, size.step()?, &[blocks], extras, |m, inputs, grid| {
+            self.forward(m, inputs, latent, grid)
         })
     }
 
@@ -230,7 +232,7 @@ mod tests {
     #[test]
     fn a_grid_beyond_the_tables_of_rope_is_refused() {
         let model = Wan.preset("wan2.1-1.3b").unwrap();
-        let message = model.grid(LatentSize { frames: 1, rows: 2050, cols: 8 }).unwrap_err().to_string();
+        let message = model.grid(LatentSize { frames: 1, rows: 2050, cols: 8 }.into()).unwrap_err().to_string();
         assert!(message.contains("rope_max_seq_len"), "{message}");
         assert!(model.streaming().unwrap_err().to_string().contains("--mode clip"));
     }

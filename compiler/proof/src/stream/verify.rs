@@ -337,7 +337,7 @@ fn open_model(
 }
 
 /// Mean of the last third less mean of the first third.
-fn trend(snr: &[f64]) -> f64 {
+pub(crate) fn trend(snr: &[f64]) -> f64 {
     let third = snr.len().div_ceil(3);
     if third == 0 {
         return 0.0;

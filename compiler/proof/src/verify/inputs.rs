@@ -8,7 +8,7 @@ use rand_distr::StandardNormal;
 use s2dit_ir::interface::{Distribution, GUIDANCE, InputRole};
 use s2dit_ir::{DType, Interface};
 use s2dit_runtime::timesteps::Timesteps;
-use s2dit_runtime::{HostTensor, Port, text_mask};
+use s2dit_runtime::{HostTensor, Port, text_mask, tokens};
 
 use s2dit_files::SafetensorsFile;
 
@@ -32,6 +32,7 @@ pub(crate) fn golden_inputs(file: &SafetensorsFile, ports: &[Port], interface: &
                 Some(InputRole::Text | InputRole::TextMask) => {
                     "; the number of text tokens is `text_len` of the checkpoint's config.json: write it there, or give a configuration with --config"
                 }
+                Some(InputRole::Tokens { .. }) => "; its size is --tokens of compile",
                 Some(InputRole::Latent) => "; its size is --latent of compile",
                 _ => "",
             };
@@ -43,6 +44,9 @@ pub(crate) fn golden_inputs(file: &SafetensorsFile, ports: &[Port], interface: &
         }
         if interface.role(name) == Some(&InputRole::TextMask) {
             text_mask::check(found).with_context(|| format!("golden `{shown}`, tensor `{name}`"))?;
+        }
+        if let Some(InputRole::Tokens { vocabulary }) = interface.role(name) {
+            tokens::check(found, *vocabulary).with_context(|| format!("golden `{shown}`, tensor `{name}`"))?;
         }
     }
     check_finite(file, &inputs)?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use s2dit_ir::Module;
+use s2dit_ir::{Interface, Module};
 use s2dit_passes::emulate::Arithmetic;
 use s2dit_passes::{PassPipeline, pipelines};
 use s2dit_runtime::timesteps::Timesteps;
@@ -14,7 +14,7 @@ use super::inputs::Tensors;
 use crate::made_from::{self, Said, loras};
 use s2dit_emit::plan::{How, Quantize, Sources, is_exact};
 use s2dit_models::checkpoint::{Checkpoint, Origin};
-use s2dit_models::size::{LatentSize, StepSize};
+use s2dit_models::size::{LatentSize, Size, StepSize};
 
 /// A checkpoint that an artifact is compared with.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub struct Model {
 /// An open checkpoint that an artifact fits.
 pub(super) struct Graph {
     checkpoint: Checkpoint,
-    size: Option<StepSize>,
+    size: Size,
     ports: Vec<Port>,
     listed: Option<Timesteps>,
 }
@@ -47,15 +47,9 @@ impl Graph {
         made_from::check(path, Said { hash, config: config.as_ref(), loras: loras(&metadata) }, &checkpoint)?;
         let (ports, listed) = (artifact.inputs(), artifact.timesteps()?);
         let interface = artifact.interface().with_context(|| format!("`{}`", path.display()))?;
-        let latent = ports.iter().find(|p| interface.latent() == Some(p.name.as_str()));
-        let side = |n: i64| usize::try_from(n).context("the latent has no static shape");
-        let size = match latent.map(|p| p.shape.as_slice()) {
-            Some([batch, _, frames, rows, cols]) => {
-                let latent = LatentSize { frames: side(*frames)?, rows: side(*rows)?, cols: side(*cols)? };
-                Some(StepSize { latent, batch: side(*batch)? })
-            }
-            _ if checkpoint.model().graph().is_some() => None,
-            _ => bail!("`{}`: expected an input that is a latent, [B, C, F, H, W]", path.display()),
+        let size = match checkpoint.model().graph() {
+            Some(_) => Size::Only,
+            None => size_of(&ports, &interface).with_context(|| format!("`{}`", path.display()))?,
         };
         let graph = Graph { checkpoint, size, ports, listed };
         graph.check_ports(path)?;
@@ -64,7 +58,7 @@ impl Graph {
 
     /// Refuses an artifact whose inputs are not those of the checkpoint's graph.
     fn check_ports(&self, path: &Path) -> Result<()> {
-        let module = self.checkpoint.model().step(&self.checkpoint, self.size)?;
+        let module = self.checkpoint.model().build(&self.checkpoint, self.size)?;
         let step = &module.functions[0];
         for port in &self.ports {
             let wanted = step.by_name(&port.name).map(|v| step.shape(v).iter().map(|d| *d as i64).collect::<Vec<_>>());
@@ -105,7 +99,7 @@ impl Graph {
         }
     }
 
-    /// What the plain fp32 graph, or the graph with weights that are stored as in the artifact, makes of inputs: its result and the
+    /// What the plain fp32 graph, or the graph with weights that are stored as in the artifact, makes of inputs: its results and the
     /// probed blocks.
     ///
     /// # Errors
@@ -120,12 +114,13 @@ impl Graph {
             &RunOptions { fp16: false, engine: Engine::Ort, ..run.clone() },
         )
         .context("cannot run the reference graph")?;
-        results.retain(|name, _| module.interface.output() == Some(name) || run.probes.contains(name));
+        let is_output = |name: &str| module.interface.outputs.iter().any(|output| output.name == name);
+        results.retain(|name, _| is_output(name) || run.probes.contains(name));
         Ok(results)
     }
 
     fn module(&self, storage: Option<&Quantize>) -> Result<Module> {
-        let mut module = self.checkpoint.model().step(&self.checkpoint, self.size)?;
+        let mut module = self.checkpoint.model().build(&self.checkpoint, self.size)?;
         match storage {
             // In fp32 the plain sinusoids would be the least exact part of the reference.
             None => {
@@ -139,5 +134,21 @@ impl Graph {
             }
         }
         Ok(module)
+    }
+}
+
+/// The size that an artifact was made for, as the shapes of its inputs tell it.
+fn size_of(ports: &[Port], interface: &Interface) -> Result<Size> {
+    let port = |name: Option<&str>| ports.iter().find(|port| name == Some(port.name.as_str()));
+    let side = |n: i64| usize::try_from(n).context("the input has no static shape");
+    let latent = port(interface.latent()).map(|port| port.shape.as_slice());
+    let tokens = port(interface.tokens()).map(|port| port.shape.as_slice());
+    match (latent, tokens) {
+        (Some([batch, _, frames, rows, cols]), _) => {
+            let latent = LatentSize { frames: side(*frames)?, rows: side(*rows)?, cols: side(*cols)? };
+            Ok(StepSize { latent, batch: side(*batch)? }.into())
+        }
+        (None, Some([_, tokens])) => Ok(Size::Tokens(side(*tokens)?)),
+        _ => bail!("expected an input that is a latent, [B, C, F, H, W], or token ids, [1, L]"),
     }
 }

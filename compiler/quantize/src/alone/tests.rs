@@ -57,7 +57,7 @@ fn a_block_tells_what_the_whole_model_would() {
     };
     init(&options, &path, &|_, _| {}).unwrap();
     let checkpoint = Checkpoint::open(&path).unwrap();
-    let survey = Survey::new(&checkpoint, Some(LatentSize { frames: 3, rows: 8, cols: 8 })).unwrap();
+    let survey = Survey::new(&checkpoint, LatentSize { frames: 3, rows: 8, cols: 8 }.into()).unwrap();
     let samples = Samples::Seeded.inputs(&survey.module).unwrap();
     let scheme = Scheme::Palette { bits: 4, group: Some(16) };
     let weights = weights_of(&survey.module).into_iter().filter(|w| fits(scheme, &w.ty));

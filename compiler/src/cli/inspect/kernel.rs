@@ -7,7 +7,7 @@ use s2dit_runtime::stream::contract::{Port, Sampler, StateWrite};
 
 use crate::cli::progress::size;
 use crate::cli::terminal::one_line;
-use crate::inspect::KernelReport;
+use crate::inspect::{FunctionReport, KernelReport, StateReport};
 
 /// The report for people.
 pub(super) fn text(k: &KernelReport) -> Result<String> {
@@ -43,7 +43,27 @@ pub(super) fn text(k: &KernelReport) -> Result<String> {
         StateWrite::LastStep => "the last of which is `last_step` and writes the states",
     };
     writeln!(out, "{} steps a chunk, at {}{only}, {writes}", steps.len(), steps.join(", "))?;
-    for function in &k.functions {
+    // States and what the host computes are many, and listed once below.
+    functions(&mut out, &k.functions, "states and host inputs", |name| {
+        let state = name.strip_suffix("_out").unwrap_or(name);
+        k.states.iter().any(|s| s.name == state) || k.host_inputs.iter().any(|(host, _)| host == name)
+    })?;
+    writeln!(out, "\nhost inputs")?;
+    for (name, kind) in &k.host_inputs {
+        writeln!(out, "  {:<24} {kind}", one_line(name))?;
+    }
+    states(&mut out, &k.states, k.state_bytes)?;
+    Ok(out)
+}
+
+/// Functions with what they take and return, but for what is `listed` elsewhere; `inputs` says what such inputs are.
+pub(super) fn functions(
+    out: &mut String,
+    functions: &[FunctionReport],
+    inputs: &str,
+    listed: impl Fn(&str) -> bool,
+) -> Result<()> {
+    for function in functions {
         writeln!(
             out,
             "\n{}: `{}` of {}",
@@ -51,12 +71,7 @@ pub(super) fn text(k: &KernelReport) -> Result<String> {
             one_line(&function.function),
             one_line(&function.files.join(", "))
         )?;
-        // States and what the host computes are many, and listed once below.
-        let listed = |name: &str| {
-            let state = name.strip_suffix("_out").unwrap_or(name);
-            k.states.iter().any(|s| s.name == state) || k.host_inputs.iter().any(|(host, _)| host == name)
-        };
-        let kinds = [("input", "states and host inputs", &function.inputs), ("output", "states", &function.outputs)];
+        let kinds = [("input", inputs, &function.inputs), ("output", "states", &function.outputs)];
         for (what, rest, ports) in kinds {
             let (others, shown): (Vec<&Port>, Vec<&Port>) = ports.iter().partition(|p| listed(&p.name));
             for p in shown {
@@ -67,14 +82,15 @@ pub(super) fn text(k: &KernelReport) -> Result<String> {
             }
         }
     }
-    writeln!(out, "\nhost inputs")?;
-    for (name, kind) in &k.host_inputs {
-        writeln!(out, "  {:<24} {kind}", one_line(name))?;
-    }
-    writeln!(out, "\n{} states, {}", k.states.len(), size(k.state_bytes))?;
-    for s in &k.states {
+    Ok(())
+}
+
+/// States, and the bytes of all of them.
+pub(super) fn states(out: &mut String, states: &[StateReport], bytes: u64) -> Result<()> {
+    writeln!(out, "\n{} states, {}", states.len(), size(bytes))?;
+    for s in states {
         let shape = format!("{}{:?}", s.dtype, s.shape);
         writeln!(out, "  {:<24} {shape:<28} {:>10}  {}", one_line(&s.name), size(s.bytes), one_line(&s.meaning))?;
     }
-    Ok(out)
+    Ok(())
 }

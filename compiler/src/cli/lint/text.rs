@@ -109,7 +109,7 @@ fn counts(of: &BTreeMap<String, usize>, most: usize) -> String {
 fn group(rule: &Rule, findings: &[&Finding], flag: Option<&str>, all: bool, out: &mut String) {
     let severity = rule.severity.to_string();
     let severity = match OpVerdict::of(rule.severity) {
-        OpVerdict::Stays => severity,
+        OpVerdict::Stays | OpVerdict::Ahead => severity,
         OpVerdict::MayLeave => style::doubtful(&severity),
         OpVerdict::Leaves => style::bad(&severity),
     };

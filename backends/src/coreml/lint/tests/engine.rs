@@ -40,6 +40,19 @@ fn an_op_has_the_worst_verdict_of_its_findings() {
 }
 
 #[test]
+fn what_looks_up_by_the_callers_integers_is_ahead_of_the_engine() {
+    let source = "input ids int32[64]\ninput x fp16[64]\nless = sub(x=ids, y=ids) int32[64]\nrow = cast(x=less) fp16[64]\n\
+                  sum = add(x=row, y=x) fp16[64]\nback = cast(x=sum) int32[64]\nend = add(x=back, y=ids) int32[64]\n\
+                  alone = add(x=ids, y=ids) int32[64]\nreturn end, alone";
+    let report = linted(source, "");
+    let verdicts: Vec<_> = report.ops.iter().map(|o| o.verdict).collect();
+    let (ahead, stays, leaves) = (OpVerdict::Ahead, OpVerdict::Stays, OpVerdict::Leaves);
+    assert_eq!(verdicts, [ahead, ahead, stays, leaves, leaves, leaves], "{:#?}", report.findings);
+    let v = report.summary.verdicts;
+    assert_eq!((v.ahead, v.leaves, v.total(), report.summary.verdict), (2, 3, 6, leaves));
+}
+
+#[test]
 fn names_tell_where_an_op_came_from() {
     let report = linted(MIXED, "");
     let from: Vec<_> = report.ops.iter().map(|o| o.provenance.as_deref()).collect();

@@ -107,11 +107,18 @@ impl Job<'_> {
     }
 }
 
-/// `blocks.3.attn1.to_q.weight` → `blocks.3`; tensors that are in no numbered part, such as a block or a stage, have none.
+/// `blocks.3.attn1.to_q.weight` → `blocks.3`, `encoder.block.3.layer.0.layer_norm.weight` → `encoder.block.3`; tensors that are in no
+/// numbered part, such as a block or a stage, have none.
 fn layer(name: &str) -> Option<&str> {
-    let (_, rest) = name.split_once('.')?;
-    let digits = rest.find('.').filter(|end| rest[..*end].bytes().all(|b| b.is_ascii_digit()) && *end > 0)?;
-    Some(&name[..name.len() - rest.len() + digits])
+    let mut dots = name.match_indices('.').map(|(dot, _)| dot);
+    let mut from = dots.next()? + 1;
+    for dot in dots {
+        if dot > from && name[from..dot].bytes().all(|b| b.is_ascii_digit()) {
+            return Some(&name[..dot]);
+        }
+        from = dot + 1;
+    }
+    None
 }
 
 /// A name without its block or stage.

@@ -163,7 +163,7 @@ fn text_that_is_no_configuration() {
 #[test]
 fn grids_need_sides_that_the_patch_divides() {
     let config = Preset::Tiny.config();
-    let problems = |f, h, w| config.grid(LatentSize { frames: f, rows: h, cols: w }).unwrap_err().to_string();
+    let problems = |f, h, w| config.grid(LatentSize { frames: f, rows: h, cols: w }.into()).unwrap_err().to_string();
     assert_eq!(problems(1, 5, 8), "latent rows: found 5, expected a multiple of 2 (the patch size), such as 4 or 6");
     assert!(problems(0, 4, 0).starts_with("2 problems"));
     assert!(problems(1, 1, 4).contains("such as 2"));
@@ -173,7 +173,7 @@ fn grids_need_sides_that_the_patch_divides() {
     // The paper trains at 256×144: a grid of 9×16, whose rows are padded to 10.
     let grid = config.grid("3x18x32".parse().unwrap()).unwrap();
     assert_eq!((grid, grid.strided(2)), (Grid { frames: 3, rows: 9, cols: 16 }, Grid { frames: 3, rows: 5, cols: 8 }));
-    assert_eq!(config.nearest_latent("3x17x31".parse().unwrap()), "3x18x32".parse::<LatentSize>().unwrap());
+    assert_eq!(config.usual_size("3x17x31".parse().unwrap()), "3x18x32".parse().unwrap());
     for text in ["", "3", "1x2", "1x2x3x4", "ax1x1", "-1x2x2", "99999999999999999999x1x1"] {
         assert!(text.parse::<LatentSize>().is_err(), "{text}");
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::config::{CausalWanConfig, FIELDS};
 use crate::layers::BuildError;
 use crate::model::{Family, Model, Outline, Renaming, Sampler, Streaming};
-use crate::size::{Grid, LatentSize, StepSize};
+use crate::size::{Grid, LatentSize, Size};
 use crate::tensor::TensorSpec;
 use crate::wan::config::WanConfig;
 use crate::wan::family::Wan;
@@ -82,15 +82,15 @@ impl Model for CausalWanConfig {
         self.wan.tensors()
     }
 
-    fn grid(&self, latent: LatentSize) -> Result<Grid, Problems> {
-        self.wan.grid(latent)
+    fn grid(&self, size: Size) -> Result<Grid, Problems> {
+        self.wan.grid(size)
     }
 
-    fn nearest_latent(&self, wanted: LatentSize) -> LatentSize {
-        self.wan.nearest_latent(wanted)
+    fn usual_size(&self, latent: LatentSize) -> Size {
+        self.wan.usual_size(latent)
     }
 
-    fn build(&self, weights: &dyn WeightSource, size: StepSize) -> Result<Module, BuildError> {
+    fn build(&self, weights: &dyn WeightSource, size: Size) -> Result<Module, BuildError> {
         self.wan.build(weights, size)
     }
 
