@@ -85,9 +85,9 @@ cases! {
 fn every_op_computes_what_pytorch_does() {
     let work = tempfile::tempdir().expect("a temporary folder");
     let cases = [
-        ("ops_elements", 51),
+        ("ops_elements", 54),
         ("ops_linear_algebra", 24),
-        ("ops_shapes", 56),
+        ("ops_shapes", 53),
         ("ops_reductions", 30),
         ("ops_masks", 19),
         ("shared", 1),
@@ -180,8 +180,47 @@ fn the_reference_is_recognised_as_the_frontend_has_it() {
         assert_eq!(counts, [2, 0, 2, 1, 1, 5], "{form}: {found}");
         assert_eq!(found["near_misses"].as_array().map(Vec::len), Some(0), "{form}: {found}");
     }
+    // Ops of a block in the layout of the Neural Engine, the frontend's first.
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let checkpoint = work.path().join("checkpoint");
+    let fields = [
+        r#"layout=["lcha","ssa","ssa","full","lcha"]"#,
+        "num_attention_heads=2",
+        "attention_head_dim=8",
+        "ffn_dim=32",
+        "text_dim=12",
+        "text_len=5",
+        "freq_dim=16",
+        "in_channels=4",
+        "out_channels=4",
+    ];
+    let set = fields.iter().flat_map(|field| ["--set", field]);
+    ok(&[&["init", "-q", "--preset", "tiny", "-o", &arg(&checkpoint)][..], &set.collect::<Vec<_>>()].concat());
+    let package = work.path().join("frontend.mlpackage");
+    compile(&checkpoint, &["--target", "coreml", "--latent", "3x6x8"], &package);
+    let expected = ops_of_blocks(&package);
+    for form in ["raw", "dec"] {
+        let package = work.path().join(format!("{form}.mlpackage"));
+        compile(&file(&format!("s2dit_reference.{form}.pt2")), &["--target", "coreml"], &package);
+        let found = ops_of_blocks(&package);
+        assert_eq!(found.len(), expected.len());
+        for (block, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            assert!(
+                found.abs_diff(*expected) <= 2,
+                "{form}, block {block}: {found} ops, the frontend's has {expected}"
+            );
+        }
+    }
     // A variant that the frontend does not know says how far it came.
     let graph = arg(&file("variant_no_bias.raw.pt2"));
     let text = ok(&["compile", &graph, "--target", "coreml", "--explain", "fuse"]);
     assert!(text.contains("recognised in `main`"), "{text}");
+}
+
+/// Ops of each block of a package, as lint counts them.
+fn ops_of_blocks(package: &Path) -> Vec<usize> {
+    let report = json(&["lint", &arg(package), "--json"]);
+    let blocks = &report["packages"][0]["summary"]["functions"][0]["blocks"];
+    let blocks = blocks.as_object().unwrap_or_else(|| panic!("{report}"));
+    (0..blocks.len()).map(|block| blocks[&block.to_string()].as_u64().expect("a number") as usize).collect()
 }

@@ -283,6 +283,13 @@ impl Tracer {
             return Ok(value.clone());
         }
         check_size(shape)?;
+        let own = self.shape(value);
+        // Axes of extent 1 alone are no repetition.
+        if broadcast_shapes(&own, shape).is_ok_and(|all| all == shape)
+            && own.iter().product::<usize>() == shape.iter().product()
+        {
+            return self.reshape(value, shape);
+        }
         self.op(BroadcastTo { shape: shape.to_vec() }, &[value])
     }
 

@@ -1,4 +1,5 @@
-//! Expressions of symbolic sizes, as sympy prints them, with values for the symbols.
+//! Expressions of symbolic sizes, as sympy prints them (`2*s0`) or as torch 2.7 and earlier do (`Mul(Integer(2), Symbol('s0'))`), with values
+//! for the symbols.
 
 use std::collections::BTreeMap;
 
@@ -109,26 +110,50 @@ impl Parser<'_> {
             return Ok(number);
         }
         if !word.is_empty() && self.eat("(") {
-            let x = self.sum()?;
-            let y = if self.eat(",") { Some(self.sum()?) } else { None };
-            if !self.eat(")") {
+            return self.call(word);
+        }
+        self.symbol(word)
+    }
+
+    /// What follows an opening parenthesis: arguments of a function, or the name of a symbol and what is assumed of it.
+    fn call(&mut self, function: &str) -> Result<i64, Unknown> {
+        if function == "Symbol" {
+            let (name, rest) = self.rest.split_once(')').ok_or_else(|| self.bad())?;
+            self.rest = rest;
+            let name = name.split(',').next().unwrap_or_default().trim().trim_matches(['\'', '"']);
+            return self.symbol(name);
+        }
+        let mut arguments = Vec::new();
+        while !self.eat(")") {
+            arguments.push(self.sum()?);
+            if !self.eat(",") && !self.rest.trim_start().starts_with(')') {
                 return Err(self.bad());
             }
-            return match (word, y) {
-                ("FloorDiv" | "CleanDiv", Some(y)) => floor_div(x, y),
-                ("Mod" | "PythonMod", Some(y)) => floor_div(x, y).and_then(|q| x.checked_sub(q.checked_mul(y)?)),
-                ("Max", Some(y)) => Some(x.max(y)),
-                ("Min", Some(y)) => Some(x.min(y)),
-                ("Integer", None) => Some(x),
-                _ => None,
-            }
-            .ok_or_else(|| self.bad());
         }
+        applied(function, &arguments).ok_or_else(|| self.bad())
+    }
+
+    fn symbol(&self, word: &str) -> Result<i64, Unknown> {
         match self.sizes.get(word) {
             Some(size) => i64::try_from(*size).map_err(|_| self.bad()),
             None if word.is_empty() => Err(self.bad()),
             None => Err(Unknown::Symbol(word.to_owned())),
         }
+    }
+}
+
+/// The functions of sympy that sizes are made of.
+fn applied(function: &str, x: &[i64]) -> Option<i64> {
+    match (function, x) {
+        ("Integer", &[x]) => Some(x),
+        ("Add", x) => x.iter().try_fold(0i64, |all, x| all.checked_add(*x)),
+        ("Mul", x) => x.iter().try_fold(1i64, |all, x| all.checked_mul(*x)),
+        ("Pow", &[x, y]) => x.checked_pow(u32::try_from(y).ok()?),
+        ("FloorDiv" | "CleanDiv", &[x, y]) => floor_div(x, y),
+        ("Mod" | "PythonMod", &[x, y]) => floor_div(x, y).and_then(|q| x.checked_sub(q.checked_mul(y)?)),
+        ("Max", x) => x.iter().max().copied(),
+        ("Min", x) => x.iter().min().copied(),
+        _ => None,
     }
 }
 
@@ -154,11 +179,15 @@ mod tests {
             ("Mod(s0, 4)", 3),
             ("Max(1, s77)", 2),
             ("-7//2", -4),
+            ("Mul(Integer(2), Symbol('s77', positive=True, integer=True))", 4),
+            ("Add(Pow(Symbol('s0'), Integer(2)), Integer(-1))", 48),
         ] {
             assert_eq!(value(text, &sizes), Ok(expected), "{text}");
         }
         assert_eq!(value("s1 + 1", &sizes), Err(Unknown::Symbol("s1".into())));
-        for bad in ["", "s0 +", "(s0", "s0//0", "s0**99", "f(s0)", "s0 s0", &"(".repeat(1000)] {
+        for bad in
+            ["", "s0 +", "(s0", "s0//0", "s0**99", "f(s0)", "s0 s0", "Symbol(", "Mul(s0", "Max()", &"(".repeat(1000)]
+        {
             assert!(matches!(value(bad, &sizes), Err(Unknown::Text(_))), "{bad}");
         }
     }

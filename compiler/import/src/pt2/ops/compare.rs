@@ -159,6 +159,7 @@ impl Walk<'_> {
             Op::Reshape(_) | Op::Transpose(_) | Op::BroadcastTo(_) | Op::Slice(_) | Op::Concat(_) | Op::Cast(_) => {
                 all()
             }
+            Op::Reduce(reduce) => reduce.kind != ReduceKind::Mean && all(),
             _ => false,
         }
     }
@@ -228,16 +229,61 @@ impl Walk<'_> {
         self.t.broadcast(&sum, &shape)
     }
 
-    /// The number that a value is a multiple of another by.
-    fn multiple(&self, value: &Value, of: &Value) -> Option<f64> {
-        let (Value::Graph(v), Value::Graph(of)) = (value, of) else { return None };
-        let (Op::Binary(Binary::Mul), &[a, b]) = (self.t.f.op(*v), &self.t.f.operands(*v)[..]) else { return None };
-        [(a, b), (b, a)].into_iter().find_map(|(x, factor)| match self.t.f.op(factor) {
-            Op::Literal(literal) if literal.values.len() == 1 && self.alike(x, *of, 0) => {
-                literal.values.first().copied()
-            }
-            _ => None,
+    /// The operand of softplus, over a number or not.
+    fn softplus_operand(&self, y: &Value) -> Option<Value> {
+        let is_softplus = |op: &Op| matches!(op, Op::Unary(Unary::Softplus));
+        self.operand_of(y, is_softplus).or_else(|| {
+            self.operand_of(&self.operand_of(y, |op| matches!(op, Op::Binary(Binary::Div | Binary::Mul)))?, is_softplus)
         })
+    }
+
+    /// `where(x > 0, above, below)` of two functions of x that meet at 0: `above(max(x, 0)) + below(min(x, 0)) − below(0)`. That is how leaky
+    /// ReLU, ELU and their like are decomposed.
+    fn joined_at_zero(&mut self, x: &Value, above: &Value, below: &Value) -> Option<Traced> {
+        let Value::Graph(v) = *x else { return None };
+        let (at_zero, other) = (self.at_zero(above, v, 0)?, self.at_zero(below, v, 0)?);
+        if !at_zero.is_finite() || (at_zero - other).abs() > 1e-9 {
+            return None;
+        }
+        Some((|| {
+            let positive = self.unary(Unary::Relu, x)?;
+            let negative = self.with_number(Binary::Minimum, x, 0.0)?;
+            let (above, below) = (self.of_another(above, v, &positive)?, self.of_another(below, v, &negative)?);
+            let sum = self.binary(Binary::Add, &above, &below)?;
+            self.with_number(Binary::Sub, &sum, at_zero)
+        })())
+    }
+
+    /// What a function of the elements of x is where x is 0; `None` for anything else.
+    fn at_zero(&self, value: &Value, x: ValueId, depth: usize) -> Option<f64> {
+        let Value::Graph(v) = *value else { return Tracer::uniform(value) };
+        if self.alike(v, x, 0) {
+            return Some(0.0);
+        }
+        let operand = |i: usize| self.at_zero(&Value::Graph(*self.t.f.operands(v).get(i)?), x, depth + 1);
+        match self.t.f.op(v) {
+            _ if depth > 8 => None,
+            Op::Literal(literal) if literal.values.len() == 1 => literal.values.first().copied(),
+            Op::Unary(function) => Some(function.apply(operand(0)?)),
+            Op::Binary(function) => Some(function.apply(operand(0)?, operand(1)?)),
+            _ => None,
+        }
+    }
+
+    /// A function of the elements of x with another value in the place of x.
+    fn of_another(&mut self, value: &Value, x: ValueId, other: &Value) -> Traced {
+        let Value::Graph(v) = *value else { return Ok(value.clone()) };
+        if self.alike(v, x, 0) {
+            return Ok(other.clone());
+        }
+        let operands = self.t.f.operands(v);
+        if operands.is_empty() {
+            return Ok(value.clone());
+        }
+        let op = self.t.f.op(v).clone();
+        let operands =
+            operands.into_iter().map(|o| self.of_another(&Value::Graph(o), x, other)).collect::<Result<Vec<_>, _>>()?;
+        self.t.op(op, &operands.iter().collect::<Vec<_>>())
     }
 
     /// Whether two values are computed alike.
@@ -270,21 +316,20 @@ impl Walk<'_> {
             let larger = greater == straight;
             return self.binary(if larger { Binary::Maximum } else { Binary::Minimum }, x, y);
         }
-        let softplus = self.operand_of(y, |op| matches!(op, Op::Unary(Unary::Softplus)));
-        let bound = Tracer::uniform(&test.y).filter(|_| greater && is(x, &test.x));
+        let Some(bound) = Tracer::uniform(&test.y).filter(|_| greater) else {
+            return self.by_mask(test, x, y);
+        };
         // Above a threshold softplus is its operand.
-        if bound.is_some_and(|bound| bound >= 15.0) && softplus.is_some_and(|inner| is(&inner, x)) {
+        if bound >= 15.0 && self.softplus_operand(y).is_some_and(|inner| is(&inner, &test.x)) {
             return Ok(y.clone());
         }
-        // x above 0, a multiple of it below.
-        if bound == Some(0.0)
-            && let Some(slope) = self.multiple(y, x)
-        {
-            let above = self.unary(Unary::Relu, x)?;
-            let below = self.with_number(Binary::Minimum, x, 0.0)?;
-            let below = self.with_number(Binary::Mul, &below, slope)?;
-            return self.binary(Binary::Add, &above, &below);
+        match (bound == 0.0).then(|| self.joined_at_zero(&test.x, x, y)) {
+            Some(Some(joined)) => joined,
+            _ => self.by_mask(test, x, y),
         }
+    }
+
+    fn by_mask(&mut self, test: &Test, x: &Value, y: &Value) -> Traced {
         let mask = self.compared(&test.name, &test.x, &test.y)?;
         self.select(&mask, x, y)
     }
