@@ -76,15 +76,16 @@ impl Parser<'_> {
     }
 
     fn power(&mut self) -> Result<i64, Unknown> {
-        if self.eat("-") {
-            return self.power()?.checked_neg().ok_or_else(|| self.bad());
+        let mut negative = false;
+        while self.eat("-") {
+            negative = !negative;
         }
-        let base = self.atom()?;
-        if !self.eat("**") {
-            return Ok(base);
+        let mut value = self.atom()?;
+        if self.eat("**") {
+            let exponent = u32::try_from(self.atom()?).map_err(|_| self.bad())?;
+            value = value.checked_pow(exponent).ok_or_else(|| self.bad())?;
         }
-        let exponent = u32::try_from(self.atom()?).map_err(|_| self.bad())?;
-        base.checked_pow(exponent).ok_or_else(|| self.bad())
+        if negative { value.checked_neg().ok_or_else(|| self.bad()) } else { Ok(value) }
     }
 
     fn atom(&mut self) -> Result<i64, Unknown> {
