@@ -286,7 +286,7 @@ impl Tracer {
         let own = self.shape(value);
         // Axes of extent 1 alone are no repetition.
         if broadcast_shapes(&own, shape).is_ok_and(|all| all == shape)
-            && own.iter().product::<usize>() == shape.iter().product()
+            && own.iter().product::<usize>() == shape.iter().product::<usize>()
         {
             return self.reshape(value, shape);
         }
