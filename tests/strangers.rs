@@ -448,7 +448,7 @@ fn files_of_other_formats_are_named() {
     let reference = golden("tiny").join("golden.safetensors");
     let cases: [(&str, Vec<u8>, &[&str]); 7] = [
         ("x.pt", zip("x/data.pkl"), &["PyTorch checkpoint", "--config"]),
-        ("x.pt2", zip("x/archive_format"), &["torch.export", "torch.onnx.export"]),
+        ("x.pt2", zip("x/archive_format"), &["torch.export"]),
         ("old.pt", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.".to_vec(), &["pickle"]),
         ("x.mlmodel", neural_network, &["no ML Program", "coremltools"]),
         ("x.gguf", b"GGUF\x03\0\0\0\0\0\0\0".to_vec(), &["GGUF", "--config"]),

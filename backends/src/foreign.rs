@@ -81,7 +81,8 @@ impl Foreign {
         Some(match self {
             Foreign::TorchCheckpoint | Foreign::Gguf => CHECKPOINT,
             Foreign::Pickle => "load it with torch.load(FILE, weights_only=True) and torch.save it again",
-            Foreign::TorchScript | Foreign::TorchExport => ONNX_EXPORT,
+            Foreign::TorchScript => ONNX_EXPORT,
+            Foreign::TorchExport => "a graph: compile it first",
             Foreign::Safetensors => "name the folder that holds it if it is a checkpoint's",
             Foreign::Onnx | Foreign::Json => return None,
             Foreign::MlProgram => "name the .mlpackage folder that holds it",

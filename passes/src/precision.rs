@@ -7,7 +7,8 @@
 //!   elsewhere it is an ordinary activation; and from a deliberate widening (`cast` of fp16 to fp32), such as a sum that is stored in two halves;
 //! - **sums of squares** ([`Fp16Extent::Fp16Norms32`]): from `square` to `rsqrt` or `sqrt` (an fp16 square overflows at 256).
 //!
-//! Constants are cast once, from fp32, to what their user wants. Parameters, states and results become fp16 unless they
+//! Constants are cast once, from fp32, to what their user wants; a bound from below that would become zero becomes the smallest normal
+//! number, so that what it guards from division by zero stays guarded. Parameters, states and results become fp16 unless they
 //! lie in an island; a parameter that only islands use stays fp32. Integer values are left alone.
 //!
 //! ```text
@@ -19,7 +20,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use s2dit_ir::ops::{Binary, Cast, Dequantize, OpError, ReduceKind, Unary};
+use s2dit_ir::ops::{Binary, Cast, Dequantize, Literal, OpError, ReduceKind, Unary};
 use s2dit_ir::{DType, Function, Module, Node, Op, Use, ValueId};
 
 use crate::Property;
@@ -109,8 +110,12 @@ fn lower_function(f: &Function, precision: Fp16Extent) -> Result<(Function, usiz
             }
             op => {
                 let mut operands = Vec::new();
+                let bounds = matches!(op, Op::Binary(Binary::Maximum)) && want == DType::F16;
                 for o in f.operands(v) {
-                    operands.push(if f.dtype(o) == DType::F32 {
+                    operands.push(if let Some(bound) = raised_bound(f, o).filter(|_| bounds) {
+                        let bound = g.add_leaf(bound.into(), f.ty(o), &node.scope)?;
+                        cast_to(&mut g, &mut casts, bound, want)?
+                    } else if f.dtype(o) == DType::F32 {
                         cast_to(&mut g, &mut casts, new[&o], want)?
                     } else {
                         new[&o]
@@ -136,6 +141,16 @@ fn lower_function(f: &Function, precision: Fp16Extent) -> Result<(Function, usiz
     }
     g.results = f.results.iter().map(|(name, v)| (name.clone(), new[v])).collect();
     Ok((g, changes))
+}
+
+/// The smallest normal number of fp16.
+const LEAST_NORMAL: f64 = 6.103_515_625e-5;
+
+/// A bound from below that fp16 would round to zero, such as the 1e-12 that keeps a division by a norm from failing, as one that it holds.
+fn raised_bound(f: &Function, v: ValueId) -> Option<Literal> {
+    let Op::Literal(Literal { values }) = f.op(v) else { return None };
+    let tiny = |x: &f64| (0.0..LEAST_NORMAL).contains(x) && *x > 0.0;
+    (f.dtype(v) == DType::F32 && values.iter().all(tiny)).then(|| Literal { values: vec![LEAST_NORMAL; values.len()] })
 }
 
 fn cast_to(

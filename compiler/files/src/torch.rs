@@ -21,18 +21,17 @@ use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
 use self::archive::Archive;
 use self::pickle::Pickle;
 pub use self::state_dict::StateDict;
-use self::tensor::Stored;
+pub use self::tensor::StridedTensor;
 use crate::Door;
 use crate::mapped::Mapped;
 use crate::problems::Problems;
 
-/// An open file of `torch.save`: one of its dictionaries of tensors.
+/// A mapped file with tensors as torch lays them: views of storages. An open file of `torch.save` is one of its dictionaries of tensors.
 #[derive(Debug)]
 pub struct TorchFile {
     file: Mapped,
-    tensors: BTreeMap<String, Stored>,
-    /// The keys that lead to the dictionary; empty for the outermost one.
-    state_dict: String,
+    tensors: BTreeMap<String, StridedTensor>,
+    format: String,
 }
 
 impl TorchFile {
@@ -53,14 +52,63 @@ impl TorchFile {
             let mut problems = Problems::new();
             let mut tensors = BTreeMap::new();
             for (name, view) in named {
-                let stored = Stored::new(&view, &archive, &format!("{place}: {}", crate::problems::shown(name)));
+                let stored =
+                    StridedTensor::of_view(&view, &archive, &format!("{place}: {}", crate::problems::shown(name)));
                 tensors.extend(problems.absorb(stored).map(|stored| (name.to_owned(), stored)));
             }
             problems.into_result()?;
             (tensors, state_dict)
         };
-        Ok(TorchFile { file, tensors, state_dict })
+        let format = match state_dict.as_str() {
+            "" => "a PyTorch checkpoint".into(),
+            keys => format!("a PyTorch checkpoint, its \"{keys}\""),
+        };
+        Ok(TorchFile { file, tensors, format })
     }
+
+    /// Tensors of a file of another format, which says where they lie.
+    ///
+    /// # Errors
+    /// A tensor that lies beyond the end of the file.
+    pub fn of(file: Mapped, tensors: BTreeMap<String, StridedTensor>, format: String) -> Result<Self, Problems> {
+        let size = file.bytes().len();
+        match tensors.iter().find(|(_, tensor)| tensor.end() > size) {
+            Some((name, _)) => {
+                let place = format!("{}: {}", file.path().display(), crate::problems::shown(name));
+                Err(Problems::one(
+                    place,
+                    "elements beyond the end of the file",
+                    format!("a whole file; it has {size} bytes"),
+                ))
+            }
+            None => Ok(TorchFile { file, tensors, format }),
+        }
+    }
+}
+
+/// The tensors of a dictionary that lies at the top of a file of `torch.save`, by name; other values of it are left out. The file lies in
+/// `file`, from byte `begin` on: a program of `torch.export` has such files inside.
+///
+/// # Errors
+/// See [`TorchFile::open`]; something else at the top.
+pub fn named_tensors(
+    file: &[u8],
+    range: Range<usize>,
+    place: &str,
+) -> Result<BTreeMap<String, StridedTensor>, Problems> {
+    let begin = range.start;
+    let Some(bytes) = file.get(range) else {
+        return Err(Problems::one(place, "an entry beyond the end of the file", "a whole file"));
+    };
+    let archive = Archive::open(bytes, place)?;
+    let pickle = Pickle::read(archive.pickle(), &format!("{place}: {}", archive.pickle_name()))?;
+    let mut problems = Problems::new();
+    let mut tensors = BTreeMap::new();
+    for (name, view) in state_dict::top(&pickle, place)? {
+        let stored = StridedTensor::of_view(&view, &archive, &format!("{place}: {}", crate::problems::shown(name)));
+        tensors.extend(problems.absorb(stored).map(|stored| (name.to_owned(), stored.inside(begin))));
+    }
+    problems.into_result().map(|()| tensors)
 }
 
 impl WeightSource for TorchFile {
@@ -107,10 +155,7 @@ impl Door for TorchFile {
     }
 
     fn format(&self) -> String {
-        match self.state_dict.as_str() {
-            "" => "a PyTorch checkpoint".into(),
-            keys => format!("a PyTorch checkpoint, its \"{keys}\""),
-        }
+        self.format.clone()
     }
 
     fn names(&self) -> Vec<&str> {

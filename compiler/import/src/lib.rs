@@ -9,9 +9,11 @@
 
 mod ask;
 mod milestones;
+mod pt2;
+mod ranks;
 mod roles;
 mod text;
-mod trace;
+pub(crate) mod trace;
 mod unsupported;
 
 use std::fmt::Debug;
@@ -43,7 +45,7 @@ pub trait Importer: Debug + Sync {
 }
 
 /// Every importer.
-pub const IMPORTERS: &[&dyn Importer] = &[&text::Text];
+pub const IMPORTERS: &[&dyn Importer] = &[&pt2::Pt2, &text::Text];
 
 /// A graph as its file has it.
 #[derive(Debug)]
@@ -111,6 +113,12 @@ pub fn import(importer: &'static dyn Importer, path: &Path, ask: &Ask) -> Result
                 "tensor ops alone, as `compile --emit ir --after canonicalize` prints them",
             ));
         }
+    }
+    for f in &mut module.functions {
+        let defect = |error: s2dit_ir::OpError| {
+            Problems::one(&place, error.0, "axes that merge: this is a defect of the importer")
+        };
+        ranks::lower(f).map_err(defect)?;
     }
     let guessed = roles::complete(&mut module, ask, &place)?;
     milestones::complete(&mut module);

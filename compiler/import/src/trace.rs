@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use s2dit_ir::ops::{BroadcastTo, Literal, Load, Reshape, Transpose};
+use s2dit_ir::ops::{BroadcastTo, Literal, Load, Reshape, Transpose, broadcast_shapes};
 use s2dit_ir::{DType, Function, Op, OpError, Tensor, TensorType, ValueId};
 
 /// A value of the graph that is walked.
@@ -123,7 +123,10 @@ impl Tracer {
         if !operands.is_empty() && !operands.iter().any(|value| matches!(value, Value::Graph(_))) {
             return self.computed(&op, operands);
         }
-        let operands = operands.iter().map(|value| self.graph(value)).collect::<Result<Vec<_>, _>>()?;
+        let mut operands = operands.iter().map(|value| self.graph(value)).collect::<Result<Vec<_>, _>>()?;
+        if let Op::Binary(_) = op {
+            self.unrepeat(&mut operands);
+        }
         // What a hostile file asks for is only a type here, but types are multiplied up by others.
         let types: Vec<&TensorType> = operands.iter().map(|&v| self.f.ty(v)).collect();
         check_size(&op.infer(&types, None)?.shape)?;
@@ -131,6 +134,24 @@ impl Tracer {
         let added = self.f.add(op, &operands, &scope);
         self.scope = scope;
         Ok(Value::Graph(added?))
+    }
+
+    /// Takes the operands of repetitions in their place, where the op of elements repeats them itself.
+    fn unrepeat(&self, operands: &mut [ValueId]) {
+        let whole =
+            |list: &[ValueId]| list.iter().try_fold(Vec::new(), |all, &v| broadcast_shapes(&all, self.f.shape(v)));
+        let Ok(shape) = whole(operands) else { return };
+        for i in 0..operands.len() {
+            while let (Op::BroadcastTo(_), Some(&inner)) =
+                (self.f.op(operands[i]), self.f.operands(operands[i]).first())
+            {
+                let before = std::mem::replace(&mut operands[i], inner);
+                if !whole(operands).is_ok_and(|same| same == shape) {
+                    operands[i] = before;
+                    break;
+                }
+            }
+        }
     }
 
     /// The value of an op whose operands are all known.
@@ -262,6 +283,13 @@ impl Tracer {
             return Ok(value.clone());
         }
         check_size(shape)?;
+        let own = self.shape(value);
+        // Axes of extent 1 alone are no repetition.
+        if broadcast_shapes(&own, shape).is_ok_and(|all| all == shape)
+            && own.iter().product::<usize>() == shape.iter().product::<usize>()
+        {
+            return self.reshape(value, shape);
+        }
         self.op(BroadcastTo { shape: shape.to_vec() }, &[value])
     }
 

@@ -35,6 +35,9 @@ fn build(f: &mut Function, m: &Match, scope: &str) -> Result<ValueId, OpError> {
         let rank = f.ty(placed).rank();
         (x, w) = (ranked(f, x, rank, scope)?, ranked(f, w, rank, scope)?);
     }
+    // A matrix and a bias for each head, whether or not they have an axis for the batch.
+    let rank = f.ty(x).rank();
+    let (w, b) = (ranked(f, w, rank, scope)?, ranked(f, b, rank, scope)?);
     f.add(FeatureMap {}.into(), &[x, w, b], scope)
 }
 

@@ -16,7 +16,7 @@ mod attention;
 
 use std::collections::HashMap;
 
-use s2dit_ir::ops::{Concat, OpError, Pad, Reshape, Slice, Transpose};
+use s2dit_ir::ops::{Binary, Concat, OpError, Pad, Reshape, Slice, Transpose};
 use s2dit_ir::{Function, Module, Op, ValueId};
 
 use crate::Property;
@@ -191,6 +191,10 @@ impl Padder<'_> {
             Op::Unary(_) | Op::Cast(_) => self.same(v, operands, lead),
             Op::FeatureMap(_) if lead.is_some_and(|p| p.axis + 2 == rank) => self.same(v, operands, lead),
             Op::Binary(_) | Op::Modulate(_) => self.elementwise(v, operands, padding),
+            Op::Reduce(r) if !r.axes.contains(&padding.axis) => {
+                let gone = if r.keep_dims { 0 } else { r.axes.iter().filter(|&&axis| axis < padding.axis).count() };
+                self.same(v, operands, Some(Padding { axis: padding.axis - gone, ..padding }))
+            }
             Op::Reshape(r) => self.reshape(v, operands[0], padding, &r),
             Op::Transpose(t) => {
                 let axis = t.perm.iter().position(|&p| p == padding.axis).unwrap_or_default();
@@ -257,7 +261,9 @@ impl Padder<'_> {
         let lead = |o: &ValueId| rank - f.ty(*o).rank();
         let padding = Padding { axis: first.axis + owner.map_or(0, lead), ..first };
         let mut values = Vec::with_capacity(operands.len());
-        for &o in operands {
+        for (i, &o) in operands.iter().enumerate() {
+            // What divides is not zero.
+            let filler = if i == 1 && matches!(f.op(v), Op::Binary(Binary::Div)) { 1.0 } else { 0.0 };
             let Made { value, padding: own } = self.made[&o];
             let own = own.map(|p| Padding { axis: p.axis + lead(&o), ..p });
             values.push(match own {
@@ -266,7 +272,7 @@ impl Padder<'_> {
                 // One for all tokens, or one for each.
                 None => match padding.axis.checked_sub(lead(&o)).map(|axis| (axis, f.shape(o)[axis])) {
                     None | Some((_, 1)) => value,
-                    Some((axis, _)) => self.pad(o, value, Padding { axis, ..padding }, 0.0)?,
+                    Some((axis, _)) => self.pad(o, value, Padding { axis, ..padding }, filler)?,
                 },
             });
         }

@@ -86,6 +86,17 @@ pub(super) fn choose<'a>(pickle: &Pickle<'a>, asked: StateDict<'_>, place: &str)
     })
 }
 
+/// The tensors of the dictionary at the top.
+///
+/// # Errors
+/// Something else there.
+pub(super) fn top<'a>(pickle: &Pickle<'a>, place: &str) -> Result<Vec<(&'a str, View<'a>)>, Problems> {
+    match pickle.get(pickle.root()) {
+        Object::Dict(_) => Ok(tensors(pickle, pickle.root())),
+        _ => Err(Problems::one(place, "no dictionary", "a dictionary of tensors by name")),
+    }
+}
+
 /// Every dictionary that has a tensor as a value and lies under names alone, with the keys that lead to it, in the order of the file: one
 /// that holds others comes before them.
 fn find(pickle: &Pickle<'_>) -> Vec<(String, Id)> {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use s2dit_ir::TensorType;
+use s2dit_ir::{DType, TensorType};
 
 use super::archive::Archive;
 use super::pickle::View;
@@ -10,7 +10,7 @@ use crate::problems::{Problems, quoted};
 
 /// A tensor in a file. All of its elements lie inside its storage's entry.
 #[derive(Debug)]
-pub(super) struct Stored {
+pub struct StridedTensor {
     /// Element type and shape.
     pub(super) ty: TensorType,
     /// First byte of its first element in the file.
@@ -19,12 +19,12 @@ pub(super) struct Stored {
     strides: Option<Vec<usize>>,
 }
 
-impl Stored {
+impl StridedTensor {
     /// Finds a view's bytes; `place` names the tensor in problems.
     ///
     /// # Errors
     /// A storage that is not there or of another size; elements beyond it.
-    pub(super) fn new(view: &View<'_>, archive: &Archive<'_>, place: &str) -> Result<Stored, Problems> {
+    pub(super) fn of_view(view: &View<'_>, archive: &Archive<'_>, place: &str) -> Result<StridedTensor, Problems> {
         let storage = view.storage;
         let Some(entry) = archive.storage(storage.key) else {
             return Err(Problems::one(place, format!("no storage {}", quoted(storage.key)), "it in the zip file"));
@@ -34,13 +34,31 @@ impl Stored {
             let expected = format!("{} elements of {}", storage.len, storage.dtype);
             return Err(Problems::one(place, format!("a storage of {} bytes", entry.len()), expected));
         }
+        StridedTensor::new(storage.dtype, entry, &view.shape, &view.strides, view.offset, place)
+    }
+
+    /// A view of the elements in `storage`, a range of bytes of the file; `place` names the tensor in problems.
+    ///
+    /// # Errors
+    /// Elements beyond the storage.
+    pub fn new(
+        dtype: DType,
+        storage: Range<usize>,
+        shape: &[i64],
+        strides: &[i64],
+        offset: i64,
+        place: &str,
+    ) -> Result<StridedTensor, Problems> {
+        let size = dtype.size();
+        let elements = storage.len() / size;
         let beyond = || {
-            let found = format!("shape {:?} with strides {:?} from element {}", view.shape, view.strides, view.offset);
-            Problems::one(place, found, format!("a view of its storage's {} elements", storage.len))
+            let found = format!("shape {shape:?} with strides {strides:?} from element {offset}");
+            Problems::one(place, found, format!("a view of its storage's {elements} elements"))
         };
         let sizes = |list: &[i64]| list.iter().map(|n| usize::try_from(*n).ok()).collect::<Option<Vec<usize>>>();
-        let (shape, strides) = sizes(&view.shape).zip(sizes(&view.strides)).ok_or_else(beyond)?;
-        let offset = usize::try_from(view.offset).map_err(|_| beyond())?;
+        let (shape, strides) =
+            sizes(shape).zip(sizes(strides)).filter(|(a, b)| a.len() == b.len()).ok_or_else(beyond)?;
+        let offset = usize::try_from(offset).map_err(|_| beyond())?;
         let bytes = shape.iter().try_fold(size, |all, side| all.checked_mul(*side));
         if bytes.is_none_or(|bytes| bytes > isize::MAX as usize) {
             return Err(beyond());
@@ -50,20 +68,54 @@ impl Stored {
             .zip(&strides)
             .try_fold(offset, |last, (side, stride)| last.checked_add(side.saturating_sub(1).checked_mul(*stride)?));
         let is_empty = shape.contains(&0);
-        if last.is_none_or(|last| if is_empty { offset > entry.len() / size } else { last >= entry.len() / size }) {
+        if last.is_none_or(|last| if is_empty { offset > elements } else { last >= elements }) {
             return Err(beyond());
         }
         let plain = is_empty || is_row_major(&shape, &strides);
-        Ok(Stored {
-            ty: TensorType::new(storage.dtype, shape),
-            offset: entry.start + offset * size,
+        Ok(StridedTensor {
+            ty: TensorType::new(dtype, shape),
+            offset: storage.start + offset * size,
             strides: (!plain).then_some(strides),
         })
     }
 
+    /// The same tensor in a file in which its own file begins at this byte.
+    #[must_use]
+    pub fn inside(mut self, begin: usize) -> StridedTensor {
+        self.offset += begin;
+        self
+    }
+
+    /// The bytes of all elements in row-major order, out of the bytes of its whole file; none of a file that ends before them.
+    #[must_use]
+    pub fn bytes_in(&self, file: &[u8]) -> Vec<u8> {
+        match self.end() <= file.len() {
+            true => self.gathered(file, 0..self.ty.elements()),
+            false => Vec::new(),
+        }
+    }
+
+    /// Element type and shape.
+    #[must_use]
+    pub fn ty(&self) -> &TensorType {
+        &self.ty
+    }
+
     /// Whether its elements follow each other in row-major order.
-    pub(super) fn is_plain(&self) -> bool {
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
         self.strides.is_none()
+    }
+
+    /// The byte after its last element.
+    pub(super) fn end(&self) -> usize {
+        let strides = match &self.strides {
+            None => return self.span().end,
+            Some(strides) => strides,
+        };
+        let reach: usize =
+            self.ty.shape.iter().zip(strides).map(|(side, stride)| side.saturating_sub(1) * stride).sum();
+        self.offset + (reach + 1) * self.ty.dtype.size()
     }
 
     /// The bytes of a plain tensor in the file.

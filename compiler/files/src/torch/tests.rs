@@ -63,7 +63,7 @@ fn a_model_is_found_beside_other_dictionaries_and_values() {
     let expected = SafetensorsFile::open(&fixture("original.safetensors")).unwrap();
     let known = open(StateDict::Known(&|name| name == "head.head.bias")).unwrap();
     for file in [known, open(StateDict::Named("state_dict")).unwrap()] {
-        assert_eq!(file.state_dict, "state_dict");
+        assert!(file.format.contains("\"state_dict\""), "{}", file.format);
         assert_eq!(file.names(), expected.tensors().map(|(name, _)| name).collect::<Vec<_>>());
     }
     assert_eq!(open(StateDict::Named("")).unwrap().names(), ["global_step"]);

@@ -35,6 +35,12 @@ impl<'a> Machine<'a> {
             (Global::RebuildParameter, &[tensor, ..]) if matches!(self.objects[tensor], Object::Tensor(_)) => {
                 return Ok(tensor);
             }
+            (Global::RebuildWithAttributes, &[function, class, arguments, _])
+                if matches!(self.objects[function], Object::Global(Global::RebuildTensor))
+                    && matches!(self.objects[class], Object::Global(Global::TensorClass)) =>
+            {
+                return self.call(function, arguments);
+            }
             (Global::Size, &[sides]) => return Ok(sides),
             (Global::RebuildTyped, &[_, _, _, _, _, _, dtype, ..]) => {
                 return Err(Stop::Unread(match self.objects[dtype] {

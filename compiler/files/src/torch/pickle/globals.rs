@@ -15,6 +15,10 @@ pub(in crate::torch) enum Global {
     RebuildTensor,
     /// `torch._utils._rebuild_parameter(tensor, requires_grad, hooks)`, and the same with a state.
     RebuildParameter,
+    /// `torch._tensor._rebuild_from_type_v2(function, class, arguments, attributes)`: a tensor with attributes of Python, such as a buffer.
+    RebuildWithAttributes,
+    /// `torch.Tensor`, and classes of tensors that hold the same
+    TensorClass,
     /// `torch.FloatStorage` and its like
     Storage(DType),
     /// `torch._utils._rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, …)`: a tensor of a type that no class of
@@ -38,6 +42,8 @@ impl Global {
             ("collections", "defaultdict") => Global::DefaultDict,
             ("torch._utils", "_rebuild_tensor_v2") => Global::RebuildTensor,
             ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => Global::RebuildParameter,
+            ("torch._tensor", "_rebuild_from_type_v2") => Global::RebuildWithAttributes,
+            ("torch", "Tensor") | ("torch.nn.parameter", "Parameter" | "Buffer") => Global::TensorClass,
             ("torch", "Size") => Global::Size,
             ("torch._utils", "_rebuild_tensor_v3") => Global::RebuildTyped,
             ("torch.storage", "UntypedStorage") => Global::Untyped,
