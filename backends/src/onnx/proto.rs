@@ -256,6 +256,11 @@ pub const fn data_type(dtype: DType) -> i32 {
     }
 }
 
+/// The dtype of a `TensorProto.DataType`; `None` for one that the IR does not have.
+pub fn dtype_of(code: i32) -> Option<DType> {
+    DType::ALL.into_iter().find(|dtype| data_type(*dtype) == code)
+}
+
 /// Name and bits of a `TensorProto.DataType`, for reports on any file.
 pub const fn data_type_name(code: i32) -> (&'static str, u64) {
     match code {

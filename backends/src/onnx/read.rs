@@ -10,8 +10,8 @@ use prost::Message;
 use prost::bytes::Bytes;
 
 use super::proto::{
-    Dimension, DimensionValue, FunctionProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto,
-    data_type_name,
+    Dimension, DimensionValue, FunctionProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto,
+    ValueInfoProto, data_type_name,
 };
 use super::{cost, identity};
 

@@ -12,7 +12,7 @@ use crate::problems::Problems;
 
 /// A file that is mapped into memory, and what it was like when it was opened.
 #[derive(Debug)]
-pub(crate) struct Mapped {
+pub struct Mapped {
     path: PathBuf,
     map: Mmap,
     stamp: Stamp,
@@ -23,7 +23,7 @@ impl Mapped {
     ///
     /// # Errors
     /// What is no regular file, is empty, is only git-lfs's pointer, or cannot be read.
-    pub(crate) fn open(path: &Path, expected: &str) -> Result<Self, Problems> {
+    pub fn open(path: &Path, expected: &str) -> Result<Self, Problems> {
         let place = path.display().to_string();
         let unreadable = |error: std::io::Error| Problems::one(&place, error.to_string(), expected);
         // Before opening: a pipe would block.
@@ -46,22 +46,27 @@ impl Mapped {
     }
 
     /// The file.
-    pub(crate) fn path(&self) -> &Path {
+    #[must_use]
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// All bytes of the file.
-    pub(crate) fn bytes(&self) -> &[u8] {
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
         &self.map
     }
 
     /// Checks that nobody has written to the file since it was opened.
-    pub(crate) fn check_unchanged(&self) -> Result<(), Changed> {
+    ///
+    /// # Errors
+    /// Somebody has, or the path leads to another file now.
+    pub fn check_unchanged(&self) -> Result<(), Changed> {
         self.stamp.check()
     }
 
     /// Says that these bytes are not needed again soon.
-    pub(crate) fn drop_pages(&self, range: Range<usize>) {
+    pub fn drop_pages(&self, range: Range<usize>) {
         #[cfg(unix)]
         if !range.is_empty() {
             // SAFETY: the map is shared and read-only, so dropped pages come back from the file as they were.

@@ -9,6 +9,7 @@
 
 mod ask;
 mod milestones;
+mod onnx;
 mod roles;
 mod text;
 mod trace;
@@ -43,7 +44,7 @@ pub trait Importer: Debug + Sync {
 }
 
 /// Every importer.
-pub const IMPORTERS: &[&dyn Importer] = &[&text::Text];
+pub const IMPORTERS: &[&dyn Importer] = &[&text::Text, &onnx::Onnx];
 
 /// A graph as its file has it.
 #[derive(Debug)]
