@@ -168,7 +168,7 @@ fn store(path: &Path, name: &str, tensor: &Tensor) {
         dims: tensor.data.shape().iter().map(|d| *d as i64).collect(),
         data_type: data_type(tensor.dtype),
         name: name.into(),
-        raw_data: tensor.to_le_bytes(),
+        raw_data: tensor.to_le_bytes().into(),
         ..TensorProto::default()
     };
     fs::write(path, proto.encode_to_vec()).unwrap();

@@ -326,6 +326,7 @@ fn to_ort<'a>(port: &Port, t: &'a HostTensor) -> Result<SessionInputValue<'a>, E
         "f64" => converted!(|x| f64::from(*x)),
         "i32" => converted!(|x| *x as i32),
         "i64" => converted!(|x| *x as i64),
+        "bool" => converted!(|x| *x != 0.0),
         other => refuse!(Unsupported, "input `{}` has dtype {other}, which cannot be fed", port.name),
     };
     made.map_err(|e| Error::input(anyhow!("input `{}`: {e}", port.name)))
@@ -346,6 +347,7 @@ fn from_ort(name: &str, value: &ort::value::DynValue) -> Result<HostTensor, Erro
         TensorElementType::Float64 => extract!(f64, |x| *x as f32),
         TensorElementType::Int32 => extract!(i32, |x| *x as f32),
         TensorElementType::Int64 => extract!(i64, |x| *x as f32),
+        TensorElementType::Bool => extract!(bool, |x| f32::from(u8::from(*x))),
         other => refuse!(Unsupported, "output `{name}` has dtype {}, which cannot be compared", dtype_name(*other)),
     };
     Ok(HostTensor { shape, data })

@@ -74,7 +74,9 @@ fn build(f: &Function, source: &dyn WeightSource, options: &MemoryOptions) -> Re
             }
             Some(r) => referred.push((graph.initializer.len(), regions.resolve(r)?)),
             None => {
-                filler.write(f, constant, source, &mut tensor.raw_data)?;
+                let mut buffer = Vec::with_capacity(bytes as usize);
+                filler.write(f, constant, source, &mut buffer)?;
+                tensor.raw_data = buffer.into();
             }
         }
         graph.initializer.push(tensor);

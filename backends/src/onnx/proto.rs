@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use prost::Message;
+use prost::bytes::Bytes;
 use s2dit_ir::DType;
 
 #[derive(Clone, PartialEq, Message)]
@@ -175,8 +176,9 @@ pub struct TensorProto {
     pub int64_data: Vec<i64>,
     #[prost(string, tag = "8")]
     pub name: String,
-    #[prost(bytes = "vec", tag = "9")]
-    pub raw_data: Vec<u8>,
+    /// The elements as they lie in a file that is mapped, or as they were written: decoding copies none.
+    #[prost(bytes = "bytes", tag = "9")]
+    pub raw_data: Bytes,
     #[prost(double, repeated, tag = "10")]
     pub double_data: Vec<f64>,
     #[prost(uint64, repeated, tag = "11")]
@@ -252,6 +254,11 @@ pub const fn data_type(dtype: DType) -> i32 {
         DType::U32 => 12,
         DType::BF16 => 16,
     }
+}
+
+/// The dtype of a `TensorProto.DataType`; `None` for one that the IR does not have.
+pub fn dtype_of(code: i32) -> Option<DType> {
+    DType::ALL.into_iter().find(|dtype| data_type(*dtype) == code)
 }
 
 /// Name and bits of a `TensorProto.DataType`, for reports on any file.

@@ -5,17 +5,20 @@ use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use memmap2::Mmap;
 use prost::Message;
+use prost::bytes::Bytes;
 
 use super::proto::{
-    Dimension, DimensionValue, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto,
-    data_type_name,
+    Dimension, DimensionValue, FunctionProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto,
+    ValueInfoProto, data_type_name,
 };
 use super::{cost, identity};
 
 use crate::Error;
 use crate::foreign::Foreign;
-use crate::input::{LFS_POINTER, is_lfs_pointer, read_file};
+use crate::input::{LFS_POINTER, check_regular, is_lfs_pointer, read_file};
+use crate::stamp::{Changed, Stamp};
 use crate::wire;
 
 /// Protobuf's own limit.
@@ -32,10 +35,12 @@ pub struct Value {
     pub shape: Vec<i64>,
 }
 
-/// A decoded ONNX file. External data is never read.
+/// A decoded ONNX file. It is mapped, and elements that are stored as raw bytes stay where they lie in it. External data is never read.
 #[derive(Debug)]
 pub struct Model {
     path: PathBuf,
+    file: Bytes,
+    stamp: Stamp,
     proto: ModelProto,
     graph: GraphProto,
 }
@@ -56,7 +61,7 @@ impl Model {
         {
             bail!("`{shown}` is not an ONNX model but {other}");
         }
-        let bytes = read(path)?;
+        let (bytes, stamp) = map(path).with_context(|| format!("cannot read `{shown}` as an ONNX model"))?;
         if bytes.is_empty() {
             bail!("`{shown}` is not an ONNX model: the file is empty");
         }
@@ -64,14 +69,50 @@ impl Model {
             bail!("`{shown}` is {LFS_POINTER}");
         }
         wire::check(&bytes, &cost::MODEL).map_err(|e| anyhow::anyhow!("`{shown}` is not an ONNX model: {e}"))?;
-        let mut proto = ModelProto::decode(bytes.as_slice())
+        // A clone is another hold on the map: raw bytes of tensors become parts of it.
+        let mut proto = ModelProto::decode(bytes.clone())
             .map_err(|e| anyhow::anyhow!("`{shown}` is not an ONNX model, or it is cut short: {e}"))?;
         match proto.graph.take() {
             Some(graph) if proto.ir_version > 0 && !proto.opset_import.is_empty() => {
-                Ok(Model { path: path.into(), proto, graph })
+                Ok(Model { path: path.into(), file: bytes, stamp, proto, graph })
             }
             _ => bail!("`{shown}` is not an ONNX model: expected an IR version, an opset and a graph"),
         }
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Checks that nobody has written to the file since it was opened.
+    ///
+    /// # Errors
+    /// Somebody has, or the path leads to another file now.
+    pub fn check_unchanged(&self) -> Result<(), Changed> {
+        self.stamp.check()
+    }
+
+    /// The graph.
+    pub fn graph(&self) -> &GraphProto {
+        &self.graph
+    }
+
+    /// Functions that nodes may call.
+    pub fn functions(&self) -> &[FunctionProto] {
+        &self.proto.functions
+    }
+
+    /// Versions of the operator sets by domain; the standard one is `""`.
+    pub fn opsets(&self) -> BTreeMap<&str, i64> {
+        self.proto.opset_import.iter().map(|o| (standard(&o.domain), o.version)).collect()
+    }
+
+    /// Where bytes of a tensor begin in the file, if they lie in it.
+    pub fn offset_of(&self, raw: &Bytes) -> Option<u64> {
+        let (file, raw) = (self.file.as_ptr_range(), raw.as_ptr_range());
+        let inside = !raw.is_empty() && file.start <= raw.start && raw.end <= file.end;
+        inside.then(|| (raw.start as usize - file.start as usize) as u64)
     }
 
     /// `ONNX IR 10, opset 21, by s2ditc 0.1.0`
@@ -232,6 +273,29 @@ impl Model {
 fn read(path: &Path) -> Result<Vec<u8>> {
     let shown = path.display();
     read_file(path, LARGEST).with_context(|| format!("cannot read `{shown}` as an ONNX model"))
+}
+
+/// The name of an operator set's domain: that of the standard has two.
+pub fn standard(domain: &str) -> &str {
+    if domain == "ai.onnx" { "" } else { domain }
+}
+
+/// Maps a file that is no larger than protobuf allows.
+fn map(path: &Path) -> Result<(Bytes, Stamp)> {
+    check_regular(path)?;
+    let file = File::open(path)?;
+    let meta = file.metadata()?;
+    let stamp = Stamp::of(path, &meta);
+    match meta.len() {
+        0 => Ok((Bytes::new(), stamp)),
+        size if size > LARGEST => bail!("{size} bytes, where at most {LARGEST} make sense"),
+        _ => {
+            // SAFETY: the map is read-only and holds plain bytes. Another process that shortens the file while it is
+            // mapped raises SIGBUS, which `output::on_signals` makes an error of.
+            let map = unsafe { Mmap::map(&file) }?;
+            Ok((Bytes::from_owner(map), stamp))
+        }
+    }
 }
 
 fn external<'a>(t: &'a TensorProto, key: &str) -> Option<&'a str> {

@@ -124,7 +124,12 @@ fn write(
                     write_at(&out.file, &buffer, offset).with_context(unwritten)?;
                     written
                 }
-                _ => filler.write(f, constant, source, &mut tensor.raw_data)?,
+                _ => {
+                    let mut buffer = Vec::with_capacity(bytes as usize);
+                    let written = filler.write(f, constant, source, &mut buffer)?;
+                    tensor.raw_data = buffer.into();
+                    written
+                }
             };
             note(f, name, v, bytes, &written, &mut summary)?;
             l.graph.initializer.push(tensor);

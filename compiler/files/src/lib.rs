@@ -2,6 +2,7 @@
 //!
 //! - [`Problems`](problems::Problems) is everything that is wrong with an input, told at once.
 //! - A [`Door`] is one mapped file of weights: [`SafetensorsFile`], [`TorchFile`], [`GgufFile`]. [`writer`] makes safetensors files.
+//! - A [`Mapped`] file is what doors read from.
 //! - A [`WeightStore`] is what comes through the doors of a checkpoint, under which names, with what is added to it.
 //! - [`FloatType`] names the element types of weights on the command line; [`parse_size`] reads sizes in bytes; [`choice!`] makes a choice by name of
 //!   an enum.

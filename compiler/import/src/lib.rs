@@ -9,6 +9,7 @@
 
 mod ask;
 mod milestones;
+mod onnx;
 mod pt2;
 mod ranks;
 mod roles;
@@ -45,7 +46,7 @@ pub trait Importer: Debug + Sync {
 }
 
 /// Every importer.
-pub const IMPORTERS: &[&dyn Importer] = &[&pt2::Pt2, &text::Text];
+pub const IMPORTERS: &[&dyn Importer] = &[&pt2::Pt2, &onnx::Onnx, &text::Text];
 
 /// A graph as its file has it.
 #[derive(Debug)]

@@ -73,6 +73,20 @@ impl Graph {
         }
     }
 
+    /// Name of the importer that read it, such as `onnx`.
+    #[must_use]
+    pub fn importer(&self) -> &'static str {
+        self.importer
+    }
+
+    /// Names of its inputs and of its results, in the file's order.
+    #[must_use]
+    pub fn names(&self) -> (Vec<&str>, Vec<&str>) {
+        let Some(f) = self.module.functions.first() else { return (Vec::new(), Vec::new()) };
+        let inputs = f.params().iter().filter_map(|p| f.node(*p).name.as_deref());
+        (inputs.collect(), f.results.iter().map(|(name, _)| name.as_str()).collect())
+    }
+
     /// The format and its producer, such as `PT2 of torch 2.7.1`.
     #[must_use]
     pub fn format(&self) -> &str {

@@ -1,6 +1,7 @@
 //! The proof: runs the finished files and compares what they compute with a reference.
 
 mod claim;
+mod file;
 mod inputs;
 mod reference;
 

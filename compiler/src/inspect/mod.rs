@@ -32,6 +32,9 @@ use s2dit_models::size::{LatentSize, Size};
 /// Latent of the costs when no size is asked for, or the nearest one that fits: the 1.8B preset's chunk.
 const DEFAULT_LATENT: LatentSize = LatentSize { frames: 3, rows: 36, cols: 64 };
 
+/// The beginning of the metadata's keys in files that this compiler wrote.
+const OURS: &str = "s2ditc.";
+
 /// The report on what was inspected.
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -146,7 +149,14 @@ pub fn inspect(origin: &Origin, size: Option<Size>) -> Result<InspectReport> {
         );
     }
     if path.exists() {
-        return Ok(InspectReport::Onnx(artifact::onnx(path)?));
+        let mut report = artifact::onnx(path)?;
+        if !report.metadata.keys().any(|key| key.starts_with(OURS)) {
+            match checkpoint(origin, latent) {
+                Ok(graph) => return Ok(graph),
+                Err(error) => report.not_recognised = Some(format!("cannot be read as a graph: {error:#}")),
+            }
+        }
+        return Ok(InspectReport::Onnx(report));
     }
     bail!("`{}`: expected a checkpoint folder, an .onnx file or an .mlpackage; nothing is there", path.display())
 }
@@ -154,7 +164,7 @@ pub fn inspect(origin: &Origin, size: Option<Size>) -> Result<InspectReport> {
 /// Whether a checkpoint is meant: by how it is to be read, or by what the file is.
 fn is_checkpoint(origin: &Origin) -> bool {
     let said = origin.config.is_some() || origin.state_dict.is_some() || !origin.loras.is_empty();
-    // Of an ONNX file more is said as an artifact, unless it is to be read as a graph.
+    // An ONNX file may be an artifact of ours.
     let is_graph = || importer_of(&origin.path).is_some_and(|i| i.name() != "onnx" || !origin.ask.is_empty());
     let is_file = || Foreign::of(&origin.path).is_ok_and(|found| found.is_some_and(|found| WEIGHTS.contains(&found)));
     said || is_file() || is_graph()

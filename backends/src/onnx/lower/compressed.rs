@@ -138,7 +138,7 @@ impl Lowering<'_> {
             dims: dims.iter().map(|d| *d as i64).collect(),
             data_type: data_type(dtype),
             name: name.clone(),
-            raw_data,
+            raw_data: raw_data.into(),
             ..TensorProto::default()
         });
         self.by_key.insert(key, name.clone());

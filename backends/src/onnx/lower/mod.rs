@@ -335,7 +335,7 @@ impl Lowering<'_> {
             dims: ty.shape.iter().map(|d| *d as i64).collect(),
             data_type: data_type(ty.dtype),
             name: name.clone(),
-            raw_data: s2dit_ir::Tensor::splat(ty, value).to_le_bytes(),
+            raw_data: s2dit_ir::Tensor::splat(ty, value).to_le_bytes().into(),
             ..TensorProto::default()
         });
         self.by_key.insert(key, name.clone());

@@ -10,6 +10,7 @@ use s2dit_runtime::timesteps::Timesteps;
 use s2dit_runtime::{Artifact, Engine, Port, RunOptions, run_function};
 
 use super::claim::quantized;
+use super::file;
 use super::inputs::Tensors;
 use crate::made_from::{self, Said, loras};
 use s2dit_emit::plan::{How, Quantize, Sources, is_exact};
@@ -114,6 +115,11 @@ impl Graph {
             &RunOptions { fp16: false, engine: Engine::Ort, ..run.clone() },
         )
         .context("cannot run the reference graph")?;
+        if storage.is_none()
+            && let Some(own) = file::run(&self.checkpoint, inputs, run)?
+        {
+            results.extend(own);
+        }
         let is_output = |name: &str| module.interface.outputs.iter().any(|output| output.name == name);
         results.retain(|name, _| is_output(name) || run.probes.contains(name));
         Ok(results)
