@@ -151,7 +151,7 @@ pub fn inspect(origin: &Origin, size: Option<Size>) -> Result<InspectReport> {
     if path.exists() {
         let mut report = artifact::onnx(path)?;
         if !report.metadata.keys().any(|key| key.starts_with(OURS)) {
-            match checkpoint(origin, latent) {
+            match checkpoint(origin, size) {
                 Ok(graph) => return Ok(graph),
                 Err(error) => report.not_recognised = Some(format!("cannot be read as a graph: {error:#}")),
             }

@@ -8,7 +8,7 @@ use s2dit_emit::{
 use s2dit_ir::Module;
 use s2dit_models::SchemaWeights;
 use s2dit_models::model::{Model, Sampler};
-use s2dit_models::size::LatentSize;
+use s2dit_models::size::{LatentSize, Size};
 use s2dit_runtime::stream::contract::StateWrite;
 
 use super::{Callable, Subject};
@@ -50,22 +50,20 @@ const DEFAULT_LATENT: LatentSize = LatentSize { frames: 3, rows: 36, cols: 64 };
 /// The subject that a model would be compiled to, for the Neural Engine in fp16. `name` is for reports.
 ///
 /// # Errors
-/// A latent that does not fit; a model without a sampler; a mode that the model does not have.
+/// A latent that does not fit; a mode that the model does not have.
 pub fn model(model: &dyn Model, what: &'static str, name: &str, options: &Options) -> Result<Subject> {
     let streaming = model.streaming();
     let mode = options.mode.unwrap_or(if streaming.is_ok() { Mode::Stream } else { Mode::Clip });
-    let latent = match (options.latent, model.graph()) {
-        // An imported graph has the one size that it was exported for.
-        (None, Some(_)) => model.only_latent(),
-        (said, _) => Some(said.unwrap_or_else(|| model.nearest_latent(DEFAULT_LATENT))),
-    };
+    let size = options.latent.map_or_else(|| model.usual_size(DEFAULT_LATENT), Size::from);
+    let latent = size.latent().ok();
     let layout = Layout { attention: options.attention, ..Layout::default() };
     let source = SchemaWeights::new(model);
     let (mut module, latent, calls) = match mode {
         Mode::Clip => {
-            let how = clip_options(layout, latent, options.weights);
+            let how = clip_options(layout, size, options.weights);
             let module = lower_graph(model, &source, &how, &mut |_, _| {})?;
-            let steps = if model.graph().is_some() { 1 } else { model.sampler()?.sigmas().len() };
+            // What has no sampler is called once: a component of a pipeline, a graph.
+            let steps = model.sampler().map_or(1, |sampler| sampler.sigmas().len());
             (module, latent, vec![("main", steps)])
         }
         Mode::Stream => {
@@ -87,7 +85,8 @@ pub fn model(model: &dyn Model, what: &'static str, name: &str, options: &Option
     let scale = model.temporal_scale();
     let mut notes = Vec::new();
     let frames = match (latent, mode, model.graph()) {
-        (_, _, Some(_)) | (None, _, _) => {
+        (None, _, None) => None,
+        (_, _, Some(_)) => {
             notes.push("a graph does not say its sampler or its autoencoder: a clip is one call".to_owned());
             None
         }
@@ -129,13 +128,13 @@ fn callables(module: &Module, calls: &[(&str, usize)]) -> Result<Vec<Callable>> 
     calls.iter().map(callable).collect()
 }
 
-fn clip_options(layout: Layout, latent: Option<LatentSize>, weights: Weights) -> ClipOptions {
+fn clip_options(layout: Layout, size: Size, weights: Weights) -> ClipOptions {
     ClipOptions {
         target: Target::CoreMl,
         precision: Precision::Fp16,
         opset: Opset::default(),
         layout: Layout { compute: Compute::Ane, ..layout },
-        size: latent.map(Into::into),
+        size,
         timesteps: TimestepChoice::Any,
         quantize: weights.quantize(),
         partition: None,
