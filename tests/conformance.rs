@@ -48,7 +48,7 @@ fn compiled(work: &Path, target: &str, extension: &str) -> Vec<PathBuf> {
     made
 }
 
-const KERNELS: [(&str, &str); 7] = [
+const KERNELS: [(&str, &str); 8] = [
     ("stream_tiny", "8x8"),
     ("stream_post", "8x4"),
     ("stream_full", "4x8"),

@@ -84,9 +84,9 @@ fn kinds_to_compare_with_have_the_tensors_of_what_they_are() {
     let kernel = narrow.tensors().into_iter().find(|t| t.name.ends_with("kernel.weight")).unwrap();
     assert_eq!(kernel.shape, [3, 16, 16]);
     let latent = |text: &str| text.parse::<LatentSize>().unwrap();
-    assert!(kv.grid(latent("3x8x8")).is_ok() && base.grid(latent("3x6x8")).is_ok());
-    assert!(kv.grid(latent("3x6x8")).unwrap_err().to_string().contains("kv_stride 2"));
-    assert_eq!(kv.nearest_latent(latent("3x6x8")).rows % 4, 0);
+    assert!(kv.grid(latent("3x8x8").into()).is_ok() && base.grid(latent("3x6x8").into()).is_ok());
+    assert!(kv.grid(latent("3x6x8").into()).unwrap_err().to_string().contains("kv_stride 2"));
+    assert_eq!(kv.usual_size(latent("3x6x8")).latent().unwrap().rows % 4, 0);
     assert!(only_problem("linear_head_dim", json!(10)).contains("divides the hidden size 48"));
     assert!(only_problem("linear_head_dim", json!(7)).contains("an even width"));
     assert!(only_problem("layout", json!(["dense"])).contains("\"kv_compressed\""));

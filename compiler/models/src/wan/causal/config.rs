@@ -94,6 +94,10 @@ impl CausalWanConfig {
             );
         }
         fields.finish()?;
+        if let Some((_, kind)) = network.iter().find(|(name, kind)| name == "model_type" && kind != "t2v") {
+            let expected = "\"t2v\": a stream makes video from text alone";
+            return Err(Problems::one(format!("{place}: model_type"), compact(kind), expected));
+        }
         let wan = original::config(network, place)?;
         Ok(CausalWanConfig {
             wan,
