@@ -102,7 +102,7 @@ fn what_does_not_fit_is_a_matter_of_the_input() {
 
 #[test]
 fn what_is_not_run_here_is_unsupported() {
-    let flags = module("bool[1, 2]", "%y = cast(%x) {dtype = \"f32\"} : f32[1, 2]");
+    let flags = module("i8[1, 2]", "%y = cast(%x) {dtype = \"f32\"} : f32[1, 2]");
     let run = run_function(&flags.functions[0], &NoWeights, Arithmetic::AsTyped, &x(&[1, 2]), &quiet());
     is(run, ErrorKind::Unsupported, "cannot be fed");
 }
