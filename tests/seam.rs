@@ -30,6 +30,10 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
     // An axis of a formula.
     ("passes/src/fuse/running_mean.rs", &["tokens"]),
     ("passes/src/fuse/linear_attention.rs", &["tokens"]),
+    // A flag, a caption, an op of MIL.
+    ("compiler/src/cli/search.rs", &["latent"]),
+    ("compiler/estimate/src/search/html.rs", &["blocks"]),
+    ("backends/src/coreml/raise/sample.rs", &["resample"]),
     // A formula that has a name is no model.
     ("ir/src/ops/mod.rs", &["fusion_gate"]),
     ("ir/src/ops/composite/fusion_gate.rs", &["fusion_gate"]),

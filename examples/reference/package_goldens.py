@@ -70,6 +70,10 @@ def save(folder, model, inputs, outputs):
     # What changes from run to run: dates, versions, random names of the manifest.
     spec.description.metadata.Clear()
     ct.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True).save(str(folder / "model.mlpackage"))
+    weights = folder / "model.mlpackage" / "Data" / "com.apple.CoreML" / "weights"
+    if weights.is_dir() and not any(weights.iterdir()):
+        # Git keeps no empty folder.
+        (weights / ".keep").touch()
     manifest = folder / "model.mlpackage" / "Manifest.json"
     listed = json.loads(manifest.read_text())
     entries = sorted(listed["itemInfoEntries"].items(), key=lambda entry: entry[1]["name"])

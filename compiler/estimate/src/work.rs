@@ -241,8 +241,8 @@ fn part_of(scope: &str, name: &str) -> String {
     let mut path = text.split('.');
     match (path.next(), path.next()) {
         (Some(p), Some(n)) if !p.is_empty() && n.parse::<usize>().is_ok() => format!("{p}.{n}"),
-        (Some("condition" | "condition_embedder"), _) => "conditions".into(),
-        (Some("patch" | "patch_embedding"), _) => "patches".into(),
+        (Some(p), _) if p.starts_with("condition") => "conditions".into(),
+        (Some(p), _) if p.starts_with("patch") => "patches".into(),
         _ => "head".into(),
     }
 }
