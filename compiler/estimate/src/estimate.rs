@@ -208,25 +208,36 @@ impl Tally {
     }
 }
 
+/// What the work of a block, or of a part outside of blocks, adds up to.
+#[derive(Default)]
+struct Part<'a> {
+    name: &'a str,
+    block: Option<usize>,
+    tally: Tally,
+    ops: usize,
+    flops: u64,
+    weight_bytes: u64,
+}
+
 fn function(callable: &Callable, subject: &Subject, rates: &[Rates; 3]) -> (FunctionEstimate, Spent) {
     let all: Vec<Work> = callable.parts.iter().flat_map(|f| works(f, &subject.interface)).collect();
     let mut whole = Tally::default();
-    let mut parts: Vec<(&str, Option<usize>, Tally, usize, u64, u64)> = Vec::new();
+    let mut parts: Vec<Part<'_>> = Vec::new();
     let mut kinds: BTreeMap<&'static str, (usize, Tally)> = BTreeMap::new();
     for work in all.iter().filter(|work| work.kind != Kind::View) {
         whole.add(rates, work);
         let kind = kinds.entry(work.op).or_default();
         kind.0 += 1;
         kind.1.add(rates, work);
-        let at = parts.iter().position(|(name, ..)| *name == work.part).unwrap_or_else(|| {
-            parts.push((&work.part, work.block, Tally::default(), 0, 0, 0));
+        let at = parts.iter().position(|part| part.name == work.part).unwrap_or_else(|| {
+            parts.push(Part { name: &work.part, block: work.block, ..Part::default() });
             parts.len() - 1
         });
-        let (_, _, tally, ops, flops, bytes) = &mut parts[at];
-        tally.add(rates, work);
-        *ops += 1;
-        *flops += work.flops;
-        *bytes += work.weights.whole + work.weights.packed;
+        let part = &mut parts[at];
+        part.tally.add(rates, work);
+        part.ops += 1;
+        part.flops += work.flops;
+        part.weight_bytes += work.weights.whole + work.weights.packed;
     }
     let cuts = callable.parts.len().saturating_sub(1) as f64;
     let call = |rates: &Rates| 1e-3 * (rates.dispatch_us + cuts * rates.cut_us);
@@ -234,15 +245,15 @@ fn function(callable: &Callable, subject: &Subject, rates: &[Rates; 3]) -> (Func
     whole.likely.add(Bound::Dispatch, 1e-3 * calls.likely);
     let mut kinds: Vec<OpKind> = kinds.into_iter().map(|(op, (ops, tally))| OpKind { op, ops, ms: tally.ms }).collect();
     kinds.sort_by(|a, b| b.ms.likely.total_cmp(&a.ms.likely));
-    let parts = parts.into_iter().map(|(name, block, tally, ops, flops, weight_bytes)| PartEstimate {
-        name: name.into(),
-        kind: block.and_then(|block| subject.kinds.get(block)).cloned().unwrap_or_default(),
-        ops,
-        flops,
-        weight_bytes,
-        ms: tally.ms,
-        bound_by: tally.likely.bound(),
-        spent_ms: by_name(&tally.likely),
+    let parts = parts.into_iter().map(|part| PartEstimate {
+        name: part.name.into(),
+        kind: part.block.and_then(|block| subject.kinds.get(block)).cloned().unwrap_or_default(),
+        ops: part.ops,
+        flops: part.flops,
+        weight_bytes: part.weight_bytes,
+        ms: part.tally.ms,
+        bound_by: part.tally.likely.bound(),
+        spent_ms: by_name(&part.tally.likely),
     });
     let made = FunctionEstimate {
         name: callable.name.clone(),

@@ -68,7 +68,7 @@ impl Observed {
 pub fn fit(device: &Device, subject: &Subject, reports: &[DeviceReport]) -> Result<Fitted> {
     let mut observed = Vec::new();
     for report in reports {
-        for function in report.functions.iter() {
+        for function in &report.functions {
             let Some(measured_ms) = function.call_ms else { continue };
             let named = |name: &str| subject.functions.iter().find(|f| f.name == name);
             // A package with one function calls it `main`, and the file is named after it.

@@ -85,7 +85,7 @@ fn narrow(
     let place =
         |runs: &[std::ops::Range<usize>], axis: usize| runs.iter().position(|run| run.contains(&axis)).unwrap_or(0);
     match op {
-        Op::Unary(_) | Op::Cast(_) => one(f, &[0..shape.len()], op.clone()),
+        Op::Unary(_) | Op::Cast(_) => one(f, std::slice::from_ref(&(0..shape.len())), op.clone()),
         Op::Softmax(softmax) => {
             let runs = about(shape.len(), &[softmax.axis]);
             let axis = place(&runs, softmax.axis);
@@ -224,13 +224,16 @@ fn transposed(f: &mut Function, x: ValueId, perm: &[usize], scope: &str) -> Resu
     Ok(Some(value))
 }
 
+/// Two neighbouring runs of axes that change places: where the first begins, where the second begins, and where it ends.
+type Exchange = (usize, usize, usize);
+
 /// The fewest exchanges of neighbouring runs `a..b` and `b..c` that sort a list; `None` for lists that are too long.
-fn exchanges(order: &[usize]) -> Option<Vec<(usize, usize, usize)>> {
+fn exchanges(order: &[usize]) -> Option<Vec<Exchange>> {
     const LONGEST: usize = 8;
     if order.len() > LONGEST {
         return None;
     }
-    let mut from: HashMap<Vec<usize>, (Vec<usize>, (usize, usize, usize))> = HashMap::new();
+    let mut from: HashMap<Vec<usize>, (Vec<usize>, Exchange)> = HashMap::new();
     let mut ahead = VecDeque::from([order.to_vec()]);
     while let Some(at) = ahead.pop_front() {
         if at.is_sorted() {

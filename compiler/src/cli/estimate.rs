@@ -2,7 +2,7 @@
 
 mod text;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
@@ -125,7 +125,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
 }
 
 /// Writes a page, which appears whole or not at all.
-pub(super) fn write_page(context: Context, out: &PathBuf, page: &str) -> Result<()> {
+pub(super) fn write_page(context: Context, out: &Path, page: &str) -> Result<()> {
     let staged = Staged::file(context.to(out), &made::markup)?;
     std::fs::write(staged.path(), page).with_context(|| format!("cannot write `{}`", out.display()))?;
     staged.commit()?;

@@ -126,7 +126,7 @@ fn model(m: &ModelReport, out: &mut String) -> Result<()> {
     let tokens = frames * rows * cols;
     match m.latent {
         Some([c, f, h, w]) => {
-            writeln!(out, "latent {c}×{f}×{h}×{w} → {tokens} tokens on a {frames}×{rows}×{cols} grid")?
+            writeln!(out, "latent {c}×{f}×{h}×{w} → {tokens} tokens on a {frames}×{rows}×{cols} grid")?;
         }
         None => writeln!(out, "{tokens} text tokens")?,
     }

@@ -72,7 +72,8 @@ impl Rewriter<'_> {
         let heads = self.dims(q);
         let alike = |o: ValueId| self.dims(o).len() == 4 && self.dims(o)[..2] == heads[..2];
         let known = |o: ValueId| self.is_stored(o) || self.doubled.contains_key(&o);
-        if !(alike(q) && alike(k) && alike(values)) || ![q, k].iter().any(|o| known(*o)) {
+        let fits = [q, k, values].iter().all(|o| alike(*o)) && [q, k].iter().any(|o| known(*o));
+        if !fits {
             return Ok(None);
         }
         let mask = match operands.get(3) {

@@ -62,7 +62,7 @@ impl Lowering<'_> {
     /// The sides are asked for, because scales would be rounded.
     pub(super) fn upsample(&mut self, v: ValueId) -> Result<()> {
         let x = self.operands(v)?;
-        let sides = self.ints(&self.f.shape(v).to_vec());
+        let sides = self.ints(self.f.shape(v));
         let attributes = vec![
             string("mode", "nearest"),
             string("coordinate_transformation_mode", "asymmetric"),

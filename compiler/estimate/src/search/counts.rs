@@ -172,7 +172,7 @@ pub fn combinations(table: &Table, blocks: usize, most: usize, budgets: Budgets)
     if number <= most as f64 {
         let mut counts = vec![0; kinds];
         each(&mut counts, 0, blocks, &mut |counts| {
-            all.push(Counts { counts: counts.to_vec(), cost: table.of_counts(counts) })
+            all.push(Counts { counts: counts.to_vec(), cost: table.of_counts(counts) });
         });
         return all;
     }

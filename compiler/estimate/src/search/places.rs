@@ -36,8 +36,8 @@ pub fn interleaved(table: &Table, counts: &[usize]) -> Placed {
     let mut kinds = Vec::new();
     if let Some(low) = low {
         let runs = runs(high.len(), stages + 1);
-        for stage in 0..=stages {
-            kinds.extend(high.drain(..runs[stage]));
+        for (stage, run) in runs.into_iter().enumerate() {
+            kinds.extend(high.drain(..run));
             if stage < stages {
                 // The later stages take what does not divide.
                 let size = lows / stages + usize::from(stages - stage <= lows % stages);

@@ -44,7 +44,7 @@ pub fn pipeline(path: &Path) -> Result<Subject> {
     let opened = Pipeline::open(path)?;
     let metadata = &opened.description().metadata;
     let said = interface::of(metadata)?.unwrap_or_default();
-    let parts = opened.parts().iter().map(|part| main_of(part)).collect::<Result<_>>()?;
+    let parts = opened.parts().iter().map(main_of).collect::<Result<_>>()?;
     let step = Callable { name: "main".into(), parts, calls: steps(metadata) };
     clip("pipeline", path, metadata, said, vec![step])
 }

@@ -211,7 +211,7 @@ impl<'m> Walk<'m> {
                 Some(None) => unread = true,
                 None => {
                     let found = format!("input {}, which nothing above gives", quoted(name));
-                    return Err(self.problem(proto, found, "a graph in topological order").into());
+                    return Err(self.problem(proto, &found, "a graph in topological order").into());
                 }
             }
         }
@@ -253,14 +253,14 @@ impl<'m> Walk<'m> {
         };
         if let Some(missing) = proto.output.iter().skip(named.len()).find(|name| !name.is_empty()) {
             let found = format!("output {}, beyond what the op gives here", quoted(missing));
-            return Err(self.problem(proto, found, &format!("{} outputs", named.len())).into());
+            return Err(self.problem(proto, &found, &format!("{} outputs", named.len())).into());
         }
         let layer = frame.layers.last_mut();
         if let Some(layer) = layer {
             for (name, value) in proto.output.iter().zip(named).filter(|(name, _)| !name.is_empty()) {
                 if layer.insert(name, value).is_some() {
                     return Err(self
-                        .problem(proto, format!("output {}, a name in use", quoted(name)), "each name once")
+                        .problem(proto, &format!("output {}, a name in use", quoted(name)), "each name once")
                         .into());
                 }
             }
@@ -292,14 +292,14 @@ impl<'m> Walk<'m> {
                 Ok(None)
             }
             Err(Stop::Tensor(problems)) => Err(problems),
-            Err(Stop::Broken(found)) => Err(self.problem(proto, found, "a node as onnx's checker wants it").into()),
+            Err(Stop::Broken(found)) => Err(self.problem(proto, &found, "a node as onnx's checker wants it").into()),
         }
     }
 
-    fn problem(&self, node: &NodeProto, found: String, expected: &str) -> Problem {
+    fn problem(&self, node: &NodeProto, found: &str, expected: &str) -> Problem {
         let name = node.output.iter().find(|name| !name.is_empty()).unwrap_or(&node.name);
         let place = format!("{}: {} of {}", self.place, shown(&node.op_type), quoted(name));
-        Problem { place, found: plain(&found), expected: expected.into() }
+        Problem { place, found: plain(found), expected: expected.into() }
     }
 
     /// The values that a call of a function gives: its nodes are walked with the call's inputs in their place.
@@ -333,7 +333,7 @@ impl<'m> Walk<'m> {
         self.depth += 1;
         if self.depth > DEEPEST {
             return Err(self
-                .problem(proto, format!("{DEEPEST} functions or branches inside one another"), "fewer")
+                .problem(proto, &format!("{DEEPEST} functions or branches inside one another"), "fewer")
                 .into());
         }
         Ok(())
@@ -344,7 +344,7 @@ impl<'m> Walk<'m> {
         match self.named(name, frame)? {
             Some(value) => Ok(value.map_or(Named::Unread, Named::Value)),
             None => Err(self
-                .problem(proto, format!("output {} that no node gives", quoted(name)), "an output of a node")
+                .problem(proto, &format!("output {} that no node gives", quoted(name)), "an output of a node")
                 .into()),
         }
     }

@@ -215,7 +215,7 @@ impl<'a> Walk<'a> {
             }
             // What the elements of several results are views of.
             "split" | "split_with_sizes" | "chunk" | "unbind" | "expand" | "expand_as" | "narrow" | "movedim" => {
-                self.mutation.lose(first)
+                self.mutation.lose(first);
             }
             "reshape" | "contiguous" | "to" | "type_as" | "view_as" | "reshape_as" => {
                 let [Some(output)] = &call.outputs[..] else { return Ok(slots) };

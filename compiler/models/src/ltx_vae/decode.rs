@@ -33,7 +33,7 @@ impl LtxVaeConfig {
             let patch = self.patch_size;
             let rows = Rows { extents: &[3, patch, patch], order: &[2, 1, 0], then: (1.0, 0.0) };
             let x = self.conv(m, "conv_out", x, Some(rows))?;
-            let x = m.to_pixels(x, patch)?;
+            let x = m.pixels(x, patch)?;
             m.clamped(x, -1.0, 1.0)
         })
     }
@@ -84,14 +84,14 @@ impl LtxVaeConfig {
         let output = up.input / up.factor;
         let rows = Rows { extents: &[output, 2, 2, 2], order: &[1, 2, 3, 0], then: (1.0, 0.0) };
         let y = self.conv(m, "conv", x, Some(rows))?;
-        let y = m.to_frames(y, 2)?;
-        let y = m.to_pixels(y, 2)?;
-        let y = m.from_frame(y, 1)?;
+        let y = m.unstacked(y, 2)?;
+        let y = m.pixels(y, 2)?;
+        let y = m.frames_after(y, 1)?;
         if !up.residual {
             return Ok(y);
         }
         let around = m.spread(x, 2, VALUES)?;
-        let around = m.from_frame(around, 1)?;
+        let around = m.frames_after(around, 1)?;
         // All channels one behind the other, as often as the factor leaves out.
         let copies = vec![around; VALUES / up.factor];
         let around = if copies.len() == 1 { around } else { m.b.concat(&copies, 1)? };

@@ -129,7 +129,7 @@ impl T5Config {
             Some(usual.relative_attention_num_buckets),
             4..=MOST_BUCKETS,
         );
-        if buckets % 4 != 0 {
+        if !buckets.is_multiple_of(4) {
             let expected =
                 "a multiple of 4: half of the buckets for each direction, half of these for single distances";
             fields.problem("relative_attention_num_buckets", buckets.to_string(), expected);

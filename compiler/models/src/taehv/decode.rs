@@ -73,7 +73,7 @@ impl TaehvConfig {
             let patch = self.patch_size;
             let rows = Rows { extents: &[3, patch, patch], order: &[1, 2, 0], then: (2.0, -1.0) };
             let x = m.conv_rows(&Self::last().to_string(), x, Kernel::Plane, true, Some(rows))?;
-            let x = m.to_pixels(x, patch)?;
+            let x = m.pixels(x, patch)?;
             m.clamped(x, -1.0, 1.0)
         })
     }
@@ -90,11 +90,11 @@ impl TaehvConfig {
         let times = self.times(level);
         x = m.within(&at(BLOCKS + 1), |m| {
             let y = m.conv("conv", x, Kernel::Plane, false)?;
-            m.to_frames(y, times)
+            m.unstacked(y, times)
         })?;
         if level + 1 == LEVELS && m.dims.is_first {
             // No layer that follows sees another frame: the frames that are trimmed at the start of a video need not be finished.
-            x = m.from_frame(x, self.temporal() - 1)?;
+            x = m.frames_after(x, self.temporal() - 1)?;
         }
         m.conv(&at(BLOCKS + 2), x, Kernel::Plane, false)
     }

@@ -33,7 +33,7 @@ impl WanVaeConfig {
             let patch = self.patch_size;
             let rows = Rows { extents: &[3, patch, patch], order: &[2, 1, 0], then: (1.0, 0.0) };
             let x = m.conv_rows("conv_out", x, Kernel::AfterZeros, true, (patch > 1).then_some(rows))?;
-            let x = m.to_pixels(x, patch)?;
+            let x = m.pixels(x, patch)?;
             m.clamped(x, -1.0, 1.0)
         })
     }
@@ -52,7 +52,7 @@ impl WanVaeConfig {
             let y = m.spread(y, level.times(), share)?;
             // The first frame of a video is not doubled.
             let extra = if m.dims.is_first { level.times() - 1 } else { 0 };
-            m.from_frame(y, extra)
+            m.frames_after(y, extra)
         })?;
         Ok(m.b.add(x, around)?)
     }
@@ -108,7 +108,7 @@ fn upsampled(m: &mut Frames<'_>, x: ValueId, up: Up) -> Built {
         (true, true) if m.b.shape(x)[0] == 1 => x,
         (true, true) => {
             let first = m.b.slice(x, 0, 0, 1)?;
-            let others = m.from_frame(x, 1)?;
+            let others = m.frames_after(x, 1)?;
             let others = doubled(m, others)?;
             m.b.concat(&[first, others], 0)?
         }
@@ -120,5 +120,5 @@ fn upsampled(m: &mut Frames<'_>, x: ValueId, up: Up) -> Built {
 /// Two frames of each. The second frame of a video sees zeros before it, and not the first, which was not doubled.
 fn doubled(m: &mut Frames<'_>, x: ValueId) -> Built {
     let y = m.conv("time_conv", x, Kernel::AfterZeros, true)?;
-    m.to_frames(y, 2)
+    m.unstacked(y, 2)
 }

@@ -56,7 +56,7 @@ impl Walk<'_> {
         if own == heads {
             return Ok(x.clone());
         }
-        if own == 0 || heads % own != 0 {
+        if own == 0 || !heads.is_multiple_of(own) {
             broken!("{heads} heads of queries for {own} of keys");
         }
         let y = self.t.reshape(x, &[batch, own, 1, tokens, width])?;
@@ -263,8 +263,8 @@ pub(super) fn by_ids(w: &mut Walk, table: &Value, ids: &Value) -> Result<Value, 
                 true => Ok(*x as usize),
                 false => Err(Stop::Broken(format!("position {x} of {positions}"))),
             };
-            let places = ids.data.iter().map(place).collect::<Result<_, _>>()?;
-            super::gather::take(w, table, 0, places)?
+            let places = ids.data.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+            super::gather::take(w, table, 0, &places)?
         }
         ids => super::gather::rows(w, table, ids, 0)?,
     };

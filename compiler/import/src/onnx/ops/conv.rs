@@ -130,7 +130,7 @@ fn conv_transpose(w: &mut Walk, n: &Node) -> Made {
     let split = w.t.transpose(&split, &perm)?;
     let mut kernel = w.t.reshape(&split, &[&[groups * outer, inner], taps].concat())?;
     for (i, taps) in taps.iter().enumerate() {
-        kernel = take(w, &kernel, 2 + i, (0..*taps).rev().collect())?;
+        kernel = take(w, &kernel, 2 + i, &(0..*taps).rev().collect::<Vec<_>>())?;
     }
     let mut spread = x;
     for i in 0..spatial {

@@ -20,12 +20,12 @@ pub(super) fn handler(op: &str) -> Option<Handler> {
 }
 
 /// Positions of an axis, each there.
-pub(super) fn take(w: &mut Walk, x: &Value, axis: usize, positions: Vec<usize>) -> Result<Value, Stop> {
+pub(super) fn take(w: &mut Walk, x: &Value, axis: usize, positions: &[usize]) -> Result<Value, Stop> {
     let mut shape = w.t.shape(x);
     if let Value::Known(x) = x {
         shape[axis] = positions.len();
         w.t.spend(&TensorType::new(x.dtype, shape))?;
-        let data = x.data.select(Axis(axis), &positions).as_standard_layout().into_owned();
+        let data = x.data.select(Axis(axis), positions).as_standard_layout().into_owned();
         return Ok(Value::Known(Tensor { dtype: x.dtype, data }));
     }
     // A run of positions is a slice.
@@ -71,7 +71,7 @@ fn gather(w: &mut Walk, n: &Node) -> Made {
         }
         Value::Known(known) => {
             let positions = wrapped(known, shape[axis])?;
-            take(w, &x, axis, positions)?
+            take(w, &x, axis, &positions)?
         }
         // Ids that a tokenizer gives do not count from the end.
         indices => rows(w, &x, indices, axis)?,
@@ -113,7 +113,7 @@ fn gather_elements(w: &mut Walk, n: &Node) -> Made {
     });
     let flat: Vec<usize> = flat.collect();
     let all = w.t.reshape(&x, &[shape.iter().product()])?;
-    let y = take(w, &all, 0, flat)?;
+    let y = take(w, &all, 0, &flat)?;
     Ok(vec![w.t.reshape(&y, &of)?])
 }
 
@@ -141,7 +141,7 @@ fn gather_nd(w: &mut Walk, n: &Node) -> Made {
     let rest = &shape[depth..];
     let lanes = [&[shape[..depth].iter().product()], rest].concat();
     let lanes = w.t.reshape(&x, &lanes)?;
-    let y = take(w, &lanes, 0, flat)?;
+    let y = take(w, &lanes, 0, &flat)?;
     Ok(vec![w.t.reshape(&y, &[lead, rest].concat())?])
 }
 

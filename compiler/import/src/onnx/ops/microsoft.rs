@@ -55,7 +55,7 @@ fn gelu(w: &mut Walk, n: &Node) -> Made {
 fn bias_split_gelu(w: &mut Walk, n: &Node) -> Made {
     let x = sum(w, n, &[0, 1])?;
     let shape = w.t.shape(&x);
-    let Some(last) = shape.len().checked_sub(1).filter(|last| shape[*last] % 2 == 0) else {
+    let Some(last) = shape.len().checked_sub(1).filter(|last| shape[*last].is_multiple_of(2)) else {
         broken!("an operand {shape:?}");
     };
     let half = shape[last] / 2;

@@ -101,7 +101,7 @@ fn quantize(w: &mut Walk, n: &Node) -> Made {
         // A zero point that is stored says the type.
         (Some(Value::Graph(v)), _) => matches!(w.t.f.op(*v), Op::Load(_)) && w.t.f.dtype(*v) == DType::I8,
         (Some(known), _) => w.t.ty(known).dtype == DType::I8,
-        (None, code) => proto_dtype(code as i64) == Some(DType::I8),
+        (None, code) => proto_dtype(code) == Some(DType::I8),
     };
     if !signed {
         not_read!("activations as another type than int8");

@@ -209,7 +209,8 @@ fn changes(
             (None, Some(sizes), _) => (sizes[i] / from as f64, sizes[i]),
             (None, None, _) => broken!("scales are missing"),
         };
-        if !(scale > 0.0 && scale.is_finite()) || !(1.0..1e9).contains(&to) || from == 0 {
+        let sane = scale > 0.0 && scale.is_finite() && (1.0..1e9).contains(&to) && from > 0;
+        if !sane {
             broken!("axis {axis} of {from} scaled by {scale} to {to}");
         }
         changes.push(Change { axis, from, to: size(to as i64, "an extent of")?, scale, region });
@@ -233,7 +234,7 @@ fn along(w: &mut Walk, x: &Value, change: &Change, mode: &Mode) -> Result<Value,
         let times = to / from;
         let repeats = to.is_multiple_of(from) && places.iter().enumerate().all(|(i, p)| *p == i / times);
         if !repeats {
-            return take(w, x, axis, places);
+            return take(w, x, axis, &places);
         }
         let around = |middle: &[usize]| [&shape[..axis], middle, &shape[axis + 1..]].concat();
         let y = w.t.reshape(x, &around(&[from, 1]))?;

@@ -45,7 +45,7 @@ fn replace(w: &mut Walk, x: &Value, updates: &Value, places: &[usize]) -> Result
         return Ok(w.t.reshape(&y, &ty.shape)?);
     }
     let both = w.concat(&[flat, updates], 0)?;
-    let y = take(w, &both, 0, chosen)?;
+    let y = take(w, &both, 0, &chosen)?;
     Ok(w.t.reshape(&y, &ty.shape)?)
 }
 
@@ -54,20 +54,20 @@ pub(in crate::onnx) type Written = Vec<(Vec<usize>, Value)>;
 
 /// x with some rows of its first axis replaced. Once all of them are, x does not matter any more: two writes to every second row by turns, as rotary
 /// positions are written, are two tensors by turns.
-fn write_rows(w: &mut Walk, x: &Value, rows: Vec<usize>, updates: Value) -> Result<Value, Stop> {
+fn write_rows(w: &mut Walk, x: &Value, rows: &[usize], updates: &Value) -> Result<Value, Stop> {
     let shape = w.t.shape(x);
     let mut written = match x {
         Value::Graph(v) => w.written.get(v).cloned().unwrap_or_default(),
         _ => Written::new(),
     };
     let again = written.iter().any(|(before, _)| before.iter().any(|row| rows.contains(row)));
-    let mut sorted = rows.clone();
+    let mut sorted = rows.to_vec();
     sorted.sort_unstable();
     sorted.dedup();
     if again || sorted.len() < rows.len() {
         written.clear();
     } else {
-        written.push((rows.clone(), updates.clone()));
+        written.push((rows.to_vec(), updates.clone()));
     }
     let by_turns = |written: &Written| match &written[..] {
         [(a, x), (b, y)] if a.len() == b.len() && a.len() + b.len() == shape[0] => {
@@ -85,7 +85,7 @@ fn write_rows(w: &mut Walk, x: &Value, rows: Vec<usize>, updates: Value) -> Resu
     }
     let each: usize = shape[1..].iter().product();
     let places: Vec<usize> = rows.iter().flat_map(|row| row * each..(row + 1) * each).collect();
-    let y = replace(w, x, &updates, &places)?;
+    let y = replace(w, x, updates, &places)?;
     if let Value::Graph(v) = y {
         w.written.insert(v, written);
     }
@@ -158,7 +158,7 @@ fn scatter_nd(w: &mut Walk, n: &Node) -> Made {
     if depth == 1 {
         let rows = flat.iter().map(|x| position(*x, shape[0])).collect::<Result<Vec<_>, _>>()?;
         let updates = w.t.reshape(&updates, &[&[rows.len()], rest].concat())?;
-        return Ok(vec![write_rows(w, &x, rows, updates)?]);
+        return Ok(vec![write_rows(w, &x, &rows, &updates)?]);
     }
     let mut places = Vec::new();
     for tuple in flat.chunks(depth) {

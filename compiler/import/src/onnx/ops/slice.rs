@@ -86,7 +86,7 @@ fn slice(w: &mut Walk, n: &Node) -> Made {
         x = w.t.op(cut, &[&x])?;
     }
     for (axis, p) in back {
-        x = take(w, &x, axis, (0..p.count as i64).map(|i| (p.first + i * p.step) as usize).collect())?;
+        x = take(w, &x, axis, &(0..p.count as i64).map(|i| (p.first + i * p.step) as usize).collect::<Vec<_>>())?;
     }
     Ok(vec![x])
 }
@@ -158,8 +158,9 @@ fn pad(w: &mut Walk, n: &Node) -> Made {
             })
         };
         if before[a] + after[a] > 0 {
-            let positions = (-(before[a] as i64)..extent + after[a] as i64).map(source).collect::<Result<_, _>>()?;
-            x = take(w, &x, a, positions)?;
+            let positions =
+                (-(before[a] as i64)..extent + after[a] as i64).map(source).collect::<Result<Vec<_>, _>>()?;
+            x = take(w, &x, a, &positions)?;
         }
     }
     Ok(vec![x])

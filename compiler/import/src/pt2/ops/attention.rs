@@ -42,7 +42,7 @@ fn attention(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
         let axis = shape.len() - 3;
         for keys in [&mut k, &mut v] {
             let heads = w.t.shape(keys)[axis];
-            if heads == 0 || shape[axis] % heads != 0 {
+            if heads == 0 || !shape[axis].is_multiple_of(heads) {
                 return Err(OpError::new(format!("{} heads of queries for {heads} of keys", shape[axis])));
             }
             *keys = w.repeated(keys, axis, shape[axis] / heads, true)?;

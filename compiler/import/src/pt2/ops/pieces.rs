@@ -64,10 +64,10 @@ fn select_scatter(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
 }
 
 /// Tensors of one type.
-fn alike(w: &mut Walk<'_>, list: Vec<Value>) -> Result<Vec<Value>, OpError> {
+fn alike(w: &mut Walk<'_>, list: &[Value]) -> Result<Vec<Value>, OpError> {
     let Some(first) = list.first().cloned() else { return Err(OpError::new("no tensors")) };
     let mut common = first;
-    for value in &list {
+    for value in list {
         common = w.same_type(&common, value)?.0;
     }
     let in_graph = list.iter().any(|value| matches!(value, Value::Graph(_)));
@@ -80,14 +80,14 @@ fn cat(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
     let mut list = c.tensors(w, "tensors")?;
     // torch skips empty tensors of rank 1.
     list.retain(|value| w.t.ty(value).elements() > 0);
-    let list = alike(w, list)?;
+    let list = alike(w, &list)?;
     let axis = c.axis(w, "dim", 0, w.t.shape(&list[0]).len())?;
     Ok(c.one(joined(&list, axis, &mut w.t)?))
 }
 
 fn stack(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
     let list = c.tensors(w, "tensors")?;
-    let list = alike(w, list)?;
+    let list = alike(w, &list)?;
     let axis = c.axis(w, "dim", 0, w.t.shape(&list[0]).len() + 1)?;
     let mut columns = Vec::new();
     for value in &list {

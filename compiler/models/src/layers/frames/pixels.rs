@@ -11,7 +11,7 @@ const TWICE: usize = 2;
 
 impl Frames<'_> {
     /// `[T, b²·C, h, w]` to `[T, C, b·h, b·w]`, channels ordered as (row of the block, column, channel).
-    pub(crate) fn to_pixels(&mut self, x: ValueId, block: usize) -> Built {
+    pub(crate) fn pixels(&mut self, x: ValueId, block: usize) -> Built {
         match block {
             1 => Ok(x),
             _ => Ok(self.b.op(DepthToSpace { block }, &[x])?),
@@ -19,7 +19,7 @@ impl Frames<'_> {
     }
 
     /// `[T, n·C, h, w]` to `[n·T, C, h, w]`: the channels of a frame are those of n frames, one behind the other.
-    pub(crate) fn to_frames(&mut self, x: ValueId, n: usize) -> Built {
+    pub(crate) fn unstacked(&mut self, x: ValueId, n: usize) -> Built {
         let [frames, channels, rows, cols] = self.b.shape(x)[..] else {
             return Err(s2dit_ir::OpError::new("frames of another rank").into());
         };
@@ -30,7 +30,7 @@ impl Frames<'_> {
     }
 
     /// The frames from `begin` on.
-    pub(crate) fn from_frame(&mut self, x: ValueId, begin: usize) -> Built {
+    pub(crate) fn frames_after(&mut self, x: ValueId, begin: usize) -> Built {
         let frames = self.b.shape(x)[0];
         match begin {
             0 => Ok(x),
@@ -63,7 +63,7 @@ impl Frames<'_> {
                 true => self.b.upsample(square[0], TWICE)?,
                 false => {
                     let joined = self.b.concat(&square, 1)?;
-                    self.to_pixels(joined, TWICE)?
+                    self.pixels(joined, TWICE)?
                 }
             };
             frames.push(y);
@@ -72,7 +72,7 @@ impl Frames<'_> {
             return Ok(frame);
         }
         let joined = self.b.concat(&frames, 1)?;
-        self.to_frames(joined, times)
+        self.unstacked(joined, times)
     }
 
     /// `[T, C, h, w]` to `[T, n·C, h, w]`: channels one after the other, each n times.
