@@ -3,6 +3,7 @@
 
 pub mod clip;
 pub mod hub;
+pub mod property;
 pub mod python;
 pub mod wire;
 

@@ -1,0 +1,11 @@
+//! Whole-program tests of finished artifacts: run, proved, streamed, cut, linted, and judged by coremltools and onnx.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod conformance;
+mod lint;
+mod partition;
+mod proofs;
+mod run;
+mod stream;

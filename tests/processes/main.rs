@@ -1,0 +1,7 @@
+//! Whole-program tests of processes: an interrupted compile, and the child process that runs models.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod interrupted;
+mod onnx_runtime;
