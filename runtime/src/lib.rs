@@ -26,6 +26,7 @@ mod ports;
 pub mod predict;
 pub mod ranges;
 mod run;
+pub mod sampler;
 pub mod stream;
 mod tensor;
 pub mod text_mask;

@@ -9,8 +9,8 @@ use s2dit_backends::onnx;
 use s2dit_ir::weights::NoWeights;
 use s2dit_ir::{Module, text};
 use s2dit_passes::emulate::Arithmetic;
-use s2dit_runtime::stream::contract::{Contract, Sampler};
-use s2dit_runtime::stream::sampler;
+use s2dit_runtime::sampler::{self, KernelSampler};
+use s2dit_runtime::stream::contract::Contract;
 use s2dit_runtime::{
     Artifact, Engine, Error, ErrorKind, HostTensor, Pipeline, RunOptions, Session, SessionOptions, StreamOptions,
     StreamSession, Timesteps, function_session, interface, library, run_function,
@@ -75,7 +75,7 @@ fn a_file_of_another_kind_is_a_matter_of_the_artifact() {
     let said = |field: &str| BTreeMap::from([(field.to_string(), "soon".to_string())]);
     is(Timesteps::of(&said("s2ditc.timesteps")), ErrorKind::Artifact, "`soon`");
     is(interface::of(&said(interface::INTERFACE)), ErrorKind::Artifact, "roles of inputs");
-    let none = Sampler::FlowMatchingAr { timesteps: vec![], sigmas: vec![] };
+    let none = KernelSampler::FlowMatchingAr { timesteps: vec![], sigmas: vec![] };
     is(none.check(), ErrorKind::Artifact, "found 0 timesteps");
 }
 
@@ -95,7 +95,7 @@ fn what_does_not_fit_is_a_matter_of_the_input() {
     is("gpu".parse::<Engine>(), ErrorKind::Input, "expected `ort` or `tract`");
     is(Timesteps::new(vec![1000.0]).check(1.0), ErrorKind::Input, "found 1, expected 1000");
 
-    let sampler = Sampler::autoregressive(&[1000.0], 5.0);
+    let sampler = KernelSampler::autoregressive(&[1000.0], 5.0);
     let same = |x: &HostTensor, _: f64, _: usize| Ok::<_, Error>(x.clone());
     is(sampler::autoregressive(&sampler, &[], same), ErrorKind::Input, "found 0 tensor(s)");
 }

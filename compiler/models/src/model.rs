@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use s2dit_ir::{Module, WeightSource};
 use s2dit_runtime::stream::contract::StateWrite;
-use s2dit_runtime::stream::sampler::euler_sigmas;
+use s2dit_runtime::sampler::euler_sigmas;
 use serde_json::Value;
 
 use crate::graph::Graph;
