@@ -12,7 +12,7 @@ use s2dit_passes::emulate::Arithmetic;
 use s2dit_runtime::sampler::{self, KernelSampler};
 use s2dit_runtime::stream::contract::Contract;
 use s2dit_runtime::{
-    Artifact, Engine, Error, ErrorKind, HostTensor, Pipeline, RunOptions, Session, SessionOptions, StreamOptions,
+    Artifact, Engine, Error, ErrorKind, HostTensor, Partition, RunOptions, Session, SessionOptions, StreamOptions,
     StreamSession, Timesteps, function_session, interface, library, run_function,
 };
 
@@ -52,7 +52,7 @@ fn what_the_file_system_refuses_is_io() {
     let work = tempfile::tempdir().unwrap();
     let none = work.path().join("none");
     is(Artifact::open(&none), ErrorKind::Io, "found nothing");
-    is(Pipeline::open(&none), ErrorKind::Io, "cannot read");
+    is(Partition::open(&none), ErrorKind::Io, "cannot read");
     is(StreamSession::open(&none, &StreamOptions::default()), ErrorKind::Io, "found nothing");
 }
 
@@ -63,12 +63,12 @@ fn a_file_of_another_kind_is_a_matter_of_the_artifact() {
     fs::write(at("text.onnx"), "not a model").unwrap();
     is(Artifact::open(&at("text.onnx")), ErrorKind::Artifact, "text.onnx");
     is(Artifact::open(work.path()), ErrorKind::Artifact, "a folder without Manifest.json");
-    fs::write(at("pipeline.json"), "{}").unwrap();
+    fs::write(at("partition.json"), "{}").unwrap();
     is(Artifact::open(work.path()), ErrorKind::Artifact, "not a pipeline");
     is(StreamSession::open(work.path(), &StreamOptions::default()), ErrorKind::Artifact, "without contract.json");
     // The reader of text files reports what is not UTF-8 as an I/O error.
-    fs::write(at("pipeline.json"), [0xff]).unwrap();
-    is(Pipeline::open(work.path()), ErrorKind::Artifact, "not UTF-8 at 0");
+    fs::write(at("partition.json"), [0xff]).unwrap();
+    is(Partition::open(work.path()), ErrorKind::Artifact, "not UTF-8 at 0");
     fs::write(at("contract.json"), "{}").unwrap();
     is(StreamSession::open(work.path(), &StreamOptions::default()), ErrorKind::Artifact, "field `format`: missing");
     is(Contract::parse("nonsense"), ErrorKind::Artifact, "not JSON");

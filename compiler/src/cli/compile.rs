@@ -104,7 +104,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "SCHEME|PLAN")]
     quantize: Option<How>,
     /// Spread the step over packages that each fit a phone: auto (below 1 GB of weights each), a number, or a size such as 900MB
-    /// [Core ML]. OUT is a folder: the packages and pipeline.json; of a stream, the kernel
+    /// [Core ML]. OUT is a folder: the packages and partition.json; of a stream, the kernel
     #[arg(long, value_name = "HOW")]
     partition: Option<Partition>,
     /// What packages are shaped for: ane (the Neural Engine: channels first, all fp16), gpu or any (as PyTorch has it); a decoder has one shape

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use s2dit_backends::output::{Staged, made};
 use s2dit_runtime::experts;
-use s2dit_runtime::pipeline;
+use s2dit_runtime::partition;
 use s2dit_runtime::stream::contract;
 use s2dit_runtime::stream::state::MOST_CHUNKS;
 use s2dit_runtime::{HostTensor, RunOptions, StreamOptions, StreamSession};
@@ -200,7 +200,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     if args.artifact.is_dir() && args.artifact.join(contract::FILE).exists() {
         return stream(args, context);
     }
-    let parts = [pipeline::FILE, experts::FILE].iter().any(|name| args.artifact.join(name).exists());
+    let parts = [partition::FILE, experts::FILE].iter().any(|name| args.artifact.join(name).exists());
     if args.artifact.is_file() || args.artifact.join("Manifest.json").exists() || parts {
         return clip(args, context);
     }
@@ -209,7 +209,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
          {}), found {}",
         args.artifact.display(),
         contract::FILE,
-        pipeline::FILE,
+        partition::FILE,
         experts::FILE,
         if args.artifact.is_dir() { "another folder" } else { "nothing" }
     )

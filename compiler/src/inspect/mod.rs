@@ -13,7 +13,7 @@ use anyhow::{Result, bail};
 use s2dit_backends::foreign::Foreign;
 use s2dit_runtime::decode::contract::Contract;
 use s2dit_runtime::experts::Description;
-use s2dit_runtime::pipeline::{self, Pipeline};
+use s2dit_runtime::partition::{self, Partition};
 use s2dit_runtime::stream::contract;
 use serde::Serialize;
 
@@ -48,7 +48,7 @@ pub enum InspectReport {
     /// A Core ML package.
     MlPackage(ArtifactReport),
     /// A folder of packages that make one step.
-    Pipeline {
+    Partition {
         /// Reports on the packages, in the order in which they run.
         parts: Vec<ArtifactReport>,
     },
@@ -105,10 +105,10 @@ pub fn inspect(origin: &Origin, size: Option<Size>) -> Result<InspectReport> {
     if path.is_dir() && (path.extension().is_some_and(|e| e == "mlpackage") || path.join("Manifest.json").exists()) {
         return Ok(InspectReport::MlPackage(artifact::mlpackage(path)?));
     }
-    if path.join(pipeline::FILE).is_file() {
-        let opened = Pipeline::open(path)?;
+    if path.join(partition::FILE).is_file() {
+        let opened = Partition::open(path)?;
         let files = opened.description().parts.iter().map(|part| path.join(&part.file));
-        return Ok(InspectReport::Pipeline {
+        return Ok(InspectReport::Partition {
             parts: files.map(|file| artifact::mlpackage(&file)).collect::<Result<_>>()?,
         });
     }
