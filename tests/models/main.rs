@@ -5,6 +5,7 @@ mod common;
 
 mod batch;
 mod decoders;
+mod generate;
 mod goldens;
 mod ltx;
 mod open_sora;

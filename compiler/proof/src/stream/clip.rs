@@ -132,6 +132,17 @@ impl Clip {
         Prompt { text: seeded_prompt(seed, self.text), mask, pooled }
     }
 
+    /// Takes another sampler than the checkpoint's, and its number of steps.
+    pub fn set_sampler(&mut self, sampler: Box<dyn Sampler>, steps: usize) {
+        (self.sampler, self.steps) = (sampler, steps);
+    }
+
+    /// Whether a call takes a prompt and its negative.
+    #[must_use]
+    pub fn takes_two(&self) -> bool {
+        self.batch == 2
+    }
+
     /// Whether the network takes a strength of guidance, which was distilled into it.
     #[must_use]
     pub fn takes_guidance(&self) -> bool {
