@@ -8,6 +8,7 @@ mod decoders;
 mod goldens;
 mod ltx;
 mod open_sora;
+mod pipelines;
 mod sana;
 mod seam;
 mod text_encoders;

@@ -5,6 +5,7 @@
 
 pub mod decode;
 mod made_from;
+pub mod pipeline;
 pub mod ranges;
 pub mod stream;
 pub mod verify;

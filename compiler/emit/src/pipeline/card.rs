@@ -100,6 +100,19 @@ fn written(
     writeln!(out, "\nLicence of the weights: {}.", source.licence.as_deref().unwrap_or("the pipeline folder does not say"))
 }
 
+/// The estimates of a card, by part.
+#[must_use]
+pub fn estimates_of(card: &str) -> Vec<(Part, String)> {
+    let Some((_, section)) = card.split_once("\n## Estimate\n") else { return Vec::new() };
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let line = |line: &str| {
+        let (name, estimate) = line.strip_prefix("- ")?.split_once(": ")?;
+        let part = Part::ALL.into_iter().find(|part| part.name() == name)?;
+        Some((part, estimate.to_owned()))
+    };
+    section.lines().filter_map(line).collect()
+}
+
 /// Bytes in words.
 fn megabytes(bytes: u64) -> String {
     match bytes {

@@ -13,8 +13,9 @@ use s2dit_runtime::partition;
 use s2dit_runtime::pipeline::{Asset, AssetFile, Contract, FILE, FORMAT, Part};
 use s2dit_runtime::pipeline::{Checkpoint as MadeFrom, Pipeline};
 
-pub use self::card::{CARD, Fidelity, card};
+pub use self::card::{CARD, Fidelity, card, estimates_of};
 pub use self::plan::{Component, Options, Plan};
+pub use self::tokenizer::tokenizer_json;
 
 use self::plan::Job;
 use crate::format::has_format;

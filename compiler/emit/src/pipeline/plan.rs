@@ -416,7 +416,7 @@ fn text_of(
         bail!("component `{TRANSFORMER}`: found one without text, expected a transformer that makes video from text");
     };
     for input in &step.interface().inputs {
-        if matches!(input.role, InputRole::Image | InputRole::Guidance { .. } | InputRole::Other { .. }) {
+        if matches!(input.role, InputRole::Image | InputRole::Guidance | InputRole::Other { .. }) {
             bail!("component `{TRANSFORMER}`: found an input `{}`, expected only a latent, a time and text", input.name);
         }
     }

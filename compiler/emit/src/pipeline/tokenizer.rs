@@ -30,17 +30,7 @@ pub(super) fn write(source: &Path, dir: &Path, name: &str, text: &mut Text) -> R
             bail!("`{}`: field `{side}`: found {found:?}, expected \"right\"", source.join(CONFIG).display());
         }
     }
-    let tokenizer = source.join(TOKENIZER_FILE);
-    let whole = if tokenizer.is_file() {
-        read_file(&tokenizer, LARGEST).with_context(|| format!("cannot read `{}`", tokenizer.display()))?
-    } else if source.join(VOCABULARY).is_file() && source.join(MERGES).is_file() {
-        byte_pairs(source, &config)?
-    } else {
-        let found = if source.join(PIECES).is_file() { PIECES } else { "no file of a tokenizer" };
-        bail!(
-            "`{shown}`: found {found}, expected {TOKENIZER_FILE}, or {VOCABULARY} with {MERGES}; write it with: python -c \"from transformers import AutoTokenizer; AutoTokenizer.from_pretrained('{shown}').save_pretrained('{shown}')\""
-        );
-    };
+    let whole = tokenizer_json(source)?;
     let put = |file: &str, bytes: &[u8]| {
         std::fs::write(to.join(file), bytes).with_context(|| format!("cannot write `{}`", to.join(file).display()))
     };
@@ -66,6 +56,25 @@ pub(super) fn write(source: &Path, dir: &Path, name: &str, text: &mut Text) -> R
         class: config.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default().into(),
         files: files.map(|file| AssetFile::of(dir, &format!("{name}/{file}"))).collect::<Result<_, _>>()?,
     })
+}
+
+/// The `tokenizer.json` of a folder of transformers: as it lies there, or built of CLIP's vocabulary and merges.
+///
+/// # Errors
+/// Neither; files that cannot be read; a tokenizer of another class without the file.
+pub fn tokenizer_json(source: &Path) -> Result<Vec<u8>> {
+    let shown = source.display();
+    let tokenizer = source.join(TOKENIZER_FILE);
+    if tokenizer.is_file() {
+        return read_file(&tokenizer, LARGEST).with_context(|| format!("cannot read `{}`", tokenizer.display()));
+    }
+    if source.join(VOCABULARY).is_file() && source.join(MERGES).is_file() {
+        return byte_pairs(source, &config(source)?);
+    }
+    let found = if source.join(PIECES).is_file() { PIECES } else { "no file of a tokenizer" };
+    bail!(
+        "`{shown}`: found {found}, expected {TOKENIZER_FILE}, or {VOCABULARY} with {MERGES}; write it with: python -c \"from transformers import AutoTokenizer; AutoTokenizer.from_pretrained('{shown}').save_pretrained('{shown}')\""
+    );
 }
 
 fn json_of(path: &Path) -> Result<Value> {
