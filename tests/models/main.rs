@@ -9,6 +9,7 @@ mod generate;
 mod goldens;
 mod ltx;
 mod open_sora;
+mod pipelines;
 mod sana;
 mod seam;
 mod text_encoders;

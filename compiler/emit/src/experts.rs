@@ -117,7 +117,7 @@ impl Job<'_> {
 }
 
 /// Whether a path below the folder is of the expert `name`: an ONNX model and its weights, a package, or packages of a partition.
-fn is_of(path: &str, name: &str) -> bool {
+pub(crate) fn is_of(path: &str, name: &str) -> bool {
     let Some(rest) = path.strip_prefix(name) else { return false };
     let onnx =
         rest == ".onnx" || (rest.starts_with(".onnx.") && Path::new(rest).extension().is_some_and(|e| e == "data"));

@@ -7,6 +7,7 @@
 pub mod decode;
 pub mod generate;
 mod made_from;
+pub mod pipeline;
 pub mod ranges;
 pub mod stream;
 pub mod verify;

@@ -22,7 +22,7 @@ pub(crate) use inputs::{Tensors, check_finite, golden_inputs, read_tensors, seed
 pub use reference::Model;
 
 use inputs::about_inputs;
-use reference::Graph;
+pub(crate) use reference::Graph;
 
 /// The origin of the reference's results.
 #[derive(Clone, Debug)]

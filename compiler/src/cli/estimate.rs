@@ -1,6 +1,6 @@
 //! `s2ditc estimate`
 
-mod text;
+pub(super) mod text;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

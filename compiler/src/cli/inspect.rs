@@ -3,6 +3,7 @@
 mod decoder;
 mod graph;
 mod kernel;
+mod pipeline;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -91,6 +92,7 @@ fn text(report: &InspectReport) -> Result<String> {
             let texts = parts.iter().enumerate().map(|(i, part)| artifact(&what(i), part));
             texts.collect::<Result<Vec<_>>>()?.join("\n")
         }
+        InspectReport::Pipeline { contract, parts } => pipeline::text(contract, parts)?,
         InspectReport::Experts { boundary, experts } => {
             let texts = experts.iter().map(text).collect::<Result<Vec<_>>>()?;
             format!(

@@ -14,6 +14,7 @@ use s2dit_backends::foreign::Foreign;
 use s2dit_runtime::decode::contract::Contract;
 use s2dit_runtime::experts::Description;
 use s2dit_runtime::partition::{self, Partition};
+use s2dit_runtime::pipeline::{Contract as PipelineContract, Pipeline};
 use s2dit_runtime::stream::contract;
 use serde::Serialize;
 
@@ -51,6 +52,13 @@ pub enum InspectReport {
     Partition {
         /// Reports on the packages, in the order in which they run.
         parts: Vec<ArtifactReport>,
+    },
+    /// The folder of a compiled pipeline.
+    Pipeline {
+        /// Its contract.
+        contract: Box<PipelineContract>,
+        /// Reports on its parts, in the order in which they are called.
+        parts: Vec<InspectReport>,
     },
     /// A folder of two transformers that share the timesteps.
     Experts {
@@ -104,6 +112,12 @@ pub fn inspect(origin: &Origin, size: Option<Size>) -> Result<InspectReport> {
     }
     if path.is_dir() && (path.extension().is_some_and(|e| e == "mlpackage") || path.join("Manifest.json").exists()) {
         return Ok(InspectReport::MlPackage(artifact::mlpackage(path)?));
+    }
+    if Pipeline::is_in(path) {
+        let opened = Pipeline::open(path)?;
+        let parts = opened.contract().assets.parts().map(|(part, _)| inspect(&opened.part(part)?.as_path().into(), None));
+        let parts = parts.collect::<Result<_>>()?;
+        return Ok(InspectReport::Pipeline { contract: Box::new(opened.contract().clone()), parts });
     }
     if path.join(partition::FILE).is_file() {
         let opened = Partition::open(path)?;

@@ -9,7 +9,7 @@ mod tokenizer;
 
 pub use clean::Cleaning;
 pub use contract::{
-    Asset, AssetFile, Assets, Contract, EncoderMask, FILE, FORMAT, Latent, Levels, Mode, Part, Sampling, Scheduler,
+    Asset, AssetFile, Assets, Checkpoint, Contract, EncoderMask, FILE, FORMAT, Latent, Levels, Mode, Part, Sampling, Scheduler,
     SchedulerKind, Source, Text, TokenizerAsset, VERSION, Video,
 };
 pub use folder::Pipeline;

@@ -100,6 +100,12 @@ impl Tokenizer {
         Ok(Tokenizer { path: path.into(), inner, text })
     }
 
+    /// The id of a token.
+    #[must_use]
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
     /// The token ids of a prompt, cleaned as the pipeline does, with the tokens around it, cut or padded to the length of the text.
     ///
     /// # Errors
