@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use safetensors::SafeTensors;
+use s2dit_runtime::pipeline::{Part, Pipeline};
+use s2dit_runtime::{Artifact, RunOptions};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-use crate::common::{arg, fails, golden, ok};
+use crate::common::{arg, fails, files, golden, ok};
 
 /// How far a value of the video, in −1 to 1, may be from that of diffusers in float64.
 const BAR: f64 = 1e-3;
@@ -40,7 +43,19 @@ impl Golden {
         let out = arg(&work.join(format!("{}.{target}", self.name)));
         let size = format!("{}x{}", self.said("width"), self.said("height"));
         let folder = arg(&golden(self.name).join("pipeline"));
-        let job = ["compile", "-q", &folder, "--target", target, "--size", &size, "--frames", self.said("num_frames"), "-o", &out];
+        let job = [
+            "compile",
+            "-q",
+            &folder,
+            "--target",
+            target,
+            "--size",
+            &size,
+            "--frames",
+            self.said("num_frames"),
+            "-o",
+            &out,
+        ];
         ok(&[&job[..], flags].concat());
         out
     }
@@ -180,4 +195,95 @@ fn what_a_pipeline_cannot_do_is_said() {
     bytes.push(0);
     std::fs::write(&decoder, bytes).expect("a decoder");
     refused(&[&pipeline], &["Decoder.onnx", "of another compile"]);
+}
+
+/// Our own pipeline that streams, of small seeded parts, compiled.
+fn own_stream(work: &Path) -> String {
+    let dir = work.join("own");
+    std::fs::create_dir(&dir).expect("a folder");
+    let at = |name: &str| arg(&dir.join(name));
+    let clip =
+        ["vocab_size=634", "eos_token_id=633", "hidden_size=24", "num_attention_heads=3", "intermediate_size=48"];
+    let clip: Vec<&str> = clip.into_iter().flat_map(|field| ["--set", field]).collect();
+    ok(&[&["init", "-q", "--preset", "clip-tiny", "-o", &at("text_encoder")][..], &clip].concat());
+    for (name, from) in
+        [("transformer", golden("stream_tiny").join("checkpoint")), ("tokenizer", golden("tokenizer_clip"))]
+    {
+        std::fs::create_dir(dir.join(name)).expect("a folder");
+        for (file, bytes) in files(&from) {
+            std::fs::write(dir.join(name).join(file), bytes).expect("a file");
+        }
+    }
+    ok(&["init", "-q", "--preset", "taehv-tiny", "--set", "latent_channels=4", "-o", &at("vae")]);
+    let index = r#"{"_class_name": "S2DiTPipeline", "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+        "transformer": ["diffusers", "S2DiTTransformer3DModel"], "vae": ["s2ditc", "TAEHV"]}"#;
+    std::fs::write(dir.join("model_index.json"), index).expect("an index");
+    let out = arg(&work.join("stream.pipeline"));
+    ok(&["compile", "-q", &arg(&dir), "--target", "onnx", "--size", "64x64", "--mode", "stream", "-o", &out]);
+    out
+}
+
+/// A prompt's embeddings as a file, made with the parts by hand.
+fn encoded(pipeline: &str, prompt: &str, to: &Path) -> String {
+    let opened = Pipeline::open(pipeline.as_ref()).expect("a pipeline");
+    let tokens = opened.tokenizer().expect("a tokenizer").encode(prompt).expect("tokens");
+    let encoder = Artifact::open(&opened.part(Part::TextEncoder).expect("an encoder")).expect("an artifact");
+    let inputs = std::collections::BTreeMap::from([("tokens".to_owned(), tokens.tensor())]);
+    let text = encoder.run(&inputs, &RunOptions { quiet: true, ..RunOptions::default() }).expect("text");
+    let text = text.into_iter().find(|(name, _)| name == "text").expect("text").1;
+    let bytes: Vec<u8> = text.data.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::F32, text.shape, &bytes).expect("a tensor");
+    safetensors::serialize_to_file([("text", view)], None, to).expect("a file");
+    arg(to)
+}
+
+#[test]
+fn a_stream_decodes_while_it_goes_on() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| work.path().join(name);
+    let pipeline = own_stream(work.path());
+    let (first, second) = ("a cat walks through the snow", "a storm");
+    let video = at("x.safetensors");
+    let place = arg(&video);
+    let flags = ["--prompt", first, "--prompt-at", "2=a storm", "--chunks", "4", "--seed", "5", "-o", &place];
+    let said = report(&[&[pipeline.as_str()][..], &flags].concat());
+    assert_eq!([&said["chunks"], &said["steps"], &said["seed"]], [4, 4, 5], "{said}");
+    // The same, part by part.
+    let (one, two) =
+        (encoded(&pipeline, first, &at("1.safetensors")), encoded(&pipeline, second, &at("2.safetensors")));
+    let (latents, by_hand) = (arg(&at("latents.safetensors")), at("by-hand.safetensors"));
+    let kernel = arg(&Path::new(&pipeline).join("Transformer"));
+    let later = format!("2={two}");
+    let job = [
+        "stream",
+        "-q",
+        &kernel,
+        "--prompt",
+        &one,
+        "--prompt-at",
+        &later,
+        "--chunks",
+        "4",
+        "--seed",
+        "5",
+        "-o",
+        &latents,
+    ];
+    ok(&job);
+    let decoder = arg(&Path::new(&pipeline).join("Decoder"));
+    ok(&["decode", "-q", &decoder, "--latents", &latents, "-o", &arg(&by_hand)]);
+    let (found, expected) = (values(&video, "video"), values(&by_hand, "video"));
+    assert_eq!(found.0, [1, 3, said["frames"].as_u64().expect("frames") as usize, 64, 64]);
+    assert_eq!(distance(&found, &expected), 0.0);
+    // Five seconds if nobody says how long.
+    let usual = report(&[&pipeline, "--prompt", "", "-o", &arg(&at("x.mp4"))]);
+    assert_eq!(usual["chunks"], 7, "{usual}");
+    let refused = |flags: &[&str], part: &str| {
+        let message =
+            fails(&[&["generate", "-q", &pipeline, "--prompt", "x", "-o", &arg(&at("no.mp4"))], flags].concat());
+        assert!(message.contains(part), "{message}");
+    };
+    refused(&["--steps", "3"], "--steps is for clips");
+    refused(&["--guidance", "3"], "--guidance is for clips");
+    refused(&["--chunks", "2", "--prompt-at", "2=y"], "0 to 1");
 }

@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use s2dit_ir::{Module, WeightSource};
-use s2dit_runtime::stream::contract::StateWrite;
 use s2dit_runtime::sampler::euler_sigmas;
+use s2dit_runtime::stream::contract::StateWrite;
 use serde_json::Value;
 
 use crate::graph::Graph;

@@ -164,7 +164,10 @@ pub fn sampler_of(pipeline: &Pipeline) -> Result<Box<dyn Sampler>> {
     let contract = pipeline.contract();
     let Scheduler { kind, class, config } = &contract.scheduler;
     if *kind == SchedulerKind::Kernel {
-        bail!("{}: scheduler.kind: found \"kernel\", expected a scheduler of diffusers, as clips have", shown(pipeline));
+        bail!(
+            "{}: scheduler.kind: found \"kernel\", expected a scheduler of diffusers, as clips have",
+            shown(pipeline)
+        );
     }
     let spacing = match contract.sampling.levels {
         Levels::Scheduler => Spacing::Scheduler,

@@ -1,8 +1,8 @@
 //! The fields of a scheduler's configuration, read one by one with every problem collected.
 
-use serde_json::{Map, Value};
 use s2dit_files::json::compact;
 use s2dit_files::problems::{Problems, quoted, shown};
+use serde_json::{Map, Value};
 
 use crate::{Error, ErrorKind};
 
@@ -51,7 +51,8 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn integer(&mut self, field: &str, default: usize, most: usize) -> usize {
-        let read = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| (1..=most).contains(n));
+        let read =
+            |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| (1..=most).contains(n));
         self.read(field, default, &format!("an integer from 1 to {most}"), read)
     }
 
@@ -83,7 +84,11 @@ impl<'a> Fields<'a> {
     pub(super) fn finish(mut self) -> Result<(), Error> {
         let unknown: Vec<String> = self.entries.keys().cloned().collect();
         for field in unknown {
-            self.problem(&shown(&field), "a field that is unknown here".into(), "fields of the class in diffusers 0.42");
+            self.problem(
+                &shown(&field),
+                "a field that is unknown here".into(),
+                "fields of the class in diffusers 0.42",
+            );
         }
         if self.problems.0.is_empty() { Ok(()) } else { Err(Error::new(ErrorKind::Artifact, self.problems.into())) }
     }

@@ -44,7 +44,11 @@ impl Shift {
             fields.problem("max_image_seq_len", to.0.to_string(), &format!("more than base_image_seq_len, {}", from.0));
         }
         if kind == "linear" && from.1.min(to.1) <= 0.0 {
-            fields.problem("base_shift", from.1.to_string(), "shifts above 0, of which a linear time_shift_type makes no exponential");
+            fields.problem(
+                "base_shift",
+                from.1.to_string(),
+                "shifts above 0, of which a linear time_shift_type makes no exponential",
+            );
         }
         Shift::Dynamic(Dynamic { from, to, is_exponential: kind == "exponential" })
     }

@@ -64,7 +64,9 @@ fn euler_shifts_by_the_size_as_ltx_video_does() {
 
 #[test]
 fn unipc_steps_are_those_of_diffusers() {
-    ["unipc_wan_480", "unipc_wan_720", "unipc_shift1", "unipc_shift12", "unipc_terminal"].iter().for_each(|name| check(name));
+    ["unipc_wan_480", "unipc_wan_720", "unipc_shift1", "unipc_shift12", "unipc_terminal"]
+        .iter()
+        .for_each(|name| check(name));
 }
 
 #[test]
@@ -118,10 +120,8 @@ fn tensor(data: &[f32]) -> HostTensor {
 #[test]
 fn an_exact_velocity_gives_the_data_back() {
     let data = [0.25f32, -1.5];
-    let samplers: [Box<dyn Sampler>; 2] = [
-        Box::new(Euler::shifted(3.0)),
-        read(&golden("unipc_wan_720")["config"], Spacing::Scheduler).unwrap(),
-    ];
+    let samplers: [Box<dyn Sampler>; 2] =
+        [Box::new(Euler::shifted(3.0)), read(&golden("unipc_wan_720")["config"], Spacing::Scheduler).unwrap()];
     for sampler in samplers {
         let levels = sampler.levels(8, 2).unwrap();
         let x = clip(&*sampler, &levels, &tensor(&[1.0, 2.0]), |x, _, step| {

@@ -45,7 +45,14 @@ impl UniPc {
             fields.only(field, &json!(false), &json!(false), "other spacings are not supported");
         }
         // What the class reads for noise that is not that of flow matching.
-        fields.ignore(&["beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr", "timestep_spacing"]);
+        fields.ignore(&[
+            "beta_start",
+            "beta_end",
+            "beta_schedule",
+            "trained_betas",
+            "rescale_betas_zero_snr",
+            "timestep_spacing",
+        ]);
         fields.ignore(&["steps_offset", "dynamic_thresholding_ratio", "sample_max_value", "sigma_min", "sigma_max"]);
         fields.ignore(&["time_shift_type"]);
         let uncorrected = match fields.take("disable_corrector") {
@@ -226,9 +233,8 @@ impl Steps {
 /// Solves `Σₖ placesₖⁱ·wₖ = sidesᵢ` for i from 0, by Gauss's elimination. Places differ from each other.
 fn solved(places: &[f64], sides: &[f64]) -> Vec<f64> {
     let n = places.len();
-    let mut rows: Vec<Vec<f64>> = (0..n)
-        .map(|i| places.iter().map(|place| place.powi(i as i32)).chain([sides[i]]).collect())
-        .collect();
+    let mut rows: Vec<Vec<f64>> =
+        (0..n).map(|i| places.iter().map(|place| place.powi(i as i32)).chain([sides[i]]).collect()).collect();
     for i in 0..n {
         let pivot = (i..n).max_by(|a, b| rows[*a][i].abs().total_cmp(&rows[*b][i].abs())).unwrap_or(i);
         rows.swap(i, pivot);

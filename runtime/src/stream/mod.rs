@@ -20,8 +20,8 @@ use s2dit_backends::output::Destination;
 use s2dit_ir::{DType, Module, WeightSource};
 
 use crate::ranges::{self, Ranges};
-use crate::{Error, HostTensor};
 use crate::sampler;
+use crate::{Error, HostTensor};
 use contract::{Contract, StateWrite};
 pub use folder::KernelFolder;
 use kernel::{Kernel, OUT, Values};

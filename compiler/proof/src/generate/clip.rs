@@ -29,7 +29,10 @@ pub(super) fn make(
     let guidance = [guidance, second.unwrap_or(guidance)];
     let negative = request.negative.clone().unwrap_or_else(|| sampling.negative.clone());
     if request.negative.is_some() && guidance.iter().all(|g| *g <= 1.0) {
-        bail!("--negative: found guidance {}, expected more than 1, without which no negative prompt is asked", guidance[0]);
+        bail!(
+            "--negative: found guidance {}, expected more than 1, without which no negative prompt is asked",
+            guidance[0]
+        );
     }
     // The encoder is loaded once. A step that takes two prompts a call, or no negative at all, is known only when the transformer is open.
     let prompts = [&request.prompt, &negative];

@@ -20,8 +20,11 @@ pub(super) fn make(
     watch: Watch<'_>,
     report: &mut Report,
 ) -> Result<()> {
-    let clips_only =
-        [(request.steps.is_some(), "--steps"), (request.guidance.is_some(), "--guidance"), (request.negative.is_some(), "--negative")];
+    let clips_only = [
+        (request.steps.is_some(), "--steps"),
+        (request.guidance.is_some(), "--guidance"),
+        (request.negative.is_some(), "--negative"),
+    ];
     if let Some((_, flag)) = clips_only.into_iter().find(|(given, _)| *given) {
         bail!("{flag} is for clips, but this pipeline makes a stream, whose steps are those of its kernel");
     }
@@ -104,8 +107,7 @@ pub(super) fn make(
         *calls += 1;
         written.push(video)
     };
-    timed(&mut decoding.seconds, || feed.finish(&mut push))
-        .with_context(|| format!("`{}`", decoder_path.display()))?;
+    timed(&mut decoding.seconds, || feed.finish(&mut push)).with_context(|| format!("`{}`", decoder_path.display()))?;
     report.stages.extend([stage, decoding]);
     report.frames = written.finish()?;
     Ok(())

@@ -47,7 +47,8 @@ impl Texts {
         let interface = artifact.interface()?;
         // An encoder of fp16 keeps its numbers as the engine stores them if that was asked for.
         let fp16 = run.fp16 && artifact.has_fp16();
-        let mut session = timed(&mut stage.load_seconds, || Ok(artifact.session(&RunOptions { fp16, ..run.clone() })?))?;
+        let mut session =
+            timed(&mut stage.load_seconds, || Ok(artifact.session(&RunOptions { fp16, ..run.clone() })?))?;
         let mut prompts = BTreeMap::new();
         for (prompt, tokens) in tokens {
             let mask = match text.encoder_mask {

@@ -64,14 +64,8 @@ pub(super) fn tail(spec: Spec, samples: &[Sample], sets: &[Vec<u8>; 2]) -> Resul
     let length = count.checked_mul(FRAME).context("an MP4 of more than four million frames")?;
     // No turning, no moving.
     let matrix = words(&[ONE, 0, 0, 0, ONE, 0, 0, 0, 1 << 30]);
-    let movie = [
-        words(&[0, 0, scale, length, ONE]),
-        [1, 0].to_vec(),
-        vec![0; 10],
-        matrix.clone(),
-        vec![0; 24],
-        words(&[2]),
-    ];
+    let movie =
+        [words(&[0, 0, scale, length, ONE]), [1, 0].to_vec(), vec![0; 10], matrix.clone(), vec![0; 24], words(&[2])];
     let sides = words(&[spec.cols as u32 * ONE, spec.rows as u32 * ONE]);
     let track = [words(&[0, 0, 1, 0, length]), vec![0; 16], matrix, sides];
     // The language is undetermined.
@@ -86,7 +80,11 @@ pub(super) fn tail(spec: Spec, samples: &[Sample], sets: &[Vec<u8>; 2]) -> Resul
             full(b"stts", 0, &words(&[1, count, FRAME])),
             keys(samples),
             full(b"stsc", 0, &words(&[1, 1, count, 1])),
-            full(b"stsz", 0, &[words(&[0, count]), samples.iter().flat_map(|s| s.bytes.to_be_bytes()).collect()].concat()),
+            full(
+                b"stsz",
+                0,
+                &[words(&[0, count]), samples.iter().flat_map(|s| s.bytes.to_be_bytes()).collect()].concat(),
+            ),
             full(b"stco", 0, &words(&[1, head().len() as u32])),
         ]
         .concat(),
