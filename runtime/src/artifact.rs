@@ -12,6 +12,7 @@ use crate::error::refuse;
 use crate::experts::Description;
 use crate::interface;
 use crate::partition::{self, Chain, Partition};
+use crate::pipeline::Contract;
 use crate::run::{Engine, RunOptions, function_session, session_options};
 use crate::stream::contract;
 use crate::timesteps::Timesteps;
@@ -44,6 +45,17 @@ impl Artifact {
         }
         if path.join(partition::FILE).exists() {
             return Ok(Artifact::Partition(Box::new(Partition::open(path)?)));
+        }
+        if Contract::is_in(path) {
+            let contract = Contract::read(path)?;
+            let parts: Vec<String> =
+                contract.assets.parts().map(|(_, asset)| format!("`{}`", path.join(&asset.path).display())).collect();
+            refuse!(
+                Artifact,
+                "`{}`: found a whole pipeline, expected one of its parts: {}",
+                path.display(),
+                parts.join(" or ")
+            );
         }
         if let Some(pair) = Description::read(path)? {
             let each: Vec<String> = pair.paths(path).iter().map(|file| format!("`{}`", file.display())).collect();

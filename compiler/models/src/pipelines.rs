@@ -1,6 +1,6 @@
 //! The pipelines that are compiled whole: what the code of each class does around its models, which no file of a pipeline folder says.
 
-use s2dit_files::problems::{Problem, quoted, shown};
+use s2dit_files::problems::{Problem, quoted};
 use s2dit_runtime::pipeline::{Cleaning, EncoderMask, Levels, Scheduler, SchedulerKind};
 use serde_json::{Map, Value};
 
@@ -133,7 +133,7 @@ pub fn scheduler(entries: Vec<(String, Value)>, place: &str) -> Result<Scheduler
     let Some((class, kind)) = known else {
         return Err(Problem {
             place: format!("{place}: _class_name"),
-            found: class.map_or("no such field".into(), |class| quoted(&shown(class))),
+            found: class.map_or("no such field".into(), quoted),
             expected: KINDS.map(|(class, _)| quoted(class)).join(" or "),
         });
     };

@@ -369,10 +369,8 @@ fn latent_of(options: &Options, kind: &Kind, checkpoint: &Checkpoint, scale: Sca
     }
     // The nearest size that the transformer takes, as pixels.
     let wanted = LatentSize { rows: latent.rows.max(1), cols: latent.cols.max(1), ..latent };
-    if let Size::Latent(near) = model.usual_size(wanted)
-        && [near.latent.rows, near.latent.cols] != [latent.rows, latent.cols] || !fits
-    {
-        let near = model.usual_size(wanted).latent()?;
+    let near = model.usual_size(wanted).latent()?;
+    if !fits || [near.rows, near.cols] != [latent.rows, latent.cols] {
         bail!(
             "--size: found {cols}x{rows}, expected columns and rows that the decoder (multiples of {}) and the transformer make, such as {}x{}",
             scale.spatial,
