@@ -23,7 +23,7 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
     // A part of a pipeline.
     ("runtime/src/pipeline/contract.rs", &["decoder"]),
     // What an error about shapes is about.
-    ("runtime/src/stream/sampler.rs", &["velocity"]),
+    ("runtime/src/sampler/autoregressive.rs", &["velocity"]),
     // The last projection is counted with the head.
     ("compiler/src/inspect/model.rs", &["proj_out"]),
     // A field of a rule of lint.
