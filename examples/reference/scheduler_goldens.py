@@ -8,7 +8,8 @@ A golden is a JSON file: `config`, which is what the class writes as its `schedu
 `given` (whether a pipeline passes the noise levels from 1 to 1/steps, as LTX-Video's does), the `sigmas` and `timesteps` that the class makes of them, and the `velocities` and
 `samples` of a run: sample 0 is noise, and sample i + 1 is what the class makes of sample i and velocity i. The numbers of file i, case j are drawn with seed 1700 + 100·i + j.
 
-The noise levels are float32 in diffusers. The goldens keep those numbers and compute with them in float64 from there on, since the class itself takes logarithms of them in float32.
+The noise levels are float32 in diffusers, each rounded once here (Euler's class shifts levels that it is given in float32, where 1 - sigma loses digits). The goldens compute with these numbers in float64
+from there on: UniPC's class itself takes logarithms of them in float32.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import pathlib
 import diffusers
 import numpy
 import torch
+from diffusers.schedulers import scheduling_flow_match_euler_discrete
 
 FOLDER = pathlib.Path(__file__).parents[2] / "tests" / "goldens" / "schedulers"
 ELEMENTS = 4
@@ -28,6 +30,15 @@ WAN = dict(prediction_type="flow_prediction", use_flow_sigmas=True, num_train_ti
 # As the published LTX-Video has it.
 LTX = dict(use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024, max_image_seq_len=4096, shift_terminal=0.1)
 OWN = [(steps, None, False) for steps in (1, 2, 3, 4, 6, 10, 14, 15, 20, 50)]
+
+
+class Wide:
+    """numpy with numbers of 64 bits where the class of Euler steps asks for 32."""
+
+    float32 = numpy.float64
+
+    def __getattr__(self, name):
+        return getattr(numpy, name)
 
 
 def of_tokens(tokens, config):
@@ -66,6 +77,7 @@ def short(values, digits):
 def run(scheduler, steps, mu, levels, rng, double):
     """Noise levels, timesteps, velocities and samples of a run."""
     arguments = dict(mu=mu) if mu is not None else {}
+    scheduling_flow_match_euler_discrete.np = Wide() if double else numpy
     if levels:
         arguments["sigmas"] = numpy.linspace(1.0, 1 / steps, steps)
     scheduler.set_timesteps(steps, **arguments)

@@ -42,9 +42,9 @@ fn check(name: &str) {
         close("sigmas", &levels.sigmas, &numbers(&case["sigmas"]));
         close("timesteps", &levels.timesteps, &numbers(&case["timesteps"]));
         let samples: Vec<Vec<f64>> = case["samples"].as_array().expect("samples").iter().map(numbers).collect();
-        let mut x = samples[0].clone();
         let mut run = sampler.begin(&levels);
         for (step, velocity) in case["velocities"].as_array().expect("velocities").iter().enumerate() {
+            let mut x = samples[step].clone();
             run.step(&mut x, &numbers(velocity));
             close(&format!("sample {}", step + 1), &x, &samples[step + 1]);
         }
