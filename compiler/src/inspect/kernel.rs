@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use s2dit_runtime::stream::contract::{
-    Chunk, FunctionsPolicy, Port, Precision, KernelSampler, State, StateWrite, StatesPolicy, Target, Text,
+    Chunk, FunctionsPolicy, KernelSampler, Port, Precision, State, StateWrite, StatesPolicy, Target, Text,
 };
 use s2dit_runtime::{KernelFolder, Timesteps};
 use serde::Serialize;

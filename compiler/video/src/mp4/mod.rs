@@ -19,7 +19,7 @@ use s2dit_backends::output::{Destination, Staged, made};
 use super::{Format, Rgb, Spec, begins};
 use boxes::Sample;
 
-/// The quantiser: pictures of about 45 dB.
+/// The quantiser: what is lost is then mostly that four pixels share a colour.
 const QUANTISER: u8 = 16;
 /// Bits a second that the encoder believes to have: more than the quantiser takes.
 const BITS: u32 = 100_000_000;
@@ -59,7 +59,7 @@ impl Mp4 {
             );
         }
         let config = EncoderConfig::new()
-            .rate_control_mode(RateControlMode::Quality)
+            .rate_control_mode(RateControlMode::Bufferbased)
             .qp(QpRange::new(QUANTISER, QUANTISER))
             .bitrate(BitRate::from_bps(BITS))
             .max_frame_rate(FrameRate::from_hz(fps as f32))
