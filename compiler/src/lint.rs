@@ -14,7 +14,8 @@ use s2dit_ir::Interface;
 use s2dit_runtime::decode::contract::Contract as DecoderContract;
 use s2dit_runtime::experts::Description;
 use s2dit_runtime::interface;
-use s2dit_runtime::pipeline::{self, Pipeline};
+use s2dit_runtime::partition::{self, Partition};
+use s2dit_runtime::pipeline::Pipeline;
 use s2dit_runtime::stream::contract;
 use s2dit_runtime::timesteps::TIMESTEPS;
 use s2dit_runtime::{DecoderFolder, KernelFolder};
@@ -109,8 +110,13 @@ fn stem(path: &str) -> Option<&str> {
 
 /// The package itself, or those of a kernel folder or of two experts, by name.
 fn packages(path: &Path) -> Result<Vec<PathBuf>> {
-    if path.join(pipeline::FILE).is_file() {
+    if Pipeline::is_in(path) {
         let opened = Pipeline::open(path)?;
+        let parts = opened.contract().assets.parts().map(|(part, _)| packages(&opened.part(part)?));
+        return Ok(parts.collect::<Result<Vec<_>>>()?.concat());
+    }
+    if path.join(partition::FILE).is_file() {
+        let opened = Partition::open(path)?;
         return Ok(opened.description().parts.iter().map(|part| path.join(&part.file)).collect());
     }
     if let Some(pair) = Description::read(path)? {

@@ -11,7 +11,8 @@ use s2dit_passes::emulate::Arithmetic;
 use crate::error::refuse;
 use crate::experts::Description;
 use crate::interface;
-use crate::pipeline::{self, Chain, Pipeline};
+use crate::partition::{self, Chain, Partition};
+use crate::pipeline::Contract;
 use crate::run::{Engine, RunOptions, function_session, session_options};
 use crate::stream::contract;
 use crate::timesteps::Timesteps;
@@ -24,7 +25,7 @@ pub enum Artifact {
     /// A Core ML package.
     MlPackage(Box<Package>),
     /// Core ML packages that run one after the other.
-    Pipeline(Box<Pipeline>),
+    Partition(Box<Partition>),
 }
 
 impl Artifact {
@@ -42,8 +43,19 @@ impl Artifact {
         {
             return Ok(Artifact::MlPackage(Box::new(Package::open(path)?)));
         }
-        if path.join(pipeline::FILE).exists() {
-            return Ok(Artifact::Pipeline(Box::new(Pipeline::open(path)?)));
+        if path.join(partition::FILE).exists() {
+            return Ok(Artifact::Partition(Box::new(Partition::open(path)?)));
+        }
+        if Contract::is_in(path) {
+            let contract = Contract::read(path)?;
+            let parts: Vec<String> =
+                contract.assets.parts().map(|(_, asset)| format!("`{}`", path.join(&asset.path).display())).collect();
+            refuse!(
+                Artifact,
+                "`{}`: found a whole pipeline, expected one of its parts: {}",
+                path.display(),
+                parts.join(" or ")
+            );
         }
         if let Some(pair) = Description::read(path)? {
             let each: Vec<String> = pair.paths(path).iter().map(|file| format!("`{}`", file.display())).collect();
@@ -60,7 +72,7 @@ impl Artifact {
         }
         refuse!(
             Artifact,
-            "`{shown}`: expected an .onnx file or an .mlpackage, found a folder without Manifest.json or pipeline.json"
+            "`{shown}`: expected an .onnx file or an .mlpackage, found a folder without Manifest.json or partition.json"
         )
     }
 
@@ -69,7 +81,7 @@ impl Artifact {
         match self {
             Artifact::Onnx(_, model) => model.metadata(),
             Artifact::MlPackage(package) => package.metadata(),
-            Artifact::Pipeline(pipeline) => pipeline.description().metadata.clone(),
+            Artifact::Partition(partition) => partition.description().metadata.clone(),
         }
     }
 
@@ -92,13 +104,13 @@ impl Artifact {
                 let port = |v: coreml::read::Feature| Port { name: v.name, dtype: v.dtype, shape: v.shape };
                 package.inputs().into_iter().map(port).collect()
             }
-            Artifact::Pipeline(pipeline) => {
+            Artifact::Partition(partition) => {
                 let port = |p: &contract::Port| Port {
                     name: p.name.clone(),
                     dtype: p.dtype.to_string(),
                     shape: p.shape.iter().map(|&d| d as i64).collect(),
                 };
-                pipeline.description().inputs.iter().map(port).collect()
+                partition.description().inputs.iter().map(port).collect()
             }
         }
     }
@@ -108,7 +120,7 @@ impl Artifact {
         match self {
             Artifact::Onnx(_, model) => model.outputs().into_iter().map(|v| v.name).collect(),
             Artifact::MlPackage(package) => package.outputs().into_iter().map(|v| v.name).collect(),
-            Artifact::Pipeline(pipeline) => pipeline.description().outputs.iter().map(|p| p.name.clone()).collect(),
+            Artifact::Partition(partition) => partition.description().outputs.iter().map(|p| p.name.clone()).collect(),
         }
     }
 
@@ -121,7 +133,7 @@ impl Artifact {
         let values: HashSet<&str> = match self {
             Artifact::Onnx(_, model) => model.values().collect(),
             Artifact::MlPackage(package) => computed(package).collect(),
-            Artifact::Pipeline(pipeline) => pipeline.parts().iter().flat_map(computed).collect(),
+            Artifact::Partition(partition) => partition.parts().iter().flat_map(computed).collect(),
         };
         let (inputs, outputs) = (self.inputs(), self.outputs());
         if let Some(said) = interface::of(&self.metadata())? {
@@ -151,7 +163,7 @@ impl Artifact {
                 }
                 self.session(options)?.run(inputs)
             }
-            Artifact::MlPackage(_) | Artifact::Pipeline(_) => {
+            Artifact::MlPackage(_) | Artifact::Partition(_) => {
                 if options.engine == Engine::Tract {
                     refuse!(Input, "--engine tract runs ONNX files only");
                 }
@@ -165,7 +177,7 @@ impl Artifact {
         match self {
             Artifact::Onnx(_, model) => model.inputs().iter().any(|v| v.dtype == "f16"),
             Artifact::MlPackage(package) => package.has_fp16(),
-            Artifact::Pipeline(pipeline) => pipeline.parts().iter().any(Package::has_fp16),
+            Artifact::Partition(partition) => partition.parts().iter().any(Package::has_fp16),
         }
     }
 
@@ -197,9 +209,9 @@ impl Artifact {
                 let arithmetic = if options.fp16 { Arithmetic::RoundedFp16 } else { Arithmetic::Fp32 };
                 function_session(function, &**package, arithmetic, options).map(Chain::from)
             }
-            Artifact::Pipeline(pipeline) => {
-                self.check_rounding(pipeline.dir(), options)?;
-                pipeline.chain(options)
+            Artifact::Partition(partition) => {
+                self.check_rounding(partition.dir(), options)?;
+                partition.chain(options)
             }
         }
     }

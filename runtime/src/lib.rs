@@ -5,6 +5,7 @@
 //! - [`Predictor`] runs anybody's package or ONNX file on named arrays, with its functions and states.
 //! - [`stream`] makes video chunk by chunk with a kernel folder.
 //! - [`decode`] makes video of latents chunk by chunk with the folder of a decoder.
+//! - [`pipeline`] is the folder of a compiled pipeline: its contract and its tokenizer.
 //! - [`text_mask`] says which text tokens count.
 //! - [`tokens`] checks token ids.
 //! - [`timesteps`] are those that an artifact was compiled for, if it does not take any.
@@ -21,11 +22,13 @@ pub mod experts;
 pub mod interface;
 pub mod library;
 pub mod ort_engine;
+pub mod partition;
 pub mod pipeline;
 mod ports;
 pub mod predict;
 pub mod ranges;
 mod run;
+pub mod sampler;
 pub mod stream;
 mod tensor;
 pub mod text_mask;
@@ -39,7 +42,8 @@ pub use decode::{DecodeSession, DecoderFolder};
 pub use difference::{Difference, first_difference};
 pub use error::{Error, ErrorKind};
 pub use ort_engine::{Port, Session, SessionOptions};
-pub use pipeline::{Chain, Pipeline};
+pub use partition::{Chain, Partition};
+pub use pipeline::Pipeline;
 pub use predict::Predictor;
 pub use run::{Engine, RunOptions, function_session, run_function};
 pub use stream::{KernelFolder, StreamOptions, StreamSession};

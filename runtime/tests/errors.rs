@@ -9,10 +9,10 @@ use s2dit_backends::onnx;
 use s2dit_ir::weights::NoWeights;
 use s2dit_ir::{Module, text};
 use s2dit_passes::emulate::Arithmetic;
-use s2dit_runtime::stream::contract::{Contract, Sampler};
-use s2dit_runtime::stream::sampler;
+use s2dit_runtime::sampler::{self, KernelSampler};
+use s2dit_runtime::stream::contract::Contract;
 use s2dit_runtime::{
-    Artifact, Engine, Error, ErrorKind, HostTensor, Pipeline, RunOptions, Session, SessionOptions, StreamOptions,
+    Artifact, Engine, Error, ErrorKind, HostTensor, Partition, RunOptions, Session, SessionOptions, StreamOptions,
     StreamSession, Timesteps, function_session, interface, library, run_function,
 };
 
@@ -52,7 +52,7 @@ fn what_the_file_system_refuses_is_io() {
     let work = tempfile::tempdir().unwrap();
     let none = work.path().join("none");
     is(Artifact::open(&none), ErrorKind::Io, "found nothing");
-    is(Pipeline::open(&none), ErrorKind::Io, "cannot read");
+    is(Partition::open(&none), ErrorKind::Io, "cannot read");
     is(StreamSession::open(&none, &StreamOptions::default()), ErrorKind::Io, "found nothing");
 }
 
@@ -63,19 +63,19 @@ fn a_file_of_another_kind_is_a_matter_of_the_artifact() {
     fs::write(at("text.onnx"), "not a model").unwrap();
     is(Artifact::open(&at("text.onnx")), ErrorKind::Artifact, "text.onnx");
     is(Artifact::open(work.path()), ErrorKind::Artifact, "a folder without Manifest.json");
-    fs::write(at("pipeline.json"), "{}").unwrap();
+    fs::write(at("partition.json"), "{}").unwrap();
     is(Artifact::open(work.path()), ErrorKind::Artifact, "not a pipeline");
     is(StreamSession::open(work.path(), &StreamOptions::default()), ErrorKind::Artifact, "without contract.json");
     // The reader of text files reports what is not UTF-8 as an I/O error.
-    fs::write(at("pipeline.json"), [0xff]).unwrap();
-    is(Pipeline::open(work.path()), ErrorKind::Artifact, "not UTF-8 at 0");
+    fs::write(at("partition.json"), [0xff]).unwrap();
+    is(Partition::open(work.path()), ErrorKind::Artifact, "not UTF-8 at 0");
     fs::write(at("contract.json"), "{}").unwrap();
     is(StreamSession::open(work.path(), &StreamOptions::default()), ErrorKind::Artifact, "field `format`: missing");
     is(Contract::parse("nonsense"), ErrorKind::Artifact, "not JSON");
     let said = |field: &str| BTreeMap::from([(field.to_string(), "soon".to_string())]);
     is(Timesteps::of(&said("s2ditc.timesteps")), ErrorKind::Artifact, "`soon`");
     is(interface::of(&said(interface::INTERFACE)), ErrorKind::Artifact, "roles of inputs");
-    let none = Sampler::FlowMatchingAr { timesteps: vec![], sigmas: vec![] };
+    let none = KernelSampler::FlowMatchingAr { timesteps: vec![], sigmas: vec![] };
     is(none.check(), ErrorKind::Artifact, "found 0 timesteps");
 }
 
@@ -95,7 +95,7 @@ fn what_does_not_fit_is_a_matter_of_the_input() {
     is("gpu".parse::<Engine>(), ErrorKind::Input, "expected `ort` or `tract`");
     is(Timesteps::new(vec![1000.0]).check(1.0), ErrorKind::Input, "found 1, expected 1000");
 
-    let sampler = Sampler::autoregressive(&[1000.0], 5.0);
+    let sampler = KernelSampler::autoregressive(&[1000.0], 5.0);
     let same = |x: &HostTensor, _: f64, _: usize| Ok::<_, Error>(x.clone());
     is(sampler::autoregressive(&sampler, &[], same), ErrorKind::Input, "found 0 tensor(s)");
 }

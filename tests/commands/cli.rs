@@ -158,7 +158,7 @@ fn usage_errors_exit_with_2_and_help_shows_examples() {
         (&kernel, &["--target", "onnx", "--functions", "shared"], "--functions shared is for --target coreml"),
         (&["verify", "x"], &["--golden", "y", "--seed", "0"], "--seed"),
         (&["verify", "x"], &["--golden", "y", "--plot", "y.png"], "ends in .svg"),
-        (&stream, &["--preview", "y.mp4"], "ends in .gif"),
+        (&stream, &["--preview", "y.avi"], "ends in .mp4"),
         (&stream, &["--output", "y.mp4"], "expected .safetensors"),
         (&clip, &["--target", "coreml", "--partition", "1.2.3GB"], "900MB"),
         (&stream, &["--chunks", "0"], "--chunks"),
@@ -170,7 +170,7 @@ fn usage_errors_exit_with_2_and_help_shows_examples() {
         assert_eq!(out.status.code(), Some(2), "{args:?} {more:?}: {stderr}");
         assert!(stderr.contains(says), "{args:?} {more:?}: {stderr}");
     }
-    for command in ["init", "inspect", "compile", "verify", "lint", "passes", "demo", "completions"] {
+    for command in ["init", "inspect", "compile", "verify", "generate", "lint", "passes", "demo", "completions"] {
         assert!(ok(&[command, "--help"]).contains("Example"), "{command}");
     }
     assert!(ok(&["completions", "bash"]).contains("s2ditc"));

@@ -229,7 +229,7 @@ fn keys_of_the_formats() {
 
     let mut names = BTreeSet::new();
     let json = |path: PathBuf| -> Value { serde_json::from_slice(&fs::read(path).expect("a file")).expect("JSON") };
-    let pipeline = json(work.path().join("parts/pipeline.json"));
+    let pipeline = json(work.path().join("parts/partition.json"));
     keys(&pipeline, &mut names);
     let pair = work.path().join("pair");
     for component in ["transformer", "transformer_2"] {

@@ -99,7 +99,7 @@ fn folders_of_others_are_kept() {
     let (partitioned, step) = ([&PACKAGE[..], &["--partition", "2"]].concat(), "tiny");
     let jobs: [(&str, &str, &[&str], &str); 3] = [
         ("x.mlpackage", step, &PACKAGE, "Manifest.json"),
-        ("step", step, &partitioned, "pipeline.json"),
+        ("step", step, &partitioned, "partition.json"),
         ("kernel", "stream_tiny", &KERNEL, "contract.json"),
     ];
     for (name, model, flags, marker) in jobs {

@@ -308,7 +308,7 @@ fn descriptions_that_lie_are_refused_by_every_command() {
     let parts = at("parts");
     compile("tiny", &["--target", "coreml", "--latent", "3x8x8", "--partition", "2"], &parts);
     let folder = arg(&parts);
-    let pipeline = parts.join("pipeline.json");
+    let pipeline = parts.join("partition.json");
     let whole = fs::read_to_string(&pipeline).expect("a description");
     ok(&["verify", &folder, "--golden", &reference]);
     let edits: [Edit; 7] = [
@@ -333,7 +333,7 @@ fn descriptions_that_lie_are_refused_by_every_command() {
         for command in [&["inspect", &folder][..], &["lint", &folder], &["verify", &folder, "--golden", &reference]] {
             let error = fails(command);
             says(&error, expected);
-            assert!(error.contains("pipeline.json") || error.contains(".mlpackage"), "{what}: {error}");
+            assert!(error.contains("partition.json") || error.contains(".mlpackage"), "{what}: {error}");
         }
         fs::write(&pipeline, &whole).expect("a description");
     }

@@ -1,4 +1,4 @@
-//! A Python environment with the outside judges (coremltools, onnx), made on first need under `target`.
+//! Python environments with the outside judges (coremltools and onnx; FFmpeg and Pillow), made on first need under `target`.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -6,13 +6,22 @@ use std::process::Command;
 
 /// The interpreter of an environment that has `tests/conformance/requirements.txt`.
 pub fn interpreter() -> PathBuf {
-    let requirements = super::repo().join("tests/conformance/requirements.txt");
+    environment("python", "requirements.txt")
+}
+
+/// The interpreter of an environment that has `tests/conformance/video.txt`.
+pub fn of_video() -> PathBuf {
+    environment("python-video", "video.txt")
+}
+
+fn environment(name: &str, list: &str) -> PathBuf {
+    let requirements = super::repo().join("tests/conformance").join(list);
     let wanted = fs::read_to_string(&requirements).expect("requirements.txt");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     // One process at a time makes it; the others wait.
-    let lock = File::create(target.join("python.lock")).expect("a lock file");
+    let lock = File::create(target.join(format!("{name}.lock"))).expect("a lock file");
     lock.lock().expect("the lock");
-    let venv = target.join("python");
+    let venv = target.join(name);
     let python = venv.join("bin/python");
     let stamp = venv.join("requirements.txt");
     if fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {

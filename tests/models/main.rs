@@ -5,9 +5,11 @@ mod common;
 
 mod batch;
 mod decoders;
+mod generate;
 mod goldens;
 mod ltx;
 mod open_sora;
+mod pipelines;
 mod sana;
 mod seam;
 mod text_encoders;

@@ -19,8 +19,11 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
     ("compiler/proof/src/stream/clip/given.rs", &["image"]),
     ("compiler/proof/src/decode.rs", &["latent", "video"]),
     ("runtime/src/stream/state.rs", &["text"]),
+    ("compiler/proof/src/pipeline.rs", &["latent", "text", "velocity", "video"]),
+    // A part of a pipeline.
+    ("runtime/src/pipeline/contract.rs", &["decoder"]),
     // What an error about shapes is about.
-    ("runtime/src/stream/sampler.rs", &["velocity"]),
+    ("runtime/src/sampler/autoregressive.rs", &["velocity"]),
     // The last projection is counted with the head.
     ("compiler/src/inspect/model.rs", &["proj_out"]),
     // A field of a rule of lint.

@@ -163,17 +163,17 @@ fn what_cannot_be_partitioned_is_named() {
         let message = fails(&["verify", &arg(dir), "--golden", &reference]);
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     };
-    let description = out.join("pipeline.json");
+    let description = out.join("partition.json");
     let text = fs::read_to_string(&description).expect("a description");
     fs::write(&description, text.replace("part1.mlpackage", "part0.mlpackage")).expect("written");
     verify(&out, &["part0.mlpackage"]);
-    fs::write(&description, text.replace("s2dit-pipeline", "pipeline")).expect("written");
-    verify(&out, &["pipeline.json", "format"]);
+    fs::write(&description, text.replace("s2dit-partition", "parts")).expect("written");
+    verify(&out, &["partition.json", "format"]);
     // What it says of the whole is what its parts have.
     let mut whole: Value = serde_json::from_str(&text).expect("JSON");
     whole["inputs"][0]["shape"][0] = 9.into();
     fs::write(&description, whole.to_string()).expect("written");
-    verify(&out, &["pipeline.json", "as its part has"]);
+    verify(&out, &["partition.json", "as its part has"]);
     fs::write(&description, &text).expect("written");
     fs::remove_dir_all(out.join("part1.mlpackage")).expect("removed");
     verify(&out, &["part1.mlpackage"]);

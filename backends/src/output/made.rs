@@ -1,7 +1,7 @@
 //! Which files this program wrote: each kind says so near its start, in a form that no other program's files have by chance.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use crate::input::check_regular;
@@ -73,8 +73,49 @@ pub const COMMENT: &str = "<!-- made by s2ditc -->";
 pub fn gif(path: &Path) -> bool {
     let head = head(path);
     let comment = [&[0x21, GIF_COMMENT, NAME.len() as u8], NAME.as_bytes()].concat();
-    head.starts_with(b"GIF89a") && head.windows(comment.len()).any(|at| at == comment)
+    head.starts_with(b"GIF89a") && contains_bytes(&head, &comment)
 }
+
+/// Whether an animated WebP has our metadata at its end.
+#[must_use]
+pub fn webp(path: &Path) -> bool {
+    let is_webp = head(path).get(8..12) == Some(b"WEBP");
+    is_webp && tail(path).starts_with(XMP.as_bytes())
+}
+
+/// The metadata at the end of an animated WebP. Its length is even: nothing follows it.
+pub const XMP: &str = r#"<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:CreatorTool="s2ditc" /></rdf:RDF></x:xmpmeta>"#;
+
+/// The end of a file, as long as [`XMP`].
+fn tail(path: &Path) -> Vec<u8> {
+    let mut tail = Vec::new();
+    let mut read = || {
+        check_regular(path)?;
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::End(-(XMP.len() as i64)))?;
+        file.read_to_end(&mut tail)
+    };
+    read().map(|_| tail).unwrap_or_default()
+}
+
+/// Whether an MP4 says that we made it, in the box after its brand.
+#[must_use]
+pub fn mp4(path: &Path) -> bool {
+    let head = head(path);
+    let mark = [b"free", NAME.as_bytes()].concat();
+    head.get(4..8) == Some(b"ftyp") && contains_bytes(&head[..head.len().min(64)], &mark)
+}
+
+/// Whether a PNG names us as its software.
+#[must_use]
+pub fn png(path: &Path) -> bool {
+    let head = head(path);
+    let mark = [SOFTWARE.as_bytes(), b"\0", NAME.as_bytes()].concat();
+    head.starts_with(b"\x89PNG") && contains_bytes(&head[..head.len().min(128)], &mark)
+}
+
+/// PNG's keyword of the program that made a picture.
+pub const SOFTWARE: &str = "Software";
 
 /// GIF's label of a comment extension.
 pub const GIF_COMMENT: u8 = 0xfe;
@@ -93,5 +134,9 @@ fn head(path: &Path) -> Vec<u8> {
 }
 
 fn contains(bytes: &[u8], mark: &str) -> bool {
-    bytes.windows(mark.len()).any(|at| at == mark.as_bytes())
+    contains_bytes(bytes, mark.as_bytes())
+}
+
+fn contains_bytes(bytes: &[u8], mark: &[u8]) -> bool {
+    bytes.windows(mark.len()).any(|at| at == mark)
 }

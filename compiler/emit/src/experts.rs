@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use s2dit_backends::coreml;
 use s2dit_backends::output::{Contents, Destination, Staged};
 use s2dit_runtime::experts::{Description, Expert, FILE, FORMAT};
-use s2dit_runtime::pipeline;
+use s2dit_runtime::partition;
 
 use crate::format::has_format;
 use crate::parts::is_in_part;
@@ -117,12 +117,12 @@ impl Job<'_> {
 }
 
 /// Whether a path below the folder is of the expert `name`: an ONNX model and its weights, a package, or packages of a partition.
-fn is_of(path: &str, name: &str) -> bool {
+pub(crate) fn is_of(path: &str, name: &str) -> bool {
     let Some(rest) = path.strip_prefix(name) else { return false };
     let onnx =
         rest == ".onnx" || (rest.starts_with(".onnx.") && Path::new(rest).extension().is_some_and(|e| e == "data"));
     let package = rest.strip_prefix(".mlpackage/").is_some_and(coreml::package::is_part);
-    let parts = rest.strip_prefix('/').is_some_and(|path| path == pipeline::FILE || is_in_part(path, "part"));
+    let parts = rest.strip_prefix('/').is_some_and(|path| path == partition::FILE || is_in_part(path, "part"));
     onnx || package || parts
 }
 
@@ -136,7 +136,7 @@ mod tests {
             "low.onnx",
             "low.onnx.0123456789abcdef.data",
             "low.mlpackage/Manifest.json",
-            "low/pipeline.json",
+            "low/partition.json",
             "low/part0.mlpackage/Manifest.json",
         ] {
             assert!(is_of(ours, "low"), "{ours}");

@@ -6,6 +6,7 @@ pub mod experts;
 mod format;
 mod functions;
 pub mod parts;
+pub mod pipeline;
 pub mod plan;
 mod quantized;
 pub mod stream;

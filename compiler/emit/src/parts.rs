@@ -9,7 +9,7 @@ use s2dit_backends::coreml;
 use s2dit_backends::output::{Contents, Destination, Staged};
 use s2dit_ir::{Function, Interface, Module};
 use s2dit_passes::partition::{block_bytes, cuts, filled, partition};
-use s2dit_runtime::pipeline::{self, Part, part_of};
+use s2dit_runtime::partition::{self, Part, part_of};
 use s2dit_runtime::stream::contract::Port;
 
 use crate::format::has_format;
@@ -114,9 +114,9 @@ pub(super) fn write_clip(
     let count = functions.len();
     let contents = Contents {
         kind: "a partitioned step",
-        marker: pipeline::FILE,
-        part: &|path| path == pipeline::FILE || is_in_part(path, "part"),
-        ours: &|folder| has_format(&folder.join(pipeline::FILE), pipeline::FORMAT),
+        marker: partition::FILE,
+        part: &|path| path == partition::FILE || is_in_part(path, "part"),
+        ours: &|folder| has_format(&folder.join(partition::FILE), partition::FORMAT),
     };
     let folder = Staged::folder(out, &contents)?;
     let failed = || format!("cannot write `{}`", out.path.display());
@@ -138,16 +138,16 @@ pub(super) fn write_clip(
         total.2.extend(written.non_finite);
     }
     let whole = described(f, String::new());
-    let description = pipeline::Description {
-        format: pipeline::FORMAT.into(),
-        version: pipeline::VERSION,
+    let description = partition::Description {
+        format: partition::FORMAT.into(),
+        version: partition::VERSION,
         inputs: whole.inputs,
         outputs: whole.outputs,
         parts,
         metadata: LazyCell::force(&metadata).clone(),
     };
     let text = serde_json::to_string_pretty(&description)? + "\n";
-    std::fs::write(folder.path().join(pipeline::FILE), text).with_context(failed)?;
+    std::fs::write(folder.path().join(partition::FILE), text).with_context(failed)?;
     source.check_unchanged()?;
     folder.commit()?;
     total.2.sort();

@@ -5,7 +5,7 @@ mod model;
 
 use s2dit_ir::{Function, Interface};
 
-pub use artifact::{kernel, package, pipeline};
+pub use artifact::{kernel, package, partition};
 pub use model::{Mode, Options, model};
 
 /// A function that the host calls.
@@ -24,7 +24,7 @@ pub struct Callable {
 pub struct Subject {
     /// A file, folder or preset.
     pub name: String,
-    /// `configuration`, `checkpoint`, `package`, `pipeline` or `kernel`.
+    /// `configuration`, `checkpoint`, `package`, `partition` or `kernel`.
     pub what: &'static str,
     /// The model's family and its layers, if they are known.
     pub model: Option<String>,

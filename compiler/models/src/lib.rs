@@ -14,6 +14,7 @@ pub mod ltx;
 pub mod ltx_vae;
 pub mod model;
 pub mod open_sora;
+pub mod pipelines;
 pub mod s2dit;
 pub mod sana;
 mod schema_weights;

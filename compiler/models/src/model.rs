@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use s2dit_ir::{Module, WeightSource};
+use s2dit_runtime::sampler::euler_sigmas;
 use s2dit_runtime::stream::contract::StateWrite;
-use s2dit_runtime::stream::sampler::euler_sigmas;
 use serde_json::Value;
 
 use crate::graph::Graph;
@@ -117,6 +117,8 @@ pub struct PipelineField {
     pub field: &'static str,
     /// The file that has it, under the first of these names that is there; `None` for a default of the pipeline's code.
     pub kept: Option<(PipelineFile, &'static [&'static str])>,
+    /// What the code of pipelines has for it, if it is not the family's default: the class of the pipeline, and the value as JSON.
+    pub code: &'static [(&'static str, &'static str)],
 }
 
 /// A file of a pipeline folder that says something of its transformer.

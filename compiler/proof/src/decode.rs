@@ -1,5 +1,6 @@
 //! Videos of latents: what a decoder takes and gives, as files.
 
+mod output;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -12,9 +13,11 @@ use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_files::SafetensorsFile;
 use s2dit_files::writer::SafetensorsLayout;
 use s2dit_ir::DType;
-use s2dit_runtime::{Artifact, DecodeSession, HostTensor, RunOptions};
+use s2dit_runtime::decode::contract::Contract;
+use s2dit_runtime::{Artifact, DecodeSession, HostTensor, RunOptions, StreamOptions};
 
 use crate::stream::{LATENTS, finite};
+pub use output::VideoOutput;
 pub use verify::verify;
 
 /// The latent of a clip, `[1, C, F, H, W]`.
@@ -63,6 +66,12 @@ impl Latents {
         Ok(Latents { shown, all })
     }
 
+    /// Latents `[1, C, F, H, W]` that were just made; `shown` names them in errors.
+    #[must_use]
+    pub fn of(all: HostTensor, shown: &str) -> Latents {
+        Latents { shown: shown.into(), all }
+    }
+
     /// Latent frames.
     #[must_use]
     pub fn frames(&self) -> usize {
@@ -98,6 +107,34 @@ pub enum Decoder {
 }
 
 impl Decoder {
+    /// Opens the folder of a decoder that streams, or an ONNX file or package that decodes a whole clip.
+    ///
+    /// # Errors
+    /// Nothing there, or something that is no decoder; a failing engine.
+    pub fn open(path: &Path, options: &RunOptions) -> Result<Decoder> {
+        if Contract::is_in(path) {
+            let options = StreamOptions {
+                fp16: options.fp16,
+                threads: options.threads,
+                quiet: options.quiet,
+                ..StreamOptions::default()
+            };
+            return Ok(Decoder::Chunks(Box::new(DecodeSession::open(path, &options)?)));
+        }
+        let artifact = Artifact::open(path)?;
+        let interface = artifact.interface()?;
+        let inputs = artifact.inputs();
+        let latent = interface.latent().and_then(|name| inputs.iter().find(|port| port.name == name));
+        let shape = latent
+            .and_then(|port| <[i64; 5]>::try_from(&port.shape[..]).ok())
+            .map(|sides| sides.map(|side| side as usize));
+        let takes_more = inputs.len() != 1;
+        match shape {
+            Some(shape) if !takes_more => Ok(Decoder::Clip(Box::new(artifact), shape, options.clone())),
+            _ => bail!("`{}`: expected a decoder, which takes a latent [1,C,F,H,W] and nothing else", path.display()),
+        }
+    }
+
     /// The latent that a call takes.
     #[must_use]
     pub fn latent(&self) -> [usize; 5] {
@@ -107,7 +144,7 @@ impl Decoder {
         }
     }
 
-    /// Frames of the video that it makes of so many latent frames.
+    /// Frames of the video that it makes of latents; `None` for those of a clip, which its first call says.
     ///
     /// # Errors
     /// Another number than that of a clip.
@@ -121,12 +158,7 @@ impl Decoder {
                 latents.shown,
                 latent[2]
             ),
-            Decoder::Chunks(session) => {
-                let contract = session.contract();
-                let each = contract.video.next_frames / contract.chunk.frames;
-                let first = contract.video.first_frames + each * frames;
-                Ok(Some(first - each * contract.chunk.frames))
-            }
+            Decoder::Chunks(session) => Ok(Some(frames_of_stream(session.contract(), frames))),
         }
     }
 
@@ -136,7 +168,7 @@ impl Decoder {
     /// Latents that do not fit; a failing engine; an error of `push`.
     pub fn decode(&mut self, latents: &Latents, mut push: impl FnMut(&HostTensor, usize) -> Result<()>) -> Result<()> {
         latents.check(self.latent())?;
-        let wanted = self.frames(latents)?;
+        self.frames(latents)?;
         match self {
             Decoder::Clip(artifact, _, options) => {
                 let interface = artifact.interface()?;
@@ -147,19 +179,82 @@ impl Decoder {
                 push(&video, latents.frames())
             }
             Decoder::Chunks(session) => {
-                session.restart();
-                let (count, total) = (session.contract().chunk.frames, latents.frames());
-                let mut left = wanted.context("a stream of unknown length")?;
-                for begin in (0..total).step_by(count) {
-                    let video = session.decode(&frames_of(&latents.all, begin, count))?;
-                    let keep = video.shape[2].min(left);
-                    left -= keep;
-                    push(&first_frames(video, keep), total.min(begin + count))?;
-                }
-                Ok(())
+                let mut feed = Feed::new(session);
+                feed.take(&latents.all, &mut push)?;
+                feed.finish(&mut push)
             }
         }
     }
+}
+
+/// Frames that a decoder that streams makes of so many latent frames.
+#[must_use]
+pub fn frames_of_stream(contract: &Contract, latent_frames: usize) -> usize {
+    let each = contract.video.next_frames / contract.chunk.frames;
+    contract.video.first_frames + each * latent_frames - each * contract.chunk.frames
+}
+
+/// Latents on their way through a decoder that streams, however many of them come at a time.
+pub struct Feed<'a> {
+    session: &'a mut DecodeSession,
+    /// Latent frames that are no chunk of the decoder yet.
+    waiting: Option<HostTensor>,
+    /// Latent frames decoded.
+    done: usize,
+}
+
+impl Feed<'_> {
+    /// Begins a video.
+    pub fn new(session: &mut DecodeSession) -> Feed<'_> {
+        session.restart();
+        Feed { session, waiting: None, done: 0 }
+    }
+
+    /// Takes the next latent frames `[1, C, F, H, W]`, and decodes as many as make whole chunks; see [`Decoder::decode`].
+    ///
+    /// # Errors
+    /// Latents that do not fit; a failing engine; an error of `push`.
+    pub fn take(
+        &mut self,
+        latents: &HostTensor,
+        push: &mut impl FnMut(&HostTensor, usize) -> Result<()>,
+    ) -> Result<()> {
+        let all = match self.waiting.take() {
+            None => latents.clone(),
+            Some(waiting) => one_after_the_other(&waiting, latents),
+        };
+        let (count, total) = (self.session.contract().chunk.frames, all.shape[2]);
+        let whole = total / count * count;
+        for begin in (0..whole).step_by(count) {
+            let video = self.session.decode(&frames_of(&all, begin, count))?;
+            self.done += count;
+            push(&video, self.done)?;
+        }
+        self.waiting = (whole < total).then(|| frames_of(&all, whole, total - whole));
+        Ok(())
+    }
+
+    /// Decodes what is left; see [`Decoder::decode`].
+    ///
+    /// # Errors
+    /// A failing engine; an error of `push`.
+    pub fn finish(self, push: &mut impl FnMut(&HostTensor, usize) -> Result<()>) -> Result<()> {
+        let Feed { session, waiting: Some(waiting), done } = self else { return Ok(()) };
+        let (before, all) = (done, done + waiting.shape[2]);
+        let frames = |latent_frames| frames_of_stream(session.contract(), latent_frames);
+        let keep = if before == 0 { frames(all) } else { frames(all) - frames(before) };
+        let video = session.decode(&frames_of(&waiting, 0, session.contract().chunk.frames))?;
+        push(&first_frames(video, keep), all)
+    }
+}
+
+/// Latent frames, and others behind them.
+fn one_after_the_other(first: &HostTensor, second: &HostTensor) -> HostTensor {
+    let [batch, channels, frames, rows, cols] = first.shape[..] else { return second.clone() };
+    let sizes = [first, second].map(|x| x.data.len() / channels.max(1));
+    let pairs = first.data.chunks(sizes[0]).zip(second.data.chunks(sizes[1]));
+    let data = pairs.flat_map(|(first, second)| first.iter().chain(second)).copied().collect();
+    HostTensor { shape: vec![batch, channels, frames + second.shape[2], rows, cols], data }
 }
 
 /// Some frames of `[1, C, F, h, w]`; beyond the end there are copies of the last one, which no frame before them sees.

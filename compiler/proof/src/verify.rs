@@ -22,7 +22,7 @@ pub(crate) use inputs::{Tensors, check_finite, golden_inputs, read_tensors, seed
 pub use reference::Model;
 
 use inputs::about_inputs;
-use reference::Graph;
+pub(crate) use reference::Graph;
 
 /// The origin of the reference's results.
 #[derive(Clone, Debug)]
@@ -251,8 +251,8 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<V
         fp16: options.fp16,
         arithmetic: match (has_fp16, &artifact, options.fp16) {
             (false, ..) => "fp32",
-            (_, Artifact::MlPackage(_) | Artifact::Pipeline(_), true) => "every result rounded to fp16",
-            (_, Artifact::MlPackage(_) | Artifact::Pipeline(_), false) => "fp32 arithmetic on fp16 weights",
+            (_, Artifact::MlPackage(_) | Artifact::Partition(_), true) => "every result rounded to fp16",
+            (_, Artifact::MlPackage(_) | Artifact::Partition(_), false) => "fp32 arithmetic on fp16 weights",
             (_, Artifact::Onnx(..), _) => "fp16 as the file says",
         },
         notes,

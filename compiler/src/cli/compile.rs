@@ -1,6 +1,7 @@
 //! `s2ditc compile`
 
 mod experts;
+mod pipeline;
 mod source;
 
 use std::path::{Path, PathBuf};
@@ -45,6 +46,7 @@ use s2dit_models::size::{LatentSize, Size, StepSize};
   s2ditc compile small/ --target coreml --latent 3x36x64 --quantize palette4-group16 -o small4.mlpackage
   s2ditc compile small/ --target onnx --latent 3x36x64 --emit ir | less
   s2ditc compile clip/ --target coreml --tokens 77 -o TextEncoder.mlpackage
+  s2ditc compile Wan2.1-T2V-1.3B-Diffusers --target coreml --size 832x480 --frames 81 --quantize palette4-group16 -o wan
   s2ditc compile wan.pt --config config.json --lora fast.safetensors:0.8 --target coreml --latent 3x36x64 -o wan.mlpackage
 
 The compiled step takes latent [B,C,F,H,W], timestep [1] in [0, 1000] and text [B,L,text_dim], B of --batch, and returns velocity \
@@ -56,6 +58,9 @@ makes the checkpoint's chunk_frames, so --latent is HxW. Run it with s2ditc stre
 
 Of a pipeline folder with two transformers OUT is a folder with both, and experts.json, which says at which timestep the second takes \
 over.
+
+With --size a pipeline folder is compiled whole: OUT is a folder with TextEncoder, Transformer, Decoder, the tokenizer, pipeline.json, which says how to \
+make a video from a prompt with them, and a model card. See docs/pipelines.md.
 
 A text encoder takes tokens [1,L] (int32) and, if its pipeline masks padding, text_mask [1,L], and returns text [1,L,width]: name L with --tokens.")]
 #[command(group(clap::ArgGroup::new("size")))]
@@ -80,6 +85,18 @@ pub(super) struct Args {
     /// Text tokens of a text encoder, padding included
     #[arg(long, value_name = "N", group = "size")]
     tokens: Option<usize>,
+    /// Columns and rows of pixels of a pipeline folder that is compiled whole, such as 512x288
+    #[arg(long = "size", value_name = "WxH", group = "size")]
+    pixels: Option<pipeline::Pixels>,
+    /// Frames of the clip, with --size [default: the pipeline's own, such as 81]
+    #[arg(long, value_name = "N", requires = "pixels")]
+    frames: Option<usize>,
+    /// Parts of the pipeline to compile, with --size: text_encoder, transformer or decoder, with commas between [default: all]
+    #[arg(long, value_name = "A,B", requires = "pixels", value_delimiter = ',', value_parser = pipeline::part)]
+    components: Vec<s2dit_runtime::pipeline::Part>,
+    /// Say what would be made, with --size, and write nothing
+    #[arg(long, requires = "pixels")]
+    dry_run: bool,
     /// Clips that a step takes at once: with 2 a call serves a prompt and its negative, for guidance
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     batch: u8,
@@ -104,7 +121,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "SCHEME|PLAN")]
     quantize: Option<How>,
     /// Spread the step over packages that each fit a phone: auto (below 1 GB of weights each), a number, or a size such as 900MB
-    /// [Core ML]. OUT is a folder: the packages and pipeline.json; of a stream, the kernel
+    /// [Core ML]. OUT is a folder: the packages and partition.json; of a stream, the kernel
     #[arg(long, value_name = "HOW")]
     partition: Option<Partition>,
     /// What packages are shaped for: ane (the Neural Engine: channels first, all fp16), gpu or any (as PyTorch has it); a decoder has one shape
@@ -227,6 +244,9 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         .input("--config or --lora", args.weights.files())
         .output("-o", &args.output)
         .check()?;
+    if let Some(pixels) = args.pixels {
+        return pipeline::run(args, context, pixels, start);
+    }
     let component = args.component.as_deref();
     let wanted = component.map_or(Wanted::Transformers, Wanted::Component);
     match Source::open(&args.weights.origin(&args.checkpoint, wanted, context)?, component)? {
@@ -456,7 +476,7 @@ impl Job {
             (Mode::Clip, None, None) => match checkpoint.model().graph() {
                 Some(graph) => Job::Clip(clip(graph.size())),
                 None => refuse!(
-                    "--latent FxHxW says how large the clip is, such as --latent 3x36x64; of a text encoder --tokens N how long the text"
+                    "--latent FxHxW says how large the clip is, such as --latent 3x36x64; of a text encoder --tokens N how long the text; of a whole pipeline --size COLUMNSxROWS"
                 ),
             },
             (Mode::Stream, Some(Sides::Chunk { rows, cols }), _) if is_decoder => Job::Decoder(decoder::Options {

@@ -5,35 +5,37 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use s2dit_proof::decode::{Decoder, Latents, VideoFile};
-use s2dit_runtime::decode::contract::Contract;
-use s2dit_runtime::{Artifact, DecodeSession, RunOptions, StreamOptions};
+use s2dit_proof::decode::{Decoder, Latents, VideoOutput};
+use s2dit_runtime::RunOptions;
 use serde::Serialize;
 
 use super::places::Places;
 use super::progress::Progress;
-use super::usage::latents;
+use super::usage::{fps, latents, video};
 use super::{Context, print_json, print_line};
 
 /// Make a video of latents with a decoder: a whole clip, or chunk by chunk
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   s2ditc compile wan/vae --target coreml --mode stream --latent 36x64 --chunk 3 -o decoder
-  s2ditc decode decoder --latents latents.safetensors -o video.safetensors
+  s2ditc decode decoder --latents latents.safetensors -o video.mp4
   s2ditc compile wan/vae --target onnx --latent 5x36x64 -o decoder.onnx
   s2ditc decode decoder.onnx --latents latents.safetensors -o video.safetensors
 
 Latents are a safetensors file with latent [1,C,F,H,W] or stream.latents [chunks,1,C,F,H,W], as s2ditc stream writes them. A decoder that was compiled \
-with --mode stream takes any number of latent frames, in the memory of a chunk. The video is written as video [1,3,T,H,W], from -1 to 1.")]
+with --mode stream takes any number of latent frames, in the memory of a chunk. As safetensors the video is written as video [1,3,T,H,W], from -1 to 1.")]
 pub(super) struct Args {
     /// The folder of a decoder that streams; or an .onnx file or .mlpackage that decodes a whole clip
     pub(super) artifact: PathBuf,
     /// Latents: a safetensors file
     #[arg(long, value_name = "FILE", value_parser = latents)]
     latents: PathBuf,
-    /// Video to write, as safetensors
-    #[arg(short, long, value_name = "FILE", value_parser = latents)]
+    /// Video to write: .mp4, .webp, .gif, a folder of PNGs (a name without an ending), or .safetensors for its numbers
+    #[arg(short, long, value_name = "FILE", value_parser = video)]
     output: PathBuf,
+    /// Frames a second
+    #[arg(long, value_name = "N", default_value = "16", value_parser = fps)]
+    fps: f64,
     /// Round the result of every fp16 op to fp16, as the Neural Engine stores it (packages only)
     #[arg(long)]
     fp16: bool,
@@ -57,7 +59,9 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let start = Instant::now();
     Places::default().input("--latents", Some(&args.latents)).output("-o", &Some(args.output.clone())).check()?;
     let latents = Latents::read(&args.latents)?;
-    let mut decoder = open(args, context)?;
+    let options =
+        RunOptions { fp16: args.fp16, threads: context.threads, quiet: context.quiet, ..RunOptions::default() };
+    let mut decoder = Decoder::open(&args.artifact, &options)?;
     latents.check(decoder.latent())?;
     let frames = decoder.frames(&latents)?;
     let mut shape = None;
@@ -70,7 +74,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
             if file.is_none() {
                 let all = [one, colours, frames.unwrap_or(made), rows, cols];
                 shape = Some(all);
-                file = Some(VideoFile::create(context.to(&args.output), all)?);
+                file = Some(VideoOutput::create(context.to(&args.output), all, args.fps)?);
             }
             progress.say(done as u64, total, || format!("latent frame {done} of {total}"));
             file.as_mut().context("no file")?.push(video)
@@ -97,30 +101,4 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         ))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn open(args: &Args, context: Context) -> Result<Decoder> {
-    let path = &args.artifact;
-    if Contract::is_in(path) {
-        let options = StreamOptions {
-            fp16: args.fp16,
-            threads: context.threads,
-            quiet: context.quiet,
-            ..StreamOptions::default()
-        };
-        return Ok(Decoder::Chunks(Box::new(DecodeSession::open(path, &options)?)));
-    }
-    let artifact = Artifact::open(path)?;
-    let options =
-        RunOptions { fp16: args.fp16, threads: context.threads, quiet: context.quiet, ..RunOptions::default() };
-    let interface = artifact.interface()?;
-    let inputs = artifact.inputs();
-    let latent = interface.latent().and_then(|name| inputs.iter().find(|port| port.name == name));
-    let shape =
-        latent.and_then(|port| <[i64; 5]>::try_from(&port.shape[..]).ok()).map(|sides| sides.map(|side| side as usize));
-    let takes_more = inputs.len() != 1;
-    match shape {
-        Some(shape) if !takes_more => Ok(Decoder::Clip(Box::new(artifact), shape, options)),
-        _ => bail!("`{}`: expected a decoder, which takes a latent [1,C,F,H,W] and nothing else", path.display()),
-    }
 }

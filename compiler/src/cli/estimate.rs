@@ -1,6 +1,6 @@
 //! `s2ditc estimate`
 
-mod text;
+pub(super) mod text;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use s2dit_estimate::{Device, Estimate, Subject, Weights, device, estimate, fit, 
 use s2dit_models::checkpoint::{Checkpoint, Origin};
 use s2dit_models::config;
 use s2dit_models::size::LatentSize;
-use s2dit_runtime::{experts, pipeline, stream::contract};
+use s2dit_runtime::{experts, partition, stream::contract};
 
 use super::places::Places;
 use super::usage::refuse;
@@ -160,7 +160,7 @@ fn subject_of(args: &Args) -> Result<Subject> {
     let Some(path) = &args.path else { bail!("no path, no --config and no --preset") };
     let is_package = path.extension().is_some_and(|e| e == "mlpackage") || path.join(coreml::MANIFEST).exists();
     let compiled = match () {
-        () if path.join(pipeline::FILE).is_file() => subject::pipeline,
+        () if path.join(partition::FILE).is_file() => subject::partition,
         () if path.join(contract::FILE).is_file() => subject::kernel,
         () if is_package => subject::package,
         () if path.join(experts::FILE).is_file() => {

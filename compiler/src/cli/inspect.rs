@@ -3,6 +3,7 @@
 mod decoder;
 mod graph;
 mod kernel;
+mod pipeline;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -86,11 +87,12 @@ fn text(report: &InspectReport) -> Result<String> {
         InspectReport::Graph(g) => graph::text(g)?,
         InspectReport::Onnx(a) => artifact("ONNX model", a)?,
         InspectReport::MlPackage(a) => artifact("Core ML package", a)?,
-        InspectReport::Pipeline { parts } => {
+        InspectReport::Partition { parts } => {
             let what = |i: usize| format!("Core ML package {} of {}", i + 1, parts.len());
             let texts = parts.iter().enumerate().map(|(i, part)| artifact(&what(i), part));
             texts.collect::<Result<Vec<_>>>()?.join("\n")
         }
+        InspectReport::Pipeline { contract, parts } => pipeline::text(contract, parts)?,
         InspectReport::Experts { boundary, experts } => {
             let texts = experts.iter().map(text).collect::<Result<Vec<_>>>()?;
             format!(

@@ -5,6 +5,7 @@ mod compile;
 mod decode;
 mod demo;
 mod estimate;
+mod generate;
 mod init;
 mod inspect;
 mod lint;
@@ -68,6 +69,7 @@ enum Command {
     Run(run::Args),
     Stream(Box<stream::Args>),
     Decode(decode::Args),
+    Generate(Box<generate::Args>),
     Ranges(ranges::Args),
     Lint(lint::Args),
     Estimate(Box<estimate::Args>),
@@ -90,6 +92,7 @@ impl Command {
             Command::Run(args) => args.model.as_deref(),
             Command::Stream(args) => Some(&args.artifact),
             Command::Decode(args) => Some(&args.artifact),
+            Command::Generate(args) => Some(&args.pipeline),
             Command::Ranges(args) => Some(&args.artifact),
             Command::Quantize(args) => Some(&args.checkpoint),
             Command::Demo(args) => Some(&args.output),
@@ -155,6 +158,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args, context),
         Command::Stream(args) => stream::run(&args, context),
         Command::Decode(args) => decode::run(&args, context),
+        Command::Generate(args) => generate::run(&args, context),
         Command::Lint(args) => lint::run(&args, context),
         Command::Estimate(args) => estimate::run(&args, context),
         Command::Search(args) => search::run(&args, context),

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use s2dit_backends::output::{Staged, made};
 use s2dit_runtime::experts;
-use s2dit_runtime::pipeline;
+use s2dit_runtime::partition;
 use s2dit_runtime::stream::contract;
 use s2dit_runtime::stream::state::MOST_CHUNKS;
 use s2dit_runtime::{HostTensor, RunOptions, StreamOptions, StreamSession};
@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::places::Places;
 use super::progress::Progress;
-use super::usage::{gif, latents, refuse};
+use super::usage::{Guidance, latents, moving, refuse};
 use super::{Context, print_json, print_line};
 use s2dit_files::problems::{Problem, quoted};
 use s2dit_proof::stream::clip::{Clip, Given};
@@ -70,8 +70,8 @@ pub(super) struct Args {
     /// Latents to write, as safetensors; the checkpoint's VAE decoder makes a video of them
     #[arg(short, long, value_name = "FILE", value_parser = latents)]
     output: Option<PathBuf>,
-    /// Moving picture to write: the latents' three main directions as colours, no decoded video; of random weights it is static
-    #[arg(long, value_name = "GIF", value_parser = gif)]
+    /// Moving picture to write, .gif, .webp or .mp4: the latents' three main directions as colours, no decoded video; of random weights it is static
+    #[arg(long, value_name = "FILE", value_parser = moving)]
     preview: Option<PathBuf>,
     /// Go on where a saved stream stood
     #[arg(long, value_name = "FILE")]
@@ -129,26 +129,6 @@ impl FromStr for PromptAt {
     }
 }
 
-/// `G`, or `G,G2` of two transformers.
-#[derive(Clone, Copy)]
-struct Guidance(f64, Option<f64>);
-
-impl FromStr for Guidance {
-    type Err = Problem;
-    fn from_str(text: &str) -> Result<Self, Problem> {
-        let number = |text: &str| text.trim().parse::<f64>().ok().filter(|g| g.is_finite());
-        let read = match text.split_once(',') {
-            None => number(text).map(|g| Guidance(g, None)),
-            Some((high, low)) => number(high).zip(number(low)).map(|(high, low)| Guidance(high, Some(low))),
-        };
-        read.ok_or_else(|| Problem {
-            place: "guidance".into(),
-            found: quoted(text),
-            expected: "a finite number, such as 5; or two, such as 4,3, for two transformers".into(),
-        })
-    }
-}
-
 /// The summary of what was made.
 #[derive(Serialize)]
 struct Summary {
@@ -200,7 +180,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     if args.artifact.is_dir() && args.artifact.join(contract::FILE).exists() {
         return stream(args, context);
     }
-    let parts = [pipeline::FILE, experts::FILE].iter().any(|name| args.artifact.join(name).exists());
+    let parts = [partition::FILE, experts::FILE].iter().any(|name| args.artifact.join(name).exists());
     if args.artifact.is_file() || args.artifact.join("Manifest.json").exists() || parts {
         return clip(args, context);
     }
@@ -209,7 +189,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
          {}), found {}",
         args.artifact.display(),
         contract::FILE,
-        pipeline::FILE,
+        partition::FILE,
         experts::FILE,
         if args.artifact.is_dir() { "another folder" } else { "nothing" }
     )

@@ -1,9 +1,12 @@
 //! Errors of the command line that only a command can see, and not the parser.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use s2dit_files::parse_size;
-use s2dit_files::problems::Problem;
+use s2dit_files::problems::{Problem, quoted};
+use s2dit_proof::decode::VideoOutput;
+use s2dit_video::{NAMES, is_video};
 
 /// Options that do not go together, or do nothing here: exit code 2, as for what the parser refuses.
 #[derive(Debug, thiserror::Error)]
@@ -44,12 +47,51 @@ pub(super) fn latents(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// A path that must end in `.gif`.
+/// A path for a video.
 ///
 /// # Errors
-/// One that does not.
-pub(super) fn gif(text: &str) -> Result<PathBuf, String> {
-    ending(text, "gif")
+/// A name that says no format of videos.
+pub(super) fn video(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    VideoOutput::check(&path).map(|()| path)
+}
+
+/// A path for a moving picture.
+///
+/// # Errors
+/// A name that says no format of videos.
+pub(super) fn moving(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if is_video(&path) { Ok(path) } else { Err(format!("expected {NAMES}")) }
+}
+
+/// `G`, or `G,G2` of two transformers.
+#[derive(Clone, Copy)]
+pub(super) struct Guidance(pub(super) f64, pub(super) Option<f64>);
+
+impl FromStr for Guidance {
+    type Err = Problem;
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        let number = |text: &str| text.trim().parse::<f64>().ok().filter(|g| g.is_finite());
+        let read = match text.split_once(',') {
+            None => number(text).map(|g| Guidance(g, None)),
+            Some((high, low)) => number(high).zip(number(low)).map(|(high, low)| Guidance(high, Some(low))),
+        };
+        read.ok_or_else(|| Problem {
+            place: "guidance".into(),
+            found: quoted(text),
+            expected: "a finite number, such as 5; or two, such as 4,3, for two transformers".into(),
+        })
+    }
+}
+
+/// Frames a second.
+///
+/// # Errors
+/// What is no number from 0.01 to 1000.
+pub(super) fn fps(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|fps| (0.01..=1000.0).contains(fps));
+    number.ok_or_else(|| format!("found {text:?}, expected frames a second, from 0.01 to 1000"))
 }
 
 /// A path that must end in `.svg`.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use s2dit_runtime::Engine;
 use s2dit_runtime::decode::contract::Contract as DecoderContract;
+use s2dit_runtime::pipeline::Contract as PipelineContract;
 use s2dit_runtime::stream::contract;
 
 use super::places::Places;
@@ -17,10 +18,10 @@ use super::weights::WeightArgs;
 use super::{Context, print_json, print_line, print_note};
 use s2dit_emit::plan::How;
 use s2dit_files::problems::Problems;
-use s2dit_models::checkpoint::Wanted;
-use s2dit_proof::decode;
+use s2dit_models::checkpoint::{PIPELINE_FILE, PipelineFolder, Wanted};
 use s2dit_proof::stream::verify as stream;
 use s2dit_proof::verify::{Compared, Model, Options, Reference, Verdict, VerifyReport, verify};
+use s2dit_proof::{decode, pipeline};
 
 /// Run a finished artifact and compare it with a reference; exit 1 below the bar
 #[derive(clap::Args)]
@@ -32,6 +33,7 @@ use s2dit_proof::verify::{Compared, Model, Options, Reference, Verdict, VerifyRe
   s2ditc verify small.onnx --checkpoint small/ --blocks
   s2ditc verify model.mlpackage --graph model.pt2
   s2ditc verify small.kernel --checkpoint small/ --chunks 64
+  s2ditc verify wan --checkpoint Wan2.1-T2V-1.3B-Diffusers --card
 
 What a pass shows: --golden FILE, that the artifact computes what your own model computed. --checkpoint DIR, that compiling kept \
 the numbers of this compiler's reading of the checkpoint, whatever your model is. Both together, that the reading is the golden's \
@@ -52,7 +54,7 @@ The verdict is `passed` (exit 0), `FAILED` or `NO VERDICT` (exit 1): the last wh
 that a wrong model reaches it.")]
 #[command(group(clap::ArgGroup::new("reference").required(true).multiple(true)))]
 pub(super) struct Args {
-    /// An .onnx file, an .mlpackage or a kernel folder
+    /// An .onnx file, an .mlpackage, a kernel folder or the folder of a pipeline
     pub(super) artifact: PathBuf,
     /// Inputs and outputs that your own model computed
     #[arg(long, value_name = "FILE", group = "reference")]
@@ -88,6 +90,9 @@ pub(super) struct Args {
     /// Draw SNR against chunk of a stream
     #[arg(long, value_name = "SVG", value_parser = svg)]
     plot: Option<PathBuf>,
+    /// Write the figures into the model card of a pipeline
+    #[arg(long, requires = "checkpoint")]
+    card: bool,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -110,6 +115,12 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         .check()?;
     if args.checkpoint.is_none() && args.weights.is_given() {
         refuse!("--config, --lora, --input and their like say how --checkpoint DIR is read, and there is none");
+    }
+    if PipelineContract::is_in(&args.artifact) {
+        return whole(args, context);
+    }
+    if args.card {
+        bail!("--card is for the folder of a pipeline, and `{}` is none", args.artifact.display());
     }
     let model = (args.checkpoint.as_ref())
         .map(|path| {
@@ -150,6 +161,80 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         print_line(&text(&report))?;
     }
     Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Verifies a whole pipeline.
+fn whole(args: &Args, context: Context) -> Result<ExitCode> {
+    let single = [
+        (args.golden.is_some(), "--golden"),
+        (args.blocks, "--blocks"),
+        (args.plot.is_some(), "--plot"),
+        (args.engine != Engine::Ort, "--engine"),
+        (args.weights.is_given(), "--config, --lora and their like"),
+    ];
+    if let Some((_, flag)) = single.into_iter().find(|(given, _)| *given) {
+        bail!(
+            "{flag} is of one model: `{}` is a whole pipeline, which --checkpoint PIPELINE verifies",
+            args.artifact.display()
+        );
+    }
+    let Some(checkpoint) = &args.checkpoint else { refuse!("name the pipeline folder with --checkpoint") };
+    let origin = args.weights.origin(checkpoint, Wanted::Pipeline, context)?;
+    let Some(folder) = PipelineFolder::open(&origin.path)? else {
+        bail!("`{}`: found no {PIPELINE_FILE}, expected the pipeline folder that was compiled", origin.path.display());
+    };
+    let options = pipeline::Options {
+        min_snr: args.min_snr,
+        fp16: args.fp16,
+        quantize: args.quantize.clone(),
+        seed: args.seed.unwrap_or_default(),
+        chunks: args.chunks,
+        threads: context.threads,
+        quiet: context.quiet,
+        card: args.card,
+    };
+    let report = {
+        let progress = Progress::calls("parts", context.quiet);
+        pipeline::verify(&args.artifact, &folder, &options, &mut |part| progress.say(0, 1, || part.to_owned()))?
+    };
+    if !context.quiet {
+        for note in &report.notes {
+            print_note(&format!("note: {note}"));
+        }
+    }
+    if args.json {
+        print_json(&report)?;
+    } else {
+        print_line(&pipeline_text(&report))?;
+    }
+    Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The report of a pipeline.
+fn pipeline_text(report: &pipeline::PipelineReport) -> String {
+    let mut out = format!("{} against {}\n", one_line(&report.artifact), one_line(&report.reference));
+    for part in &report.parts {
+        let bar = part.min_snr_db.map_or("no bar".to_owned(), |bar| format!("bar {} dB", hundredths(bar)));
+        out += &format!(
+            "  {:<14} {:<16} {:>7.1} dB at least, {bar}: {}\n",
+            part.part,
+            one_line(&part.component),
+            part.least_snr_db,
+            word(part.verdict)
+        );
+    }
+    if !report.chain.is_empty() {
+        let bar = hundredths(report.chain_min_snr_db);
+        out += &format!("prompt to pixels in one step, bar {bar} dB\n             {COLUMNS}\n");
+        for row in &report.chain {
+            out += &format!("{:<10} {}", one_line(&row.name), figures(&row.metrics, row.passed));
+        }
+    }
+    let verdict = if report.passed { Verdict::Passed } else { Verdict::Failed };
+    out + &format!(
+        "{}: every file has its hash, and every part is compared with the fp32 graph of its component",
+        word(verdict)
+    )
 }
 
 fn kernel(args: &Args, reference: &Reference, context: Context) -> Result<ExitCode> {
@@ -235,18 +320,18 @@ pub(super) fn text(report: &VerifyReport) -> String {
     out
 }
 
+/// A verdict in a word.
+fn word(verdict: Verdict) -> String {
+    match verdict {
+        Verdict::Passed => style::good("passed"),
+        Verdict::Failed => style::bad("FAILED"),
+        Verdict::NoVerdict => style::doubtful("NO VERDICT"),
+    }
+}
+
 /// The last lines of a report.
 fn verdict(verdict: Verdict, bar: Option<f64>, also: &str, proves: &str) -> String {
-    let word = match verdict {
-        Verdict::Passed => "passed",
-        Verdict::Failed => "FAILED",
-        Verdict::NoVerdict => "NO VERDICT",
-    };
-    let word = match verdict {
-        Verdict::Passed => style::good(word),
-        Verdict::Failed => style::bad(word),
-        Verdict::NoVerdict => style::doubtful(word),
-    };
+    let word = word(verdict);
     let bar = bar.map_or("nothing says a bar for the comparison above".into(), |bar| {
         format!("the bar is {} dB {also}", hundredths(bar))
     });

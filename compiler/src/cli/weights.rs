@@ -61,8 +61,13 @@ impl WeightArgs {
 
     /// Whether any of the flags that say how was given.
     pub(super) fn is_given(&self) -> bool {
+        self.says_more_than_loras() || !self.lora.is_empty()
+    }
+
+    /// Whether a flag was given that says more than which adapters are merged.
+    pub(super) fn says_more_than_loras(&self) -> bool {
         let of_graphs = !self.input.is_empty() || !self.result.is_empty() || !self.bind.is_empty();
-        self.config.is_some() || self.state_dict.is_some() || !self.lora.is_empty() || of_graphs
+        self.config.is_some() || self.state_dict.is_some() || of_graphs
     }
 
     /// The files that the flags name.

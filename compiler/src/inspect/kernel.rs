@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use s2dit_runtime::stream::contract::{
-    Chunk, FunctionsPolicy, Port, Precision, Sampler, State, StateWrite, StatesPolicy, Target, Text,
+    Chunk, FunctionsPolicy, KernelSampler, Port, Precision, State, StateWrite, StatesPolicy, Target, Text,
 };
 use s2dit_runtime::{KernelFolder, Timesteps};
 use serde::Serialize;
@@ -44,7 +44,7 @@ pub struct KernelReport {
     /// The prompt.
     pub text: Text,
     /// The sampler.
-    pub sampler: Sampler,
+    pub sampler: KernelSampler,
     /// The only timesteps that `denoise` takes, if it does not take any.
     pub timesteps: Option<Timesteps>,
     /// The functions, in the order they are called.

@@ -13,7 +13,8 @@ use anyhow::{Result, bail};
 use s2dit_backends::foreign::Foreign;
 use s2dit_runtime::decode::contract::Contract;
 use s2dit_runtime::experts::Description;
-use s2dit_runtime::pipeline::{self, Pipeline};
+use s2dit_runtime::partition::{self, Partition};
+use s2dit_runtime::pipeline::{Contract as PipelineContract, Pipeline};
 use s2dit_runtime::stream::contract;
 use serde::Serialize;
 
@@ -48,9 +49,16 @@ pub enum InspectReport {
     /// A Core ML package.
     MlPackage(ArtifactReport),
     /// A folder of packages that make one step.
-    Pipeline {
+    Partition {
         /// Reports on the packages, in the order in which they run.
         parts: Vec<ArtifactReport>,
+    },
+    /// The folder of a compiled pipeline.
+    Pipeline {
+        /// Its contract.
+        contract: Box<PipelineContract>,
+        /// Reports on its parts, in the order in which they are called.
+        parts: Vec<InspectReport>,
     },
     /// A folder of two transformers that share the timesteps.
     Experts {
@@ -105,10 +113,17 @@ pub fn inspect(origin: &Origin, size: Option<Size>) -> Result<InspectReport> {
     if path.is_dir() && (path.extension().is_some_and(|e| e == "mlpackage") || path.join("Manifest.json").exists()) {
         return Ok(InspectReport::MlPackage(artifact::mlpackage(path)?));
     }
-    if path.join(pipeline::FILE).is_file() {
+    if Pipeline::is_in(path) {
         let opened = Pipeline::open(path)?;
+        let parts =
+            opened.contract().assets.parts().map(|(part, _)| inspect(&opened.part(part)?.as_path().into(), None));
+        let parts = parts.collect::<Result<_>>()?;
+        return Ok(InspectReport::Pipeline { contract: Box::new(opened.contract().clone()), parts });
+    }
+    if path.join(partition::FILE).is_file() {
+        let opened = Partition::open(path)?;
         let files = opened.description().parts.iter().map(|part| path.join(&part.file));
-        return Ok(InspectReport::Pipeline {
+        return Ok(InspectReport::Partition {
             parts: files.map(|file| artifact::mlpackage(&file)).collect::<Result<_>>()?,
         });
     }

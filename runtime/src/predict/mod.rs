@@ -83,7 +83,7 @@ impl Predictor {
                 let session = Box::new(Session::from_file(&path, &session_options(options))?);
                 Source::Onnx { path, session }
             }
-            Artifact::Pipeline(_) => {
+            Artifact::Partition(_) => {
                 let shown = path.display();
                 refuse!(
                     Input,

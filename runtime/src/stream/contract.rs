@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::error::refuse;
 use crate::ports::is_name;
 pub use crate::ports::{Part, Port};
+pub use crate::sampler::KernelSampler;
 use crate::{Error, ErrorKind, Timesteps};
 
 /// The contract's file in a kernel folder.
@@ -63,7 +64,7 @@ pub struct Contract {
     /// The prompt.
     pub text: Text,
     /// The sampler.
-    pub sampler: Sampler,
+    pub sampler: KernelSampler,
     /// The only timesteps that `denoise` takes, if it has tables for them; without this field it takes any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timesteps: Option<Timesteps>,
@@ -190,29 +191,6 @@ impl Text {
     #[must_use]
     pub const fn shape(&self) -> [usize; 3] {
         [1, self.tokens, self.dim]
-    }
-}
-
-/// The sampler: how a chunk is made from noise.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Sampler {
-    /// Flow matching without guidance: every step estimates the clean chunk, and noise of the next step's level is added
-    /// to the estimate.
-    FlowMatchingAr {
-        /// Timestep that `denoise` takes at each step, 1000·σ.
-        timesteps: Vec<f64>,
-        /// Noise level of each step, 1 first.
-        sigmas: Vec<f64>,
-    },
-}
-
-impl Sampler {
-    /// Number of steps, and of noise tensors a chunk takes.
-    #[must_use]
-    pub fn steps(&self) -> usize {
-        let Sampler::FlowMatchingAr { sigmas, .. } = self;
-        sigmas.len()
     }
 }
 
@@ -497,7 +475,7 @@ impl Contract {
     fn fits_itself(&self) -> Result<()> {
         self.sampler.check()?;
         if let Some(listed) = &self.timesteps {
-            let Sampler::FlowMatchingAr { timesteps, .. } = &self.sampler;
+            let KernelSampler::FlowMatchingAr { timesteps, .. } = &self.sampler;
             timesteps.iter().try_for_each(|&t| listed.check(t)).context("field `sampler.timesteps`")?;
         }
         self.writer()?;

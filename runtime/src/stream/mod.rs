@@ -10,7 +10,6 @@ pub mod host;
 pub(crate) mod kernel;
 pub mod made_for;
 mod options;
-pub mod sampler;
 pub mod state;
 
 use std::collections::BTreeMap;
@@ -21,6 +20,7 @@ use s2dit_backends::output::Destination;
 use s2dit_ir::{DType, Module, WeightSource};
 
 use crate::ranges::{self, Ranges};
+use crate::sampler;
 use crate::{Error, HostTensor};
 use contract::{Contract, StateWrite};
 pub use folder::KernelFolder;

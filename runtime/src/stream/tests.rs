@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 mod kinds;
 
-use super::contract::Sampler;
+use super::contract::KernelSampler;
 use super::*;
 
 /// A text with `F` for the float type; states stand where the policy puts them.
@@ -142,7 +142,7 @@ fn contract_of(float: &str, native: bool, files: [&str; 3], write: StateWrite) -
         "chunk": {"channels": 1, "frames": 1, "rows": 1, "cols": 2}, "window_frames": 2,
         "sink_frames": 0, "state_write": write.name(),
         "text": {"tokens": 1, "dim": 2},
-        "sampler": Sampler::autoregressive(&[1000.0, 500.0], 5.0),
+        "sampler": KernelSampler::autoregressive(&[1000.0, 500.0], 5.0),
         "functions": {
             "prompt": {"file": files[0], "function": "prompt", "inputs": [port("text", float, &[1, 1, 2])], "outputs": [text_k]},
             "denoise": {"file": files[1], "function": "denoise", "inputs": with_states(denoise, ""),

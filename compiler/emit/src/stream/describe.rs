@@ -140,7 +140,7 @@ pub(super) fn contract(
         sink_frames: streaming.sink_frames,
         state_write: streaming.state_write,
         text: contract::Text { tokens, dim },
-        sampler: contract::Sampler::FlowMatchingAr { timesteps: sampler.timesteps(), sigmas: sampler.sigmas() },
+        sampler: contract::KernelSampler::FlowMatchingAr { timesteps: sampler.timesteps(), sigmas: sampler.sigmas() },
         timesteps: options.timesteps.listed(checkpoint.model())?,
         functions: contract::Functions {
             prompt: function("prompt")?,

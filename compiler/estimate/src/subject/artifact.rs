@@ -11,7 +11,7 @@ use s2dit_ir::{Function, Interface, Module, Op};
 use s2dit_models::config;
 use s2dit_models::model::Model;
 use s2dit_models::size::LatentSize;
-use s2dit_runtime::pipeline::Pipeline;
+use s2dit_runtime::partition::Partition;
 use s2dit_runtime::stream::contract::{self, StateWrite, StatesPolicy, Target};
 use s2dit_runtime::{KernelFolder, interface};
 
@@ -40,13 +40,13 @@ pub fn package(path: &Path) -> Result<Subject> {
 ///
 /// # Errors
 /// See [`package`].
-pub fn pipeline(path: &Path) -> Result<Subject> {
-    let opened = Pipeline::open(path)?;
+pub fn partition(path: &Path) -> Result<Subject> {
+    let opened = Partition::open(path)?;
     let metadata = &opened.description().metadata;
     let said = interface::of(metadata)?.unwrap_or_default();
     let parts = opened.parts().iter().map(main_of).collect::<Result<_>>()?;
     let step = Callable { name: "main".into(), parts, calls: steps(metadata) };
-    clip("pipeline", path, metadata, said, vec![step])
+    clip("partition", path, metadata, said, vec![step])
 }
 
 fn clip(

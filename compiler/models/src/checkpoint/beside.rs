@@ -48,6 +48,16 @@ pub(super) fn read(path: &Path, weights: &Path) -> Result<Read, Problems> {
             own.push((kept.field.to_owned(), value));
             file = Some(at);
         }
+        if file.is_none()
+            && !kept.code.is_empty()
+            && let Some(Found { at, value: class, .. }) =
+                find(&folders(path, weights), PipelineFile::Index, &["_class_name"])?
+            && let Some((_, value)) = kept.code.iter().find(|(of, _)| class == *of)
+            && let Ok(value) = serde_json::from_str(value)
+        {
+            own.push((kept.field.to_owned(), value));
+            file = Some(at);
+        }
         origins.push(FieldOrigin { field: kept.field, value: Value::Null, file });
     }
     let model = config::parse_entries(own, &place).map_err(|mut problems| {

@@ -79,6 +79,68 @@ impl PipelineFolder {
         found
     }
 
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The class that its index names.
+    #[must_use]
+    pub fn class(&self) -> Option<&str> {
+        self.value("_class_name").and_then(Value::as_str)
+    }
+
+    /// The folder of a component that a whole pipeline needs.
+    ///
+    /// # Errors
+    /// An index that does not list it, or a folder that is not there.
+    pub fn needed(&self, name: &str) -> Result<PathBuf, Problem> {
+        let problem = |found: String| Problem {
+            place: self.dir.display().to_string(),
+            found,
+            expected: format!("a pipeline folder with the component {}", quoted(name)),
+        };
+        if !self.components().iter().any(|(known, _)| *known == name) {
+            return Err(problem(format!("{PIPELINE_FILE} without {}", quoted(name))));
+        }
+        let folder = self.dir.join(name);
+        match folder.is_dir() {
+            true => Ok(folder),
+            false => Err(problem(format!("no folder `{}`", folder.display()))),
+        }
+    }
+
+    /// The class of a component, as the index names it.
+    #[must_use]
+    pub fn class_of(&self, name: &str) -> Option<&str> {
+        self.components().into_iter().find(|(known, _)| *known == name).map(|(_, class)| class)
+    }
+
+    /// The entries of the scheduler's configuration and the file's name.
+    ///
+    /// # Errors
+    /// No such file, or one that is no JSON object.
+    pub fn scheduler(&self) -> Result<(Vec<(String, Value)>, String), Problems> {
+        let path = self.dir.join(SCHEDULER_FILE);
+        let place = path.display().to_string();
+        match entries(&path)? {
+            Some(entries) => Ok((entries, place)),
+            None => Err(Problems::one(place, "no such file", "the configuration of the pipeline's scheduler")),
+        }
+    }
+
+    /// The licence that its README names in the lines between `---` at its head; `None` if it names none.
+    #[must_use]
+    pub fn licence(&self) -> Option<String> {
+        let text = read_file(&self.dir.join("README.md"), LARGEST_FILE).ok()?;
+        let text = String::from_utf8(text).ok()?;
+        let head = text.strip_prefix("---")?.split("\n---").next()?;
+        let value = |field: &str| head.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        let named = value("license_name").or_else(|| value("license"))?.trim().trim_matches('"');
+        (!named.is_empty() && named.len() < 200).then(|| named.to_owned())
+    }
+
     /// The checkpoint folder of its one transformer.
     ///
     /// # Errors
@@ -87,8 +149,7 @@ impl PipelineFolder {
         if let [(name, _)] = self.transformers()[..] {
             return Ok(self.dir.join(name));
         }
-        let class = self.value("_class_name").and_then(Value::as_str);
-        let of = class.map_or(String::new(), |class| format!(" of {}", shown(class)));
+        let of = self.class().map_or(String::new(), |class| format!(" of {}", shown(class)));
         let (count, expected) = match self.transformers().len() {
             0 => ("no transformer".to_owned(), format!("the folder of its transformer, with {CONFIG_FILE}")),
             n => (

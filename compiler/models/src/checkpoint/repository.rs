@@ -23,6 +23,8 @@ pub enum Wanted<'a> {
     OnlyTransformer,
     /// A model by its name: a transformer, a text encoder, a decoder.
     Component(&'a str),
+    /// All of it: transformers, text encoder, decoder, tokenizer.
+    Pipeline,
 }
 
 /// The folder of a repository: a checkpoint or a pipeline folder. What is wanted of it and not in the cache is fetched; nothing is asked of
@@ -61,13 +63,33 @@ pub fn locate(
             let all: Vec<&str> = transformers.collect();
             if all.len() == 1 { vec![format!("{}/", all[0])] } else { Vec::new() }
         }
+        Wanted::Pipeline => {
+            let others = pipeline.iter().flat_map(PipelineFolder::components).map(|(name, _)| name);
+            let others = others.filter(|name| ["text_encoder", "vae"].contains(name));
+            transformers.chain(others).map(|name| format!("{name}/")).collect()
+        }
         Wanted::Component(wanted) => {
             let components = pipeline.iter().flat_map(PipelineFolder::components).map(|(name, _)| name);
             components.filter(|name| *name == wanted).map(|name| format!("{name}/")).collect()
         }
     };
     checkpoints(&mut snapshot, &folders, watch)?;
+    if wanted == Wanted::Pipeline {
+        tokenizer(&mut snapshot, watch)?;
+    }
     Ok(path)
+}
+
+/// Puts the tokenizer's files into a snapshot, and the README, which names the licence.
+fn tokenizer(snapshot: &mut Snapshot<'_>, watch: &mut dyn FnMut(Fetching<'_>)) -> Result<(), Problems> {
+    const FOLDER: &str = "tokenizer/";
+    if ["tokenizer.json", "vocab.json"].iter().any(|file| snapshot.has(&format!("{FOLDER}{file}"))) {
+        return Ok(());
+    }
+    snapshot.ask(&[&format!("{FOLDER}tokenizer.json")])?;
+    let wanted = |name: &&str| name.starts_with(FOLDER) || *name == "README.md";
+    let files: Vec<String> = snapshot.names().filter(wanted).map(str::to_owned).collect();
+    Ok(snapshot.fetch(&files, watch)?)
 }
 
 /// Puts the files of checkpoint folders into a snapshot, and what a pipeline keeps beside them. A folder's name ends in a slash, or is empty.

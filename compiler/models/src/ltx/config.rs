@@ -1,6 +1,6 @@
 //! The configuration of an LTX-Video transformer: the fields that diffusers writes, and those that its pipeline knows.
 
-use s2dit_runtime::stream::sampler::euler_sigmas;
+use s2dit_runtime::sampler::euler_sigmas;
 use serde_json::{Value, json};
 
 use crate::fields::{Fields, MOST_BLOCKS, as_integer, check_shift, check_width};

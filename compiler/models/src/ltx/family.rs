@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::config::{FIELDS, LtxConfig};
 use crate::layers::{Blocks, BuildError, Dims, Extras, QkNorm, step};
-use crate::model::{Family, Layer, Model, Outline, Renaming, Sampler, Streaming};
+use crate::model::{Family, Layer, Model, Outline, PipelineField, Renaming, Sampler, Streaming};
 use crate::size::{Grid, LatentSize, Size};
 use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems};
@@ -58,6 +58,15 @@ impl Family for Ltx {
 
     fn sampler_fields(&self) -> &'static [&'static str] {
         &["sample_steps", "flow_shift"]
+    }
+
+    fn pipeline_fields(&self) -> &'static [PipelineField] {
+        const FIELDS: &[PipelineField] = &[
+            PipelineField { field: "text_len", kept: None, code: &[("LTXPipeline", "128")] },
+            PipelineField { field: "frame_rate", kept: None, code: &[] },
+            PipelineField { field: "causal_temporal_positioning", kept: None, code: &[("LTXPipeline", "false")] },
+        ];
+        FIELDS
     }
 
     fn parse(&self, entries: Vec<(String, Value)>, place: &str) -> Result<Arc<dyn Model>, Problems> {

@@ -1,6 +1,6 @@
 //! The configuration of an Open-Sora transformer: the fields of the project's `MMDiTConfig`, and those that its sampling knows.
 
-use s2dit_runtime::stream::sampler::euler_sigmas;
+use s2dit_runtime::sampler::euler_sigmas;
 use serde_json::{Value, json};
 
 use crate::fields::{Fields, LARGEST, MOST_BLOCKS, check_shift};

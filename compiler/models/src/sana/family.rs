@@ -61,9 +61,13 @@ impl Family for Sana {
 
     fn pipeline_fields(&self) -> &'static [PipelineField] {
         const FIELDS: &[PipelineField] = &[
-            PipelineField { field: "text_len", kept: None },
-            PipelineField { field: "sample_steps", kept: None },
-            PipelineField { field: "flow_shift", kept: Some((PipelineFile::Scheduler, &["flow_shift", "shift"])) },
+            PipelineField { field: "text_len", kept: None, code: &[] },
+            PipelineField { field: "sample_steps", kept: None, code: &[] },
+            PipelineField {
+                field: "flow_shift",
+                kept: Some((PipelineFile::Scheduler, &["flow_shift", "shift"])),
+                code: &[],
+            },
         ];
         FIELDS
     }

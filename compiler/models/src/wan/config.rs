@@ -1,6 +1,6 @@
 //! The configuration of a Wan transformer: the fields that diffusers writes, and four that its pipeline knows.
 
-use s2dit_runtime::stream::sampler::euler_sigmas;
+use s2dit_runtime::sampler::euler_sigmas;
 use serde_json::{Value, json};
 
 use super::Image;

@@ -53,10 +53,10 @@ impl Family for Wan {
     fn pipeline_fields(&self) -> &'static [PipelineField] {
         use PipelineFile::{Index, Scheduler};
         const FIELDS: &[PipelineField] = &[
-            PipelineField { field: "expand_timesteps", kept: Some((Index, &["expand_timesteps"])) },
-            PipelineField { field: "text_len", kept: None },
-            PipelineField { field: "sample_steps", kept: None },
-            PipelineField { field: "flow_shift", kept: Some((Scheduler, &["flow_shift", "shift"])) },
+            PipelineField { field: "expand_timesteps", kept: Some((Index, &["expand_timesteps"])), code: &[] },
+            PipelineField { field: "text_len", kept: None, code: &[] },
+            PipelineField { field: "sample_steps", kept: None, code: &[] },
+            PipelineField { field: "flow_shift", kept: Some((Scheduler, &["flow_shift", "shift"])), code: &[] },
         ];
         FIELDS
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use s2dit_backends::output::Destination;
-use s2dit_runtime::stream::sampler::{Guided, euler, euler_sigmas};
+use s2dit_runtime::sampler::{self, Euler, NoiseLevels, Sampler, guided};
 use s2dit_runtime::{HostTensor, RunOptions, text_mask};
 
 use super::{LatentsFile, mask_of, pooled_of, prompt_of, seeded_noise, seeded_prompt, tensor_of};
@@ -41,7 +41,7 @@ pub struct Clip {
     shown: PathBuf,
     network: Network,
     steps: usize,
-    flow_shift: f64,
+    sampler: Box<dyn Sampler>,
     /// Prompts of a call: with 2 that of the clip and its negative.
     batch: usize,
     /// Channels, frames, rows and columns of what is made.
@@ -91,7 +91,7 @@ impl Clip {
         Ok(Clip {
             shown: path.into(),
             steps,
-            flow_shift,
+            sampler: Box::new(Euler::shifted(flow_shift)),
             batch,
             latent: [made, frames, rows, cols],
             text: three(text).with_context(|| format!("`{shown}`: the text is not [1, L, text_dim]"))?,
@@ -130,6 +130,17 @@ impl Clip {
         // Of another stream than the text and any noise.
         let pooled = self.pooled.as_ref().map(|shape| seeded_noise(seed, u64::MAX - 1, shape));
         Prompt { text: seeded_prompt(seed, self.text), mask, pooled }
+    }
+
+    /// Takes another sampler than the checkpoint's, and its number of steps.
+    pub fn set_sampler(&mut self, sampler: Box<dyn Sampler>, steps: usize) {
+        (self.sampler, self.steps) = (sampler, steps);
+    }
+
+    /// Whether a call takes a prompt and its negative.
+    #[must_use]
+    pub fn takes_two(&self) -> bool {
+        self.batch == 2
     }
 
     /// Whether the network takes a strength of guidance, which was distilled into it.
@@ -172,8 +183,13 @@ impl Clip {
     /// How many of the steps each of two transformers makes, by their names; `None` if there is one.
     #[must_use]
     pub fn shares(&self, steps: usize) -> Option<Vec<(String, usize)>> {
-        let times = euler_sigmas(steps, self.flow_shift);
-        self.network.shares(times[..steps].iter().map(|sigma| 1000.0 * sigma))
+        let levels = self.levels(steps).ok()?;
+        self.network.shares(levels.timesteps.into_iter())
+    }
+
+    /// Noise levels of a clip in so many steps.
+    fn levels(&self, steps: usize) -> Result<NoiseLevels> {
+        Ok(self.sampler.levels(steps, self.latent[1..].iter().product())?)
     }
 
     /// Makes a clip from noise `[1, C, F, H, W]`; `progress` gets steps done.
@@ -188,9 +204,9 @@ impl Clip {
         mut progress: impl FnMut(usize),
     ) -> Result<HostTensor> {
         let frames = self.latent[1];
-        let sigmas = euler_sigmas(steps, self.flow_shift);
-        for sigma in &sigmas[..steps] {
-            self.network.check(1000.0 * sigma).with_context(|| format!("{steps} steps"))?;
+        let levels = self.levels(steps)?;
+        for timestep in &levels.timesteps {
+            self.network.check(*timestep).with_context(|| format!("{steps} steps"))?;
         }
         if self.batch == 2 && given.negative.is_none() {
             bail!(
@@ -199,14 +215,13 @@ impl Clip {
                 self.shown.display()
             );
         }
-        let guidance = given.negative.as_ref().map_or(1.0, |(_, g)| g[0]);
         let condition = self.condition.as_ref().and_then(|how| Some((how, given.condition.as_ref()?)));
         let strength = self.guidance.as_ref().zip(given.guidance);
         let strength =
             strength.map(|(shape, strength)| HostTensor { shape: shape.clone(), data: vec![strength as f32] });
         let interface = self.network.interface().clone();
         let (network, time, batch) = (&mut self.network, &self.time, self.batch);
-        let mut clip = euler(noise, &sigmas, guidance, |x, t, step| {
+        let mut clip = sampler::clip(&*self.sampler, &levels, noise, |x, t, step| {
             let latent = condition.map(|(how, tensor)| how.joined(x, tensor));
             let mut timestep = HostTensor { shape: time.clone(), data: vec![t as f32; time.iter().product()] };
             if let Some((how, _)) = condition {
@@ -247,12 +262,12 @@ impl Clip {
                 }
             };
             progress(step + 1);
-            // The second of two transformers may have a guidance of its own.
-            let own = given.negative.as_ref().map_or(guidance, |(_, g)| g[network.at(t)]);
-            Ok::<_, anyhow::Error>(match &negative {
-                Some(away) if own != guidance => Guided { positive: guided(&positive, away, own), negative: None },
-                _ => Guided { positive, negative },
-            })
+            // Each of two transformers has a guidance of its own.
+            let guidance = given.negative.as_ref().map_or(1.0, |(_, g)| g[network.at(t)]);
+            if negative.as_ref().is_some_and(|negative| negative.shape != positive.shape) {
+                bail!("the model returns two velocities of different shapes");
+            }
+            Ok::<_, anyhow::Error>(guided(&positive, negative.as_ref(), guidance))
         })?;
         if let Some((how, tensor)) = condition {
             how.finish(&mut clip, tensor);
@@ -295,10 +310,4 @@ fn apart(tensor: &HostTensor) -> Vec<HostTensor> {
     let Some(count) = shape.first_mut().map(|first| std::mem::replace(first, 1)) else { return Vec::new() };
     let size = (tensor.data.len() / count.max(1)).max(1);
     tensor.data.chunks_exact(size).map(|data| HostTensor { shape: shape.clone(), data: data.to_vec() }).collect()
-}
-
-/// `n + g·(p − n)`, velocities with the prompt and with its negative.
-fn guided(positive: &HostTensor, negative: &HostTensor, guidance: f64) -> HostTensor {
-    let mix = |(p, n): (&f32, &f32)| (f64::from(*n) + guidance * (f64::from(*p) - f64::from(*n))) as f32;
-    HostTensor { shape: positive.shape.clone(), data: positive.data.iter().zip(&negative.data).map(mix).collect() }
 }

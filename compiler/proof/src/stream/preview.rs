@@ -1,26 +1,23 @@
 //! Moving pictures of latents: the three directions in which the first chunk varies most, as red, green and blue.
 
-use std::fs::File;
-use std::io::BufWriter;
-
-use anyhow::{Context, Result, bail};
-use s2dit_backends::output::{Destination, Staged, made};
+use anyhow::Result;
+use s2dit_backends::output::Destination;
 use s2dit_runtime::HostTensor;
 use s2dit_runtime::stream::contract::Chunk;
+use s2dit_video::{Rgb, Spec, VideoWriter};
 
 /// Screen pixels of a latent pixel, on a side.
 const SCALE: usize = 8;
-/// Hundredths of a second a latent frame: four frames of video at 16 a second.
-const DELAY: u16 = 25;
-/// Levels of red, green and blue: 256 colours.
+/// Latent frames a second: of video there are four times as many.
+const FPS: f64 = 4.0;
+/// Levels of red, green and blue: 256 colours, which a GIF shows exactly.
 const LEVELS: [usize; 3] = [8, 8, 4];
 /// Standard deviations from black to mid-grey.
 const SPREAD: f64 = 2.5;
 
-/// A GIF that is written chunk by chunk; it appears when it is whole.
+/// A moving picture that is written chunk by chunk; it appears when it is whole.
 pub struct Preview {
-    staged: Staged,
-    encoder: gif::Encoder<BufWriter<File>>,
+    writer: VideoWriter,
     chunk: Chunk,
     mix: Option<Mix>,
 }
@@ -36,21 +33,10 @@ impl Preview {
     /// Begins a picture.
     ///
     /// # Errors
-    /// A place that cannot be written; a latent larger than GIF allows.
+    /// A place that cannot be written; a latent larger than the format allows.
     pub fn create(to: Destination<'_>, chunk: Chunk) -> Result<Preview> {
-        let path = to.path;
-        let side = |n: usize| u16::try_from(n * SCALE).ok();
-        let (Some(width), Some(height)) = (side(chunk.cols), side(chunk.rows)) else {
-            bail!("`{}`: a latent of {}x{} is too large for a GIF", path.display(), chunk.rows, chunk.cols);
-        };
-        let staged = Staged::file(to, &made::gif)?;
-        let failed = || format!("cannot write `{}`", path.display());
-        let file = File::create(staged.path()).with_context(failed)?;
-        let mut encoder = gif::Encoder::new(BufWriter::new(file), width, height, &palette()).with_context(failed)?;
-        encoder.set_repeat(gif::Repeat::Infinite).with_context(failed)?;
-        let comment = gif::Extension::Comment.into();
-        encoder.write_raw_extension(comment, &[made::NAME.as_bytes()]).with_context(failed)?;
-        Ok(Preview { staged, encoder, chunk, mix: None })
+        let spec = Spec { rows: chunk.rows * SCALE, cols: chunk.cols * SCALE, fps: FPS };
+        Ok(Preview { writer: VideoWriter::create(to, spec)?, chunk, mix: None })
     }
 
     /// Adds the frames of a chunk `[1, C, F, H, W]`.
@@ -62,28 +48,19 @@ impl Preview {
         let mix = self.mix.get_or_insert_with(|| Mix::of(&latent.data, channels));
         let plane = rows * cols;
         for f in 0..frames {
-            let index = |p: usize| {
+            let colour = |p: usize| {
                 let at = |c: usize| f64::from(latent.data[(c * frames + f) * plane + p]);
                 mix.colour(&(0..channels).map(at).collect::<Vec<_>>())
             };
-            let small: Vec<u8> = (0..plane).map(index).collect();
-            let mut pixels = Vec::with_capacity(plane * SCALE * SCALE);
+            let small: Vec<[u8; 3]> = (0..plane).map(colour).collect();
+            let mut pixels = Vec::with_capacity(plane * SCALE * SCALE * 3);
             for row in small.chunks_exact(cols) {
-                let line: Vec<u8> = row.iter().flat_map(|p| [*p; SCALE]).collect();
+                let line: Vec<u8> = row.iter().flat_map(|colour| [*colour; SCALE]).flatten().collect();
                 for _ in 0..SCALE {
                     pixels.extend_from_slice(&line);
                 }
             }
-            let frame = gif::Frame {
-                width: (cols * SCALE) as u16,
-                height: (rows * SCALE) as u16,
-                delay: DELAY,
-                buffer: pixels.into(),
-                ..gif::Frame::default()
-            };
-            self.encoder
-                .write_frame(&frame)
-                .with_context(|| format!("cannot write `{}`", self.staged.place().display()))?;
+            self.writer.push(&Rgb { rows: rows * SCALE, cols: cols * SCALE, pixels })?;
         }
         Ok(())
     }
@@ -93,11 +70,7 @@ impl Preview {
     /// # Errors
     /// The disk is full.
     pub fn finish(self) -> Result<()> {
-        let Preview { staged, encoder, .. } = self;
-        let failed = || format!("cannot write `{}`", staged.place().display());
-        let out = encoder.into_inner().with_context(failed)?;
-        out.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(failed)?;
-        Ok(staged.commit()?)
+        self.writer.finish()
     }
 }
 
@@ -128,15 +101,15 @@ impl Mix {
         Mix { mean, weights }
     }
 
-    /// The palette's index for a pixel.
-    fn colour(&self, pixel: &[f64]) -> u8 {
-        let mut index = 0;
-        for (weights, levels) in self.weights.iter().zip(LEVELS) {
-            let value = 0.5 + pixel.iter().zip(&self.mean).zip(weights).map(|((x, m), w)| (x - m) * w).sum::<f64>();
+    /// The colour of a pixel: one of [`LEVELS`].
+    fn colour(&self, pixel: &[f64]) -> [u8; 3] {
+        [0, 1, 2].map(|i| {
+            let weighed = pixel.iter().zip(&self.mean).zip(&self.weights[i]).map(|((x, m), w)| (x - m) * w);
+            let steps = (LEVELS[i] - 1) as f64;
             // Not finite becomes 0, black.
-            index = index * levels + (value.clamp(0.0, 1.0) * (levels - 1) as f64).round() as usize;
-        }
-        index as u8
+            let level = ((0.5 + weighed.sum::<f64>()).clamp(0.0, 1.0) * steps).round() as usize;
+            (level * 255 / (LEVELS[i] - 1)) as u8
+        })
     }
 }
 
@@ -159,16 +132,12 @@ fn principal(covariance: &[Vec<f64>]) -> (Vec<f64>, f64) {
     (direction, variance)
 }
 
-fn palette() -> Vec<u8> {
-    let level = |i: usize, levels: usize| (i * 255 / (levels - 1)) as u8;
-    let [reds, greens, blues] = LEVELS;
-    let colour =
-        |i: usize| [level(i / (greens * blues), reds), level(i / blues % greens, greens), level(i % blues, blues)];
-    (0..reds * greens * blues).flat_map(colour).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
+    use s2dit_backends::output::made;
+
     use super::*;
 
     #[test]

@@ -1,5 +1,5 @@
 use s2dit_runtime::stream::contract::{
-    Contract, FunctionsPolicy, Precision, Sampler, StateWrite, StatesPolicy, Target, Text, VERSION,
+    Contract, FunctionsPolicy, KernelSampler, Precision, StateWrite, StatesPolicy, Target, Text, VERSION,
 };
 use s2dit_runtime::stream::contract::{FORMAT, Function, Functions};
 
@@ -31,7 +31,7 @@ fn contract() -> Contract {
         sink_frames: 0,
         state_write: StateWrite::Commit,
         text: Text { tokens: 2, dim: 3 },
-        sampler: Sampler::autoregressive(&[1000.0, 500.0], 5.0),
+        sampler: KernelSampler::autoregressive(&[1000.0, 500.0], 5.0),
         timesteps: None,
         functions: Functions { prompt: f(), denoise: f(), commit: Some(f()), last_step: None },
         host_inputs: Vec::new(),

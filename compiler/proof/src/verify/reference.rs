@@ -27,7 +27,7 @@ pub struct Model {
 }
 
 /// An open checkpoint that an artifact fits.
-pub(super) struct Graph {
+pub(crate) struct Graph {
     checkpoint: Checkpoint,
     size: Size,
     ports: Vec<Port>,

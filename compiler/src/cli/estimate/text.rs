@@ -27,7 +27,7 @@ fn figure(x: f64) -> String {
 }
 
 /// An estimate in one line.
-pub(super) fn brief(e: &Estimate) -> String {
+pub(in crate::cli) fn brief(e: &Estimate) -> String {
     let fps = e.frames_per_second.map_or(String::new(), |fps| format!(", {} frames a second", range(fps)));
     format!(
         "{}: step {} ms, {} {} ms{fps}, {} of memory",

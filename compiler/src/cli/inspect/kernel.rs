@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::Result;
-use s2dit_runtime::stream::contract::{Port, Sampler, StateWrite};
+use s2dit_runtime::stream::contract::{KernelSampler, Port, StateWrite};
 
 use crate::cli::progress::size;
 use crate::cli::terminal::one_line;
@@ -35,7 +35,7 @@ pub(super) fn text(k: &KernelReport) -> Result<String> {
         "a chunk is {c}×{f}×{h}×{w}; windows hold the last {} latent frames{sinks}; prompts {}×{}",
         k.window_frames, k.text.tokens, k.text.dim
     )?;
-    let Sampler::FlowMatchingAr { timesteps, .. } = &k.sampler;
+    let KernelSampler::FlowMatchingAr { timesteps, .. } = &k.sampler;
     let steps: Vec<String> = timesteps.iter().map(|t| format!("{t:.1}")).collect();
     let only = if k.timesteps.is_some() { " and no others" } else { "" };
     let writes = match k.state_write {

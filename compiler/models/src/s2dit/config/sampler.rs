@@ -1,6 +1,6 @@
 //! The noise levels of a checkpoint's sampler.
 
-use s2dit_runtime::stream::sampler::{euler_sigmas, shifted};
+use s2dit_runtime::sampler::{euler_sigmas, shifted};
 
 use super::{S2ditConfig, SampleSteps};
 

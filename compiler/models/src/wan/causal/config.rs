@@ -1,6 +1,6 @@
 //! The configuration of a causal Wan: the fields of `CausalWanModel`, and those of the project's YAML that a stream needs.
 
-use s2dit_runtime::stream::sampler::shifted;
+use s2dit_runtime::sampler::shifted;
 use serde_json::{Value, json};
 
 use crate::fields::{Fields, MOST_FRAMES};

@@ -1,21 +1,38 @@
-//! Flow matching: `x_σ = (1 − σ)·x₀ + σ·ε`, and a network that predicts the velocity `ε − x₀`.
+//! The sampler of a kernel: every step estimates the clean chunk, and noise of the next step's level is added to the estimate.
 
-use super::contract::Sampler;
+use serde::{Deserialize, Serialize};
+
+use super::shifted;
 use crate::error::refuse;
 use crate::{Error, HostTensor};
 
-/// The noise level that `shift` makes of `sigma`: `s·σ / (1 + (s − 1)·σ)`.
-#[must_use]
-pub fn shifted(sigma: f64, shift: f64) -> f64 {
-    shift * sigma / (1.0 + (shift - 1.0) * sigma)
+/// The sampler of a kernel, as its contract says it: how a chunk is made from noise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum KernelSampler {
+    /// Flow matching without guidance: every step estimates the clean chunk, and noise of the next step's level is added
+    /// to the estimate.
+    FlowMatchingAr {
+        /// Timestep that `denoise` takes at each step, 1000·σ.
+        timesteps: Vec<f64>,
+        /// Noise level of each step, 1 first.
+        sigmas: Vec<f64>,
+    },
 }
 
-impl Sampler {
+impl KernelSampler {
+    /// Number of steps, and of noise tensors a chunk takes.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        let KernelSampler::FlowMatchingAr { sigmas, .. } = self;
+        sigmas.len()
+    }
+
     /// The autoregressive sampler of a checkpoint: `sample_steps` are timesteps in (0, 1000] before the shift.
     #[must_use]
-    pub fn autoregressive(sample_steps: &[f64], shift: f64) -> Sampler {
+    pub fn autoregressive(sample_steps: &[f64], shift: f64) -> KernelSampler {
         let sigmas: Vec<f64> = sample_steps.iter().map(|t| shifted(t / 1000.0, shift)).collect();
-        Sampler::FlowMatchingAr { timesteps: sigmas.iter().map(|s| 1000.0 * s).collect(), sigmas }
+        KernelSampler::FlowMatchingAr { timesteps: sigmas.iter().map(|s| 1000.0 * s).collect(), sigmas }
     }
 
     /// Checks that there are steps, and that they go down.
@@ -23,7 +40,7 @@ impl Sampler {
     /// # Errors
     /// The field and what is wrong with it.
     pub fn check(&self) -> Result<(), Error> {
-        let Sampler::FlowMatchingAr { timesteps, sigmas } = self;
+        let KernelSampler::FlowMatchingAr { timesteps, sigmas } = self;
         if sigmas.is_empty() || sigmas.len() != timesteps.len() {
             refuse!(
                 Artifact,
@@ -52,11 +69,11 @@ impl Sampler {
 /// # Errors
 /// As many noise tensors as steps are needed; an error of `velocity` is returned as it is.
 pub fn autoregressive<E: From<Error>>(
-    sampler: &Sampler,
+    sampler: &KernelSampler,
     noise: &[HostTensor],
     mut velocity: impl FnMut(&HostTensor, f64, usize) -> Result<HostTensor, E>,
 ) -> Result<HostTensor, E> {
-    let Sampler::FlowMatchingAr { timesteps, sigmas } = sampler;
+    let KernelSampler::FlowMatchingAr { timesteps, sigmas } = sampler;
     if noise.len() != sigmas.len() {
         refuse!(Input, "noise: found {} tensor(s), expected {}, one a step", noise.len(), sigmas.len());
     }
@@ -73,51 +90,6 @@ pub fn autoregressive<E: From<Error>>(
             for (x, e) in x.data.iter_mut().zip(&fresh.data) {
                 *x = ((1.0 - next) * f64::from(*x) + next * f64::from(*e)) as f32;
             }
-        }
-    }
-    Ok(x)
-}
-
-/// Noise levels of a bidirectional checkpoint's `steps` Euler steps, from 1 to 0: `steps + 1` of them.
-#[must_use]
-pub fn euler_sigmas(steps: usize, shift: f64) -> Vec<f64> {
-    (0..=steps).map(|i| shifted(1.0 - i as f64 / steps.max(1) as f64, shift)).collect()
-}
-
-/// Velocities with and without the prompt.
-#[derive(Clone, Debug)]
-pub struct Guided {
-    /// Velocity with the prompt.
-    pub positive: HostTensor,
-    /// With the negative prompt; `None` runs without guidance.
-    pub negative: Option<HostTensor>,
-}
-
-/// Integrates a bidirectional checkpoint from noise to data with Euler's method and classifier-free guidance:
-/// `v = v_neg + g·(v_pos − v_neg)`, `x ← x + (σᵢ₊₁ − σᵢ)·v`. `sigmas` end with 0.
-///
-/// # Errors
-/// A velocity of another shape than the noise; an error of `velocity` is returned as it is.
-pub fn euler<E: From<Error>>(
-    noise: &HostTensor,
-    sigmas: &[f64],
-    guidance: f64,
-    mut velocity: impl FnMut(&HostTensor, f64, usize) -> Result<Guided, E>,
-) -> Result<HostTensor, E> {
-    let mut x = noise.clone();
-    for (step, pair) in sigmas.windows(2).enumerate() {
-        let Guided { positive, negative } = velocity(&x, 1000.0 * pair[0], step)?;
-        same_shape("velocity", &positive, &x)?;
-        if let Some(negative) = &negative {
-            same_shape("velocity", negative, &x)?;
-        }
-        for (i, x) in x.data.iter_mut().enumerate() {
-            let with = f64::from(positive.data[i]);
-            let v = negative.as_ref().map_or(with, |n| {
-                let without = f64::from(n.data[i]);
-                without + guidance * (with - without)
-            });
-            *x = (f64::from(*x) + (pair[1] - pair[0]) * v) as f32;
         }
     }
     Ok(x)
@@ -140,8 +112,8 @@ mod tests {
 
     #[test]
     fn an_exact_velocity_gives_the_data_back() {
-        let sampler = Sampler::autoregressive(&[1000.0, 750.0, 500.0, 250.0], 5.0);
-        let Sampler::FlowMatchingAr { timesteps, sigmas } = &sampler;
+        let sampler = KernelSampler::autoregressive(&[1000.0, 750.0, 500.0, 250.0], 5.0);
+        let KernelSampler::FlowMatchingAr { timesteps, sigmas } = &sampler;
         assert_eq!(sigmas[0], 1.0);
         assert!((sigmas[3] - 0.625).abs() < 1e-15 && (timesteps[3] - 625.0).abs() < 1e-12);
         let data = [0.25f32, -1.5];
@@ -154,21 +126,5 @@ mod tests {
         assert!(x.data.iter().zip(data).all(|(a, b)| (a - b).abs() < 1e-6), "{:?}", x.data);
         let wrong = autoregressive(&sampler, &noise[..2], exact).unwrap_err().to_string();
         assert!(wrong.contains("found 2") && wrong.contains("expected 4"), "{wrong}");
-
-        let guided = |x: &HostTensor, t: f64, _| {
-            let positive = tensor(&[0, 1].map(|i| (x.data[i] - data[i]) / (t / 1000.0) as f32));
-            Ok::<_, Error>(Guided { negative: Some(positive.clone()), positive })
-        };
-        let x = euler(&noise[0], &euler_sigmas(8, 3.0), 5.0, guided).unwrap();
-        assert!(x.data.iter().zip(data).all(|(a, b)| (a - b).abs() < 1e-5), "{:?}", x.data);
-    }
-
-    #[test]
-    fn guidance_extrapolates() {
-        let velocity = |_: &HostTensor, _: f64, _: usize| {
-            Ok::<_, Error>(Guided { positive: tensor(&[2.0]), negative: Some(tensor(&[1.0])) })
-        };
-        let x = euler(&tensor(&[0.0]), &[1.0, 0.0], 3.0, velocity).unwrap();
-        assert_eq!(x.data, [-4.0]);
     }
 }

@@ -1,4 +1,4 @@
-//! A step that is spread over several packages: `pipeline.json`, and models that run one after the other.
+//! A step that is spread over several packages: `partition.json`, and models that run one after the other.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,13 +17,13 @@ use crate::ranges::is_range;
 use crate::{Error, HostTensor, Port, RunOptions, Session, function_session};
 
 /// The description's file in a folder of packages.
-pub const FILE: &str = "pipeline.json";
+pub const FILE: &str = "partition.json";
 /// The value of the field `format`.
-pub const FORMAT: &str = "s2dit-pipeline";
+pub const FORMAT: &str = "s2dit-partition";
 /// The version that this build writes and reads.
 pub const VERSION: u32 = 1;
 
-/// `pipeline.json`: a clip's step as packages that run one after the other.
+/// `partition.json`: a clip's step as packages that run one after the other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Description {
@@ -42,26 +42,26 @@ pub struct Description {
 }
 
 /// A folder of packages with its description.
-pub struct Pipeline {
+pub struct Partition {
     dir: PathBuf,
     description: Description,
     parts: Vec<Package>,
 }
 
-impl Pipeline {
+impl Partition {
     /// Opens the folder `dir`.
     ///
     /// # Errors
     /// No description, one of another format, packages that are missing or do not fit it.
-    pub fn open(dir: &Path) -> Result<Pipeline, Error> {
-        Pipeline::opened(dir).map_err(Error::artifact)
+    pub fn open(dir: &Path) -> Result<Partition, Error> {
+        Partition::opened(dir).map_err(Error::artifact)
     }
 
-    fn opened(dir: &Path) -> Result<Pipeline> {
+    fn opened(dir: &Path) -> Result<Partition> {
         let path = dir.join(FILE);
         let text = read_text(&path, LARGEST_JSON).with_context(|| format!("cannot read `{}`", path.display()))?;
-        let description: Description =
-            serde_json::from_str(&text).with_context(|| format!("`{}`: not a pipeline", path.display()))?;
+        let description: Description = serde_json::from_str(&text)
+            .with_context(|| format!("`{}`: not the description of a partition", path.display()))?;
         if (description.format.as_str(), description.version) != (FORMAT, VERSION) {
             bail!(
                 "`{}`: found format {:?}, version {}, expected {FORMAT:?}, version {VERSION}",
@@ -84,7 +84,7 @@ impl Pipeline {
             fits(dir, index, &package, &description)?;
             parts.push(package);
         }
-        Ok(Pipeline { dir: dir.into(), description, parts })
+        Ok(Partition { dir: dir.into(), description, parts })
     }
 
     /// The folder.
@@ -93,7 +93,7 @@ impl Pipeline {
         &self.dir
     }
 
-    /// `pipeline.json`.
+    /// `partition.json`.
     #[must_use]
     pub fn description(&self) -> &Description {
         &self.description

@@ -1,0 +1,108 @@
+//! A whole clip: its steps, then the decoder.
+
+use anyhow::{Context, Result, bail};
+use s2dit_backends::output::Destination;
+use s2dit_runtime::RunOptions;
+use s2dit_runtime::pipeline::{Part, Pipeline};
+
+use super::{Report, Request, Stage, Texts, Watch, Written, check_latent, sampler_of, shown, timed};
+use crate::decode::{Decoder, Latents, frames_of_stream};
+use crate::stream::clip::{Clip, Given};
+
+pub(super) fn make(
+    pipeline: &Pipeline,
+    request: &Request,
+    to: Destination<'_>,
+    run: &RunOptions,
+    watch: Watch<'_>,
+    report: &mut Report,
+) -> Result<()> {
+    if let Some(chunks) = request.chunks {
+        bail!("--chunks: found {chunks}, but this pipeline makes a whole clip: compile it with --mode stream");
+    }
+    if !request.prompt_at.is_empty() {
+        bail!("--prompt-at is for streams, but this pipeline makes a whole clip: compile it with --mode stream");
+    }
+    let sampling = &pipeline.contract().sampling;
+    let sampler = sampler_of(pipeline)?;
+    let (guidance, second) = request.guidance.unwrap_or((sampling.guidance, sampling.guidance_2));
+    let guidance = [guidance, second.unwrap_or(guidance)];
+    let negative = request.negative.clone().unwrap_or_else(|| sampling.negative.clone());
+    if request.negative.is_some() && guidance.iter().all(|g| *g <= 1.0) {
+        bail!(
+            "--negative: found guidance {}, expected more than 1, without which no negative prompt is asked",
+            guidance[0]
+        );
+    }
+    // The encoder is loaded once. A step that takes two prompts a call, or no negative at all, is known only when the transformer is open.
+    let prompts = [&request.prompt, &negative];
+    let asked = if guidance.iter().any(|g| *g > 1.0) { 2 } else { 1 };
+    let texts = Texts::encoded(pipeline, prompts[..asked].iter().map(|p| p.as_str()), run, watch, report)?;
+
+    let steps = request.steps.unwrap_or(sampling.steps);
+    let path = pipeline.part(Part::Transformer)?;
+    let mut stage = Stage::new(Part::Transformer);
+    watch(Part::Transformer, 0, steps as u64);
+    let mut clip = timed(&mut stage.load_seconds, || Clip::open(&path, run))?;
+    check_latent(pipeline, &path, clip.latent())?;
+    clip.set_sampler(sampler, steps);
+    let distilled = clip.takes_guidance();
+    let is_guided = asked == 2 && !distilled;
+    let negative = match (is_guided, clip.takes_two()) {
+        (true, _) => Some((texts.of(&negative)?, guidance)),
+        // A call of two prompts without guidance: the second one changes nothing.
+        (false, true) => Some((texts.of(&request.prompt)?, [1.0, 1.0])),
+        (false, false) => None,
+    };
+    let [image, condition] = clip.read(None, None, None)?;
+    let given = Given {
+        prompt: texts.of(&request.prompt)?,
+        negative,
+        guidance: distilled.then_some(guidance[0]),
+        image,
+        condition,
+    };
+    let noise = match &request.noise {
+        Some(path) => clip.read_noise(path)?,
+        None => clip.seeded_noise(request.seed),
+    };
+    report.steps = steps;
+    report.shares = clip.shares(steps);
+    report.negative = is_guided.then(|| prompts[1].clone());
+    report.guidance = match (is_guided || distilled, &report.shares) {
+        (false, _) => Vec::new(),
+        (true, None) => vec![guidance[0]],
+        (true, Some(_)) => guidance.to_vec(),
+    };
+    let latent = timed(&mut stage.seconds, || {
+        clip.sample(&noise, steps, &given, |done| watch(Part::Transformer, done as u64, steps as u64))
+    })
+    .with_context(|| format!("`{}`", path.display()))?;
+    stage.calls = steps * if is_guided && !clip.takes_two() { 2 } else { 1 };
+    report.stages.push(stage);
+    drop(clip);
+
+    let path = pipeline.part(Part::Decoder)?;
+    let mut stage = Stage::new(Part::Decoder);
+    let latents = Latents::of(latent, &shown(pipeline));
+    let total = latents.frames() as u64;
+    watch(Part::Decoder, 0, total);
+    let mut decoder = timed(&mut stage.load_seconds, || Decoder::open(&path, run))?;
+    let frames = match &decoder {
+        Decoder::Chunks(session) => Some(frames_of_stream(session.contract(), latents.frames())),
+        Decoder::Clip(..) => None,
+    };
+    let mut written = Written::new(to, report.fps, frames.or(pipeline.contract().video.frames).unwrap_or_default());
+    let calls = &mut stage.calls;
+    timed(&mut stage.seconds, || {
+        decoder.decode(&latents, |video, done| {
+            *calls += 1;
+            watch(Part::Decoder, done as u64, total);
+            written.push(video)
+        })
+    })
+    .with_context(|| format!("`{}`", path.display()))?;
+    report.stages.push(stage);
+    report.frames = written.finish()?;
+    Ok(())
+}

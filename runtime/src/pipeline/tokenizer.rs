@@ -1,0 +1,178 @@
+//! A pipeline's tokenizer: a prompt to token ids, as transformers makes them of `tokenizer.json`.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use s2dit_backends::input::read_file;
+use serde_json::Value;
+use tokenizers::normalizers::Precompiled;
+use tokenizers::{Encoding, TruncationParams};
+
+use super::Text;
+use crate::{Error, HostTensor};
+
+/// The file of a tokenizer, in the format of the library `tokenizers`.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+/// Far above any vocabulary: Gemma's has 34 MB.
+const LARGEST: u64 = 256 << 20;
+
+/// A tokenizer with the length of a pipeline's text.
+pub struct Tokenizer {
+    path: PathBuf,
+    inner: tokenizers::Tokenizer,
+    text: Text,
+}
+
+/// A prompt as token ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tokens {
+    /// As many ids as the text has tokens: the prompt's and padding behind them.
+    pub ids: Vec<u32>,
+    /// The number of ids that are not padding: at least 1.
+    pub counting: usize,
+    /// What of the prompt was cut off.
+    pub cut: Option<Cut>,
+}
+
+/// The end of a prompt that is too long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Tokens that were left out.
+    pub tokens: usize,
+    /// The text that they stand for.
+    pub text: String,
+}
+
+impl Tokens {
+    /// `tokens [1,L]`, what a text encoder takes.
+    #[must_use]
+    pub fn tensor(&self) -> HostTensor {
+        HostTensor { shape: vec![1, self.ids.len()], data: self.ids.iter().map(|id| *id as f32).collect() }
+    }
+
+    /// `text_mask [1,L]`: 1 where a token counts, 0 where it is padding.
+    #[must_use]
+    pub fn mask(&self) -> HostTensor {
+        crate::text_mask::of_first(&[1, self.ids.len()], self.counting)
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer").field("path", &self.path).field("text", &self.text).finish_non_exhaustive()
+    }
+}
+
+impl Tokenizer {
+    /// Opens the file `path`, a `tokenizer.json`; `text` is the pipeline's.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is no tokenizer; ids that the text encoder does not know; a text too short for the tokens around a
+    /// prompt.
+    pub fn open(path: &Path, text: Text) -> Result<Tokenizer, Error> {
+        Tokenizer::opened(path, text).map_err(Error::artifact)
+    }
+
+    fn opened(path: &Path, text: Text) -> Result<Tokenizer> {
+        let shown = path.display();
+        let bytes = read_file(path, LARGEST).with_context(|| format!("cannot read `{shown}`"))?;
+        let mut inner = parsed(&bytes).with_context(|| format!("`{shown}`: not a tokenizer"))?;
+        if let Some((token, id)) = beyond(&inner, text.vocabulary) {
+            bail!(
+                "`{shown}`: found the token {token:?} with id {id}, expected ids below {}, as the text encoder knows them: the tokenizer is of another model",
+                text.vocabulary
+            );
+        }
+        inner.with_padding(None);
+        let around =
+            quietly(|| inner.encode("", true).map(|encoding| encoding.len())).with_context(|| format!("`{shown}`"))?;
+        if around >= text.tokens {
+            bail!(
+                "`{shown}`: found {around} tokens around a prompt, expected fewer than the {} of the text",
+                text.tokens
+            );
+        }
+        let cut = TruncationParams { max_length: text.tokens, ..TruncationParams::default() };
+        if let Err(error) = inner.with_truncation(Some(cut)) {
+            bail!("`{shown}`: {error}");
+        }
+        Ok(Tokenizer { path: path.into(), inner, text })
+    }
+
+    /// The id of a token.
+    #[must_use]
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The token ids of a prompt, cleaned as the pipeline does, with the tokens around it, cut or padded to the length of the text.
+    ///
+    /// # Errors
+    /// A tokenizer that fails on the prompt, or makes nothing of it.
+    pub fn encode(&self, prompt: &str) -> Result<Tokens, Error> {
+        self.encoded(prompt).with_context(|| format!("`{}`", self.path.display())).map_err(Error::input)
+    }
+
+    fn encoded(&self, prompt: &str) -> Result<Tokens> {
+        let prompt = self.text.cleaning.clean(prompt);
+        let encoding = quietly(|| self.inner.encode(prompt.as_str(), true))?;
+        let mut ids = encoding.get_ids().to_vec();
+        let counting = ids.len();
+        if counting == 0 {
+            bail!("found no token in the prompt {prompt:?}, expected at least one");
+        }
+        if let Some(id) = ids.iter().find(|id| **id as usize >= self.text.vocabulary) {
+            bail!(
+                "found the token id {id}, expected ids below {}, as the text encoder knows them",
+                self.text.vocabulary
+            );
+        }
+        ids.resize(self.text.tokens, self.text.padding);
+        let left = encoding.get_overflowing();
+        let own =
+            |encoding: &Encoding| encoding.get_special_tokens_mask().iter().filter(|&&special| special == 0).count();
+        let tokens: usize = left.iter().map(own).sum();
+        let start = left.iter().find_map(|encoding| {
+            let own = encoding.get_special_tokens_mask().iter().position(|&special| special == 0)?;
+            encoding.get_offsets().get(own).map(|(start, _)| *start)
+        });
+        let text = start.and_then(|start| prompt.get(start..)).unwrap_or_default().trim().to_owned();
+        Ok(Tokens { ids, counting, cut: (tokens > 0).then_some(Cut { tokens, text }) })
+    }
+}
+
+/// The token of the greatest id, if a text encoder of so many ids does not know it. Vocabularies may have fewer ids than the encoder.
+fn beyond(tokenizer: &tokenizers::Tokenizer, vocabulary: usize) -> Option<(String, u32)> {
+    let last = tokenizer.get_vocab(true).into_iter().max_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)))?;
+    (last.1 as usize >= vocabulary).then_some(last)
+}
+
+/// Parses a tokenizer. The library panics on some damage, which is looked for first.
+fn parsed(bytes: &[u8]) -> Result<tokenizers::Tokenizer> {
+    let value: Value = serde_json::from_slice(bytes).context("not JSON")?;
+    check_tables(&value)?;
+    quietly(|| tokenizers::Tokenizer::from_bytes(bytes))
+}
+
+/// Checks the tables of characters in a value and all inside it.
+fn check_tables(value: &Value) -> Result<()> {
+    match value {
+        Value::Object(fields) => {
+            if fields.get("type").is_some_and(|kind| kind == "Precompiled") {
+                serde_json::from_str::<Precompiled>(&value.to_string()).context("a damaged table of characters")?;
+            }
+            fields.values().try_for_each(check_tables)
+        }
+        Value::Array(values) => values.iter().try_for_each(check_tables),
+        _ => Ok(()),
+    }
+}
+
+/// Calls the library, whose panics become errors.
+fn quietly<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(done) => done.map_err(|error| anyhow!("{error}")),
+        Err(_) => bail!("the tokenizer library does not take it"),
+    }
+}

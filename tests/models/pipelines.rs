@@ -1,0 +1,437 @@
+//! Whole pipelines: a folder of diffusers becomes a folder that makes a video, and is proved; tokenizers as transformers'; what does not fit is told.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::common::{arg, fails, files, golden, ok, run};
+use s2dit_runtime::pipeline::{
+    Cleaning, Contract, EncoderMask, Levels, Mode, Part, Pipeline, SchedulerKind, Text, Tokenizer,
+};
+use s2dit_runtime::{Artifact, HostTensor, RunOptions, compare::compare};
+use serde_json::Value;
+
+const ONNX: [&str; 2] = ["--target", "onnx"];
+
+fn source(case: &str) -> String {
+    arg(&golden(case).join("pipeline"))
+}
+
+/// A copy of a golden's pipeline folder, to be damaged.
+fn copy(case: &str, to: &Path) -> PathBuf {
+    let from = golden(case).join("pipeline");
+    for (name, bytes) in files(&from) {
+        let place = to.join(name);
+        fs::create_dir_all(place.parent().expect("a folder")).expect("a folder");
+        fs::write(place, bytes).expect("a file");
+    }
+    to.to_owned()
+}
+
+fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
+    let mut value: Value = serde_json::from_slice(&fs::read(path).expect("a file")).expect("JSON");
+    change(&mut value);
+    fs::write(path, value.to_string()).expect("a file");
+}
+
+fn tensor(case: &str, name: &str) -> HostTensor {
+    let bytes = fs::read(golden(case).join("golden.safetensors")).expect("a golden");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    let view = file.tensor(name).expect("a tensor");
+    let four = |bytes: &[u8]| -> [u8; 4] { bytes.try_into().expect("four bytes") };
+    let data = view.data().chunks_exact(4).map(|bytes| match view.dtype() {
+        safetensors::Dtype::F32 => f32::from_le_bytes(four(bytes)),
+        safetensors::Dtype::I32 => i32::from_le_bytes(four(bytes)) as f32,
+        other => panic!("{other:?}"),
+    });
+    HostTensor { shape: view.shape().to_vec(), data: data.collect() }
+}
+
+fn relative(found: &HostTensor, wanted: &HostTensor) -> f64 {
+    assert_eq!(found.shape, wanted.shape);
+    compare(&found.data, &wanted.data).relative_l2
+}
+
+/// The metadata of a golden.
+fn said(case: &str, key: &str) -> String {
+    let bytes = fs::read(golden(case).join("golden.safetensors")).expect("a golden");
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).expect("safetensors");
+    header.metadata().as_ref().expect("metadata")[key].clone()
+}
+
+fn call(artifact: &Path, inputs: &[(&str, &HostTensor)]) -> std::collections::BTreeMap<String, HostTensor> {
+    let artifact = Artifact::open(artifact).expect("an artifact");
+    let inputs = inputs.iter().map(|(name, tensor)| ((*name).to_owned(), (*tensor).clone())).collect();
+    artifact.run(&inputs, &RunOptions { threads: 1, quiet: true, ..RunOptions::default() }).expect("a run")
+}
+
+/// Tokens, embeddings and pixels of each pipeline against diffusers' own, with the files that ship.
+#[test]
+fn the_parts_make_what_diffusers_makes() {
+    for (case, size, frames, mask) in
+        [("pipeline_wan", "48x32", "9", EncoderMask::Tokens), ("pipeline_ltx", "96x64", "9", EncoderMask::Ones)]
+    {
+        let work = tempfile::tempdir().expect("a temporary folder");
+        let out = work.path().join("out");
+        ok(&[&["compile", "-q", &source(case), "--size", size, "--frames", frames, "-o", &arg(&out)][..], &ONNX]
+            .concat());
+        let pipeline = Pipeline::open(&out).expect("a pipeline");
+        pipeline.check_hashes(&mut |_, _| {}).expect("its own files");
+        let contract = pipeline.contract();
+        assert_eq!((contract.mode, contract.text.encoder_mask), (Mode::Clip, mask));
+        let tokenizer = pipeline.tokenizer().expect("a tokenizer");
+        for (key, prefix) in [("prompt", ""), ("negative", "negative_")] {
+            let tokens = tokenizer.encode(&said(case, key)).expect("tokens");
+            assert_eq!(tokens.tensor(), tensor(case, &format!("{prefix}tokens")), "{case}");
+            assert_eq!(tokens.mask(), tensor(case, &format!("{prefix}text_mask")), "{case}");
+            assert_eq!(tokens.cut, None);
+            let ones = HostTensor { shape: tokens.mask().shape, data: vec![1.0; contract.text.tokens] };
+            let given = if mask == EncoderMask::Ones { ones } else { tokens.mask() };
+            let encoder = pipeline.part(Part::TextEncoder).expect("a text encoder");
+            let made = call(&encoder, &[("tokens", &tokens.tensor()), ("text_mask", &given)]);
+            let error = relative(&made["text"], &tensor(case, &format!("{prefix}text")));
+            assert!(error < 2e-6, "{case}: {error}");
+        }
+        let latents = tensor(case, "latents");
+        let last: usize = latents.shape[1..].iter().product();
+        let latent =
+            HostTensor { shape: latents.shape[1..].to_vec(), data: latents.data[latents.data.len() - last..].to_vec() };
+        assert_eq!(latent.shape, contract.latent.shape());
+        let decoder = pipeline.part(Part::Decoder).expect("a decoder");
+        let video = call(&decoder, &[("latent", &latent)]).remove("video").expect("a video");
+        let wanted = tensor(case, "video");
+        let worst = compare(&video.data, &wanted.data).max_abs;
+        assert!(video.shape == wanted.shape && worst < 1e-4, "{case}: {worst}");
+        let sides = [contract.video.frames.expect("frames"), contract.video.rows, contract.video.cols];
+        assert_eq!(sides, wanted.shape[2..]);
+    }
+}
+
+/// Euler's first step of LTX-Video: the transformer is the one that diffusers calls, with its text length, its mask and its positions.
+#[test]
+fn the_transformer_is_diffusers_own() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let (case, out) = ("pipeline_ltx", work.path().join("out"));
+    ok(&[&["compile", "-q", &source(case), "--size", "96x64", "--frames", "9", "-o", &arg(&out)][..], &ONNX].concat());
+    let pipeline = Pipeline::open(&out).expect("a pipeline");
+    let (noise, timesteps, latents) = (tensor(case, "noise"), tensor(case, "timesteps"), tensor(case, "latents"));
+    let path = pipeline.part(Part::Transformer).expect("a transformer");
+    let timestep = HostTensor { shape: vec![1], data: vec![timesteps.data[0]] };
+    let velocity = |prefix: &str| {
+        let (text, mask) = (tensor(case, &format!("{prefix}text")), tensor(case, &format!("{prefix}text_mask")));
+        let given = [("latent", &noise), ("timestep", &timestep), ("text", &text), ("text_mask", &mask)];
+        call(&path, &given).remove("velocity").expect("a velocity").data
+    };
+    let step = (timesteps.data[1] - timesteps.data[0]) / 1000.0;
+    let (with, without) = (velocity(""), velocity("negative_"));
+    let guided = with.iter().zip(&without).map(|(with, without)| without + 3.0 * (with - without));
+    let data: Vec<f32> = noise.data.iter().zip(guided).map(|(noise, velocity)| noise + step * velocity).collect();
+    let first = &latents.data[..data.len()];
+    assert!(compare(&data, first).relative_l2 < 5e-6, "{}", compare(&data, first).relative_l2);
+}
+
+#[test]
+fn the_contract_says_what_a_host_needs() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let from = copy("pipeline_wan22", &work.path().join("from"));
+    fs::write(from.join("README.md"), "---\nlicense: apache-2.0\n---\n# x\n").expect("a README");
+    let compile = |name: &str, flags: &[&str]| {
+        let out = work.path().join(name);
+        let text = ok(&[
+            &["compile", &arg(&from), "--size", "32x32", "--frames", "5", "--json", "-q", "-o", &arg(&out)][..],
+            &ONNX,
+            flags,
+        ]
+        .concat());
+        (out, serde_json::from_str::<Value>(&text).expect("JSON"))
+    };
+    let (out, report) = compile("a", &[]);
+    let contract = Contract::read(&out).expect("a contract");
+    assert_eq!(serde_json::to_value(&contract).expect("JSON"), report["contract"]);
+    assert_eq!(contract.class, "WanPipeline");
+    assert_eq!((contract.latent.shape(), contract.video.frames), ([1, 4, 2, 4, 4], Some(5)));
+    assert_eq!((contract.text.tokens, contract.text.width, contract.text.vocabulary), (512, 24, 288));
+    assert_eq!((contract.text.padding, contract.text.cleaning), (0, Cleaning::Wan));
+    assert!(contract.text.zero_padding && !contract.text.step_mask && !contract.text.pooled);
+    assert_eq!(contract.scheduler.kind, SchedulerKind::Unipc);
+    assert_eq!(contract.scheduler.config["flow_shift"], 4.0);
+    assert_eq!(contract.scheduler.config["disable_corrector"], serde_json::json!([2]));
+    assert_eq!((contract.sampling.levels, contract.sampling.guidance), (Levels::Scheduler, 5.0));
+    assert_eq!(contract.source.licence.as_deref(), Some("apache-2.0"));
+    let transformer = contract.assets.transformer.as_ref().expect("transformers");
+    let components: Vec<&str> = transformer.checkpoints.iter().map(|made| made.component.as_str()).collect();
+    assert_eq!(components, ["transformer", "transformer_2"]);
+    let card = fs::read_to_string(out.join("README.md")).expect("a card");
+    assert!(card.starts_with("---\nlicense: apache-2.0\n---\n") && card.contains("`Transformer`"), "{card}");
+    assert!(card.contains("Not measured."), "{card}");
+
+    // The same input and flags, the same bytes; what is there is replaced whole.
+    let again = compile("a", &[]).0;
+    let (other, _) = compile("b", &["--threads", "1"]);
+    assert_eq!(files(&again), files(&other));
+
+    let shown = ok(&["inspect", &arg(&out)]);
+    for part in
+        ["pipeline WanPipeline for onnx", "5 frames of 32×32 pixels", "UniPCMultistepScheduler", "licence apache-2.0"]
+    {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let report: Value = serde_json::from_str(&ok(&["inspect", "--json", &arg(&out)])).expect("JSON");
+    assert_eq!(report["parts"].as_array().expect("parts").len(), 3);
+
+    // The proof, and its figures in the card.
+    let report = ok(&["verify", "-q", &arg(&out), "--checkpoint", &arg(&from), "--card", "--json"]);
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    assert_eq!((&report["passed"], report["parts"].as_array().expect("parts").len()), (&true.into(), 4));
+    assert_eq!(report["chain"].as_array().expect("a chain").len(), 4, "{report}");
+    let card = fs::read_to_string(out.join("README.md")).expect("a card");
+    assert!(card.contains("| `transformer_2` |") && card.contains("one after the other"), "{card}");
+    Pipeline::open(&out).expect("still whole");
+
+    // Only some parts, and nothing at all.
+    let (some, _) = compile("some", &["--components", "decoder"]);
+    let opened = Pipeline::open(&some).expect("a pipeline");
+    assert!(opened.tokenizer().unwrap_err().to_string().contains("without a tokenizer"));
+    assert!(opened.part(Part::Transformer).unwrap_err().to_string().contains("without the asset `transformer`"));
+    assert!(opened.part(Part::Decoder).expect("a decoder").exists());
+    let dry = ok(&[&["compile", &arg(&from), "--size", "32x32", "--dry-run"][..], &ONNX].concat());
+    assert!(dry.contains("81 frames of 32x32 pixels") && dry.contains("transformer and transformer_2"), "{dry}");
+}
+
+#[test]
+fn a_pipeline_for_core_ml_is_proved_in_4_bits() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let (from, out) = (source("pipeline_ltx"), arg(&work.path().join("out")));
+    let flags = ["--target", "coreml", "--size", "64x64", "--frames", "9", "--quantize", "palette4"];
+    ok(&[&["compile", "-q", &from, "-o", &out][..], &flags].concat());
+    let contract = Contract::read(out.as_ref()).expect("a contract");
+    let asset = |part| contract.assets.of(part).expect("an asset").clone();
+    assert_eq!(asset(Part::Decoder).compute.as_deref(), Some("gpu"));
+    assert_eq!((asset(Part::Decoder).compression, asset(Part::Transformer).compute), (None, Some("ane".into())));
+    let card = fs::read_to_string(Path::new(&out).join("README.md")).expect("a card");
+    assert!(card.contains("## Estimate") && card.contains("- transformer: "), "{card}");
+    let report: Value =
+        serde_json::from_str(&ok(&["verify", "-q", &out, "--checkpoint", &from, "--fp16", "--json"])).expect("JSON");
+    assert_eq!(report["passed"], true, "{report}");
+}
+
+/// Our own pipeline: CLIP from its vocabulary and merges, a model that streams, a decoder that streams.
+#[test]
+fn a_stream_of_our_own() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let dir = work.path().join("own");
+    fs::create_dir(&dir).expect("a folder");
+    let at = |name: &str| arg(&dir.join(name));
+    let clip =
+        ["vocab_size=634", "eos_token_id=633", "hidden_size=24", "num_attention_heads=3", "intermediate_size=48"];
+    let clip: Vec<&str> = clip.into_iter().flat_map(|field| ["--set", field]).collect();
+    ok(&[&["init", "-q", "--preset", "clip-tiny", "-o", &at("text_encoder")][..], &clip].concat());
+    fs::create_dir(dir.join("transformer")).expect("a folder");
+    for (name, bytes) in files(&golden("stream_tiny").join("checkpoint")) {
+        fs::write(dir.join("transformer").join(name), bytes).expect("a file");
+    }
+    fs::create_dir(dir.join("tokenizer")).expect("a folder");
+    for (name, bytes) in files(&golden("tokenizer_clip")) {
+        fs::write(dir.join("tokenizer").join(name), bytes).expect("a file");
+    }
+    ok(&["init", "-q", "--preset", "taehv-tiny", "--set", "latent_channels=4", "-o", &at("vae")]);
+    let index = r#"{"_class_name": "S2DiTPipeline", "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+        "transformer": ["diffusers", "S2DiTTransformer3DModel"], "vae": ["s2ditc", "TAEHV"]}"#;
+    fs::write(dir.join("model_index.json"), index).expect("an index");
+    let out = arg(&work.path().join("out"));
+    ok(&["compile", "-q", &arg(&dir), "--target", "onnx", "--size", "64x64", "--mode", "stream", "-o", &out]);
+    let pipeline = Pipeline::open(out.as_ref()).expect("a pipeline");
+    let contract = pipeline.contract();
+    assert_eq!(
+        (contract.mode, contract.scheduler.kind, contract.video.frames),
+        (Mode::Stream, SchedulerKind::Kernel, None)
+    );
+    assert_eq!((contract.latent.shape(), contract.sampling.steps), ([1, 4, 3, 8, 8], 4));
+    assert_eq!((contract.text.padding, contract.text.encoder_mask), (633, EncoderMask::None));
+    let tokens = pipeline.tokenizer().expect("a tokenizer").encode("a cat walks through the snow").expect("tokens");
+    assert_eq!((tokens.ids.len(), tokens.ids[0], tokens.ids[7]), (8, 632, 633));
+    let report = ok(&["verify", "-q", &out, "--checkpoint", &arg(&dir), "--chunks", "3", "--json"]);
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    assert_eq!((&report["passed"], report["chain"].as_array().expect("a list").len()), (&true.into(), 0), "{report}");
+    // A clip of a model that makes chunks is not sampled.
+    let error = fails(&["compile", "-q", &arg(&dir), "--target", "onnx", "--size", "64x64", "-o", &out]);
+    assert!(error.contains("use --mode stream"), "{error}");
+}
+
+#[test]
+fn prompts_become_the_tokens_of_transformers() {
+    let text = fs::read_to_string(golden("tokenizers.json")).expect("a golden");
+    let all: Value = serde_json::from_str(&text).expect("JSON");
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let clip = work.path().join("clip");
+    let own = golden("pipeline_wan").join("pipeline/tokenizer/tokenizer.json");
+    let built = s2dit_emit::pipeline::tokenizer_json(&golden("tokenizer_clip")).expect("a tokenizer");
+    fs::write(&clip, built).expect("a file");
+    let tokenizer = |path: &Path, tokens: usize, padding: &Value, cleaning: Cleaning| {
+        let text = Text {
+            tokens,
+            width: 8,
+            vocabulary: 700,
+            padding: padding.as_u64().expect("an id") as u32,
+            cleaning,
+            encoder_mask: EncoderMask::None,
+            zero_padding: false,
+            step_mask: false,
+            pooled: false,
+        };
+        Tokenizer::open(path, text).expect("a tokenizer")
+    };
+    let kinds = [
+        ("t5", tokenizer(&own, 48, &all["t5_padding"], Cleaning::None)),
+        ("wan", tokenizer(&own, 512, &all["t5_padding"], Cleaning::Wan)),
+        ("clip", tokenizer(&clip, 77, &all["clip_padding"], Cleaning::None)),
+    ];
+    let mut cut = 0;
+    for case in all["cases"].as_array().expect("cases") {
+        let prompt = case["prompt"].as_str().expect("a prompt");
+        assert_eq!(Cleaning::Wan.clean(prompt), case["cleaned"].as_str().expect("a prompt"), "{prompt:?}");
+        for (kind, tokenizer) in &kinds {
+            let wanted = &case[*kind];
+            let found = tokenizer.encode(prompt).expect("tokens");
+            let ids: Vec<u64> = found.ids[..found.counting].iter().map(|id| u64::from(*id)).collect();
+            assert_eq!(serde_json::json!(ids), wanted["ids"], "{kind}: {prompt:?}");
+            let padding = &all[if *kind == "clip" { "clip_padding" } else { "t5_padding" }];
+            assert!(found.ids[found.counting..].iter().all(|id| padding == *id));
+            let (whole, length) = (wanted["whole"].as_u64().unwrap(), wanted["length"].as_u64().unwrap());
+            let left = found.cut.as_ref().map_or(0, |cut| cut.tokens as u64);
+            assert_eq!((left, found.ids.len() as u64), (whole.saturating_sub(length), length), "{kind}: {prompt:?}");
+            if let Some(found) = found.cut {
+                assert!(prompt.ends_with(found.text.as_str()) || kind == &"wan", "{found:?}");
+                cut += 1;
+            }
+        }
+    }
+    assert!(cut >= 4, "{cut}");
+}
+
+#[test]
+fn what_does_not_fit_is_told() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let mut count = 0;
+    let mut damaged = |change: &dyn Fn(&Path), flags: &[&str], parts: &[&str]| {
+        count += 1;
+        let dir = copy("pipeline_wan", &work.path().join(format!("from{count}")));
+        change(&dir);
+        let out = work.path().join("out");
+        let base = ["compile", "-q", &arg(&dir), "--target", "onnx", "-o", &arg(&out)].map(str::to_owned);
+        let size = if flags.contains(&"--size") { vec![] } else { vec!["--size", "48x32", "--frames", "9"] };
+        let args: Vec<&str> = base.iter().map(String::as_str).chain(size).chain(flags.iter().copied()).collect();
+        let error = fails(&args);
+        for part in parts {
+            assert!(error.contains(part), "expected `{part}` in: {error}");
+        }
+        assert!(!out.exists(), "{error}");
+    };
+    let index = |change: &'static dyn Fn(&mut Value)| move |dir: &Path| edit(&dir.join("model_index.json"), change);
+    damaged(
+        &index(&|v| v["_class_name"] = "FluxPipeline".into()),
+        &[],
+        &["\"FluxPipeline\"", "\"WanPipeline\" or \"LTXPipeline\""],
+    );
+    damaged(
+        &index(&|v| {
+            v.as_object_mut().unwrap().remove("text_encoder");
+        }),
+        &[],
+        &["model_index.json without \"text_encoder\""],
+    );
+    damaged(
+        &|dir| fs::remove_dir_all(dir.join("vae")).unwrap(),
+        &[],
+        &["no folder", "vae", "expected a pipeline folder"],
+    );
+    damaged(&|dir| fs::remove_dir_all(dir.join("tokenizer")).unwrap(), &[], &["no folder", "\"tokenizer\""]);
+    damaged(&|_| (), &["--size", "50x32"], &["--size: found 50x32", "multiples of 8", "such as 48x32"]);
+    damaged(&|_| (), &["--size", "40x32"], &["--size: found 40x32", "such as"]);
+    damaged(&|_| (), &["--size", "48x32", "--frames", "10"], &["--frames: found 10", "such as 9 or 13"]);
+    damaged(&|dir| edit(&dir.join("text_encoder/config.json"), |v| v["d_model"] = 32.into()), &[], &["text_encoder"]);
+    damaged(
+        &|dir| {
+            edit(&dir.join("tokenizer/tokenizer.json"), |v| {
+                let vocab = v["model"]["vocab"].as_array_mut().unwrap();
+                (0..200).for_each(|i| vocab.push(serde_json::json!([format!("zz{i}"), -9.0])));
+            });
+        },
+        &[],
+        &["tokenizer.json", "expected ids below 288", "of another model"],
+    );
+    damaged(
+        &|dir| {
+            fs::rename(dir.join("tokenizer/tokenizer.json"), dir.join("tokenizer/spiece.model")).unwrap();
+        },
+        &[],
+        &["found spiece.model, expected tokenizer.json", "AutoTokenizer.from_pretrained("],
+    );
+    damaged(&|dir| fs::write(dir.join("tokenizer/tokenizer.json"), "{}").unwrap(), &[], &["not a tokenizer"]);
+    damaged(
+        &|dir| edit(&dir.join("scheduler/scheduler_config.json"), |v| v["_class_name"] = "DDIMScheduler".into()),
+        &[],
+        &["\"DDIMScheduler\"", "UniPCMultistepScheduler"],
+    );
+    damaged(&|_| (), &["--mode", "stream", "--size", "48x32"], &["an autoregressive model"]);
+    let usage = |flags: &[&str]| {
+        let done = run(&[&["compile", &source("pipeline_wan")][..], &ONNX, flags].concat());
+        assert_eq!(done.status.code(), Some(2), "{flags:?}");
+        String::from_utf8(done.stderr).expect("UTF-8")
+    };
+    assert!(usage(&["--size", "48x32", "--component", "vae"]).contains("--component is of one model"));
+    assert!(usage(&["--frames", "9"]).contains("--size"));
+    assert!(usage(&["--size", "48"]).contains("512x288"));
+    assert!(usage(&["--size", "48x32", "--components", "unet"]).contains("text_encoder"));
+}
+
+/// A folder whose parts are from two compiles, files that are missing or changed, contracts that contradict themselves.
+#[test]
+fn parts_of_two_compiles_are_noticed() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let from = source("pipeline_wan");
+    let compile = |name: &str, frames: &str| {
+        let out = work.path().join(name);
+        ok(&[&["compile", "-q", &from, "--size", "48x32", "--frames", frames, "-o", &arg(&out)][..], &ONNX].concat());
+        out
+    };
+    let (one, two) = (compile("one", "9"), compile("two", "5"));
+    let refused = |parts: &[&str]| {
+        for command in [vec!["verify", "--checkpoint", &from], vec!["inspect"]] {
+            let error = fails(&[&command[..1], &[&arg(&one)], &command[1..]].concat());
+            for part in parts {
+                assert!(error.contains(part), "expected `{part}` in: {error}");
+            }
+        }
+    };
+    let (own, path) = (fs::read(one.join("Transformer.onnx")).unwrap(), one.join("Transformer.onnx"));
+    fs::copy(two.join("Transformer.onnx"), &path).unwrap();
+    refused(&["Transformer.onnx", "of another compile"]);
+    fs::remove_file(&path).unwrap();
+    refused(&["Transformer.onnx", "it is not there"]);
+    let mut changed = own.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    fs::write(&path, changed).unwrap();
+    refused(&["Transformer.onnx", "found the hash"]);
+    fs::write(&path, &own).unwrap();
+    ok(&["inspect", &arg(&one)]);
+
+    let contract = one.join("pipeline.json");
+    let whole = fs::read(&contract).unwrap();
+    let mut wrong = |change: &dyn Fn(&mut Value), part: &str| {
+        edit(&contract, |value| change(value));
+        refused(&["pipeline.json", part]);
+        fs::write(&contract, &whole).unwrap();
+    };
+    wrong(&|v| v["id"] = "blake3:0".into(), "not of one compile");
+    wrong(&|v| v["version"] = 9.into(), "field `version`: found 9, expected 1");
+    wrong(&|v| v["video"]["rows"] = 40.into(), "field `video.rows`: found 40, expected 32");
+    wrong(&|v| v["video"]["frames"] = 8.into(), "field `video.frames`: found 8, expected 9");
+    wrong(&|v| v["assets"]["decoder"]["path"] = "../x".into(), "field `assets.decoder.path`");
+    wrong(&|v| v["assets"]["decoder"]["files"][0]["path"] = "Decoder.onnx/../../x".into(), "expected a file of");
+    wrong(&|v| v["sampling"]["guidance"] = (-1).into(), "field `sampling.guidance`");
+    wrong(&|v| v["text"]["width"] = "x".into(), "field `text.width`");
+
+    // The weights of another pipeline.
+    let error = fails(&["verify", &arg(&one), "--checkpoint", &source("pipeline_wan22")]);
+    assert!(error.contains("found weights with the hash"), "{error}");
+}
