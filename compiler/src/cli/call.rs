@@ -96,6 +96,12 @@ pub fn call<A: Into<OsString>>(
     }
 }
 
+/// Whether a command runs models, which a crash of ONNX Runtime on a damaged file could end this process with. A wrong command line runs none.
+pub fn runs_models<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> bool {
+    let typed = [OsString::from(NAME)].into_iter().chain(args.into_iter().map(Into::into));
+    Cli::try_parse_from(typed).is_ok_and(|cli| cli.command.runs_models().is_some())
+}
+
 /// What the parser says of a wrong command line, without the advice to type `--help`.
 fn refusal(said: &clap::Error) -> Failure {
     let text = said.render().to_string();
