@@ -60,7 +60,14 @@ fn value_type(arg: &Arg) -> String {
         () if is_one_of(&[TypeId::of::<PathBuf>()]) => "Path".into(),
         () if is_named(&["SIZE"]) && !is_named(&["="]) => "Union[int, str]".into(),
         () if is_one_of(&[TypeId::of::<f64>()]) => "float".into(),
-        () if is_one_of(&[TypeId::of::<u8>(), TypeId::of::<u16>(), TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<usize>()]) => {
+        () if is_one_of(&[
+            TypeId::of::<u8>(),
+            TypeId::of::<u16>(),
+            TypeId::of::<u32>(),
+            TypeId::of::<u64>(),
+            TypeId::of::<usize>(),
+        ]) =>
+        {
             "int".into()
         }
         () if is_size => "Union[str, Sequence[int]]".into(),
@@ -114,7 +121,8 @@ fn help(arg: &Arg) -> String {
 
 fn function(command: &Command) -> String {
     let named = |arg: &&Arg| !LEFT_OUT.contains(&name(arg).as_str()) && !arg.is_hide_set();
-    let (flags, subjects): (Vec<&Arg>, Vec<&Arg>) = command.get_arguments().filter(named).partition(|arg| is_named(arg));
+    let (flags, subjects): (Vec<&Arg>, Vec<&Arg>) =
+        command.get_arguments().filter(named).partition(|arg| is_named(arg));
     let has_json = command.get_arguments().any(|arg| name(arg) == "json");
     let mut out = format!("\n\ndef {}(\n", command.get_name());
     for subject in &subjects {
@@ -133,11 +141,16 @@ fn function(command: &Command) -> String {
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let _ = writeln!(out, "    \"\"\"{}.\n\n    Args:", wrapped(&about, "").trim_end_matches('.'));
     for arg in subjects.iter().chain(&flags) {
-        let _ = writeln!(out, "{}", wrapped(&format!("{}: {}.", name(arg), help(arg).trim_end_matches('.')), "        "));
+        let _ =
+            writeln!(out, "{}", wrapped(&format!("{}: {}.", name(arg), help(arg).trim_end_matches('.')), "        "));
     }
     out += "        progress: Called with each step of the work; True shows a line, False shows nothing and keeps quiet, and without it a line is shown in a\n            terminal or a notebook.\n\n";
-    let returns = if has_json { "The report that the command prints with --json." } else { "The text that the command prints." };
-    let _ = writeln!(out, "    Returns:\n        {returns}\n\n    Raises:\n        Error: The command failed; the message is the command line's.\n    \"\"\"");
+    let returns =
+        if has_json { "The report that the command prints with --json." } else { "The text that the command prints." };
+    let _ = writeln!(
+        out,
+        "    Returns:\n        {returns}\n\n    Raises:\n        Error: The command failed; the message is the command line's.\n    \"\"\""
+    );
     let subjects: Vec<String> = subjects.iter().map(|arg| name(arg)).collect();
     out += "    flags = {\n";
     for (arg, k) in flags.iter().zip(&keywords) {
@@ -146,7 +159,12 @@ fn function(command: &Command) -> String {
     if has_json {
         out += "        \"--json\": True,\n";
     }
-    let _ = writeln!(out, "    }}\n    return command(\"{}\", [{}], flags, progress)", command.get_name(), subjects.join(", "));
+    let _ = writeln!(
+        out,
+        "    }}\n    return command(\"{}\", [{}], flags, progress)",
+        command.get_name(),
+        subjects.join(", ")
+    );
     out
 }
 

@@ -36,7 +36,15 @@ fn pytest_passes() {
     let work = tempfile::tempdir().expect("a temporary folder");
     stage(work.path());
     let output = Command::new(python::interpreter())
-        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error::pytest.PytestUnhandledThreadExceptionWarning"])
+        .args([
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-W",
+            "error::pytest.PytestUnhandledThreadExceptionWarning",
+        ])
         .arg(repo().join("tests/python"))
         .env("PYTHONPATH", work.path())
         .env("PYTHONDONTWRITEBYTECODE", "1")

@@ -93,7 +93,9 @@ pub(crate) fn call(
     match answer {
         Some(Ok(answer)) => Ok((answer.printed, answer.passed)),
         Some(Err(failed)) => Err(of_command(py, &failed)),
-        None => Err(crate::errors::error(py, "bug", "s2ditc failed, which is a bug: the command's thread ended".into())),
+        None => {
+            Err(crate::errors::error(py, "bug", "s2ditc failed, which is a bug: the command's thread ended".into()))
+        }
     }
 }
 
@@ -109,6 +111,17 @@ pub(crate) fn runs_models(args: Vec<OsString>) -> bool {
 pub(crate) fn main(py: Python<'_>, args: Vec<OsString>, again: Vec<OsString>) -> u8 {
     let code = py.detach(|| cli::main(&Host { args, again }));
     (0..=u8::MAX).find(|number| ExitCode::from(*number) == code).unwrap_or(1)
+}
+
+/// Makes this process end cleanly when it is told to stop: half-written outputs go.
+///
+/// # Errors
+/// A handler of signals that cannot be installed.
+#[pyfunction]
+pub(crate) fn end_cleanly() -> PyResult<()> {
+    #[cfg(unix)]
+    s2ditc::backends::output::on_signals()?;
+    Ok(())
 }
 
 /// Names the shared library of ONNX Runtime that this process loads, unless ORT_DYLIB_PATH does.

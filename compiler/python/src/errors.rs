@@ -8,7 +8,12 @@ use pyo3::prelude::*;
 use s2ditc::cli::Failure;
 use s2ditc::runtime::{self, ErrorKind};
 
-pyo3::create_exception!(s2ditc, Error, PyRuntimeError, "Why s2ditc did not do its work; `kind` says what a caller can do about it.");
+pyo3::create_exception!(
+    s2ditc,
+    Error,
+    PyRuntimeError,
+    "Why s2ditc did not do its work; `kind` says what a caller can do about it."
+);
 
 /// An [`Error`] with a `kind`.
 pub(crate) fn error(py: Python<'_>, kind: &str, message: String) -> PyErr {

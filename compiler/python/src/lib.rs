@@ -14,13 +14,19 @@ mod stream;
 
 use pyo3::prelude::*;
 
+/// Threads for a model: so many, or one for each core with 0.
+fn threads(wanted: usize) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    if wanted == 0 { cores() } else { wanted }
+}
+
 /// The native half of `s2ditc`.
 #[pymodule]
 mod _native {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use crate::commands::{call, main, runs_models, use_library};
+    use crate::commands::{call, end_cleanly, main, runs_models, use_library};
     #[pymodule_export]
     use crate::errors::Error;
     #[pymodule_export]

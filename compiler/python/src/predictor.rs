@@ -33,7 +33,7 @@ impl Predictor {
     /// and more time.
     #[new]
     fn new(py: Python<'_>, path: PathBuf, fp16: bool, mapped: bool, threads: usize) -> PyResult<Predictor> {
-        let options = Options { fp16, threads, quiet: true, weights_in_memory: !mapped };
+        let options = Options { fp16, threads: crate::threads(threads), quiet: true, weights_in_memory: !mapped };
         let inner = released(py, || predict::Predictor::open(&path, &options))?;
         Ok(Predictor { inner: Mutex::new(inner), path })
     }

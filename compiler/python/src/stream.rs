@@ -28,7 +28,7 @@ impl Stream {
     /// Opens a kernel folder at the start of a stream.
     #[new]
     fn new(py: Python<'_>, path: PathBuf, fp16: bool, threads: usize, seed: u64) -> PyResult<Stream> {
-        let options = StreamOptions { fp16, threads, quiet: true, ranges: false };
+        let options = StreamOptions { fp16, threads: crate::threads(threads), quiet: true, ranges: false };
         let mut session = released(py, || StreamSession::open(&path, &options))?;
         session.set_seed(Some(seed));
         Ok(Stream { inner: Mutex::new(session) })
@@ -71,7 +71,7 @@ impl Stream {
 
     /// Sets the prompt of the chunks that follow.
     fn set_prompt(&self, py: Python<'_>, text: Given<'_>) -> PyResult<()> {
-        let text = tensor(py, "text", &text)?;
+        let text = tensor(py, "prompt", &text)?;
         released(py, || self.lock().set_prompt(text))
     }
 

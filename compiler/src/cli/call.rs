@@ -143,13 +143,18 @@ mod tests {
     #[test]
     fn a_report_comes_back() {
         let answer = call(["passes", "--json"], Arc::new(Silent)).unwrap();
-        assert!(answer.passed && serde_json::from_str::<serde_json::Value>(&answer.printed).unwrap()["passes"].is_array());
+        assert!(
+            answer.passed && serde_json::from_str::<serde_json::Value>(&answer.printed).unwrap()["passes"].is_array()
+        );
     }
 
     #[test]
     fn what_is_wrong_is_one_message() {
         let usage = call(["init", "--preset", "huge-unknown", "-o", "x"], Arc::new(Silent)).unwrap_err();
-        assert!(matches!(&usage, Failure::Usage(text) if text.starts_with("invalid value 'huge-unknown'")), "{usage:?}");
+        assert!(
+            matches!(&usage, Failure::Usage(text) if text.starts_with("invalid value 'huge-unknown'")),
+            "{usage:?}"
+        );
         let work = call(["inspect", "nothing/there/at/all"], Arc::new(Silent)).unwrap_err();
         assert!(matches!(&work, Failure::Work(text) if text.contains("nothing/there/at/all")), "{work:?}");
     }

@@ -28,9 +28,9 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+pub use call::{Answer, Failure, Listener, Silent, call, runs_models};
 use clap::{CommandFactory, Parser, Subcommand};
 use s2dit_backends::output::{Destination, set_sync};
-pub use call::{Answer, Failure, Listener, Silent, call, runs_models};
 use terminal::{print_error, print_json, print_line, print_note, print_rows, print_script};
 
 /// Compiles video diffusion transformers (S2DiT, Wan, Self-Forcing, LTX-Video) to Core ML and ONNX, and proves the result on this machine.

@@ -10,14 +10,14 @@ from __future__ import annotations
 from . import _library, _native
 from ._command import Progress
 from ._commands import *  # noqa: F403
-from ._commands import __all__ as _commands
+from ._commands import __all__ as _functions
 from ._errors import Error, UnknownInputError
 from ._kernel import Kernel
 from ._native import __version__
 from ._package import Package, Port, State
 
 __all__ = ["Error", "Kernel", "Package", "Port", "Progress", "State", "UnknownInputError", "__version__"]
-__all__ += _commands
+__all__ += _functions
 
 _found = _library.find()
 if _found is not None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ._errors import failure
 
 # Element types by the names that s2ditc gives them.
-DTYPES = {
+DTYPES: dict[str, "np.dtype[Any]"] = {
     "f64": np.dtype(np.float64),
     "f32": np.dtype(np.float32),
     "f16": np.dtype(np.float16),
@@ -33,7 +33,7 @@ def array_of(value: Any) -> npt.NDArray[Any]:
     if hasattr(value, "detach") and hasattr(value, "cpu"):
         value = value.detach().cpu()
         # NumPy has no bfloat16.
-        return (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+        return np.asarray(value.float() if str(value.dtype) == "torch.bfloat16" else value)
     if hasattr(value, "getbands"):
         pixels = np.asarray(value)
         pixels = pixels[None] if pixels.ndim == 2 else pixels[..., :3].transpose(2, 0, 1)
@@ -56,8 +56,10 @@ def given(name: str, value: Any) -> Any:
 def made(value: Any, keep_float16: bool = True) -> npt.NDArray[Any]:
     """An array on its way out."""
     name, shape, data = value
+    array: npt.NDArray[Any]
     if name == "bf16":
         wide = data.view(np.uint16).astype(np.uint32) << 16
-        return wide.view(np.float32).reshape(shape)
+        array = wide.view(np.float32).reshape(shape)
+        return array
     array = data.view(DTYPES[name]).reshape(shape)
     return array if keep_float16 or name != "f16" else array.astype(np.float32)

@@ -61,12 +61,16 @@ def command(name: str, subjects: Sequence[Optional[Path]], flags: dict[str, Any]
         args.append("--quiet")
     args += ["--", *given]
     shown = watcher(progress)
-    tell = shown and (lambda done, total, text: shown(Progress(done, total, text)))
+
+    def tell(done: int, total: int, text: str) -> None:
+        if shown is not None:
+            shown(Progress(done, total, text))
+
     try:
         if _native.runs_models(args):
-            printed, passed = _process.call(args, tell, note, given[0] if given else name)
+            printed, passed = _process.call(args, tell if shown else None, note, given[0] if given else name)
         else:
-            printed, passed = _native.call(args, tell, note)
+            printed, passed = _native.call(args, tell if shown else None, note)
     finally:
         if isinstance(shown, Line):
             shown.end()

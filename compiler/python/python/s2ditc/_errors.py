@@ -12,7 +12,7 @@ Error.kind = "work"
 class UnknownInputError(Error, KeyError):
     """An input that the model does not have. coremltools raises ``KeyError`` for it, and this is one."""
 
-    __str__ = Error.__base__.__str__  # type: ignore[assignment]
+    __str__ = Error.__base__.__str__
     kind = "input"
 
 

@@ -33,7 +33,7 @@ class Kernel:
     """
 
     def __init__(self, path: Path, *, fp16: bool = False, threads: Optional[int] = None, seed: int = 0) -> None:
-        self._native = _native.Stream(path, fp16, threads or os.cpu_count() or 1, seed)
+        self._native = _native.Stream(path, fp16, threads or 0, seed)
         self._path = os.fspath(path)
 
     @property

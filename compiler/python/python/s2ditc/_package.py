@@ -85,7 +85,7 @@ class Package:
         isolated: bool = False,
     ) -> None:
         native: Any = _isolated.Predictor if isolated else _native.Predictor
-        self._native = native(path, fp16, low_memory, threads or os.cpu_count() or 1)
+        self._native = native(path, fp16, low_memory, threads or 0)
         ports = json.loads(self._native.ports(function_name))
         self._inputs, self._outputs, self._states = (_ports(ports[what]) for what in ("inputs", "outputs", "states"))
         self._names = {port.name for port in self._inputs}

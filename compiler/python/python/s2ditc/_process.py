@@ -24,6 +24,7 @@ def again(module: str) -> list[str]:
 
 def main() -> int:
     """The child's side of :func:`call`: a line of JSON for each thing that happens."""
+    _native.end_cleanly()
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     # Whatever else is printed must not stand among the lines.
     os.dup2(2, 1)
