@@ -21,7 +21,6 @@ Written from `--help` by `S2DITC_BLESS=1 cargo test -p s2ditc --all-features --l
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any, Literal, Optional, Union
 
@@ -70,6 +69,8 @@ fn value_type(arg: &Arg) -> String {
         {
             "int".into()
         }
+        () if is_named(&["G["]) => "Union[float, str]".into(),
+        () if arg.get_value_names().is_some_and(|names| names.iter().any(|name| name.as_str() == "N")) => "int".into(),
         () if is_size => "Union[str, Sequence[int]]".into(),
         () if is_named(&["FILE", "PLAN", "DIR"]) && !is_named(&["="]) => "Path".into(),
         // What a text says, such as a scheme.
