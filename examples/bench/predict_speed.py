@@ -2,8 +2,8 @@
 
     python examples/bench/predict_speed.py [--rounds 200] [--threads 1]
 
-Needs the modules s2ditc and onnxruntime. An ONNX file is the same graph for both. A package is compared with the ONNX file that s2ditc compiles of the same checkpoint in fp32: the same
-arithmetic, lowered by another road. Calls of the two alternate, each takes arrays of NumPy and returns them, and medians are printed.
+Needs the modules s2ditc and onnxruntime. An ONNX file is the same graph for both. The fp16 package of the same checkpoint stands beside it: another graph, of Core ML's operations
+in the Neural Engine's layout. Calls of the two alternate, each takes arrays of NumPy and returns them, and medians are printed.
 """
 
 import argparse
