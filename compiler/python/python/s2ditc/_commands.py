@@ -5,7 +5,6 @@ Written from `--help` by `S2DITC_BLESS=1 cargo test -p s2ditc --all-features --l
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any, Literal, Optional, Union
 
@@ -152,7 +151,7 @@ def compile(
     partition: Optional[str] = None,
     compute: Optional[str] = None,
     attention: Optional[str] = None,
-    opset: Optional[str] = None,
+    opset: Optional[int] = None,
     emit: Optional[Literal["ir"]] = None,
     after: Optional[str] = None,
     time_passes: bool = False,
@@ -488,7 +487,7 @@ def stream(
     state_out: Optional[Path] = None,
     save_every: Optional[int] = None,
     steps: Optional[int] = None,
-    guidance: Optional[str] = None,
+    guidance: Optional[Union[float, str]] = None,
     negative: Optional[Path] = None,
     image: Optional[Path] = None,
     condition: Optional[Path] = None,
