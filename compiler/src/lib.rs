@@ -1,8 +1,47 @@
-//! s2ditc compiles S2DiT video diffusion transformers to Core ML and ONNX, and proves the result on this machine.
+//! s2ditc compiles video diffusion transformers to Core ML and ONNX, and proves the result on this machine.
 //!
-//! The road of a tensor: `s2dit_files` (mapped safetensors) → `s2dit_models` (configuration and graph in plain tensor ops) →
-//! `s2dit_passes` → `s2dit_backends` → the files on disk; then `s2dit_proof` opens those files and runs them. [`cli`] is the
-//! command line over it.
+//! The road of a tensor: [`files`] (mapped safetensors) → [`models`] (configuration and graph in plain tensor ops) →
+//! [`passes`] → [`backends`] → the files on disk; then [`proof`] opens those files and runs them. [`cli`] is the command line over it.
+//!
+//! # As a library
+//!
+//! [`cli::call`] runs a command and returns its report. It takes what the command line takes, and is what the Python module calls:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use s2ditc::cli::{Silent, call};
+//!
+//! let dir = tempfile::tempdir().unwrap();
+//! let path = |name| dir.path().join(name).display().to_string();
+//! let (model, package) = (path("tiny"), path("tiny.mlpackage"));
+//! call(["init", "--preset", "tiny", "-o", &model], Arc::new(Silent))?;
+//! let args = ["compile", &model, "--target", "coreml", "--latent", "3x8x8", "-o", &package, "--json"];
+//! let report: serde_json::Value = serde_json::from_str(&call(args, Arc::new(Silent))?.printed).unwrap();
+//! assert_eq!(report["precision"], "fp16");
+//! # Ok::<(), s2ditc::cli::Failure>(())
+//! ```
+//!
+//! [`inspect::inspect`] and [`lint::lint`] return typed reports:
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let path = |name| dir.path().join(name).display().to_string();
+//! # let (model, package) = (path("tiny"), path("tiny.mlpackage"));
+//! # let call = |args: &[&str]| s2ditc::cli::call(args, Arc::new(s2ditc::cli::Silent)).unwrap();
+//! # call(&["init", "--preset", "tiny", "-o", &model]);
+//! # call(&["compile", &model, "--target", "coreml", "--latent", "3x8x8", "-o", &package]);
+//! use s2ditc::backends::coreml::lint::Rules;
+//! use s2ditc::lint::{Brief, lint};
+//!
+//! let rules = Rules::builtin()?;
+//! let reports = lint(package.as_ref(), &rules, &[])?;
+//! println!("{}", Brief::of(&reports, &rules).line());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`runtime::Predictor`] runs anybody's package on named arrays, and [`runtime::StreamSession`] makes video chunk by chunk. [`emit::compile`]
+//! compiles a [`models::checkpoint::Checkpoint`], and [`proof`] compares artifacts with references.
 
 // All printing is in `cli::terminal`.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
@@ -10,3 +49,14 @@
 pub mod cli;
 pub mod inspect;
 pub mod lint;
+
+pub use s2dit_backends as backends;
+pub use s2dit_emit as emit;
+pub use s2dit_estimate as estimate;
+pub use s2dit_files as files;
+pub use s2dit_ir as ir;
+pub use s2dit_models as models;
+pub use s2dit_passes as passes;
+pub use s2dit_proof as proof;
+pub use s2dit_quantize as quantize;
+pub use s2dit_runtime as runtime;

@@ -1,6 +1,7 @@
 //! ONNX Runtime's shared library: found, or fetched on first need.
 //!
-//! Looked for in this order: the environment variable `ORT_DYLIB_PATH`; beside the executable; the user's cache. If it is in none
+//! Looked for in this order: the environment variable `ORT_DYLIB_PATH`; the library that a host [prefers](prefer); beside the executable; the
+//! user's cache. If it is in none
 //! of them, the wheel of [`VERSION`] is downloaded with `python3 -m pip` (which knows the user's mirrors and proxies), and the
 //! library in it is put into the cache. Several processes may do so at once: one downloads, the others wait.
 //!
@@ -12,6 +13,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 use s2dit_backends::input::{LARGEST_JSON, read_text};
@@ -28,6 +30,16 @@ const KNOWN_WHEELS: &[(&str, &str)] = &[(
     "1f3dea47f2f0e5117c2404cea7d21fd253ae7836a3bf167a501cdfbb2600d536",
 )];
 
+/// The library of the process's host.
+static PREFERRED: OnceLock<PathBuf> = OnceLock::new();
+
+/// Names the library that is loaded unless `ORT_DYLIB_PATH` names one: a host that brings ONNX Runtime along, such as the Python module, calls it
+/// before the first model is opened. Only the first call counts.
+pub fn prefer(path: PathBuf) {
+    // A second call changes nothing: the library may be loaded.
+    let _ = PREFERRED.set(path);
+}
+
 /// The library's path; downloads it if need be. `notice` is called once before a download.
 ///
 /// # Errors
@@ -42,6 +54,9 @@ fn found_or_fetched(notice: impl FnOnce(&str)) -> Result<PathBuf> {
             return Ok(path);
         }
         bail!("ORT_DYLIB_PATH is `{}`: expected ONNX Runtime's shared library there, found no file", path.display());
+    }
+    if let Some(path) = PREFERRED.get().filter(|path| path.is_file()) {
+        return Ok(path.clone());
     }
     let name = env::consts::DLL_PREFIX.to_string() + "onnxruntime" + env::consts::DLL_SUFFIX;
     let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(&name)));

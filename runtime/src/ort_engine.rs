@@ -186,31 +186,32 @@ fn array_to_ort(port: &Port, shape: Vec<usize>, array: &Array) -> Result<Session
         refuse!(Unsupported, "input `{}` has dtype {}, which cannot be fed", port.name, port.dtype)
     };
     let array = if array.ty.dtype == dtype { Cow::Borrowed(array) } else { Cow::Owned(array.cast(dtype)) };
-    fn made<T, const N: usize>(
-        shape: Vec<usize>,
-        bytes: &[u8],
-        element: impl Fn([u8; N]) -> T,
-    ) -> ort::Result<SessionInputValue<'static>>
+    // Elements lie as they are on this machine, which is little-endian as all that ONNX Runtime is built for.
+    fn made<T>(shape: Vec<usize>, bytes: &[u8]) -> ort::Result<SessionInputValue<'static>>
     where
-        T: ort::value::PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static,
+        T: bytemuck::Pod + ort::value::PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static,
     {
-        let elements: Vec<T> = bytes.as_chunks::<N>().0.iter().map(|b| element(*b)).collect();
+        let mut elements = vec![T::zeroed(); bytes.len() / size_of::<T>()];
+        bytemuck::cast_slice_mut(&mut elements).copy_from_slice(bytes);
         Tensor::from_array((shape, elements)).map(SessionInputValue::from)
     }
     let bytes = array.bytes.as_slice();
     let made = match dtype {
-        DType::F64 => made(shape, bytes, f64::from_le_bytes),
-        DType::F32 => made(shape, bytes, f32::from_le_bytes),
-        DType::F16 => made(shape, bytes, f16::from_le_bytes),
-        DType::BF16 => made(shape, bytes, half::bf16::from_le_bytes),
-        DType::I64 => made(shape, bytes, i64::from_le_bytes),
-        DType::I32 => made(shape, bytes, i32::from_le_bytes),
-        DType::I16 => made(shape, bytes, i16::from_le_bytes),
-        DType::I8 => made(shape, bytes, i8::from_le_bytes),
-        DType::U32 => made(shape, bytes, u32::from_le_bytes),
-        DType::U16 => made(shape, bytes, u16::from_le_bytes),
-        DType::U8 => made(shape, bytes, u8::from_le_bytes),
-        DType::Bool => made(shape, bytes, |[b]: [u8; 1]| b != 0),
+        DType::F64 => made::<f64>(shape, bytes),
+        DType::F32 => made::<f32>(shape, bytes),
+        DType::F16 => made::<f16>(shape, bytes),
+        DType::BF16 => made::<half::bf16>(shape, bytes),
+        DType::I64 => made::<i64>(shape, bytes),
+        DType::I32 => made::<i32>(shape, bytes),
+        DType::I16 => made::<i16>(shape, bytes),
+        DType::I8 => made::<i8>(shape, bytes),
+        DType::U32 => made::<u32>(shape, bytes),
+        DType::U16 => made::<u16>(shape, bytes),
+        DType::U8 => made::<u8>(shape, bytes),
+        DType::Bool => {
+            let elements: Vec<bool> = bytes.iter().map(|b| *b != 0).collect();
+            Tensor::from_array((shape, elements)).map(SessionInputValue::from)
+        }
     };
     made.map_err(|e| Error::input(anyhow!("input `{}`: {e}", port.name)))
 }
@@ -219,24 +220,27 @@ fn array_from_ort(name: &str, value: &ort::value::DynValue) -> Result<Array, Err
     let ValueType::Tensor { ty, .. } = value.dtype() else { refuse!(Unsupported, "output `{name}` is not a tensor") };
     let bad = |e: ort::Error| Error::engine(anyhow!("output `{name}`: {e}"));
     macro_rules! extract {
-        ($dtype:ident, $t:ty, $f:expr) => {{
+        ($dtype:ident, $t:ty) => {
+            extract!($dtype, $t, |data: &[$t]| bytemuck::cast_slice::<$t, u8>(data).to_vec())
+        };
+        ($dtype:ident, $t:ty, $bytes:expr) => {{
             let (shape, data) = value.try_extract_tensor::<$t>().map_err(bad)?;
             let shape: Vec<usize> = shape.iter().map(|d| *d as usize).collect();
-            Array { ty: TensorType::new(DType::$dtype, shape), bytes: data.iter().flat_map($f).collect() }
+            Array { ty: TensorType::new(DType::$dtype, shape), bytes: $bytes(data) }
         }};
     }
     Ok(match ty {
-        TensorElementType::Float64 => extract!(F64, f64, |x| x.to_le_bytes()),
-        TensorElementType::Float32 => extract!(F32, f32, |x| x.to_le_bytes()),
-        TensorElementType::Float16 => extract!(F16, f16, |x| x.to_le_bytes()),
-        TensorElementType::Int64 => extract!(I64, i64, |x| x.to_le_bytes()),
-        TensorElementType::Int32 => extract!(I32, i32, |x| x.to_le_bytes()),
-        TensorElementType::Int16 => extract!(I16, i16, |x| x.to_le_bytes()),
-        TensorElementType::Int8 => extract!(I8, i8, |x| x.to_le_bytes()),
-        TensorElementType::Uint32 => extract!(U32, u32, |x| x.to_le_bytes()),
-        TensorElementType::Uint16 => extract!(U16, u16, |x| x.to_le_bytes()),
-        TensorElementType::Uint8 => extract!(U8, u8, |x| [*x]),
-        TensorElementType::Bool => extract!(Bool, bool, |x| [u8::from(*x)]),
+        TensorElementType::Float64 => extract!(F64, f64),
+        TensorElementType::Float32 => extract!(F32, f32),
+        TensorElementType::Float16 => extract!(F16, f16),
+        TensorElementType::Int64 => extract!(I64, i64),
+        TensorElementType::Int32 => extract!(I32, i32),
+        TensorElementType::Int16 => extract!(I16, i16),
+        TensorElementType::Int8 => extract!(I8, i8),
+        TensorElementType::Uint32 => extract!(U32, u32),
+        TensorElementType::Uint16 => extract!(U16, u16),
+        TensorElementType::Uint8 => extract!(U8, u8),
+        TensorElementType::Bool => extract!(Bool, bool, |data: &[bool]| data.iter().map(|x| u8::from(*x)).collect()),
         other => refuse!(Unsupported, "output `{name}` has dtype {}, which cannot be returned", dtype_name(*other)),
     })
 }

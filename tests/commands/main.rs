@@ -12,5 +12,6 @@ mod doors;
 mod estimate;
 mod hub;
 mod outputs;
+mod python_module;
 mod search;
 mod strangers;

@@ -8,21 +8,22 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus};
 
-use super::print_error;
+use super::{Host, print_error};
 
 /// The environment variable that tells a child that it is one: the parent's process id.
 const CHILD_OF: &str = "S2DITC_CHILD_OF";
 
 /// Runs this command line in a child process and returns its exit code. `None` if this process is the child, or if none can be
 /// started: then the work is this process's.
-pub(super) fn run(subject: &Path) -> Option<ExitCode> {
+pub(super) fn run(subject: &Path, host: &Host) -> Option<ExitCode> {
     if std::env::var(CHILD_OF).is_ok_and(|parent| is_parent(&parent)) {
         return None;
     }
     #[cfg(unix)]
     let signals = signal_hook::iterator::Signals::new(STOP).ok()?;
-    let mut command = Command::new(std::env::current_exe().ok()?);
-    command.args(std::env::args_os().skip(1)).env(CHILD_OF, std::process::id().to_string());
+    let (program, before) = host.again.split_first()?;
+    let mut command = Command::new(program);
+    command.args(before).args(&host.args).env(CHILD_OF, std::process::id().to_string());
     let mut child = command.spawn().ok()?;
     #[cfg(unix)]
     pass_on(signals, rustix::process::Pid::from_child(&child));

@@ -1,5 +1,6 @@
 //! The command line: one module a command.
 
+mod call;
 mod child;
 mod compile;
 mod decode;
@@ -24,9 +25,11 @@ mod usage;
 mod verify;
 mod weights;
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+pub use call::{Answer, Failure, Listener, Silent, call, runs_models};
 use clap::{CommandFactory, Parser, Subcommand};
 use s2dit_backends::output::{Destination, set_sync};
 use terminal::{print_error, print_json, print_line, print_note, print_rows, print_script};
@@ -34,7 +37,7 @@ use terminal::{print_error, print_json, print_line, print_note, print_rows, prin
 /// Compiles video diffusion transformers (S2DiT, Wan, Self-Forcing, LTX-Video) to Core ML and ONNX, and proves the result on this machine.
 #[derive(Parser)]
 #[command(
-    name = "s2ditc",
+    name = NAME,
     version,
     after_help = "Start with `s2ditc demo`. Exit codes: 0 fine, 1 the work failed, 2 usage."
 )]
@@ -130,52 +133,85 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// Runs the command line.
+/// The process that a command line is run in.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// What is typed after the program's name.
+    pub args: Vec<OsString>,
+    /// The program, and the arguments before [`args`](Host::args), that start this command line once more. Commands that run models do so in
+    /// a child process; with an empty list they run them in this one.
+    pub again: Vec<OsString>,
+}
+
+impl Host {
+    /// The executable of this process, run with the arguments that it was given.
+    #[must_use]
+    pub fn executable() -> Host {
+        let again = std::env::current_exe().map(OsString::from).into_iter().collect();
+        Host { args: std::env::args_os().skip(1).collect(), again }
+    }
+}
+
+/// Runs the command line of a process, and returns what the process is to exit with.
 #[must_use]
-pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+pub fn main(host: &Host) -> ExitCode {
+    let name = OsString::from(NAME);
+    let cli = match Cli::try_parse_from([&name].into_iter().chain(&host.args)) {
         Ok(cli) => cli,
         Err(said) => return say(&said),
     };
     if let Some(subject) = cli.command.runs_models()
-        && let Some(code) = child::run(subject)
+        && let Some(code) = child::run(subject, host)
     {
         return code;
     }
-    let threads = cli.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
-    // Both fail only if done twice, and then what was done first still holds.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    // Fails only if done twice, and then what was done first still holds.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(cli.threads()).build_global();
     #[cfg(unix)]
     let _ = s2dit_backends::output::on_signals();
-    set_sync(!cli.no_sync);
-    let context = Context { quiet: cli.quiet, threads, force: cli.force };
-    let done = match cli.command {
-        Command::Init(args) => init::run(&args, context),
-        Command::Inspect(args) => inspect::run(&args, context),
-        Command::Compile(args) => compile::run(&args, context),
-        Command::Quantize(args) => quantize::run(&args, context),
-        Command::Verify(args) => verify::run(&args, context),
-        Command::Run(args) => run::run(&args, context),
-        Command::Stream(args) => stream::run(&args, context),
-        Command::Decode(args) => decode::run(&args, context),
-        Command::Generate(args) => generate::run(&args, context),
-        Command::Lint(args) => lint::run(&args, context),
-        Command::Estimate(args) => estimate::run(&args, context),
-        Command::Search(args) => search::run(&args, context),
-        Command::Passes(args) => pass_list::run(&args),
-        Command::Ranges(args) => ranges::run(&args, context),
-        Command::Demo(args) => demo::run(&args, context),
-        Command::Completions { shell } => {
-            // Into memory first: the generator panics if the reader goes away.
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "s2ditc", &mut script);
-            print_script(String::from_utf8_lossy(&script).trim_end()).map(|()| ExitCode::SUCCESS)
-        }
-    };
-    done.unwrap_or_else(|error| {
+    perform(&cli).unwrap_or_else(|error| {
         print_error(&format!("{error:#}"));
         if error.is::<usage::Usage>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
     })
+}
+
+/// The name of the program.
+const NAME: &str = "s2ditc";
+
+impl Cli {
+    /// Threads to use.
+    fn threads(&self) -> usize {
+        self.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
+    }
+}
+
+/// Runs a command in this thread.
+fn perform(cli: &Cli) -> anyhow::Result<ExitCode> {
+    set_sync(!cli.no_sync);
+    let context = Context { quiet: cli.quiet, threads: cli.threads(), force: cli.force };
+    match &cli.command {
+        Command::Init(args) => init::run(args, context),
+        Command::Inspect(args) => inspect::run(args, context),
+        Command::Compile(args) => compile::run(args, context),
+        Command::Quantize(args) => quantize::run(args, context),
+        Command::Verify(args) => verify::run(args, context),
+        Command::Run(args) => run::run(args, context),
+        Command::Stream(args) => stream::run(args, context),
+        Command::Decode(args) => decode::run(args, context),
+        Command::Generate(args) => generate::run(args, context),
+        Command::Lint(args) => lint::run(args, context),
+        Command::Estimate(args) => estimate::run(args, context),
+        Command::Search(args) => search::run(args, context),
+        Command::Passes(args) => pass_list::run(args),
+        Command::Ranges(args) => ranges::run(args, context),
+        Command::Demo(args) => demo::run(args, context),
+        Command::Completions { shell } => {
+            // Into memory first: the generator panics if the reader goes away.
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), NAME, &mut script);
+            print_script(String::from_utf8_lossy(&script).trim_end()).map(|()| ExitCode::SUCCESS)
+        }
+    }
 }
 
 /// The exit code for a wrong command line.

@@ -1,12 +1,13 @@
-//! Progress of long work: a bar on a terminal, a few plain lines elsewhere, nothing when quiet.
+//! Progress of long work: a bar on a terminal, a few plain lines elsewhere, nothing when quiet. A [caller](super::call) hears of it instead.
 
 use std::io::IsTerminal;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::terminal::{print_note, visible};
+use super::call::{Listener, stop};
+use super::terminal::{listener, print_note, visible};
 
 /// Progress in bytes. Updates may come from several threads.
 pub struct Progress {
@@ -16,6 +17,7 @@ pub struct Progress {
 enum Kind {
     Quiet,
     Bar(ProgressBar),
+    Told { listener: Arc<dyn Listener>, label: String, last: Mutex<Option<Instant>> },
     Lines { label: String, unit: Unit, begun: Instant, last: Mutex<Instant> },
 }
 
@@ -26,6 +28,9 @@ enum Unit {
 
 /// Plain lines are at least this far apart, so that short work prints none.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// A listener is told at most so often, and of the end.
+const TELL_EVERY: Duration = Duration::from_millis(100);
 
 impl Progress {
     /// Progress of the work called `label`, on standard error.
@@ -44,6 +49,8 @@ impl Progress {
     fn new(label: &str, template: &str, unit: Unit, quiet: bool) -> Progress {
         let kind = if quiet {
             Kind::Quiet
+        } else if let Some(listener) = listener() {
+            Kind::Told { listener, label: label.into(), last: Mutex::default() }
         } else if std::io::stderr().is_terminal() {
             let bar = ProgressBar::new(0);
             if let Ok(style) = ProgressStyle::with_template(template) {
@@ -67,6 +74,7 @@ impl Progress {
                 bar.set_position(done);
                 bar.set_message(visible(&text()));
             }
+            Kind::Told { listener, last, .. } => tell(listener.as_ref(), last, done, total, &text()),
             Kind::Lines { begun, last, .. } => {
                 let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if last.elapsed() >= LINE_EVERY {
@@ -81,6 +89,7 @@ impl Progress {
     pub fn above(&self, line: &str) {
         match &self.kind {
             Kind::Bar(bar) => bar.suspend(|| print_note(line)),
+            Kind::Told { listener, .. } => listener.note(&visible(line)),
             Kind::Quiet | Kind::Lines { .. } => print_note(line),
         }
     }
@@ -93,6 +102,7 @@ impl Progress {
                 bar.set_length(total);
                 bar.set_position(done);
             }
+            Kind::Told { listener, label, last } => tell(listener.as_ref(), last, done, total, label),
             Kind::Lines { label, unit, begun, last } => {
                 let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if last.elapsed() >= LINE_EVERY {
@@ -105,6 +115,20 @@ impl Progress {
                 }
             }
         }
+    }
+}
+
+/// Tells a listener how far the work is, and unwinds if it wants no more of it.
+fn tell(listener: &dyn Listener, last: &Mutex<Option<Instant>>, done: u64, total: u64, text: &str) {
+    {
+        let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if done < total && last.is_some_and(|last| last.elapsed() < TELL_EVERY) {
+            return;
+        }
+        *last = Some(Instant::now());
+    }
+    if listener.progress(done, total, &visible(text)).is_break() {
+        stop();
     }
 }
 

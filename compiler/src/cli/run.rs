@@ -81,7 +81,7 @@ struct Report {
 }
 
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
-    let options = Options { fp16: args.fp16, threads: context.threads, quiet: context.quiet };
+    let options = Options { fp16: args.fp16, threads: context.threads, quiet: context.quiet, ..Options::default() };
     let Some(path) = &args.model else {
         let (requests, answers) = (BufReader::new(std::io::stdin()), std::io::stdout().lock());
         serve::serve(requests, answers, &options).context("cannot answer")?;

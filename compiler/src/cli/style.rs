@@ -3,6 +3,8 @@
 use std::io::IsTerminal;
 use std::sync::LazyLock;
 
+use super::terminal::is_heard;
+
 /// Whether standard output takes colour. `NO_COLOR` counts if it is not empty (no-color.org).
 static COLOURED: LazyLock<bool> = LazyLock::new(|| {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -33,5 +35,5 @@ pub(super) fn escape(text: &str) -> usize {
 
 /// Text between the escapes of an SGR colour and the reset.
 fn painted(text: &str, colour: &str) -> String {
-    if *COLOURED { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.into() }
+    if *COLOURED && !is_heard() { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.into() }
 }

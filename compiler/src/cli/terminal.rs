@@ -1,11 +1,42 @@
 //! All that is printed goes through here. Names and texts out of strangers' files must not command the terminal: what has no
 //! shape of its own (control characters, DEL, marks that turn the direction of writing) is shown as an escape.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use super::call::Listener;
 use super::style;
+
+thread_local! {
+    /// Who hears what this thread prints, in place of the terminal.
+    static HEARD: RefCell<Option<Heard>> = const { RefCell::new(None) };
+}
+
+struct Heard {
+    listener: Arc<dyn Listener>,
+    printed: String,
+}
+
+/// Runs `work` with a listener in place of the terminal. Returns what it returns, and what it printed on standard output.
+pub(super) fn heard<T>(listener: Arc<dyn Listener>, work: impl FnOnce() -> T) -> (T, String) {
+    HEARD.set(Some(Heard { listener, printed: String::new() }));
+    let done = work();
+    let printed = HEARD.take().map(|heard| heard.printed);
+    (done, printed.unwrap_or_default())
+}
+
+/// Who hears what this thread prints.
+pub(super) fn listener() -> Option<Arc<dyn Listener>> {
+    HEARD.with_borrow(|heard| heard.as_ref().map(|heard| Arc::clone(&heard.listener)))
+}
+
+/// Whether what this thread prints goes to a listener.
+pub(super) fn is_heard() -> bool {
+    HEARD.with_borrow(Option::is_some)
+}
 
 /// Prints a report on standard output; a reader that went away (`| head`) is not an error.
 pub(super) fn print_line(text: &str) -> anyhow::Result<()> {
@@ -19,6 +50,16 @@ pub(super) fn print_json(report: &impl serde::Serialize) -> anyhow::Result<()> {
 
 /// Prints text of this program alone as it is, tabs and all.
 pub(super) fn print_script(text: &str) -> anyhow::Result<()> {
+    let is_taken = HEARD.with_borrow_mut(|heard| {
+        if let Some(heard) = heard {
+            heard.printed += text;
+            heard.printed.push('\n');
+        }
+        heard.is_some()
+    });
+    if is_taken {
+        return Ok(());
+    }
     match writeln!(io::stdout(), "{text}") {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => done.context("cannot write to standard output"),
@@ -37,6 +78,10 @@ pub(super) fn print_note(text: &str) {
 
 /// Prints a table on standard error, to which nobody may listen.
 pub(super) fn print_rows(text: &str) {
+    if let Some(listener) = listener() {
+        listener.note(&visible(text));
+        return;
+    }
     // Not `eprintln`, which panics if standard error is closed or full.
     let _ = writeln!(io::stderr(), "{}", visible(text));
 }

@@ -59,6 +59,6 @@ pub(super) fn session(f: &Function, package: &Package, options: &Options) -> Res
     let wide = widened(&emulated).map_err(unsupported)?;
     let memory = MemoryOptions { weights: WeightMode::Reference, outputs: Vec::new() };
     let model = onnx::model_in_memory(&wide, package, &memory)?;
-    let options = SessionOptions { keep_weights_mapped: true, ..session_options(options) };
+    let options = SessionOptions { keep_weights_mapped: !options.weights_in_memory, ..session_options(options) };
     Session::from_bytes(&model.bytes, model.folder.as_deref(), &options)
 }

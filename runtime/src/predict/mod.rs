@@ -44,6 +44,9 @@ pub struct Options {
     pub threads: usize,
     /// No notes on standard error.
     pub quiet: bool,
+    /// Copy a package's weights into memory, in the type that is computed in: many calls are faster. Without it they stay in their file, mapped, and each
+    /// call converts them.
+    pub weights_in_memory: bool,
 }
 
 /// An open artifact.
