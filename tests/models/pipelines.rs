@@ -72,11 +72,8 @@ fn the_parts_make_what_diffusers_makes() {
     {
         let work = tempfile::tempdir().expect("a temporary folder");
         let out = work.path().join("out");
-        ok(&[
-            &["compile", "-q", &source(case), "--size", size, "--frames", frames, "-o", &arg(&out)][..],
-            &ONNX,
-        ]
-        .concat());
+        ok(&[&["compile", "-q", &source(case), "--size", size, "--frames", frames, "-o", &arg(&out)][..], &ONNX]
+            .concat());
         let pipeline = Pipeline::open(&out).expect("a pipeline");
         pipeline.check_hashes(&mut |_, _| {}).expect("its own files");
         let contract = pipeline.contract();
@@ -173,7 +170,9 @@ fn the_contract_says_what_a_host_needs() {
     assert_eq!(files(&again), files(&other));
 
     let shown = ok(&["inspect", &arg(&out)]);
-    for part in ["pipeline WanPipeline for onnx", "5 frames of 32×32 pixels", "UniPCMultistepScheduler", "licence apache-2.0"] {
+    for part in
+        ["pipeline WanPipeline for onnx", "5 frames of 32×32 pixels", "UniPCMultistepScheduler", "licence apache-2.0"]
+    {
         assert!(shown.contains(part), "{part}: {shown}");
     }
     let report: Value = serde_json::from_str(&ok(&["inspect", "--json", &arg(&out)])).expect("JSON");
@@ -222,7 +221,8 @@ fn a_stream_of_our_own() {
     let dir = work.path().join("own");
     fs::create_dir(&dir).expect("a folder");
     let at = |name: &str| arg(&dir.join(name));
-    let clip = ["vocab_size=634", "eos_token_id=633", "hidden_size=24", "num_attention_heads=3", "intermediate_size=48"];
+    let clip =
+        ["vocab_size=634", "eos_token_id=633", "hidden_size=24", "num_attention_heads=3", "intermediate_size=48"];
     let clip: Vec<&str> = clip.into_iter().flat_map(|field| ["--set", field]).collect();
     ok(&[&["init", "-q", "--preset", "clip-tiny", "-o", &at("text_encoder")][..], &clip].concat());
     fs::create_dir(dir.join("transformer")).expect("a folder");
@@ -241,7 +241,10 @@ fn a_stream_of_our_own() {
     ok(&["compile", "-q", &arg(&dir), "--target", "onnx", "--size", "64x64", "--mode", "stream", "-o", &out]);
     let pipeline = Pipeline::open(out.as_ref()).expect("a pipeline");
     let contract = pipeline.contract();
-    assert_eq!((contract.mode, contract.scheduler.kind, contract.video.frames), (Mode::Stream, SchedulerKind::Kernel, None));
+    assert_eq!(
+        (contract.mode, contract.scheduler.kind, contract.video.frames),
+        (Mode::Stream, SchedulerKind::Kernel, None)
+    );
     assert_eq!((contract.latent.shape(), contract.sampling.steps), ([1, 4, 3, 8, 8], 4));
     assert_eq!((contract.text.padding, contract.text.encoder_mask), (633, EncoderMask::None));
     let tokens = pipeline.tokenizer().expect("a tokenizer").encode("a cat walks through the snow").expect("tokens");
@@ -297,7 +300,7 @@ fn prompts_become_the_tokens_of_transformers() {
             let left = found.cut.as_ref().map_or(0, |cut| cut.tokens as u64);
             assert_eq!((left, found.ids.len() as u64), (whole.saturating_sub(length), length), "{kind}: {prompt:?}");
             if let Some(found) = found.cut {
-                assert!(prompt.ends_with(found.text.as_str()) || kind == &"wan", "{found:?}");
+                assert!(prompt.trim_end().ends_with(found.text.as_str()) || kind == &"wan", "{found:?}");
                 cut += 1;
             }
         }
@@ -324,7 +327,11 @@ fn what_does_not_fit_is_told() {
         assert!(!out.exists(), "{error}");
     };
     let index = |change: &'static dyn Fn(&mut Value)| move |dir: &Path| edit(&dir.join("model_index.json"), change);
-    damaged(&index(&|v| v["_class_name"] = "FluxPipeline".into()), &[], &["\"FluxPipeline\"", "\"WanPipeline\" or \"LTXPipeline\""]);
+    damaged(
+        &index(&|v| v["_class_name"] = "FluxPipeline".into()),
+        &[],
+        &["\"FluxPipeline\"", "\"WanPipeline\" or \"LTXPipeline\""],
+    );
     damaged(
         &index(&|v| {
             v.as_object_mut().unwrap().remove("text_encoder");
@@ -332,16 +339,16 @@ fn what_does_not_fit_is_told() {
         &[],
         &["model_index.json without \"text_encoder\""],
     );
-    damaged(&|dir| fs::remove_dir_all(dir.join("vae")).unwrap(), &[], &["no folder", "vae", "expected a pipeline folder"]);
+    damaged(
+        &|dir| fs::remove_dir_all(dir.join("vae")).unwrap(),
+        &[],
+        &["no folder", "vae", "expected a pipeline folder"],
+    );
     damaged(&|dir| fs::remove_dir_all(dir.join("tokenizer")).unwrap(), &[], &["no folder", "\"tokenizer\""]);
     damaged(&|_| (), &["--size", "50x32"], &["--size: found 50x32", "multiples of 8", "such as 48x32"]);
     damaged(&|_| (), &["--size", "40x32"], &["--size: found 40x32", "such as"]);
     damaged(&|_| (), &["--size", "48x32", "--frames", "10"], &["--frames: found 10", "such as 9 or 13"]);
-    damaged(
-        &|dir| edit(&dir.join("text_encoder/config.json"), |v| v["d_model"] = 32.into()),
-        &[],
-        &["text_encoder"],
-    );
+    damaged(&|dir| edit(&dir.join("text_encoder/config.json"), |v| v["d_model"] = 32.into()), &[], &["text_encoder"]);
     damaged(
         &|dir| {
             edit(&dir.join("tokenizer/tokenizer.json"), |v| {

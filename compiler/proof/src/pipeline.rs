@@ -282,7 +282,10 @@ fn chain(pipeline: &Pipeline, folder: &PipelineFolder, options: &Options) -> Res
                 let run = RunOptions { fp16: run.fp16 && artifact.has_fp16(), ..run.clone() };
                 artifact.run(&inputs, &run).with_context(|| format!("cannot run `{}`", path.display()))?
             };
-            Ok(Results { roles: artifact.interface()?.outputs.into_iter().map(|o| (o.name, o.role)).collect(), tensors })
+            Ok(Results {
+                roles: artifact.interface()?.outputs.into_iter().map(|o| (o.name, o.role)).collect(),
+                tensors,
+            })
         };
         let mut encoded = call(Part::TextEncoder, &[])?;
         let text = encoded.take(OutputRole::Text)?;
@@ -338,7 +341,8 @@ fn inputs(
     let mut inputs = Tensors::new();
     for input in artifact.interface()?.inputs {
         let port = ports.iter().find(|port| port.name == input.name);
-        let shape: Vec<usize> = port.into_iter().flat_map(|port| &port.shape).map(|d| usize::try_from(*d).unwrap_or(1)).collect();
+        let shape: Vec<usize> =
+            port.into_iter().flat_map(|port| &port.shape).map(|d| usize::try_from(*d).unwrap_or(1)).collect();
         let filled = |value: f32| HostTensor { data: vec![value; shape.iter().product()], shape: shape.clone() };
         let value = match &input.role {
             InputRole::Tokens { .. } => tokens.tensor(),

@@ -19,9 +19,9 @@ use super::{Context, print_json, print_line, print_note};
 use s2dit_emit::plan::How;
 use s2dit_files::problems::Problems;
 use s2dit_models::checkpoint::{PIPELINE_FILE, PipelineFolder, Wanted};
-use s2dit_proof::{decode, pipeline};
 use s2dit_proof::stream::verify as stream;
 use s2dit_proof::verify::{Compared, Model, Options, Reference, Verdict, VerifyReport, verify};
+use s2dit_proof::{decode, pipeline};
 
 /// Run a finished artifact and compare it with a reference; exit 1 below the bar
 #[derive(clap::Args)]
@@ -173,7 +173,10 @@ fn whole(args: &Args, context: Context) -> Result<ExitCode> {
         (args.weights.is_given(), "--config, --lora and their like"),
     ];
     if let Some((_, flag)) = single.into_iter().find(|(given, _)| *given) {
-        bail!("{flag} is of one model: `{}` is a whole pipeline, which --checkpoint PIPELINE verifies", args.artifact.display());
+        bail!(
+            "{flag} is of one model: `{}` is a whole pipeline, which --checkpoint PIPELINE verifies",
+            args.artifact.display()
+        );
     }
     let Some(checkpoint) = &args.checkpoint else { refuse!("name the pipeline folder with --checkpoint") };
     let origin = args.weights.origin(checkpoint, Wanted::Pipeline, context)?;

@@ -115,7 +115,8 @@ pub fn inspect(origin: &Origin, size: Option<Size>) -> Result<InspectReport> {
     }
     if Pipeline::is_in(path) {
         let opened = Pipeline::open(path)?;
-        let parts = opened.contract().assets.parts().map(|(part, _)| inspect(&opened.part(part)?.as_path().into(), None));
+        let parts =
+            opened.contract().assets.parts().map(|(part, _)| inspect(&opened.part(part)?.as_path().into(), None));
         let parts = parts.collect::<Result<_>>()?;
         return Ok(InspectReport::Pipeline { contract: Box::new(opened.contract().clone()), parts });
     }

@@ -9,8 +9,8 @@ mod tokenizer;
 
 pub use clean::Cleaning;
 pub use contract::{
-    Asset, AssetFile, Assets, Checkpoint, Contract, EncoderMask, FILE, FORMAT, Latent, Levels, Mode, Part, Sampling, Scheduler,
-    SchedulerKind, Source, Text, TokenizerAsset, VERSION, Video,
+    Asset, AssetFile, Assets, Checkpoint, Contract, EncoderMask, FILE, FORMAT, Latent, Levels, Mode, Part, Sampling,
+    Scheduler, SchedulerKind, Source, Text, TokenizerAsset, VERSION, Video,
 };
 pub use folder::Pipeline;
 pub use tokenizer::{Cut, TOKENIZER_FILE, Tokenizer, Tokens};

@@ -50,7 +50,8 @@ pub(super) fn read(path: &Path, weights: &Path) -> Result<Read, Problems> {
         }
         if file.is_none()
             && !kept.code.is_empty()
-            && let Some(Found { at, value: class, .. }) = find(&folders(path, weights), PipelineFile::Index, &["_class_name"])?
+            && let Some(Found { at, value: class, .. }) =
+                find(&folders(path, weights), PipelineFile::Index, &["_class_name"])?
             && let Some((_, value)) = kept.code.iter().find(|(of, _)| class == *of)
             && let Ok(value) = serde_json::from_str(value)
         {

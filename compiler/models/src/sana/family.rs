@@ -63,7 +63,11 @@ impl Family for Sana {
         const FIELDS: &[PipelineField] = &[
             PipelineField { field: "text_len", kept: None, code: &[] },
             PipelineField { field: "sample_steps", kept: None, code: &[] },
-            PipelineField { field: "flow_shift", kept: Some((PipelineFile::Scheduler, &["flow_shift", "shift"])), code: &[] },
+            PipelineField {
+                field: "flow_shift",
+                kept: Some((PipelineFile::Scheduler, &["flow_shift", "shift"])),
+                code: &[],
+            },
         ];
         FIELDS
     }

@@ -39,7 +39,9 @@ impl FromStr for Pixels {
         const MOST: usize = 1 << 15;
         let sides: Option<Vec<usize>> = text.split(['x', 'X', '×']).map(|side| side.trim().parse().ok()).collect();
         match sides.as_deref() {
-            Some(&[cols, rows]) if (1..=MOST).contains(&cols) && (1..=MOST).contains(&rows) => Ok(Pixels { cols, rows }),
+            Some(&[cols, rows]) if (1..=MOST).contains(&cols) && (1..=MOST).contains(&rows) => {
+                Ok(Pixels { cols, rows })
+            }
             _ => Err(Problem {
                 place: "--size".into(),
                 found: quoted(text),
