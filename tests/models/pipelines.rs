@@ -417,7 +417,7 @@ fn parts_of_two_compiles_are_noticed() {
 
     let contract = one.join("pipeline.json");
     let whole = fs::read(&contract).unwrap();
-    let mut wrong = |change: &dyn Fn(&mut Value), part: &str| {
+    let wrong = |change: &dyn Fn(&mut Value), part: &str| {
         edit(&contract, |value| change(value));
         refused(&["pipeline.json", part]);
         fs::write(&contract, &whole).unwrap();
