@@ -42,7 +42,7 @@ from diffusers import (
 )
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from safetensors.torch import load_file
-from tokenizers import normalizers, pre_tokenizers
+from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from decoder_goldens import LTX as LTX_VAE
@@ -98,7 +98,6 @@ def unigram():
     pieces = sorted(part for part in counts if len(part) == 1) + by_gain[:120]
     vocab = [(token, 0.0) for token in ["<pad>", "</s>", "<unk>"]] + [(part, round(math.log(counts[part] / total), 4)) for part in pieces]
     tokenizer = T5Tokenizer(vocab=vocab, extra_ids=4, model_max_length=512)
-    tokenizer._tokenizer.normalizer = normalizers.NFKC()
     assert len(tokenizer) <= 288, len(tokenizer)
     return tokenizer
 

@@ -242,6 +242,12 @@ fn keys_of_the_formats() {
     fs::write(pair.join("model_index.json"), index).expect("an index");
     ok(&[&["compile", "-q", &arg(&pair), "-o", &out("experts")], &coreml[..]].concat());
     keys(&json(work.path().join("experts/experts.json")), &mut names);
+    let whole = arg(&golden("pipeline_wan").join("pipeline"));
+    ok(&["compile", "-q", &whole, "--target", "onnx", "--size", "16x16", "--frames", "1", "-o", &out("pipeline")]);
+    let mut contract = json(work.path().join("pipeline/pipeline.json"));
+    // The fields of a scheduler are diffusers'.
+    contract["scheduler"].as_object_mut().expect("an object").remove("config");
+    keys(&contract, &mut names);
     for kernel in ["kernel", "native"] {
         let mut contract = json(work.path().join(kernel).join("contract.json"));
         // Fields of the configuration have a page of their own.

@@ -60,7 +60,7 @@ impl Tokens {
 
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokenizer").field("path", &self.path).field("text", &self.text).finish_non_exhaustive()
+        f.debug_struct("Tokenizer").field("path", &self.path).finish_non_exhaustive()
     }
 }
 

@@ -47,7 +47,10 @@ fn written(
         "A `{}` for {}, compiled by {}: {length} of {}×{} pixels at {} frames a second. `pipeline.json` says how a program runs it.\n",
         contract.class, contract.target, contract.compiler, video.cols, video.rows, video.fps
     )?;
-    writeln!(out, "| part | file | class | arithmetic | compression | engine | weights |\n|---|---|---|---|---|---|---|")?;
+    writeln!(
+        out,
+        "| part | file | class | arithmetic | compression | engine | weights |\n|---|---|---|---|---|---|---|"
+    )?;
     for (part, asset) in assets.parts() {
         writeln!(
             out,
@@ -65,18 +68,23 @@ fn written(
     writeln!(out, "\nAll files have {}.\n", megabytes(whole))?;
     writeln!(out, "## Sampling\n")?;
     match scheduler.kind {
-        SchedulerKind::Kernel => writeln!(out, "Each chunk takes {} steps; `contract.json` of the transformer has its noise levels.", sampling.steps)?,
-        SchedulerKind::Unipc | SchedulerKind::FlowMatchEuler => writeln!(
+        SchedulerKind::Kernel => writeln!(
             out,
-            "`{}`, {} steps, guidance {}.",
-            scheduler.class, sampling.steps, sampling.guidance
+            "Each chunk takes {} steps; `contract.json` of the transformer has its noise levels.",
+            sampling.steps
         )?,
+        SchedulerKind::Unipc | SchedulerKind::FlowMatchEuler => {
+            writeln!(out, "`{}`, {} steps, guidance {}.", scheduler.class, sampling.steps, sampling.guidance)?
+        }
     }
     writeln!(out, "A prompt has {} tokens at most; a longer one is cut.\n", text.tokens)?;
     writeln!(out, "## Fidelity\n")?;
     if fidelity.is_empty() {
-        writeln!(out, "Not measured. `s2ditc verify FOLDER --checkpoint PIPELINE --card` compares each part, and all of them one after the other, with the \
-                       weights that they were compiled from, and writes the figures here.\n")?;
+        writeln!(
+            out,
+            "Not measured. `s2ditc verify FOLDER --checkpoint PIPELINE --card` compares each part, and all of them one after the other, with the \
+                       weights that they were compiled from, and writes the figures here.\n"
+        )?;
     } else {
         writeln!(out, "| compared with the fp32 graph of the weights | SNR |\n|---|---|")?;
         for row in fidelity {
@@ -97,7 +105,11 @@ fn written(
     for made in assets.parts().flat_map(|(_, asset)| &asset.checkpoints) {
         writeln!(out, "| `{}` | `{}` |", made.component, made.hash)?;
     }
-    writeln!(out, "\nLicence of the weights: {}.", source.licence.as_deref().unwrap_or("the pipeline folder does not say"))
+    writeln!(
+        out,
+        "\nLicence of the weights: {}.",
+        source.licence.as_deref().unwrap_or("the pipeline folder does not say")
+    )
 }
 
 /// The estimates of a card, by part.

@@ -20,7 +20,6 @@ pub use self::tokenizer::tokenizer_json;
 use self::plan::Job;
 use crate::format::has_format;
 use crate::{Summary, Target, Watch, decoder, experts, functions, parts, stream};
-use s2dit_files::problems::Problems;
 
 /// The folder of the tokenizer's files.
 const TOKENIZER: &str = "Tokenizer";
@@ -57,9 +56,10 @@ pub fn compile_pipeline(
     };
     let folder = Staged::folder(out, &contents)?;
     let dir = folder.path().to_path_buf();
-    let made = plan.write(&dir, watch, progress, estimate).map_err(|error| match error.downcast_ref::<Problems>() {
-        Some(_) => error,
-        None => folder.unwritten(&error),
+    let made = plan.write(&dir, watch, progress, estimate).map_err(|error| {
+        // What is wrong with the pipeline folder is not about the output.
+        let is_of_output = format!("{error:#}").contains(&*dir.to_string_lossy());
+        if is_of_output { folder.unwritten(&error) } else { error }
     })?;
     // What was written is what the contract says: read as a host reads it.
     Pipeline::open(&dir).map_err(|error| folder.unwritten(&error.into()))?;
@@ -190,7 +190,8 @@ fn is_part(path: &str) -> bool {
         let inside = rest.strip_prefix('/').unwrap_or_default();
         let model = experts::is_of(path, part.stem());
         let expert = [TRANSFORMER, TRANSFORMER_2].iter().any(|name| experts::is_of(inside, name));
-        let step = inside == partition::FILE || inside == s2dit_runtime::experts::FILE || parts::is_in_part(inside, "part");
+        let step =
+            inside == partition::FILE || inside == s2dit_runtime::experts::FILE || parts::is_in_part(inside, "part");
         model || expert || step || (functions::CONTENTS.part)(inside) || is_package(rest)
     })
 }

@@ -11,8 +11,8 @@ use s2dit_models::pipelines::{Kind, makes_padding_zero, scheduler};
 use s2dit_models::size::{LatentSize, Size};
 use s2dit_models::{Model, SchemaWeights};
 use s2dit_runtime::pipeline::{
-    Assets, Contract, EncoderMask, FORMAT, Latent, Levels, Mode, Part, Sampling, Scheduler, SchedulerKind, Source, Text,
-    VERSION, Video,
+    Assets, Contract, EncoderMask, FORMAT, Latent, Levels, Mode, Part, Sampling, Scheduler, SchedulerKind, Source,
+    Text, VERSION, Video,
 };
 use serde_json::Map;
 
@@ -146,7 +146,8 @@ impl Plan {
         let wanted = |part: Part| options.parts.contains(&part);
         let tokenizer = text_encoder.as_ref().map(|_| folder.needed(TOKENIZER_FOLDER)).transpose()?;
         if let Some(encoder) = text_encoder {
-            let job = Job::Clip(options.clip(Size::Tokens(contract.text.tokens), options.scheme(&encoder)?, Compute::Ane));
+            let job =
+                Job::Clip(options.clip(Size::Tokens(contract.text.tokens), options.scheme(&encoder)?, Compute::Ane));
             components.push(options.component(Part::TextEncoder, vec![(TEXT_ENCODER.into(), encoder)], job));
         }
         if wanted(Part::Transformer) {
@@ -299,7 +300,9 @@ impl Scale {
             Some(&[1, 3, frames, rows, _]) if frames > 1 && rows % 4 == 0 => {
                 Ok(Scale { temporal: frames - 1, spatial: rows / 4 })
             }
-            other => bail!("found a decoder that makes {other:?} of a latent of 2x4x4, expected frames of three colours"),
+            other => {
+                bail!("found a decoder that makes {other:?} of a latent of 2x4x4, expected frames of three colours")
+            }
         }
     }
 }
@@ -347,7 +350,10 @@ fn latent_of(options: &Options, kind: &Kind, checkpoint: &Checkpoint, scale: Sca
         Mode::Stream => checkpoint.streaming()?.chunk_frames,
         Mode::Clip => {
             if let (Ok(Sampler::Fixed { .. }), Ok(_)) = (model.sampler(), model.streaming()) {
-                bail!("`{}`: an autoregressive model makes video chunk by chunk: use --mode stream", checkpoint.path().display());
+                bail!(
+                    "`{}`: an autoregressive model makes video chunk by chunk: use --mode stream",
+                    checkpoint.path().display()
+                );
             }
             let frames = options.frames.unwrap_or(kind.frames);
             if frames == 0 || (frames - 1) % scale.temporal != 0 {
@@ -415,7 +421,10 @@ fn text_of(
     };
     for input in &step.interface().inputs {
         if matches!(input.role, InputRole::Image | InputRole::Guidance | InputRole::Other { .. }) {
-            bail!("component `{TRANSFORMER}`: found an input `{}`, expected only a latent, a time and text", input.name);
+            bail!(
+                "component `{TRANSFORMER}`: found an input `{}`, expected only a latent, a time and text",
+                input.name
+            );
         }
     }
     let has = |role: InputRole| step.input(|found| *found == role).is_some();
@@ -491,11 +500,8 @@ fn sampling_of(
         && let Sampler::Euler { steps, shift } = checkpoint.sampler()?
     {
         let config = Map::from_iter([("shift".to_owned(), shift.into())]);
-        let euler = Scheduler {
-            kind: SchedulerKind::FlowMatchEuler,
-            class: "FlowMatchEulerDiscreteScheduler".into(),
-            config,
-        };
+        let euler =
+            Scheduler { kind: SchedulerKind::FlowMatchEuler, class: "FlowMatchEulerDiscreteScheduler".into(), config };
         return Ok((euler, Sampling { steps, ..usual }));
     }
     let (entries, place) = folder.scheduler()?;

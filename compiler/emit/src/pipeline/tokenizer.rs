@@ -41,14 +41,21 @@ pub(super) fn write(source: &Path, dir: &Path, name: &str, text: &mut Text) -> R
             put(file, &read_file(&there, LARGEST).with_context(|| format!("cannot read `{}`", there.display()))?)?;
         }
     }
-    let opened = Tokenizer::open(&to.join(TOKENIZER_FILE), text.clone())
-        .map_err(|error| anyhow::anyhow!("{}", format!("{error:#}").replace(&*to.to_string_lossy(), &shown.to_string())))?;
+    let opened = Tokenizer::open(&to.join(TOKENIZER_FILE), text.clone()).map_err(|error| {
+        anyhow::anyhow!("{}", format!("{error:#}").replace(&*to.to_string_lossy(), &shown.to_string()))
+    })?;
     let padding = said(&config, "pad_token").or_else(|| said(&special(source)?, "pad_token"));
     let Some(padding) = padding else {
-        bail!("`{}`: field `pad_token`: found none, expected the token that pads a text", source.join(CONFIG).display());
+        bail!(
+            "`{}`: field `pad_token`: found none, expected the token that pads a text",
+            source.join(CONFIG).display()
+        );
     };
     text.padding = opened.id(&padding).with_context(|| {
-        format!("`{}`: field `pad_token`: found {padding:?}, expected a token of the tokenizer", source.join(CONFIG).display())
+        format!(
+            "`{}`: field `pad_token`: found {padding:?}, expected a token of the tokenizer",
+            source.join(CONFIG).display()
+        )
     })?;
     let files = FILES.into_iter().filter(|file| to.join(file).is_file());
     Ok(TokenizerAsset {
