@@ -6,9 +6,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use s2dit_backends::coreml::lint::Confidence;
+use s2dit_backends::coreml::lint::{Confidence, Rules};
 use s2dit_backends::input::read_text;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// What every device file may leave out.
 const ENGINE: &str = include_str!("../devices/engine.toml");
@@ -145,6 +146,70 @@ figures! {
     compile_ms_per_op: Cost, "Time of the first load of an uncompiled package, in ms an op.";
 }
 
+/// A number that an engine does not go beyond.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// The number.
+    pub value: f64,
+    /// How well it is known.
+    pub confidence: Confidence,
+    /// Who says so.
+    pub source: String,
+}
+
+macro_rules! limits {
+    ($($name:ident: $doc:literal;)*) => {
+        /// What values, axes and attention of a device are bounded by.
+        #[derive(Clone, Debug, PartialEq, Serialize)]
+        pub struct Limits {
+            $( #[doc = $doc] pub $name: Limit, )*
+        }
+
+        #[derive(Default, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        struct GivenLimits {
+            $( $name: Option<Limit>, )*
+        }
+
+        impl Limits {
+            /// Names with what they are, in the order of a device file.
+            pub const NAMES: &'static [(&'static str, &'static str)] = &[$( (stringify!($name), $doc), )*];
+
+            fn new(given: GivenLimits, rest: Option<&Limits>) -> Result<Limits> {
+                Ok(Limits {
+                    $( $name: match (given.$name, rest) {
+                        (Some(limit), _) => limit.checked(stringify!($name))?,
+                        (None, Some(rest)) => rest.$name.clone(),
+                        (None, None) => bail!(concat!("limits.", stringify!($name), ": found none, expected a limit")),
+                    }, )*
+                })
+            }
+
+            fn each(&self) -> Vec<(&'static str, &Limit)> {
+                vec![$( (stringify!($name), &self.$name), )*]
+            }
+        }
+    };
+}
+
+limits! {
+    product_largest: "Largest magnitude of a product's result; more is infinite.";
+    slice_largest: "Largest magnitude that a slice at an offset of the last axis keeps; 65504 where it keeps all of fp16.";
+    queries: "Queries that attention looks at together, if its scores are tiled.";
+}
+
+impl Limit {
+    fn checked(self, name: &str) -> Result<Limit> {
+        ensure!(
+            self.value.is_finite() && self.value > 0.0,
+            "limits.{name}: found {}, expected a number above 0",
+            self.value
+        );
+        Ok(self)
+    }
+}
+
 impl Figure {
     fn checked(self, name: &str) -> Result<Figure> {
         let ordered = self.low <= self.likely && self.likely <= self.high;
@@ -176,6 +241,10 @@ pub struct Device {
     pub models: Vec<String>,
     /// The figures.
     pub figures: Figures,
+    /// The limits.
+    pub limits: Limits,
+    /// Rules of `lint` that are otherwise on this device, as a rules file has them.
+    pub rules: Vec<Map<String, Value>>,
 }
 
 /// What a device file says it is.
@@ -191,12 +260,17 @@ struct DeviceFile {
     models: Vec<String>,
     #[serde(default)]
     figures: Given,
+    #[serde(default)]
+    limits: GivenLimits,
+    #[serde(default)]
+    rule: Vec<Map<String, Value>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EngineFile {
     figures: Given,
+    limits: GivenLimits,
 }
 
 impl Device {
@@ -222,6 +296,7 @@ impl Device {
     /// The first field that is unknown, missing or out of order.
     pub fn parse(text: &str) -> Result<Device> {
         let engine: EngineFile = toml::from_str(ENGINE).context("engine.toml")?;
+        let limits = Limits::new(engine.limits, None).context("engine.toml")?;
         let engine = Figures::new(engine.figures, None).context("engine.toml")?;
         let file: DeviceFile = toml::from_str(text)?;
         if let Some(format) = file.format.filter(|format| format != FORMAT) {
@@ -242,7 +317,17 @@ impl Device {
         if let Some((name, figure)) = divides.into_iter().find(|(_, figure)| figure.low <= 0.0) {
             bail!("figures.{name}: found low {}, expected a number above 0: it is a speed", figure.low);
         }
-        Ok(Device { name: file.name, models: file.models, figures })
+        let limits = Limits::new(file.limits, Some(&limits))?;
+        Rules::builtin()?.with_changes(file.rule.clone()).context("rule")?;
+        Ok(Device { name: file.name, models: file.models, figures, limits, rules: file.rule })
+    }
+
+    /// The rules of `lint` as they are on this device.
+    ///
+    /// # Errors
+    /// None in practice: the changes were checked when the device was read.
+    pub fn rules(&self, rules: &Rules) -> Result<Rules> {
+        Ok(rules.with_changes(self.rules.clone()).with_context(|| self.name.clone())?)
     }
 
     /// The text of a device file with every figure.
@@ -263,12 +348,29 @@ impl Device {
                 quoted(&figure.source)
             );
         }
+        for ((name, limit), (_, doc)) in self.limits.each().into_iter().zip(Limits::NAMES) {
+            let _ = write!(
+                text,
+                "\n# {doc}\n[limits.{name}]\nvalue = {:?}\nconfidence = \"{}\"\nsource = {}\n",
+                limit.value,
+                limit.confidence,
+                quoted(&limit.source)
+            );
+        }
+        for rule in &self.rules {
+            // A table of strings, numbers and tables is TOML as well.
+            if let Ok(rule) = toml::to_string(rule) {
+                let _ = write!(text, "\n[[rule]]\n{}", rule.replace("[params", "[rule.params"));
+            }
+        }
         text
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use s2dit_backends::coreml::lint::Severity;
+
     use super::*;
 
     #[test]
@@ -278,8 +380,23 @@ mod tests {
             for (figure, value) in device.figures.each() {
                 assert!(value.source.len() > 10, "{name}: {figure}: {}", value.source);
             }
+            for (limit, value) in device.limits.each() {
+                assert!(value.source.len() > 10, "{name}: {limit}: {}", value.source);
+            }
+            assert!(device.rules.iter().all(|rule| rule.contains_key("because")), "{name}");
             assert_eq!(Device::parse(&device.to_toml()).unwrap(), device);
         }
+    }
+
+    #[test]
+    fn rules_are_those_of_the_device() {
+        let severity = |device: &str| {
+            let rules = Device::open(device).unwrap().rules(&Rules::builtin().unwrap()).unwrap();
+            (rules.get("slice-offset").unwrap().retired, rules.get("int8-activations").unwrap().severity)
+        };
+        assert_eq!(severity("m1"), (false, Severity::Leaves));
+        assert_eq!(severity("iphone16promax"), (true, Severity::Costs));
+        assert_eq!(severity("iphone17pro"), (true, Severity::MayLeave));
     }
 
     #[test]
@@ -292,6 +409,11 @@ mod tests {
         };
         assert!(bad(2.0, 1.0).contains("figures.weight_gbps: found low 2, likely 1, high 3"));
         assert!(bad(0.0, 1.0).contains("above 0"));
+        let error = format!("{:#}", Device::parse("name = \"x\"\n[[rule]]\nid = \"no-such\"\n").unwrap_err());
+        assert!(error.contains("no rule `no-such`"), "{error}");
+        let text = "name = \"x\"\n[limits.queries]\nvalue = 0.0\nconfidence = \"low\"\nsource = \"none\"\n";
+        let error = format!("{:#}", Device::parse(text).unwrap_err());
+        assert!(error.contains("limits.queries: found 0, expected a number above 0"), "{error}");
         let error = format!("{:#}", Device::parse("name = \"x\"\n[figures.speed]\nlow = 1.0\n").unwrap_err());
         assert!(error.contains("speed"), "{error}");
     }

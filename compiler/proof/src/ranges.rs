@@ -17,8 +17,10 @@ use s2dit_files::SafetensorsFile;
 
 /// The largest finite fp16 number.
 pub const LARGEST: f32 = 65_504.0;
-/// Magnitudes above this are at risk: other inputs may be four times as large.
-pub const AT_RISK: f32 = LARGEST / 4.0;
+/// Values within this factor of the largest are at risk: other inputs may be as much larger.
+pub const AT_RISK: f32 = 4.0;
+/// Ops whose results have a limit of their own on the Neural Engine.
+const PRODUCTS: [&str; 5] = ["matmul", "linear", "conv", "conv_transpose", "einsum"];
 
 /// A range job.
 #[derive(Clone, Debug)]
@@ -29,6 +31,8 @@ pub struct Options {
     pub seed: u64,
     /// Clips to run, with timesteps from 1000 down to 0; or chunks of a stream.
     pub samples: Option<u64>,
+    /// The largest magnitude of a product's result, at most [`LARGEST`]: engines make infinity of more.
+    pub product_largest: f32,
     /// Threads.
     pub threads: usize,
     /// No notes on standard error.
@@ -42,7 +46,7 @@ pub const SAMPLES: u64 = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RangeVerdict {
-    /// The value is larger than any fp16 number, or not finite.
+    /// The value is larger than any fp16 number, or than any result of a product on the device, or not finite.
     Overflows,
     /// Within a factor of four of it.
     AtRisk,
@@ -61,6 +65,8 @@ pub struct ValueRange {
     pub scope: String,
     /// Largest magnitude of the value, computed in fp32; 3.4e38 stands for infinity.
     pub largest: f32,
+    /// The largest magnitude that holds.
+    pub limit: f32,
     /// Fate of the value in fp16.
     pub verdict: RangeVerdict,
     /// Rewrite that would make the value smaller; empty if fp16 holds it.
@@ -74,11 +80,11 @@ pub struct RangeReport {
     pub artifact: String,
     /// The inputs.
     pub inputs: String,
-    /// fp16 values, the largest first.
+    /// fp16 values, those nearest to what holds first.
     pub rows: Vec<ValueRange>,
     /// Number of values that overflow.
     pub overflows: usize,
-    /// Number of values within a factor of four of the largest fp16 number.
+    /// Number of values within a factor of four of the largest that holds.
     pub at_risk: usize,
 }
 
@@ -97,17 +103,21 @@ pub fn ranges(path: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)
     let mut rows: Vec<ValueRange> = ranges
         .into_iter()
         .map(|(value, largest)| {
+            let limit = match PRODUCTS.contains(&value.op.as_str()) {
+                true => options.product_largest.min(LARGEST),
+                false => LARGEST,
+            };
             let verdict = match largest {
-                x if x > LARGEST => RangeVerdict::Overflows,
-                x if x > AT_RISK => RangeVerdict::AtRisk,
+                x if x > limit => RangeVerdict::Overflows,
+                x if x > limit / AT_RISK => RangeVerdict::AtRisk,
                 _ => RangeVerdict::Holds,
             };
             let rewrite = if verdict == RangeVerdict::Holds { "" } else { rewrite(&value.op) };
             let largest = largest.min(f32::MAX);
-            ValueRange { function: value.function, op: value.op, scope: value.scope, largest, verdict, rewrite }
+            ValueRange { function: value.function, op: value.op, scope: value.scope, largest, limit, verdict, rewrite }
         })
         .collect();
-    rows.sort_by(|a, b| b.largest.total_cmp(&a.largest));
+    rows.sort_by(|a, b| (b.largest / b.limit).total_cmp(&(a.largest / a.limit)));
     let count = |verdict| rows.iter().filter(|r| r.verdict == verdict).count();
     Ok(RangeReport {
         artifact: path.display().to_string(),

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use s2dit_backends::coreml::lint::{Confidence, OpVerdict, Rules};
+use s2dit_estimate::Device;
 use serde_json::json;
 
 use super::{Context, print_json, print_line};
@@ -17,6 +18,7 @@ use crate::lint::{Brief, lint};
 #[command(after_help = "Examples:
   s2ditc lint small.mlpackage
   s2ditc lint kernel/ --deny-fallback --min-confidence high
+  s2ditc lint small.mlpackage --device m1
   s2ditc lint small.mlpackage --device-report report.json --rules-file rules.json
 
 Every op gets a verdict: it stays on the Neural Engine, may leave it, or leaves it. Rules are data with a source and a confidence \
@@ -38,6 +40,9 @@ pub(super) struct Args {
     /// Apply only rules that are at least so well known: low, medium or high
     #[arg(long, value_name = "LEVEL", default_value = "low")]
     min_confidence: Confidence,
+    /// Rules as they are on this device: iphone16promax, iphone15pro, iphone17pro, m1, m4pro, m5, or a file NAME.toml; a rules file changes these
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
     /// JSON that promotes, retires or re-parameterises rules
     #[arg(long, value_name = "FILE")]
     rules_file: Option<PathBuf>,
@@ -58,9 +63,13 @@ enum Deny {
 }
 
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
-    let rules = match &args.rules_file {
-        Some(file) => Rules::with_overrides(file)?,
+    let rules = match &args.device {
+        Some(device) => Device::open(device)?.rules(&Rules::builtin()?)?,
         None => Rules::builtin()?,
+    };
+    let rules = match &args.rules_file {
+        Some(file) => rules.overridden(file)?,
+        None => rules,
     };
     let rules = rules.at_least(args.min_confidence);
     let Some(path) = args.path.as_ref().filter(|_| !args.rules) else {

@@ -27,9 +27,14 @@ pub(super) fn ints(function: &Function, op: &Op, input: &str) -> Option<Vec<i64>
 
 /// A flag of an op's parameter.
 pub(super) fn flag(function: &Function, op: &Op, input: &str) -> Option<bool> {
+    flags(function, op, input)?.first().copied()
+}
+
+/// Flags of an op's parameter.
+pub(super) fn flags(function: &Function, op: &Op, input: &str) -> Option<Vec<bool>> {
     let [operand] = op.operands(input)[..] else { return None };
     match immediate(function.constant(operand)?)? {
-        TensorValues::Bools(list) => list.values.first().copied(),
+        TensorValues::Bools(list) => Some(list.values.clone()),
         _ => None,
     }
 }
@@ -73,14 +78,20 @@ fn halves(bytes: &[u8]) -> impl Iterator<Item = f64> {
 pub(super) struct Range {
     /// The smallest element that is a number.
     pub(super) low: f64,
+    /// The largest element that is a number.
+    pub(super) high: f64,
     /// Whether no element is NaN or infinite.
     pub(super) finite: bool,
 }
 
 impl Range {
     fn of(values: impl Iterator<Item = f64>) -> Option<Range> {
-        let start = Range { low: f64::INFINITY, finite: true };
-        let all = values.fold(start, |r, x| Range { low: r.low.min(x), finite: r.finite && x.is_finite() });
+        let start = Range { low: f64::INFINITY, high: f64::NEG_INFINITY, finite: true };
+        let all = values.fold(start, |r, x| Range {
+            low: r.low.min(x),
+            high: r.high.max(x),
+            finite: r.finite && x.is_finite(),
+        });
         (all != start).then_some(all)
     }
 }

@@ -126,15 +126,43 @@ impl Rules {
     /// # Errors
     /// A file that cannot be read, is no JSON, names a rule that there is not, or sets what a rule does not have.
     pub fn with_overrides(path: &Path) -> Result<Rules, Error> {
-        Rules::overridden(path).map_err(Error::reading)
+        Rules::builtin()?.overridden(path)
     }
 
-    fn overridden(path: &Path) -> Result<Rules> {
+    /// These rules, as a file of overrides changes them.
+    ///
+    /// # Errors
+    /// See [`Rules::with_overrides`].
+    pub fn overridden(&self, path: &Path) -> Result<Rules, Error> {
         let shown = path.display();
-        let text = read_text(path, LARGEST_JSON).with_context(|| format!("cannot read `{shown}`"))?;
-        let mut rules = builtin()?;
-        apply(&mut rules, &text).with_context(|| format!("rules file `{shown}`"))?;
-        Rules::parse(&rules).with_context(|| format!("rules file `{shown}`"))
+        let changed = || {
+            let text = read_text(path, LARGEST_JSON).with_context(|| format!("cannot read `{shown}`"))?;
+            let overrides: Overrides =
+                serde_json::from_str(&text).context("expected {\"rules\": [{\"id\": …, \"severity\": …}]}")?;
+            self.changed(overrides.rules)
+        };
+        changed().with_context(|| format!("rules file `{shown}`")).map_err(Error::reading)
+    }
+
+    /// These rules, as changes change them: objects as an overrides file has them, each with an `id`.
+    ///
+    /// # Errors
+    /// A rule that there is not, or a field or parameter that it does not have.
+    pub fn with_changes(&self, changes: Vec<Map<String, Value>>) -> Result<Rules, Error> {
+        self.changed(changes).map_err(Error::reading)
+    }
+
+    fn changed(&self, changes: Vec<Map<String, Value>>) -> Result<Rules> {
+        let mut rules = self
+            .list
+            .iter()
+            .map(|rule| match serde_json::to_value(rule)? {
+                Value::Object(fields) => Ok(fields),
+                other => bail!("a rule that is no object: {other}"),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        apply(&mut rules, changes)?;
+        Rules::parse(&rules)
     }
 
     fn parse(list: &[Map<String, Value>]) -> Result<Rules> {
@@ -179,10 +207,8 @@ struct Overrides {
     rules: Vec<Map<String, Value>>,
 }
 
-fn apply(rules: &mut [Map<String, Value>], text: &str) -> Result<()> {
-    let overrides: Overrides =
-        serde_json::from_str(text).context("expected {\"rules\": [{\"id\": …, \"severity\": …}]}")?;
-    for change in overrides.rules {
+fn apply(rules: &mut [Map<String, Value>], changes: Vec<Map<String, Value>>) -> Result<()> {
+    for change in changes {
         let Some(id) = change.get("id").and_then(Value::as_str) else { bail!("a rule without an `id`") };
         let Some(rule) = rules.iter_mut().find(|r| r.get("id").and_then(Value::as_str) == Some(id)) else {
             bail!("no rule `{id}`; `s2ditc lint --rules` lists them");

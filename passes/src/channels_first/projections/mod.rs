@@ -71,6 +71,11 @@ struct Member {
     partner: Option<ValueId>,
     /// Attention takes the values and their negatives, as the norm makes them: `[k −k]·[q −q] = 2·k·q`.
     doubled: bool,
+    /// Place of the product in the function's order.
+    place: usize,
+    /// Operand of the attention that it leads to: queries come before keys, and keys before values, in whatever order a function computes them.
+    /// So functions of a kernel join the same weights in the same order, and share what is stored.
+    operand: usize,
 }
 
 /// Projections of the same tokens for the same attention.
@@ -96,11 +101,12 @@ impl Projections {
     pub(super) fn of(f: &Function, constant: &HashSet<ValueId>, options: &Options) -> Self {
         let mut by_attention: Vec<((ValueId, ValueId), Vec<Member>)> = Vec::new();
         let mut scales = HashMap::new();
-        for linear in f.order() {
+        for (place, linear) in f.order().into_iter().enumerate() {
             let Some(mut member) = member(f, constant, linear) else { continue };
             // What leaves the function is for an attention elsewhere.
-            let elsewhere = || f.leaves(member.end).then_some(member.end);
-            let Some(attention) = attention(f, constant, member.end).or_else(elsewhere) else { continue };
+            let elsewhere = || f.leaves(member.end).then_some((member.end, 0));
+            let Some((attention, operand)) = attention(f, constant, member.end).or_else(elsewhere) else { continue };
+            (member.place, member.operand) = (place, operand);
             let tokens = f.shape(member.end)[2];
             match f.op(attention) {
                 _ if member.steps.is_empty() => {}
@@ -117,6 +123,7 @@ impl Projections {
                 None => by_attention.push((key, vec![member])),
             }
         }
+        by_attention.iter_mut().for_each(|(_, members)| members.sort_by_key(|member| member.operand));
         move_gains(f, &mut by_attention);
         let like = |m: &Member| (f.shape(m.end), f.shape(f.operands(m.linear)[1]), f.operands(m.linear).len());
         // The same tokens for several attentions, such as a prompt's for all blocks.
@@ -133,7 +140,7 @@ impl Projections {
         }
         let mut groups = HashMap::new();
         for (key, members) in wide {
-            let first = members[0].linear;
+            let Some(first) = members.iter().min_by_key(|m| m.place).map(|m| m.linear) else { continue };
             let alike = |a: &Member, b: &Member| {
                 let same_steps =
                     a.steps.len() == b.steps.len() && a.steps.iter().zip(&b.steps).all(|(a, b)| a.goes_with(b));
@@ -266,7 +273,7 @@ fn member(f: &Function, constant: &HashSet<ValueId>, linear: ValueId) -> Option<
     if rotated && !f.shape(end)[3].is_multiple_of(2) {
         return None;
     }
-    Some(Member { linear, steps, end, factor: 1.0, partner: None, doubled: false })
+    Some(Member { linear, steps, end, factor: 1.0, partner: None, doubled: false, place: 0, operand: 0 })
 }
 
 /// Whether a rotation of `v`, whose axes lie in `order`, is over the width of each head.
@@ -299,25 +306,25 @@ fn is_summed(f: &Function, constant: &HashSet<ValueId>, v: ValueId) -> bool {
     !uses.is_empty() && uses.iter().all(undoes)
 }
 
-/// The attention that a value is for.
-fn attention(f: &Function, constant: &HashSet<ValueId>, end: ValueId) -> Option<ValueId> {
-    let (mut seen, mut ahead) = (HashSet::from([end]), VecDeque::from([end]));
-    while let Some(v) = ahead.pop_front() {
+/// The attention that a value is for, and the operand that it becomes there.
+fn attention(f: &Function, constant: &HashSet<ValueId>, end: ValueId) -> Option<(ValueId, usize)> {
+    let (mut seen, mut ahead) = (HashSet::from([end]), VecDeque::from([(end, None)]));
+    while let Some((v, of_mean)) = ahead.pop_front() {
         for (user, at) in f.users(v) {
+            let mut of_mean = of_mean;
             match f.op(user) {
-                Op::Sdpa(_) | Op::LinearAttention(_) | Op::LinearAttentionStep(_) => return Some(user),
-                Op::RunningMean(_)
-                | Op::Rope(_)
-                | Op::FeatureMap(_)
-                | Op::Reshape(_)
-                | Op::Transpose(_)
-                | Op::Concat(_) => {}
+                Op::Sdpa(_) | Op::LinearAttention(_) | Op::LinearAttentionStep(_) => {
+                    return Some((user, of_mean.unwrap_or(at)));
+                }
+                // Keys and values of a stream's sums, behind the queries.
+                Op::RunningMean(_) => of_mean = Some(1 + at),
+                Op::Rope(_) | Op::FeatureMap(_) | Op::Reshape(_) | Op::Transpose(_) | Op::Concat(_) => {}
                 // A mask.
                 Op::Binary(Binary::Mul) if constant.contains(&f.operands(user)[1 - at]) => {}
                 _ => continue,
             }
             if seen.insert(user) {
-                ahead.push_back(user);
+                ahead.push_back((user, of_mean));
             }
         }
     }

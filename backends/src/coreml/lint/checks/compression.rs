@@ -5,9 +5,11 @@ use serde::{Deserialize, Serialize};
 use super::{Look, Place, constexprs};
 use crate::coreml::lint::program::{Op, bound_one};
 use crate::coreml::lint::value::Value;
-use crate::coreml::proto::Operation;
+use crate::coreml::proto::{DataType, Operation};
 
 const SCALED: &str = "constexpr_blockwise_shift_scale";
+const AFFINE: &str = "constexpr_affine_dequantize";
+const INTEGERS: [DataType; 4] = [DataType::Int8, DataType::Uint8, DataType::Int4, DataType::Uint4];
 
 /// Quantised weights have one scale a tensor or a channel, none a block.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -40,6 +42,28 @@ impl Look for ScaledLut {
         let scaled = constexprs(at, op, SCALED).into_iter().find(table)?;
         let name = scaled.outputs.first().map_or("", |v| v.name.as_str());
         Some(format!("weight `{name}`"))
+    }
+}
+
+/// No weight is made of integers with scales; with `signed`, of signed ones that have a scale for each of several channels.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IntegerWeights {
+    signed: bool,
+}
+
+impl Look for IntegerWeights {
+    fn op(&self, at: &Place, op: &Op) -> Option<String> {
+        let integers = [(SCALED, "data"), (AFFINE, "quantized_data")];
+        integers.into_iter().find_map(|(ty, input)| {
+            constexprs(at, op, ty).into_iter().find_map(|c| {
+                // The codes of a lookup table are no integers of this kind.
+                let data = operand(at, c, input).filter(|data| INTEGERS.contains(&data.dtype))?;
+                let channels = operand(at, c, "scale").and_then(|scale| scale.elements()).unwrap_or(1);
+                let is_signed = [DataType::Int8, DataType::Int4].contains(&data.dtype) && channels > 1;
+                (!self.signed || is_signed).then(|| format!("a weight of {}", data.ty()))
+            })
+        })
     }
 }
 

@@ -37,6 +37,21 @@ impl Look for Dilation {
     }
 }
 
+/// Kernels of convolutions have no side above `max`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kernel {
+    max: u64,
+}
+
+impl Look for Kernel {
+    fn op(&self, at: &Place, op: &Op) -> Option<String> {
+        let kernel = at.function.input(op, "weight").filter(|_| is_convolution(op))?.extents()?;
+        let sides = kernel.get(2..)?;
+        sides.iter().any(|side| *side > self.max).then(|| format!("a kernel of {sides:?}"))
+    }
+}
+
 /// Strides of convolutions have no prime factors but `factors`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

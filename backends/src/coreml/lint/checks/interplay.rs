@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Found, Look, Place};
+use crate::coreml::lint::program::Program;
 use crate::coreml::lint::subject::Subject;
 
 /// A function with states is the only one of its package.
@@ -17,6 +18,20 @@ impl Look for Multifunction {
             return Vec::new();
         }
         vec![(Subject::Function, at.function.name.into(), format!("has states, in a package of {n} functions"))]
+    }
+}
+
+/// A package has at most `max` functions.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FunctionCount {
+    max: usize,
+}
+
+impl Look for FunctionCount {
+    fn package(&self, program: &Program) -> Option<String> {
+        let n = program.functions.len();
+        (n > self.max).then(|| format!("{n} functions"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Constants that are added to scores or stand for "nothing here".
+//! Constants that are added to scores or to products, or stand for "nothing here".
 
 use std::collections::BTreeMap;
 
@@ -26,6 +26,29 @@ impl Look for FiniteMask {
                 }
                 if bounds.low < self.lowest {
                     return Some(format!("constant `{input}` goes down to {:e}", bounds.low));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Constants of these inputs, by op, are at most `largest` in magnitude.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConstantBound {
+    largest: f64,
+    inputs: BTreeMap<String, Vec<String>>,
+}
+
+impl Look for ConstantBound {
+    fn op(&self, at: &Place, op: &Op) -> Option<String> {
+        for input in self.inputs.get(op.ty)? {
+            let constants = op.operands(input).into_iter().filter_map(|o| at.function.constant(o));
+            for bounds in constants.filter_map(|c| range(at.program.package, c)) {
+                let most = bounds.high.max(-bounds.low);
+                if most > self.largest {
+                    return Some(format!("constant `{input}` reaches {most:e} in magnitude"));
                 }
             }
         }

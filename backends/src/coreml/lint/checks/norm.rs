@@ -1,4 +1,4 @@
-//! Norms in pieces.
+//! Norms in pieces, and sums.
 
 use serde::{Deserialize, Serialize};
 
@@ -51,5 +51,23 @@ impl Look for PlainLayerNorm {
         let mean = at.function.producer(mean).filter(|m| m.ty == "reduce_mean")?;
         let x = name_of(op, "x")?;
         (name_of(mean, "x")? == x).then(|| format!("`{x}` minus its mean"))
+    }
+}
+
+/// No sum or mean in fp16 has more than `max` terms.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HalfSum {
+    max: u64,
+}
+
+impl Look for HalfSum {
+    fn op(&self, at: &Place, op: &Op) -> Option<String> {
+        let out = op
+            .outputs
+            .first()
+            .filter(|v| v.dtype == DataType::Float16 && ["reduce_sum", "reduce_mean"].contains(&op.ty))?;
+        let terms = at.function.input(op, "x")?.elements()? / out.elements()?.max(1);
+        (terms > self.max).then(|| format!("sums {terms} terms in {}", out.ty()))
     }
 }
