@@ -1,4 +1,4 @@
-"""Makes the graphs of `tests/goldens/import` that are split into streams: one chunk of the networks of stream goldens, as PyTorch exports them.
+"""Makes the graphs that are split into streams, `tests/goldens/CASE/chunk.FORM`: one chunk of the networks of stream goldens, as PyTorch exports them.
 
     python3 -m venv venv && venv/bin/pip install torch==2.7.1 diffusers==0.42.1 accelerate numpy safetensors onnx==1.23.2 onnxscript==0.7.2
     venv/bin/python examples/reference/stream_import_goldens.py [CASE ...]
@@ -22,7 +22,7 @@ from onnx_import_goldens import FORMS, strip
 CASES = {  # name: (latent H x W, forms that are committed)
     "stream_tiny": ((8, 8), ["raw.pt2"]),
     "stream_sink": ((6, 10), ["dynamo18.onnx"]),
-    "stream_last_sink": ((6, 8), ["dec.pt2", "script.onnx"]),
+    "stream_last_sink": ((6, 8), ["dec.pt2"]),
     "stream_paths": ((8, 8), ["dec.pt2"]),
     "self_forcing_window": ((6, 4), ["raw.pt2"]),
 }
@@ -85,7 +85,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--forms", nargs="+", help="these forms, such as raw.pt2 or dynamo18.onnx, in the place of those that are committed")
-    parser.add_argument("--out", type=Path, default=GOLDENS, help="the folder to write into")
     args = parser.parse_args()
     for name, (size, forms) in CASES.items():
         if args.cases and name not in args.cases:
@@ -95,7 +94,7 @@ def main():
         for form in args.forms or forms:
             with torch.no_grad():
                 data = export(model, inputs, options, form)
-            (args.out / f"{name}.{form}").write_bytes(data)
+            (folder.parent / f"chunk.{form}").write_bytes(data)
             print(f"{name}.{form}: {len(data)} bytes", flush=True)
 
 

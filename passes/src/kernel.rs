@@ -94,18 +94,8 @@ pub enum SplitError {
     /// No value depends on the prompt alone.
     #[error("no value depends on the parameter `{0}` alone: the function `prompt` would be empty")]
     Prompt(String),
-    /// Tokens are not a whole number a frame.
-    #[error("`{scope}`: {tokens} tokens are not a whole number for each of {frames} frames")]
-    Tokens {
-        /// Provenance.
-        scope: String,
-        /// Tokens found.
-        tokens: usize,
-        /// Frames of a chunk.
-        frames: usize,
-    },
     /// Frames are mixed by what is no formula that is split.
-    #[error("the graph cannot be split into chunks: {scope} `{op}` mixes the frames of the chunk: {reason}")]
+    #[error("the graph cannot be split into chunks: {scope} `{op}` is not computed frame by frame: {reason}")]
     Mixed {
         /// The op and its type.
         op: String,

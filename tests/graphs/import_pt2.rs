@@ -209,10 +209,27 @@ fn the_reference_is_recognised_as_the_frontend_has_it() {
             );
         }
     }
-    // A variant that the frontend does not know says how far it came.
-    let graph = arg(&file("variant_no_bias.raw.pt2"));
-    let text = ok(&["compile", &graph, "--target", "coreml", "--explain", "fuse"]);
-    assert!(text.contains("recognised in `main`"), "{text}");
+}
+
+/// A variant that no frontend knows says how far it came, and what is there in the place of what was expected.
+#[test]
+fn near_misses_of_graphs_say_why() {
+    let explained = |name: &str| -> Value {
+        json(&["compile", &arg(&file(name)), "--target", "coreml", "--explain", "fuse", "--json"])[0].clone()
+    };
+    for (variant, rule, reason) in [
+        ("relu_kernel", "lcha", "expected `feature_map("),
+        ("per_token_gate", "lcha", "expected"),
+        ("no_bias", "lcha", "expected"),
+    ] {
+        for form in ["raw.pt2", "dec.pt2", "dynamo18.onnx"] {
+            let report = explained(&format!("variant_{variant}.{form}"));
+            let misses = report["near_misses"].as_array().expect("a list");
+            let told = misses.iter().find(|miss| miss["rule"] == rule);
+            let said = told.and_then(|miss| miss["reason"].as_str()).unwrap_or_else(|| panic!("{variant}.{form}: {report}"));
+            assert!(said.contains(reason), "{variant}.{form}: {said}");
+        }
+    }
 }
 
 /// Ops of each block of a package, as lint counts them.

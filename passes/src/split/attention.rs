@@ -50,9 +50,6 @@ pub(super) fn rewrite(s: &mut Splitter, v: ValueId) -> Result<(), SplitError> {
     let f = &s.f;
     let scope = f.node(v).scope.to_string();
     let own = f.shape(key)[2];
-    if !own.is_multiple_of(s.frames) {
-        return Err(SplitError::Tokens { scope, tokens: own, frames: s.frames });
-    }
     let per_frame = own / s.frames;
     let past = Past {
         sink_tokens: s.options.sink_frames * per_frame,

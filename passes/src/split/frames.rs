@@ -59,6 +59,10 @@ pub(super) struct Places<'a> {
     places: HashMap<ValueId, Place>,
 }
 
+/// Why a product of two values that both have frames cannot be split.
+const PAIRS: &str = "it sums over the frames, as attention does, and is part of no formula that is split: softmax attention without a mask or \
+                     bias, or linear attention";
+
 /// What is wrong with an op, unless its result has a place.
 type Placed = Result<Place, String>;
 
@@ -107,12 +111,24 @@ impl<'a> Places<'a> {
         if let Some(mixed) = operands.iter().find(|o| matches!(self.at(**o), Place::Mixed(_))) {
             return self.at(*mixed).clone();
         }
-        self.followed(v, &operands).unwrap_or_else(|reason| {
+        let followed = if self.frames == 1 { self.of_one_frame(v, &operands) } else { self.followed(v, &operands) };
+        followed.unwrap_or_else(|reason| {
             let node = self.f.node(v);
             let name = node.name.as_deref().map_or(String::new(), |name| format!(" %{name}"));
             let op = format!("{}{name} of {}", self.f.op(v).name(), self.f.ty(v));
             Place::Mixed(Rc::new(Mix { op, scope: node.scope.to_string(), reason }))
         })
+    }
+
+    /// The result of an op in a chunk of one frame, which lies nowhere in particular: no op can mix it with others. What joins its tokens in a way
+    /// that is none of the formulas, or looks along time, would be without a past.
+    fn of_one_frame(&self, v: ValueId, operands: &[ValueId]) -> Placed {
+        let run = Run { axis: 2, outer: 1, inner: 1 };
+        match self.f.op(v) {
+            Op::Matmul(_) if operands.iter().all(|o| self.run(*o).is_some()) => Err(PAIRS.into()),
+            Op::Conv(conv) if conv.strides.len() == 3 => self.conv(conv, operands, run),
+            _ => Ok(Place::On(run)),
+        }
     }
 
     /// The place of the result of an op that has frames in an operand, all of whose operands have a place.
@@ -213,7 +229,7 @@ impl<'a> Places<'a> {
     /// Whether a value without frames is the same for every frame when it lies beside frames on `axis`.
     fn check_uniform(&self, v: ValueId, axis: usize, run: Run) -> Result<(), String> {
         let (f, shape) = (self.f, self.f.shape(v));
-        if shape[axis] == 1 || self.frames == 1 {
+        if shape[axis] == 1 {
             return Ok(());
         }
         if let (Op::BroadcastTo(_), Some(&inner)) = (f.op(v), f.operands(v).first())
@@ -242,21 +258,19 @@ impl<'a> Places<'a> {
         // From the end: 0 and 1 are the axes of the matrix, others are batches.
         let back = |o: ValueId, run: Run| self.f.ty(o).rank() - 1 - run.axis;
         let (x, y) = (operands[0], operands[1]);
-        let summed = "it sums over the frames, as attention does, and is part of no formula that is split: softmax attention without a \
-                      mask or bias, or linear attention";
         let mut found = None;
         for (o, transposed, own) in [(x, transpose_x, 1), (y, transpose_y, 0)] {
             let Some(run) = self.run(o) else { continue };
             let at = match back(o, run) {
                 at if at >= 2 => at,
                 at if at == (own ^ usize::from(transposed)) => own,
-                _ => return Err(summed.into()),
+                _ => return Err(PAIRS.into()),
             };
             let placed = Run { axis: rank - 1 - at, ..run };
             match found {
                 None => found = Some(placed),
                 Some(other) if other == placed => {}
-                Some(_) => return Err(summed.into()),
+                Some(_) => return Err(PAIRS.into()),
             }
         }
         let run = found.ok_or("it has no frames")?;
@@ -306,7 +320,7 @@ impl<'a> Places<'a> {
                 if extent.is_multiple_of(outer * self.frames) {
                     let inner = extent / (outer * self.frames);
                     let next = Run { axis, outer, inner };
-                    // Of one frame several axes could be its own: the one that has nothing else before it.
+                    // The first axis that has nothing else before the frames.
                     if found.is_none_or(|found: Run| found.outer > outer) {
                         found = Some(next);
                     }

@@ -43,8 +43,8 @@ use frames::{Place, Places};
 /// `weights` are read for constants that lie beside tokens, since those must be the same for every frame.
 ///
 /// # Errors
-/// A parameter that is missing, or one that no host of a stream has a value for; a text that has a mask; attention whose tokens do not divide
-/// into frames; a value in which frames are mixed by what is none of the formulas.
+/// A parameter that is missing, or one that no host of a stream has a value for; a text that has a mask; a result in which frames are mixed by
+/// what is none of the formulas.
 pub fn split(
     chunk: &Function,
     interface: &Interface,
@@ -232,7 +232,8 @@ impl Splitter<'_> {
         for (name, v) in &f.results {
             let is_like = f.shape(*v) == f.shape(chunk);
             match places.at(*v) {
-                Place::On(run) if !is_like || (run.axis, run.outer, run.inner) == (2, 1, 1) => {}
+                Place::On(run) if !is_like || self.frames == 1 || (run.axis, run.outer, run.inner) == (2, 1, 1) => {}
+                Place::Outside if !is_like => {}
                 Place::Mixed(mix) => return Err(mix.refused()),
                 _ => return Err(SplitError::Result { name: name.clone() }),
             }
@@ -243,7 +244,7 @@ impl Splitter<'_> {
 
     /// Whether the frames of the chunk lie on this axis of a value.
     fn has_frames(&self, v: ValueId, axis: usize) -> bool {
-        matches!(self.places.get(&v), Some(Place::On(run)) if run.axis == axis && run.outer == 1)
+        matches!(self.places.get(&v), Some(Place::On(run)) if self.frames == 1 || run.axis == axis && run.outer == 1)
     }
 
     /// Puts a value in the place of another, whose frames lie where those of the other lay.
