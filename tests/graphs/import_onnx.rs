@@ -231,7 +231,19 @@ fn every_command_takes_s2dit_of_a_symbolic_size() {
     }
     let plan = at("plan.toml");
     ok(&["quantize", &file, "--bind", "tokens=5", "--scheme", "int8", "-o", &plan, "-q"]);
-    ok(&["compile", &file, "--bind", "tokens=5", "--target", "onnx", "--quantize", &plan, "-o", &at("small.onnx"), "-q"]);
+    ok(&[
+        "compile",
+        &file,
+        "--bind",
+        "tokens=5",
+        "--target",
+        "onnx",
+        "--quantize",
+        &plan,
+        "-o",
+        &at("small.onnx"),
+        "-q",
+    ]);
 }
 
 /// What a graph would take on a device, as it lies in its file.

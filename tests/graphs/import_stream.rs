@@ -162,10 +162,14 @@ fn what_a_stream_needs_is_said() {
     let work = tempfile::tempdir().expect("a temporary folder");
     let out = arg(&work.path().join("kernel"));
     let graph = arg(&file("s2dit_reference.raw.pt2"));
-    let stream = |more: &[&str]| fails(&[&["compile", "--target", "onnx", "--mode", "stream", "-o", &out], more].concat());
+    let stream =
+        |more: &[&str]| fails(&[&["compile", "--target", "onnx", "--mode", "stream", "-o", &out], more].concat());
     assert!(stream(&[&graph]).contains("--window N says how many latent frames"), "{}", stream(&[&graph]));
     let error = stream(&[&graph, "--window", "6", "--chunk", "5"]);
-    assert!(error.contains("--chunk: found 5, expected 3, the latent frames that the graph was exported for"), "{error}");
+    assert!(
+        error.contains("--chunk: found 5, expected 3, the latent frames that the graph was exported for"),
+        "{error}"
+    );
     let error = stream(&[&graph, "--window", "6", "--input", "other=text"]);
     assert!(error.contains("no input that is a text") && error.contains("--input text=NAME"), "{error}");
     let error = stream(&[&graph, "--window", "6", "--input", "time=t:0:1"]);
@@ -202,15 +206,17 @@ fn what_mixes_frames_is_named() {
     let error = refused(mean);
     assert!(error.contains("in `blocks.0.pool` `reduce_mean"), "{error}");
     assert!(error.contains("is not computed frame by frame: it joins all frames to one value"), "{error}");
-    let positions = "%0 = literal {values = [0.0, 1.0, 2.0]} : f32[3, 1, 1]\n    %y = add(%x, %0) : f32[1, 2, 3, 2, 2] @ \"pos\"";
+    let positions =
+        "%0 = literal {values = [0.0, 1.0, 2.0]} : f32[3, 1, 1]\n    %y = add(%x, %0) : f32[1, 2, 3, 2, 2] @ \"pos\"";
     let error = refused(positions);
     assert!(error.contains("in `pos` `add") && error.contains("a constant differs from frame to frame"), "{error}");
     // Rows that differ are the same for every frame.
     let rows = "%0 = literal {values = [0.0, 1.0]} : f32[2, 1]\n    %1 = add(%x, %0) : f32[1, 2, 3, 2, 2]\n    %y = slice(%1) {begin = \
                 [0, 0, 1, 0, 0], end = [1, 2, 2, 2, 2], stride = [1, 1, 1, 1, 1]} : f32[1, 2, 1, 2, 2] @ \"cut\"";
-    let error = refused(&rows.replace("%y = slice", "%2 = slice").replace(
-        "@ \"cut\"",
-        "@ \"cut\"\n    %y = add(%x, %2) : f32[1, 2, 3, 2, 2] @ \"join\"",
-    ));
+    let error = refused(
+        &rows
+            .replace("%y = slice", "%2 = slice")
+            .replace("@ \"cut\"", "@ \"cut\"\n    %y = add(%x, %2) : f32[1, 2, 3, 2, 2] @ \"join\""),
+    );
     assert!(error.contains("in `cut` `slice") && error.contains("it takes some of the frames"), "{error}");
 }

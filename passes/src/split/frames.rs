@@ -101,6 +101,7 @@ impl<'a> Places<'a> {
         let operands = self.f.operands(v);
         if let Some(of) = formula
             && let Some(Place::On(run)) = of.first().map(|query| self.at(*query))
+            && run.axis <= 2
             && of.iter().all(|o| matches!(self.at(*o), Place::On(other) if other.axis == run.axis && other.outer == 1))
         {
             return Place::On(*run);
@@ -290,7 +291,7 @@ impl<'a> Places<'a> {
         };
         let reach = (self.f.shape(operands[1])[run.axis] - 1) * conv.dilations[axis];
         let (before, after, step) = (conv.pad_before[axis], conv.pad_after[axis], conv.strides[axis]);
-        let plain = (run.outer, run.inner) == (1, 1);
+        let plain = (run.axis, run.outer, run.inner) == (2, 1, 1);
         match (reach, before, after, step) {
             (0, 0, 0, 1) => Ok(Place::On(run)),
             (_, _, 0, 1) if before == reach && plain && conv.strides.len() == 3 => Ok(Place::On(run)),
