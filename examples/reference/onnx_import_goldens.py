@@ -11,7 +11,8 @@ A case has the weights and inputs of `import_goldens.py`, by the same seeds, so 
     CASE.half.onnx        dynamo, of a model in float16
     CASE.symbolic.onnx    dynamo, with as many text tokens as one likes: the size `tokens`
 
-as far as the exporter has the model's ops. Of a node's metadata its scopes alone are kept, since it is most of a small file; nothing else is edited. Only `KEPT`
+as far as the exporter has the model's ops. `s2dit_reference.slim.onnx` is what onnxslim 0.1.98 makes of `s2dit_reference.dynamo18.onnx`
+(`python -m onnxslim IN OUT`). Of a node's metadata its scopes alone are kept, since it is most of a small file; nothing else is edited. Only `KEPT`
 is committed; `--all OUT` writes every form of every case into the folder OUT.
 """
 

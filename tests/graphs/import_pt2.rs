@@ -230,11 +230,6 @@ fn near_misses_of_graphs_say_why() {
             assert_eq!(report["formulas"]["linear_attention"], 2, "{variant}.{form}: {report}");
         }
     }
-    // However diffusers' Wan was written down, its attention is found.
-    for form in ["raw.pt2", "dec.pt2", "dynamo18.onnx"] {
-        let report = explained(&format!("wan.{form}"));
-        assert_eq!((&report["full"], &report["cross"]), (&2.into(), &2.into()), "wan.{form}: {report}");
-    }
 }
 
 /// Ops of each block of a package, as lint counts them.

@@ -25,11 +25,17 @@ pub(crate) fn undo(f: &mut Function) -> Result<(), OpError> {
     Ok(())
 }
 
+/// Whether a layer is of several tokens. The layers of a time are of one row, which has no other form.
+fn has_rows(f: &Function, layer: ValueId) -> bool {
+    f.shape(layer).last().is_some_and(|width| f.ty(layer).elements() > *width)
+}
+
 /// A layer of what was flattened is the flattened layer.
 fn before(f: &mut Function, v: ValueId) -> Result<(), OpError> {
     let mut operands = f.operands(v);
     let (Op::Reshape(_), Some(&whole)) = (f.op(operands[0]), f.operands(operands[0]).first()) else { return Ok(()) };
-    if f.shape(whole).last() != f.shape(operands[0]).last() || f.ty(whole).rank() <= f.ty(v).rank() {
+    let flattened = f.ty(whole).rank() > f.ty(v).rank() && f.shape(whole).last() == f.shape(operands[0]).last();
+    if !flattened || !has_rows(f, v) {
         return Ok(());
     }
     operands[0] = whole;
@@ -46,7 +52,7 @@ fn behind(f: &mut Function, v: ValueId) -> Result<(), OpError> {
     let Op::Linear(_) = f.op(layer) else { return Ok(()) };
     let mut shape = f.shape(v).to_vec();
     let wider = shape.len() > f.ty(layer).rank() && shape.last() == f.shape(layer).last();
-    if !wider || !f.is_used_only_by(layer, v) {
+    if !wider || !has_rows(f, v) || !f.is_used_only_by(layer, v) {
         return Ok(());
     }
     let (mut operands, scope) = (f.operands(layer), f.node(layer).scope.to_string());
