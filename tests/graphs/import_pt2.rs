@@ -106,6 +106,19 @@ fn every_op_computes_what_pytorch_does() {
     }
 }
 
+/// Files as torch 2.10 and 2.15 wrote them, nothing of which was edited.
+#[test]
+fn newer_producers_are_read() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    for form in ["torch210", "torch215"] {
+        let onnx = work.path().join(format!("{form}.onnx"));
+        compile(&file(&format!("variant_geglu.{form}.pt2")), &["--target", "onnx"], &onnx);
+        for row in rows(&onnx, &file("variant_geglu.safetensors"), &["--min-snr", "100"], 1) {
+            assert!(figure(&row, "relative_l2") <= FP32_BAR, "{form}: {row}");
+        }
+    }
+}
+
 #[test]
 fn symbolic_sizes_are_bound_or_refused_by_name() {
     let work = tempfile::tempdir().expect("a temporary folder");

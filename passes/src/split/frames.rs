@@ -182,8 +182,8 @@ impl<'a> Places<'a> {
                 if run.axis == c.axis {
                     return Err("it joins frames of one value with others".into());
                 }
-                let outside = operands.iter().filter(|o| self.run(**o).is_none());
-                outside.map(|o| self.check_uniform(*o, run.axis, run)).collect::<Result<(), _>>()?;
+                let mut outside = operands.iter().filter(|o| self.run(**o).is_none());
+                outside.try_for_each(|o| self.check_uniform(*o, run.axis, run))?;
                 Ok(Place::On(run))
             }
             Op::Slice(s) => {
