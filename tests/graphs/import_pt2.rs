@@ -106,7 +106,7 @@ fn every_op_computes_what_pytorch_does() {
     }
 }
 
-/// Files as torch 2.10 and 2.15 wrote them, nothing of which was edited.
+/// Files as torch 2.10 and 2.15 wrote them.
 #[test]
 fn newer_producers_are_read() {
     let work = tempfile::tempdir().expect("a temporary folder");
