@@ -231,21 +231,9 @@ fn every_command_takes_s2dit_of_a_symbolic_size() {
         ok(&["lint", &package]);
         ok(&["ranges", &package, "--json"]);
     }
-    let plan = at("plan.toml");
-    ok(&["quantize", &file, "--bind", "tokens=5", "--scheme", "int8", "-o", &plan, "-q"]);
-    ok(&[
-        "compile",
-        &file,
-        "--bind",
-        "tokens=5",
-        "--target",
-        "onnx",
-        "--quantize",
-        &plan,
-        "-o",
-        &at("small.onnx"),
-        "-q",
-    ]);
+    // Its weights are too small to be compressed, which is all that is wrong with it.
+    let error = fails(&["quantize", &file, "--bind", "tokens=5", "--scheme", "int8", "-o", &at("plan.toml"), "-q"]);
+    assert!(error.contains("found no weight of 16384 elements or more"), "{error}");
 }
 
 /// What a graph would take on a device, as it lies in its file.
