@@ -8,6 +8,7 @@ A case is a model with seeded weights (seed 900 + i; inputs 950 + i), exported i
 computed in float64 and which are stored in float32, as `output` or `output_0`, `output_1`, …. Where diffusers narrows to float32 whatever the dtype, it computes in float64 here.
 
 To keep the files small the program's JSON is compressed, and of each call's metadata the module path alone is kept; nothing else is edited.
+`variant_geglu.torch210.pt2` and `variant_geglu.torch215.pt2` are that case's program as torch 2.10.0 and 2.15.0 write it.
 Models that the compiler has a frontend for: S2DiT's reference, diffusers' Wan, LTX-Video and SANA-Video. Others: CLIP's and umT5's text encoders,
 Wan's VAE decoder, and six variants of LCHA that no frontend knows (`variant_…`). Then what the format has: symbolic sizes (`dynamic`), storages that tensors share
 (`shared`), writes to views (`writes`), buffers that are written to (`stateful`), ops that are not read (`unread`), and many ops (`ops_…`).

@@ -9,8 +9,10 @@ A case has the weights and inputs of `import_goldens.py`, by the same seeds, so 
     CASE.dynamo23.onnx    the same with opset_version=23
     CASE.script.onnx      torch.onnx.export(dynamo=False, opset_version=17), the exporter that traces TorchScript
     CASE.half.onnx        dynamo, of a model in float16
+    CASE.symbolic.onnx    dynamo, with as many text tokens as one likes: the size `tokens`
 
-as far as the exporter has the model's ops. Of a node's metadata its scopes alone are kept, since it is most of a small file; nothing else is edited. Only `KEPT`
+as far as the exporter has the model's ops. `s2dit_reference.slim.onnx` is what onnxslim 0.1.98 makes of `s2dit_reference.dynamo18.onnx`
+(`python -m onnxslim IN OUT`). Of a node's metadata its scopes alone are kept, since it is most of a small file; nothing else is edited. Only `KEPT`
 is committed; `--all OUT` writes every form of every case into the folder OUT.
 """
 
@@ -31,11 +33,12 @@ FORMS = {
     "dynamo23": dict(dynamo=True, opset_version=23),
     "script": dict(dynamo=False, opset_version=17),
     "half": dict(dynamo=True, opset_version=18),
+    "symbolic": dict(dynamo=True, opset_version=18),
 }
 
 # The forms of a case that are committed.
 KEPT = {name: ["dynamo18", "script"] for name in CASES if name not in EXTRA} | {
-    "s2dit_reference": ["dynamo18", "dynamo23", "script", "half"],
+    "s2dit_reference": ["dynamo18", "dynamo23", "script", "half", "symbolic"],
     "ops_elements": ["dynamo18"], "ops_linear_algebra": ["dynamo18"], "ops_shapes": ["dynamo18"], "ops_reductions": ["dynamo18"], "ops_masks": ["dynamo18"],
     "dynamic": ["dynamo18"],
 }
@@ -76,6 +79,8 @@ def made(index, name, form, path):
         model = model.half()
         inputs = {k: v.half() if v.is_floating_point() else v for k, v in inputs.items()}
     arguments = FORMS[form]
+    if form == "symbolic":
+        dynamic = {k: {1: torch.export.Dim("tokens")} if k == "text" else None for k in inputs}
     with torch.no_grad():
         if arguments["dynamo"]:
             program = torch.onnx.export(model, (), kwargs=inputs | options, dynamic_shapes=dynamic, verbose=False, **arguments)

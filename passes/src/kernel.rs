@@ -82,21 +82,47 @@ pub enum SplitError {
     /// The text has a mask. A kernel's prompt is its text alone.
     #[error("the input `{0}` is a mask of text tokens, which a stream cannot take: its prompt is the text alone")]
     TextMask(String),
+    /// An input that no host of a stream has a value for.
+    #[error(
+        "the input `{0}` is neither a latent nor a time nor a text, which is all that a stream is given: make it a constant of the model, or leave \
+         it out when the model is exported"
+    )]
+    Input(String),
     /// A parameter is not there or not what it should be.
     #[error("the graph has no parameter `{0}` of the shape that a chunk has")]
     Parameter(String),
     /// No value depends on the prompt alone.
     #[error("no value depends on the parameter `{0}` alone: the function `prompt` would be empty")]
     Prompt(String),
-    /// Tokens are not a whole number a frame.
-    #[error("`{scope}`: {tokens} tokens are not a whole number for each of {frames} frames")]
-    Tokens {
-        /// Provenance.
+    /// Frames are mixed by what is no formula that is split.
+    #[error("the graph cannot be split into chunks: {scope} `{op}` is not computed frame by frame: {reason}")]
+    Mixed {
+        /// The op and its type.
+        op: String,
+        /// The module that it is in.
         scope: String,
-        /// Tokens found.
-        tokens: usize,
-        /// Frames of a chunk.
-        frames: usize,
+        /// Why this mixes frames, or what else is wrong, and what is expected.
+        reason: String,
+    },
+    /// A table of rotations is no formula that goes on for later frames.
+    #[error(
+        "the graph cannot be split into chunks: in `{scope}` a rotation of queries or keys has a table {ty} whose later frames are not known: {reason}"
+    )]
+    Rotation {
+        /// The module that it is in.
+        scope: String,
+        /// Type of the table.
+        ty: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A result does not have the frames of the chunk.
+    #[error(
+        "the result `{name}` does not have the frames of the latent where the latent has them: a stream goes on with a velocity of its shape"
+    )]
+    Result {
+        /// Name of the result.
+        name: String,
     },
     /// An op's constraint does not hold: a defect of the pass.
     #[error(transparent)]

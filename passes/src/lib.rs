@@ -40,6 +40,7 @@ pub mod property;
 pub mod quantize;
 pub mod regions;
 mod registry;
+pub mod rope_tables;
 pub mod split;
 pub mod split_conv;
 pub mod square_free_norms;

@@ -12,8 +12,8 @@ use crate::pipeline::{OrderError, PassPipeline};
 use crate::precision::{FP16, FP16_NORMS32, FP16_ONLY};
 use crate::states::{self, Place};
 use crate::{
-    bound, canonicalize, cse, decompose, fold_gate, fuse, pad_tokens, phase, split, split_conv, square_free_norms,
-    timesteps, widen,
+    bound, canonicalize, cse, decompose, fold_gate, fuse, pad_tokens, phase, rope_tables, split, split_conv,
+    square_free_norms, timesteps, widen,
 };
 
 /// The form in which a target gets a graph.
@@ -73,17 +73,31 @@ pub fn clip(listed: Option<&[f64]>, form: Form) -> Result<PassPipeline, OrderErr
     PassPipeline::of_model(tables.into_iter().chain(lowering(form)).collect())
 }
 
+/// Who wrote the graph of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writer {
+    /// A frontend of ours: formulas have the one form that the split looks for, and tables of rotations are formulas.
+    Frontend,
+    /// Somebody else: formulas are found first, and written anew.
+    Exporter,
+}
+
 /// The passes of a stream, from the graph of one chunk to the functions of a kernel.
 ///
 /// # Errors
 /// See [`clip`].
 pub fn stream(
+    writer: Writer,
     options: split::Options,
     listed: Option<&[f64]>,
     form: Form,
     place: Place,
 ) -> Result<PassPipeline, OrderError> {
-    let mut passes = passes![&canonicalize::PASS, &cse::PASS, split::pass(options)];
+    let mut passes = passes![&canonicalize::PASS, &cse::PASS];
+    if writer == Writer::Exporter {
+        passes.extend(passes![&phase::PASS, &fuse::PASS, &rope_tables::PASS, &decompose::PASS, &cse::PASS]);
+    }
+    passes.push(split::pass(options));
     passes.extend(listed.map(timesteps::pass));
     passes.extend(lowering(form));
     passes.extend(passes![states::pass(place), &canonicalize::PASS]);
@@ -160,7 +174,9 @@ pub fn every() -> Result<Vec<Named>, OrderError> {
     for (name, doc, form) in forms {
         let half_states = matches!(form, Form::OnnxFp16 | Form::AnyFp16 | Form::AneFp16(_));
         let options = split::Options { half_states, ..split::Options::default() };
-        put(format!("stream-{name}"), format!("a stream: {doc}"), stream(options, None, form, Place::Io)?);
+        let of = |writer| stream(writer, options.clone(), None, form.clone(), Place::Io);
+        put(format!("stream-{name}"), format!("a stream: {doc}"), of(Writer::Frontend)?);
+        put(format!("graph-stream-{name}"), format!("a stream of an imported graph: {doc}"), of(Writer::Exporter)?);
     }
     for (name, doc, form) in [
         ("onnx-fp32", "ONNX in fp32", Form::Onnx23),

@@ -3,7 +3,7 @@
 use crate::pass::{Pass, PassKind, ReadError, Run};
 use crate::{
     bound, canonicalize, channels_first, cse, decompose, emulate, fold_gate, fuse, pad_tokens, phase, precision,
-    quantize, split, split_conv, square_free_norms, states, timesteps, widen,
+    quantize, rope_tables, split, split_conv, square_free_norms, states, timesteps, widen,
 };
 
 /// Every pass, by its kind.
@@ -11,6 +11,7 @@ pub static PASSES: &[&PassKind] = &[
     &canonicalize::PASS,
     &cse::PASS,
     &phase::PASS,
+    &rope_tables::PASS,
     &split::PASS,
     &timesteps::PASS,
     &fuse::PASS,

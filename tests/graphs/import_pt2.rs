@@ -106,6 +106,19 @@ fn every_op_computes_what_pytorch_does() {
     }
 }
 
+/// Files as torch 2.10 and 2.15 wrote them.
+#[test]
+fn newer_producers_are_read() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    for form in ["torch210", "torch215"] {
+        let onnx = work.path().join(format!("{form}.onnx"));
+        compile(&file(&format!("variant_geglu.{form}.pt2")), &["--target", "onnx"], &onnx);
+        for row in rows(&onnx, &file("variant_geglu.safetensors"), &["--min-snr", "100"], 1) {
+            assert!(figure(&row, "relative_l2") <= FP32_BAR, "{form}: {row}");
+        }
+    }
+}
+
 #[test]
 fn symbolic_sizes_are_bound_or_refused_by_name() {
     let work = tempfile::tempdir().expect("a temporary folder");
@@ -209,10 +222,27 @@ fn the_reference_is_recognised_as_the_frontend_has_it() {
             );
         }
     }
-    // A variant that the frontend does not know says how far it came.
-    let graph = arg(&file("variant_no_bias.raw.pt2"));
-    let text = ok(&["compile", &graph, "--target", "coreml", "--explain", "fuse"]);
-    assert!(text.contains("recognised in `main`"), "{text}");
+}
+
+/// A variant that no frontend knows says how far it came, and what is there in the place of what was expected.
+#[test]
+fn near_misses_of_graphs_say_why() {
+    let explained = |name: &str| -> Value {
+        json(&["compile", &arg(&file(name)), "--target", "coreml", "--explain", "fuse", "--json"])[0].clone()
+    };
+    let reason = "expected `linear(~linear_attention(feature_map(";
+    for variant in ["relu_kernel", "per_token_gate", "no_bias", "grouped_queries", "l2_keys"] {
+        for form in ["raw.pt2", "dec.pt2", "dynamo18.onnx"] {
+            let report = explained(&format!("variant_{variant}.{form}"));
+            let misses = report["near_misses"].as_array().expect("a list");
+            let told = misses.iter().find(|miss| miss["rule"] == "lcha" && miss["scope"] == "blocks.0");
+            let said =
+                told.and_then(|miss| miss["reason"].as_str()).unwrap_or_else(|| panic!("{variant}.{form}: {report}"));
+            assert!(said.contains(reason), "{variant}.{form}: {said}");
+            // What it has of the formula is found all the same.
+            assert_eq!(report["formulas"]["linear_attention"], 2, "{variant}.{form}: {report}");
+        }
+    }
 }
 
 /// Ops of each block of a package, as lint counts them.

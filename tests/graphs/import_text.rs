@@ -57,7 +57,7 @@ fn what_does_not_fit_is_told() {
         (&["--input", "latent=x"], "found f32[4], expected a latent [1, C, F, H, W] of floats"),
         (&["--bind", "s0=3"], "--bind"),
         (&["--latent", "1x2x3"], "no input of the graph is a latent"),
-        (&["--mode", "stream", "--latent", "2x3"], "no stream in the IR's text form"),
+        (&["--mode", "stream", "--window", "2"], "no input that is a latent"),
         (&["--timesteps", "from-config"], "no sampler"),
         (&["--config", "config.json"], "a graph says itself"),
     ] {

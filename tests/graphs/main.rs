@@ -6,6 +6,7 @@ mod common;
 mod import_onnx;
 mod import_onnx_nodes;
 mod import_pt2;
+mod import_stream;
 mod import_text;
 mod random_models;
 mod recognition;

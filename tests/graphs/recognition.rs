@@ -107,7 +107,8 @@ fn every_block_of_every_stream_is_recognised() {
     ] {
         for half_states in [false, true] {
             let config = config(name);
-            let chunk = clip(&config, &SchemaWeights::new(&config), latent);
+            let weights = SchemaWeights::new(&config);
+            let chunk = clip(&config, &weights, latent);
             let options = split::Options {
                 window_frames: config.window_frames,
                 sink_frames: config.sink_frames,
@@ -117,7 +118,7 @@ fn every_block_of_every_stream_is_recognised() {
                 },
                 half_states,
             };
-            let mut module = split(&chunk.functions[0], &chunk.interface, &options).expect("a split").module;
+            let mut module = split(&chunk.functions[0], &chunk.interface, &options, &weights).expect("a split").module;
             for f in &mut module.functions {
                 let regions = recognised(name, f);
                 let blocks = config.layout.len();

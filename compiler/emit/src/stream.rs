@@ -92,7 +92,8 @@ pub fn lower_graph(
         States::Io => states::Place::Io,
         States::Native => states::Place::Native,
     };
-    let pipeline = pipelines::stream(split_options, listed.as_ref().map(Listed::list), form, place)?;
+    let writer = if model.graph().is_some() { pipelines::Writer::Exporter } else { pipelines::Writer::Frontend };
+    let pipeline = pipelines::stream(writer, split_options, listed.as_ref().map(Listed::list), form, place)?;
     let outcome = pipeline.run_with(&mut module, weights, |done, module| watch(Some(done), module))?;
     let kernel = outcome.kernel.context("no kernel")?;
     Ok(Lowered { module, kernel, packing: outcome.packing, parts: BTreeMap::new() })

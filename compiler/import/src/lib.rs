@@ -8,6 +8,7 @@
 //! This crate knows no model and no target.
 
 mod ask;
+mod flat;
 mod milestones;
 mod onnx;
 mod pt2;
@@ -120,6 +121,7 @@ pub fn import(importer: &'static dyn Importer, path: &Path, ask: &Ask) -> Result
             Problems::one(&place, error.0, "axes that merge: this is a defect of the importer")
         };
         ranks::lower(f).map_err(defect)?;
+        flat::undo(f).map_err(defect)?;
     }
     let guessed = roles::complete(&mut module, ask, &place)?;
     milestones::complete(&mut module);

@@ -28,7 +28,7 @@ pub use repository::{Wanted, locate};
 
 use self::naming::Names;
 use self::origin::Place;
-use crate::graph::Graph;
+use crate::graph::{Graph, GraphStream};
 use crate::model::{Model, Sampler, Streaming};
 
 /// An open checkpoint: a valid configuration, and exactly the tensors that it calls for.
@@ -108,6 +108,23 @@ impl Checkpoint {
             Checkpoint { place, model, origins: Vec::new(), texts, weights, naming, loras: Vec::new() };
         checkpoint.merge(&origin.loras, &names)?;
         Ok(checkpoint)
+    }
+
+    /// Takes the graph that was imported for that of a chunk of a stream.
+    ///
+    /// # Errors
+    /// A checkpoint, whose own configuration says how it streams; see [`Graph::streaming_as`].
+    pub fn stream_as(&mut self, stream: GraphStream) -> Result<(), Problems> {
+        let place = self.path().display().to_string();
+        let Some(graph) = self.model.graph() else {
+            return Err(Problems::one(
+                place,
+                "a checkpoint",
+                "a graph: a checkpoint's configuration says how it streams",
+            ));
+        };
+        self.model = Arc::new(graph.streaming_as(stream)?);
+        Ok(())
     }
 
     /// Merges adapters into the weights, in order.

@@ -1,9 +1,11 @@
-//! An imported graph as a model: it has the one size that it was exported for, and neither sampler nor stream.
+//! An imported graph as a model: it has the one size that it was exported for. It has neither sampler nor stream but those that somebody
+//! [gives](Graph::streaming_as) it.
 
 use std::sync::Arc;
 
-use s2dit_files::problems::{Problem, Problems};
+use s2dit_files::problems::{Problem, Problems, quoted};
 use s2dit_import::Imported;
+use s2dit_ir::interface::InputRole;
 use s2dit_ir::{Module, WeightSource};
 use serde_json::{Value, json};
 
@@ -53,6 +55,16 @@ pub struct Graph {
     guessed: Vec<String>,
     hash: blake3::Hash,
     tensors: Vec<TensorSpec>,
+    stream: Option<GraphStream>,
+}
+
+/// How a graph of one chunk makes a stream: what the configuration of a checkpoint says, and a graph does not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GraphStream {
+    /// What is kept of the past. `chunk_frames` are the frames of the graph's latent.
+    pub streaming: Streaming,
+    /// Noise levels of the sampler, from high to low, above 0.
+    pub sigmas: Vec<f64>,
 }
 
 impl Graph {
@@ -70,7 +82,82 @@ impl Graph {
             format: imported.format.clone(),
             guessed: imported.guessed.clone(),
             hash: imported.hash,
+            stream: None,
         }
+    }
+
+    /// The graph as that of a chunk of a stream.
+    ///
+    /// # Errors
+    /// Another number of frames than the latent has; roles that a stream needs and that no input or result has; a batch; noise levels that
+    /// are none.
+    pub fn streaming_as(&self, stream: GraphStream) -> Result<Graph, Problems> {
+        let mut problems = Problems::new();
+        let interface = &self.module.interface;
+        let missing = [
+            (interface.latent().is_none(), "a latent", "latent"),
+            (interface.time().is_none(), "a time", "time"),
+            (interface.text().is_none(), "a text", "text"),
+        ];
+        for (_, what, role) in missing.into_iter().filter(|(missing, ..)| *missing) {
+            problems.push(
+                "stream",
+                format!("no input that is {what}"),
+                format!("one: --input {role}=NAME says which it is"),
+            );
+        }
+        if let Some(InputRole::Time { low, high }) = interface.time().and_then(|time| interface.role(time))
+            && (*low, *high) != (0.0, 1000.0)
+        {
+            problems.push(
+                "stream",
+                format!("a time from {low} to {high}"),
+                "one from 0 to 1000, which a sampler of streams counts in: multiply it in the model, and export it again",
+            );
+        }
+        let Some(f) = self.module.functions.first() else { return Err(problems) };
+        let shape = |name: &str| f.by_name(name).map(|v| f.shape(v));
+        let latent = interface.latent().and_then(shape);
+        if let Some(&[batch, _, frames, _, _]) = latent {
+            let asked = stream.streaming.chunk_frames;
+            if frames != asked {
+                let expected = format!(
+                    "{frames}, the latent frames that the graph was exported for: export it with a latent of {asked}, or give another with --bind \
+                     if the size is symbolic"
+                );
+                problems.push("--chunk", asked.to_string(), expected);
+            }
+            if batch != 1 {
+                problems.push("stream", format!("a batch of {batch}"), "1: a stream's states are those of one video");
+            }
+        } else if latent.is_some() {
+            problems.push("stream", "a latent of another rank than 5", "[1, C, F, H, W]");
+        }
+        match &f.results[..] {
+            [(_, v)] if latent.is_none_or(|latent| f.shape(*v) == latent) => {}
+            [(name, v)] => problems.push(
+                format!("stream: result {}", quoted(name)),
+                f.ty(*v).to_string(),
+                "the latent's shape: a stream feeds its own output back",
+            ),
+            several => problems.push(
+                "stream",
+                format!("{} results", several.len()),
+                "one, the velocity: export a model that returns nothing else",
+            ),
+        }
+        if stream.sigmas.is_empty()
+            || !stream.sigmas.iter().all(|s| *s > 0.0 && *s <= 1.0 + 1e-9)
+            || !stream.sigmas.is_sorted_by(|a, b| a > b)
+        {
+            problems.push(
+                "--sample-steps",
+                format!("noise levels {:?}", stream.sigmas),
+                "timesteps from 1000 down to above 0, such as 1000,750,500,250, and a shift that leaves them apart",
+            );
+        }
+        problems.into_result()?;
+        Ok(Graph { stream: Some(stream), ..self.clone() })
     }
 
     /// Name of the importer that read it, such as `onnx`.
@@ -200,10 +287,11 @@ impl Model for Graph {
     }
 
     fn sampler(&self) -> Result<Sampler, Problem> {
-        Err(self.lacks("sampler"))
+        let given = self.stream.as_ref().map(|stream| Sampler::Fixed { sigmas: stream.sigmas.clone() });
+        given.ok_or_else(|| self.lacks("sampler"))
     }
 
     fn streaming(&self) -> Result<Streaming, Problem> {
-        Err(self.lacks("stream"))
+        self.stream.as_ref().map(|stream| stream.streaming).ok_or_else(|| self.lacks("stream"))
     }
 }

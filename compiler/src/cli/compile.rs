@@ -1,5 +1,6 @@
 //! `s2ditc compile`
 
+mod chunk;
 mod experts;
 mod pipeline;
 mod source;
@@ -14,6 +15,7 @@ use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_ir::Module;
 use s2dit_passes::PassRun;
 
+use self::chunk::ChunkArgs;
 use self::source::Source;
 use super::inspect::recognised;
 use super::passes::{Passes, eprint_rows};
@@ -79,9 +81,8 @@ pub(super) struct Args {
     /// Latent frames, rows and columns of the clip; rows and columns of a stream. A graph has the size that it was exported for
     #[arg(long, value_name = "FxHxW", group = "size")]
     latent: Option<Sides>,
-    /// Latent frames of a call, of a decoder's stream [default: 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    chunk: Option<u16>,
+    #[command(flatten)]
+    chunk: ChunkArgs,
     /// Text tokens of a text encoder, padding included
     #[arg(long, value_name = "N", group = "size")]
     tokens: Option<usize>,
@@ -250,7 +251,10 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let component = args.component.as_deref();
     let wanted = component.map_or(Wanted::Transformers, Wanted::Component);
     match Source::open(&args.weights.origin(&args.checkpoint, wanted, context)?, component)? {
-        Source::One(checkpoint) => one(args, context, &checkpoint, start),
+        Source::One(mut checkpoint) => {
+            args.chunk.apply(&mut checkpoint, args.mode == Mode::Stream)?;
+            one(args, context, &checkpoint, start)
+        }
         Source::Experts(pair) => experts::run(args, context, &pair, start),
     }
 }
@@ -462,13 +466,16 @@ impl Job {
             partition,
         };
         let is_decoder = checkpoint.model().family().part() == Part::Decoder;
-        if args.chunk.is_some() && !(is_decoder && args.mode == Mode::Stream) {
-            refuse!("--chunk is for a decoder's --mode stream: a step's frames are its own");
-        }
+        let sides = match (args.mode, args.latent, checkpoint.model().graph()) {
+            (Mode::Stream, None, Some(graph)) => {
+                graph.size().latent().ok().map(|latent| Sides::Chunk { rows: latent.rows, cols: latent.cols })
+            }
+            (_, given, _) => given,
+        };
         if is_decoder && partition.is_some() {
             refuse!("--partition is for steps: a decoder is one package");
         }
-        Ok(match (args.mode, args.latent, args.tokens) {
+        Ok(match (args.mode, sides, args.tokens) {
             (Mode::Clip, Some(Sides::Clip(latent)), _) => {
                 Job::Clip(clip(StepSize { latent, batch: args.batch.into() }.into()))
             }
@@ -484,7 +491,7 @@ impl Job {
                 precision,
                 opset: args.opset.unwrap_or_default(),
                 layout,
-                chunk: LatentSize { frames: args.chunk.map_or(1, usize::from), rows, cols },
+                chunk: LatentSize { frames: args.chunk.chunk.map_or(1, usize::from), rows, cols },
                 states: args.states.unwrap_or_default(),
                 functions: args.functions.unwrap_or_default(),
                 quantize,

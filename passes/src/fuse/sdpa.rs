@@ -13,6 +13,9 @@ pub(super) const RULE: Rule = Rule {
         "softmax[keys](scale * (q @ k.T)) @ v where scale: number",
         "softmax[keys](((scale * q) @ (scale_k * k).T) + mask) @ v where scale: number, scale_k: number",
         "softmax[keys]((scale * q) @ (scale_k * k).T) @ v where scale: number, scale_k: number",
+        // As PyTorch decomposes it: the keys are scaled behind their transpose.
+        "softmax[keys](((scale * q) @ (scale_k * k.T)) + mask) @ v where scale: number, scale_k: number",
+        "softmax[keys]((scale * q) @ (scale_k * k.T)) @ v where scale: number, scale_k: number",
         "softmax[keys](((scale * q) @ k.T) + mask) @ v where scale: number",
         "softmax[keys]((scale * q) @ k.T) @ v where scale: number",
         "softmax[keys]((q @ k.T) + mask) @ v",

@@ -1,43 +1,55 @@
 //! Softmax attention over the chunk, a window of the past, and the stream's first frames.
 
 use s2dit_ir::ops::{Binary, Concat, Matmul, Reshape, Slice, Softmax};
-use s2dit_ir::{DType, Op, TensorType, ValueId};
+use s2dit_ir::{DType, Function, Op, TensorType, ValueId};
 
 use super::{HostInput, SplitError, Splitter, StateKind};
 
-/// Fires on `matmul(softmax(scale·q·kᵀ), v)` whose keys and values depend on the chunk: self-attention.
-pub(super) fn rewrite(s: &mut Splitter, v: ValueId) -> Result<(), SplitError> {
-    let f = &s.f;
-    let Op::Matmul(Matmul { transpose_x: false, transpose_y: false }) = f.op(v) else { return Ok(()) };
-    let [weights, value] = f.operands(v)[..] else { return Ok(()) };
-    let Op::Softmax(Softmax { axis }) = *f.op(weights) else { return Ok(()) };
+/// The operands of softmax attention.
+pub(super) struct Attention {
+    pub query: ValueId,
+    pub key: ValueId,
+    pub value: ValueId,
+    /// A constant factor of the scores.
+    scale: Option<ValueId>,
+    /// Axis of the softmax.
+    axis: usize,
+}
+
+/// `matmul(softmax(scale·q·kᵀ), v)` of heads `[1, A, N, d]`, if `v` is its root. The scale may be a factor on either side, or absent.
+pub(super) fn find(f: &Function, v: ValueId) -> Option<Attention> {
+    let Op::Matmul(Matmul { transpose_x: false, transpose_y: false }) = f.op(v) else { return None };
+    let [weights, value] = f.operands(v)[..] else { return None };
+    let Op::Softmax(Softmax { axis: 3 }) = f.op(weights) else { return None };
     let scaled = f.operands(weights)[0];
-    // The scale may be a constant factor on either side, or absent.
     let (scores, scale) = match f.op(scaled) {
         Op::Binary(Binary::Mul) => {
-            let [a, b] = f.operands(scaled)[..] else { return Ok(()) };
+            let [a, b] = f.operands(scaled)[..] else { return None };
             if f.is_const(b) {
                 (a, Some(b))
             } else if f.is_const(a) {
                 (b, Some(a))
             } else {
-                return Ok(());
+                return None;
             }
         }
         _ => (scaled, None),
     };
-    let Op::Matmul(Matmul { transpose_x: false, transpose_y: true }) = f.op(scores) else { return Ok(()) };
-    let [query, key] = f.operands(scores)[..] else { return Ok(()) };
+    let Op::Matmul(Matmul { transpose_x: false, transpose_y: true }) = f.op(scores) else { return None };
+    let [query, key] = f.operands(scores)[..] else { return None };
+    (f.ty(key).rank() == 4).then_some(Attention { query, key, value, scale, axis: 3 })
+}
+
+/// Fires on softmax attention whose keys and values have the tokens of the chunk: self-attention.
+pub(super) fn rewrite(s: &mut Splitter, v: ValueId) -> Result<(), SplitError> {
+    let Some(Attention { query, key, value, scale, axis }) = find(&s.f, v) else { return Ok(()) };
     let frames_of_past = s.options.sink_frames + s.options.window_frames;
-    if !s.depends(key) || !s.depends(value) || f.ty(key).rank() != 4 || axis != 3 || frames_of_past == 0 {
+    if !s.has_frames(key, 2) || !s.has_frames(value, 2) || frames_of_past == 0 {
         return Ok(());
     }
-
+    let f = &s.f;
     let scope = f.node(v).scope.to_string();
     let own = f.shape(key)[2];
-    if !own.is_multiple_of(s.frames) {
-        return Err(SplitError::Tokens { scope, tokens: own, frames: s.frames });
-    }
     let per_frame = own / s.frames;
     let past = Past {
         sink_tokens: s.options.sink_frames * per_frame,
@@ -59,7 +71,7 @@ pub(super) fn rewrite(s: &mut Splitter, v: ValueId) -> Result<(), SplitError> {
     let y = f.add(Binary::Add.into(), &[y, mask], &scope)?;
     let y = f.add(Softmax { axis }.into(), &[y], &scope)?;
     let y = f.add(Matmul { transpose_x: false, transpose_y: false }.into(), &[y, values], &scope)?;
-    f.replace_uses(v, y);
+    s.replace(v, y);
     Ok(())
 }
 

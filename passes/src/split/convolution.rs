@@ -14,7 +14,7 @@ pub(super) fn rewrite(s: &mut Splitter, v: ValueId) -> Result<(), SplitError> {
     let reach = f.shape(w).get(2).map_or(0, |kt| (kt - 1) * conv.dilations[0]);
     let causal =
         conv.strides.len() == 3 && conv.strides[0] == 1 && conv.pad_before[0] == reach && conv.pad_after[0] == 0;
-    if !causal || reach == 0 || !s.depends(x) {
+    if !causal || reach == 0 || !s.has_frames(x, 2) {
         return Ok(());
     }
     let scope = f.node(v).scope.to_string();
@@ -30,7 +30,7 @@ pub(super) fn rewrite(s: &mut Splitter, v: ValueId) -> Result<(), SplitError> {
     let mut inputs = operands.clone();
     inputs[0] = all;
     let y = f.add(Conv { pad_before, ..conv }.into(), &inputs, &scope)?;
-    f.replace_uses(v, y);
+    s.replace(v, y);
     s.updates.push((name, last));
     Ok(())
 }

@@ -1,31 +1,59 @@
 //! Linear attention over all chunks so far, from means that never grow.
 
 use s2dit_ir::ops::{Binary, Cast, Matmul, Reduce, ReduceKind};
-use s2dit_ir::{DType, Op, TensorType, ValueId};
+use s2dit_ir::{DType, Function, Op, TensorType, ValueId};
 
 use super::{HostInput, SplitError, Splitter, StateKind};
 
-/// Fires on `(q·(kᵀ·v)) / (q'·(Σk')ᵀ + ε)` whose sums depend on the chunk.
-pub(super) fn rewrite(s: &mut Splitter, v: ValueId) -> Result<(), SplitError> {
-    let f = &s.f;
-    let Op::Binary(Binary::Div) = f.op(v) else { return Ok(()) };
-    let [numerator, denominator] = f.operands(v)[..] else { return Ok(()) };
-    let Op::Matmul(Matmul { transpose_x: false, transpose_y: false }) = f.op(numerator) else { return Ok(()) };
-    let [query, sum] = f.operands(numerator)[..] else { return Ok(()) };
-    let Op::Matmul(Matmul { transpose_x: true, transpose_y: false }) = f.op(sum) else { return Ok(()) };
-    let key = f.operands(sum)[0];
-    let Op::Binary(Binary::Add) = f.op(denominator) else { return Ok(()) };
-    let [a, b] = f.operands(denominator)[..] else { return Ok(()) };
+/// The operands of linear attention.
+pub(super) struct LinearAttention {
+    pub query: ValueId,
+    pub key: ValueId,
+    pub value: ValueId,
+    /// The query and the key of the normaliser.
+    pub query_n: ValueId,
+    pub key_n: ValueId,
+    sum: ValueId,
+    norm: ValueId,
+    eps: f64,
+}
+
+/// `(q·(kᵀ·v)) / (q'·(Σk')ᵀ + ε)` of heads `[1, A, N, d]`, if `v` is its root.
+pub(super) fn find(f: &Function, v: ValueId) -> Option<LinearAttention> {
+    let Op::Binary(Binary::Div) = f.op(v) else { return None };
+    let [numerator, denominator] = f.operands(v)[..] else { return None };
+    let Op::Matmul(Matmul { transpose_x: false, transpose_y: false }) = f.op(numerator) else { return None };
+    let [query, sum] = f.operands(numerator)[..] else { return None };
+    let Op::Matmul(Matmul { transpose_x: true, transpose_y: false }) = f.op(sum) else { return None };
+    let [key, value] = f.operands(sum)[..] else { return None };
+    let Op::Binary(Binary::Add) = f.op(denominator) else { return None };
+    let [a, b] = f.operands(denominator)[..] else { return None };
     let (normaliser, eps) = if f.is_const(b) { (a, b) } else { (b, a) };
-    let Op::Literal(eps) = f.op(eps) else { return Ok(()) };
-    let [eps] = eps.values[..] else { return Ok(()) };
-    let Op::Matmul(Matmul { transpose_x: false, transpose_y: true }) = f.op(normaliser) else { return Ok(()) };
-    let [query_n, norm] = f.operands(normaliser)[..] else { return Ok(()) };
-    let Op::Reduce(Reduce { kind: ReduceKind::Sum, keep_dims: true, axes }) = f.op(norm) else { return Ok(()) };
-    if *axes != [2] || f.ty(key).rank() != 4 || !s.depends(sum) || !s.depends(norm) {
+    let Op::Literal(eps) = f.op(eps) else { return None };
+    let [eps] = eps.values[..] else { return None };
+    let Op::Matmul(Matmul { transpose_x: false, transpose_y: true }) = f.op(normaliser) else { return None };
+    let [query_n, norm] = f.operands(normaliser)[..] else { return None };
+    let Op::Reduce(Reduce { kind: ReduceKind::Sum, keep_dims: true, axes }) = f.op(norm) else { return None };
+    let key_n = f.operands(norm)[0];
+    (*axes == [2] && f.ty(key).rank() == 4).then_some(LinearAttention {
+        query,
+        key,
+        value,
+        query_n,
+        key_n,
+        sum,
+        norm,
+        eps,
+    })
+}
+
+/// Fires on linear attention whose sums are over the tokens of the chunk.
+pub(super) fn rewrite(s: &mut Splitter, v: ValueId) -> Result<(), SplitError> {
+    let Some(LinearAttention { query, key, query_n, key_n, sum, norm, eps, .. }) = find(&s.f, v) else { return Ok(()) };
+    if !s.has_frames(key, 2) || !s.has_frames(key_n, 2) {
         return Ok(());
     }
-
+    let f = &s.f;
     let scope = f.node(v).scope.to_string();
     let tokens = f.shape(key)[2] as f64;
     let one = TensorType::new(DType::F32, [1]);
@@ -41,7 +69,7 @@ pub(super) fn rewrite(s: &mut Splitter, v: ValueId) -> Result<(), SplitError> {
     let normaliser = f.add(Matmul { transpose_x: false, transpose_y: true }.into(), &[query_n, norm], &scope)?;
     let denominator = f.add(Binary::Add.into(), &[normaliser, eps], &scope)?;
     let y = f.add(Binary::Div.into(), &[numerator, denominator], &scope)?;
-    f.replace_uses(v, y);
+    s.replace(v, y);
     Ok(())
 }
 

@@ -22,28 +22,44 @@
 
 mod attention;
 mod convolution;
+mod frames;
 mod linear_attention;
 mod options;
 
 use std::collections::HashMap;
 
+use s2dit_ir::interface::InputRole;
 use s2dit_ir::ops::{Literal, Reduce, ReduceKind, RopePart, State};
-use s2dit_ir::{DType, Function, Interface, Module, Op, StateDecl, TensorType, ValueId};
+use s2dit_ir::{DType, Function, Interface, Module, Op, StateDecl, TensorType, ValueId, WeightSource};
 
 pub use crate::kernel::{EMPTY, HostInput, Kernel, SplitError, StateInfo, StateKind};
 pub use options::{Options, PASS, StateWrite, pass};
 
+use frames::{Place, Places};
+
 /// Splits the graph of one chunk. The interface says which input is the chunk (a latent `[1, C, F, H, W]`), the time, which `commit` sets to 0,
 /// and the prompt (a text).
 ///
+/// `weights` are read for constants that lie beside tokens, since those must be the same for every frame.
+///
 /// # Errors
-/// A parameter that is missing; a text that has a mask; attention whose tokens do not divide into frames.
-pub fn split(chunk: &Function, interface: &Interface, options: &Options) -> Result<Kernel, SplitError> {
+/// A parameter that is missing, or one that no host of a stream has a value for; a text that has a mask; a result in which frames are mixed by
+/// what is none of the formulas.
+pub fn split(
+    chunk: &Function,
+    interface: &Interface,
+    options: &Options,
+    weights: &dyn WeightSource,
+) -> Result<Kernel, SplitError> {
     let latent_name = interface.latent().ok_or(SplitError::Role("a latent"))?;
     let time_name = interface.time().ok_or(SplitError::Role("a time"))?;
     let prompt_name = interface.text().ok_or(SplitError::Role("a text"))?;
     if let Some(mask) = interface.text_mask() {
         return Err(SplitError::TextMask(mask.into()));
+    }
+    let known = |role: &InputRole| matches!(role, InputRole::Latent | InputRole::Time { .. } | InputRole::Text);
+    if let Some(other) = interface.inputs.iter().find(|input| !known(&input.role)) {
+        return Err(SplitError::Input(other.name.clone()));
     }
     let param = |f: &Function, name: &str| {
         f.params()
@@ -59,7 +75,7 @@ pub fn split(chunk: &Function, interface: &Interface, options: &Options) -> Resu
         f: chunk.clone(),
         frames,
         options,
-        depends: HashMap::new(),
+        places: HashMap::new(),
         host: Vec::new(),
         states: Vec::new(),
         infos: Vec::new(),
@@ -70,7 +86,7 @@ pub fn split(chunk: &Function, interface: &Interface, options: &Options) -> Resu
         return Err(SplitError::Prompt(prompt_name.into()));
     }
     s.rotary_tables_become_inputs()?;
-    s.note_dependence(param(&s.f, latent_name)?);
+    s.note_places(param(&s.f, latent_name)?, weights)?;
     for v in s.f.order() {
         attention::rewrite(&mut s, v)?;
         linear_attention::rewrite(&mut s, v)?;
@@ -112,8 +128,8 @@ struct Splitter<'o> {
     f: Function,
     frames: usize,
     options: &'o Options,
-    /// Whether a value depends on the chunk.
-    depends: HashMap<ValueId, bool>,
+    /// Where the frames of the chunk lie in each value.
+    places: HashMap<ValueId, Place>,
     host: Vec<(String, HostInput)>,
     states: Vec<StateDecl>,
     infos: Vec<StateInfo>,
@@ -197,16 +213,46 @@ impl Splitter<'_> {
         self.f.add_param(&unique, ty.clone())
     }
 
-    fn note_dependence(&mut self, chunk: ValueId) {
-        for v in self.f.order() {
-            let depends =
-                v == chunk || self.f.operands(v).iter().any(|o| self.depends.get(o).copied().unwrap_or(false));
-            self.depends.insert(v, depends);
+    /// Finds where the frames lie in each value.
+    ///
+    /// # Errors
+    /// A result in which frames are mixed, or lie elsewhere than in the latent.
+    fn note_places(&mut self, chunk: ValueId, weights: &dyn WeightSource) -> Result<(), SplitError> {
+        let f = &self.f;
+        let is_table = |p: &&ValueId| {
+            let name = f.node(**p).name.as_deref();
+            self.host.iter().any(|(host, _)| Some(host.as_str()) == name)
+        };
+        let tables: Vec<ValueId> = f.params().iter().filter(is_table).copied().collect();
+        let formula = |v| {
+            let softmax = attention::find(f, v).map(|a| vec![a.query, a.key, a.value]);
+            softmax.or_else(|| linear_attention::find(f, v).map(|a| vec![a.query, a.query_n, a.key, a.key_n, a.value]))
+        };
+        let places = Places::of(f, chunk, self.frames, &tables, weights, formula);
+        for (name, v) in &f.results {
+            let is_like = f.shape(*v) == f.shape(chunk);
+            match places.at(*v) {
+                Place::On(run) if !is_like || self.frames == 1 || (run.axis, run.outer, run.inner) == (2, 1, 1) => {}
+                Place::Outside if !is_like => {}
+                Place::Mixed(mix) => return Err(mix.refused()),
+                _ => return Err(SplitError::Result { name: name.clone() }),
+            }
         }
+        self.places = f.order().into_iter().map(|v| (v, places.at(v).clone())).collect();
+        Ok(())
     }
 
-    fn depends(&self, v: ValueId) -> bool {
-        self.depends.get(&v).copied().unwrap_or(false)
+    /// Whether the frames of the chunk lie on this axis of a value.
+    fn has_frames(&self, v: ValueId, axis: usize) -> bool {
+        matches!(self.places.get(&v), Some(Place::On(run)) if self.frames == 1 || run.axis == axis && run.outer == 1)
+    }
+
+    /// Puts a value in the place of another, whose frames lie where those of the other lay.
+    fn replace(&mut self, old: ValueId, new: ValueId) {
+        if let Some(place) = self.places.get(&old).cloned() {
+            self.places.insert(new, place);
+        }
+        self.f.replace_uses(old, new);
     }
 
     /// Declares a state and reads it.

@@ -41,7 +41,7 @@ pub fn pass(options: Options) -> Pass {
         let [chunk] = &module.functions[..] else {
             return Err(OpError::new(format!("found {} functions, expected one", module.functions.len())).into());
         };
-        let mut kernel = split(chunk, &module.interface, &options)?;
+        let mut kernel = split(chunk, &module.interface, &options, context.weights)?;
         module.states = std::mem::take(&mut kernel.module.states);
         module.functions = std::mem::take(&mut kernel.module.functions);
         // An input that nothing needs is gone.

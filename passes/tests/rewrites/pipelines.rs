@@ -1,7 +1,7 @@
 //! The pipelines of the product: which passes, in which order.
 
 use s2dit_passes::channels_first::Options;
-use s2dit_passes::pipelines::{self, Form};
+use s2dit_passes::pipelines::{self, Form, Writer};
 use s2dit_passes::states::Place;
 use s2dit_passes::{PASSES, PassPipeline, Property, split};
 
@@ -33,14 +33,14 @@ fn clips() {
 fn streams() {
     let options = split::Options { window_frames: 3, sink_frames: 1, half_states: true, ..split::Options::default() };
     let options = split::Options { state_write: split::StateWrite::LastStep, ..options };
-    let stream = pipelines::stream(options, Some(&[1000.0]), Form::AnyFp16, Place::Native).unwrap();
+    let stream = pipelines::stream(Writer::Frontend, options, Some(&[1000.0]), Form::AnyFp16, Place::Native).unwrap();
     assert_eq!(
         written(&stream),
         "canonicalize cse split(window=3,sinks=1,last-step,half-states) timesteps(1000) canonicalize phase cse fuse fold-gate \
          decompose cse precision-fp16 states(native) canonicalize"
     );
     // Core ML's states are fp16 only.
-    let fp32 = pipelines::stream(split::Options::default(), None, Form::Any, Place::Native);
+    let fp32 = pipelines::stream(Writer::Frontend, split::Options::default(), None, Form::Any, Place::Native);
     assert!(fp32.unwrap_err().to_string().starts_with("pass `states` needs `fp16`"));
 }
 

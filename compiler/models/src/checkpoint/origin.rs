@@ -7,7 +7,8 @@ use std::str::FromStr;
 use s2dit_backends::foreign::Foreign;
 use s2dit_files::problems::{Problem, Problems, quoted};
 use s2dit_files::{SafetensorsFile, WEIGHTS, index_of};
-use s2dit_import::{Ask, Importer, importer_of};
+use s2dit_import::{Ask, GivenInput, Importer, importer_of};
+use s2dit_ir::Interface;
 
 use super::{CONFIG_FILE, PipelineFolder};
 
@@ -30,6 +31,19 @@ pub struct Origin {
 impl From<&Path> for Origin {
     fn from(path: &Path) -> Self {
         Origin { path: path.to_owned(), ..Origin::default() }
+    }
+}
+
+impl Origin {
+    /// The same with the roles that an artifact says the inputs have, if a graph lies there and none was given.
+    #[must_use]
+    pub fn with_roles_of(&self, interface: &Interface) -> Origin {
+        let mut origin = self.clone();
+        if origin.ask.inputs.is_empty() && importer_of(&origin.path).is_some() {
+            let said = interface.inputs.iter();
+            origin.ask.inputs = said.map(|i| GivenInput { name: i.name.clone(), role: i.role.clone() }).collect();
+        }
+        origin
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_runtime::compare::{Metrics, compare};
-use s2dit_runtime::stream::contract::{Contract, Precision, Target};
+use s2dit_runtime::stream::contract::{self, Contract, Precision, Target};
 use s2dit_runtime::{Artifact, HostTensor, StreamOptions, StreamSession};
 use serde::Serialize;
 
@@ -17,6 +17,8 @@ use s2dit_emit::plan::{How, Quantize, Sources, bar, is_exact};
 use s2dit_emit::{TimestepChoice, stream as kernel};
 use s2dit_files::SafetensorsFile;
 use s2dit_models::checkpoint::Checkpoint;
+use s2dit_models::graph::GraphStream;
+use s2dit_models::model::Streaming;
 
 /// A verification job.
 #[derive(Clone, Debug)]
@@ -310,7 +312,7 @@ fn open_model(
     metadata: &BTreeMap<String, String>,
     run: &StreamOptions,
 ) -> Result<StreamSession> {
-    let checkpoint = Checkpoint::open_from(&model.origin)?;
+    let checkpoint = open_as_made(model, contract)?;
     let hash = format!("blake3:{}", checkpoint.content_hash().to_hex());
     let said = Said { hash: Some(&contract.checkpoint), config: Some(&contract.config), loras: loras(metadata) };
     made_from::check(kernel_dir, said, &checkpoint)?;
@@ -334,6 +336,24 @@ fn open_model(
         kernel::lower(&checkpoint, &options, &mut |_, _| {})?.with_contract(&checkpoint, &options, hash)?;
     let source = Sources::new(&checkpoint, quantize.as_ref());
     StreamSession::in_memory(contract, &module, &source, run).context("cannot run the reference kernel")
+}
+
+/// The checkpoint of a kernel. A graph does not say how it streams, and its inputs may have been given roles: the contract says both.
+fn open_as_made(model: &Model, contract: &Contract) -> Result<Checkpoint> {
+    let mut checkpoint = Checkpoint::open_from(&model.origin.with_roles_of(&contract.interface))?;
+    if checkpoint.model().graph().is_some() {
+        let contract::Sampler::FlowMatchingAr { sigmas, .. } = &contract.sampler;
+        checkpoint.stream_as(GraphStream {
+            streaming: Streaming {
+                chunk_frames: contract.chunk.frames,
+                window_frames: contract.window_frames,
+                sink_frames: contract.sink_frames,
+                state_write: contract.state_write,
+            },
+            sigmas: sigmas.clone(),
+        })?;
+    }
+    Ok(checkpoint)
 }
 
 /// Mean of the last third less mean of the first third.
