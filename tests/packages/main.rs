@@ -9,3 +9,4 @@ mod partition;
 mod proofs;
 mod run;
 mod stream;
+mod swift_vectors;
