@@ -99,6 +99,16 @@ struct Caller<E: Engine> {
 
     func path(_ file: String) -> String { folder.isEmpty ? file : "\(folder)/\(file)" }
 
+    private func toCall(_ file: String, _ function: Function, keepsStates: Bool) -> Call {
+        let name = functionsOfFile[file, default: 1] > 1 ? function.function : nil
+        return Call(path: path(file), function: name, keepsStates: keepsStates && isNative)
+    }
+
+    /// Loads a function.
+    func load(_ function: Function, keepsStates: Bool) async throws {
+        for file in function.parts?.map(\.file) ?? [function.file] { try await engine.load(toCall(file, function, keepsStates: keepsStates)) }
+    }
+
     /// Calls a function. `find` gives a tensor or a value for each input.
     func call(_ function: Function, keepsStates: Bool, find: (TensorPort) throws -> E.Value?) async throws -> [String: E.Value] {
         let whole = PartOfFunction(file: function.file, inputs: function.inputs, outputs: function.outputs)
@@ -111,9 +121,7 @@ struct Caller<E: Engine> {
                 }
                 inputs[port.name] = value
             }
-            let name = functionsOfFile[part.file, default: 1] > 1 ? function.function : nil
-            let call = Call(path: path(part.file), function: name, keepsStates: keepsStates && isNative)
-            let outputs = try await engine.call(call, inputs: inputs)
+            let outputs = try await engine.call(toCall(part.file, function, keepsStates: keepsStates), inputs: inputs)
             for port in part.outputs {
                 guard let value = outputs[port.name] else { throw HostError("\(path(part.file)): returns no `\(port.name)`") }
                 made[port.name] = value

@@ -11,7 +11,7 @@ let usage = """
 
       --seed N         seed of the noise [0]
       --chunks N       chunks of a stream [1]
-      --noise FILE     recorded noise of a kernel: a safetensors file with stream.noise
+      --noise FILE     recorded noise: a safetensors file with stream.noise of a kernel, or `noise` of a pipeline's clip
       --keep           keep every part of a pipeline in memory
       --report FOLDER  write a device report of each package, as `s2ditc lint --device-report` and `s2ditc estimate --fit` read it
       --s2ditc PATH    run packages with this s2ditc instead of Core ML [$S2DITC]

@@ -79,6 +79,7 @@ struct Run<E: Engine> {
         request.steps = try arguments.number("--steps", Int.self)
         request.guidance = try arguments.number("--guidance", Double.self)
         request.chunks = try arguments.number("--chunks", Int.self) ?? 1
+        request.noise = try arguments.tensors("--noise")?["noise"]
         let pictures = try Pictures(to: arguments.out, fps: pipeline.contract.video.fps)
         for try await frames in pipeline.video(request, progress: { part, done, all in say("\(part) \(done)/\(all)") }) { try await pictures.add(frames) }
         try await pictures.finish()

@@ -96,6 +96,8 @@ final class StatesTests: XCTestCase {
         let contract = try kernel("stream_tiny")
         let timed = TimedEngine(Recorder(contract.all, states: .io))
         let session = try StreamSession(contract: contract, folder: "k", engine: timed)
+        try await session.load()
+        XCTAssertEqual(timed.base.events, ["load", "load", "load"])
         try await session.setPrompt(.zeros(contract.text.shape))
         _ = try await session.nextChunk(Noise.chunk(0, seed: 0, contract: contract))
         await timed.unload("k")

@@ -29,6 +29,8 @@ public final class VideoPipeline<E: Engine> {
         public var guidance: Double?
         /// Chunks of a stream.
         public var chunks: Int
+        /// What a clip starts from, of the latent's shape, instead of the seed's noise.
+        public var noise: Tensor?
 
         public init(prompt: String, negative: String? = nil, seed: UInt64 = 0, steps: Int? = nil, guidance: Double? = nil, chunks: Int = 1) {
             (self.prompt, self.negative, self.seed, self.steps, self.guidance, self.chunks) = (prompt, negative, seed, steps, guidance, chunks)
@@ -148,7 +150,10 @@ public final class VideoPipeline<E: Engine> {
         let scheduler = try scheduler(class: contract.scheduler.class ?? "", config: contract.schedulerConfig, spacing: contract.sampling.levels)
         let size = contract.latent
         let levels = try scheduler.levels(steps: request.steps ?? contract.sampling.steps, places: size.frames * size.rows * size.cols)
-        let noise = Noise.tensor(seed: request.seed, index: 0, shape: size.shape)
+        let noise = request.noise ?? Noise.tensor(seed: request.seed, index: 0, shape: size.shape)
+        guard noise.shape == size.shape, noise.isFinite else {
+            throw HostError("noise: found shape \(noise.shape), expected finite numbers of shape \(size.shape)")
+        }
         var (network, asked): (Step<E>?, Int?) = (nil, nil)
         let clean = try await S2DiTHost.clip(scheduler, levels, noise: noise) { x, timestep, step in
             try Task.checkCancellation()

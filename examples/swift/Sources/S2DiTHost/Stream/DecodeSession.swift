@@ -20,6 +20,11 @@ public final class DecodeSession<E: Engine> {
         caller = Caller(engine: engine, folder: folder, isNative: contract.statesPolicy == .native, functions: functions)
     }
 
+    /// Loads both functions, which takes minutes the first time on a device.
+    public func load() async throws {
+        for function in [contract.functions.first, contract.functions.next] { try await caller.load(function, keepsStates: true) }
+    }
+
     /// Starts another video.
     public func restart() async throws {
         chunks = 0

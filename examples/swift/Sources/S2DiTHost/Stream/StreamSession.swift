@@ -22,6 +22,11 @@ public final class StreamSession<E: Engine> {
         caller = Caller(engine: engine, folder: folder, isNative: contract.statesPolicy == .native, functions: contract.all)
     }
 
+    /// Loads all functions, which takes minutes the first time on a device.
+    public func load() async throws {
+        for (name, function) in contract.all { try await caller.load(function, keepsStates: name != "prompt") }
+    }
+
     /// Starts another stream: states are zeros again. The prompt stays.
     public func restart() async throws {
         chunks = 0
