@@ -77,7 +77,8 @@ fn vectors_of_the_swift_package_are_current() {
             })
             .collect();
         let noise = Noise::Seed(7).chunk(3, &contract).expect("noise");
-        let clean = sampler::autoregressive(&contract.sampler, &noise, |x, t, _| Ok::<_, s2dit_runtime::Error>(velocity(x, t)));
+        let clean =
+            sampler::autoregressive(&contract.sampler, &noise, |x, t, _| Ok::<_, s2dit_runtime::Error>(velocity(x, t)));
         let contract_json: Value = serde_json::from_str(&contract.to_json().expect("JSON")).expect("JSON");
         let made = json!({
             "contract": contract_json,

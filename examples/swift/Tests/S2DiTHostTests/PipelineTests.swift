@@ -182,5 +182,66 @@ final class PipelineTests: XCTestCase {
         }
         XCTAssertEqual(count, 1)
     }
+
+    /// A streaming pipeline of packages in fp16: its frames are those that `s2ditc` makes step by step of the same prompt and seed.
+    func testAStreamedVideoIsThatOfRust() async throws {
+        guard let program = ProcessInfo.processInfo.environment["S2DITC"].map(URL.init(fileURLWithPath:)) else { throw XCTSkip("S2DITC: names no s2ditc") }
+        let goldens = repository.appendingPathComponent("tests/goldens")
+        let encoder = goldens.appendingPathComponent("pipeline_wan/pipeline")
+        guard FileManager.default.fileExists(atPath: encoder.path) else { throw XCTSkip("\(encoder.path): there is no golden") }
+        func s2ditc(_ words: [String]) throws {
+            let process = Process()
+            process.executableURL = program
+            process.arguments = words
+            try process.run()
+            process.waitUntilExit()
+            XCTAssertEqual(process.terminationStatus, 0, words.joined(separator: " "))
+        }
+        var text = contract(transformer: "Transformer")
+        for (old, new) in [
+            ("\"channels\": 2, \"frames\": 3, \"rows\": 1, \"cols\": 1", "\"channels\": 4, \"frames\": 3, \"rows\": 8, \"cols\": 8"),
+            ("\"frames\": 5, \"rows\": 2, \"cols\": 2", "\"rows\": 64, \"cols\": 64"), ("\"temporal_scale\": 2, \"spatial_scale\": 2", "\"temporal_scale\": 4, \"spatial_scale\": 8"),
+            ("\"tokens\": 6, \"width\": 1, \"vocabulary\": 6", "\"tokens\": 8, \"width\": 24, \"vocabulary\": 288"), ("\"mode\": \"clip\"", "\"mode\": \"stream\""),
+            ("\"kind\": \"flow_match_euler\", \"class\": \"FlowMatchEulerDiscreteScheduler\", \"config\": {\"shift\": 1.0}", "\"kind\": \"kernel\""),
+            ("\"path\": \"Decoder.mlpackage\"", "\"path\": \"Decoder\""),
+        ] {
+            XCTAssertTrue(text.contains(old), old)
+            text = text.replacingOccurrences(of: old, with: new)
+        }
+        let folder = try folder(text)
+        let place = { (name: String) in folder.appendingPathComponent(name).path }
+        let tiny = goldens.appendingPathComponent("taehv_tiny/checkpoint")
+        try s2ditc(["compile", "-q", encoder.path, "--component", "text_encoder", "--target", "coreml", "--tokens", "8", "-o", place("TextEncoder.mlpackage")])
+        try s2ditc(["compile", "-q", goldens.appendingPathComponent("stream_tiny/checkpoint").path, "--target", "coreml", "--mode", "stream", "--latent", "8x8", "-o", place("Transformer")])
+        try s2ditc([
+            "compile", "-q", tiny.appendingPathComponent("taehv.pth").path, "--config", tiny.appendingPathComponent("config.json").path, "--target", "coreml", "--mode", "stream",
+            "--latent", "8x8", "--chunk", "1", "-o", place("Decoder"),
+        ])
+        let engine = TimedEngine(try ServeEngine(root: folder, program: program, fp16: true))
+        let pipeline = try VideoPipeline(folder: folder, engine: engine)
+        var made: [Tensor] = []
+        for try await frames in pipeline.video(.init(prompt: "a cab", seed: 9, chunks: 2)) { made.append(frames) }
+        // Three chunks of one latent frame for each chunk of the kernel.
+        XCTAssertEqual(made.count, 6)
+        let calls: [Int] = engine.times.values.map { $0.calls.count }
+        XCTAssertEqual(calls.sorted(), [1, 1, 1, 2, 5, 8])
+
+        let ids = try pipeline.tokens("a cab")
+        let mask: [Float] = (0..<8).map { $0 < ids.counting ? 1 : 0 }
+        var inputs: [String: (tensor: Tensor, dtype: DType)] = [:]
+        inputs["tokens"] = (Tensor(shape: [1, 8], data: ids.ids.map { Float($0) }), .i32)
+        inputs["text_mask"] = (Tensor(shape: [1, 8], data: mask), .f16)
+        try Safetensors.write(inputs, to: folder.appendingPathComponent("tokens.safetensors"))
+        try s2ditc(["run", "-q", place("TextEncoder.mlpackage"), "--fp16", "--inputs", place("tokens.safetensors"), "-o", place("text.safetensors")])
+        try s2ditc(["stream", "-q", place("Transformer"), "--fp16", "--prompt", place("text.safetensors"), "--seed", "9", "--chunks", "2", "-o", place("latents.safetensors")])
+        try s2ditc(["decode", "-q", place("Decoder"), "--fp16", "--latents", place("latents.safetensors"), "-o", place("video.safetensors")])
+        let wanted = try Safetensors.read(folder.appendingPathComponent("video.safetensors"))["video"]!
+        var begin = 0
+        for frames in made {
+            XCTAssertEqual(frames.data, wanted.frames(begin, frames.shape[2]).data)
+            begin += frames.shape[2]
+        }
+        XCTAssertEqual(begin, wanted.shape[2])
+    }
     #endif
 }
