@@ -17,6 +17,8 @@ const KERNELS: [[&str; 4]; 4] = [
     ["stream_last_step", "8x4", "native", "shared"],
     ["stream_last_sink", "6x8", "native", "separate"],
 ];
+/// Policies of a decoder: states, functions.
+const DECODERS: [[&str; 2]; 2] = [["io", "shared"], ["native", "separate"]];
 /// Chunks at which host inputs are compared: while windows fill, and far along a stream.
 const CHUNKS: [u64; 5] = [0, 1, 2, 5, 1000];
 
@@ -42,11 +44,24 @@ fn kernel([name, latent, states, functions]: [&str; 4], work: &Path) -> Contract
     Contract::read(Path::new(&out)).expect("a contract")
 }
 
-fn decoder(work: &Path) -> Value {
-    let out = arg(&work.join("decoder"));
+fn decoder([states, functions]: [&str; 2], work: &Path) -> Value {
+    let out = arg(&work.join(states));
     let checkpoint = golden("taehv_tiny").join("checkpoint");
     let (weights, config) = (arg(&checkpoint.join("taehv.pth")), arg(&checkpoint.join("config.json")));
-    let flags = ["--target", "coreml", "--latent", "3x4", "--chunk", "2", "-o", &out];
+    let flags = [
+        "--target",
+        "coreml",
+        "--latent",
+        "3x4",
+        "--chunk",
+        "2",
+        "--states",
+        states,
+        "--functions",
+        functions,
+        "-o",
+        &out,
+    ];
     ok(&[&["compile", "-q", &weights, "--config", &config, "--mode", "stream"][..], &flags].concat());
     let contract = fs::read_to_string(Path::new(&out).join("contract.json")).expect("a contract");
     serde_json::from_str(&contract).expect("JSON")
@@ -61,7 +76,9 @@ fn velocity(x: &HostTensor, timestep: f64) -> HostTensor {
 #[test]
 fn vectors_of_the_swift_package_are_current() {
     let work = tempfile::tempdir().expect("a temporary folder");
-    is_current("decoder.json", &decoder(work.path()));
+    for policy in DECODERS {
+        is_current(&format!("decoder_{}.json", policy[0]), &decoder(policy, work.path()));
+    }
     for policy in KERNELS {
         let contract = kernel(policy, work.path());
         let (_, writer) = contract.writer().expect("a writer");

@@ -136,17 +136,40 @@ final class PipelineTests: XCTestCase {
     }
 
     #if os(Linux) || os(macOS)
+    /// A golden of `examples/reference/pipeline_goldens.py`: what it was made with, as the fields of a contract.
+    private struct Golden {
+        var name, latent, video, guidance: String
+        var size: String
+        var steps: Int
+        var isPair: Bool
+    }
+
     /// Packages that `s2ditc` compiles of a pipeline that diffusers saved, from the prompt to the pixels that diffusers makes.
-    func testAVideoIsThatOfDiffusers() async throws {
+    func testVideosAreThoseOfDiffusers() async throws {
+        try await checkGolden(
+            Golden(
+                name: "pipeline_wan", latent: "\"frames\": 3, \"rows\": 4, \"cols\": 6", video: "\"frames\": 9, \"rows\": 32, \"cols\": 48",
+                guidance: "\"guidance\": 5.0", size: "3x4x6", steps: 4, isPair: false))
+        try await checkGolden(
+            Golden(
+                name: "pipeline_wan22", latent: "\"frames\": 2, \"rows\": 4, \"cols\": 4", video: "\"frames\": 5, \"rows\": 32, \"cols\": 32",
+                guidance: "\"guidance\": 4.0, \"guidance_2\": 3.0", size: "2x4x4", steps: 6, isPair: true))
+    }
+
+    private func checkGolden(_ about: Golden) async throws {
         guard let program = ProcessInfo.processInfo.environment["S2DITC"].map(URL.init(fileURLWithPath:)) else { throw XCTSkip("S2DITC: names no s2ditc") }
-        let golden = repository.appendingPathComponent("tests/goldens/pipeline_wan")
+        let golden = repository.appendingPathComponent("tests/goldens/\(about.name)")
         guard FileManager.default.fileExists(atPath: golden.path) else { throw XCTSkip("\(golden.path): there is no golden") }
-        var text = contract(scheduler: "UniPCMultistepScheduler", config: try String(contentsOf: golden.appendingPathComponent("pipeline/scheduler/scheduler_config.json"), encoding: .utf8))
+        let config = try String(contentsOf: golden.appendingPathComponent("pipeline/scheduler/scheduler_config.json"), encoding: .utf8)
+        var text = contract(transformer: about.isPair ? "Transformer" : "Transformer.mlpackage", scheduler: "UniPCMultistepScheduler", config: config)
         for (old, new) in [
-            ("\"channels\": 2, \"frames\": 3, \"rows\": 1, \"cols\": 1", "\"channels\": 4, \"frames\": 3, \"rows\": 4, \"cols\": 6"),
-            ("\"frames\": 5, \"rows\": 2, \"cols\": 2", "\"frames\": 9, \"rows\": 32, \"cols\": 48"), ("\"temporal_scale\": 2, \"spatial_scale\": 2", "\"temporal_scale\": 4, \"spatial_scale\": 8"),
-            ("\"tokens\": 6, \"width\": 1, \"vocabulary\": 6", "\"tokens\": 512, \"width\": 24, \"vocabulary\": 288"), ("\"guidance\": 3.0, \"guidance_2\": 1.0", "\"guidance\": 5.0"),
-            ("\"steps\": 2", "\"steps\": 4"), ("\"flow_match_euler\"", "\"unipc\""),
+            ("\"channels\": 2, \"frames\": 3, \"rows\": 1, \"cols\": 1", "\"channels\": 4, \(about.latent)"),
+            ("\"frames\": 5, \"rows\": 2, \"cols\": 2", about.video),
+            ("\"temporal_scale\": 2, \"spatial_scale\": 2", "\"temporal_scale\": 4, \"spatial_scale\": 8"),
+            ("\"tokens\": 6, \"width\": 1, \"vocabulary\": 6", "\"tokens\": 512, \"width\": 24, \"vocabulary\": 288"),
+            ("\"guidance\": 3.0, \"guidance_2\": 1.0", about.guidance),
+            ("\"steps\": 2", "\"steps\": \(about.steps)"),
+            ("\"flow_match_euler\"", "\"unipc\""),
         ] {
             XCTAssertTrue(text.contains(old), old)
             text = text.replacingOccurrences(of: old, with: new)
@@ -155,21 +178,22 @@ final class PipelineTests: XCTestCase {
         let tokenizer = folder.appendingPathComponent("Tokenizer/tokenizer.json")
         try FileManager.default.removeItem(at: tokenizer)
         try FileManager.default.copyItem(at: golden.appendingPathComponent("pipeline/tokenizer/tokenizer.json"), to: tokenizer)
-        for (component, file, size) in [
-            ("text_encoder", "TextEncoder", ["--tokens", "512"]), ("transformer", "Transformer", ["--latent", "3x4x6"]), ("vae", "Decoder", ["--latent", "3x4x6"]),
+        let transformer = about.isPair ? ("Transformer", ["--latent", about.size]) : ("Transformer.mlpackage", ["--component", "transformer", "--latent", about.size])
+        for (file, flags) in [
+            ("TextEncoder.mlpackage", ["--component", "text_encoder", "--tokens", "512"]), transformer, ("Decoder.mlpackage", ["--component", "vae", "--latent", about.size]),
         ] {
             let process = Process()
             process.executableURL = program
-            let out = folder.appendingPathComponent("\(file).mlpackage").path
-            process.arguments = ["compile", "-q", golden.appendingPathComponent("pipeline").path, "--component", component, "--target", "coreml", "--precision", "fp32", "-o", out] + size
+            let ends = ["--target", "coreml", "--precision", "fp32", "-o", folder.appendingPathComponent(file).path]
+            process.arguments = ["compile", "-q", golden.appendingPathComponent("pipeline").path] + flags + ends
             try process.run()
             process.waitUntilExit()
-            XCTAssertEqual(process.terminationStatus, 0, component)
+            XCTAssertEqual(process.terminationStatus, 0, file)
         }
         let wanted = try Safetensors.read(golden.appendingPathComponent("golden.safetensors"))
         let pipeline = try VideoPipeline(folder: folder, engine: ServeEngine(root: folder, program: program))
         let prompt = "A cat walks through the snow; two dogs play with a red ball &amp; look at the camera."
-        XCTAssertEqual(try pipeline.tokens(prompt).ids.map(Float.init), wanted["tokens"]!.data)
+        XCTAssertEqual(try pipeline.tokens(prompt).ids.map { Float($0) }, wanted["tokens"]!.data)
         var request = VideoPipeline<ServeEngine>.Request(prompt: prompt, negative: "worst quality, blurry")
         request.noise = wanted["noise"]
         var count = 0
@@ -177,7 +201,7 @@ final class PipelineTests: XCTestCase {
             XCTAssertEqual(frames.shape, wanted["video"]!.shape)
             let error = zip(frames.data, wanted["video"]!.data).map { abs($0 - $1) }.max()!
             XCTAssertLessThan(error, 1e-3)
-            print("largest difference of a pixel: \(error)")
+            print("\(about.name): largest difference of a pixel: \(error)")
             count += 1
         }
         XCTAssertEqual(count, 1)

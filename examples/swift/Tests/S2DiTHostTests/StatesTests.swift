@@ -108,17 +108,29 @@ final class StatesTests: XCTestCase {
         XCTAssertEqual(denoise.median, denoise.calls.dropFirst().sorted()[3])
     }
 
-    func testADecoderStartsWithFirst() async throws {
-        let contract = try DecoderContract.read(written(vector("decoder").written, as: "contract.json", for: self))
+    /// Decodes five latent frames in chunks of two, and gives the engine and the frames that came.
+    private func decode(_ name: String) async throws -> (Recorder, DecoderContract, [Int]) {
+        let contract = try DecoderContract.read(written(vector(name).written, as: "contract.json", for: self))
         let recorder = Recorder([("first", contract.functions.first), ("next", contract.functions.next)], states: contract.statesPolicy)
         let session = DecodeSession(contract: contract, folder: "k", engine: recorder)
-        let latent = Tensor.zeros([1, 4, 5, 3, 4])
         var frames: [Int] = []
-        for try await made in session.frames(of: latent) { frames.append(made.shape[2]) }
-        // Three chunks of two, the last of which has one frame.
+        for try await made in session.frames(of: .zeros([1, 4, 5, 3, 4])) { frames.append(made.shape[2]) }
+        return (recorder, contract, frames)
+    }
+
+    func testADecoderStartsWithFirst() async throws {
+        let (recorder, contract, frames) = try await decode("decoder_io")
+        // The last chunk has one frame.
         XCTAssertEqual(frames, [5, 8, 4])
         XCTAssertEqual(recorder.events, ["first", "next", "next"])
         for state in contract.states { XCTAssertEqual(recorder.calls[2].inputs[state.name]?.data.first, 2) }
+    }
+
+    func testNativeStatesOfADecoderAreCopiedOnce() async throws {
+        let (recorder, _, frames) = try await decode("decoder_native")
+        XCTAssertEqual(frames, [5, 8, 4])
+        let copy = ["load", "copy k/first.mlpackage k/next.mlpackage"]
+        XCTAssertEqual(recorder.events.filter { $0 != "reset k" }, ["k/first.mlpackage"] + copy + ["k/next.mlpackage", "k/next.mlpackage"])
     }
 
     func testAStreamThatFailsIsWhereItWas() async throws {

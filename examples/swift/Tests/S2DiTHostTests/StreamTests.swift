@@ -85,7 +85,7 @@ final class StreamTests: XCTestCase {
     }
 
     func testAContractOfADecoderIsRead() throws {
-        let folder = try written(vector("decoder").written, as: "contract.json", for: self)
+        let folder = try written(vector("decoder_io").written, as: "contract.json", for: self)
         let contract = try DecoderContract.read(folder)
         XCTAssertEqual([contract.chunk.frames, contract.video.firstFrames, contract.video.nextFrames, contract.video.rows], [2, 5, 8, 24])
         XCTAssertEqual(contract.latentName, "latent")

@@ -54,6 +54,7 @@ public final class DecodeSession<E: Engine> {
             if let value = made["\(state.name)_out"] { states[state.name] = value }
         }
         if isFirst, contract.statesPolicy == .native, first.file != next.file {
+            try await caller.load(next, keepsStates: true)
             try await engine.copyStates(from: caller.path(first.file), to: caller.path(next.file))
         }
         chunks += 1
