@@ -55,11 +55,13 @@ public final class StreamSession<E: Engine> {
         }
         if chunks == 0, contract.statesPolicy == .native { try await engine.resetStates(below: caller.folder) }
         let commits = contract.stateWrite != .lastStep
+        // The same for all steps of the chunk.
+        let (host, writerHost) = (try hostValues(contract.functions.denoise), try hostValues(writer))
         var written: [String: E.Value]?
         let clean = try await contract.sampler.sample(noise) { x, timestep, step in
             let writes = !commits && step + 1 == contract.sampler.steps
             let function = writes ? writer : contract.functions.denoise
-            let made = try await call(function, prompt) { port in
+            let made = try await call(function, prompt, writes ? writerHost : host) { port in
                 switch port.name {
                 case contract.latentName: return x
                 case contract.timeName: return Tensor(shape: [1], data: [Float(timestep)])
@@ -72,7 +74,7 @@ public final class StreamSession<E: Engine> {
         }
         guard clean.isFinite else { throw HostError("chunk \(chunks): the network's result has NaN or infinite elements") }
         if commits {
-            written = try await call(writer, prompt) { $0.name == contract.latentName ? clean : nil }
+            written = try await call(writer, prompt, writerHost) { $0.name == contract.latentName ? clean : nil }
         }
         switch contract.statesPolicy {
         case .io:
@@ -101,11 +103,21 @@ public final class StreamSession<E: Engine> {
         }
     }
 
-    private func call(_ function: Function, _ prompt: [String: E.Value], own: (TensorPort) -> Tensor?) async throws -> [String: E.Value] {
-        let host = try HostInputs.of(function, contract: contract, chunks: chunks)
-        return try await caller.call(function, keepsStates: true) { port in
-            if let value = prompt[port.name] ?? states[port.name] { return value }
-            if let tensor = own(port) ?? host[port.name] { return try engine.value(tensor, for: port) }
+    private func hostValues(_ function: Function) throws -> [String: E.Value] {
+        var values: [String: E.Value] = [:]
+        for (name, tensor) in try HostInputs.of(function, contract: contract, chunks: chunks) {
+            guard let port = function.inputs.first(where: { $0.name == name }) else { continue }
+            values[name] = try engine.value(tensor, for: port)
+        }
+        return values
+    }
+
+    private func call(
+        _ function: Function, _ prompt: [String: E.Value], _ host: [String: E.Value], own: (TensorPort) -> Tensor?
+    ) async throws -> [String: E.Value] {
+        try await caller.call(function, keepsStates: true) { port in
+            if let value = prompt[port.name] ?? states[port.name] ?? host[port.name] { return value }
+            if let tensor = own(port) { return try engine.value(tensor, for: port) }
             guard contract.states.contains(where: { $0.name == port.name }) else { return nil }
             return try engine.value(.zeros(port.shape), for: port)
         }
