@@ -138,22 +138,39 @@ final class PipelineTests: XCTestCase {
     #if os(Linux) || os(macOS)
     /// A golden of `examples/reference/pipeline_goldens.py`: what it was made with, as the fields of a contract.
     private struct Golden {
-        var name, latent, video, guidance: String
+        var name, latent, video, scales, text, guidance: String
         var size: String
-        var steps: Int
-        var isPair: Bool
+        var tokens, steps: Int
+        var transformer: String
+        /// Fields of the transformer's configuration.
+        var fields = ""
+        var scheduler: (kind: String, class: String)
+        /// Other fields, before and after.
+        var others: [(String, String)] = []
     }
 
     /// Packages that `s2ditc` compiles of a pipeline that diffusers saved, from the prompt to the pixels that diffusers makes.
     func testVideosAreThoseOfDiffusers() async throws {
-        try await checkGolden(
-            Golden(
-                name: "pipeline_wan", latent: "\"frames\": 3, \"rows\": 4, \"cols\": 6", video: "\"frames\": 9, \"rows\": 32, \"cols\": 48",
-                guidance: "\"guidance\": 5.0", size: "3x4x6", steps: 4, isPair: false))
-        try await checkGolden(
-            Golden(
-                name: "pipeline_wan22", latent: "\"frames\": 2, \"rows\": 4, \"cols\": 4", video: "\"frames\": 5, \"rows\": 32, \"cols\": 32",
-                guidance: "\"guidance\": 4.0, \"guidance_2\": 3.0", size: "2x4x4", steps: 6, isPair: true))
+        let wan = Golden(
+            name: "pipeline_wan", latent: "\"channels\": 4, \"frames\": 3, \"rows\": 4, \"cols\": 6", video: "\"frames\": 9, \"rows\": 32, \"cols\": 48",
+            scales: "\"temporal_scale\": 4, \"spatial_scale\": 8", text: "\"width\": 24, \"vocabulary\": 288", guidance: "\"guidance\": 5.0", size: "3x4x6", tokens: 512,
+            steps: 4, transformer: "Transformer.mlpackage", scheduler: ("unipc", "UniPCMultistepScheduler"))
+        try await checkGolden(wan)
+        var pair = wan
+        (pair.name, pair.latent) = ("pipeline_wan22", "\"channels\": 4, \"frames\": 2, \"rows\": 4, \"cols\": 4")
+        (pair.video, pair.guidance) = ("\"frames\": 5, \"rows\": 32, \"cols\": 32", "\"guidance\": 4.0, \"guidance_2\": 3.0")
+        (pair.size, pair.steps, pair.transformer) = ("2x4x4", 6, "Transformer")
+        try await checkGolden(pair)
+        var ltx = wan
+        (ltx.name, ltx.latent) = ("pipeline_ltx", "\"channels\": 6, \"frames\": 2, \"rows\": 2, \"cols\": 3")
+        (ltx.video, ltx.guidance) = ("\"frames\": 9, \"rows\": 64, \"cols\": 96", "\"guidance\": 3.0")
+        (ltx.scales, ltx.size, ltx.tokens, ltx.steps) = ("\"temporal_scale\": 8, \"spatial_scale\": 32", "2x2x3", 128, 3)
+        ltx.fields = "\"text_len\": 128, \"causal_temporal_positioning\": false,"
+        ltx.scheduler = ("flow_match_euler", "FlowMatchEulerDiscreteScheduler")
+        ltx.others = [
+            ("\"cleaning\": \"wan\"", "\"cleaning\": \"none\""), ("\"encoder_mask\": \"tokens\"", "\"encoder_mask\": \"ones\""), ("\"levels\": \"scheduler\"", "\"levels\": \"linear\""),
+        ]
+        try await checkGolden(ltx)
     }
 
     private func checkGolden(_ about: Golden) async throws {
@@ -161,16 +178,17 @@ final class PipelineTests: XCTestCase {
         let golden = repository.appendingPathComponent("tests/goldens/\(about.name)")
         guard FileManager.default.fileExists(atPath: golden.path) else { throw XCTSkip("\(golden.path): there is no golden") }
         let config = try String(contentsOf: golden.appendingPathComponent("pipeline/scheduler/scheduler_config.json"), encoding: .utf8)
-        var text = contract(transformer: about.isPair ? "Transformer" : "Transformer.mlpackage", scheduler: "UniPCMultistepScheduler", config: config)
-        for (old, new) in [
-            ("\"channels\": 2, \"frames\": 3, \"rows\": 1, \"cols\": 1", "\"channels\": 4, \(about.latent)"),
+        var text = contract(transformer: about.transformer, scheduler: about.scheduler.class, config: config)
+        let edits: [(String, String)] = [
+            ("\"channels\": 2, \"frames\": 3, \"rows\": 1, \"cols\": 1", about.latent),
             ("\"frames\": 5, \"rows\": 2, \"cols\": 2", about.video),
-            ("\"temporal_scale\": 2, \"spatial_scale\": 2", "\"temporal_scale\": 4, \"spatial_scale\": 8"),
-            ("\"tokens\": 6, \"width\": 1, \"vocabulary\": 6", "\"tokens\": 512, \"width\": 24, \"vocabulary\": 288"),
+            ("\"temporal_scale\": 2, \"spatial_scale\": 2", about.scales),
+            ("\"tokens\": 6, \"width\": 1, \"vocabulary\": 6", "\"tokens\": \(about.tokens), \(about.text)"),
             ("\"guidance\": 3.0, \"guidance_2\": 1.0", about.guidance),
             ("\"steps\": 2", "\"steps\": \(about.steps)"),
-            ("\"flow_match_euler\"", "\"unipc\""),
-        ] {
+            ("\"flow_match_euler\"", "\"\(about.scheduler.kind)\""),
+        ]
+        for (old, new) in edits + about.others {
             XCTAssertTrue(text.contains(old), old)
             text = text.replacingOccurrences(of: old, with: new)
         }
@@ -178,10 +196,18 @@ final class PipelineTests: XCTestCase {
         let tokenizer = folder.appendingPathComponent("Tokenizer/tokenizer.json")
         try FileManager.default.removeItem(at: tokenizer)
         try FileManager.default.copyItem(at: golden.appendingPathComponent("pipeline/tokenizer/tokenizer.json"), to: tokenizer)
-        let transformer = about.isPair ? ("Transformer", ["--latent", about.size]) : ("Transformer.mlpackage", ["--component", "transformer", "--latent", about.size])
-        for (file, flags) in [
-            ("TextEncoder.mlpackage", ["--component", "text_encoder", "--tokens", "512"]), transformer, ("Decoder.mlpackage", ["--component", "vae", "--latent", about.size]),
-        ] {
+        // The transformer's configuration with what diffusers has in the pipeline's code.
+        let own = golden.appendingPathComponent("pipeline/transformer/config.json")
+        let fields = try String(contentsOf: own, encoding: .utf8).replacingOccurrences(of: "{\n", with: "{\(about.fields)\n")
+        let changed = folder.appendingPathComponent("config.json")
+        try Data(fields.utf8).write(to: changed)
+        let isPair = about.transformer == "Transformer"
+        let transformer = ["--latent", about.size] + (isPair ? [] : ["--component", "transformer", "--config", changed.path])
+        let parts: [(String, [String])] = [
+            ("TextEncoder.mlpackage", ["--component", "text_encoder", "--tokens", String(about.tokens)]), (about.transformer, transformer),
+            ("Decoder.mlpackage", ["--component", "vae", "--latent", about.size]),
+        ]
+        for (file, flags) in parts {
             let process = Process()
             process.executableURL = program
             let ends = ["--target", "coreml", "--precision", "fp32", "-o", folder.appendingPathComponent(file).path]
