@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::common::{arg, golden, ok, repo};
 use s2dit_proof::stream::{Noise, seeded_prompt};
 use s2dit_runtime::HostTensor;
-use s2dit_runtime::stream::contract::{Chunk, Contract, Sampler};
+use s2dit_runtime::stream::contract::{Chunk, Contract};
 use s2dit_runtime::stream::{host, sampler};
 use serde_json::{Value, json};
 
@@ -110,7 +110,8 @@ fn vectors_of_the_swift_package_are_current() {
 fn noise_of_the_swift_package_is_current() {
     let work = tempfile::tempdir().expect("a temporary folder");
     let mut contract = kernel(KERNELS[0], work.path());
-    contract.sampler = Sampler::FlowMatchingAr { timesteps: vec![1000.0], sigmas: vec![1.0] };
+    let one_step = json!({ "kind": "flow_matching_ar", "timesteps": [1000.0], "sigmas": [1.0] });
+    contract.sampler = serde_json::from_value(one_step).expect("a sampler");
     // Enough numbers to meet every branch: one in 4,000 lies beyond the boxes.
     contract.chunk = Chunk { channels: 1, frames: 1, rows: 200, cols: 500 };
     let told = |seed: u64, index: u64, data: &[f32]| {
