@@ -10,3 +10,4 @@ mod proofs;
 mod run;
 mod stream;
 mod videos;
+mod swift_vectors;

@@ -1,7 +1,10 @@
 // Where Core ML places each op of a model on this device, as `s2ditc lint --device-report` reads it.
 
-import CoreML
 import Foundation
+
+#if canImport(CoreML)
+import CoreML
+#endif
 
 public struct DeviceReport: Codable {
     public struct Function: Codable {
@@ -9,6 +12,12 @@ public struct DeviceReport: Codable {
         public var operations: [Operation]
         /// Median time of a call in milliseconds, if calls were timed.
         public var callMs: Double?
+
+        public init(name: String, operations: [Operation] = [], callMs: Double? = nil) {
+            self.name = name
+            self.operations = operations
+            self.callMs = callMs
+        }
     }
 
     public struct Operation: Codable {
@@ -30,6 +39,43 @@ public struct DeviceReport: Codable {
     public var computeUnits: String
     public var functions: [Function]
 
+    /// A report of times alone, of a device without Core ML or of a program that measured them itself.
+    public init(model: String, functions: [Function], computeUnits: String) {
+        self.model = model
+        self.functions = functions
+        self.computeUnits = computeUnits
+        device = Self.hardware
+        os = ProcessInfo.processInfo.operatingSystemVersionString
+    }
+
+    public func json() throws -> Data {
+        let encoder = JSONEncoder()
+        encoder.keyEncodingStrategy = .convertToSnakeCase
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+        return try encoder.encode(self)
+    }
+
+    /// Such as `iPhone17,1` or `Mac15,3`.
+    private static var hardware: String {
+        #if os(macOS)
+        let key = "hw.model"
+        #elseif canImport(Darwin)
+        let key = "hw.machine"
+        #endif
+        #if canImport(Darwin)
+        var size = 0
+        guard sysctlbyname(key, nil, &size, nil, 0) == 0, size > 0 else { return "unknown" }
+        var bytes = [CChar](repeating: 0, count: size)
+        guard sysctlbyname(key, &bytes, &size, nil, 0) == 0 else { return "unknown" }
+        return String(cString: bytes)
+        #else
+        return "unknown"
+        #endif
+    }
+}
+
+#if canImport(CoreML)
+extension DeviceReport {
     /// Compiles `model` (an .mlpackage, or an .mlmodelc that Xcode made) and asks for the compute plan of every function. With `times`, each
     /// function is called as well.
     public init(model: URL, times: Bool = false) async throws {
@@ -52,18 +98,7 @@ public struct DeviceReport: Codable {
             let callMs = times ? try await Self.medianCall(of: compiled, configuration) : nil
             functions.append(Function(name: name, operations: operations, callMs: callMs))
         }
-        self.model = model.lastPathComponent
-        self.device = Self.hardware
-        self.os = ProcessInfo.processInfo.operatingSystemVersionString
-        self.computeUnits = "cpu_and_neural_engine"
-        self.functions = functions
-    }
-
-    public func json() throws -> Data {
-        let encoder = JSONEncoder()
-        encoder.keyEncodingStrategy = .convertToSnakeCase
-        encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-        return try encoder.encode(self)
+        self.init(model: model.lastPathComponent, functions: functions, computeUnits: "cpu_and_neural_engine")
     }
 
     private static func add(
@@ -118,18 +153,5 @@ public struct DeviceReport: Codable {
         @unknown default: return "cpu"
         }
     }
-
-    /// Such as `iPhone17,1` or `Mac15,3`.
-    private static var hardware: String {
-        #if os(macOS)
-        let key = "hw.model"
-        #else
-        let key = "hw.machine"
-        #endif
-        var size = 0
-        guard sysctlbyname(key, nil, &size, nil, 0) == 0, size > 0 else { return "unknown" }
-        var bytes = [CChar](repeating: 0, count: size)
-        guard sysctlbyname(key, &bytes, &size, nil, 0) == 0 else { return "unknown" }
-        return String(cString: bytes)
-    }
 }
+#endif
