@@ -9,5 +9,5 @@ mod partition;
 mod proofs;
 mod run;
 mod stream;
-mod videos;
 mod swift_vectors;
+mod videos;
