@@ -6,6 +6,9 @@
 //! Arrays cross as one-dimensional arrays of bytes with an element type and a shape; `python/s2ditc` gives them their NumPy types. The interpreter is
 //! released while a model or a command runs. What fails raises [`Error`], a crash of this code included.
 
+// Arguments that Python hands over are owned.
+#![allow(clippy::needless_pass_by_value)]
+
 mod array;
 mod commands;
 mod errors;
