@@ -5,9 +5,9 @@ use std::path::Path;
 
 use crate::common::{arg, golden, ok, repo};
 use s2dit_proof::stream::{Noise, seeded_prompt};
-use s2dit_runtime::HostTensor;
 use s2dit_runtime::stream::contract::{Chunk, Contract};
-use s2dit_runtime::stream::{host, sampler};
+use s2dit_runtime::stream::host;
+use s2dit_runtime::{HostTensor, sampler};
 use serde_json::{Value, json};
 
 /// Kernels of every policy, with sinks and without, and of both ways to write states: golden, latent, states, functions.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_runtime::compare::{Metrics, compare};
-use s2dit_runtime::stream::contract::{self, Contract, Precision, Target};
+use s2dit_runtime::stream::contract::{Contract, Precision, Target};
 use s2dit_runtime::{Artifact, HostTensor, StreamOptions, StreamSession};
 use serde::Serialize;
 
@@ -342,7 +342,7 @@ fn open_model(
 fn open_as_made(model: &Model, contract: &Contract) -> Result<Checkpoint> {
     let mut checkpoint = Checkpoint::open_from(&model.origin.with_roles_of(&contract.interface))?;
     if checkpoint.model().graph().is_some() {
-        let contract::Sampler::FlowMatchingAr { sigmas, .. } = &contract.sampler;
+        let s2dit_runtime::sampler::KernelSampler::FlowMatchingAr { sigmas, .. } = &contract.sampler;
         checkpoint.stream_as(GraphStream {
             streaming: Streaming {
                 chunk_frames: contract.chunk.frames,

@@ -4,8 +4,8 @@ use anyhow::Result;
 use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::graph::GraphStream;
 use s2dit_models::model::{Part, Streaming};
+use s2dit_runtime::sampler::shifted;
 use s2dit_runtime::stream::contract::StateWrite;
-use s2dit_runtime::stream::sampler::shifted;
 
 use crate::cli::usage::refuse;
 
@@ -50,18 +50,28 @@ fn shift(text: &str) -> Result<f64, String> {
 }
 
 impl ChunkArgs {
-    /// Takes a graph for that of a chunk, if a stream is made of it. Of all else the flags are refused.
-    pub(super) fn apply(&self, checkpoint: &mut Checkpoint, streams: bool) -> Result<()> {
-        let frames = checkpoint.model().graph().map(|graph| graph.size().latent().map_or(1, |latent| latent.frames));
-        let of_graphs = [
+    /// The first flag given.
+    pub(super) fn given(&self) -> Option<&'static str> {
+        self.chunk.map(|_| "--chunk").or_else(|| self.of_graphs())
+    }
+
+    /// The first flag given of those that are of graphs only.
+    fn of_graphs(&self) -> Option<&'static str> {
+        let flags = [
             (self.window.is_some(), "--window"),
             (self.sinks.is_some(), "--sinks"),
             (self.state_write.is_some(), "--state-write"),
             (!self.sample_steps.is_empty(), "--sample-steps"),
             (self.flow_shift.is_some(), "--flow-shift"),
         ];
+        flags.into_iter().find(|(given, _)| *given).map(|(_, flag)| flag)
+    }
+
+    /// Takes a graph for that of a chunk, if a stream is made of it. Of all else the flags are refused.
+    pub(super) fn apply(&self, checkpoint: &mut Checkpoint, streams: bool) -> Result<()> {
+        let frames = checkpoint.model().graph().map(|graph| graph.size().latent().map_or(1, |latent| latent.frames));
         let Some((frames, true)) = frames.map(|frames| (frames, streams)) else {
-            if let Some((_, flag)) = of_graphs.into_iter().find(|(given, _)| *given) {
+            if let Some(flag) = self.of_graphs() {
                 refuse!(
                     "{flag} is for --mode stream of a graph: a checkpoint's config.json says how it streams, and a clip has no past"
                 );

@@ -95,11 +95,11 @@ fn check(args: &Args) -> Result<()> {
         (args.explain.is_some(), "--explain"),
         (args.time_passes, "--time-passes"),
         (args.verify_each, "--verify-each"),
-        (args.chunk.is_some(), "--chunk"),
         (args.batch != 1, "--batch"),
         (args.weights.says_more_than_loras(), "--config, --state-dict, --input, --result or --bind"),
     ];
-    if let Some((_, flag)) = single.into_iter().find(|(given, _)| *given) {
+    let single = single.into_iter().find(|(given, _)| *given).map(|(_, flag)| flag);
+    if let Some(flag) = single.or_else(|| args.chunk.given()) {
         refuse!("{flag} is of one model, and --size compiles a whole pipeline: leave one of them out");
     }
     if args.mode == Mode::Clip && args.timesteps.is_some_and(|choice| choice != TimestepChoice::Any) {
