@@ -23,12 +23,16 @@ fn is_rust(path: &Path) -> bool {
 fn every_file_of_the_folder_tests_is_a_test_that_cargo_runs() {
     let compiler = Path::new(env!("CARGO_MANIFEST_DIR"));
     let tests = compiler.join("../tests");
-    let manifest = fs::read_to_string(compiler.join("Cargo.toml")).unwrap();
-    let path = |line: &str| Some(line.strip_prefix("path = \"../tests/")?.strip_suffix("/main.rs\"")?.to_string());
-    let listed: BTreeSet<String> = manifest.lines().filter_map(path).collect();
+    let path = |line: &str| {
+        let path = line.strip_prefix("path = \"")?.strip_suffix("/main.rs\"")?.trim_start_matches("../");
+        Some(path.strip_prefix("tests/")?.to_string())
+    };
+    let manifest = |name: &str| fs::read_to_string(compiler.join(name)).unwrap();
+    let manifests = [manifest("Cargo.toml"), manifest("python/Cargo.toml")];
+    let listed: BTreeSet<String> = manifests.iter().flat_map(|m| m.lines().filter_map(path)).collect();
     let binaries = names(&tests, |path| path.join("main.rs").is_file());
     assert!(binaries.len() > 3, "{binaries:?}");
-    assert_eq!(listed, binaries, "listed in compiler/Cargo.toml, and folders of tests/ with a main.rs");
+    assert_eq!(listed, binaries, "listed in the manifests of compiler/, and folders of tests/ with a main.rs");
     assert_eq!(names(&tests, is_rust), BTreeSet::new(), "a file beside the folders of tests/ is in no binary");
     for binary in &binaries {
         let dir = tests.join(binary);

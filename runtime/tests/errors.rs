@@ -64,7 +64,7 @@ fn a_file_of_another_kind_is_a_matter_of_the_artifact() {
     is(Artifact::open(&at("text.onnx")), ErrorKind::Artifact, "text.onnx");
     is(Artifact::open(work.path()), ErrorKind::Artifact, "a folder without Manifest.json");
     fs::write(at("partition.json"), "{}").unwrap();
-    is(Artifact::open(work.path()), ErrorKind::Artifact, "not a pipeline");
+    is(Artifact::open(work.path()), ErrorKind::Artifact, "not the description of a partition");
     is(StreamSession::open(work.path(), &StreamOptions::default()), ErrorKind::Artifact, "without contract.json");
     // The reader of text files reports what is not UTF-8 as an I/O error.
     fs::write(at("partition.json"), [0xff]).unwrap();

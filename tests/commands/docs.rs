@@ -100,7 +100,7 @@ fn examples_parse() {
             if !line.starts_with("s2ditc ") || line.contains('…') {
                 continue;
             }
-            let words: Vec<String> = line.split_whitespace().map(|w| w.trim_matches('\'').to_string()).collect();
+            let words = words(line);
             if let Err(error) = s2ditc::cli::command().try_get_matches_from(&words) {
                 panic!("{}: `{line}`: {error}", name.display());
             }
@@ -108,6 +108,26 @@ fn examples_parse() {
         }
     }
     assert!(seen >= 30, "{seen} examples");
+}
+
+/// The words of a command line as a shell takes them: quotes keep blanks together.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![];
+    let (mut word, mut quote) = (None::<String>, None);
+    for c in line.chars() {
+        match quote {
+            Some(open) if c == open => quote = None,
+            None if c == '\'' || c == '"' => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            None if c.is_whitespace() => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(c),
+        }
+    }
+    assert!(quote.is_none(), "a quote that does not end: {line}");
+    words.extend(word);
+    words
 }
 
 /// Every page for people.

@@ -10,6 +10,7 @@ pub fn interpreter() -> PathBuf {
 }
 
 /// The interpreter of an environment that has `tests/conformance/video.txt`.
+#[allow(dead_code, reason = "tests of a backend include this file too, and judge no videos")]
 pub fn of_video() -> PathBuf {
     environment("python-video", "video.txt")
 }

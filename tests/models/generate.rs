@@ -40,7 +40,7 @@ impl Golden {
 
     /// The pipeline, compiled.
     fn compiled(&self, target: &str, work: &Path, flags: &[&str]) -> String {
-        let out = arg(&work.join(format!("{}.{target}", self.name)));
+        let out = arg(&work.join(format!("{}-{target}", self.name)));
         let size = format!("{}x{}", self.said("width"), self.said("height"));
         let folder = arg(&golden(self.name).join("pipeline"));
         let job = [

@@ -196,7 +196,12 @@ fn the_ranges_of_umt5_hold() {
         let out = compile(&model, "24", &out, &[&COREML[..], &["--compute", compute]].concat());
         let report: Value =
             serde_json::from_str(&ok(&["ranges", &out, "--golden", &reference, "--json"])).expect("JSON");
-        assert_eq!((&report["overflows"], &report["at_risk"]), (&0.into(), &0.into()), "{report}");
+        assert_eq!(report["overflows"], 0, "{report}");
+        // Products may reach half of what fp16 holds; the largest come to a third of that.
+        let at_risk = |row: &&Value| row["verdict"] == "at_risk";
+        let rows: Vec<&Value> = report["rows"].as_array().expect("rows").iter().filter(at_risk).collect();
+        assert!(rows.iter().all(|row| row["limit"] == 32752.0), "{report}");
+        assert!(report["at_risk"] == rows.len() && rows.len() <= 3, "{report}");
         let largest = report["rows"][0]["largest"].as_f64().expect("a number");
         // 3.2e5 between blocks, which is 5e3 as it is kept.
         assert!((4e3..1.6e4).contains(&largest), "{largest}");

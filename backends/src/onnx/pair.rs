@@ -13,7 +13,7 @@ use anyhow::Context;
 use super::identity::{DIGITS, is_ours};
 use super::read::Model;
 use crate::Error;
-use crate::output::{Destination, OutputError, Staged, made};
+use crate::output::{Destination, OutputError, Staged, is_staged, made};
 
 /// A model that is being written, with weights if it turns out to need them.
 #[derive(Debug)]
@@ -88,9 +88,9 @@ impl Pair {
             _ => None,
         };
         let folder = place.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // Held until the old weights are gone: another process may not come with a model for them in between. Without old weights there is
-        // nothing to hold, and a folder that is staged is locked by its own writer.
-        let lock = if stale(folder, &place, location).is_empty() { None } else { lock(folder) };
+        // Held until the old weights are gone: another process may not come with a model for them in between, nor with weights that it has no
+        // model for yet. A folder that is staged is locked by its own writer.
+        let lock = if is_staged(folder) { None } else { lock(folder) };
         Staged::commit_all(data.into_iter().chain([self.model]).collect())?;
         if lock.is_some() {
             sweep(folder, &place, location);

@@ -249,6 +249,12 @@ impl Drop for Staged {
     }
 }
 
+/// Whether a folder is, or lies in, one that this process is still writing: no other process puts anything there.
+#[must_use]
+pub fn is_staged(folder: &Path) -> bool {
+    pending().iter().any(|staging| folder.starts_with(staging))
+}
+
 fn pending() -> std::sync::MutexGuard<'static, BTreeSet<PathBuf>> {
     PENDING.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -327,7 +327,7 @@ impl Device {
     /// # Errors
     /// None in practice: the changes were checked when the device was read.
     pub fn rules(&self, rules: &Rules) -> Result<Rules> {
-        Ok(rules.with_changes(self.rules.clone()).with_context(|| self.name.clone())?)
+        rules.with_changes(self.rules.clone()).with_context(|| self.name.clone())
     }
 
     /// The text of a device file with every figure.

@@ -17,7 +17,7 @@ fn video(frames: usize) -> HostTensor {
     HostTensor { shape: vec![1, 3, frames, rows, cols], data: (0..3 * frames * rows * cols).map(at).collect() }
 }
 
-fn written(path: &PathBuf, calls: &[usize]) {
+fn written(path: &Path, calls: &[usize]) {
     let mut writer = VideoWriter::create(Destination::new(path), SPEC).unwrap();
     let whole = video(calls.iter().sum());
     let mut frames = Rgb::of_video(&whole).unwrap();
@@ -33,7 +33,8 @@ fn written(path: &PathBuf, calls: &[usize]) {
 #[test]
 fn the_same_frames_are_the_same_bytes_and_are_known_as_ours() {
     let dir = tempfile::tempdir().unwrap();
-    let known: [(&str, fn(&Path) -> bool); 3] = [("x.mp4", made::mp4), ("x.webp", made::webp), ("x.gif", made::gif)];
+    type Made = fn(&Path) -> bool;
+    let known: [(&str, Made); 3] = [("x.mp4", made::mp4), ("x.webp", made::webp), ("x.gif", made::gif)];
     for (name, known) in known {
         let [one, two] = ["one-", "two-"].map(|prefix| dir.path().join(format!("{prefix}{name}")));
         written(&one, &[3, 3]);

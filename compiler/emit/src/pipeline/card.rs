@@ -74,7 +74,7 @@ fn written(
             sampling.steps
         )?,
         SchedulerKind::Unipc | SchedulerKind::FlowMatchEuler => {
-            writeln!(out, "`{}`, {} steps, guidance {}.", scheduler.class, sampling.steps, sampling.guidance)?
+            writeln!(out, "`{}`, {} steps, guidance {}.", scheduler.class, sampling.steps, sampling.guidance)?;
         }
     }
     writeln!(out, "A prompt has {} tokens at most; a longer one is cut.\n", text.tokens)?;

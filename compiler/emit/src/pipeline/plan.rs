@@ -356,7 +356,7 @@ fn latent_of(options: &Options, kind: &Kind, checkpoint: &Checkpoint, scale: Sca
                 );
             }
             let frames = options.frames.unwrap_or(kind.frames);
-            if frames == 0 || (frames - 1) % scale.temporal != 0 {
+            if frames == 0 || !(frames - 1).is_multiple_of(scale.temporal) {
                 let below = frames.saturating_sub(1) / scale.temporal * scale.temporal + 1;
                 bail!(
                     "--frames: found {frames}, expected a multiple of {} and 1 more, such as {below} or {}: the decoder makes the first frame alone, and {} of each other latent frame",

@@ -10,7 +10,7 @@ from typing import Any, Literal, Optional, Union
 
 from ._command import Path, Watch, command, many, sides
 
-__all__ = ["init", "inspect", "compile", "quantize", "verify", "run", "stream", "decode", "ranges", "lint", "estimate", "search", "passes", "demo"]
+__all__ = ["init", "inspect", "compile", "quantize", "verify", "run", "stream", "decode", "generate", "ranges", "lint", "estimate", "search", "passes", "demo"]
 
 
 def init(
@@ -140,7 +140,16 @@ def compile(
     offline: bool = False,
     latent: Optional[Union[str, Sequence[int]]] = None,
     chunk: Optional[int] = None,
+    window: Optional[int] = None,
+    sinks: Optional[int] = None,
+    state_write: Optional[str] = None,
+    sample_steps: Union[float, Sequence[float], None] = None,
+    flow_shift: Optional[float] = None,
     tokens: Optional[int] = None,
+    size: Optional[str] = None,
+    frames: Optional[int] = None,
+    components: Union[str, Sequence[str], None] = None,
+    dry_run: bool = False,
     batch: Optional[int] = None,
     mode: Optional[Literal["clip", "stream"]] = None,
     states: Optional[str] = None,
@@ -180,8 +189,18 @@ def compile(
         offline: Fetch nothing: of the Hugging Face hub take only what its cache has.
         target: What to make: onnx or coreml.
         latent: Latent frames, rows and columns of the clip; rows and columns of a stream. A graph has the size that it was exported for.
-        chunk: Latent frames of a call, of a decoder's stream [default: 1].
+        chunk: Latent frames of a call, of a decoder's stream [default: 1]; of a graph's stream those that its latent has.
+        window: Latent frames before a chunk that softmax attention sees, of a graph's stream.
+        sinks: Latent frames at the start of the stream that softmax attention always sees, of a graph's stream [default: 0].
+        state_write: What writes the states of a graph's stream: commit (a pass over the finished chunk) or last_step (the last denoising step)
+            [default: commit].
+        sample_steps: Timesteps of a graph's stream before the shift [default: 1000,750,500,250].
+        flow_shift: Shift of the noise levels of a graph's stream [default: 5].
         tokens: Text tokens of a text encoder, padding included.
+        size: Columns and rows of pixels of a pipeline folder that is compiled whole, such as 512x288.
+        frames: Frames of the clip, with --size [default: the pipeline's own, such as 81].
+        components: Parts of the pipeline to compile, with --size: text_encoder, transformer or decoder, with commas between [default: all].
+        dry_run: Say what would be made, with --size, and write nothing.
         batch: Clips that a step takes at once: with 2 a call serves a prompt and its negative, for guidance [default: 1].
         mode: A whole clip in one step, or a stream of chunks [default: clip].
         states: Where a stream keeps its states: io (inputs and outputs) or native (Core ML states) [default: io].
@@ -192,7 +211,7 @@ def compile(
         quantize: Store large weights in few bits: int8, int4-block32, palette4-group16, palette6, …; fp16 leaves them; or as a plan says
             (plan.toml, from s2ditc quantize).
         partition: Spread the step over packages that each fit a phone: auto (below 1 GB of weights each), a number, or a size such as 900MB [Core
-            ML]. OUT is a folder: the packages and pipeline.json; of a stream, the kernel.
+            ML]. OUT is a folder: the packages and partition.json; of a stream, the kernel.
         compute: What packages are shaped for: ane (the Neural Engine: channels first, all fp16), gpu or any (as PyTorch has it); a decoder has one
             shape for all, and the package says the choice [Core ML; default: ane].
         attention: Heads of softmax attention on the Neural Engine: batched (fewest ops) or per-head (smallest values) [default: batched].
@@ -227,7 +246,16 @@ def compile(
         "--target": target,
         "--latent": sides(latent),
         "--chunk": chunk,
+        "--window": window,
+        "--sinks": sinks,
+        "--state-write": state_write,
+        "--sample-steps": many(sample_steps),
+        "--flow-shift": flow_shift,
         "--tokens": tokens,
+        "--size": size,
+        "--frames": frames,
+        "--components": many(components),
+        "--dry-run": dry_run,
         "--batch": batch,
         "--mode": mode,
         "--states": states,
@@ -353,6 +381,7 @@ def verify(
     blocks: bool = False,
     chunks: Optional[int] = None,
     plot: Optional[Path] = None,
+    card: bool = False,
     threads: Optional[int] = None,
     force: bool = False,
     no_sync: bool = False,
@@ -361,7 +390,7 @@ def verify(
     """Run a finished artifact and compare it with a reference; exit 1 below the bar.
 
     Args:
-        artifact: An .onnx file, an .mlpackage or a kernel folder.
+        artifact: An .onnx file, an .mlpackage, a kernel folder or the folder of a pipeline.
         golden: Inputs and outputs that your own model computed.
         checkpoint: Compare with the plain fp32 graph of this checkpoint, or of this file that PyTorch exported, on seeded inputs or those of
             --golden.
@@ -383,6 +412,7 @@ def verify(
         blocks: Compare block by block and name the first block below the bar.
         chunks: Chunks of a stream to compare [default: all of the golden, or 16].
         plot: Draw SNR against chunk of a stream.
+        card: Write the figures into the model card of a pipeline.
         threads: Threads to use (default: all cores); the bytes written do not depend on it.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
         no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.
@@ -413,6 +443,7 @@ def verify(
         "--blocks": blocks,
         "--chunks": chunks,
         "--plot": plot,
+        "--card": card,
         "--threads": threads,
         "--force": force,
         "--no-sync": no_sync,
@@ -508,7 +539,8 @@ def stream(
         seed: Seed of the noise [default: that of --state-in, or 0].
         noise: Recorded noise instead: a safetensors file with stream.noise [chunks,steps,1,C,F,H,W], or noise [1,C,F,H,W] of a clip.
         output: Latents to write, as safetensors; the checkpoint's VAE decoder makes a video of them.
-        preview: Moving picture to write: the latents' three main directions as colours, no decoded video; of random weights it is static.
+        preview: Moving picture to write, .gif, .webp or .mp4: the latents' three main directions as colours, no decoded video; of random weights it
+            is static.
         state_in: Go on where a saved stream stood.
         state_out: Save the stream at the end; may be the file of --state-in.
         save_every: Save to --state-out after every N chunks too.
@@ -563,6 +595,7 @@ def decode(
     *,
     latents: Path,
     output: Path,
+    fps: Optional[float] = None,
     fp16: bool = False,
     threads: Optional[int] = None,
     force: bool = False,
@@ -574,7 +607,8 @@ def decode(
     Args:
         artifact: The folder of a decoder that streams; or an .onnx file or .mlpackage that decodes a whole clip.
         latents: Latents: a safetensors file.
-        output: Video to write, as safetensors.
+        output: Video to write: .mp4, .webp, .gif, a folder of PNGs (a name without an ending), or .safetensors for its numbers.
+        fps: Frames a second [default: 16].
         fp16: Round the result of every fp16 op to fp16, as the Neural Engine stores it (packages only).
         threads: Threads to use (default: all cores); the bytes written do not depend on it.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
@@ -591,6 +625,7 @@ def decode(
     flags = {
         "--latents": latents,
         "--output": output,
+        "--fps": fps,
         "--fp16": fp16,
         "--threads": threads,
         "--force": force,
@@ -600,11 +635,78 @@ def decode(
     return command("decode", [artifact], flags, progress)
 
 
+def generate(
+    pipeline: Path,
+    *,
+    prompt: str,
+    output: Path,
+    negative: Optional[str] = None,
+    prompt_at: Union[str, Sequence[str], None] = None,
+    seed: Optional[int] = None,
+    noise: Optional[Path] = None,
+    chunks: Optional[int] = None,
+    steps: Optional[int] = None,
+    guidance: Optional[Union[float, str]] = None,
+    fps: Optional[float] = None,
+    fp16: bool = False,
+    threads: Optional[int] = None,
+    force: bool = False,
+    no_sync: bool = False,
+    progress: Watch = None,
+) -> Any:
+    """Make a video from a prompt with the folder of a compiled pipeline.
+
+    Args:
+        pipeline: The folder of a compiled pipeline.
+        prompt: What the video shows.
+        negative: What it does not show, for a clip with guidance [default: the pipeline's].
+        prompt_at: From this chunk of a stream on another prompt; may be repeated.
+        seed: Seed of the noise [default: 0].
+        noise: Recorded noise instead: a safetensors file with noise [1,C,F,H,W], or stream.noise [chunks,steps,1,C,F,H,W] of a stream.
+        chunks: Chunks of a stream [default: five seconds, or all of --noise].
+        steps: Steps of a clip [default: the pipeline's].
+        guidance: Guidance of a clip: v = v_neg + G·(v_pos − v_neg), of two transformers G,G2; 1 is none [default: the pipeline's].
+        fps: Frames a second [default: the pipeline's].
+        output: Video to write: .mp4, .webp, .gif, a folder of PNGs (a name without an ending), or .safetensors for its numbers.
+        fp16: Round the result of every fp16 op to fp16, as the Neural Engine stores it (packages only).
+        threads: Threads to use (default: all cores); the bytes written do not depend on it.
+        force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
+        no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.
+        progress: Called with each step of the work; True shows a line, False shows nothing and keeps quiet, and without it a line is shown in a
+            terminal or a notebook.
+
+    Returns:
+        The report that the command prints with --json.
+
+    Raises:
+        Error: The command failed; the message is the command line's.
+    """
+    flags = {
+        "--prompt": prompt,
+        "--negative": negative,
+        "--prompt-at": many(prompt_at),
+        "--seed": seed,
+        "--noise": noise,
+        "--chunks": chunks,
+        "--steps": steps,
+        "--guidance": guidance,
+        "--fps": fps,
+        "--output": output,
+        "--fp16": fp16,
+        "--threads": threads,
+        "--force": force,
+        "--no-sync": no_sync,
+        "--json": True,
+    }
+    return command("generate", [pipeline], flags, progress)
+
+
 def ranges(
     artifact: Path,
     *,
     golden: Optional[Path] = None,
     samples: Optional[int] = None,
+    device: Optional[str] = None,
     seed: Optional[int] = None,
     top: Optional[int] = None,
     threads: Optional[int] = None,
@@ -618,6 +720,8 @@ def ranges(
         artifact: An .mlpackage, a folder of partitioned packages or a kernel folder.
         golden: Recorded inputs, as for verify, instead of seeded ones.
         samples: Clips to run, with timesteps from 1000 to 0; chunks of a stream [default: 8, or all of the golden].
+        device: Device whose largest products count: iphone16promax, iphone15pro, iphone17pro, m1, m4pro, m5, or a file NAME.toml [default:
+            iphone16promax].
         seed: Seed of the inputs [default: 0].
         top: Values to list [default: 20].
         threads: Threads to use (default: all cores); the bytes written do not depend on it.
@@ -635,6 +739,7 @@ def ranges(
     flags = {
         "--golden": golden,
         "--samples": samples,
+        "--device": device,
         "--seed": seed,
         "--top": top,
         "--threads": threads,
@@ -652,6 +757,7 @@ def lint(
     all: bool = False,
     deny_fallback: Union[bool, Literal["may-leave", "leaves"]] = False,
     min_confidence: Optional[str] = None,
+    device: Optional[str] = None,
     rules_file: Optional[Path] = None,
     device_report: Union[Path, Sequence[Path], None] = None,
     threads: Optional[int] = None,
@@ -667,6 +773,8 @@ def lint(
         all: Show every finding, and every block.
         deny_fallback: Exit 1 if anything may leave the Neural Engine; with =leaves, only if a rule says that it does.
         min_confidence: Apply only rules that are at least so well known: low, medium or high [default: low].
+        device: Rules as they are on this device: iphone16promax, iphone15pro, iphone17pro, m1, m4pro, m5, or a file NAME.toml; a rules file changes
+            these.
         rules_file: JSON that promotes, retires or re-parameterises rules.
         device_report: What a device says of the package (repeat for a kernel's packages).
         threads: Threads to use (default: all cores); the bytes written do not depend on it.
@@ -686,6 +794,7 @@ def lint(
         "--all": all,
         "--deny-fallback": deny_fallback,
         "--min-confidence": min_confidence,
+        "--device": device,
         "--rules-file": rules_file,
         "--device-report": many(device_report),
         "--threads": threads,
