@@ -39,7 +39,8 @@ fn every_file_of_the_folder_tests_is_a_test_that_cargo_runs() {
         let main = fs::read_to_string(dir.join("main.rs")).unwrap();
         let module = |line: &str| Some(line.strip_prefix("mod ")?.strip_suffix(';')?.to_string());
         let mut modules: BTreeSet<String> = main.lines().filter_map(module).collect();
-        assert!(modules.remove("common"), "tests/{binary}/main.rs has no common harness");
+        // The harness, which lies beside the folders, or the part of it that a crate without the compiler takes.
+        modules.retain(|module| !["common", "python"].contains(&module.as_str()));
         let mut files = names(&dir, is_rust);
         files.remove("main");
         assert_eq!(modules, files, "modules of tests/{binary}/main.rs, and files beside it");

@@ -183,7 +183,7 @@ fn what_a_pipeline_cannot_do_is_said() {
         }
         assert!(!Path::new(&out).exists());
     };
-    refused(&[&arg(work.path())], &["pipeline.json", "expected the folder of a pipeline"]);
+    refused(&[&arg(work.path())], &["expected the folder of a pipeline"]);
     refused(&[&pipeline, "--chunks", "2"], &["--chunks", "whole clip"]);
     refused(&[&pipeline, "--prompt-at", "1=a dog"], &["--prompt-at", "whole clip"]);
     refused(&[&pipeline, "--negative", "a dog", "--guidance", "1"], &["--negative", "more than 1"]);
