@@ -114,7 +114,7 @@ pub fn read(path: &Path) -> Result<Arrays, Problems> {
     }
 }
 
-/// Whether a file is one that [`write`] made.
+/// Whether a file is one that [`write()`] made.
 #[must_use]
 pub fn is_ours(path: &Path) -> bool {
     match Format::of(path) {

@@ -1,10 +1,10 @@
 //! The extension module `s2ditc._native`: what the Python module `s2ditc` is made of.
 //!
-//! - [`call`] runs a command in this process, and [`main`] is the command line of a host that is Python.
-//! - [`Predictor`] and [`State`] run anybody's package on NumPy's arrays; [`Stream`] makes video chunk by chunk.
+//! - `call` runs a command in this process, and `main` is the command line of a host that is Python.
+//! - `Predictor` and `State` run anybody's package on NumPy's arrays; `Stream` makes video chunk by chunk.
 //!
 //! Arrays cross as one-dimensional arrays of bytes with an element type and a shape; `python/s2ditc` gives them their NumPy types. The interpreter is
-//! released while a model or a command runs. What fails raises [`Error`], a crash of this code included.
+//! released while a model or a command runs. What fails raises `Error`, a crash of this code included.
 
 // Arguments that Python hands over are owned.
 #![allow(clippy::needless_pass_by_value)]

@@ -1,4 +1,4 @@
-//! Videos as files, written frame by frame: the ending of the name says which [`Kind`].
+//! Videos as files, written frame by frame: the ending of the name says which kind.
 //!
 //! Every writer makes the same bytes of the same frames, on any machine, and its output appears when it is whole.
 
