@@ -187,6 +187,11 @@ fn what_a_pipeline_cannot_do_is_said() {
     refused(&[&pipeline, "--chunks", "2"], &["--chunks", "whole clip"]);
     refused(&[&pipeline, "--prompt-at", "1=a dog"], &["--prompt-at", "whole clip"]);
     refused(&[&pipeline, "--negative", "a dog", "--guidance", "1"], &["--negative", "more than 1"]);
+    refused(&[&pipeline, "--guidance", "3,4"], &["--guidance", "one transformer"]);
+    // Found before the work, and no part's fault.
+    let nowhere = arg(&work.path().join("nowhere/x.gif"));
+    let message = fails(&["generate", "-q", "--prompt", "a cat", "-o", &nowhere, &pipeline]);
+    assert!(message.contains("nowhere` does not exist") && !message.contains("Decoder"), "{message}");
     let noise = arg(&work.path().join("none.safetensors"));
     refused(&[&pipeline, "--noise", &noise], &["none.safetensors"]);
     // A part of another compile.
@@ -195,6 +200,28 @@ fn what_a_pipeline_cannot_do_is_said() {
     bytes.push(0);
     std::fs::write(&decoder, bytes).expect("a decoder");
     refused(&[&pipeline], &["Decoder.onnx", "of another compile"]);
+}
+
+/// A scheduler that `generate` could not sample is found by `compile`.
+#[test]
+fn a_scheduler_that_is_not_supported_is_not_compiled() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let pipeline = work.path().join("pipeline");
+    for (name, bytes) in files(&golden("pipeline_ltx").join("pipeline")) {
+        let to = pipeline.join(name);
+        std::fs::create_dir_all(to.parent().expect("a folder")).expect("a folder");
+        std::fs::write(to, bytes).expect("a file");
+    }
+    let path = pipeline.join("scheduler/scheduler_config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).expect("a scheduler")).expect("JSON");
+    config["use_karras_sigmas"] = true.into();
+    std::fs::write(&path, config.to_string()).expect("a scheduler");
+    let message =
+        fails(&["compile", &arg(&pipeline), "--target", "onnx", "--size", "96x64", "--frames", "9", "--dry-run"]);
+    assert!(
+        message.contains("scheduler_config.json") && message.contains("use_karras_sigmas: found true"),
+        "{message}"
+    );
 }
 
 /// Our own pipeline that streams, of small seeded parts, compiled.

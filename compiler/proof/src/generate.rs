@@ -148,6 +148,8 @@ pub fn generate(
     for part in Part::ALL {
         pipeline.part(part)?;
     }
+    // So is a place that cannot be written: the video is begun, and dropped.
+    drop(VideoOutput::create(to, [1, 3, 1, contract.video.rows, contract.video.cols], fps)?);
     let made = match contract.mode {
         Mode::Clip => clip::make(pipeline, request, to, run, watch, &mut report),
         Mode::Stream => stream::make(pipeline, request, to, run, watch, &mut report),

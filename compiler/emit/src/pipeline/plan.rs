@@ -14,6 +14,7 @@ use s2dit_runtime::pipeline::{
     Assets, Contract, EncoderMask, FORMAT, Latent, Levels, Mode, Part, Sampling, Scheduler, SchedulerKind, Source,
     Text, VERSION, Video,
 };
+use s2dit_runtime::sampler::{Spacing, of_scheduler};
 use serde_json::Map;
 
 use super::{TEXT_ENCODER, TOKENIZER_FOLDER, TRANSFORMER, VAE, file_of};
@@ -505,5 +506,12 @@ fn sampling_of(
         return Ok((euler, Sampling { steps, ..usual }));
     }
     let (entries, place) = folder.scheduler()?;
-    Ok((scheduler(entries, &place)?, usual))
+    let scheduler = scheduler(entries, &place)?;
+    // What cannot be sampled is not compiled.
+    let spacing = match usual.levels {
+        Levels::Scheduler => Spacing::Scheduler,
+        Levels::Linear => Spacing::Linear,
+    };
+    of_scheduler(&scheduler.class, &scheduler.config, spacing, &place)?;
+    Ok((scheduler, usual))
 }

@@ -46,6 +46,9 @@ pub(super) fn make(
     let mut clip = timed(&mut stage.load_seconds, || Clip::open(&path, run))?;
     check_latent(pipeline, &path, clip.latent())?;
     clip.set_sampler(sampler, steps);
+    if let (Some((_, Some(second))), None) = (request.guidance, clip.shares(steps)) {
+        bail!("--guidance: found a second number, {second}, expected one: this pipeline has one transformer");
+    }
     let distilled = clip.takes_guidance();
     let is_guided = asked == 2 && !distilled;
     let negative = match (is_guided, clip.takes_two()) {

@@ -100,8 +100,15 @@ const PICTURE_SET: u8 = 8;
 impl Format for Mp4 {
     fn push(&mut self, frame: &Rgb) -> Result<()> {
         let at = Timestamp::from_millis(begins(self.frames, self.spec.fps, 1000.0));
+        let too_dense = || {
+            format!(
+                "`{}`: the encoder of H.264 failed at frame {}, as it does where every pixel differs from the next: name a .webp, a .gif or a folder",
+                self.staged.place().display(),
+                self.frames
+            )
+        };
+        let stream = self.encoder.encode_at(&yuv::of(frame), at).with_context(too_dense)?;
         self.frames += 1;
-        let stream = self.encoder.encode_at(&yuv::of(frame), at).context("the encoder of H.264")?;
         let (mut sample, mut is_key) = (Vec::new(), false);
         for layer in (0..stream.num_layers()).filter_map(|i| stream.layer(i)) {
             for unit in (0..layer.nal_count()).filter_map(|i| layer.nal_unit(i)) {
