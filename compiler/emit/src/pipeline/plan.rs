@@ -362,7 +362,7 @@ fn latent_of(options: &Options, kind: &Kind, checkpoint: &Checkpoint, scale: Sca
                 bail!(
                     "--frames: found {frames}, expected a multiple of {} and 1 more, such as {below} or {}: the decoder makes the first frame alone, and {} of each other latent frame",
                     scale.temporal,
-                    below + scale.temporal,
+                    below.saturating_add(scale.temporal),
                     scale.temporal
                 );
             }
