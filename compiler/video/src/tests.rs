@@ -85,3 +85,24 @@ fn times_do_not_drift() {
     assert_eq!(delays.iter().sum::<u64>(), 100);
     assert!(delays.iter().all(|d| [6, 7].contains(d)));
 }
+
+/// At the first quantiser a picture of noise is larger than the encoder has room for.
+#[test]
+fn noise_is_written_with_a_coarser_quantiser() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = Spec { rows: 128, cols: 128, fps: 24.0 };
+    let mut state = 1u32;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        if state >> 31 == 0 { -1.0 } else { 1.0 }
+    };
+    let shape = vec![1, 3, 3, spec.rows, spec.cols];
+    let video = HostTensor { data: (0..shape.iter().product()).map(|_| noise()).collect(), shape };
+    let [one, two] = ["one.mp4", "two.mp4"].map(|name| dir.path().join(name));
+    for path in [&one, &two] {
+        let mut writer = VideoWriter::create(Destination::new(path), spec).unwrap();
+        writer.push_video(&video).unwrap();
+        writer.finish().unwrap();
+    }
+    assert_eq!(fs::read(&one).unwrap(), fs::read(&two).unwrap());
+}

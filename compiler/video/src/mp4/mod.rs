@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use openh264::encoder::{
     BitRate, Encoder, EncoderConfig, FrameRate, IntraFramePeriod, QpRange, RateControlMode, VuiConfig,
 };
+use openh264::formats::YUVSource;
 use openh264::{OpenH264API, Timestamp};
 use s2dit_backends::output::{Destination, Staged, made};
 
@@ -21,6 +22,10 @@ use boxes::Sample;
 
 /// The quantiser: what is lost is then mostly that four pixels share a colour.
 const QUANTISER: u8 = 16;
+/// By how much the quantiser grows when the encoder has no room for a picture, as where every pixel differs from the next.
+const COARSER: u8 = 6;
+/// The coarsest quantiser of H.264.
+const COARSEST: u8 = 51;
 /// Bits a second that the encoder believes to have: more than the quantiser takes.
 const BITS: u32 = 100_000_000;
 /// The encoder's largest picture.
@@ -32,6 +37,7 @@ pub(super) struct Mp4 {
     staged: Staged,
     out: BufWriter<File>,
     encoder: Encoder,
+    quantiser: u8,
     spec: Spec,
     samples: Vec<Sample>,
     /// The parameter sets of the sequence and of pictures.
@@ -58,25 +64,14 @@ impl Mp4 {
                 path.display()
             );
         }
-        let config = EncoderConfig::new()
-            .rate_control_mode(RateControlMode::Bufferbased)
-            .qp(QpRange::new(QUANTISER, QUANTISER))
-            .bitrate(BitRate::from_bps(BITS))
-            .max_frame_rate(FrameRate::from_hz(fps as f32))
-            .intra_frame_period(IntraFramePeriod::from_num_frames((fps * SECONDS_BETWEEN_KEYS).ceil() as u32))
-            .skip_frames(false)
-            .scene_change_detect(false)
-            .adaptive_quantization(false)
-            .background_detection(false)
-            .num_threads(1)
-            .vui(VuiConfig::bt709());
-        let encoder = Encoder::with_api_config(OpenH264API::from_source(), config).context("the encoder of H.264")?;
+        let encoder = encoder(fps, QUANTISER)?;
         let staged = Staged::file(to, &made::mp4)?;
         let file = File::create(staged.path()).with_context(|| format!("cannot write `{}`", path.display()))?;
         let mut mp4 = Mp4 {
             staged,
             out: BufWriter::new(file),
             encoder,
+            quantiser: QUANTISER,
             spec,
             samples: Vec::new(),
             sets: [Vec::new(), Vec::new()],
@@ -92,6 +87,37 @@ impl Mp4 {
     }
 }
 
+/// An encoder of one quantiser.
+fn encoder(fps: f64, quantiser: u8) -> Result<Encoder> {
+    let config = EncoderConfig::new()
+        .rate_control_mode(RateControlMode::Bufferbased)
+        .qp(QpRange::new(quantiser, quantiser))
+        .bitrate(BitRate::from_bps(BITS))
+        .max_frame_rate(FrameRate::from_hz(fps as f32))
+        .intra_frame_period(IntraFramePeriod::from_num_frames((fps * SECONDS_BETWEEN_KEYS).ceil() as u32))
+        .skip_frames(false)
+        .scene_change_detect(false)
+        .adaptive_quantization(false)
+        .background_detection(false)
+        .num_threads(1)
+        .vui(VuiConfig::bt709());
+    Encoder::with_api_config(OpenH264API::from_source(), config).context("the encoder of H.264")
+}
+
+/// The units of a picture, each without the zeros and the one that it begins with.
+fn units(encoder: &mut Encoder, picture: &impl YUVSource, at: Timestamp) -> Result<Vec<Vec<u8>>, openh264::Error> {
+    let stream = encoder.encode_at(picture, at)?;
+    let layers = (0..stream.num_layers()).filter_map(|i| stream.layer(i));
+    let mut units = Vec::new();
+    for layer in layers {
+        for unit in (0..layer.nal_count()).filter_map(|i| layer.nal_unit(i)) {
+            let start = unit.iter().position(|byte| *byte == 1).map_or(0, |at| at + 1);
+            units.push(unit[start..].to_vec());
+        }
+    }
+    Ok(units)
+}
+
 /// Types of the units of an H.264 stream.
 const KEY_PICTURE: u8 = 5;
 const SEQUENCE_SET: u8 = 7;
@@ -100,30 +126,35 @@ const PICTURE_SET: u8 = 8;
 impl Format for Mp4 {
     fn push(&mut self, frame: &Rgb) -> Result<()> {
         let at = Timestamp::from_millis(begins(self.frames, self.spec.fps, 1000.0));
-        let too_dense = || {
-            format!(
-                "`{}`: the encoder of H.264 failed at frame {}, as it does where every pixel differs from the next: name a .webp, a .gif or a folder",
-                self.staged.place().display(),
-                self.frames
-            )
+        let picture = yuv::of(frame);
+        let units = loop {
+            match units(&mut self.encoder, &picture, at) {
+                Ok(units) => break units,
+                // From here on, since the pictures that follow are of the same kind.
+                Err(_) if self.quantiser + COARSER <= COARSEST => {
+                    self.quantiser += COARSER;
+                    self.encoder = encoder(self.spec.fps, self.quantiser)?;
+                }
+                Err(error) => {
+                    let shown = self.staged.place().display();
+                    bail!(
+                        "`{shown}`: the encoder of H.264 failed at frame {}: {error}: name a .webp, a .gif or a folder",
+                        self.frames
+                    );
+                }
+            }
         };
-        let stream = self.encoder.encode_at(&yuv::of(frame), at).with_context(too_dense)?;
         self.frames += 1;
         let (mut sample, mut is_key) = (Vec::new(), false);
-        for layer in (0..stream.num_layers()).filter_map(|i| stream.layer(i)) {
-            for unit in (0..layer.nal_count()).filter_map(|i| layer.nal_unit(i)) {
-                // A unit begins with zeros and a one.
-                let start = unit.iter().position(|byte| *byte == 1).map_or(0, |at| at + 1);
-                let unit = &unit[start..];
-                match unit.first().map(|byte| byte & 0x1f) {
-                    None => {}
-                    Some(SEQUENCE_SET) => self.sets[0] = unit.to_vec(),
-                    Some(PICTURE_SET) => self.sets[1] = unit.to_vec(),
-                    Some(kind) => {
-                        is_key |= kind == KEY_PICTURE;
-                        sample.extend((unit.len() as u32).to_be_bytes());
-                        sample.extend_from_slice(unit);
-                    }
+        for unit in units {
+            match unit.first().map(|byte| byte & 0x1f) {
+                None => {}
+                Some(SEQUENCE_SET) => self.sets[0] = unit,
+                Some(PICTURE_SET) => self.sets[1] = unit,
+                Some(kind) => {
+                    is_key |= kind == KEY_PICTURE;
+                    sample.extend((unit.len() as u32).to_be_bytes());
+                    sample.extend_from_slice(&unit);
                 }
             }
         }
