@@ -185,6 +185,10 @@ fn the_contract_says_what_a_host_needs() {
     assert_eq!(report["chain"].as_array().expect("a chain").len(), 4, "{report}");
     let card = fs::read_to_string(out.join("README.md")).expect("a card");
     assert!(card.contains("| `transformer_2` |") && card.contains("one after the other"), "{card}");
+    // A card that somebody else wrote stays.
+    fs::write(out.join("README.md"), "mine").expect("a file");
+    let error = fails(&["verify", "-q", &arg(&out), "--checkpoint", &arg(&from), "--card"]);
+    assert!(error.contains("--force") && fs::read(out.join("README.md")).is_ok_and(|text| text == b"mine"), "{error}");
     Pipeline::open(&out).expect("still whole");
 
     // Only some parts, and nothing at all.

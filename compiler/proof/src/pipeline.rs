@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
-use s2dit_backends::output::{Destination, Staged};
+use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_emit::pipeline::{CARD, Fidelity, card};
 use s2dit_emit::plan::How;
 use s2dit_ir::interface::{InputRole, OutputRole};
@@ -50,6 +50,8 @@ pub struct Options {
     pub quiet: bool,
     /// Write the figures into the model card.
     pub card: bool,
+    /// Replace a model card that somebody else wrote.
+    pub force: bool,
 }
 
 /// The result of a verification.
@@ -169,7 +171,7 @@ fn write_card(pipeline: &Pipeline, report: &PipelineReport, options: &Options) -
     let path = pipeline.dir().join(CARD);
     let old = std::fs::read_to_string(&path).unwrap_or_default();
     let text = card(pipeline.contract(), &s2dit_emit::pipeline::estimates_of(&old), &rows);
-    let staged = Staged::file(Destination::new(&path), &|_| true)?;
+    let staged = Staged::file(Destination { path: &path, force: options.force }, &made::markup)?;
     std::fs::write(staged.path(), text).with_context(|| format!("cannot write `{}`", path.display()))?;
     Ok(staged.commit()?)
 }

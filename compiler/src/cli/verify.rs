@@ -192,6 +192,7 @@ fn whole(args: &Args, context: Context) -> Result<ExitCode> {
         threads: context.threads,
         quiet: context.quiet,
         card: args.card,
+        force: context.force,
     };
     let report = {
         let progress = Progress::calls("parts", context.quiet);

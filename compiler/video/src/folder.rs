@@ -1,7 +1,9 @@
 //! A folder of PNGs, `00000.png` and so on: one for each frame, without loss.
 
-use std::fs::File;
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io::BufWriter;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use s2dit_backends::output::{Contents, Destination, Staged, made};
@@ -30,7 +32,13 @@ fn is_frame(path: &str) -> bool {
 impl Folder {
     pub(super) fn create(to: Destination<'_>, _: Spec) -> Result<Folder> {
         let marker = name(0);
-        let ours = |path: &std::path::Path| made::png(&path.join(name(0)));
+        // Each frame: a picture of somebody else's may have such a name too.
+        let ours = |path: &Path| {
+            let files = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+            files
+                .filter(|file| file.file_name().and_then(OsStr::to_str).is_some_and(is_frame))
+                .all(|file| made::png(&file))
+        };
         let contents = Contents { kind: "frames", marker: &marker, part: &is_frame, ours: &ours };
         Ok(Folder { staged: Staged::folder(to, &contents)?, frames: 0 })
     }

@@ -51,6 +51,8 @@ fn the_same_frames_are_the_same_bytes_and_are_known_as_ours() {
     assert_eq!(fs::read_dir(&frames).unwrap().count(), 3);
     assert!(made::png(&frames.join("00000.png")));
     drop(VideoWriter::create(Destination::new(&frames), SPEC).unwrap());
+    fs::write(frames.join("00099.png"), "somebody else's").unwrap();
+    assert!(VideoWriter::create(Destination::new(&frames), SPEC).is_err());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use s2dit_backends::output::made;
 use s2dit_runtime::pipeline::{Contract, Mode, Part, SchedulerKind};
 
 /// The file of the card.
@@ -37,7 +38,7 @@ fn written(
     if let Some(licence) = &source.licence {
         writeln!(out, "---\nlicense: {licence}\n---\n")?;
     }
-    writeln!(out, "# {}\n", source.name.as_deref().unwrap_or(&contract.class))?;
+    writeln!(out, "# {}\n\n{}\n", source.name.as_deref().unwrap_or(&contract.class), made::COMMENT)?;
     let length = match (contract.mode, video.frames) {
         (Mode::Clip, Some(frames)) => format!("clips of {frames} frames"),
         _ => format!("a stream, {} latent frames at a time", latent.frames),
