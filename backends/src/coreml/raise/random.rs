@@ -85,6 +85,9 @@ fn categorical(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     shape.push(size);
     elements(&shape)?;
     let values: Vec<f64> = known.data.iter().copied().collect();
+    if values.iter().any(|x| x.is_nan()) {
+        bail!("found NaN among the classes' {}, expected numbers", if logits { "logits" } else { "probabilities" });
+    }
     let mut chosen = Vec::new();
     for row in values.chunks_exact(classes) {
         let greatest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
