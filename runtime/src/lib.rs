@@ -15,6 +15,7 @@
 
 mod artifact;
 pub mod compare;
+mod contract_file;
 pub mod decode;
 mod difference;
 mod error;

@@ -4,22 +4,30 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
-use s2dit_backends::input::{LARGEST_JSON, read_text};
+use anyhow::{Result, bail};
 use s2dit_ir::Interface;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::Error;
+use crate::contract_file::ContractFile;
 use crate::ports::is_name;
 pub use crate::stream::contract::{
     Chunk, FILE, Function, FunctionsPolicy, Packed, Port, Precision, State, StateKind, StatesPolicy, Target,
 };
-use crate::{Error, ErrorKind};
 
 /// The value of the field `format`.
 pub const FORMAT: &str = "s2dit-decoder";
 /// The version that this build writes and reads.
 pub const VERSION: u32 = 1;
+
+const IS: ContractFile = ContractFile {
+    file: FILE,
+    format: FORMAT,
+    version: VERSION,
+    what: "decoder",
+    expected: "expected the folder of a decoder, as `s2ditc compile --mode stream` makes of one",
+};
 
 /// A decoder folder's contract.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,9 +122,7 @@ impl Contract {
     /// Whether a folder has a contract of this format.
     #[must_use]
     pub fn is_in(dir: &Path) -> bool {
-        let text = read_text(&dir.join(FILE), LARGEST_JSON).ok();
-        let value: Option<Value> = text.and_then(|text| serde_json::from_str(&text).ok());
-        value.is_some_and(|value| value["format"] == FORMAT)
+        IS.is_in(dir)
     }
 
     /// Reads the contract of the decoder folder `dir`.
@@ -124,34 +130,7 @@ impl Contract {
     /// # Errors
     /// Not a decoder folder; a contract of another format or version, or one that contradicts itself.
     pub fn read(dir: &Path) -> Result<Contract, Error> {
-        let path = dir.join(FILE);
-        if !path.is_file() {
-            let what = "expected the folder of a decoder, as `s2ditc compile --mode stream` makes of one";
-            return Err(Error::new(ErrorKind::Io, anyhow!("`{}`: {what}", dir.display())));
-        }
-        let parsed = || {
-            let shown = path.display();
-            let text = read_text(&path, LARGEST_JSON).with_context(|| format!("cannot read `{shown}`"))?;
-            Contract::parsed(&text).with_context(|| format!("`{shown}`"))
-        };
-        parsed().map_err(Error::artifact)
-    }
-
-    fn parsed(text: &str) -> Result<Contract> {
-        let value: Value = serde_json::from_str(text).context("not JSON")?;
-        for (field, expected) in [("format", Value::from(FORMAT)), ("version", VERSION.into())] {
-            match value.get(field) {
-                Some(found) if *found == expected => {}
-                Some(found) => bail!("field `{field}`: found {found}, expected {expected}"),
-                None => bail!("field `{field}`: missing, expected {expected}"),
-            }
-        }
-        let contract: Contract = serde_path_to_error::deserialize(value).map_err(|error| {
-            let (path, error) = (error.path().to_string(), error.inner());
-            if path == "." { anyhow!("not a decoder's contract: {error}") } else { anyhow!("field `{path}`: {error}") }
-        })?;
-        contract.check()?;
-        Ok(contract)
+        IS.read(dir, |contract| Ok(Contract::check(contract)?))
     }
 
     /// The artifacts, each once.

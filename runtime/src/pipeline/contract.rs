@@ -4,15 +4,15 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
-use s2dit_backends::input::{LARGEST_JSON, read_text};
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Cleaning;
+use crate::Error;
+use crate::contract_file::ContractFile;
 use crate::ports::is_name;
 use crate::stream::contract::{Precision, Target};
-use crate::{Error, ErrorKind};
 
 /// The contract's file in the folder of a pipeline.
 pub const FILE: &str = "pipeline.json";
@@ -20,6 +20,14 @@ pub const FILE: &str = "pipeline.json";
 pub const FORMAT: &str = "s2dit-video-pipeline";
 /// The version that this build writes and reads.
 pub const VERSION: u32 = 1;
+
+const IS: ContractFile = ContractFile {
+    file: FILE,
+    format: FORMAT,
+    version: VERSION,
+    what: "pipeline",
+    expected: "expected the folder of a pipeline, as `s2ditc compile PIPELINE --size COLSxROWS` makes it",
+};
 /// Most rows or columns of pixels, and most frames.
 const LARGEST_SIDE: usize = 1 << 16;
 /// Most text tokens, and the greatest width of an embedding.
@@ -362,9 +370,7 @@ impl Contract {
     /// Whether a folder has a contract of this format, whole or not.
     #[must_use]
     pub fn is_in(dir: &Path) -> bool {
-        let text = read_text(&dir.join(FILE), LARGEST_JSON).ok();
-        let value: Option<Value> = text.and_then(|text| serde_json::from_str(&text).ok());
-        value.is_some_and(|value| value["format"] == FORMAT)
+        IS.is_in(dir)
     }
 
     /// Reads the contract of the folder `dir`.
@@ -372,34 +378,7 @@ impl Contract {
     /// # Errors
     /// Not the folder of a pipeline; a contract of another format or version, or one that contradicts itself.
     pub fn read(dir: &Path) -> Result<Contract, Error> {
-        let path = dir.join(FILE);
-        if !path.is_file() {
-            let what = "expected the folder of a pipeline, as `s2ditc compile PIPELINE --size COLSxROWS` makes it";
-            return Err(Error::new(ErrorKind::Io, anyhow!("`{}`: {what}", dir.display())));
-        }
-        let parsed = || {
-            let shown = path.display();
-            let text = read_text(&path, LARGEST_JSON).with_context(|| format!("cannot read `{shown}`"))?;
-            Contract::parsed(&text).with_context(|| format!("`{shown}`"))
-        };
-        parsed().map_err(Error::artifact)
-    }
-
-    fn parsed(text: &str) -> Result<Contract> {
-        let value: Value = serde_json::from_str(text).context("not JSON")?;
-        for (field, expected) in [("format", Value::from(FORMAT)), ("version", VERSION.into())] {
-            match value.get(field) {
-                Some(found) if *found == expected => {}
-                Some(found) => bail!("field `{field}`: found {found}, expected {expected}: compile the pipeline again"),
-                None => bail!("field `{field}`: missing, expected {expected}"),
-            }
-        }
-        let contract: Contract = serde_path_to_error::deserialize(value).map_err(|error| {
-            let (path, error) = (error.path().to_string(), error.inner());
-            if path == "." { anyhow!("not a pipeline's contract: {error}") } else { anyhow!("field `{path}`: {error}") }
-        })?;
-        contract.fits_itself()?;
-        Ok(contract)
+        IS.read(dir, Contract::fits_itself)
     }
 
     /// The contract as the text of [`FILE`].

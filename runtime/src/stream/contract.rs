@@ -13,6 +13,7 @@ use s2dit_ir::{DType, Interface};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::contract_file::ContractFile;
 use crate::error::refuse;
 use crate::ports::is_name;
 pub use crate::ports::{Part, Port};
@@ -25,6 +26,14 @@ pub const FILE: &str = "contract.json";
 pub const FORMAT: &str = "s2dit-kernel";
 /// The version that this build writes and reads.
 pub const VERSION: u32 = 1;
+
+const IS: ContractFile = ContractFile {
+    file: FILE,
+    format: FORMAT,
+    version: VERSION,
+    what: "kernel",
+    expected: "expected the folder of a kernel, as `s2ditc compile --mode stream` makes it",
+};
 
 /// A kernel folder's contract.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -401,31 +410,7 @@ impl Contract {
     /// # Errors
     /// Another format or version; a field that is missing or of another type; a contract that contradicts itself.
     pub fn parse(text: &str) -> Result<Contract, Error> {
-        Contract::parsed(text).map_err(Error::artifact)
-    }
-
-    fn parsed(text: &str) -> Result<Contract> {
-        let value: Value = serde_json::from_str(text).context("not JSON")?;
-        // Before the fields: another version may have others.
-        match value.get("format") {
-            Some(Value::String(format)) if format == FORMAT => {}
-            Some(other) => bail!("field `format`: found {other}, expected \"{FORMAT}\""),
-            None => bail!("field `format`: missing, expected \"{FORMAT}\""),
-        }
-        match value.get("version") {
-            Some(version) if version.as_u64() == Some(u64::from(VERSION)) => {}
-            Some(other) => bail!(
-                "field `version`: found {other}, expected {VERSION}: this kernel is of another generation of s2ditc; \
-                 compile it again"
-            ),
-            None => bail!("field `version`: missing, expected {VERSION}"),
-        }
-        let contract: Contract = serde_path_to_error::deserialize(value).map_err(|error| {
-            let (path, error) = (error.path().to_string(), error.inner());
-            if path == "." { anyhow!("not a kernel contract: {error}") } else { anyhow!("field `{path}`: {error}") }
-        })?;
-        contract.check()?;
-        Ok(contract)
+        IS.parse(text, |contract| Ok(Contract::check(contract)?)).map_err(Error::artifact)
     }
 
     /// The artifacts, each once.
