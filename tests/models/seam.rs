@@ -22,6 +22,8 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
     ("compiler/proof/src/pipeline.rs", &["latent", "text", "velocity", "video"]),
     // A part of a pipeline.
     ("runtime/src/pipeline/contract.rs", &["decoder"]),
+    // What an error about a contract is about.
+    ("runtime/src/decode/contract.rs", &["decoder"]),
     // A ligature, and a field of a tokenizer's file.
     ("runtime/src/pipeline/clean.rs", &["ff"]),
     ("compiler/emit/src/pipeline/tokenizer.rs", &["decoder"]),
