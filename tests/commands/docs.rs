@@ -140,6 +140,7 @@ fn pages() -> Vec<PathBuf> {
         "examples/host",
         "examples/device-report",
         "examples/search",
+        "tests/fuzz",
         "tests/goldens",
     ] {
         let entries = fs::read_dir(repo().join(folder)).expect("a folder");
