@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use clap::CommandFactory as _;
 use clap_mangen::Man;
 
-use super::{Cli, NAME};
+use super::Cli;
 
 /// The manual page of a command, or of the program, in roff.
 pub(super) fn page(command: Option<&str>) -> Result<String> {
@@ -19,8 +19,7 @@ pub(super) fn page(command: Option<&str>) -> Result<String> {
                     program.get_subcommands().filter(|c| !c.is_hide_set()).map(clap::Command::get_name).collect();
                 bail!("found the command `{name}`, expected one of {}", known.join(", "));
             };
-            // The page's name, as in `man s2ditc-compile`.
-            Man::new(found.clone().name(format!("{NAME}-{name}")))
+            Man::new(found.clone())
         }
     };
     let mut roff = Vec::new();
