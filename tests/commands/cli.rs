@@ -109,7 +109,7 @@ fn inspect_sums_up_a_kernel() {
         }
     }
     std::fs::remove_file(work.path().join("onnx-io/weights.data")).expect("weights");
-    assert!(crate::common::fails(&["inspect", &arg(&work.path().join("onnx-io"))]).contains("weights.data"));
+    assert!(fails(&["inspect", &arg(&work.path().join("onnx-io"))]).contains("weights.data"));
 }
 
 #[test]

@@ -206,26 +206,35 @@ fn pages_for_programs() {
     let summary = page("docs/book/SUMMARY.md");
     let mut made = String::from("# s2ditc\n");
     for line in summary.lines().skip(1).filter(|line| !line.is_empty()) {
-        let Some((title, target)) = line.trim_start_matches([' ', '-']).trim_matches(['[', ')']).split_once("](") else {
+        let Some((title, target)) = line.trim_start_matches([' ', '-']).trim_matches(['[', ')']).split_once("](")
+        else {
             made += &format!("\n## {}\n\n", line.trim_start_matches('#').trim());
             continue;
         };
         let text = page(target);
         // The first paragraph, up to its first full stop before a blank.
-        let blocks = text.split("\n\n").map(str::trim);
-        let first = blocks.skip(1).find(|block| block.starts_with(|c: char| c.is_alphanumeric() || "`*[".contains(c)));
+        let is_prose = |block: &&str| {
+            block.starts_with(|c: char| c.is_alphanumeric() || "`*[".contains(c)) && !block.starts_with("```")
+        };
+        let first = text.split("\n\n").map(str::trim).skip(1).find(is_prose);
         let first = first.map(cell).unwrap_or_else(|| panic!("{target}: no first sentence"));
         let sentence = plain(&first[..first.find(". ").map_or(first.len(), |at| at + 1)]);
         match title == "s2ditc" {
             true => made += &format!("\n> {sentence}\n"),
-            false => made += &format!("- [{title}](../{target}): {sentence}\n"),
+            false => {
+                let target = target.strip_prefix("docs/").map_or_else(|| format!("../{target}"), str::to_owned);
+                made += &format!("- [{title}]({target}): {sentence}\n");
+            }
         }
     }
     let place = repo().join("docs/llms.txt");
     if std::env::var_os("S2DITC_BLESS").is_some() {
         fs::write(place, made).expect("docs/llms.txt");
     } else {
-        assert!(made == page("docs/llms.txt"), "docs/llms.txt is not of these pages: S2DITC_BLESS=1 cargo test -p s2ditc --test commands docs");
+        assert!(
+            made == page("docs/llms.txt"),
+            "docs/llms.txt is not of these pages: S2DITC_BLESS=1 cargo test -p s2ditc --test commands docs"
+        );
     }
 }
 

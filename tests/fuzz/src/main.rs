@@ -10,7 +10,10 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
-use targets::{Shape, TARGETS, Target};
+use targets::{TARGETS, Target};
+
+/// Readers of messages of protocol buffers.
+const PROTOBUF: [&str; 2] = ["onnx", "mil"];
 
 static CHOSEN: OnceLock<(&'static Target, PathBuf)> = OnceLock::new();
 
@@ -49,8 +52,8 @@ fuzz_target!(
 
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     let most = max_size.min(data.len());
-    match chosen().0.shape {
-        Shape::Protobuf => mutate::protobuf(&mut data[..most], size, seed),
-        Shape::Bytes => fuzzer_mutate(data, size, max_size),
+    match PROTOBUF.contains(&chosen().0.name) {
+        true => mutate::protobuf(&mut data[..most], size, seed),
+        false => fuzzer_mutate(data, size, max_size),
     }
 });

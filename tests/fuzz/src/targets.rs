@@ -19,23 +19,12 @@ use s2dit_models::checkpoint::{Checkpoint, Lora, Origin};
 use s2dit_runtime::{Artifact, decode, pipeline, stream};
 use s2ditc::cli::{Silent, call};
 
-/// How a file is changed so that what comes out is still of its format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// Bytes, and text.
-    Bytes,
-    /// Messages of protocol buffers: fields are changed, and lengths stay right.
-    Protobuf,
-}
-
 /// A reader.
 pub struct Target {
     /// Name of the target, and of its folder under `found`.
     pub name: &'static str,
     /// Path of the file within the input.
     pub file: &'static str,
-    /// How the file is changed.
-    pub shape: Shape,
     /// Makes what lies around the file in an empty folder.
     pub around: fn(&Path),
     /// Files of the repository to begin with: names under `tests`, whose endings count. With none, what [`around`](Target::around) made.
@@ -51,7 +40,6 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "safetensors",
         file: "x.safetensors",
-        shape: Shape::Bytes,
         around: NOTHING,
         seeds: &["fixtures/doors/*.safetensors"],
         read: |dir| door(&dir.join("x.safetensors")),
@@ -59,7 +47,6 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "torch",
         file: "x.pt",
-        shape: Shape::Bytes,
         around: NOTHING,
         seeds: &["fixtures/doors/*.pt"],
         read: |dir| door(&dir.join("x.pt")),
@@ -67,7 +54,6 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "gguf",
         file: "x.gguf",
-        shape: Shape::Bytes,
         around: NOTHING,
         seeds: &["fixtures/doors/*.gguf"],
         read: |dir| door(&dir.join("x.gguf")),
@@ -75,7 +61,6 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "config",
         file: "config.json",
-        shape: Shape::Bytes,
         around: NOTHING,
         seeds: &[
             "goldens/tiny/checkpoint/config.json",
@@ -99,7 +84,6 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "index",
         file: "diffusion_pytorch_model.safetensors.index.json",
-        shape: Shape::Bytes,
         around: |dir| copy("goldens/sharded/checkpoint", dir),
         seeds: &[],
         read: |dir| drop(Checkpoint::open(dir)),
@@ -107,7 +91,6 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "lora",
         file: "lora.safetensors",
-        shape: Shape::Bytes,
         around: |dir| copy("fixtures/doors/diffusers", dir),
         seeds: &["fixtures/doors/lora_*.safetensors"],
         read: |dir| {
@@ -118,7 +101,6 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "pt2",
         file: "x.pt2",
-        shape: Shape::Bytes,
         around: NOTHING,
         seeds: &["goldens/import/*.pt2"],
         read: |dir| graph(&dir.join("x.pt2")),
@@ -126,7 +108,6 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "onnx",
         file: "x.onnx",
-        shape: Shape::Protobuf,
         around: NOTHING,
         seeds: &["goldens/import/*.onnx"],
         read: |dir| {
@@ -138,7 +119,6 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "mil",
         file: "Data/com.apple.CoreML/model.mlmodel",
-        shape: Shape::Protobuf,
         around: package,
         seeds: &[],
         read: read_package,
@@ -146,23 +126,14 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "weights",
         file: "Data/com.apple.CoreML/weights/weight.bin",
-        shape: Shape::Bytes,
         around: package,
         seeds: &[],
         read: read_package,
     },
-    Target {
-        name: "manifest",
-        file: "Manifest.json",
-        shape: Shape::Bytes,
-        around: package,
-        seeds: &[],
-        read: read_package,
-    },
+    Target { name: "manifest", file: "Manifest.json", around: package, seeds: &[], read: read_package },
     Target {
         name: "contract",
         file: "contract.json",
-        shape: Shape::Bytes,
         around: kernel,
         seeds: &[],
         read: |dir| {
@@ -174,7 +145,6 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "pipeline",
         file: "pipeline.json",
-        shape: Shape::Bytes,
         around: |dir| {
             let from = arg(&tests().join("goldens/pipeline_ltx/pipeline"));
             made(dir, &["compile", &from, "--target", "onnx", "--size", "64x64", "--frames", "9"]);
@@ -185,10 +155,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "plan",
         file: "plan.toml",
-        shape: Shape::Bytes,
         around: |dir| {
-            let from = checkpoint(dir);
-            let plan = arg(&dir.join("plan.toml"));
+            let (from, plan) = (arg(&dir.join("checkpoint")), arg(&dir.join("plan.toml")));
+            // Weights that are worth it.
+            done(&["init", "--preset", "tiny", "--set", "ffn_dim=2048", "--seed", "1", "-o", &from]);
             done(&["quantize", &from, "--scheme", "palette4", "--latent", "1x4x4", "-o", &plan]);
         },
         seeds: &[],
@@ -197,11 +167,12 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "state",
         file: "state.safetensors",
-        shape: Shape::Bytes,
         around: |dir| {
             kernel(dir);
-            let (from, to, out) = (arg(dir), arg(&dir.join("state.safetensors")), arg(&dir.join("frames.safetensors")));
-            done(&["stream", &from, "--chunks", "1", "--seed", "1", "--state-out", &to, "-o", &out]);
+            let beside = |end: &str| arg(&dir.with_extension(end));
+            let (state, frames) = (beside("state"), beside("frames"));
+            done(&["stream", &arg(dir), "--chunks", "1", "--prompt-seed", "1", "--state-out", &state, "-o", &frames]);
+            fs::rename(state, dir.join("state.safetensors")).expect("a saved state");
         },
         seeds: &[],
         read: |dir| {
@@ -213,7 +184,6 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "ir",
         file: "x.s2",
-        shape: Shape::Bytes,
         around: NOTHING,
         seeds: &["../passes/tests/text/*.s2"],
         read: |dir| {
@@ -230,16 +200,18 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "tokenizer",
         file: "tokenizer.json",
-        shape: Shape::Bytes,
         around: NOTHING,
-        seeds: &["goldens/tokenizer_clip/tokenizer.json"],
+        seeds: &[
+            "goldens/pipeline_wan/pipeline/tokenizer/tokenizer.json",
+            "goldens/pipeline_ltx/pipeline/tokenizer/tokenizer.json",
+        ],
         read: |dir| {
             let text = pipeline::contract::Text {
                 tokens: 16,
                 width: 8,
                 vocabulary: 1 << 16,
                 padding: 0,
-                cleaning: pipeline::Cleaning::default(),
+                cleaning: pipeline::Cleaning::None,
                 encoder_mask: pipeline::contract::EncoderMask::None,
                 zero_padding: false,
                 step_mask: false,
@@ -253,7 +225,6 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "tables",
         file: "x.toml",
-        shape: Shape::Bytes,
         around: NOTHING,
         seeds: &["../compiler/estimate/devices/*.toml"],
         read: |dir| {
@@ -291,7 +262,9 @@ impl Target {
             });
             paths.sort();
             assert!(!paths.is_empty(), "no file {seed}");
-            found.extend(paths.iter().map(|path| fs::read(path).expect("a seed")).filter(|bytes| bytes.len() <= 1 << 16));
+            found.extend(
+                paths.iter().map(|path| fs::read(path).expect("a seed")).filter(|bytes| bytes.len() <= 1 << 16),
+            );
         }
         found
     }
