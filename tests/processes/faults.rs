@@ -1,5 +1,5 @@
 //! Kills at seeded moments: what is at an output's place afterwards is the old output, the new one or nothing, and the next compile removes
-//! what the dead one left beside it. `S2DITC_KILLS` says how many kills (default 36), `S2DITC_SEED` other moments.
+//! what the dead one left beside it. `S2DITC_KILLS` says how many kills (default 24), `S2DITC_SEED` other moments.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,7 +23,7 @@ const CASES: &[Case] = &[
     Case { name: "x.mlpackage", flags: &["--target", "coreml", "--latent", "1x4x4", "--precision", "fp32"] },
     Case { name: "x.onnx", flags: &["--target", "onnx", "--latent", "1x4x4", "--precision", "fp32"] },
     Case { name: "kernel", flags: &["--target", "coreml", "--mode", "stream", "--latent", "4x4"] },
-    Case { name: "parts", flags: &["--target", "onnx", "--latent", "1x4x4", "--partition", "2"] },
+    Case { name: "parts", flags: &["--target", "coreml", "--latent", "1x4x4", "--partition", "2"] },
 ];
 
 type Files = Vec<(PathBuf, Vec<u8>)>;
@@ -39,6 +39,7 @@ fn compile(checkpoint: &str, case: &Case, out: &Path) -> Command {
     command
 }
 
+/// Runs a compile to its end.
 fn finish(mut command: Command) {
     assert!(command.status().expect("s2ditc starts").success(), "{command:?}");
 }
@@ -83,7 +84,7 @@ fn names(folder: &Path) -> BTreeSet<String> {
 
 #[test]
 fn a_killed_compile_leaves_the_old_the_new_or_nothing() {
-    let kills = number("S2DITC_KILLS", 36);
+    let kills = number("S2DITC_KILLS", 24);
     let mut rng = ChaCha8Rng::seed_from_u64(number("S2DITC_SEED", 1));
     let work = tempfile::tempdir().expect("a temporary folder");
     let from = ["1", "2"].map(|seed| {
@@ -93,15 +94,22 @@ fn a_killed_compile_leaves_the_old_the_new_or_nothing() {
         place
     });
     let mut ends = [0; 4];
+    // Of each case, how long it takes until something is staged, and from then on.
+    let mut phases: Vec<[Duration; 2]> = Vec::new();
     for (number, case) in (0..kills).zip(CASES.iter().cycle()) {
         let at = |what: &str| work.path().join(format!("{what}-{}", case.name));
         // Once for each case: the whole outputs, and how long the phases are.
         let whole = ["old", "new"].map(at);
         if number < CASES.len() as u64 {
+            let mut times = [Duration::ZERO; 2];
             for (folder, from) in whole.iter().zip(&from) {
                 fs::create_dir(folder).expect("a folder");
-                finish(compile(from, case, &folder.join(case.name)));
+                let start = Instant::now();
+                let (mut child, early) = until_staged(compile(from, case, &folder.join(case.name)), folder);
+                assert!(child.wait().expect("a status").success(), "{}", case.name);
+                times = [early, start.elapsed() - early];
             }
+            phases.push(times);
         }
         let [old, new] = whole.map(|folder| output(&folder, case.name));
         assert!(!old.is_empty() && old != new, "{}", case.name);
@@ -115,14 +123,14 @@ fn a_killed_compile_leaves_the_old_the_new_or_nothing() {
         }
         let signal = if rng.random_bool(0.5) { Signal::KILL } else { Signal::TERM };
         // A third of the kills come at any time, the others while something is staged.
-        let early = rng.random_bool(1.0 / 3.0);
-        let (mut child, wait) = if early {
+        let [early, late] = phases[usize::try_from(number).expect("a small number") % CASES.len()];
+        let (mut child, wait) = if rng.random_bool(1.0 / 3.0) {
             let child = compile(&from[1], case, &place).spawn().expect("s2ditc starts");
-            (child, rng.random_range(0..60_000))
+            (child, (early + late).mul_f64(rng.random_range(0.0..1.0)))
         } else {
-            (until_staged(compile(&from[1], case, &place), &folder).0, rng.random_range(0..40_000))
+            (until_staged(compile(&from[1], case, &place), &folder).0, late.mul_f64(rng.random_range(0.0..1.3)))
         };
-        std::thread::sleep(Duration::from_micros(wait));
+        std::thread::sleep(wait);
         // The process may be over: then there is nobody to kill.
         let killed = child.try_wait().expect("a status").is_none();
         if killed {
@@ -131,7 +139,7 @@ fn a_killed_compile_leaves_the_old_the_new_or_nothing() {
         let status = child.wait().expect("a status");
 
         let found = output(&folder, case.name);
-        let what = format!("kill {number} of {}, {signal:?} after {wait} µs, an old output: {has_old}", case.name);
+        let what = format!("kill {number} of {}, {signal:?} after {wait:?}, an old output: {has_old}", case.name);
         if found.is_empty() {
             assert!(!has_old && !status.success(), "{what}: the old output is gone");
             ends[0] += 1;
