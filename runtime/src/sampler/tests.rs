@@ -108,7 +108,9 @@ fn what_is_not_supported_is_named_with_its_field() {
 fn steps_without_levels_are_refused() {
     let ltx = read(&golden("euler_ltx")["config"], Spacing::Linear).unwrap();
     let message = ltx.levels(1, 1024).unwrap_err().to_string();
-    assert!(message.contains("steps: found 1"), "{message}");
+    assert!(message.contains("steps: found 1, expected at least 2") && message.contains("shift_terminal"), "{message}");
+    assert!(!message.contains("[NaN"), "{message}");
+    assert_eq!(ltx.levels(2, 1024).unwrap().steps(), 2);
     let wan = read(&golden("euler_ltx")["config"], Spacing::Scheduler).unwrap();
     assert!(wan.levels(8, 1024).unwrap_err().to_string().contains("use_dynamic_shifting"));
 }
