@@ -113,16 +113,12 @@ pub fn verify(
         pipeline.check_fp16()?;
     }
     pipeline.check_hashes(&mut |_, _| {})?;
-    check_description(&pipeline, folder)?;
     let contract = pipeline.contract();
-    let mut parts = Vec::new();
-    let mut notes = Vec::new();
+    let mut jobs = Vec::new();
     for (part, asset) in contract.assets.parts() {
         for (from, path) in asset.checkpoints.iter().zip(paths(&pipeline, part, asset)?) {
-            progress(&from.component);
             let origin = Origin::from(folder.component(&from.component)?.as_path());
-            let checkpoint = Checkpoint::open_from(&origin)?;
-            let found = format!("blake3:{}", checkpoint.content_hash().to_hex());
+            let found = format!("blake3:{}", Checkpoint::open_from(&origin)?.content_hash().to_hex());
             if found != from.hash {
                 bail!(
                     "`{}`: found weights with the hash {found}, expected {}, of which `{}` was compiled",
@@ -132,9 +128,16 @@ pub fn verify(
                 );
             }
             let model = Model { origin, quantize: storage(asset, part, options) };
-            let report = one(&path, model, options)?;
-            parts.push(PartReport { part: part.name(), component: from.component.clone(), ..report });
+            jobs.push((part, &from.component, path, model));
         }
+    }
+    check_description(&pipeline, folder)?;
+    let mut parts = Vec::new();
+    let mut notes = Vec::new();
+    for (part, component, path, model) in jobs {
+        progress(component);
+        let report = one(&path, model, options)?;
+        parts.push(PartReport { part: part.name(), component: component.clone(), ..report });
     }
     let is_whole = Part::ALL.into_iter().all(|part| contract.assets.of(part).is_some());
     let chain = if contract.mode == Mode::Clip && is_whole {

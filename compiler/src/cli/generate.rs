@@ -51,7 +51,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     steps: Option<u16>,
     /// Guidance of a clip: v = v_neg + G·(v_pos − v_neg), of two transformers G,G2; 1 or less is none [default: the pipeline's]
-    #[arg(long, value_name = "G[,G2]")]
+    #[arg(long, value_name = "G[,G2]", allow_hyphen_values = true)]
     guidance: Option<Guidance>,
     /// Frames a second [default: the pipeline's]
     #[arg(long, value_name = "N", value_parser = fps)]

@@ -113,13 +113,14 @@ impl Tokenizer {
 
     fn of(bytes: &[u8], path: &Path, text: Text) -> Result<Tokenizer> {
         let shown = path.display();
-        let mut inner = parsed(bytes).with_context(|| format!("`{shown}`: not a tokenizer"))?;
+        let (mut inner, value) = parsed(bytes).with_context(|| format!("`{shown}`: not a tokenizer"))?;
         if let Some((token, id)) = beyond(&inner, text.vocabulary) {
             bail!(
                 "`{shown}`: found the token {token:?} with id {id}, expected ids below {}, as the text encoder knows them: the tokenizer is of another model",
                 text.vocabulary
             );
         }
+        check_added(&value, &inner).with_context(|| format!("`{shown}`"))?;
         inner.with_padding(None);
         let around =
             quietly(|| inner.encode("", true).map(|encoding| encoding.len())).with_context(|| format!("`{shown}`"))?;
@@ -185,13 +186,11 @@ fn beyond(tokenizer: &tokenizers::Tokenizer, vocabulary: usize) -> Option<(Strin
     (last.1 as usize >= vocabulary).then_some(last)
 }
 
-/// Parses a tokenizer. The library panics on some damage, which is looked for first.
-fn parsed(bytes: &[u8]) -> Result<tokenizers::Tokenizer> {
+/// Parses a tokenizer, also as JSON. The library panics on some damage, which is looked for first.
+fn parsed(bytes: &[u8]) -> Result<(tokenizers::Tokenizer, Value)> {
     let value: Value = serde_json::from_slice(bytes).context("not JSON")?;
     check_tables(&value)?;
-    let tokenizer = quietly(|| tokenizers::Tokenizer::from_bytes(bytes))?;
-    check_added(&value, &tokenizer)?;
-    Ok(tokenizer)
+    Ok((quietly(|| tokenizers::Tokenizer::from_bytes(bytes))?, value))
 }
 
 /// Checks that tokens which are added to the vocabulary have the ids that the file says: the library gives them others without a word.
