@@ -584,6 +584,25 @@ fn a_damaged_description_is_named_by_every_command() {
             assert!(error.contains(&format!("{}`: {part}", path.display())), "{command:?}, expected `{part}`: {error}");
         }
     }
+    // What it was compiled from is another folder, and a part is not the whole.
+    fs::write(&path, &whole).unwrap();
+    for command in [
+        &["quantize", &out, "--scheme", "int8", "-o", &video][..],
+        &["compile", &out, "--target", "onnx", "--size", "48x32"],
+    ] {
+        let error = fails(command);
+        assert!(
+            error.contains("the folder of a compiled pipeline") && error.contains("expected"),
+            "{command:?}: {error}"
+        );
+    }
+    let error = fails(&["generate", &from, "--prompt", "a cat", "-o", &video]);
+    assert!(error.contains("found a pipeline folder of diffusers") && error.contains("s2ditc compile"), "{error}");
+    let error = fails(&["generate", &format!("{out}/Transformer.mlpackage"), "--prompt", "a cat", "-o", &video]);
+    assert!(
+        error.contains(&format!("found a part of a compiled pipeline, expected the whole folder, `{out}`")),
+        "{error}"
+    );
     // Somebody else's file in another folder is not ours to judge.
     let checkpoint = work.path().join("checkpoint");
     for (name, bytes) in files(&golden("pipeline_wan").join("pipeline/transformer")) {
@@ -689,6 +708,7 @@ fn a_pipeline_is_estimated_part_by_part() {
         (0..2).filter_map(|i| pair["components"][0]["networks"][i]["functions"][0]["calls"].as_u64()).collect();
     assert!(each.iter().all(|calls| *calls > 0) && each.iter().sum::<u64>() == 100, "{each:?}");
     assert!(pair["notes"].to_string().contains("without its decoder"), "{pair}");
+    assert_eq!((&pair["is_whole"], &pair["frames_per_second"]), (&false.into(), &Value::Null));
     let onnx = arg(&work.path().join("onnx"));
     ok(&[&["compile", "-q", &source("pipeline_wan"), "--size", "48x32", "--frames", "1", "-o", &onnx][..], &ONNX]
         .concat());
@@ -751,4 +771,33 @@ fn a_dry_run_reads_the_tokenizer_and_a_failure_says_what_failed() {
     assert!(!last.contains("every"), "{last}");
     let last = ok(&["verify", &out, "--checkpoint", &from]);
     assert!(last.trim().lines().last().is_some_and(|last| last.starts_with("passed: every file")), "{last}");
+}
+
+/// A scheduler of which diffusers writes what JSON lacks, and that another class of pipelines cannot be sampled with.
+#[test]
+fn dpm_solver_of_a_pipeline_folder() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let text = fs::read_to_string(golden("schedulers/dpm_solver.json")).expect("a golden");
+    let scheduler = serde_json::from_str::<Value>(&text).expect("JSON")["config"].to_string();
+    let scheduler = scheduler.replace("\"lambda_min_clipped\":null", "\"lambda_min_clipped\": -Infinity");
+    assert!(scheduler.contains("-Infinity"), "{scheduler}");
+    let wan = copy("pipeline_wan", &work.path().join("wan"));
+    fs::write(wan.join("scheduler/scheduler_config.json"), &scheduler).unwrap();
+    let out = work.path().join("out");
+    ok(&[&["compile", "-q", &arg(&wan), "--size", "48x32", "--frames", "1", "-o", &arg(&out)][..], &ONNX].concat());
+    let contract = Contract::read(&out).expect("a contract");
+    assert_eq!(
+        (contract.scheduler.kind, contract.scheduler.class.as_str()),
+        (SchedulerKind::DpmSolver, "DPMSolverMultistepScheduler")
+    );
+    ok(&["verify", "-q", &arg(&out), "--checkpoint", &arg(&wan)]);
+    let video = work.path().join("x.gif");
+    ok(&["generate", "-q", &arg(&out), "--prompt", "a cat", "--steps", "4", "-o", &arg(&video)]);
+    assert!(video.exists() && ok(&["inspect", &arg(&out)]).contains("sampling: DPMSolverMultistepScheduler"));
+    // LTX-Video's pipeline passes noise levels.
+    let ltx = copy("pipeline_ltx", &work.path().join("ltx"));
+    fs::write(ltx.join("scheduler/scheduler_config.json"), &scheduler).unwrap();
+    let error =
+        fails(&[&["compile", "-q", &arg(&ltx), "--size", "64x64", "--frames", "9", "--dry-run"][..], &ONNX].concat());
+    assert!(error.contains("scheduler_config.json") && error.contains("does not take"), "{error}");
 }

@@ -38,8 +38,10 @@ pub struct PipelineEstimate {
     pub components: Vec<ComponentEstimate>,
     /// From the prompt to the last frame of a clip; of a stream a chunk, once its prompt is encoded.
     pub total_ms: Range,
-    /// Frames of video a second.
-    pub frames_per_second: Range,
+    /// Whether all parts are there, so that the time is that of the whole.
+    pub is_whole: bool,
+    /// Frames of video a second, of a whole pipeline.
+    pub frames_per_second: Option<Range>,
     /// Memory by what stays loaded.
     pub memory: PipelineMemory,
     /// Bytes of all packages.
@@ -165,6 +167,7 @@ pub fn pipeline(contract: &Contract, dir: &Path, device: &Device) -> Result<Pipe
     if contract.mode == Mode::Stream {
         notes.push("a chunk is counted without its prompt, which is encoded once".to_owned());
     }
+    let is_whole = components.len() == Part::ALL.len();
     let networks = || components.iter().flat_map(|component| &component.networks);
     Ok(PipelineEstimate {
         pipeline: shown.to_string(),
@@ -177,7 +180,8 @@ pub fn pipeline(contract: &Contract, dir: &Path, device: &Device) -> Result<Pipe
         steps: sampling.steps,
         guidance: sampling.guidance,
         total_ms,
-        frames_per_second: total_ms.falling(|ms| 1e3 * frames as f64 / ms.max(1e-9)),
+        is_whole,
+        frames_per_second: is_whole.then(|| total_ms.falling(|ms| 1e3 * frames as f64 / ms.max(1e-9))),
         memory: memory(contract.mode, &components),
         package_bytes: networks().map(|network| network.package_bytes).sum(),
         first_load_s: networks().map(|network| network.first_load_s).sum(),

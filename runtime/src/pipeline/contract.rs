@@ -180,6 +180,8 @@ pub enum SchedulerKind {
     Unipc,
     /// `FlowMatchEulerDiscreteScheduler`.
     FlowMatchEuler,
+    /// `DPMSolverMultistepScheduler` on flow matching.
+    DpmSolver,
     /// The few noise levels that the kernel's `contract.json` lists.
     Kernel,
 }
@@ -400,6 +402,24 @@ impl Contract {
     /// # Errors
     /// Not the folder of a pipeline; a contract of another format or version, or one that contradicts itself.
     pub fn read(dir: &Path) -> Result<Contract, Error> {
+        let has = |file: &str| dir.join(file).is_file();
+        if !has(FILE) && has("model_index.json") {
+            refuse!(
+                Artifact,
+                "`{}`: found a pipeline folder of diffusers, expected a compiled pipeline: make one with s2ditc compile {} --size COLSxROWS",
+                dir.display(),
+                dir.display()
+            );
+        }
+        let above = dir.parent().map(|above| if above.as_os_str().is_empty() { Path::new(".") } else { above });
+        if let Some(above) = above.filter(|above| !has(FILE) && Contract::is_in(above)) {
+            refuse!(
+                Artifact,
+                "`{}`: found a part of a compiled pipeline, expected the whole folder, `{}`",
+                dir.display(),
+                above.display()
+            );
+        }
         IS.read(dir, Contract::fits_itself)
     }
 

@@ -70,7 +70,7 @@ fn written(contract: &Contract, estimate: &[String], fidelity: &[Fidelity], out:
             "Each chunk takes {} steps; `contract.json` of the transformer has its noise levels.",
             sampling.steps
         )?,
-        SchedulerKind::Unipc | SchedulerKind::FlowMatchEuler => {
+        SchedulerKind::Unipc | SchedulerKind::FlowMatchEuler | SchedulerKind::DpmSolver => {
             let calls = match (sampling.guidance > 1.0, sampling.batch) {
                 (false, 1) => "",
                 (false, _) => "; a call has room for a second prompt, for guidance",

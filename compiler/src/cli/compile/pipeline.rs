@@ -117,6 +117,12 @@ pub(super) fn run(args: &Args, context: Context, pixels: Pixels, start: Instant)
     check(args)?;
     let origin = args.weights.origin(&args.checkpoint, Wanted::Pipeline, context)?;
     let Some(folder) = PipelineFolder::open(&origin.path)? else {
+        if Contract::is_in(&origin.path) {
+            bail!(
+                "`{}`: found the folder of a compiled pipeline, expected the pipeline folder of diffusers that it was compiled from, with {PIPELINE_FILE}",
+                origin.path.display()
+            );
+        }
         refuse!(
             "--size is for a pipeline folder: `{}` has no {PIPELINE_FILE}; a model by itself takes --latent or --tokens",
             origin.path.display()

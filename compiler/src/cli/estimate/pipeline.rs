@@ -45,11 +45,11 @@ fn time(ms: Range) -> String {
 
 /// The whole in a line.
 fn whole(e: &PipelineEstimate) -> String {
+    let fps = e.frames_per_second.map_or(String::new(), |fps| format!(", {} frames a second", range(fps)));
     format!(
-        "{} {}, {} frames a second, memory {} with a part at a time ({}), {} with all loaded",
-        what(e),
+        "{} {}{fps}, memory {} with a part at a time ({}), {} with all loaded",
+        total(e),
         time(e.total_ms),
-        range(e.frames_per_second),
         size(e.memory.working),
         e.memory.working_part.replace('_', " "),
         size(e.memory.all)
@@ -62,6 +62,12 @@ fn what(e: &PipelineEstimate) -> &'static str {
         Mode::Clip => "clip",
         Mode::Stream => "chunk",
     }
+}
+
+/// What the sum of all parts is.
+fn total(e: &PipelineEstimate) -> String {
+    let rest = if e.is_whole { "" } else { ", these parts" };
+    format!("{}{rest}", what(e))
 }
 
 /// A part in a line.
@@ -115,8 +121,10 @@ fn text(e: &PipelineEstimate, all: bool) -> String {
         };
         row(&component.part.replace('_', " "), format!("{}{engine}", line(component)));
     }
-    row(what(e), time(e.total_ms));
-    row("frames a second", range(e.frames_per_second));
+    row(&total(e), time(e.total_ms));
+    if let Some(fps) = e.frames_per_second {
+        row("frames a second", range(fps));
+    }
     let working = e.memory.working_part.replace('_', " ");
     row("memory, working", format!("{}: the {working}, as generate loads and drops parts", size(e.memory.working)));
     row("memory, all loaded", size(e.memory.all));

@@ -30,7 +30,7 @@ pub(super) fn text(contract: &Contract, parts: &[InspectReport]) -> Result<Strin
     writeln!(out, "text: {} tokens of width {}, encoded with {mask}{zeros}", text.tokens, text.width)?;
     match scheduler.kind {
         SchedulerKind::Kernel => writeln!(out, "sampling: {} steps a chunk, as the kernel says", sampling.steps)?,
-        SchedulerKind::Unipc | SchedulerKind::FlowMatchEuler => writeln!(
+        SchedulerKind::Unipc | SchedulerKind::FlowMatchEuler | SchedulerKind::DpmSolver => writeln!(
             out,
             "sampling: {}, {} steps, guidance {}",
             one_line(&scheduler.class),

@@ -47,7 +47,8 @@ public func scheduler(class name: String, config: [String: JSON], spacing: Spaci
     switch name {
     case "FlowMatchEulerDiscreteScheduler": made = try EulerScheduler(&fields, spacing)
     case "UniPCMultistepScheduler": made = try UniPCScheduler(&fields, spacing)
-    default: throw HostError("scheduler: found \(name), expected FlowMatchEulerDiscreteScheduler or UniPCMultistepScheduler")
+    case "DPMSolverMultistepScheduler": made = try DPMSolverScheduler(&fields, spacing)
+    default: throw HostError("scheduler: found \(name), expected FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler or DPMSolverMultistepScheduler")
     }
     try fields.finish()
     return made
