@@ -198,6 +198,7 @@ fn the_contract_says_what_a_host_needs() {
     assert!(opened.part(Part::Transformer).unwrap_err().to_string().contains("without the asset `transformer`"));
     assert!(opened.part(Part::Decoder).expect("a decoder").exists());
     let dry = ok(&[&["compile", &arg(&from), "--size", "32x32", "--dry-run"][..], &ONNX].concat());
+    assert!(dry.contains("50 steps, guidance 5, two calls a step"), "{dry}");
     assert!(dry.contains("81 frames of 32x32 pixels") && dry.contains("transformer and transformer_2"), "{dry}");
 }
 
@@ -388,6 +389,11 @@ fn what_does_not_fit_is_told() {
     damaged(&|_| (), &["--size", "50x32"], &["--size: found 50x32", "multiples of 8", "such as 48x32"]);
     damaged(&|_| (), &["--size", "40x32"], &["--size: found 40x32", "such as"]);
     damaged(&|_| (), &["--size", "48x32", "--frames", "10"], &["--frames: found 10", "such as 9 or 13"]);
+    damaged(
+        &|_| (),
+        &["--size", "48x32", "--frames", "99999999997"],
+        &["--frames: found 99999999997, expected at most"],
+    );
     damaged(&|dir| edit(&dir.join("text_encoder/config.json"), |v| v["d_model"] = 32.into()), &[], &["text_encoder"]);
     damaged(
         &|dir| {
@@ -587,7 +593,7 @@ fn a_damaged_description_is_named_by_every_command() {
     // What it was compiled from is another folder, and a part is not the whole.
     fs::write(&path, &whole).unwrap();
     for command in [
-        &["quantize", &out, "--scheme", "int8", "-o", &video][..],
+        &["quantize", &out, "--scheme", "int8", "-o", "plan.toml"][..],
         &["compile", &out, "--target", "onnx", "--size", "48x32"],
     ] {
         let error = fails(command);

@@ -94,7 +94,7 @@ pub fn pipeline(contract: &Contract, dir: &Path, device: &Device) -> Result<Pipe
         );
     }
     let sampling = &contract.sampling;
-    let is_guided = contract.mode == Mode::Clip && sampling.guidance > 1.0;
+    let is_guided = contract.mode == Mode::Clip && sampling.is_guided();
     let prompts = if is_guided { 2 } else { 1 };
     let mut notes = vec!["values are those of the device's Neural Engine, wherever a part is meant to run".to_owned()];
     let mut components = Vec::new();

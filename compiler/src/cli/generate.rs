@@ -135,9 +135,11 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
 
 fn text(r: &Report) -> String {
     let mut out = format!("{}: {} frames of {}x{}, {} a second", r.output.display(), r.frames, r.cols, r.rows, r.fps);
+    let steps = if r.steps == 1 { "1 step".to_owned() } else { format!("{} steps", r.steps) };
     let steps = match r.chunks {
-        Some(chunks) => format!("{chunks} chunk(s) of {} steps", r.steps),
-        None => format!("{} steps", r.steps),
+        Some(1) => format!("1 chunk of {steps}"),
+        Some(chunks) => format!("{chunks} chunks of {steps}"),
+        None => steps,
     };
     let shares = r.shares.iter().flatten().map(|(name, steps)| format!("{steps} of {name}")).collect::<Vec<_>>();
     let shares = if shares.is_empty() { String::new() } else { format!(" ({})", shares.join(", ")) };
@@ -151,8 +153,11 @@ fn text(r: &Report) -> String {
     for stage in &r.stages {
         let name = stage.part.replace('_', " ");
         out += &format!(
-            "\n  {name:<12} {:>7.1} s, {} call(s), loaded in {:.1} s",
-            stage.seconds, stage.calls, stage.load_seconds
+            "\n  {name:<12} {:>7.1} s, {} {}, loaded in {:.1} s",
+            stage.seconds,
+            stage.calls,
+            if stage.calls == 1 { "call" } else { "calls" },
+            stage.load_seconds
         );
     }
     out

@@ -205,6 +205,25 @@ pub struct Sampling {
     pub negative: String,
 }
 
+impl Sampling {
+    /// Whether a clip is made with guidance, unless somebody asks for another strength.
+    #[must_use]
+    pub fn is_guided(&self) -> bool {
+        self.guidance > 1.0
+    }
+
+    /// How the transformer is called in a step, in words.
+    #[must_use]
+    pub fn calls(&self) -> &'static str {
+        match (self.is_guided(), self.batch) {
+            (false, 1) => "one call a step",
+            (false, _) => "one call a step, with room for a second prompt",
+            (true, 1) => "two calls a step: of the prompt and of its negative",
+            (true, _) => "one call a step for the prompt and its negative",
+        }
+    }
+}
+
 /// Noise levels that a scheduler is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

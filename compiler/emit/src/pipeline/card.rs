@@ -71,13 +71,8 @@ fn written(contract: &Contract, estimate: &[String], fidelity: &[Fidelity], out:
             sampling.steps
         )?,
         SchedulerKind::Unipc | SchedulerKind::FlowMatchEuler | SchedulerKind::DpmSolver => {
-            let calls = match (sampling.guidance > 1.0, sampling.batch) {
-                (false, 1) => "",
-                (false, _) => "; a call has room for a second prompt, for guidance",
-                (true, 1) => ", two calls a step: of the prompt and of its negative",
-                (true, _) => ", one call a step for the prompt and its negative",
-            };
-            writeln!(out, "`{}`, {} steps, guidance {}{calls}.", scheduler.class, sampling.steps, sampling.guidance)?;
+            let (steps, guidance, calls) = (sampling.steps, sampling.guidance, sampling.calls());
+            writeln!(out, "`{}`, {steps} steps, guidance {guidance}, {calls}.", scheduler.class)?;
         }
     }
     writeln!(out, "A prompt has {} tokens at most; a longer one is cut.\n", text.tokens)?;

@@ -21,6 +21,9 @@ use crate::plan::How;
 use crate::stream::{Functions, States};
 use crate::{Attention, Compute, Layout, Opset, Precision, Target, TimestepChoice, decoder, stream};
 
+/// Most frames of a clip.
+const MOST_FRAMES: usize = 1 << 16;
+
 /// How a pipeline is compiled.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -117,7 +120,7 @@ impl Plan {
             bail!("`{}`: {problems}", vae.path().display());
         }
         let (scheduler, sampling) = sampling_of(folder, kind, options, &transformers[0].1)?;
-        if sampling.batch == 2 && sampling.guidance <= 1.0 {
+        if sampling.batch == 2 && !sampling.is_guided() {
             notes.push(format!(
                 "--batch 2: {} makes clips without guidance, so that half of each call is for nothing unless somebody asks for guidance",
                 kind.class
@@ -367,6 +370,9 @@ fn latent_of(options: &Options, kind: &Kind, checkpoint: &Checkpoint, scale: Sca
                 );
             }
             let frames = options.frames.unwrap_or(kind.frames);
+            if frames > MOST_FRAMES {
+                bail!("--frames: found {frames}, expected at most {MOST_FRAMES}");
+            }
             if frames == 0 || !(frames - 1).is_multiple_of(scale.temporal) {
                 let below = frames.saturating_sub(1) / scale.temporal * scale.temporal + 1;
                 bail!(

@@ -238,6 +238,18 @@ fn dry(report: &Report<'_>) -> String {
             one.parameters
         );
     }
+    let sampling = &report.contract.sampling;
+    out += &match report.contract.mode {
+        Makes::Clip => format!(
+            "  {:<13} {}, {} steps, guidance {}, {}\n",
+            "sampling",
+            report.contract.scheduler.class,
+            sampling.steps,
+            sampling.guidance,
+            sampling.calls()
+        ),
+        Makes::Stream => format!("  {:<13} {} steps a chunk\n", "sampling", sampling.steps),
+    };
     out += "nothing was written: --dry-run";
     out
 }
