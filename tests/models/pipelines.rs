@@ -807,3 +807,31 @@ fn dpm_solver_of_a_pipeline_folder() {
         fails(&[&["compile", "-q", &arg(&ltx), "--size", "64x64", "--frames", "9", "--dry-run"][..], &ONNX].concat());
     assert!(error.contains("scheduler_config.json") && error.contains("does not take"), "{error}");
 }
+
+/// A pipeline whose transformer has an adapter is proved with that adapter, and with no other.
+#[test]
+fn a_pipeline_with_an_adapter_is_proved() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let adapter = |name: &str, step: f32| {
+        let bytes: Vec<u8> = (0..96).flat_map(|i| (step * (i % 7) as f32 - 0.1).to_le_bytes()).collect();
+        let tensor = |shape: &[usize]| {
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), &bytes).expect("a tensor")
+        };
+        let key = |which: &str| format!("transformer.blocks.0.attn1.to_q.lora_{which}.weight");
+        let path = work.path().join(name);
+        safetensors::serialize_to_file([(key("A"), tensor(&[2, 48])), (key("B"), tensor(&[48, 2]))], None, &path)
+            .expect("a file");
+        arg(&path)
+    };
+    let (own, other) = (adapter("own.safetensors", 0.05), adapter("other.safetensors", 0.06));
+    let (from, out) = (source("pipeline_wan"), arg(&work.path().join("out")));
+    let flags = ["--target", "onnx", "--size", "48x32", "--frames", "1", "--lora", &own];
+    ok(&[&["compile", "-q", &from, "-o", &out][..], &flags].concat());
+    let report = ok(&["verify", "-q", &out, "--checkpoint", &from, "--lora", &own, "--json"]);
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    assert_eq!((&report["passed"], report["chain"].as_array().map(Vec::len)), (&true.into(), Some(4)), "{report}");
+    for flags in [&[][..], &["--lora", &other]] {
+        let error = fails(&[&["verify", "-q", &out, "--checkpoint", &from][..], flags].concat());
+        assert!(error.contains("transformer") && error.contains("found weights with the hash"), "{error}");
+    }
+}

@@ -12,7 +12,7 @@ use s2dit_emit::plan::How;
 use s2dit_emit::stream::{Functions, States};
 use s2dit_emit::{Attention, Opset, TimestepChoice};
 use s2dit_ir::interface::{InputRole, OutputRole};
-use s2dit_models::checkpoint::{Checkpoint, Origin, PipelineFolder};
+use s2dit_models::checkpoint::{Checkpoint, Lora, Origin, PipelineFolder};
 use s2dit_runtime::compare::compare;
 use s2dit_runtime::decode::contract::Contract as DecoderContract;
 use s2dit_runtime::experts::Description;
@@ -41,6 +41,8 @@ pub struct Options {
     pub min_snr: Option<f64>,
     /// Round the result of every fp16 op of a package to fp16.
     pub fp16: bool,
+    /// Adapters that were merged into the transformer.
+    pub loras: Vec<Lora>,
     /// How the transformer's weights are stored, if a plan says it.
     pub quantize: Option<How>,
     /// Seed of the inputs.
@@ -117,12 +119,11 @@ pub fn verify(
     let mut jobs = Vec::new();
     for (part, asset) in contract.assets.parts() {
         for (from, path) in asset.checkpoints.iter().zip(paths(&pipeline, part, asset)?) {
-            let origin = Origin::from(folder.component(&from.component)?.as_path());
+            let origin = origin(folder, part, &from.component, options)?;
             let found = format!("blake3:{}", Checkpoint::open_from(&origin)?.content_hash().to_hex());
             if found != from.hash {
                 bail!(
-                    "`{}`: found weights with the hash {found}, expected {}, of which `{}` was compiled",
-                    origin.path.display(),
+                    "`{origin}`: found weights with the hash {found}, expected {}, of which `{}` was compiled",
                     from.hash,
                     path.display()
                 );
@@ -131,7 +132,7 @@ pub fn verify(
             jobs.push((part, &from.component, path, model));
         }
     }
-    check_description(&pipeline, folder)?;
+    check_description(&pipeline, folder, options)?;
     let mut parts = Vec::new();
     let mut notes = Vec::new();
     for (part, component, path, model) in jobs {
@@ -181,7 +182,7 @@ pub fn verify(
 }
 
 /// Checks that the description of a pipeline follows from the pipeline folder, as that of a new compile does.
-fn check_description(pipeline: &Pipeline, folder: &PipelineFolder) -> Result<()> {
+fn check_description(pipeline: &Pipeline, folder: &PipelineFolder, options: &Options) -> Result<()> {
     let contract = pipeline.contract();
     let shown = pipeline.dir().join(FILE);
     let shown = shown.display();
@@ -204,7 +205,7 @@ fn check_description(pipeline: &Pipeline, folder: &PipelineFolder) -> Result<()>
             quantize: None,
             partition: None,
             parts: contract.assets.parts().map(|(part, _)| part).collect(),
-            loras: Vec::new(),
+            loras: options.loras.clone(),
         },
     )?;
     let of = |contract: &Contract| -> Result<Value> {
@@ -264,6 +265,12 @@ fn write_card(opened: &Pipeline, report: &PipelineReport, options: &Options) -> 
     let staged = Staged::file(Destination { path: &path, force: options.force }, &made::markup)?;
     std::fs::write(staged.path(), text).with_context(|| format!("cannot write `{}`", path.display()))?;
     Ok(staged.commit()?)
+}
+
+/// A component of the pipeline folder, with the adapters that are the transformer's.
+fn origin(folder: &PipelineFolder, part: Part, component: &str, options: &Options) -> Result<Origin> {
+    let loras = if part == Part::Transformer { options.loras.clone() } else { Vec::new() };
+    Ok(Origin { path: folder.component(component)?, loras, ..Origin::default() })
 }
 
 /// The artifacts of a part: one, or those of two experts.
@@ -366,7 +373,7 @@ fn chain(pipeline: &Pipeline, folder: &PipelineFolder, options: &Options) -> Res
             let artifact = Artifact::open(&path)?;
             let inputs = inputs(&artifact, contract.text.encoder_mask, part, &tokens, given)?;
             let tensors = if is_reference {
-                let origin = Origin::from(folder.component(&asset.checkpoints[0].component)?.as_path());
+                let origin = origin(folder, part, &asset.checkpoints[0].component, options)?;
                 let graph = Graph::open(&artifact, &path, &origin)?;
                 let stored = graph.storage(&artifact, &path, storage(asset, part, options).as_ref())?;
                 graph.run(stored.as_ref(), &inputs, &RunOptions { fp16: false, ..run.clone() })?

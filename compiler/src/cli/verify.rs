@@ -170,7 +170,7 @@ fn whole(args: &Args, context: Context) -> Result<ExitCode> {
         (args.blocks, "--blocks"),
         (args.plot.is_some(), "--plot"),
         (args.engine != Engine::Ort, "--engine"),
-        (args.weights.is_given(), "--config, --lora and their like"),
+        (args.weights.says_more_than_loras(), "--config, --state-dict, --input, --result or --bind"),
     ];
     if let Some((_, flag)) = single.into_iter().find(|(given, _)| *given) {
         bail!(
@@ -186,6 +186,7 @@ fn whole(args: &Args, context: Context) -> Result<ExitCode> {
     let options = pipeline::Options {
         min_snr: args.min_snr,
         fp16: args.fp16,
+        loras: origin.loras.clone(),
         quantize: args.quantize.clone(),
         seed: args.seed.unwrap_or_default(),
         chunks: args.chunks,
