@@ -1,5 +1,6 @@
 //! `s2ditc stream`
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -9,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use s2dit_backends::output::{Staged, made};
 use s2dit_runtime::experts;
 use s2dit_runtime::partition;
-use s2dit_runtime::pipeline::{Mode, Part, Pipeline};
+use s2dit_runtime::pipeline::{Contract, Mode, Part, Pipeline};
 use s2dit_runtime::stream::contract;
 use s2dit_runtime::stream::state::MOST_CHUNKS;
 use s2dit_runtime::{HostTensor, RunOptions, StreamOptions, StreamSession};
@@ -222,35 +223,35 @@ struct Shipped {
 impl Shipped {
     /// The transformer of the pipeline at a path, which streams, or the one at the path itself; `None` if that is in no pipeline.
     fn of(path: &Path) -> Result<Option<Shipped>> {
-        let is_whole = Pipeline::is_in(path);
+        if Pipeline::is_in(path) {
+            let pipeline = Pipeline::open(path)?;
+            let transformer = pipeline.part(Part::Transformer)?;
+            if pipeline.contract().mode == Mode::Clip {
+                bail!(
+                    "`{}`: found a pipeline that makes clips, expected one that streams: s2ditc generate makes video of prompts with it, and s2ditc stream takes \
+                     its transformer `{}` by itself",
+                    path.display(),
+                    transformer.display()
+                );
+            }
+            return Ok(Some(Shipped::from(pipeline.contract(), path, transformer)));
+        }
         // A name without a folder lies in this one.
         let above = path.parent().map(|above| if above.as_os_str().is_empty() { Path::new(".") } else { above });
-        let Some(folder) = (if is_whole { Some(path) } else { above.filter(|above| Pipeline::is_in(above)) }) else {
-            return Ok(None);
-        };
-        let pipeline = Pipeline::open(folder)?;
-        let contract = pipeline.contract();
-        if is_whole && contract.mode == Mode::Clip {
-            let transformer = pipeline.part(Part::Transformer)?;
-            bail!(
-                "`{}`: found a pipeline that makes clips, expected one that streams: s2ditc generate makes video of prompts with it, and s2ditc stream takes its \
-                 transformer `{}` by itself",
-                path.display(),
-                transformer.display()
-            );
-        }
-        let transformer = pipeline.part(Part::Transformer)?;
-        if !is_whole && transformer.file_name() != path.file_name() {
-            return Ok(None);
-        }
-        let decoder = contract.assets.decoder.as_ref().map(|asset| folder.join(&asset.path));
-        let transformer = if is_whole { transformer } else { path.into() };
-        Ok(Some(Shipped {
+        let Some(folder) = above.filter(|above| Pipeline::is_in(above)) else { return Ok(None) };
+        // What cannot be read is no pipeline that this artifact is known to be of.
+        let Ok(contract) = Contract::read(folder) else { return Ok(None) };
+        let own = contract.assets.transformer.as_ref().map(|asset| OsStr::new(&asset.path));
+        Ok((own == path.file_name()).then(|| Shipped::from(&contract, folder, path.into())))
+    }
+
+    fn from(contract: &Contract, folder: &Path, transformer: PathBuf) -> Shipped {
+        Shipped {
             transformer,
-            decoder,
+            decoder: contract.assets.decoder.as_ref().map(|asset| folder.join(&asset.path)),
             size: [contract.video.rows, contract.video.cols],
             fps: contract.video.fps,
-        }))
+        }
     }
 }
 

@@ -224,11 +224,10 @@ fn without_infinities(text: &str) -> String {
             ends
         });
         let (piece, after) = rest.split_at(end.map_or(rest.len(), |end| end + 1));
-        match is_string {
-            true => out.push_str(piece),
-            false => {
-                out.push_str(&piece.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null"))
-            }
+        if is_string {
+            out += piece;
+        } else {
+            out += &piece.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null");
         }
         (rest, is_string) = (after, !is_string);
     }
