@@ -15,7 +15,7 @@ use s2dit_runtime::decode::contract::Contract as DecoderContract;
 use s2dit_runtime::experts::Description;
 use s2dit_runtime::interface;
 use s2dit_runtime::partition::{self, Partition};
-use s2dit_runtime::pipeline::Pipeline;
+use s2dit_runtime::pipeline::{Contract, Mode, Pipeline};
 use s2dit_runtime::stream::contract;
 use s2dit_runtime::timesteps::TIMESTEPS;
 use s2dit_runtime::{DecoderFolder, KernelFolder};
@@ -42,7 +42,15 @@ fn could_have_tables(package: &Package, metadata: &BTreeMap<String, String>) -> 
     let said = interface::of(metadata).ok().flatten();
     let time = said.as_ref().and_then(Interface::time);
     let many = |port: &Feature| Some(port.name.as_str()) == time && port.shape.iter().product::<i64>() > 1;
-    !metadata.contains_key(TIMESTEPS) && !package.inputs().iter().any(many)
+    // What has no time, such as a text encoder, has no tables of it.
+    let without = said.is_some() && time.is_none();
+    !without && !metadata.contains_key(TIMESTEPS) && !package.inputs().iter().any(many)
+}
+
+/// Whether a path is a pipeline of clips, or a part of one: its scheduler chooses the timesteps, for any number of steps.
+fn has_scheduler(path: &Path) -> bool {
+    let folders = [Some(path), path.parent()].into_iter().flatten().filter(|folder| Pipeline::is_in(folder));
+    folders.filter_map(|folder| Contract::read(folder).ok()).any(|contract| contract.mode == Mode::Clip)
 }
 
 /// The flag of `s2ditc compile` that mends what a rule found in a package that says this of itself; `None` if there is none, or if
@@ -75,10 +83,11 @@ fn flag(rule: &str, metadata: &BTreeMap<String, String>, tables: bool) -> Option
 /// No package there; one that cannot be read; a device report that is none, or of none of these packages.
 pub fn lint(path: &Path, rules: &Rules, device_reports: &[PathBuf]) -> Result<Vec<Linted>> {
     let mut all = Vec::new();
+    let scheduled = has_scheduler(path);
     for package in packages(path)? {
         let package = Package::open(&package)?;
         let (report, metadata) = (lint::lint(&package, rules)?, package.metadata());
-        let tables = could_have_tables(&package, &metadata);
+        let tables = !scheduled && could_have_tables(&package, &metadata);
         let flag = |rule: &str| flag(rule, &metadata, tables);
         let flags = report.by_rule().into_keys().filter_map(|rule| Some((rule.to_string(), flag(rule)?)));
         let flags = flags.collect();
@@ -112,6 +121,9 @@ fn stem(path: &str) -> Option<&str> {
 fn packages(path: &Path) -> Result<Vec<PathBuf>> {
     if Pipeline::is_in(path) {
         let opened = Pipeline::open(path)?;
+        if opened.contract().target != contract::Target::CoreMl {
+            bail!("`{}` is a pipeline for ONNX; lint checks Core ML packages", path.display());
+        }
         let parts = opened.contract().assets.parts().map(|(part, _)| packages(&opened.part(part)?));
         return Ok(parts.collect::<Result<Vec<_>>>()?.concat());
     }

@@ -9,7 +9,7 @@ A golden is a JSON file: `config`, which is what the class writes as its `schedu
 `samples` of a run: sample 0 is noise, and sample i + 1 is what the class makes of sample i and velocity i. The numbers of file i, case j are drawn with seed 1700 + 100·i + j.
 
 The noise levels are float32 in diffusers, each rounded once here (Euler's class shifts levels that it is given in float32, where 1 - sigma loses digits). The goldens compute with these numbers in float64
-from there on: UniPC's class itself takes logarithms of them in float32.
+from there on: UniPC's class itself takes logarithms of them in float32, and DPM-Solver++'s class rounds each sample to float32 as well, which is left out here. `lambda_min_clipped`, minus infinity, is null, as JSON has it.
 """
 
 import argparse
@@ -19,17 +19,27 @@ import pathlib
 import diffusers
 import numpy
 import torch
-from diffusers.schedulers import scheduling_flow_match_euler_discrete
+from diffusers.schedulers import scheduling_dpmsolver_multistep, scheduling_flow_match_euler_discrete
 
 FOLDER = pathlib.Path(__file__).parents[2] / "tests" / "goldens" / "schedulers"
 ELEMENTS = 4
 
 EULER = diffusers.FlowMatchEulerDiscreteScheduler
 UNIPC = diffusers.UniPCMultistepScheduler
+DPM = diffusers.DPMSolverMultistepScheduler
 WAN = dict(prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000)
 # As the published LTX-Video has it.
 LTX = dict(use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024, max_image_seq_len=4096, shift_terminal=0.1)
 OWN = [(steps, None, False) for steps in (1, 2, 3, 4, 6, 10, 14, 15, 20, 50)]
+
+
+class WideTorch:
+    """torch with numbers of 64 bits where the class of DPM-Solver++ asks for 32."""
+
+    float32 = torch.float64
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
 
 
 class Wide:
@@ -67,6 +77,10 @@ FILES = {
     "unipc_order3": (UNIPC, WAN | dict(flow_shift=5.0, solver_order=3), OWN[:7]),
     "unipc_uncorrected": (UNIPC, WAN | dict(flow_shift=5.0, disable_corrector=[0, 2]), OWN[:7]),
     "unipc_terminal": (UNIPC, WAN | dict(flow_shift=5.0, shift_terminal=0.05), OWN[1:7]),
+    "dpm_solver": (DPM, WAN | dict(flow_shift=5.0), OWN),
+    "dpm_solver_order1": (DPM, WAN | dict(flow_shift=3.0, solver_order=1), OWN[:7]),
+    "dpm_solver_order3": (DPM, WAN | dict(flow_shift=3.0, solver_order=3), OWN),
+    "dpm_solver_heun": (DPM, WAN | dict(flow_shift=8.0, solver_type="heun", lower_order_final=False), OWN),
 }
 
 
@@ -78,12 +92,14 @@ def run(scheduler, steps, mu, levels, rng, double):
     """Noise levels, timesteps, velocities and samples of a run."""
     arguments = dict(mu=mu) if mu is not None else {}
     scheduling_flow_match_euler_discrete.np = Wide() if double else numpy
+    scheduling_dpmsolver_multistep.torch = torch
     if levels:
         arguments["sigmas"] = numpy.linspace(1.0, 1 / steps, steps)
     scheduler.set_timesteps(steps, **arguments)
     dtype = torch.float64 if double else torch.float32
     if double:
         scheduler.sigmas = scheduler.sigmas.double()
+        scheduling_dpmsolver_multistep.torch = WideTorch()
     draw = lambda: numpy.round(rng.standard_normal(ELEMENTS), 6)
     samples, velocities = [torch.tensor(draw(), dtype=dtype).reshape(1, ELEMENTS, 1)], []
     for timestep in scheduler.timesteps:
@@ -120,7 +136,8 @@ def main():
             print(f"{name}: float32 is {worst:.1e} away")
             continue
         written = kind(**config).to_json_string()
-        text = json.dumps(dict(config=json.loads(written), cases=[None] * len(made)), sort_keys=True)
+        config = {field: None if value == -numpy.inf else value for field, value in json.loads(written).items()}
+        text = json.dumps(dict(config=config, cases=[None] * len(made)), sort_keys=True)
         rows = ",\n".join(json.dumps(case) for case in made)
         text = text.replace('"cases": [' + ", ".join(["null"] * len(made)) + "]", '"cases": [\n' + rows + "\n]")
         assert json.loads(text)["cases"] == made

@@ -9,7 +9,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-use crate::common::{arg, fails, files, golden, ok};
+use crate::common::{arg, fails, files, golden, ok, run};
 
 /// How far a value of the video, in −1 to 1, may be from that of diffusers in float64.
 const BAR: f64 = 1e-3;
@@ -101,7 +101,8 @@ fn frames_are_those_of_diffusers() {
     for golden in CLIPS.map(Golden::of) {
         let expected = values(Path::new(&golden.file()), "video");
         let guidance = golden.guidance();
-        for (target, flags) in [("onnx", &[][..]), ("coreml", &["--precision", "fp32"])] {
+        let kinds = [("onnx", &[][..]), ("coreml", &["--precision", "fp32"]), ("onnx", &["--batch", "2"])];
+        for (target, flags) in kinds {
             let out = work.path().join("video.safetensors");
             let pipeline = golden.compiled(target, work.path(), flags);
             let place = arg(&out);
@@ -161,12 +162,20 @@ fn a_seed_makes_the_same_video_and_another_one_does_not() {
     assert!(said["guidance"][0].as_f64().is_some_and(|g| g > 1.0) && said["negative"].is_string(), "{said}");
     assert_eq!([&said["seed"], &said["steps"], &said["frames"]], [3, 2, 9]);
     // Without guidance no negative prompt is asked.
-    let (_, said) = make("none.gif", &["--prompt", "a cat", "--guidance", "1"]);
+    let (none, said) = make("none.gif", &["--prompt", "a cat", "--guidance", "1"]);
     assert!(said["negative"].is_null(), "{said}");
     assert_eq!(said["stages"][0]["calls"], 1, "{said}");
+    // Nor below 1, as in diffusers.
+    let (less, said) = make("less.gif", &["--prompt", "a cat", "--guidance", "0"]);
+    assert!(
+        bytes(&less) == bytes(&none)
+            && said["notes"][0].as_str().is_some_and(|note| note.contains("guidance 0 is none")),
+        "{said}"
+    );
     let long = "a cat walks ".repeat(400);
     let (_, said) = make("long", &["--prompt", &long]);
-    assert!(said["notes"][0].as_str().is_some_and(|note| note.contains("left out")), "{said}");
+    let note = said["notes"][0].as_str().unwrap_or_default();
+    assert!(note.contains("was cut to 512 tokens") && note.contains("left out, from \"") && note.len() < 200, "{said}");
     assert!(work.path().join("long/00008.png").exists());
 }
 
@@ -188,6 +197,18 @@ fn what_a_pipeline_cannot_do_is_said() {
     refused(&[&pipeline, "--prompt-at", "1=a dog"], &["--prompt-at", "whole clip"]);
     refused(&[&pipeline, "--negative", "a dog", "--guidance", "1"], &["--negative", "more than 1"]);
     refused(&[&pipeline, "--guidance", "3,4"], &["--guidance", "one transformer"]);
+    refused(&[&pipeline, "--guidance", "1,4"], &["--guidance: found 1,4", "expected a first number above 1"]);
+    refused(&[&pipeline, "--fp16"], &["--fp16", "compiled for ONNX", "leave --fp16 out"]);
+    for strength in ["-1", "1e38", "NaN", "1001", "inf", "3,-1"] {
+        let done = run(&["generate", &pipeline, "--prompt", "a", "-o", &out, "--guidance", strength]);
+        let said = String::from_utf8(done.stderr).expect("UTF-8");
+        assert!(
+            done.status.code() == Some(2) && said.contains("expected a number from 0 to 1000"),
+            "{strength}: {said}"
+        );
+    }
+    let ltx = Golden::of("pipeline_ltx").compiled("onnx", work.path(), &[]);
+    refused(&[&ltx, "--steps", "1"], &["steps: found 1, expected at least 2", "shift_terminal"]);
     // Found before the work, and no part's fault.
     let nowhere = arg(&work.path().join("nowhere/x.gif"));
     let message = fails(&["generate", "-q", "--prompt", "a cat", "-o", &nowhere, &pipeline]);
@@ -222,6 +243,29 @@ fn a_scheduler_that_is_not_supported_is_not_compiled() {
         message.contains("scheduler_config.json") && message.contains("use_karras_sigmas: found true"),
         "{message}"
     );
+}
+
+/// A clip's preview with the decoder of the pipeline that the transformer lies in.
+#[test]
+fn a_preview_of_a_clip_is_decoded() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let pipeline = Golden::of("pipeline_wan").compiled("onnx", work.path(), &[]);
+    let at = |name: &str| arg(&work.path().join(name));
+    let transformer = arg(&Path::new(&pipeline).join("Transformer.onnx"));
+    let (preview, latents, video) = (at("preview.webp"), at("latents.safetensors"), at("video.webp"));
+    let said =
+        ok(&["stream", &transformer, "--prompt-seed", "1", "--steps", "2", "--preview", &preview, "-o", &latents]);
+    assert!(!said.contains("shows latents as colours"), "{said}");
+    let decoder = arg(&Path::new(&pipeline).join("Decoder.onnx"));
+    ok(&["decode", "-q", &decoder, "--latents", &latents, "-o", &video]);
+    assert!(std::fs::read(&preview).expect("a preview") == std::fs::read(&video).expect("a video"));
+    // Beside no decoder it is latents.
+    let alone = work.path().join("alone.onnx");
+    std::fs::copy(&transformer, &alone).expect("a copy");
+    let said = ok(&["stream", &arg(&alone), "--prompt-seed", "1", "--steps", "2", "--preview", &preview]);
+    assert!(said.contains("shows latents as colours"), "{said}");
+    let error = fails(&["stream", &pipeline, "--prompt-seed", "1"]);
+    assert!(error.contains("a pipeline that makes clips") && error.contains("s2ditc generate"), "{error}");
 }
 
 /// Our own pipeline that streams, of small seeded parts, compiled.
@@ -302,6 +346,34 @@ fn a_stream_decodes_while_it_goes_on() {
     let (found, expected) = (values(&video, "video"), values(&by_hand, "video"));
     assert_eq!(found.0, [1, 3, said["frames"].as_u64().expect("frames") as usize, 64, 64]);
     assert_eq!(distance(&found, &expected), 0.0);
+    // A preview of the same stream is decoded too: of the pipeline, and of its kernel.
+    let frames = |name: &str| std::fs::read(at(name)).expect("a video");
+    let webp = arg(&at("x.webp"));
+    ok(&[
+        "generate",
+        "-q",
+        &pipeline,
+        "--prompt",
+        first,
+        "--prompt-at",
+        "2=a storm",
+        "--chunks",
+        "4",
+        "--seed",
+        "5",
+        "-o",
+        &webp,
+    ]);
+    for (artifact, name) in [(&pipeline, "whole.webp"), (&kernel, "kernel.webp")] {
+        let place = arg(&at(name));
+        let flags =
+            ["--prompt", &one, "--prompt-at", &later, "--chunks", "4", "--seed", "5", "--preview", &place, "--json"];
+        let said: Value = serde_json::from_str(&ok(&[&["stream", artifact][..], &flags].concat())).expect("JSON");
+        assert_eq!(said["is_decoded"], true, "{said}");
+        assert!(frames(name) == frames("x.webp"), "{name}");
+    }
+    let estimate = fails(&["estimate", &pipeline]);
+    assert!(estimate.contains("a pipeline for ONNX"), "{estimate}");
     // Five seconds if nobody says how long.
     let usual = report(&[&pipeline, "--prompt", "", "-o", &arg(&at("x.mp4"))]);
     assert_eq!(usual["chunks"], 7, "{usual}");

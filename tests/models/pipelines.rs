@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{arg, fails, files, golden, ok, run};
 use s2dit_runtime::pipeline::{
-    Cleaning, Contract, EncoderMask, Levels, Mode, Part, Pipeline, SchedulerKind, Text, Tokenizer,
+    AssetFile, Cleaning, Contract, EncoderMask, Levels, Mode, Part, Pipeline, SchedulerKind, Text, Tokenizer,
 };
 use s2dit_runtime::{Artifact, HostTensor, RunOptions, compare::compare};
 use serde_json::Value;
@@ -198,6 +198,7 @@ fn the_contract_says_what_a_host_needs() {
     assert!(opened.part(Part::Transformer).unwrap_err().to_string().contains("without the asset `transformer`"));
     assert!(opened.part(Part::Decoder).expect("a decoder").exists());
     let dry = ok(&[&["compile", &arg(&from), "--size", "32x32", "--dry-run"][..], &ONNX].concat());
+    assert!(dry.contains("50 steps, guidance 5, two calls a step"), "{dry}");
     assert!(dry.contains("81 frames of 32x32 pixels") && dry.contains("transformer and transformer_2"), "{dry}");
 }
 
@@ -213,9 +214,23 @@ fn a_pipeline_for_core_ml_is_proved_in_4_bits() {
     assert_eq!((asset(Part::Decoder).compression, asset(Part::Transformer).compute), (None, Some("ane".into())));
     let card = fs::read_to_string(Path::new(&out).join("README.md")).expect("a card");
     assert!(card.contains("## Estimate") && card.contains("- transformer: "), "{card}");
-    let report: Value =
-        serde_json::from_str(&ok(&["verify", "-q", &out, "--checkpoint", &from, "--fp16", "--json"])).expect("JSON");
+    let flags = ["--fp16", "--json", "--card"];
+    let report = ok(&[&["verify", "-q", &out, "--checkpoint", &from][..], &flags].concat());
+    let report: Value = serde_json::from_str(&report).expect("JSON");
     assert_eq!(report["passed"], true, "{report}");
+    // Sizes, fidelity and the estimate are there together.
+    let proved = fs::read_to_string(Path::new(&out).join("README.md")).expect("a card");
+    let section = |card: &str, name: &str| {
+        card.split(&format!("\n## {name}\n"))
+            .nth(1)
+            .map(|rest| rest.split("\n## ").next().unwrap_or_default().to_owned())
+    };
+    assert_eq!(section(&proved, "Estimate"), section(&card, "Estimate"), "{proved}");
+    assert!(
+        section(&proved, "Fidelity").is_some_and(|text| text.contains("dB") && text.contains("rounded to fp16")),
+        "{proved}"
+    );
+    assert!(proved.contains("| weights | on disk |"), "{proved}");
 }
 
 /// Our own pipeline: CLIP from its vocabulary and merges, a model that streams, a decoder that streams.
@@ -256,6 +271,28 @@ fn a_stream_of_our_own() {
     let report = ok(&["verify", "-q", &out, "--checkpoint", &arg(&dir), "--chunks", "3", "--json"]);
     let report: Value = serde_json::from_str(&report).expect("JSON");
     assert_eq!((&report["passed"], report["chain"].as_array().expect("a list").len()), (&true.into(), 0), "{report}");
+    // On a phone: a chunk is the kernel's calls and the decoder's; the prompt is encoded once.
+    let phone = arg(&work.path().join("phone"));
+    ok(&["compile", "-q", &arg(&dir), "--target", "coreml", "--size", "64x64", "--mode", "stream", "-o", &phone]);
+    let whole: Value = serde_json::from_str(&ok(&["estimate", "--json", &phone])).expect("JSON");
+    let part = |index: usize| &whole["components"][index];
+    let calls: Vec<u64> = (0..3).filter_map(|index| part(index)["calls"].as_u64()).collect();
+    // Four steps and the commit; three latent frames, which the decoder takes at once.
+    assert_eq!(calls, [1, 5, 1], "{whole}");
+    let likely = |value: &Value| value["likely"].as_f64().expect("a number");
+    let chunk = likely(&part(1)["ms"]) + likely(&part(2)["ms"]);
+    assert!((likely(&whole["total_ms"]) - chunk).abs() < 1e-9 * chunk && whole["frames"] == 12, "{whole}");
+    let memory = |index: usize| part(index)["peak_memory_bytes"].as_u64().expect("bytes");
+    let working = whole["memory"]["working"].as_u64().expect("bytes");
+    assert!(
+        working >= memory(0).max(memory(1)).max(memory(2)) && working <= memory(0).max(memory(1) + memory(2)),
+        "{whole}"
+    );
+    let kernel: Value =
+        serde_json::from_str(&ok(&["estimate", "--json", &format!("{phone}/Transformer")])).expect("JSON");
+    assert_eq!(likely(&kernel["chunk_ms"]), likely(&part(1)["ms"]));
+    let decoder: Value = serde_json::from_str(&ok(&["estimate", "--json", &format!("{phone}/Decoder")])).expect("JSON");
+    assert_eq!(likely(&decoder["step_ms"]), likely(&part(2)["ms"]));
     // A clip of a model that makes chunks is not sampled.
     let error = fails(&["compile", "-q", &arg(&dir), "--target", "onnx", "--size", "64x64", "-o", &out]);
     assert!(error.contains("use --mode stream"), "{error}");
@@ -352,6 +389,11 @@ fn what_does_not_fit_is_told() {
     damaged(&|_| (), &["--size", "50x32"], &["--size: found 50x32", "multiples of 8", "such as 48x32"]);
     damaged(&|_| (), &["--size", "40x32"], &["--size: found 40x32", "such as"]);
     damaged(&|_| (), &["--size", "48x32", "--frames", "10"], &["--frames: found 10", "such as 9 or 13"]);
+    damaged(
+        &|_| (),
+        &["--size", "48x32", "--frames", "99999999997"],
+        &["--frames: found 99999999997, expected at most"],
+    );
     damaged(&|dir| edit(&dir.join("text_encoder/config.json"), |v| v["d_model"] = 32.into()), &[], &["text_encoder"]);
     damaged(
         &|dir| {
@@ -427,15 +469,369 @@ fn parts_of_two_compiles_are_noticed() {
         fs::write(&contract, &whole).unwrap();
     };
     wrong(&|v| v["id"] = "blake3:0".into(), "not of one compile");
-    wrong(&|v| v["version"] = 9.into(), "field `version`: found 9, expected 1");
+    wrong(&|v| v["version"] = 9.into(), "field `version`: found 9, expected 2");
     wrong(&|v| v["video"]["rows"] = 40.into(), "field `video.rows`: found 40, expected 32");
     wrong(&|v| v["video"]["frames"] = 8.into(), "field `video.frames`: found 8, expected 9");
     wrong(&|v| v["assets"]["decoder"]["path"] = "../x".into(), "field `assets.decoder.path`");
     wrong(&|v| v["assets"]["decoder"]["files"][0]["path"] = "Decoder.onnx/../../x".into(), "expected a file of");
     wrong(&|v| v["sampling"]["guidance"] = (-1).into(), "field `sampling.guidance`");
     wrong(&|v| v["text"]["width"] = "x".into(), "field `text.width`");
+    wrong(&|v| v["text"]["padding"] = 288.into(), "field `text.padding`: found 288, expected a token id below 288");
+    wrong(&|v| v["sampling"]["batch"] = 3.into(), "field `sampling.batch`: found 3");
 
     // The weights of another pipeline.
     let error = fails(&["verify", &arg(&one), "--checkpoint", &source("pipeline_wan22")]);
     assert!(error.contains("found weights with the hash"), "{error}");
+}
+
+/// A description that was edited is refused, whatever field it is: by its identity, and, if somebody made a new identity too, by the pipeline folder.
+#[test]
+fn an_edited_description_is_refused() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let (from, out) = (source("pipeline_wan"), work.path().join("out"));
+    ok(&[&["compile", "-q", &from, "--size", "48x32", "--frames", "9", "-o", &arg(&out)][..], &ONNX].concat());
+    let path = out.join("pipeline.json");
+    let whole = fs::read(&path).unwrap();
+    let verify = ["verify", &arg(&out), "--checkpoint", &from];
+    let video = arg(&work.path().join("x.gif"));
+    let generate = ["generate", "-q", &arg(&out), "--prompt", "a cat", "-o", &video];
+    type Edit = fn(&mut Value);
+    let edits: [(&str, Edit); 9] = [
+        ("sampling.steps", |v| v["sampling"]["steps"] = 3.into()),
+        ("sampling.guidance", |v| v["sampling"]["guidance"] = 4.0.into()),
+        ("sampling.negative", |v| v["sampling"]["negative"] = "blurred".into()),
+        ("sampling.levels", |v| v["sampling"]["levels"] = "linear".into()),
+        ("scheduler.config.flow_shift", |v| v["scheduler"]["config"]["flow_shift"] = 5.0.into()),
+        ("scheduler.config.extra", |v| v["scheduler"]["config"]["extra"] = 1.into()),
+        ("video.fps", |v| v["video"]["fps"] = 24.0.into()),
+        ("text.padding", |v| v["text"]["padding"] = 5.into()),
+        ("text.cleaning", |v| v["text"]["cleaning"] = "none".into()),
+    ];
+    for (field, change) in edits {
+        edit(&path, change);
+        for command in [&verify[..], &generate] {
+            let error = fails(command);
+            assert!(
+                error.contains("pipeline.json`: field `id`") && error.contains("it was edited"),
+                "{field}: {error}"
+            );
+        }
+        let mut contract: Contract = serde_json::from_slice(&fs::read(&path).unwrap()).expect("a contract");
+        contract.id = contract.identity().expect("an identity");
+        fs::write(&path, contract.to_json().expect("JSON")).unwrap();
+        let error = fails(&verify);
+        assert!(
+            error.contains(&format!("pipeline.json`: field `{field}`: found ")) && error.contains(&from),
+            "{field}: {error}"
+        );
+        fs::write(&path, &whole).unwrap();
+    }
+    // The same description in another layout is the same.
+    edit(&path, |_| ());
+    ok(&["inspect", "-q", &arg(&out)]);
+    assert!(!work.path().join("x.gif").exists());
+
+    // A padding that is a hole in the vocabulary, and a tokenizer of another pipeline, each under an identity that fits.
+    let with_identity = |change: &dyn Fn(&mut Contract)| {
+        let mut contract: Contract = serde_json::from_slice(&whole).expect("a contract");
+        change(&mut contract);
+        contract.id = contract.identity().expect("an identity");
+        fs::write(&path, contract.to_json().expect("JSON")).unwrap();
+    };
+    with_identity(&|contract| contract.text.padding = 280);
+    let error = fails(&generate);
+    assert!(
+        error.contains("tokenizer.json`: found no token of the id 280") && error.contains("`text.padding`"),
+        "{error}"
+    );
+    let tokenizer = out.join("Tokenizer/tokenizer.json");
+    edit(&tokenizer, |v| v["added_tokens"][0]["special"] = false.into());
+    with_identity(&|contract| {
+        let file = contract.assets.tokenizer.as_mut().and_then(|asset| asset.files.first_mut()).expect("a file");
+        *file = AssetFile::of(&out, "Tokenizer/tokenizer.json").expect("a file");
+    });
+    let error = fails(&verify);
+    assert!(error.contains("field `assets.tokenizer.files`") && error.contains("other contents"), "{error}");
+}
+
+/// Every command that opens a compiled pipeline names the file and the field of a damaged description.
+#[test]
+fn a_damaged_description_is_named_by_every_command() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let (from, out) = (source("pipeline_wan"), arg(&work.path().join("out")));
+    let flags = ["--target", "coreml", "--size", "48x32", "--frames", "1"];
+    ok(&[&["compile", "-q", &from, "-o", &out][..], &flags].concat());
+    let path = Path::new(&out).join("pipeline.json");
+    let whole = fs::read_to_string(&path).unwrap();
+    let video = arg(&work.path().join("x.gif"));
+    let commands: [&[&str]; 8] = [
+        &["inspect", &out],
+        &["verify", &out, "--checkpoint", &from],
+        &["lint", &out],
+        &["estimate", &out],
+        &["run", &out],
+        &["ranges", &out],
+        &["stream", &out, "--prompt-seed", "1"],
+        &["generate", &out, "--prompt", "a cat", "-o", &video],
+    ];
+    let half = &whole[..whole.len() / 2];
+    let other = whole.replace("s2dit-video-pipeline", "video");
+    let field = whole.replace("\"steps\"", "\"step\"");
+    for (damaged, part) in [
+        ("", "not JSON"),
+        (half, "not JSON"),
+        ("[]", "field `format`: missing"),
+        (&other, "field `format`: found \"video\""),
+        (&field, "field `sampling"),
+    ] {
+        fs::write(&path, damaged).unwrap();
+        for command in commands {
+            let error = fails(command);
+            assert!(error.contains(&format!("{}`: {part}", path.display())), "{command:?}, expected `{part}`: {error}");
+        }
+    }
+    // What it was compiled from is another folder, and a part is not the whole.
+    fs::write(&path, &whole).unwrap();
+    for command in [
+        &["quantize", &out, "--scheme", "int8", "-o", "plan.toml"][..],
+        &["compile", &out, "--target", "onnx", "--size", "48x32"],
+    ] {
+        let error = fails(command);
+        assert!(
+            error.contains("the folder of a compiled pipeline") && error.contains("expected"),
+            "{command:?}: {error}"
+        );
+    }
+    let error = fails(&["generate", &from, "--prompt", "a cat", "-o", &video]);
+    assert!(error.contains("found a pipeline folder of diffusers") && error.contains("s2ditc compile"), "{error}");
+    let error = fails(&["generate", &format!("{out}/Transformer.mlpackage"), "--prompt", "a cat", "-o", &video]);
+    assert!(
+        error.contains(&format!("found a part of a compiled pipeline, expected the whole folder, `{out}`")),
+        "{error}"
+    );
+    // Somebody else's file in another folder is not ours to judge.
+    let checkpoint = work.path().join("checkpoint");
+    for (name, bytes) in files(&golden("pipeline_wan").join("pipeline/transformer")) {
+        fs::create_dir_all(&checkpoint).unwrap();
+        fs::write(checkpoint.join(name), bytes).unwrap();
+    }
+    fs::write(checkpoint.join("pipeline.json"), "{}").unwrap();
+    ok(&["inspect", &arg(&checkpoint)]);
+}
+
+/// A call of two prompts, for a clip with one transformer and with two.
+#[test]
+fn one_call_serves_a_prompt_and_its_negative() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    for (case, size) in [("pipeline_wan22", "32x32"), ("pipeline_ltx", "64x64")] {
+        let (from, out) = (source(case), arg(&work.path().join(case)));
+        let flags = ["--target", "coreml", "--size", size, "--frames", "9", "--batch", "2"];
+        ok(&[&["compile", "-q", &from, "-o", &out][..], &flags].concat());
+        let contract = Contract::read(out.as_ref()).expect("a contract");
+        assert_eq!((contract.sampling.batch, contract.latent.shape()[0]), (2, 1));
+        let card = fs::read_to_string(Path::new(&out).join("README.md")).expect("a card");
+        assert!(card.contains("one call a step for the prompt and its negative"), "{card}");
+        let report = ok(&["verify", "-q", &out, "--checkpoint", &from, "--json"]);
+        let report: Value = serde_json::from_str(&report).expect("JSON");
+        assert_eq!((&report["passed"], report["chain"].as_array().map(Vec::len)), (&true.into(), Some(4)), "{report}");
+        assert_eq!(report["below"], serde_json::json!([]));
+    }
+    let usage = |flags: &[&str]| {
+        let done = run(&[&["compile", &source("pipeline_wan")][..], &ONNX, flags].concat());
+        (done.status.code(), String::from_utf8(done.stderr).expect("UTF-8"))
+    };
+    let (code, error) = usage(&["--size", "48x32", "--batch", "3", "-o", "x"]);
+    assert!(code == Some(2) && error.contains("--batch: found 3, expected 1 or 2"), "{error}");
+    let (code, error) = usage(&["--size", "48x32", "--batch", "2", "--mode", "stream", "-o", "x"]);
+    assert!(code == Some(2) && error.contains("--batch is for clips"), "{error}");
+}
+
+/// The estimate of a pipeline is that of its parts, as often as they are called.
+#[test]
+fn a_pipeline_is_estimated_part_by_part() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let estimate = |path: &str| -> Value { serde_json::from_str(&ok(&["estimate", path, "--json"])).expect("JSON") };
+    let number = |value: &Value| value.as_f64().filter(|x| x.is_finite()).expect("a number");
+    let compile = |case: &str, name: &str, flags: &[&str]| {
+        let out = arg(&work.path().join(name));
+        ok(&[&["compile", "-q", &source(case), "--target", "coreml", "-o", &out][..], flags].concat());
+        out
+    };
+    let wan = compile("pipeline_wan", "wan", &["--size", "48x32", "--frames", "9"]);
+    let whole = estimate(&wan);
+    let calls = |value: &Value| {
+        value["components"]
+            .as_array()
+            .expect("parts")
+            .iter()
+            .map(|part| part["calls"].as_u64().expect("calls"))
+            .collect::<Vec<_>>()
+    };
+    // Two prompts; 50 steps with a prompt and its negative; one clip.
+    assert_eq!(calls(&whole), [2, 100, 1]);
+    let mut all = 0.0;
+    let mut largest = 0.0f64;
+    for (index, file) in ["TextEncoder.mlpackage", "Transformer.mlpackage", "Decoder.mlpackage"].iter().enumerate() {
+        let alone = estimate(&arg(&Path::new(&wan).join(file)));
+        let part = &whole["components"][index];
+        let ms = number(&alone["step_ms"]["likely"]) * number(&part["calls"]);
+        assert!((number(&part["ms"]["likely"]) - ms).abs() < 1e-9 * ms, "{file}: {part}");
+        assert_eq!(part["peak_memory_bytes"], alone["peak_memory_bytes"], "{file}");
+        all += ms;
+        largest = largest.max(number(&part["peak_memory_bytes"]));
+    }
+    assert!((number(&whole["total_ms"]["likely"]) - all).abs() < 1e-9 * all, "{whole}");
+    assert!((number(&whole["frames_per_second"]["likely"]) - 9e3 / all).abs() < 1e-9 * 9e3 / all, "{whole}");
+    assert_eq!(number(&whole["memory"]["working"]), largest);
+    assert!(number(&whole["memory"]["all"]) > largest);
+    let said = ok(&["estimate", &wan]);
+    for part in [
+        "pipeline",
+        "text encoder",
+        "100 calls",
+        "meant for the GPU",
+        "memory, working",
+        "memory, all loaded",
+        "first load",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // The model card says the same.
+    let card = fs::read_to_string(Path::new(&wan).join("README.md")).expect("a card");
+    let brief = ok(&["estimate", "-q", &wan]);
+    let brief = brief.trim().split_once(": ").expect("a name").1;
+    assert!(card.contains(&format!("- {brief}")) && card.contains("- transformer: 100 calls"), "{card}\n{brief}");
+    // Guidance in one call, two transformers, and what is not there.
+    let batch = compile("pipeline_wan", "batch", &["--size", "48x32", "--frames", "9", "--batch", "2"]);
+    assert_eq!(calls(&estimate(&batch)), [2, 50, 1]);
+    let pair = estimate(&compile(
+        "pipeline_wan22",
+        "pair",
+        &["--size", "32x32", "--frames", "5", "--components", "transformer"],
+    ));
+    assert_eq!((calls(&pair), pair["components"][0]["networks"].as_array().map(Vec::len)), (vec![100], Some(2)));
+    let each: Vec<u64> =
+        (0..2).filter_map(|i| pair["components"][0]["networks"][i]["functions"][0]["calls"].as_u64()).collect();
+    assert!(each.iter().all(|calls| *calls > 0) && each.iter().sum::<u64>() == 100, "{each:?}");
+    assert!(pair["notes"].to_string().contains("without its decoder"), "{pair}");
+    assert_eq!((&pair["is_whole"], &pair["frames_per_second"]), (&false.into(), &Value::Null));
+    let onnx = arg(&work.path().join("onnx"));
+    ok(&[&["compile", "-q", &source("pipeline_wan"), "--size", "48x32", "--frames", "1", "-o", &onnx][..], &ONNX]
+        .concat());
+    let error = fails(&["estimate", &onnx]);
+    assert!(error.contains("a pipeline for ONNX"), "{error}");
+    let done = run(&["estimate", &wan, "--report", "x.html"]);
+    assert!(
+        done.status.code() == Some(2) && String::from_utf8_lossy(&done.stderr).contains("--report is of one network")
+    );
+    // Its scheduler chooses timesteps, so lint has no tables to offer.
+    for path in [&wan, &arg(&Path::new(&wan).join("Transformer.mlpackage"))] {
+        let said = ok(&["lint", "--all", path]);
+        assert!(said.contains("fp32") && !said.contains("--timesteps"), "{said}");
+    }
+    let alone = arg(&work.path().join("alone.mlpackage"));
+    let transformer = arg(&golden("pipeline_wan").join("pipeline/transformer"));
+    ok(&["compile", "-q", &transformer, "--target", "coreml", "--latent", "3x4x6", "-o", &alone]);
+    assert!(ok(&["lint", "--all", &alone]).contains("--timesteps from-config"));
+}
+
+/// What a dry run finds, and how verdicts are said.
+#[test]
+fn a_dry_run_reads_the_tokenizer_and_a_failure_says_what_failed() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let dry = |name: &str, change: &dyn Fn(&Path)| {
+        let dir = copy("pipeline_wan", &work.path().join(name));
+        change(&dir);
+        fails(&[&["compile", &arg(&dir), "--size", "48x32", "--frames", "9", "--dry-run"][..], &ONNX].concat())
+    };
+    let error = dry("a", &|dir| fs::remove_file(dir.join("tokenizer/tokenizer.json")).unwrap());
+    assert!(error.contains("tokenizer`: found no file of a tokenizer"), "{error}");
+    let error = dry("b", &|dir| fs::remove_file(dir.join("tokenizer/tokenizer_config.json")).unwrap());
+    assert!(error.contains("field `pad_token`: found none"), "{error}");
+    let error =
+        dry("c", &|dir| edit(&dir.join("tokenizer/tokenizer.json"), |v| v["added_tokens"][0]["id"] = 77.into()));
+    assert!(error.contains("field `added_tokens[0].id`: found 77 for the token"), "{error}");
+    let error = dry("d", &|dir| {
+        edit(&dir.join("tokenizer/tokenizer_config.json"), |v| {
+            v["added_tokens_decoder"] = serde_json::json!({"7": {"content": "<pad>"}});
+        });
+    });
+    assert!(error.contains("field `added_tokens_decoder`: found 7 for the token \"<pad>\", expected 0"), "{error}");
+    let error = dry("e", &|dir| fs::remove_dir_all(dir.join("text_encoder")).unwrap());
+    assert!(error.contains("no folder") && error.contains("\"text_encoder\""), "{error}");
+
+    let (from, out) = (source("pipeline_wan"), arg(&work.path().join("out")));
+    ok(&[&["compile", "-q", &from, "--size", "48x32", "--frames", "1", "-o", &out][..], &ONNX].concat());
+    let error = fails(&["verify", &out, "--checkpoint", &from, "--fp16"]);
+    assert!(
+        error.contains("--fp16: `") && error.contains("was compiled for ONNX") && error.contains("leave --fp16 out"),
+        "{error}"
+    );
+    let done = run(&["verify", &out, "--checkpoint", &from, "--min-snr", "300"]);
+    let said = String::from_utf8(done.stdout).expect("UTF-8");
+    let last = said.trim().lines().last().unwrap_or_default().to_owned();
+    assert!(
+        done.status.code() == Some(1) && last.contains("FAILED: below the bar: ") && last.contains("vae"),
+        "{said}"
+    );
+    assert!(!last.contains("every"), "{last}");
+    let last = ok(&["verify", &out, "--checkpoint", &from]);
+    assert!(last.trim().lines().last().is_some_and(|last| last.starts_with("passed: every file")), "{last}");
+}
+
+/// A scheduler of which diffusers writes what JSON lacks, and that another class of pipelines cannot be sampled with.
+#[test]
+fn dpm_solver_of_a_pipeline_folder() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let text = fs::read_to_string(golden("schedulers/dpm_solver.json")).expect("a golden");
+    let scheduler = serde_json::from_str::<Value>(&text).expect("JSON")["config"].to_string();
+    let scheduler = scheduler.replace("\"lambda_min_clipped\":null", "\"lambda_min_clipped\": -Infinity");
+    assert!(scheduler.contains("-Infinity"), "{scheduler}");
+    let wan = copy("pipeline_wan", &work.path().join("wan"));
+    fs::write(wan.join("scheduler/scheduler_config.json"), &scheduler).unwrap();
+    let out = work.path().join("out");
+    ok(&[&["compile", "-q", &arg(&wan), "--size", "48x32", "--frames", "1", "-o", &arg(&out)][..], &ONNX].concat());
+    let contract = Contract::read(&out).expect("a contract");
+    assert_eq!(
+        (contract.scheduler.kind, contract.scheduler.class.as_str()),
+        (SchedulerKind::DpmSolver, "DPMSolverMultistepScheduler")
+    );
+    ok(&["verify", "-q", &arg(&out), "--checkpoint", &arg(&wan)]);
+    let video = work.path().join("x.gif");
+    ok(&["generate", "-q", &arg(&out), "--prompt", "a cat", "--steps", "4", "-o", &arg(&video)]);
+    assert!(video.exists() && ok(&["inspect", &arg(&out)]).contains("sampling: DPMSolverMultistepScheduler"));
+    // LTX-Video's pipeline passes noise levels.
+    let ltx = copy("pipeline_ltx", &work.path().join("ltx"));
+    fs::write(ltx.join("scheduler/scheduler_config.json"), &scheduler).unwrap();
+    let error =
+        fails(&[&["compile", "-q", &arg(&ltx), "--size", "64x64", "--frames", "9", "--dry-run"][..], &ONNX].concat());
+    assert!(error.contains("scheduler_config.json") && error.contains("does not take"), "{error}");
+}
+
+/// A pipeline whose transformer has an adapter is proved with that adapter, and with no other.
+#[test]
+fn a_pipeline_with_an_adapter_is_proved() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let adapter = |name: &str, step: f32| {
+        let bytes: Vec<u8> = (0..96).flat_map(|i| (step * (i % 7) as f32 - 0.1).to_le_bytes()).collect();
+        let tensor = |shape: &[usize]| {
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), &bytes).expect("a tensor")
+        };
+        let key = |which: &str| format!("transformer.blocks.0.attn1.to_q.lora_{which}.weight");
+        let path = work.path().join(name);
+        safetensors::serialize_to_file([(key("A"), tensor(&[2, 48])), (key("B"), tensor(&[48, 2]))], None, &path)
+            .expect("a file");
+        arg(&path)
+    };
+    let (own, other) = (adapter("own.safetensors", 0.05), adapter("other.safetensors", 0.06));
+    let (from, out) = (source("pipeline_wan"), arg(&work.path().join("out")));
+    let flags = ["--target", "onnx", "--size", "48x32", "--frames", "1", "--lora", &own];
+    ok(&[&["compile", "-q", &from, "-o", &out][..], &flags].concat());
+    let report = ok(&["verify", "-q", &out, "--checkpoint", &from, "--lora", &own, "--json"]);
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    assert_eq!((&report["passed"], report["chain"].as_array().map(Vec::len)), (&true.into(), Some(4)), "{report}");
+    for flags in [&[][..], &["--lora", &other]] {
+        let error = fails(&[&["verify", "-q", &out, "--checkpoint", &from][..], flags].concat());
+        assert!(error.contains("transformer") && error.contains("found weights with the hash"), "{error}");
+    }
 }

@@ -10,6 +10,7 @@ pub mod fit;
 pub mod html;
 pub mod memory;
 mod page;
+mod pipeline;
 mod range;
 pub mod search;
 pub mod storage;
@@ -19,6 +20,7 @@ pub mod work;
 
 pub use device::Device;
 pub use estimate::{About, Estimate, FunctionEstimate, Memory, OpKind, PartEstimate, estimate};
+pub use pipeline::{ComponentEstimate, PipelineEstimate, PipelineMemory, pipeline};
 pub use range::Range;
 pub use storage::Weights;
 pub use subject::{Callable, Subject};

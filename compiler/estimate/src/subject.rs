@@ -5,7 +5,7 @@ mod model;
 
 use s2dit_ir::{Function, Interface};
 
-pub use artifact::{kernel, package, partition};
+pub use artifact::{decoder, kernel, open, package, partition};
 pub use model::{Mode, Options, model};
 
 /// A function that the host calls.
@@ -24,12 +24,14 @@ pub struct Callable {
 pub struct Subject {
     /// A file, folder or preset.
     pub name: String,
-    /// `configuration`, `checkpoint`, `package`, `partition` or `kernel`.
+    /// `configuration`, `checkpoint`, `package`, `partition`, `kernel` or `decoder`.
     pub what: &'static str,
     /// The model's family and its layers, if they are known.
     pub model: Option<String>,
     /// Size of the latent that a step makes, if it is known.
     pub latent: Option<String>,
+    /// Latent frames of a call, if they are known.
+    pub latent_frames: Option<usize>,
     /// Storage of the weights in words.
     pub weights: String,
     /// Whether chunks follow each other.

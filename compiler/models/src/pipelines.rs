@@ -124,9 +124,10 @@ pub fn makes_padding_zero(encoder: &dyn Model) -> bool {
 /// # Errors
 /// A class that is not sampled with here.
 pub fn scheduler(entries: Vec<(String, Value)>, place: &str) -> Result<Scheduler, Problem> {
-    const KINDS: [(&str, SchedulerKind); 2] = [
+    const KINDS: [(&str, SchedulerKind); 3] = [
         ("UniPCMultistepScheduler", SchedulerKind::Unipc),
         ("FlowMatchEulerDiscreteScheduler", SchedulerKind::FlowMatchEuler),
+        ("DPMSolverMultistepScheduler", SchedulerKind::DpmSolver),
     ];
     let class = entries.iter().find(|(name, _)| name == "_class_name").and_then(|(_, value)| value.as_str());
     let known = KINDS.iter().find(|(known, _)| class == Some(known));

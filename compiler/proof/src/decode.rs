@@ -3,6 +3,7 @@
 mod output;
 mod verify;
 
+use std::borrow::BorrowMut;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -179,7 +180,7 @@ impl Decoder {
                 push(&video, latents.frames())
             }
             Decoder::Chunks(session) => {
-                let mut feed = Feed::new(session);
+                let mut feed = Feed::new(&mut **session);
                 feed.take(&latents.all, &mut push)?;
                 feed.finish(&mut push)
             }
@@ -194,19 +195,19 @@ pub fn frames_of_stream(contract: &Contract, latent_frames: usize) -> usize {
     contract.video.first_frames + each * latent_frames - each * contract.chunk.frames
 }
 
-/// Latents on their way through a decoder that streams, however many of them come at a time.
-pub struct Feed<'a> {
-    session: &'a mut DecodeSession,
+/// Latents on their way through a decoder that streams, however many of them come at a time. `S` is the session, borrowed or owned.
+pub struct Feed<S> {
+    session: S,
     /// Latent frames that are no chunk of the decoder yet.
     waiting: Option<HostTensor>,
     /// Latent frames decoded.
     done: usize,
 }
 
-impl Feed<'_> {
+impl<S: BorrowMut<DecodeSession>> Feed<S> {
     /// Begins a video.
-    pub fn new(session: &mut DecodeSession) -> Feed<'_> {
-        session.restart();
+    pub fn new(mut session: S) -> Feed<S> {
+        session.borrow_mut().restart();
         Feed { session, waiting: None, done: 0 }
     }
 
@@ -223,10 +224,11 @@ impl Feed<'_> {
             None => latents.clone(),
             Some(waiting) => one_after_the_other(&waiting, latents),
         };
-        let (count, total) = (self.session.contract().chunk.frames, all.shape[2]);
+        let session = self.session.borrow_mut();
+        let (count, total) = (session.contract().chunk.frames, all.shape[2]);
         let whole = total / count * count;
         for begin in (0..whole).step_by(count) {
-            let video = self.session.decode(&frames_of(&all, begin, count))?;
+            let video = session.decode(&frames_of(&all, begin, count))?;
             self.done += count;
             push(&video, self.done)?;
         }
@@ -239,7 +241,8 @@ impl Feed<'_> {
     /// # Errors
     /// A failing engine; an error of `push`.
     pub fn finish(self, push: &mut impl FnMut(&HostTensor, usize) -> Result<()>) -> Result<()> {
-        let Feed { session, waiting: Some(waiting), done } = self else { return Ok(()) };
+        let Feed { mut session, waiting: Some(waiting), done } = self else { return Ok(()) };
+        let session = session.borrow_mut();
         let (before, all) = (done, done + waiting.shape[2]);
         let frames = |latent_frames| frames_of_stream(session.contract(), latent_frames);
         let keep = if before == 0 { frames(all) } else { frames(all) - frames(before) };

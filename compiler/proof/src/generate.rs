@@ -12,8 +12,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use s2dit_backends::output::Destination;
-use s2dit_runtime::pipeline::{Levels, Mode, Part, Pipeline, Scheduler, SchedulerKind};
-use s2dit_runtime::sampler::{self, Sampler, Spacing};
+use s2dit_runtime::pipeline::{Mode, Part, Pipeline};
 use s2dit_runtime::{HostTensor, RunOptions};
 use serde::Serialize;
 
@@ -124,6 +123,9 @@ pub fn generate(
     run: &RunOptions,
     watch: Watch<'_>,
 ) -> Result<Report> {
+    if run.fp16 {
+        pipeline.check_fp16()?;
+    }
     let contract = pipeline.contract();
     let fps = request.fps.unwrap_or(contract.video.fps);
     let mut report = Report {
@@ -156,26 +158,6 @@ pub fn generate(
     };
     made.with_context(|| format!("`{}`", pipeline.dir().display()))?;
     Ok(report)
-}
-
-/// The sampler of a pipeline that makes clips.
-///
-/// # Errors
-/// A scheduler that is not supported.
-pub fn sampler_of(pipeline: &Pipeline) -> Result<Box<dyn Sampler>> {
-    let contract = pipeline.contract();
-    let Scheduler { kind, class, config } = &contract.scheduler;
-    if *kind == SchedulerKind::Kernel {
-        bail!(
-            "{}: scheduler.kind: found \"kernel\", expected a scheduler of diffusers, as clips have",
-            shown(pipeline)
-        );
-    }
-    let spacing = match contract.sampling.levels {
-        Levels::Scheduler => Spacing::Scheduler,
-        Levels::Linear => Spacing::Linear,
-    };
-    Ok(sampler::of_scheduler(class, config, spacing, &format!("{}: scheduler", shown(pipeline)))?)
 }
 
 fn shown(pipeline: &Pipeline) -> String {

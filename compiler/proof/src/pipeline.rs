@@ -7,17 +7,20 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use s2dit_backends::output::{Destination, Staged, made};
-use s2dit_emit::pipeline::{CARD, Fidelity, card};
+use s2dit_emit::pipeline::{self, CARD, Fidelity, Plan, card};
 use s2dit_emit::plan::How;
+use s2dit_emit::stream::{Functions, States};
+use s2dit_emit::{Attention, Opset, TimestepChoice};
 use s2dit_ir::interface::{InputRole, OutputRole};
-use s2dit_models::checkpoint::{Checkpoint, Origin, PipelineFolder};
+use s2dit_models::checkpoint::{Checkpoint, Lora, Origin, PipelineFolder};
 use s2dit_runtime::compare::compare;
 use s2dit_runtime::decode::contract::Contract as DecoderContract;
 use s2dit_runtime::experts::Description;
-use s2dit_runtime::pipeline::{Asset, EncoderMask, Mode, Part, Pipeline, Tokens};
+use s2dit_runtime::pipeline::{Asset, Contract, EncoderMask, FILE, Mode, Part, Pipeline, Tokens};
 use s2dit_runtime::stream::contract;
 use s2dit_runtime::{Artifact, Engine, HostTensor, RunOptions};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::decode;
 use crate::stream::verify as stream;
@@ -38,6 +41,8 @@ pub struct Options {
     pub min_snr: Option<f64>,
     /// Round the result of every fp16 op of a package to fp16.
     pub fp16: bool,
+    /// Adapters that were merged into the transformer.
+    pub loras: Vec<Lora>,
     /// How the transformer's weights are stored, if a plan says it.
     pub quantize: Option<How>,
     /// Seed of the inputs.
@@ -69,7 +74,11 @@ pub struct PipelineReport {
     pub chain_min_snr_db: f64,
     /// What a reader should know.
     pub notes: Vec<String>,
-    /// Whether everything passes.
+    /// What is below its bar, or has no bar: components, and results of the chain.
+    pub below: Vec<String>,
+    /// The outcome.
+    pub verdict: Verdict,
+    /// Whether the outcome is a pass.
     pub passed: bool,
 }
 
@@ -91,7 +100,8 @@ pub struct PartReport {
 /// Verifies the pipeline in the folder `dir` against a pipeline folder. `progress` is told the part that is run.
 ///
 /// # Errors
-/// A folder whose files are not those of one compile; a pipeline folder with other weights; a failing engine. A result below its bar is
+/// A folder whose files are not those of one compile, or whose description is not that of the pipeline folder; a pipeline folder with other weights; a
+/// failing engine. A result below its bar is
 /// not an error: see [`PipelineReport::passed`].
 pub fn verify(
     dir: &Path,
@@ -101,28 +111,34 @@ pub fn verify(
 ) -> Result<PipelineReport> {
     progress("hashes");
     let pipeline = Pipeline::open(dir)?;
+    if options.fp16 {
+        pipeline.check_fp16()?;
+    }
     pipeline.check_hashes(&mut |_, _| {})?;
     let contract = pipeline.contract();
-    let mut parts = Vec::new();
-    let mut notes = Vec::new();
+    let mut jobs = Vec::new();
     for (part, asset) in contract.assets.parts() {
         for (from, path) in asset.checkpoints.iter().zip(paths(&pipeline, part, asset)?) {
-            progress(&from.component);
-            let origin = Origin::from(folder.component(&from.component)?.as_path());
-            let checkpoint = Checkpoint::open_from(&origin)?;
-            let found = format!("blake3:{}", checkpoint.content_hash().to_hex());
+            let origin = origin(folder, part, &from.component, options)?;
+            let found = format!("blake3:{}", Checkpoint::open_from(&origin)?.content_hash().to_hex());
             if found != from.hash {
                 bail!(
-                    "`{}`: found weights with the hash {found}, expected {}, of which `{}` was compiled",
-                    origin.path.display(),
+                    "`{origin}`: found weights with the hash {found}, expected {}, of which `{}` was compiled",
                     from.hash,
                     path.display()
                 );
             }
             let model = Model { origin, quantize: storage(asset, part, options) };
-            let report = one(&path, model, options)?;
-            parts.push(PartReport { part: part.name(), component: from.component.clone(), ..report });
+            jobs.push((part, &from.component, path, model));
         }
+    }
+    check_description(&pipeline, folder, options)?;
+    let mut parts = Vec::new();
+    let mut notes = Vec::new();
+    for (part, component, path, model) in jobs {
+        progress(component);
+        let report = one(&path, model, options)?;
+        parts.push(PartReport { part: part.name(), component: component.clone(), ..report });
     }
     let is_whole = Part::ALL.into_iter().all(|part| contract.assets.of(part).is_some());
     let chain = if contract.mode == Mode::Clip && is_whole {
@@ -139,7 +155,15 @@ pub fn verify(
         .into_iter()
         .map(|row| Compared { passed: reaches(&row.metrics, Some(chain_min_snr_db)), ..row })
         .collect();
-    let passed = parts.iter().all(|part| part.verdict == Verdict::Passed) && chain.iter().all(|row| row.passed);
+    let of_parts = parts.iter().filter(|part| part.verdict != Verdict::Passed).map(|part| part.component.clone());
+    let of_chain = chain.iter().filter(|row| !row.passed).map(|row| format!("{} of the whole pipeline", row.name));
+    let below: Vec<String> = of_parts.chain(of_chain).collect();
+    let is_failed = parts.iter().any(|part| part.verdict == Verdict::Failed) || chain.iter().any(|row| !row.passed);
+    let verdict = match (below.is_empty(), is_failed) {
+        (true, _) => Verdict::Passed,
+        (false, true) => Verdict::Failed,
+        (false, false) => Verdict::NoVerdict,
+    };
     let report = PipelineReport {
         artifact: dir.display().to_string(),
         reference: folder.dir().display().to_string(),
@@ -147,7 +171,9 @@ pub fn verify(
         chain,
         chain_min_snr_db,
         notes,
-        passed,
+        below,
+        verdict,
+        passed: verdict == Verdict::Passed,
     };
     if options.card {
         write_card(&pipeline, &report, options)?;
@@ -155,8 +181,73 @@ pub fn verify(
     Ok(report)
 }
 
+/// Checks that the description of a pipeline follows from the pipeline folder, as that of a new compile does.
+fn check_description(pipeline: &Pipeline, folder: &PipelineFolder, options: &Options) -> Result<()> {
+    let contract = pipeline.contract();
+    let shown = pipeline.dir().join(FILE);
+    let shown = shown.display();
+    let precision = contract.assets.parts().map(|(_, asset)| asset.precision).next();
+    let plan = Plan::new(
+        folder,
+        &pipeline::Options {
+            target: contract.target,
+            precision: precision.with_context(|| format!("`{shown}`: field `assets`: found no model"))?,
+            opset: Opset::default(),
+            compute: None,
+            attention: Attention::default(),
+            pixels: [contract.video.rows, contract.video.cols],
+            frames: contract.video.frames,
+            mode: contract.mode,
+            batch: contract.sampling.batch,
+            timesteps: TimestepChoice::Any,
+            states: States::default(),
+            functions: Functions::default(),
+            quantize: None,
+            partition: None,
+            parts: contract.assets.parts().map(|(part, _)| part).collect(),
+            loras: options.loras.clone(),
+        },
+    )?;
+    let of = |contract: &Contract| -> Result<Value> {
+        let Contract { class, mode, latent, video, text, scheduler, sampling, .. } = contract;
+        Ok(serde_json::json!({
+            "class": class, "mode": mode, "latent": latent, "video": video, "text": text, "scheduler": scheduler, "sampling": sampling
+        }))
+    };
+    if let Some((field, found, expected)) = difference("", &of(contract)?, &of(&plan.contract)?) {
+        bail!(
+            "`{shown}`: field `{field}`: found {found}, expected {expected}, as `{}` says: the description was edited, or is of another pipeline; compile it again",
+            folder.dir().display()
+        );
+    }
+    let files = contract.assets.tokenizer.iter().flat_map(|tokenizer| &tokenizer.files);
+    let found: Vec<(&str, &str)> =
+        files.map(|file| (file.path.rsplit('/').next().unwrap_or_default(), file.blake3.as_str())).collect();
+    let expected: Vec<(&str, String)> = plan.tokenizer.iter().flat_map(|tokenizer| tokenizer.hashes()).collect();
+    if !found.iter().copied().eq(expected.iter().map(|(file, hash)| (*file, hash.as_str()))) {
+        bail!(
+            "`{shown}`: field `assets.tokenizer.files`: found files with other contents than those of the tokenizer in `{}`: compile the pipeline again",
+            folder.dir().display()
+        );
+    }
+    Ok(())
+}
+
+/// The first field in which two values differ, and its two values.
+fn difference(place: &str, found: &Value, expected: &Value) -> Option<(String, String, String)> {
+    if let (Value::Object(found), Value::Object(expected)) = (found, expected) {
+        let names = found.keys().chain(expected.keys().filter(|name| !found.contains_key(*name)));
+        return names.into_iter().find_map(|name| {
+            let place = if place.is_empty() { name.clone() } else { format!("{place}.{name}") };
+            let of = |fields: &serde_json::Map<String, Value>| fields.get(name).cloned().unwrap_or(Value::Null);
+            difference(&place, &of(found), &of(expected))
+        });
+    }
+    (found != expected).then(|| (place.to_owned(), found.to_string(), expected.to_string()))
+}
+
 /// Writes the figures into the model card.
-fn write_card(pipeline: &Pipeline, report: &PipelineReport, options: &Options) -> Result<()> {
+fn write_card(opened: &Pipeline, report: &PipelineReport, options: &Options) -> Result<()> {
     let of_part = |part: &PartReport| Fidelity {
         what: format!("`{}`", part.component),
         snr_db: part.least_snr_db,
@@ -168,12 +259,18 @@ fn write_card(pipeline: &Pipeline, report: &PipelineReport, options: &Options) -
         fp16: options.fp16,
     };
     let rows: Vec<Fidelity> = report.parts.iter().map(of_part).chain(report.chain.iter().map(of_chain)).collect();
-    let path = pipeline.dir().join(CARD);
+    let path = opened.dir().join(CARD);
     let old = std::fs::read_to_string(&path).unwrap_or_default();
-    let text = card(pipeline.contract(), &s2dit_emit::pipeline::estimates_of(&old), &rows);
+    let text = card(opened.contract(), &pipeline::estimate_of(&old), &rows);
     let staged = Staged::file(Destination { path: &path, force: options.force }, &made::markup)?;
     std::fs::write(staged.path(), text).with_context(|| format!("cannot write `{}`", path.display()))?;
     Ok(staged.commit()?)
+}
+
+/// A component of the pipeline folder, with the adapters that are the transformer's.
+fn origin(folder: &PipelineFolder, part: Part, component: &str, options: &Options) -> Result<Origin> {
+    let loras = if part == Part::Transformer { options.loras.clone() } else { Vec::new() };
+    Ok(Origin { path: folder.component(component)?, loras, ..Origin::default() })
 }
 
 /// The artifacts of a part: one, or those of two experts.
@@ -276,7 +373,7 @@ fn chain(pipeline: &Pipeline, folder: &PipelineFolder, options: &Options) -> Res
             let artifact = Artifact::open(&path)?;
             let inputs = inputs(&artifact, contract.text.encoder_mask, part, &tokens, given)?;
             let tensors = if is_reference {
-                let origin = Origin::from(folder.component(&asset.checkpoints[0].component)?.as_path());
+                let origin = origin(folder, part, &asset.checkpoints[0].component, options)?;
                 let graph = Graph::open(&artifact, &path, &origin)?;
                 let stored = graph.storage(&artifact, &path, storage(asset, part, options).as_ref())?;
                 graph.run(stored.as_ref(), &inputs, &RunOptions { fp16: false, ..run.clone() })?
@@ -294,7 +391,7 @@ fn chain(pipeline: &Pipeline, folder: &PipelineFolder, options: &Options) -> Res
         let pooled = if contract.text.pooled { Some(encoded.take(OutputRole::Pooled)?) } else { None };
         let mut given = vec![(InputRole::Latent, &noise), (InputRole::Text, &text)];
         given.extend(pooled.as_ref().map(|pooled| (InputRole::Pooled, pooled)));
-        let velocity = call(Part::Transformer, &given)?.take(OutputRole::Velocity)?;
+        let velocity = first(call(Part::Transformer, &given)?.take(OutputRole::Velocity)?);
         let data = noise.data.iter().zip(&velocity.data).map(|(noise, velocity)| noise - velocity).collect();
         let latent = HostTensor { shape: noise.shape.clone(), data };
         let video = call(Part::Decoder, &[(InputRole::Latent, &latent)])?.take(OutputRole::Video)?;
@@ -316,6 +413,23 @@ fn chain(pipeline: &Pipeline, folder: &PipelineFolder, options: &Options) -> Res
             passed: true,
         })
         .collect())
+}
+
+/// The first of what a call makes of several prompts at once.
+fn first(all: HostTensor) -> HostTensor {
+    let HostTensor { mut shape, mut data } = all;
+    if let Some(count) = shape.first_mut().map(|count| std::mem::replace(count, 1).max(1)) {
+        data.truncate(data.len() / count);
+    }
+    HostTensor { shape, data }
+}
+
+/// A tensor `[1, …]` as often as a port takes it at once.
+fn filling(tensor: &HostTensor, port: &[usize]) -> HostTensor {
+    let (1, Some(count)) = (tensor.shape.first().copied().unwrap_or(1), port.first().copied()) else {
+        return tensor.clone();
+    };
+    HostTensor { shape: [&[count], &tensor.shape[1..]].concat(), data: tensor.data.repeat(count) }
 }
 
 /// The results of a call, with their roles by name.
@@ -349,10 +463,10 @@ fn inputs(
         let value = match &input.role {
             InputRole::Tokens { .. } => tokens.tensor(),
             InputRole::TextMask if part == Part::TextEncoder && mask == EncoderMask::Ones => filled(1.0),
-            InputRole::TextMask => tokens.mask(),
+            InputRole::TextMask => filling(&tokens.mask(), &shape),
             InputRole::Time { .. } => filled(TIMESTEP),
             role => match given.iter().find(|(known, _)| known == role) {
-                Some((_, tensor)) => (*tensor).clone(),
+                Some((_, tensor)) => filling(tensor, &shape),
                 None => bail!("found an input `{}` that no part makes", input.name),
             },
         };

@@ -345,19 +345,20 @@ fn note_of_clip(args: &Args, checkpoint: &Checkpoint, context: Context) {
 
 /// Says what the weights lost.
 fn warn(args: &Args, summary: &Summary, context: Context) {
+    let place = if args.pixels.is_some() { format!("`{}`: ", summary.path.display()) } else { String::new() };
     for (tensor, n) in &summary.non_finite {
-        print_note(&format!("warning: tensor `{tensor}`: {n} element(s) are NaN or infinite; they were kept"));
+        print_note(&format!("warning: {place}tensor `{tensor}`: {n} element(s) are NaN or infinite; they were kept"));
     }
     for gone in &summary.vanished {
         print_note(&format!(
-            "warning: tensor `{}`: {:.1} % of its elements are too small for fp16 and become 0: compile with --precision fp32",
+            "warning: {place}tensor `{}`: {:.1} % of its elements are too small for fp16 and become 0: compile with --precision fp32",
             gone.tensor,
             gone.percent()
         ));
     }
     if let (Some(how), Some(Quantized { weights: 0, of })) = (&summary.quantize, summary.quantized) {
         print_note(&format!(
-            "warning: --quantize {how}: 0 of {of} weights quantized: none is large enough and fits the scheme, or the plan keeps all of them"
+            "warning: {place}--quantize {how}: 0 of {of} weights quantized: none is large enough and fits the scheme, or the plan keeps all of them"
         ));
     }
     if let Some(Quantize::Plan(plan)) = &summary.quantize

@@ -1,5 +1,6 @@
 //! `s2ditc estimate`
 
+pub(super) mod pipeline;
 pub(super) mod text;
 
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use s2dit_estimate::{Device, Estimate, Subject, Weights, device, estimate, fit, 
 use s2dit_models::checkpoint::{Checkpoint, Origin};
 use s2dit_models::config;
 use s2dit_models::size::LatentSize;
-use s2dit_runtime::{experts, partition, stream::contract};
+use s2dit_runtime::{Pipeline, experts, partition, stream::contract};
 
 use super::places::Places;
 use super::usage::refuse;
@@ -27,13 +28,14 @@ use super::{Context, print_json, print_line};
   s2ditc estimate --config config.json --quantize w4a8 --other-ms 84
   s2ditc estimate --preset mobile --device iphone15pro --json
   s2ditc estimate kernel/ --report kernel.html
+  s2ditc estimate wan/
   s2ditc estimate kernel/ --fit report.json -o my-phone.toml
 
 Every time is a range: what the best and the worst of what is known of the engine allow, and what is likely. docs/estimate.md says how far estimates \
 are from published figures. A device is data: --device also takes a file such as my-phone.toml, which --fit makes from a device report with \
 times (examples/device-report).")]
 pub(super) struct Args {
-    /// Checkpoint, graph that PyTorch exported, .mlpackage, or folder of a kernel or of a partitioned step
+    /// Checkpoint, graph that PyTorch exported, .mlpackage, or folder of a compiled pipeline, of a kernel, of a decoder or of a partitioned step
     #[arg(required_unless_present_any = ["config", "preset"])]
     path: Option<PathBuf>,
     /// A configuration alone: no weights are needed
@@ -103,6 +105,9 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         .output("--report", &args.report)
         .output("-o", &args.output)
         .check()?;
+    if let Some(path) = args.path.as_ref().filter(|path| Pipeline::is_in(path)) {
+        return pipeline::run(args, context, path);
+    }
     let mut device = Device::open(&args.device)?;
     let subject = subject_of(args)?;
     if let Some(out) = &args.output {
@@ -160,12 +165,12 @@ fn subject_of(args: &Args) -> Result<Subject> {
     let Some(path) = &args.path else { bail!("no path, no --config and no --preset") };
     let is_package = path.extension().is_some_and(|e| e == "mlpackage") || path.join(coreml::MANIFEST).exists();
     let compiled = match () {
-        () if path.join(partition::FILE).is_file() => subject::partition,
-        () if path.join(contract::FILE).is_file() => subject::kernel,
-        () if is_package => subject::package,
+        () if is_package || [partition::FILE, contract::FILE].iter().any(|file| path.join(file).is_file()) => {
+            subject::open
+        }
         () if path.join(experts::FILE).is_file() => {
             bail!(
-                "`{}`: a folder of two transformers: estimate each by itself, they are never loaded together",
+                "`{}`: a folder of two transformers: estimate each by itself, or the whole pipeline: they are never loaded together",
                 path.display()
             )
         }
@@ -174,6 +179,12 @@ fn subject_of(args: &Args) -> Result<Subject> {
             return subject::model(checkpoint.model(), "checkpoint", &path.display().to_string(), &options);
         }
     };
+    refuse_choices(args, path)?;
+    compiled(path)
+}
+
+/// Refuses choices of a compile for what is compiled.
+fn refuse_choices(args: &Args, path: &Path) -> Result<()> {
     let given = [
         ("--latent", args.latent.is_some()),
         ("--mode", args.mode.is_some()),
@@ -183,5 +194,5 @@ fn subject_of(args: &Args) -> Result<Subject> {
     if let Some((flag, _)) = given.into_iter().find(|(_, given)| *given) {
         refuse!("{flag} is for what is not compiled yet: `{}` says all of this itself", path.display());
     }
-    compiled(path)
+    Ok(())
 }

@@ -50,8 +50,8 @@ pub(super) struct Args {
     /// Steps of a clip [default: the pipeline's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     steps: Option<u16>,
-    /// Guidance of a clip: v = v_neg + G·(v_pos − v_neg), of two transformers G,G2; 1 is none [default: the pipeline's]
-    #[arg(long, value_name = "G[,G2]")]
+    /// Guidance of a clip: v = v_neg + G·(v_pos − v_neg), of two transformers G,G2; 1 or less is none [default: the pipeline's]
+    #[arg(long, value_name = "G[,G2]", allow_hyphen_values = true)]
     guidance: Option<Guidance>,
     /// Frames a second [default: the pipeline's]
     #[arg(long, value_name = "N", value_parser = fps)]
@@ -135,9 +135,11 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
 
 fn text(r: &Report) -> String {
     let mut out = format!("{}: {} frames of {}x{}, {} a second", r.output.display(), r.frames, r.cols, r.rows, r.fps);
+    let steps = if r.steps == 1 { "1 step".to_owned() } else { format!("{} steps", r.steps) };
     let steps = match r.chunks {
-        Some(chunks) => format!("{chunks} chunk(s) of {} steps", r.steps),
-        None => format!("{} steps", r.steps),
+        Some(1) => format!("1 chunk of {steps}"),
+        Some(chunks) => format!("{chunks} chunks of {steps}"),
+        None => steps,
     };
     let shares = r.shares.iter().flatten().map(|(name, steps)| format!("{steps} of {name}")).collect::<Vec<_>>();
     let shares = if shares.is_empty() { String::new() } else { format!(" ({})", shares.join(", ")) };
@@ -151,8 +153,11 @@ fn text(r: &Report) -> String {
     for stage in &r.stages {
         let name = stage.part.replace('_', " ");
         out += &format!(
-            "\n  {name:<12} {:>7.1} s, {} call(s), loaded in {:.1} s",
-            stage.seconds, stage.calls, stage.load_seconds
+            "\n  {name:<12} {:>7.1} s, {} {}, loaded in {:.1} s",
+            stage.seconds,
+            stage.calls,
+            if stage.calls == 1 { "call" } else { "calls" },
+            stage.load_seconds
         );
     }
     out

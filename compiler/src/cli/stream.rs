@@ -1,5 +1,6 @@
 //! `s2ditc stream`
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -9,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use s2dit_backends::output::{Staged, made};
 use s2dit_runtime::experts;
 use s2dit_runtime::partition;
+use s2dit_runtime::pipeline::{Contract, Mode, Part, Pipeline};
 use s2dit_runtime::stream::contract;
 use s2dit_runtime::stream::state::MOST_CHUNKS;
 use s2dit_runtime::{HostTensor, RunOptions, StreamOptions, StreamSession};
@@ -19,11 +21,12 @@ use super::progress::Progress;
 use super::usage::{Guidance, latents, moving, refuse};
 use super::{Context, print_json, print_line};
 use s2dit_files::problems::{Problem, quoted};
+use s2dit_proof::decode::Decoder;
 use s2dit_proof::stream::clip::{Clip, Given};
 use s2dit_proof::stream::{LatentsFile, Noise, Preview, read_prompt, seeded_prompt};
 
 /// Make video with a finished artifact: chunk by chunk with a kernel, or a whole clip
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 #[command(
     after_help = "You bring trained weights (a checkpoint that was compiled), the text encoder that the checkpoint was trained with, for \
 prompts, and the VAE decoder, which makes video of the latents. Without them --prompt-seed and random weights of s2ditc init try \
@@ -47,7 +50,7 @@ each of its two transformers makes its share of the steps. A model of images tak
 the latent with --condition."
 )]
 pub(super) struct Args {
-    /// A kernel folder; or a clip step of a bidirectional checkpoint, or of two experts
+    /// A kernel folder, or the folder of a pipeline that streams; or a clip step of a bidirectional checkpoint, or of two experts
     pub(super) artifact: PathBuf,
     /// Prompt: a safetensors file with the tensor text, and text_mask or pooled for a model that takes it
     #[arg(long, value_name = "FILE", conflicts_with = "prompt_seed")]
@@ -70,7 +73,8 @@ pub(super) struct Args {
     /// Latents to write, as safetensors; the checkpoint's VAE decoder makes a video of them
     #[arg(short, long, value_name = "FILE", value_parser = latents)]
     output: Option<PathBuf>,
-    /// Moving picture to write, .gif, .webp or .mp4: the latents' three main directions as colours, no decoded video; of random weights it is static
+    /// Moving picture to write, .gif, .webp or .mp4: video, if the artifact is the transformer of a compiled pipeline that has a decoder; else the
+    /// latents' three main directions as colours, which of random weights is static
     #[arg(long, value_name = "FILE", value_parser = moving)]
     preview: Option<PathBuf>,
     /// Go on where a saved stream stood
@@ -149,6 +153,8 @@ struct Summary {
     frames_per_second: f64,
     output: Option<PathBuf>,
     preview: Option<PathBuf>,
+    /// Whether the preview is decoded video, and not latents as colours.
+    is_decoded: bool,
     state: Option<PathBuf>,
 }
 
@@ -177,12 +183,21 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         .output("-o", &args.output)
         .output("--preview", &args.preview)
         .check()?;
+    let shipped = Shipped::of(&args.artifact)?;
+    let within;
+    let args = match &shipped {
+        Some(shipped) => {
+            within = Args { artifact: shipped.transformer.clone(), ..args.clone() };
+            &within
+        }
+        None => args,
+    };
     if args.artifact.is_dir() && args.artifact.join(contract::FILE).exists() {
-        return stream(args, context);
+        return stream(args, context, shipped.as_ref());
     }
     let parts = [partition::FILE, experts::FILE].iter().any(|name| args.artifact.join(name).exists());
     if args.artifact.is_file() || args.artifact.join("Manifest.json").exists() || parts {
-        return clip(args, context);
+        return clip(args, context, shipped.as_ref());
     }
     bail!(
         "`{}`: expected a kernel folder (with {}), an .onnx file, an .mlpackage, a folder of packages (with {}) or of experts (with \
@@ -195,7 +210,80 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     )
 }
 
-fn stream(args: &Args, context: Context) -> Result<ExitCode> {
+/// A transformer that lies in the folder of a compiled pipeline.
+struct Shipped {
+    transformer: PathBuf,
+    /// The decoder, if the pipeline has one.
+    decoder: Option<PathBuf>,
+    /// Rows and columns of the decoder's frames, and frames a second.
+    size: [usize; 2],
+    fps: f64,
+}
+
+impl Shipped {
+    /// The transformer of the pipeline at a path, which streams, or the one at the path itself; `None` if that is in no pipeline.
+    fn of(path: &Path) -> Result<Option<Shipped>> {
+        if Pipeline::is_in(path) {
+            let pipeline = Pipeline::open(path)?;
+            let transformer = pipeline.part(Part::Transformer)?;
+            if pipeline.contract().mode == Mode::Clip {
+                bail!(
+                    "`{}`: found a pipeline that makes clips, expected one that streams: s2ditc generate makes video of prompts with it, and s2ditc stream takes \
+                     its transformer `{}` by itself",
+                    path.display(),
+                    transformer.display()
+                );
+            }
+            return Ok(Some(Shipped::from(pipeline.contract(), path, transformer)));
+        }
+        // A name without a folder lies in this one.
+        let above = path.parent().map(|above| if above.as_os_str().is_empty() { Path::new(".") } else { above });
+        let Some(folder) = above.filter(|above| Pipeline::is_in(above)) else { return Ok(None) };
+        // What cannot be read is no pipeline that this artifact is known to be of.
+        let Ok(contract) = Contract::read(folder) else { return Ok(None) };
+        let own = contract.assets.transformer.as_ref().map(|asset| OsStr::new(&asset.path));
+        Ok((own == path.file_name()).then(|| Shipped::from(&contract, folder, path.into())))
+    }
+
+    fn from(contract: &Contract, folder: &Path, transformer: PathBuf) -> Shipped {
+        Shipped {
+            transformer,
+            decoder: contract.assets.decoder.as_ref().map(|asset| folder.join(&asset.path)),
+            size: [contract.video.rows, contract.video.cols],
+            fps: contract.video.fps,
+        }
+    }
+}
+
+/// Begins the preview: decoded frames if the pipeline of the transformer has a decoder, and else latents as colours.
+fn preview_of(
+    args: &Args,
+    context: Context,
+    shipped: Option<&Shipped>,
+    chunk: contract::Chunk,
+) -> Result<Option<Preview>> {
+    let Some(path) = args.preview.as_deref() else { return Ok(None) };
+    let decoder = shipped.and_then(|shipped| Some((shipped, shipped.decoder.as_deref()?)));
+    let Some((shipped, decoder)) = decoder else { return Ok(Some(Preview::create(context.to(path), chunk)?)) };
+    let run = RunOptions { fp16: args.fp16, threads: context.threads, quiet: context.quiet, ..RunOptions::default() };
+    let opened = Decoder::open(decoder, &run)?;
+    let [_, channels, frames, rows, cols] = opened.latent();
+    let fits = [channels, rows, cols] == [chunk.channels, chunk.rows, chunk.cols];
+    if !fits || (matches!(opened, Decoder::Clip(..)) && frames != chunk.frames) {
+        bail!(
+            "`{}`: found a decoder of latents {channels}x{frames}x{rows}x{cols}, expected {}x{}x{}x{}, as `{}` makes: a part of another compile",
+            decoder.display(),
+            chunk.channels,
+            chunk.frames,
+            chunk.rows,
+            chunk.cols,
+            args.artifact.display()
+        );
+    }
+    Ok(Some(Preview::decoded(context.to(path), opened, shipped.size, shipped.fps)?))
+}
+
+fn stream(args: &Args, context: Context, shipped: Option<&Shipped>) -> Result<ExitCode> {
     let clip_only = [
         (args.steps.is_some(), "--steps"),
         (args.guidance.is_some(), "--guidance"),
@@ -260,7 +348,8 @@ fn stream(args: &Args, context: Context) -> Result<ExitCode> {
 
     let mut latents =
         args.output.as_deref().map(|p| LatentsFile::create(context.to(p), chunks, contract.chunk)).transpose()?;
-    let mut preview = args.preview.as_deref().map(|p| Preview::create(context.to(p), contract.chunk)).transpose()?;
+    let mut preview = preview_of(args, context, shipped, contract.chunk)?;
+    let is_decoded = matches!(preview, Some(Preview::Decoded(_)));
     if let Some(path) = &args.state_out {
         // Found now, not after an hour.
         drop(Staged::file(context.to(path), &made::safetensors)?);
@@ -320,6 +409,7 @@ fn stream(args: &Args, context: Context) -> Result<ExitCode> {
         frames_per_second,
         output: args.output.clone(),
         preview: args.preview.clone(),
+        is_decoded,
         state: args.state_out.clone(),
     };
     if args.json {
@@ -367,7 +457,7 @@ fn text(s: &Summary) -> String {
             out += &format!("\n  {what:<8} {}", path.display());
         }
     }
-    if s.preview.is_some() {
+    if s.preview.is_some() && !s.is_decoded {
         out += PREVIEWED;
     }
     out
@@ -393,9 +483,11 @@ struct ClipSummary {
     seconds: f64,
     output: Option<PathBuf>,
     preview: Option<PathBuf>,
+    /// Whether the preview is decoded video, and not latents as colours.
+    is_decoded: bool,
 }
 
-fn clip(args: &Args, context: Context) -> Result<ExitCode> {
+fn clip(args: &Args, context: Context, shipped: Option<&Shipped>) -> Result<ExitCode> {
     let path: &Path = &args.artifact;
     let stream_only = [
         (args.chunks.is_some(), "--chunks"),
@@ -442,7 +534,8 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
     };
     let [channels, frames, rows, cols] = clip.latent();
     let chunk = contract::Chunk { channels, frames, rows, cols };
-    let mut preview = args.preview.as_deref().map(|p| Preview::create(context.to(p), chunk)).transpose()?;
+    let mut preview = preview_of(args, context, shipped, chunk)?;
+    let is_decoded = matches!(preview, Some(Preview::Decoded(_)));
     let progress = Progress::calls("steps", context.quiet);
     let start = Instant::now();
     let made = clip.sample(&noise, steps, &given, |done| {
@@ -468,6 +561,7 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
         seconds,
         output: args.output.clone(),
         preview: args.preview.clone(),
+        is_decoded,
     };
     if args.json {
         print_json(&summary)?;
@@ -479,7 +573,7 @@ fn clip(args: &Args, context: Context) -> Result<ExitCode> {
         let shares = summary.shares.iter().flatten().map(|(name, steps)| format!("{steps} of {name}"));
         let shares = shares.collect::<Vec<_>>().join(", ");
         let shares = if shares.is_empty() { String::new() } else { format!(" ({shares})") };
-        let previewed = if summary.preview.is_some() { PREVIEWED } else { "" };
+        let previewed = if summary.preview.is_some() && !summary.is_decoded { PREVIEWED } else { "" };
         let files = [("clip", &summary.output), ("preview", &summary.preview)];
         let mut written: String = (files.into_iter())
             .filter_map(|(what, path)| Some(format!("\n  {what}: {}", path.as_ref()?.display())))

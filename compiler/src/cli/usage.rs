@@ -65,6 +65,9 @@ pub(super) fn moving(text: &str) -> Result<PathBuf, String> {
     if is_video(&path) { Ok(path) } else { Err(format!("expected {NAMES}")) }
 }
 
+/// The greatest strength of guidance that is taken: far above any that makes a picture.
+const MOST_GUIDANCE: f64 = 1000.0;
+
 /// `G`, or `G,G2` of two transformers.
 #[derive(Clone, Copy)]
 pub(super) struct Guidance(pub(super) f64, pub(super) Option<f64>);
@@ -72,7 +75,7 @@ pub(super) struct Guidance(pub(super) f64, pub(super) Option<f64>);
 impl FromStr for Guidance {
     type Err = Problem;
     fn from_str(text: &str) -> Result<Self, Problem> {
-        let number = |text: &str| text.trim().parse::<f64>().ok().filter(|g| g.is_finite());
+        let number = |text: &str| text.trim().parse::<f64>().ok().filter(|g| (0.0..=MOST_GUIDANCE).contains(g));
         let read = match text.split_once(',') {
             None => number(text).map(|g| Guidance(g, None)),
             Some((high, low)) => number(high).zip(number(low)).map(|(high, low)| Guidance(high, Some(low))),
@@ -80,7 +83,9 @@ impl FromStr for Guidance {
         read.ok_or_else(|| Problem {
             place: "guidance".into(),
             found: quoted(text),
-            expected: "a finite number, such as 5; or two, such as 4,3, for two transformers".into(),
+            expected: format!(
+                "a number from 0 to {MOST_GUIDANCE}, such as 5; or two, such as 4,3, for two transformers"
+            ),
         })
     }
 }

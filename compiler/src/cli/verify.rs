@@ -170,7 +170,7 @@ fn whole(args: &Args, context: Context) -> Result<ExitCode> {
         (args.blocks, "--blocks"),
         (args.plot.is_some(), "--plot"),
         (args.engine != Engine::Ort, "--engine"),
-        (args.weights.is_given(), "--config, --lora and their like"),
+        (args.weights.says_more_than_loras(), "--config, --state-dict, --input, --result or --bind"),
     ];
     if let Some((_, flag)) = single.into_iter().find(|(given, _)| *given) {
         bail!(
@@ -186,6 +186,7 @@ fn whole(args: &Args, context: Context) -> Result<ExitCode> {
     let options = pipeline::Options {
         min_snr: args.min_snr,
         fp16: args.fp16,
+        loras: origin.loras.clone(),
         quantize: args.quantize.clone(),
         seed: args.seed.unwrap_or_default(),
         chunks: args.chunks,
@@ -231,11 +232,21 @@ fn pipeline_text(report: &pipeline::PipelineReport) -> String {
             out += &format!("{:<10} {}", one_line(&row.name), figures(&row.metrics, row.passed));
         }
     }
-    let verdict = if report.passed { Verdict::Passed } else { Verdict::Failed };
-    out + &format!(
-        "{}: every file has its hash, and every part is compared with the fp32 graph of its component",
-        word(verdict)
-    )
+    let below: Vec<String> = report.below.iter().map(|name| one_line(name)).collect();
+    let below = below.join(", ");
+    out + &match report.verdict {
+        Verdict::Passed => format!(
+            "{}: every file has its hash, the description is that of the pipeline folder, and every part computes what the fp32 graph of its component does",
+            word(report.verdict)
+        ),
+        Verdict::Failed => format!("{}: below the bar: {below}", word(report.verdict)),
+        Verdict::NoVerdict => {
+            format!(
+                "{}: nothing says a bar for {below}: give one with --min-snr, or the plan with --quantize",
+                word(report.verdict)
+            )
+        }
+    }
 }
 
 fn kernel(args: &Args, reference: &Reference, context: Context) -> Result<ExitCode> {

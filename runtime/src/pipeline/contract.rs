@@ -11,7 +11,9 @@ use serde_json::{Map, Value};
 use super::Cleaning;
 use crate::Error;
 use crate::contract_file::ContractFile;
+use crate::error::refuse;
 use crate::ports::is_name;
+use crate::sampler::{Sampler, Spacing, of_scheduler};
 use crate::stream::contract::{Precision, Target};
 
 /// The contract's file in the folder of a pipeline.
@@ -19,7 +21,7 @@ pub const FILE: &str = "pipeline.json";
 /// The value of the field `format`.
 pub const FORMAT: &str = "s2dit-video-pipeline";
 /// The version that this build writes and reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const IS: ContractFile = ContractFile {
     file: FILE,
@@ -28,6 +30,8 @@ const IS: ContractFile = ContractFile {
     what: "pipeline",
     expected: "expected the folder of a pipeline, as `s2ditc compile PIPELINE --size COLSxROWS` makes it",
 };
+/// Files that say that a folder is no pipeline, where a `pipeline.json` is somebody else's.
+const OTHERS: [&str; 4] = ["config.json", "model_index.json", "Manifest.json", crate::stream::contract::FILE];
 /// Most rows or columns of pixels, and most frames.
 const LARGEST_SIDE: usize = 1 << 16;
 /// Most text tokens, and the greatest width of an embedding.
@@ -43,7 +47,7 @@ pub struct Contract {
     pub version: u32,
     /// Compiler of the pipeline: `s2ditc 0.1.0`.
     pub compiler: String,
-    /// Identity of the compile: [`Contract::identity`] of the assets, `blake3:…`.
+    /// Identity of the compile: [`Contract::identity`] of all that the contract says, `blake3:…`.
     pub id: String,
     /// Class of the pipeline in diffusers, such as `WanPipeline`.
     pub class: String,
@@ -176,6 +180,8 @@ pub enum SchedulerKind {
     Unipc,
     /// `FlowMatchEulerDiscreteScheduler`.
     FlowMatchEuler,
+    /// `DPMSolverMultistepScheduler` on flow matching.
+    DpmSolver,
     /// The few noise levels that the kernel's `contract.json` lists.
     Kernel,
 }
@@ -188,13 +194,34 @@ pub struct Sampling {
     pub steps: usize,
     /// The noise levels that the scheduler starts from.
     pub levels: Levels,
-    /// Strength of guidance `g`: `uncond + g·(cond − uncond)`; 1 is none.
+    /// Prompts of a call of the transformer: 2 if a call serves a prompt and its negative.
+    pub batch: usize,
+    /// Strength of guidance `g`: `uncond + g·(cond − uncond)`; 1 or less is none.
     pub guidance: f64,
     /// The same below the boundary of two experts, if it is another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guidance_2: Option<f64>,
     /// The negative prompt.
     pub negative: String,
+}
+
+impl Sampling {
+    /// Whether a clip is made with guidance, unless somebody asks for another strength.
+    #[must_use]
+    pub fn is_guided(&self) -> bool {
+        self.guidance > 1.0
+    }
+
+    /// How the transformer is called in a step, in words.
+    #[must_use]
+    pub fn calls(&self) -> &'static str {
+        match (self.is_guided(), self.batch) {
+            (false, 1) => "one call a step",
+            (false, _) => "one call a step, with room for a second prompt",
+            (true, 1) => "two calls a step: of the prompt and of its negative",
+            (true, _) => "one call a step for the prompt and its negative",
+        }
+    }
 }
 
 /// Noise levels that a scheduler is given.
@@ -353,24 +380,40 @@ pub struct Source {
 }
 
 impl Contract {
-    /// The identity of a compile: the blake3 of the names, sizes and hashes of all files, in the order of their names.
-    #[must_use]
-    pub fn identity(compiler: &str, assets: &Assets) -> String {
-        let mut lines: Vec<String> =
-            assets.files().map(|file| format!("{} {} {}\n", file.path, file.bytes, file.blake3)).collect();
-        lines.sort_unstable();
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(compiler.as_bytes()).update(b"\n");
-        lines.iter().for_each(|line| {
-            hasher.update(line.as_bytes());
-        });
-        format!("blake3:{}", hasher.finalize().to_hex())
+    /// The identity of a compile: the blake3 of the contract's text with an empty `id`. The contract names every file with its hash, so that another file, and
+    /// any other change of the description, makes another identity.
+    ///
+    /// # Errors
+    /// A number that JSON lacks.
+    pub fn identity(&self) -> Result<String, Error> {
+        let text = Contract { id: String::new(), ..self.clone() }.to_json()?;
+        Ok(format!("blake3:{}", blake3::hash(text.as_bytes()).to_hex()))
     }
 
-    /// Whether a folder has a contract of this format, whole or not.
+    /// The sampler of a pipeline that makes clips; `place` names the file in errors.
+    ///
+    /// # Errors
+    /// The sampler of a kernel; a scheduler that is not supported.
+    pub fn sampler(&self, place: &str) -> Result<Box<dyn Sampler>, Error> {
+        let Scheduler { kind, class, config } = &self.scheduler;
+        if *kind == SchedulerKind::Kernel {
+            refuse!(
+                Artifact,
+                "{place}: scheduler.kind: found \"kernel\", expected a scheduler of diffusers, as clips have"
+            );
+        }
+        let spacing = match self.sampling.levels {
+            Levels::Scheduler => Spacing::Scheduler,
+            Levels::Linear => Spacing::Linear,
+        };
+        of_scheduler(class, config, spacing, &format!("{place}: scheduler"))
+    }
+
+    /// Whether a folder is that of a pipeline, whole or damaged: it has a file of the contract's name, and nothing that makes it another folder.
     #[must_use]
     pub fn is_in(dir: &Path) -> bool {
-        IS.is_in(dir)
+        let has = |file: &str| dir.join(file).symlink_metadata().is_ok();
+        has(FILE) && (IS.is_in(dir) || !OTHERS.iter().any(|file| has(file)))
     }
 
     /// Reads the contract of the folder `dir`.
@@ -378,6 +421,24 @@ impl Contract {
     /// # Errors
     /// Not the folder of a pipeline; a contract of another format or version, or one that contradicts itself.
     pub fn read(dir: &Path) -> Result<Contract, Error> {
+        let has = |file: &str| dir.join(file).is_file();
+        if !has(FILE) && has("model_index.json") {
+            refuse!(
+                Artifact,
+                "`{}`: found a pipeline folder of diffusers, expected a compiled pipeline: make one with s2ditc compile {} --size COLSxROWS",
+                dir.display(),
+                dir.display()
+            );
+        }
+        let above = dir.parent().map(|above| if above.as_os_str().is_empty() { Path::new(".") } else { above });
+        if let Some(above) = above.filter(|above| !has(FILE) && Contract::is_in(above)) {
+            refuse!(
+                Artifact,
+                "`{}`: found a part of a compiled pipeline, expected the whole folder, `{}`",
+                dir.display(),
+                above.display()
+            );
+        }
         IS.read(dir, Contract::fits_itself)
     }
 
@@ -436,14 +497,25 @@ impl Contract {
                 bail!("field `{field}`: found {found}, expected a number above 0 and at most 1000");
             }
         }
+        if !(1..=if self.mode == Mode::Clip { 2 } else { 1 }).contains(&sampling.batch) {
+            bail!("field `sampling.batch`: found {}, expected 1, or 2 of a clip", sampling.batch);
+        }
+        if assets.tokenizer.is_some() && text.padding as usize >= text.vocabulary {
+            bail!(
+                "field `text.padding`: found {}, expected a token id below {}, as `text.vocabulary` says",
+                text.padding,
+                text.vocabulary
+            );
+        }
         if (self.mode == Mode::Stream) != (self.scheduler.kind == SchedulerKind::Kernel) {
             bail!("field `scheduler.kind`: found {:?}, which does not go with the `mode`", self.scheduler.kind);
         }
         self.check_files()?;
-        let id = Contract::identity(&self.compiler, assets);
+        let id = self.identity()?;
         if self.id != id {
             bail!(
-                "field `id`: found {:?}, expected {id:?}, which follows from `assets`: the parts are not of one compile",
+                "field `id`: found {:?}, expected {id:?}, the hash of all that this file says: it was edited, or the parts are not of one compile; compile the \
+                 pipeline again",
                 self.id
             );
         }

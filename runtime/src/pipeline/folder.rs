@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use super::{AssetFile, Contract, FILE, Part, TOKENIZER_FILE, Tokenizer};
 use crate::Error;
 use crate::error::refuse;
+use crate::stream::contract::{Precision, Target};
 
 /// Files up to this size are hashed whenever a folder is opened.
 const SMALL: u64 = 4 << 20;
@@ -79,6 +80,28 @@ impl Pipeline {
                 self.dir.join(FILE).display()
             ),
         }
+    }
+
+    /// Checks that rounding results to fp16, as the Neural Engine does, means something for this pipeline.
+    ///
+    /// # Errors
+    /// A pipeline for ONNX, or one whose parts are all fp32.
+    pub fn check_fp16(&self) -> Result<(), Error> {
+        let shown = self.dir.display();
+        if self.contract.target == Target::Onnx {
+            refuse!(
+                Input,
+                "--fp16: `{shown}` was compiled for ONNX, whose files say the arithmetic themselves: leave --fp16 out, or compile the pipeline with --target coreml, \
+                 whose results the Neural Engine rounds to fp16"
+            );
+        }
+        if self.contract.assets.parts().all(|(_, asset)| asset.precision == Precision::Fp32) {
+            refuse!(
+                Input,
+                "--fp16: every part of `{shown}` is fp32, so that nothing would be rounded: leave --fp16 out"
+            );
+        }
+        Ok(())
     }
 
     fn check_sizes(&self) -> Result<()> {

@@ -40,8 +40,25 @@ pub struct Tokens {
 pub struct Cut {
     /// Tokens that were left out.
     pub tokens: usize,
-    /// The text that they stand for.
+    /// The text that was kept.
+    pub kept: String,
+    /// The text that was left out.
     pub text: String,
+}
+
+/// Characters of a text that are shown on each side of a cut.
+const SHOWN: usize = 24;
+
+/// `3188 were left out, from "walks through the snow…" on, after "…a cat"`
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (kept, left) = (self.kept.chars().count(), self.text.chars().count());
+        let before: String = self.kept.chars().skip(kept.saturating_sub(SHOWN)).collect();
+        let after: String = self.text.chars().take(SHOWN).collect();
+        let (dots_before, dots_after) = (if kept > SHOWN { "…" } else { "" }, if left > SHOWN { "…" } else { "" });
+        let before = format!("{dots_before}{before}");
+        write!(f, "{} were left out, from {:?} on, after {before:?}", self.tokens, format!("{after}{dots_after}"))
+    }
 }
 
 impl Tokens {
@@ -68,22 +85,42 @@ impl Tokenizer {
     /// Opens the file `path`, a `tokenizer.json`; `text` is the pipeline's.
     ///
     /// # Errors
-    /// A file that cannot be read, or is no tokenizer; ids that the text encoder does not know; a text too short for the tokens around a
-    /// prompt.
+    /// A file that cannot be read, or is no tokenizer; ids that the text encoder does not know; padding that is no token; a text too short for the
+    /// tokens around a prompt.
     pub fn open(path: &Path, text: Text) -> Result<Tokenizer, Error> {
-        Tokenizer::opened(path, text).map_err(Error::artifact)
+        let opened = || {
+            let bytes = read_file(path, LARGEST).with_context(|| format!("cannot read `{}`", path.display()))?;
+            let tokenizer = Tokenizer::of(&bytes, path, text)?;
+            let padding = tokenizer.text.padding;
+            if tokenizer.inner.id_to_token(padding).is_none() {
+                bail!(
+                    "`{}`: found no token of the id {padding}, expected one, as `text.padding` of the pipeline says: the tokenizer is of another pipeline",
+                    path.display()
+                );
+            }
+            Ok(tokenizer)
+        };
+        opened().map_err(Error::artifact)
     }
 
-    fn opened(path: &Path, text: Text) -> Result<Tokenizer> {
+    /// Reads the contents of a `tokenizer.json`, for which the padding of `text` is not known yet; `path` is for errors.
+    ///
+    /// # Errors
+    /// See [`Tokenizer::open`].
+    pub fn parse(bytes: &[u8], path: &Path, text: Text) -> Result<Tokenizer, Error> {
+        Tokenizer::of(bytes, path, text).map_err(Error::artifact)
+    }
+
+    fn of(bytes: &[u8], path: &Path, text: Text) -> Result<Tokenizer> {
         let shown = path.display();
-        let bytes = read_file(path, LARGEST).with_context(|| format!("cannot read `{shown}`"))?;
-        let mut inner = parsed(&bytes).with_context(|| format!("`{shown}`: not a tokenizer"))?;
+        let (mut inner, value) = parsed(bytes).with_context(|| format!("`{shown}`: not a tokenizer"))?;
         if let Some((token, id)) = beyond(&inner, text.vocabulary) {
             bail!(
                 "`{shown}`: found the token {token:?} with id {id}, expected ids below {}, as the text encoder knows them: the tokenizer is of another model",
                 text.vocabulary
             );
         }
+        check_added(&value, &inner).with_context(|| format!("`{shown}`"))?;
         inner.with_padding(None);
         let around =
             quietly(|| inner.encode("", true).map(|encoding| encoding.len())).with_context(|| format!("`{shown}`"))?;
@@ -137,8 +174,9 @@ impl Tokenizer {
             let own = encoding.get_special_tokens_mask().iter().position(|&special| special == 0)?;
             encoding.get_offsets().get(own).map(|(start, _)| *start)
         });
-        let text = start.and_then(|start| prompt.get(start..)).unwrap_or_default().trim().to_owned();
-        Ok(Tokens { ids, counting, cut: (tokens > 0).then_some(Cut { tokens, text }) })
+        let (kept, text) = start.and_then(|start| prompt.split_at_checked(start)).unwrap_or((&prompt, ""));
+        let cut = Cut { tokens, kept: kept.trim().to_owned(), text: text.trim().to_owned() };
+        Ok(Tokens { ids, counting, cut: (tokens > 0).then_some(cut) })
     }
 }
 
@@ -148,11 +186,27 @@ fn beyond(tokenizer: &tokenizers::Tokenizer, vocabulary: usize) -> Option<(Strin
     (last.1 as usize >= vocabulary).then_some(last)
 }
 
-/// Parses a tokenizer. The library panics on some damage, which is looked for first.
-fn parsed(bytes: &[u8]) -> Result<tokenizers::Tokenizer> {
+/// Parses a tokenizer, also as JSON. The library panics on some damage, which is looked for first.
+fn parsed(bytes: &[u8]) -> Result<(tokenizers::Tokenizer, Value)> {
     let value: Value = serde_json::from_slice(bytes).context("not JSON")?;
     check_tables(&value)?;
-    quietly(|| tokenizers::Tokenizer::from_bytes(bytes))
+    Ok((quietly(|| tokenizers::Tokenizer::from_bytes(bytes))?, value))
+}
+
+/// Checks that tokens which are added to the vocabulary have the ids that the file says: the library gives them others without a word.
+fn check_added(value: &Value, tokenizer: &tokenizers::Tokenizer) -> Result<()> {
+    let added = value.get("added_tokens").and_then(Value::as_array);
+    for (index, token) in added.into_iter().flatten().enumerate() {
+        let Some((id, content)) = token.get("id").zip(token.get("content").and_then(Value::as_str)) else { continue };
+        let known = tokenizer.token_to_id(content);
+        if known.map(u64::from) != id.as_u64() {
+            let known = known.map_or("none".to_owned(), |known| known.to_string());
+            bail!(
+                "field `added_tokens[{index}].id`: found {id} for the token {content:?}, expected {known}, its id in the vocabulary"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Checks the tables of characters in a value and all inside it.

@@ -62,7 +62,7 @@ impl Sampler for Euler {
         for sigma in &mut sigmas {
             *sigma = self.shift.of(*sigma, places);
         }
-        shift::stretched(&mut sigmas, self.terminal);
+        shift::stretched(&mut sigmas, self.terminal)?;
         let timesteps = sigmas.iter().map(|sigma| TRAIN_TIMESTEPS * sigma).collect();
         sigmas.push(0.0);
         NoiseLevels { sigmas, timesteps }.checked()

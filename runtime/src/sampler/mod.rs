@@ -13,6 +13,7 @@
 //! ```
 
 mod autoregressive;
+mod dpm_solver;
 mod euler;
 mod fields;
 mod guidance;
@@ -26,6 +27,7 @@ use serde_json::{Map, Value};
 use crate::error::refuse;
 use crate::{Error, HostTensor};
 pub use autoregressive::{KernelSampler, autoregressive};
+pub use dpm_solver::DpmSolver;
 pub use euler::{Euler, euler_sigmas};
 pub use guidance::guided;
 pub use shift::shifted;
@@ -102,9 +104,10 @@ impl Spacing {
 type Read = fn(&mut Fields<'_>, Spacing) -> Box<dyn Sampler>;
 
 /// Every scheduler of diffusers that is read: its class, and how.
-const SCHEDULERS: [(&str, Read); 2] = [
+const SCHEDULERS: [(&str, Read); 3] = [
     ("FlowMatchEulerDiscreteScheduler", |fields, spacing| Box::new(Euler::read(fields, spacing))),
     ("UniPCMultistepScheduler", |fields, spacing| Box::new(UniPc::read(fields, spacing))),
+    ("DPMSolverMultistepScheduler", |fields, spacing| Box::new(DpmSolver::read(fields, spacing))),
 ];
 
 /// The classes of diffusers' schedulers that [`of_scheduler`] reads.

@@ -3,6 +3,8 @@
 use serde_json::Value;
 
 use super::fields::Fields;
+use crate::Error;
+use crate::error::refuse;
 
 /// The noise level that `shift` makes of `sigma`: `s·σ / (1 + (s − 1)·σ)`.
 #[must_use]
@@ -81,10 +83,22 @@ pub(super) fn terminal(fields: &mut Fields<'_>) -> Option<f64> {
 }
 
 /// Stretches levels from 1 so that the last is `terminal`.
-pub(super) fn stretched(sigmas: &mut [f64], terminal: Option<f64>) {
-    let Some((terminal, last)) = terminal.zip(sigmas.last().copied()) else { return };
+///
+/// # Errors
+/// Levels of which the last is the first, 1, as that of a single step is: diffusers divides 0 by 0 there, and its clip is NaN.
+pub(super) fn stretched(sigmas: &mut [f64], terminal: Option<f64>) -> Result<(), Error> {
+    let Some((terminal, last)) = terminal.zip(sigmas.last().copied()) else { return Ok(()) };
     let factor = (1.0 - last) / (1.0 - terminal);
+    if factor <= 0.0 {
+        refuse!(
+            Input,
+            "steps: found {}, expected at least 2: shift_terminal of this scheduler stretches the noise levels between the first step and the last, and \
+             diffusers makes NaN of a single one",
+            sigmas.len()
+        );
+    }
     for sigma in sigmas {
         *sigma = 1.0 - (1.0 - *sigma) / factor;
     }
+    Ok(())
 }

@@ -75,6 +75,13 @@ fn unipc_of_other_orders_and_with_steps_that_are_not_corrected() {
 }
 
 #[test]
+fn dpm_solver_steps_are_those_of_diffusers() {
+    ["dpm_solver", "dpm_solver_order1", "dpm_solver_order3", "dpm_solver_heun"].iter().for_each(|name| check(name));
+    // The class takes no levels of a pipeline.
+    assert!(read(&golden("dpm_solver")["config"], Spacing::Linear).unwrap_err().contains("does not take"));
+}
+
+#[test]
 fn what_is_not_supported_is_named_with_its_field() {
     let refused = |name: &str, field: &str, value: Value, parts: &[&str]| {
         let mut config = golden(name)["config"].clone();
@@ -96,6 +103,9 @@ fn what_is_not_supported_is_named_with_its_field() {
     refused("unipc_wan_480", "solver_type", json!("bh1"), &["expected \"bh2\""]);
     refused("unipc_wan_480", "disable_corrector", json!([-1]), &["a list of steps"]);
     refused("unipc_wan_480", "num_train_timesteps", json!(500), &["expected 1000"]);
+    refused("dpm_solver", "algorithm_type", json!("sde-dpmsolver++"), &["expected \"dpmsolver++\""]);
+    refused("dpm_solver", "solver_type", json!("bh2"), &["\"midpoint\" or \"heun\""]);
+    refused("dpm_solver", "use_lu_lambdas", json!(true), &["found true"]);
     // Defaults of a class that are not what flow matching needs count as found.
     let bare = json!({"_class_name": "UniPCMultistepScheduler", "flow_shift": 5.0});
     let message = read(&bare, Spacing::Scheduler).unwrap_err();
@@ -108,7 +118,9 @@ fn what_is_not_supported_is_named_with_its_field() {
 fn steps_without_levels_are_refused() {
     let ltx = read(&golden("euler_ltx")["config"], Spacing::Linear).unwrap();
     let message = ltx.levels(1, 1024).unwrap_err().to_string();
-    assert!(message.contains("steps: found 1"), "{message}");
+    assert!(message.contains("steps: found 1, expected at least 2") && message.contains("shift_terminal"), "{message}");
+    assert!(!message.contains("[NaN"), "{message}");
+    assert_eq!(ltx.levels(2, 1024).unwrap().steps(), 2);
     let wan = read(&golden("euler_ltx")["config"], Spacing::Scheduler).unwrap();
     assert!(wan.levels(8, 1024).unwrap_err().to_string().contains("use_dynamic_shifting"));
 }
@@ -120,8 +132,9 @@ fn tensor(data: &[f32]) -> HostTensor {
 #[test]
 fn an_exact_velocity_gives_the_data_back() {
     let data = [0.25f32, -1.5];
-    let samplers: [Box<dyn Sampler>; 2] =
-        [Box::new(Euler::shifted(3.0)), read(&golden("unipc_wan_720")["config"], Spacing::Scheduler).unwrap()];
+    let of_golden = |name: &str| read(&golden(name)["config"], Spacing::Scheduler).unwrap();
+    let samplers: [Box<dyn Sampler>; 3] =
+        [Box::new(Euler::shifted(3.0)), of_golden("unipc_wan_720"), of_golden("dpm_solver_order3")];
     for sampler in samplers {
         let levels = sampler.levels(8, 2).unwrap();
         let x = clip(&*sampler, &levels, &tensor(&[1.0, 2.0]), |x, _, step| {

@@ -89,7 +89,7 @@ impl Sampler for UniPc {
         for sigma in &mut sigmas {
             *sigma = shifted(*sigma, self.shift);
         }
-        shift::stretched(&mut sigmas, self.terminal);
+        shift::stretched(&mut sigmas, self.terminal)?;
         if let Some(first) = sigmas.first_mut().filter(|first| (**first - 1.0).abs() < BELOW_ONE) {
             *first -= BELOW_ONE;
         }

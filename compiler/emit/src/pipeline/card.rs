@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use s2dit_backends::output::made;
-use s2dit_runtime::pipeline::{Contract, Mode, Part, SchedulerKind};
+use s2dit_runtime::pipeline::{Contract, Mode, SchedulerKind};
 
 /// The file of the card.
 pub const CARD: &str = "README.md";
@@ -19,21 +19,16 @@ pub struct Fidelity {
     pub fp16: bool,
 }
 
-/// The card of a pipeline, in Markdown. `estimates` has lines by part, `fidelity` what was measured; without any it says how to measure.
+/// The card of a pipeline, in Markdown. `estimate` has lines of Markdown, `fidelity` what was measured; without any it says how to measure.
 #[must_use]
-pub fn card(contract: &Contract, estimates: &[(Part, String)], fidelity: &[Fidelity]) -> String {
+pub fn card(contract: &Contract, estimate: &[String], fidelity: &[Fidelity]) -> String {
     // Writing to a string cannot fail.
     let mut out = String::new();
-    let _ = written(contract, estimates, fidelity, &mut out);
+    let _ = written(contract, estimate, fidelity, &mut out);
     out
 }
 
-fn written(
-    contract: &Contract,
-    estimates: &[(Part, String)],
-    fidelity: &[Fidelity],
-    out: &mut String,
-) -> std::fmt::Result {
+fn written(contract: &Contract, estimate: &[String], fidelity: &[Fidelity], out: &mut String) -> std::fmt::Result {
     let Contract { video, latent, text, sampling, scheduler, source, assets, .. } = contract;
     if let Some(licence) = &source.licence {
         writeln!(out, "---\nlicense: {licence}\n---\n")?;
@@ -50,19 +45,20 @@ fn written(
     )?;
     writeln!(
         out,
-        "| part | file | class | arithmetic | compression | engine | weights |\n|---|---|---|---|---|---|---|"
+        "| part | file | class | arithmetic | compression | engine | weights | on disk |\n|---|---|---|---|---|---|---|---|"
     )?;
     for (part, asset) in assets.parts() {
         writeln!(
             out,
-            "| {} | `{}` | `{}` | {} | {} | {} | {} |",
+            "| {} | `{}` | `{}` | {} | {} | {} | {} | {} |",
             part.name(),
             asset.path,
             asset.class,
             asset.precision,
             asset.compression.as_deref().unwrap_or("none"),
             asset.compute.as_deref().unwrap_or("any"),
-            megabytes(asset.weight_bytes)
+            megabytes(asset.weight_bytes),
+            megabytes(asset.files.iter().map(|file| file.bytes).sum())
         )?;
     }
     let whole: u64 = assets.files().map(|file| file.bytes).sum();
@@ -74,8 +70,9 @@ fn written(
             "Each chunk takes {} steps; `contract.json` of the transformer has its noise levels.",
             sampling.steps
         )?,
-        SchedulerKind::Unipc | SchedulerKind::FlowMatchEuler => {
-            writeln!(out, "`{}`, {} steps, guidance {}.", scheduler.class, sampling.steps, sampling.guidance)?;
+        SchedulerKind::Unipc | SchedulerKind::FlowMatchEuler | SchedulerKind::DpmSolver => {
+            let (steps, guidance, calls) = (sampling.steps, sampling.guidance, sampling.calls());
+            writeln!(out, "`{}`, {steps} steps, guidance {guidance}, {calls}.", scheduler.class)?;
         }
     }
     writeln!(out, "A prompt has {} tokens at most; a longer one is cut.\n", text.tokens)?;
@@ -94,10 +91,10 @@ fn written(
         }
         writeln!(out)?;
     }
-    if !estimates.is_empty() {
+    if !estimate.is_empty() {
         writeln!(out, "## Estimate\n")?;
-        for (part, line) in estimates {
-            writeln!(out, "- {}: {line}", part.name())?;
+        for line in estimate {
+            writeln!(out, "{line}")?;
         }
         writeln!(out)?;
     }
@@ -113,17 +110,12 @@ fn written(
     )
 }
 
-/// The estimates of a card, by part.
+/// The lines of a card's estimate.
 #[must_use]
-pub fn estimates_of(card: &str) -> Vec<(Part, String)> {
+pub fn estimate_of(card: &str) -> Vec<String> {
     let Some((_, section)) = card.split_once("\n## Estimate\n") else { return Vec::new() };
     let section = section.split("\n## ").next().unwrap_or_default();
-    let line = |line: &str| {
-        let (name, estimate) = line.strip_prefix("- ")?.split_once(": ")?;
-        let part = Part::ALL.into_iter().find(|part| part.name() == name)?;
-        Some((part, estimate.to_owned()))
-    };
-    section.lines().filter_map(line).collect()
+    section.trim().lines().map(str::to_owned).collect()
 }
 
 /// Bytes in words.

@@ -13,9 +13,9 @@ use s2dit_runtime::partition;
 use s2dit_runtime::pipeline::{Asset, AssetFile, Contract, FILE, FORMAT, Part};
 use s2dit_runtime::pipeline::{Checkpoint as MadeFrom, Pipeline};
 
-pub use self::card::{CARD, Fidelity, card, estimates_of};
+pub use self::card::{CARD, Fidelity, card, estimate_of};
 pub use self::plan::{Component, Options, Plan};
-pub use self::tokenizer::tokenizer_json;
+pub use self::tokenizer::{TokenizerFiles, tokenizer_json};
 
 use self::plan::Job;
 use crate::format::has_format;
@@ -24,8 +24,8 @@ use crate::{Summary, Target, Watch, decoder, experts, functions, parts, stream};
 /// The folder of the tokenizer's files.
 const TOKENIZER: &str = "Tokenizer";
 
-/// Says what an estimate comes to: of a part, the artifact at a path.
-pub type Estimated<'a> = dyn FnMut(Part, &Path) -> Option<String> + 'a;
+/// Estimates the pipeline that lies in a folder, as lines of Markdown; none if it cannot be estimated.
+pub type Estimated<'a> = dyn FnMut(&Contract, &Path) -> Vec<String> + 'a;
 
 /// What was made.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub struct Made {
 }
 
 /// Compiles a pipeline to the folder `out`, which appears whole or not at all. `progress` gets the part, bytes of its weights written and bytes in all;
-/// `estimate` is asked for a line of the model card.
+/// `estimate` is asked for lines of the model card.
 ///
 /// # Errors
 /// A component that does not compile; a tokenizer that does not fit; an output that cannot be written.
@@ -81,13 +81,10 @@ impl Plan {
         estimate: &mut Estimated<'_>,
     ) -> Result<Made> {
         let mut contract = self.contract;
-        // First, since it is quick to say what is wrong with it.
-        if let Some(source) = &self.tokenizer {
-            let asset = tokenizer::write(source, dir, TOKENIZER, &mut contract.text)?;
-            contract.assets.tokenizer = Some(asset);
+        if let Some(tokenizer) = &self.tokenizer {
+            contract.assets.tokenizer = Some(tokenizer.write(dir, TOKENIZER)?);
         }
         let mut summaries = Vec::new();
-        let mut estimates = Vec::new();
         for component in &self.components {
             let path = dir.join(&component.file);
             let to = Destination::new(&path);
@@ -114,15 +111,14 @@ impl Plan {
                 Part::Transformer => contract.assets.transformer = Some(asset),
                 Part::Decoder => contract.assets.decoder = Some(asset),
             }
-            estimates.extend(estimate(part, &path).map(|line| (part, line)));
             summaries.extend(made.into_iter().map(|summary| (part, summary)));
         }
-        contract.id = Contract::identity(&contract.compiler, &contract.assets);
+        contract.id = contract.identity()?;
         let written = |file: &str, text: String| {
             std::fs::write(dir.join(file), text).with_context(|| format!("cannot write `{}`", dir.join(file).display()))
         };
         written(FILE, contract.to_json()?)?;
-        written(CARD, card(&contract, &estimates, &[]))?;
+        written(CARD, card(&contract, &estimate(&contract, dir), &[]))?;
         // What was read first is of the same checkpoint as what was read last.
         for (_, checkpoint) in self.components.iter().flat_map(|component| &component.checkpoints) {
             checkpoint.check_unchanged()?;

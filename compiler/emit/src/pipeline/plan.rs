@@ -1,14 +1,12 @@
 //! What a pipeline folder is compiled to: all that can be said, and refused, before a weight is read.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, bail};
 use s2dit_ir::interface::InputRole;
 use s2dit_ir::{Interface, Module};
 use s2dit_models::checkpoint::{Checkpoint, Lora, Origin, PipelineFolder};
 use s2dit_models::model::{Part as Does, Sampler};
 use s2dit_models::pipelines::{Kind, makes_padding_zero, scheduler};
-use s2dit_models::size::{LatentSize, Size};
+use s2dit_models::size::{LatentSize, Size, StepSize};
 use s2dit_models::{Model, SchemaWeights};
 use s2dit_runtime::pipeline::{
     Assets, Contract, EncoderMask, FORMAT, Latent, Levels, Mode, Part, Sampling, Scheduler, SchedulerKind, Source,
@@ -17,11 +15,14 @@ use s2dit_runtime::pipeline::{
 use s2dit_runtime::sampler::{Spacing, of_scheduler};
 use serde_json::Map;
 
-use super::{TEXT_ENCODER, TOKENIZER_FOLDER, TRANSFORMER, VAE, file_of};
+use super::{TEXT_ENCODER, TOKENIZER_FOLDER, TRANSFORMER, TokenizerFiles, VAE, file_of};
 use crate::parts::Partition;
 use crate::plan::How;
 use crate::stream::{Functions, States};
 use crate::{Attention, Compute, Layout, Opset, Precision, Target, TimestepChoice, decoder, stream};
+
+/// Most frames of a clip.
+const MOST_FRAMES: usize = 1 << 16;
 
 /// How a pipeline is compiled.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub struct Options {
     pub frames: Option<usize>,
     /// A clip or a stream.
     pub mode: Mode,
+    /// Prompts of a call of the transformer: 2 for a prompt and its negative; 1 of a stream.
+    pub batch: usize,
     /// Timesteps that a stream can be asked for.
     pub timesteps: TimestepChoice,
     /// Place of a stream's states.
@@ -65,8 +68,8 @@ pub struct Plan {
     pub contract: Contract,
     /// The models, in the order in which they are called.
     pub components: Vec<Component>,
-    /// The folder of the tokenizer.
-    pub tokenizer: Option<PathBuf>,
+    /// The tokenizer.
+    pub tokenizer: Option<TokenizerFiles>,
     /// What a reader should know.
     pub notes: Vec<String>,
 }
@@ -111,12 +114,22 @@ impl Plan {
         let scale = Scale::of(vae.model()).with_context(|| format!("`{}`", vae.path().display()))?;
         let latent = latent_of(options, kind, &transformers[0].1, scale)?;
         let step = Shapes::of(model, latent.into())?;
-        let (text, text_encoder) = text_of(folder, kind, options, &step, &mut notes)?;
+        let (mut text, text_encoder) = text_of(folder, kind, options, &step, &mut notes)?;
         let channels = check_channels(&step, vae.model(), scale)?;
         if let Err(problems) = vae.model().grid(latent.into()) {
             bail!("`{}`: {problems}", vae.path().display());
         }
-        let (scheduler, sampling) = sampling_of(folder, kind, options.mode, &transformers[0].1)?;
+        let (scheduler, sampling) = sampling_of(folder, kind, options, &transformers[0].1)?;
+        if sampling.batch == 2 && !sampling.is_guided() {
+            notes.push(format!(
+                "--batch 2: {} makes clips without guidance, so that half of each call is for nothing unless somebody asks for guidance",
+                kind.class
+            ));
+        }
+        let tokenizer = match &text_encoder {
+            Some(_) => Some(TokenizerFiles::read(&folder.needed(TOKENIZER_FOLDER)?, &mut text)?),
+            None => None,
+        };
         let contract = Contract {
             format: FORMAT.into(),
             version: VERSION,
@@ -145,7 +158,6 @@ impl Plan {
         };
         let mut components = Vec::new();
         let wanted = |part: Part| options.parts.contains(&part);
-        let tokenizer = text_encoder.as_ref().map(|_| folder.needed(TOKENIZER_FOLDER)).transpose()?;
         if let Some(encoder) = text_encoder {
             let job =
                 Job::Clip(options.clip(Size::Tokens(contract.text.tokens), options.scheme(&encoder)?, Compute::Ane));
@@ -208,7 +220,8 @@ impl Options {
     ) -> Result<Job> {
         let whole = |checkpoint: &Checkpoint| -> Result<crate::Options> {
             let quantize = self.quantize.as_ref().map(|how| how.open(checkpoint)).transpose()?.flatten();
-            Ok(crate::Options { partition: self.partition, ..self.clip(latent.into(), quantize, Compute::Ane) })
+            let size = StepSize { latent, batch: self.batch }.into();
+            Ok(crate::Options { partition: self.partition, ..self.clip(size, quantize, Compute::Ane) })
         };
         let first = &transformers[0].1;
         Ok(match (self.mode, transformers) {
@@ -357,6 +370,9 @@ fn latent_of(options: &Options, kind: &Kind, checkpoint: &Checkpoint, scale: Sca
                 );
             }
             let frames = options.frames.unwrap_or(kind.frames);
+            if frames > MOST_FRAMES {
+                bail!("--frames: found {frames}, expected at most {MOST_FRAMES}");
+            }
             if frames == 0 || !(frames - 1).is_multiple_of(scale.temporal) {
                 let below = frames.saturating_sub(1) / scale.temporal * scale.temporal + 1;
                 bail!(
@@ -481,17 +497,18 @@ fn text_of(
 fn sampling_of(
     folder: &PipelineFolder,
     kind: &Kind,
-    mode: Mode,
+    options: &Options,
     checkpoint: &Checkpoint,
 ) -> Result<(Scheduler, Sampling)> {
     let usual = Sampling {
         steps: kind.steps,
         levels: kind.levels,
+        batch: options.batch,
         guidance: kind.guidance,
         guidance_2: None,
         negative: String::new(),
     };
-    if mode == Mode::Stream {
+    if options.mode == Mode::Stream {
         let steps = checkpoint.sampler()?.sigmas().len();
         let kernel = Scheduler { kind: SchedulerKind::Kernel, class: String::new(), config: Map::new() };
         return Ok((kernel, Sampling { steps, guidance: 1.0, levels: Levels::Scheduler, ..usual }));

@@ -18,51 +18,76 @@ const PIECES: &str = "spiece.model";
 /// Far above any vocabulary: Gemma's has 34 MB.
 const LARGEST: u64 = 256 << 20;
 
-/// Writes the tokenizer of the folder `source` to the folder `name` in `dir`, checks it against the text encoder's vocabulary, and completes `text` with the
-/// token that pads.
-pub(super) fn write(source: &Path, dir: &Path, name: &str, text: &mut Text) -> Result<TokenizerAsset> {
-    let to = dir.join(name);
-    std::fs::create_dir(&to).with_context(|| format!("cannot write `{}`", to.display()))?;
-    let shown = source.display();
-    let config = config(source)?;
-    for side in ["padding_side", "truncation_side"] {
-        if let Some(found) = config.get(side).and_then(Value::as_str).filter(|found| *found != "right") {
-            bail!("`{}`: field `{side}`: found {found:?}, expected \"right\"", source.join(CONFIG).display());
+/// A tokenizer that was read and checked, in the form that hosts read.
+#[derive(Debug)]
+pub struct TokenizerFiles {
+    /// The class that transformers names.
+    class: String,
+    /// The files under their names.
+    files: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl TokenizerFiles {
+    /// Reads the tokenizer of the folder `source`, checks it against the text encoder's vocabulary, and completes `text` with the token that pads.
+    pub(super) fn read(source: &Path, text: &mut Text) -> Result<TokenizerFiles> {
+        let config = config(source)?;
+        let config_path = source.join(CONFIG);
+        let shown = config_path.display();
+        for side in ["padding_side", "truncation_side"] {
+            if let Some(found) = config.get(side).and_then(Value::as_str).filter(|found| *found != "right") {
+                bail!("`{shown}`: field `{side}`: found {found:?}, expected \"right\"");
+            }
         }
-    }
-    let whole = tokenizer_json(source)?;
-    let put = |file: &str, bytes: &[u8]| {
-        std::fs::write(to.join(file), bytes).with_context(|| format!("cannot write `{}`", to.join(file).display()))
-    };
-    put(TOKENIZER_FILE, &whole)?;
-    for file in [CONFIG, SPECIAL] {
-        let there = source.join(file);
-        if there.is_file() {
-            put(file, &read_file(&there, LARGEST).with_context(|| format!("cannot read `{}`", there.display()))?)?;
+        let mut files = vec![(TOKENIZER_FILE, tokenizer_json(source)?)];
+        for file in [CONFIG, SPECIAL] {
+            let there = source.join(file);
+            if there.is_file() {
+                files.push((
+                    file,
+                    read_file(&there, LARGEST).with_context(|| format!("cannot read `{}`", there.display()))?,
+                ));
+            }
         }
+        let whole = source.join(TOKENIZER_FILE);
+        let path = if whole.is_file() { whole } else { source.join(VOCABULARY) };
+        let opened = Tokenizer::parse(&files[0].1, &path, text.clone())?;
+        let padding = said(&config, "pad_token").or_else(|| said(&special(source)?, "pad_token"));
+        let Some(padding) = padding else {
+            bail!("`{shown}`: field `pad_token`: found none, expected the token that pads a text");
+        };
+        text.padding = opened.id(&padding).with_context(|| {
+            format!("`{shown}`: field `pad_token`: found {padding:?}, expected a token of the tokenizer")
+        })?;
+        // transformers gives these tokens the ids that stand here.
+        for (id, token) in config.get("added_tokens_decoder").and_then(Value::as_object).into_iter().flatten() {
+            let content = token.get("content").and_then(Value::as_str).unwrap_or_default();
+            if let Some(known) = opened.id(content).filter(|known| known.to_string() != *id) {
+                bail!(
+                    "`{shown}`: field `added_tokens_decoder`: found {id} for the token {content:?}, expected {known}, as `{}` has it",
+                    path.display()
+                );
+            }
+        }
+        let class = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default().into();
+        Ok(TokenizerFiles { class, files })
     }
-    let opened = Tokenizer::open(&to.join(TOKENIZER_FILE), text.clone()).map_err(|error| {
-        anyhow::anyhow!("{}", format!("{error:#}").replace(&*to.to_string_lossy(), &shown.to_string()))
-    })?;
-    let padding = said(&config, "pad_token").or_else(|| said(&special(source)?, "pad_token"));
-    let Some(padding) = padding else {
-        bail!(
-            "`{}`: field `pad_token`: found none, expected the token that pads a text",
-            source.join(CONFIG).display()
-        );
-    };
-    text.padding = opened.id(&padding).with_context(|| {
-        format!(
-            "`{}`: field `pad_token`: found {padding:?}, expected a token of the tokenizer",
-            source.join(CONFIG).display()
-        )
-    })?;
-    let files = FILES.into_iter().filter(|file| to.join(file).is_file());
-    Ok(TokenizerAsset {
-        path: name.into(),
-        class: config.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default().into(),
-        files: files.map(|file| AssetFile::of(dir, &format!("{name}/{file}"))).collect::<Result<_, _>>()?,
-    })
+
+    /// Writes the files to the new folder `name` in `dir`.
+    pub(super) fn write(&self, dir: &Path, name: &str) -> Result<TokenizerAsset> {
+        let to = dir.join(name);
+        std::fs::create_dir(&to).with_context(|| format!("cannot write `{}`", to.display()))?;
+        for (file, bytes) in &self.files {
+            let place = to.join(file);
+            std::fs::write(&place, bytes).with_context(|| format!("cannot write `{}`", place.display()))?;
+        }
+        let files = self.files.iter().map(|(file, _)| AssetFile::of(dir, &format!("{name}/{file}")));
+        Ok(TokenizerAsset { path: name.into(), class: self.class.clone(), files: files.collect::<Result<_, _>>()? })
+    }
+
+    /// The files under their names, and the blake3 of each in hexadecimal digits.
+    pub fn hashes(&self) -> impl Iterator<Item = (&'static str, String)> {
+        self.files.iter().map(|(file, bytes)| (*file, blake3::hash(bytes).to_hex().to_string()))
+    }
 }
 
 /// The `tokenizer.json` of a folder of transformers: as it lies there, or built of CLIP's vocabulary and merges.

@@ -11,11 +11,26 @@ use s2dit_ir::{Function, Interface, Module, Op};
 use s2dit_models::config;
 use s2dit_models::model::Model;
 use s2dit_models::size::LatentSize;
+use s2dit_runtime::decode::contract::Contract as DecoderContract;
 use s2dit_runtime::partition::Partition;
 use s2dit_runtime::stream::contract::{self, StateWrite, StatesPolicy, Target};
-use s2dit_runtime::{KernelFolder, interface};
+use s2dit_runtime::{DecoderFolder, KernelFolder, interface};
 
 use super::{Callable, Subject};
+
+/// What lies at a path: a package, the packages of a partitioned step, the folder of a kernel or of a decoder.
+///
+/// # Errors
+/// None of them; see [`package`].
+pub fn open(path: &Path) -> Result<Subject> {
+    let opened: fn(&Path) -> Result<Subject> = match () {
+        () if path.join(s2dit_runtime::partition::FILE).is_file() => partition,
+        () if DecoderContract::is_in(path) => decoder,
+        () if path.join(contract::FILE).is_file() => kernel,
+        () => package,
+    };
+    opened(path)
+}
 
 /// A package of a clip's step, ours or another tool's. Of several functions, each is called once.
 ///
@@ -65,6 +80,7 @@ fn clip(
     }
     Ok(Subject {
         latent: latent.map(|latent| latent.to_string()),
+        latent_frames: latent.map(|latent| latent.frames),
         frames,
         notes,
         ..described(what, path, metadata, model.as_deref(), interface, functions)?
@@ -115,11 +131,52 @@ pub fn kernel(path: &Path) -> Result<Subject> {
     let separate = contract.functions.all().iter().any(|(_, f)| f.file != contract.functions.denoise.file);
     Ok(Subject {
         latent: Some(format!("{}x{}x{}", chunk.frames, chunk.rows, chunk.cols)),
+        latent_frames: Some(chunk.frames),
         streams: true,
         state_bytes: states,
         separate,
         frames: model.as_ref().map(|model| model.temporal_scale() * chunk.frames),
         ..described("kernel", path, &metadata, model.as_deref(), contract.interface.clone(), functions)?
+    })
+}
+
+/// The folder of a decoder that streams. Each call decodes a chunk: the first of a video, which is not counted, or any other.
+///
+/// # Errors
+/// No decoder; one for ONNX; see [`package`].
+pub fn decoder(path: &Path) -> Result<Subject> {
+    let folder = DecoderFolder::open(path)?;
+    let contract = folder.contract();
+    if contract.target != Target::CoreMl {
+        bail!(
+            "`{}` is a decoder for ONNX: expected Core ML packages, whose times on a phone are estimated",
+            path.display()
+        );
+    }
+    let mut functions = Vec::new();
+    for (name, f) in contract.functions.all() {
+        let parts = vec![read(&path.join(&f.file), &f.function)?];
+        functions.push(Callable { name: name.into(), parts, calls: usize::from(name == "next") });
+    }
+    // What is called again and again first.
+    functions.sort_by_key(|f| f.name != "next");
+    let first = contract.files().into_iter().next().context("a decoder without files")?;
+    let metadata = Package::open(&path.join(first))?.metadata();
+    let model = config::parse(&contract.config.to_string(), contract::FILE).ok();
+    let bytes_of = |s: &contract::State| (s.shape.iter().product::<usize>() * s.dtype.size()) as u64;
+    let states = match contract.states_policy {
+        StatesPolicy::Native => contract.states.iter().map(bytes_of).sum(),
+        StatesPolicy::Io => 0,
+    };
+    let chunk = contract.chunk;
+    Ok(Subject {
+        latent: Some(format!("{}x{}x{}", chunk.frames, chunk.rows, chunk.cols)),
+        latent_frames: Some(chunk.frames),
+        streams: true,
+        state_bytes: states,
+        separate: contract.files().len() > 1,
+        frames: Some(contract.video.next_frames),
+        ..described("decoder", path, &metadata, model.as_deref(), contract.interface.clone(), functions)?
     })
 }
 
@@ -138,6 +195,7 @@ fn described(
         what,
         model: model.zip(outline.as_ref()).map(|(m, o)| format!("{}, {}", m.family().name(), o.sandwich())),
         latent: None,
+        latent_frames: None,
         weights: metadata.get("s2ditc.quantize").cloned().unwrap_or_else(|| "as stored".into()),
         streams: false,
         kinds: kinds.collect(),

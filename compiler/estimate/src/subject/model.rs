@@ -107,6 +107,7 @@ pub fn model(model: &dyn Model, what: &'static str, name: &str, options: &Option
         what,
         model: Some(format!("{}, {}", model.family().name(), outline.sandwich())),
         latent: latent.map(|latent| latent.to_string()),
+        latent_frames: latent.map(|latent| latent.frames),
         weights: options.weights.to_string(),
         streams: mode == Mode::Stream,
         kinds: (0..outline.blocks()).map(|block| outline.kind(block).unwrap_or_default().to_owned()).collect(),

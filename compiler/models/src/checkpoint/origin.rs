@@ -9,6 +9,7 @@ use s2dit_files::problems::{Problem, Problems, quoted};
 use s2dit_files::{SafetensorsFile, WEIGHTS, index_of};
 use s2dit_import::{Ask, GivenInput, Importer, importer_of};
 use s2dit_ir::Interface;
+use s2dit_runtime::pipeline::{Contract, FILE};
 
 use super::{CONFIG_FILE, PipelineFolder};
 
@@ -125,6 +126,13 @@ impl Place {
                     place,
                     format!("a folder, and --state-dict {}", quoted(name)),
                     "a file of torch.save: name the file, with --config",
+                ));
+            }
+            if origin.config.is_none() && Contract::is_in(&path) {
+                return Err(Problems::one(
+                    place,
+                    format!("the folder of a compiled pipeline ({FILE})"),
+                    "what it was compiled from: a checkpoint, or a pipeline folder of diffusers",
                 ));
             }
             let config = origin.config.clone().unwrap_or_else(|| path.join(CONFIG_FILE));

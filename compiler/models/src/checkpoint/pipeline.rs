@@ -206,6 +206,41 @@ pub(super) fn entries(path: &Path) -> Result<Option<Vec<(String, Value)>>, Probl
     let problem = |found: String| Problems::one(path.display().to_string(), found, "a JSON object");
     let bytes = read_file(path, LARGEST_FILE).map_err(|error| problem(error.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|_| problem("bytes that are not UTF-8".into()))?;
-    let Entries(entries) = serde_json::from_str(&text).map_err(|error| problem(format!("bad JSON ({error})")))?;
+    let Entries(entries) =
+        serde_json::from_str(&without_infinities(&text)).map_err(|error| problem(format!("bad JSON ({error})")))?;
     Ok(Some(entries))
+}
+
+/// The text with `null` for `Infinity`, `-Infinity` and `NaN`, which diffusers writes, and JSON lacks: a scheduler's bound that bounds nothing.
+fn without_infinities(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    // Every other piece between quotes that no backslash escapes is a string.
+    let (mut rest, mut is_string) = (text, false);
+    while !rest.is_empty() {
+        let mut escaped = false;
+        let end = rest.find(|c| {
+            let ends = c == '"' && !escaped;
+            escaped = is_string && c == '\\' && !escaped;
+            ends
+        });
+        let (piece, after) = rest.split_at(end.map_or(rest.len(), |end| end + 1));
+        if is_string {
+            out += piece;
+        } else {
+            out += &piece.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null");
+        }
+        (rest, is_string) = (after, !is_string);
+    }
+    out
+}
+
+#[cfg(test)]
+mod infinities {
+    #[test]
+    fn become_null_but_in_strings() {
+        let text = r#"{"a": -Infinity, "Infinity \" NaN": [NaN, "\\", Infinity], "b": "-Infinity"}"#;
+        let value: serde_json::Value = serde_json::from_str(&super::without_infinities(text)).unwrap();
+        let wanted = serde_json::json!({"a": null, "Infinity \" NaN": [null, "\\", null], "b": "-Infinity"});
+        assert_eq!(value, wanted);
+    }
 }

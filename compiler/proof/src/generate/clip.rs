@@ -5,7 +5,7 @@ use s2dit_backends::output::Destination;
 use s2dit_runtime::RunOptions;
 use s2dit_runtime::pipeline::{Part, Pipeline};
 
-use super::{Report, Request, Stage, Texts, Watch, Written, check_latent, sampler_of, shown, timed};
+use super::{Report, Request, Stage, Texts, Watch, Written, check_latent, shown, timed};
 use crate::decode::{Decoder, Latents, frames_of_stream};
 use crate::stream::clip::{Clip, Given};
 
@@ -24,27 +24,54 @@ pub(super) fn make(
         bail!("--prompt-at is for streams, but this pipeline makes a whole clip: compile it with --mode stream");
     }
     let sampling = &pipeline.contract().sampling;
-    let sampler = sampler_of(pipeline)?;
+    let sampler = pipeline.contract().sampler(&shown(pipeline))?;
+    let steps = request.steps.unwrap_or(sampling.steps);
+    // Steps that the scheduler cannot make are found before the work.
+    let [_, _, frames, rows, cols] = pipeline.contract().latent.shape();
+    sampler.levels(steps, frames * rows * cols)?;
     let (guidance, second) = request.guidance.unwrap_or((sampling.guidance, sampling.guidance_2));
     let guidance = [guidance, second.unwrap_or(guidance)];
+    // As in diffusers, whose pipelines ask the first strength only.
+    let wants_guidance = guidance[0] > 1.0;
+    if !wants_guidance && guidance[1] > 1.0 {
+        bail!(
+            "--guidance: found {},{}, expected a first number above 1: 1 or less is no guidance, of both transformers, as in diffusers",
+            guidance[0],
+            guidance[1]
+        );
+    }
     let negative = request.negative.clone().unwrap_or_else(|| sampling.negative.clone());
-    if request.negative.is_some() && guidance.iter().all(|g| *g <= 1.0) {
+    if request.negative.is_some() && !wants_guidance {
         bail!(
             "--negative: found guidance {}, expected more than 1, without which no negative prompt is asked",
             guidance[0]
         );
     }
-    // The encoder is loaded once. A step that takes two prompts a call, or no negative at all, is known only when the transformer is open.
+    if request.guidance.is_some() && guidance[0] < 1.0 {
+        report.notes.push(format!(
+            "guidance {} is none: a strength of 1 or less asks no negative prompt, as in diffusers",
+            guidance[0]
+        ));
+    }
+    // The encoder is loaded once. Whether the network takes no negative at all is known only when the transformer is open.
     let prompts = [&request.prompt, &negative];
-    let asked = if guidance.iter().any(|g| *g > 1.0) { 2 } else { 1 };
+    let asked = if wants_guidance { 2 } else { 1 };
     let texts = Texts::encoded(pipeline, prompts[..asked].iter().map(|p| p.as_str()), run, watch, report)?;
 
-    let steps = request.steps.unwrap_or(sampling.steps);
     let path = pipeline.part(Part::Transformer)?;
     let mut stage = Stage::new(Part::Transformer);
     watch(Part::Transformer, 0, steps as u64);
     let mut clip = timed(&mut stage.load_seconds, || Clip::open(&path, run))?;
     check_latent(pipeline, &path, clip.latent())?;
+    if clip.takes_two() != (sampling.batch == 2) {
+        bail!(
+            "`{}`: found a transformer of {} prompt(s) a call, expected {}, as {} says: a part of another compile",
+            path.display(),
+            1 + usize::from(clip.takes_two()),
+            sampling.batch,
+            shown(pipeline)
+        );
+    }
     clip.set_sampler(sampler, steps);
     if let (Some((_, Some(second))), None) = (request.guidance, clip.shares(steps)) {
         bail!("--guidance: found a second number, {second}, expected one: this pipeline has one transformer");

@@ -76,7 +76,7 @@ pub(super) fn make(
     }
     let total = frames_of_stream(decoder.contract(), (chunks * frames) as usize);
     let mut written = Written::new(to, report.fps, total);
-    let mut feed = Feed::new(decoder);
+    let mut feed = Feed::new(&mut **decoder);
     for chunk in 0..chunks {
         let prompt = match request.prompt_at.iter().find(|(at, _)| *at == chunk) {
             Some((_, prompt)) => Some(prompt),

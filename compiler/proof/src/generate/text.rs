@@ -32,10 +32,7 @@ impl Texts {
             }
             let made = tokenizer.encode(prompt)?;
             if let Some(cut) = &made.cut {
-                report.notes.push(format!(
-                    "the prompt is longer than {} tokens: {} were left out, {:?}",
-                    text.tokens, cut.tokens, cut.text
-                ));
+                report.notes.push(format!("a prompt was cut to {} tokens: {cut}", text.tokens));
             }
             tokens.insert(prompt.to_owned(), made);
         }

@@ -1,10 +1,12 @@
-//! Moving pictures of latents: the three directions in which the first chunk varies most, as red, green and blue.
+//! Moving pictures of latents: as a decoder decodes them, or the three directions in which the first chunk varies most, as red, green and blue.
 
 use anyhow::Result;
 use s2dit_backends::output::Destination;
-use s2dit_runtime::HostTensor;
 use s2dit_runtime::stream::contract::Chunk;
+use s2dit_runtime::{DecodeSession, HostTensor};
 use s2dit_video::{Rgb, Spec, VideoWriter};
+
+use crate::decode::{Decoder, Feed, Latents};
 
 /// Screen pixels of a latent pixel, on a side.
 const SCALE: usize = 8;
@@ -16,7 +18,86 @@ const LEVELS: [usize; 3] = [8, 8, 4];
 const SPREAD: f64 = 2.5;
 
 /// A moving picture that is written chunk by chunk; it appears when it is whole.
-pub struct Preview {
+pub enum Preview {
+    /// Latents as colours.
+    Latents(Colours),
+    /// Frames that a decoder makes.
+    Decoded(Decoded),
+}
+
+impl Preview {
+    /// Begins a picture of latents as colours.
+    ///
+    /// # Errors
+    /// A place that cannot be written; a latent larger than the format allows.
+    pub fn create(to: Destination<'_>, chunk: Chunk) -> Result<Preview> {
+        Ok(Preview::Latents(Colours::create(to, chunk)?))
+    }
+
+    /// Begins a picture of the frames that a decoder makes, with so many a second; `size` are their rows and columns.
+    ///
+    /// # Errors
+    /// A place that cannot be written; a size that the format lacks.
+    pub fn decoded(to: Destination<'_>, decoder: Decoder, size: [usize; 2], fps: f64) -> Result<Preview> {
+        let [rows, cols] = size;
+        let writer = VideoWriter::create(to, Spec { rows, cols, fps })?;
+        let by = match decoder {
+            Decoder::Chunks(session) => By::Chunks(Feed::new(session)),
+            clip @ Decoder::Clip(..) => By::Clip(clip),
+        };
+        Ok(Preview::Decoded(Decoded { writer, by }))
+    }
+
+    /// Adds the frames of a chunk `[1, C, F, H, W]`.
+    ///
+    /// # Errors
+    /// Latents that the decoder does not take; a failing engine; the disk is full.
+    pub fn push(&mut self, latent: &HostTensor) -> Result<()> {
+        match self {
+            Preview::Latents(colours) => colours.push(latent),
+            Preview::Decoded(Decoded { writer, by }) => {
+                let mut push = |video: &HostTensor, _: usize| writer.push_video(video);
+                match by {
+                    By::Chunks(feed) => feed.take(latent, &mut push),
+                    By::Clip(decoder) => decoder.decode(&Latents::of(latent.clone(), "the latents"), push),
+                }
+            }
+        }
+    }
+
+    /// Puts the picture in its place.
+    ///
+    /// # Errors
+    /// A failing engine; the disk is full.
+    pub fn finish(self) -> Result<()> {
+        match self {
+            Preview::Latents(colours) => colours.writer.finish(),
+            Preview::Decoded(Decoded { mut writer, by }) => {
+                if let By::Chunks(feed) = by {
+                    feed.finish(&mut |video: &HostTensor, _: usize| writer.push_video(video))?;
+                }
+                writer.finish()
+            }
+        }
+    }
+}
+
+/// A moving picture of decoded frames.
+pub struct Decoded {
+    writer: VideoWriter,
+    by: By,
+}
+
+/// What decodes.
+enum By {
+    /// A decoder that streams.
+    Chunks(Feed<Box<DecodeSession>>),
+    /// A decoder of whole clips.
+    Clip(Decoder),
+}
+
+/// A moving picture of latents as colours.
+pub struct Colours {
     writer: VideoWriter,
     chunk: Chunk,
     mix: Option<Mix>,
@@ -29,21 +110,13 @@ struct Mix {
     weights: [Vec<f64>; 3],
 }
 
-impl Preview {
-    /// Begins a picture.
-    ///
-    /// # Errors
-    /// A place that cannot be written; a latent larger than the format allows.
-    pub fn create(to: Destination<'_>, chunk: Chunk) -> Result<Preview> {
+impl Colours {
+    fn create(to: Destination<'_>, chunk: Chunk) -> Result<Colours> {
         let spec = Spec { rows: chunk.rows * SCALE, cols: chunk.cols * SCALE, fps: FPS };
-        Ok(Preview { writer: VideoWriter::create(to, spec)?, chunk, mix: None })
+        Ok(Colours { writer: VideoWriter::create(to, spec)?, chunk, mix: None })
     }
 
-    /// Adds the frames of a chunk `[1, C, F, H, W]`.
-    ///
-    /// # Errors
-    /// The disk is full.
-    pub fn push(&mut self, latent: &HostTensor) -> Result<()> {
+    fn push(&mut self, latent: &HostTensor) -> Result<()> {
         let Chunk { channels, frames, rows, cols } = self.chunk;
         let mix = self.mix.get_or_insert_with(|| Mix::of(&latent.data, channels));
         let plane = rows * cols;
@@ -63,14 +136,6 @@ impl Preview {
             self.writer.push(&Rgb { rows: rows * SCALE, cols: cols * SCALE, pixels })?;
         }
         Ok(())
-    }
-
-    /// Puts the picture in its place.
-    ///
-    /// # Errors
-    /// The disk is full.
-    pub fn finish(self) -> Result<()> {
-        self.writer.finish()
     }
 }
 

@@ -531,7 +531,7 @@ def stream(
     """Make video with a finished artifact: chunk by chunk with a kernel, or a whole clip.
 
     Args:
-        artifact: A kernel folder; or a clip step of a bidirectional checkpoint, or of two experts.
+        artifact: A kernel folder, or the folder of a pipeline that streams; or a clip step of a bidirectional checkpoint, or of two experts.
         prompt: Prompt: a safetensors file with the tensor text, and text_mask or pooled for a model that takes it.
         prompt_seed: A seeded random prompt, for trials without a text encoder; with it an image or a condition that a clip needs is random too.
         prompt_at: From this chunk on another prompt; may be repeated.
@@ -539,8 +539,8 @@ def stream(
         seed: Seed of the noise [default: that of --state-in, or 0].
         noise: Recorded noise instead: a safetensors file with stream.noise [chunks,steps,1,C,F,H,W], or noise [1,C,F,H,W] of a clip.
         output: Latents to write, as safetensors; the checkpoint's VAE decoder makes a video of them.
-        preview: Moving picture to write, .gif, .webp or .mp4: the latents' three main directions as colours, no decoded video; of random weights it
-            is static.
+        preview: Moving picture to write, .gif, .webp or .mp4: video, if the artifact is the transformer of a compiled pipeline that has a decoder;
+            else the latents' three main directions as colours, which of random weights is static.
         state_in: Go on where a saved stream stood.
         state_out: Save the stream at the end; may be the file of --state-in.
         save_every: Save to --state-out after every N chunks too.
@@ -665,7 +665,7 @@ def generate(
         noise: Recorded noise instead: a safetensors file with noise [1,C,F,H,W], or stream.noise [chunks,steps,1,C,F,H,W] of a stream.
         chunks: Chunks of a stream [default: five seconds, or all of --noise].
         steps: Steps of a clip [default: the pipeline's].
-        guidance: Guidance of a clip: v = v_neg + G·(v_pos − v_neg), of two transformers G,G2; 1 is none [default: the pipeline's].
+        guidance: Guidance of a clip: v = v_neg + G·(v_pos − v_neg), of two transformers G,G2; 1 or less is none [default: the pipeline's].
         fps: Frames a second [default: the pipeline's].
         output: Video to write: .mp4, .webp, .gif, a folder of PNGs (a name without an ending), or .safetensors for its numbers.
         fp16: Round the result of every fp16 op to fp16, as the Neural Engine stores it (packages only).
@@ -828,7 +828,8 @@ def estimate(
     """Estimate time, memory and size on a device, from shapes alone.
 
     Args:
-        path: Checkpoint, graph that PyTorch exported, .mlpackage, or folder of a kernel or of a partitioned step.
+        path: Checkpoint, graph that PyTorch exported, .mlpackage, or folder of a compiled pipeline, of a kernel, of a decoder or of a partitioned
+            step.
         config: A configuration alone: no weights are needed.
         preset: A preset alone, such as 1.8b or mobile.
         device: Device: iphone16promax, iphone15pro, iphone17pro, m1, m4pro, m5, or a file NAME.toml [default: iphone16promax].

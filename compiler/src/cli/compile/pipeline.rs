@@ -6,22 +6,19 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use s2dit_backends::coreml;
 use s2dit_emit::pipeline::{Options, Plan, compile_pipeline};
 use s2dit_emit::{Summary, Target, TimestepChoice, default_precision};
-use s2dit_estimate::{Device, Subject, device, estimate, subject};
+use s2dit_estimate::{Device, device};
 use s2dit_files::problems::{Problem, quoted};
 use s2dit_ir::Module;
 use s2dit_models::checkpoint::{PIPELINE_FILE, PipelineFolder, Wanted};
 use s2dit_passes::PassRun;
-use s2dit_runtime::partition;
 use s2dit_runtime::pipeline::{Contract, Mode as Makes, Part};
-use s2dit_runtime::stream::contract;
 use serde::Serialize;
 
 use super::{Args, Mode, refuse_inputs, say, warn};
-use crate::cli::estimate::text::brief;
-use crate::cli::progress::{Progress, size};
+use crate::cli::estimate::pipeline::card;
+use crate::cli::progress::Progress;
 use crate::cli::usage::refuse;
 use crate::cli::{Context, print_json, print_line, print_note};
 
@@ -95,7 +92,6 @@ fn check(args: &Args) -> Result<()> {
         (args.explain.is_some(), "--explain"),
         (args.time_passes, "--time-passes"),
         (args.verify_each, "--verify-each"),
-        (args.batch != 1, "--batch"),
         (args.weights.says_more_than_loras(), "--config, --state-dict, --input, --result or --bind"),
     ];
     let single = single.into_iter().find(|(given, _)| *given).map(|(_, flag)| flag);
@@ -104,6 +100,12 @@ fn check(args: &Args) -> Result<()> {
     }
     if args.mode == Mode::Clip && args.timesteps.is_some_and(|choice| choice != TimestepChoice::Any) {
         refuse!("--timesteps from-config is for --mode stream here: the scheduler of a pipeline chooses its timesteps");
+    }
+    if args.batch > 2 {
+        refuse!(
+            "--batch: found {}, expected 1 or 2 with --size: a call of a pipeline's transformer serves a prompt, or a prompt and its negative",
+            args.batch
+        );
     }
     if args.mode == Mode::Stream && args.frames.is_some() {
         refuse!("--frames is for clips: a stream has any number of frames");
@@ -115,6 +117,12 @@ pub(super) fn run(args: &Args, context: Context, pixels: Pixels, start: Instant)
     check(args)?;
     let origin = args.weights.origin(&args.checkpoint, Wanted::Pipeline, context)?;
     let Some(folder) = PipelineFolder::open(&origin.path)? else {
+        if Contract::is_in(&origin.path) {
+            bail!(
+                "`{}`: found the folder of a compiled pipeline, expected the pipeline folder of diffusers that it was compiled from, with {PIPELINE_FILE}",
+                origin.path.display()
+            );
+        }
         refuse!(
             "--size is for a pipeline folder: `{}` has no {PIPELINE_FILE}; a model by itself takes --latent or --tokens",
             origin.path.display()
@@ -135,6 +143,7 @@ pub(super) fn run(args: &Args, context: Context, pixels: Pixels, start: Instant)
         pixels: [pixels.rows, pixels.cols],
         frames: args.frames,
         mode,
+        batch: args.batch.into(),
         timesteps: args.timesteps.unwrap_or(tables),
         states: args.states.unwrap_or_default(),
         functions: args.functions.unwrap_or_default(),
@@ -229,29 +238,24 @@ fn dry(report: &Report<'_>) -> String {
             one.parameters
         );
     }
+    let sampling = &report.contract.sampling;
+    out += &match report.contract.mode {
+        Makes::Clip => format!(
+            "  {:<13} {}, {} steps, guidance {}, {}\n",
+            "sampling",
+            report.contract.scheduler.class,
+            sampling.steps,
+            sampling.guidance,
+            sampling.calls()
+        ),
+        Makes::Stream => format!("  {:<13} {} steps a chunk\n", "sampling", sampling.steps),
+    };
     out += "nothing was written: --dry-run";
     out
 }
 
-/// A line of the model card, of what can be estimated.
-fn estimated(_: Part, path: &Path) -> Option<String> {
-    let opened: fn(&Path) -> Result<Subject> = match () {
-        () if path.join(partition::FILE).is_file() => subject::partition,
-        () if path.join(contract::FILE).is_file() => subject::kernel,
-        () if path.join(coreml::MANIFEST).exists() => subject::package,
-        () => return None,
-    };
-    // A part that cannot be estimated has no line.
-    let subject = opened(path).ok()?;
-    let device = Device::open(device::DEFAULT).ok()?;
-    let made = estimate(&subject, &device, 0.0);
-    let line = brief(&made);
-    let line = line.split_once(": ").map_or(line.as_str(), |(_, line)| line);
-    Some(format!("{line} ({}, {} on the disk)", made.device, size(weights(path))))
-}
-
-/// Bytes of the files at or below a path.
-fn weights(path: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(path) else { return path.metadata().map_or(0, |meta| meta.len()) };
-    entries.flatten().map(|entry| weights(&entry.path())).sum()
+/// Lines of the model card; none if the pipeline cannot be estimated.
+fn estimated(contract: &Contract, dir: &Path) -> Vec<String> {
+    let made = Device::open(device::DEFAULT).and_then(|device| s2dit_estimate::pipeline(contract, dir, &device));
+    made.map(|made| card(&made)).unwrap_or_default()
 }

@@ -12,7 +12,7 @@ use crate::cli::progress::{count, size};
 const LINES: usize = 12;
 
 /// `210 (130–420)`
-fn range(r: Range) -> String {
+pub(in crate::cli) fn range(r: Range) -> String {
     format!("{} ({}–{})", figure(r.likely), figure(r.low), figure(r.high))
 }
 

@@ -30,12 +30,13 @@ pub(super) fn text(contract: &Contract, parts: &[InspectReport]) -> Result<Strin
     writeln!(out, "text: {} tokens of width {}, encoded with {mask}{zeros}", text.tokens, text.width)?;
     match scheduler.kind {
         SchedulerKind::Kernel => writeln!(out, "sampling: {} steps a chunk, as the kernel says", sampling.steps)?,
-        SchedulerKind::Unipc | SchedulerKind::FlowMatchEuler => writeln!(
+        SchedulerKind::Unipc | SchedulerKind::FlowMatchEuler | SchedulerKind::DpmSolver => writeln!(
             out,
-            "sampling: {}, {} steps, guidance {}",
+            "sampling: {}, {} steps, guidance {}, {}",
             one_line(&scheduler.class),
             sampling.steps,
-            sampling.guidance
+            sampling.guidance,
+            sampling.calls()
         )?,
     }
     let said = |value: &Option<String>| value.as_deref().map_or("not said".to_owned(), one_line);

@@ -13,6 +13,8 @@ final class PipelineTests: XCTestCase {
     final class Formulas: Engine {
         var events: [String] = []
         var asked: [[String: Tensor]] = []
+        /// Prompts of a call of the transformer.
+        var batch = 1
 
         func value(_ tensor: Tensor, for port: TensorPort) throws -> Tensor {
             guard tensor.data.count == port.count else { throw HostError("\(port.name): found \(tensor.shape)") }
@@ -32,8 +34,9 @@ final class PipelineTests: XCTestCase {
             switch path.prefix(4) {
             case "Text": (inputs, outputs) = ([(port("ids", [1, 6]), "tokens"), (port("m", [1, 6]), "text_mask")], [(port("embeddings", [1, 6, 1]), "text")])
             case "Tran":
-                inputs = [(port("x", latent), "latent"), (port("t", [1, 3]), "time"), (port("text", [1, 6, 1]), "text"), (port("mask", [1, 6]), "text_mask")]
-                outputs = [(port("v", latent), "velocity")]
+                let latents = [batch] + latent.dropFirst()
+                inputs = [(port("x", latents), "latent"), (port("t", [1, 3]), "time"), (port("text", [batch, 6, 1]), "text"), (port("mask", [batch, 6]), "text_mask")]
+                outputs = [(port("v", latents), "velocity")]
             default: (inputs, outputs) = ([(port("latent", latent), "latent")], [(port("video", [1, 3, 5, 2, 2]), "video")])
             }
             func roles(_ ports: [(TensorPort, String)]) -> String { ports.map { "{\"name\": \"\($0.0.name)\", \"role\": \"\($0.1)\"}" }.joined(separator: ",") }
@@ -45,7 +48,7 @@ final class PipelineTests: XCTestCase {
             events.append(call.path)
             asked.append(inputs)
             if let ids = inputs["ids"] { return ["embeddings": ids] }
-            if let x = inputs["x"], let text = inputs["text"] { return ["v": Tensor(shape: x.shape, data: x.data.map { _ in text.data[0] })] }
+            if let x = inputs["x"], let text = inputs["text"] { return ["v": Tensor(shape: x.shape, data: x.data.indices.map { text.data[$0 * batch / x.data.count * 6] })] }
             return ["video": Tensor(shape: [1, 3, 5, 2, 2], data: Array(repeating: inputs["latent"]!.data[0], count: 60))]
         }
     }
@@ -61,12 +64,12 @@ final class PipelineTests: XCTestCase {
             "{\"path\": \"\(name)\", \"class\": \"C\", \"precision\": \"fp32\", \"weight_bytes\": 0, \"checkpoints\": [], \"files\": []}"
         }
         return """
-            {"format": "s2dit-video-pipeline", "version": 1, "compiler": "by hand", "id": "blake3:0", "class": "WanPipeline", "target": "coreml", "mode": "clip",
+            {"format": "s2dit-video-pipeline", "version": 2, "compiler": "by hand", "id": "blake3:0", "class": "WanPipeline", "target": "coreml", "mode": "clip",
              "latent": {"channels": 2, "frames": 3, "rows": 1, "cols": 1},
              "video": {"frames": 5, "rows": 2, "cols": 2, "fps": 16.0, "temporal_scale": 2, "spatial_scale": 2},
              "text": {"tokens": 6, "width": 1, "vocabulary": 6, "padding": 0, "cleaning": "wan", "encoder_mask": "tokens", "zero_padding": true, "step_mask": true, "pooled": false},
              "scheduler": {"kind": "flow_match_euler", "class": "\(scheduler)", "config": \(config)},
-             "sampling": {"steps": 2, "levels": "scheduler", "guidance": 3.0, "guidance_2": 1.0, "negative": "c"},
+             "sampling": {"steps": 2, "levels": "scheduler", "batch": 1, "guidance": 3.0, "guidance_2": 1.0, "negative": "c"},
              "assets": {"tokenizer": \(asset("Tokenizer")), "text_encoder": \(asset("TextEncoder.mlpackage")), "transformer": \(asset(transformer)), "decoder": \(asset("Decoder.mlpackage"))},
              "source": {"name": null, "licence": null}}
             """
@@ -103,6 +106,23 @@ final class PipelineTests: XCTestCase {
         XCTAssertEqual(frames[0].data[0], noise.data[0] + 1, accuracy: 1e-5)
     }
 
+    func testACallOfTwoPromptsMakesTheSameClip() async throws {
+        func made(_ batch: Int, guidance: Double) async throws -> ([Tensor], [String]) {
+            let engine = Formulas()
+            engine.batch = batch
+            let text = contract().replacingOccurrences(of: "\"batch\": 1", with: "\"batch\": \(batch)")
+            var frames: [Tensor] = []
+            let request = VideoPipeline<Formulas>.Request(prompt: "a", seed: 4, guidance: guidance)
+            for try await some in try VideoPipeline(folder: folder(text), engine: engine).video(request) { frames.append(some) }
+            return (frames, engine.events.filter { $0.hasPrefix("Transformer") })
+        }
+        for guidance in [3.0, 0.5] {
+            let (one, two) = (try await made(1, guidance: guidance), try await made(2, guidance: guidance))
+            XCTAssertEqual(one.0, two.0)
+            XCTAssertEqual([one.1.count, two.1.count], [guidance > 1 ? 4 : 2, 2])
+        }
+    }
+
     func testTheSecondExpertIsAskedBelowTheBoundary() async throws {
         let folder = try folder(contract(transformer: "Transformer"))
         try FileManager.default.createDirectory(at: folder.appendingPathComponent("Transformer"), withIntermediateDirectories: true)
@@ -126,7 +146,7 @@ final class PipelineTests: XCTestCase {
             } catch { return "\(error)" }
         }
         for (old, new, part) in [
-            ("\"version\": 1", "\"version\": 3", "found 3, expected 1"), ("\"rows\": 2", "\"rows\": 3", "field `video`: found 3x2"),
+            ("\"version\": 2", "\"version\": 3", "found 3, expected 2"), ("\"rows\": 2", "\"rows\": 3", "field `video`: found 3x2"),
             ("\"mode\": \"clip\"", "\"mode\": \"stream\"", "does not go with the `mode`"), ("\"vocabulary\": 6", "\"vocabulary\": 3", "the tokenizer is of another model"),
             ("\"Decoder.mlpackage\"", "\"../Decoder\"", "found path ../Decoder"), ("\"tokenizer\":", "\"other\":", "a pipeline without a tokenizer"),
         ] {

@@ -14,7 +14,7 @@ final class SchedulerTests: XCTestCase {
         for file in files.sorted(by: { $0.path < $1.path }) where file.pathExtension == "json" {
             let golden = try JSON(file: file)
             let name = golden["config"]!["_class_name"]!.text!
-            guard ["FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"].contains(name) else { continue }
+            guard ["FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler", "DPMSolverMultistepScheduler"].contains(name) else { continue }
             var config: [String: JSON] = [:]
             for (key, value) in golden["config"]!.object! { config[String(decoding: key, as: UTF8.self)] = value }
             for about in golden["cases"]!.array! {

@@ -57,7 +57,9 @@ public struct PipelineContract: Decodable, Sendable {
         public var steps: Int
         /// Who spaces the noise levels.
         public var levels: Spacing
-        /// `uncond + g·(cond − uncond)`; 1 is none.
+        /// Prompts of a call of the transformer: 2 if a call serves a prompt and its negative.
+        public var batch: Int
+        /// `uncond + g·(cond − uncond)`; 1 or less is none.
         public var guidance: Double
         /// The same below the boundary of two experts, if it is another one.
         public var guidance2: Double?
@@ -102,7 +104,7 @@ public struct PipelineContract: Decodable, Sendable {
     /// Reads and checks the contract of a pipeline's folder. Files of an asset need not be there: an app may ship packages compiled.
     public static func read(_ folder: URL) throws -> PipelineContract {
         let path = folder.appendingPathComponent(file)
-        var contract = try parsed(PipelineContract.self, at: path, format: "s2dit-video-pipeline", version: 1)
+        var contract = try parsed(PipelineContract.self, at: path, format: "s2dit-video-pipeline", version: 2)
         for (key, value) in try JSON(file: path)["scheduler"]?["config"]?.object ?? [:] {
             contract.schedulerConfig[String(decoding: key, as: UTF8.self)] = value
         }
@@ -113,6 +115,7 @@ public struct PipelineContract: Decodable, Sendable {
         try check(
             video.rows == latent.rows * video.spatialScale && video.cols == latent.cols * video.spatialScale,
             "field `video`: found \(video.rows)x\(video.cols), expected what `latent` and `spatial_scale` say")
+        try check((1...(contract.mode == .clip ? 2 : 1)).contains(contract.sampling.batch), "field `sampling.batch`: found \(contract.sampling.batch), expected 1, or 2 of a clip")
         try check((contract.mode == .stream) == (contract.scheduler.kind == "kernel"), "field `scheduler.kind`: does not go with the `mode`")
         for asset in [assets.tokenizer, assets.textEncoder, assets.transformer, assets.decoder].compactMap({ $0 }) {
             try check(isPlainName(asset.path), "field `assets`: found path \(asset.path), expected a plain name of something beside it")

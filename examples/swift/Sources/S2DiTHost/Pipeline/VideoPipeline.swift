@@ -115,7 +115,8 @@ public final class VideoPipeline<E: Engine> {
     private func clip(_ request: Request, _ progress: @escaping Progress) async throws -> () async throws -> Tensor? {
         let guidance = request.guidance ?? contract.sampling.guidance
         let low = request.guidance ?? contract.sampling.guidance2 ?? guidance
-        let negative = max(guidance, low) > 1 ? [request.negative ?? contract.sampling.negative] : []
+        // As in diffusers, whose pipelines ask the first strength only.
+        let negative = guidance > 1 ? [request.negative ?? contract.sampling.negative] : []
         let embeddings = try await embed([request.prompt] + negative)
         progress("text_encoder", embeddings.count, embeddings.count)
         let latent = try await sampled(request, embeddings, guidance: [guidance, low], progress)
@@ -165,20 +166,40 @@ public final class VideoPipeline<E: Engine> {
                 asked = expert
             }
             guard let network else { throw HostError("\(path): no network") }
-            var velocities: [Tensor] = []
-            for embedding in guidance[expert] > 1 ? embeddings : [embeddings[0]] {
-                var roles = ["latent": x, "time": Tensor(shape: [1], data: [Float(timestep)]), "text": embedding.text, "text_mask": embedding.mask]
-                roles["pooled"] = embedding.pooled
-                let results = try await network.call(roles)
-                guard let velocity = results["velocity"] else { throw HostError("\(path): returns no result with the role `velocity`") }
-                velocities.append(velocity)
-            }
+            // A strength of 1 is the velocity of the prompt alone.
+            let prompts = guidance[expert] == 1 ? [embeddings[0]] : embeddings
+            let velocities = try await self.velocities(of: prompts, at: x, timestep, by: network, path)
             progress("transformer", step + 1, levels.timesteps.count)
             return guided(velocities[0], velocities.count > 1 ? velocities[1] : nil, by: guidance[expert])
         }
         guard clean.isFinite else { throw HostError("\(path): the result has NaN or infinite elements") }
         if memory == .working { for file in files { await engine.unload(file) } }
         return clean
+    }
+
+    /// The velocity for each prompt: a call each, or one call of two prompts.
+    private func velocities(of prompts: [Embedding], at x: Tensor, _ timestep: Double, by network: Step<E>, _ path: String) async throws -> [Tensor] {
+        let count = contract.sampling.batch
+        var velocities: [Tensor] = []
+        for begin in stride(from: 0, to: prompts.count, by: count) {
+            // A call of two prompts takes a single one twice.
+            let asked = (begin..<begin + count).map { prompts[min($0, prompts.count - 1)] }
+            func joined(_ tensors: [Tensor]) -> Tensor {
+                Tensor(shape: [tensors.count] + tensors[0].shape.dropFirst(), data: tensors.flatMap(\.data))
+            }
+            var roles = ["latent": x, "time": Tensor(shape: [1], data: [Float(timestep)]), "text": joined(asked.map(\.text)), "text_mask": joined(asked.map(\.mask))]
+            let pooled = asked.compactMap(\.pooled)
+            if pooled.count == asked.count { roles["pooled"] = joined(pooled) }
+            let results = try await network.call(roles)
+            guard let made = results["velocity"] else { throw HostError("\(path): returns no result with the role `velocity`") }
+            guard made.data.count == count * x.data.count else {
+                throw HostError("\(path): returns a velocity of shape \(made.shape), expected \(count) of shape \(x.shape): a part of another compile")
+            }
+            for place in 0..<min(count, prompts.count - begin) {
+                velocities.append(Tensor(shape: x.shape, data: Array(made.data[place * x.data.count..<(place + 1) * x.data.count])))
+            }
+        }
+        return velocities
     }
 
     /// The session of a decoder that streams; nil for one that decodes a whole clip.

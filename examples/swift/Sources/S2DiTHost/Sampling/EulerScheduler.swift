@@ -55,7 +55,7 @@ struct EulerScheduler: Scheduler {
                 return shifted(sigma, by: isExponential ? exp(mu) : mu)
             }
         }
-        sigmas = stretched(sigmas, to: terminal)
+        sigmas = try stretched(sigmas, to: terminal)
         return try NoiseLevels(sigmas: sigmas + [0], timesteps: sigmas.map { 1000 * $0 }).checked()
     }
 

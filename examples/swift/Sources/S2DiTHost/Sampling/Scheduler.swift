@@ -47,7 +47,8 @@ public func scheduler(class name: String, config: [String: JSON], spacing: Spaci
     switch name {
     case "FlowMatchEulerDiscreteScheduler": made = try EulerScheduler(&fields, spacing)
     case "UniPCMultistepScheduler": made = try UniPCScheduler(&fields, spacing)
-    default: throw HostError("scheduler: found \(name), expected FlowMatchEulerDiscreteScheduler or UniPCMultistepScheduler")
+    case "DPMSolverMultistepScheduler": made = try DPMSolverScheduler(&fields, spacing)
+    default: throw HostError("scheduler: found \(name), expected FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler or DPMSolverMultistepScheduler")
     }
     try fields.finish()
     return made
@@ -78,10 +79,11 @@ public func guided(_ positive: Tensor, _ negative: Tensor?, by guidance: Double)
 /// The noise level that a shift makes of another: `s·σ / (1 + (s − 1)·σ)`.
 public func shifted(_ sigma: Double, by shift: Double) -> Double { shift * sigma / (1 + (shift - 1) * sigma) }
 
-/// Stretches levels from 1 so that the last is `terminal`.
-func stretched(_ sigmas: [Double], to terminal: Double?) -> [Double] {
+/// Stretches levels from 1 so that the last is `terminal`. The level of a single step is 1, which diffusers makes NaN of.
+func stretched(_ sigmas: [Double], to terminal: Double?) throws -> [Double] {
     guard let terminal, let last = sigmas.last else { return sigmas }
     let factor = (1 - last) / (1 - terminal)
+    guard factor > 0 else { throw HostError("steps: found \(sigmas.count), expected at least 2, between which shift_terminal of this scheduler stretches the noise levels") }
     return sigmas.map { 1 - (1 - $0) / factor }
 }
 

@@ -57,7 +57,7 @@ struct UniPCScheduler: Scheduler {
             let change: Double = 1.0 / 1000 - 1
             sigmas = (0..<steps).map { i -> Double in 1 + change * Double(i) / Double(steps) }
         }
-        sigmas = stretched(sigmas.map { shifted($0, by: shift) }, to: terminal)
+        sigmas = try stretched(sigmas.map { shifted($0, by: shift) }, to: terminal)
         // Where log(1 − σ) is finite.
         if let first = sigmas.first, abs(first - 1) < 1e-6 { sigmas[0] -= 1e-6 }
         // The class hands out whole timesteps, and keeps levels in fp32.
