@@ -236,6 +236,8 @@ pub enum Sampler {
     Fixed {
         /// Noise levels σ after the shift, from high to low, above 0.
         sigmas: Vec<f64>,
+        /// The timestep that the network is called with at each.
+        timesteps: Vec<f64>,
     },
     /// Euler steps from σ = 1 to 0.
     Euler {
@@ -249,18 +251,24 @@ pub enum Sampler {
 impl fmt::Display for Sampler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Sampler::Fixed { sigmas } => write!(f, "{} fixed noise levels {sigmas:?}", sigmas.len()),
+            Sampler::Fixed { sigmas, .. } => write!(f, "{} fixed noise levels {sigmas:?}", sigmas.len()),
             Sampler::Euler { steps, shift } => write!(f, "{steps} Euler steps of shift {shift}"),
         }
     }
 }
 
 impl Sampler {
+    /// Fixed noise levels, the network called with 1000·σ.
+    #[must_use]
+    pub fn fixed(sigmas: Vec<f64>) -> Sampler {
+        Sampler::Fixed { timesteps: sigmas.iter().map(|s| 1000.0 * s).collect(), sigmas }
+    }
+
     /// The noise levels at which the network is called, from high to low.
     #[must_use]
     pub fn sigmas(&self) -> Vec<f64> {
         match self {
-            Sampler::Fixed { sigmas } => sigmas.clone(),
+            Sampler::Fixed { sigmas, .. } => sigmas.clone(),
             Sampler::Euler { steps, shift } => {
                 let mut sigmas = euler_sigmas(*steps, *shift);
                 sigmas.truncate(*steps);
@@ -269,10 +277,14 @@ impl Sampler {
         }
     }
 
-    /// The timesteps 1000·σ that the network is called with, in fp32, in the sampler's order.
+    /// The timesteps that the network is called with, in fp32, in the sampler's order: 1000·σ of Euler steps.
     #[must_use]
     pub fn timesteps(&self) -> Vec<f64> {
-        self.sigmas().into_iter().map(|s| f64::from((1000.0 * s) as f32)).collect()
+        let exact = match self {
+            Sampler::Fixed { timesteps, .. } => timesteps.clone(),
+            Sampler::Euler { .. } => self.sigmas().into_iter().map(|s| 1000.0 * s).collect(),
+        };
+        exact.into_iter().map(|t| f64::from(t as f32)).collect()
     }
 }
 
@@ -285,6 +297,8 @@ pub struct Streaming {
     pub window_frames: usize,
     /// Latent frames at the start of a stream that never leave the windows: an attention sink.
     pub sink_frames: usize,
+    /// Convolutions along time see frames of the chunk that follow, and zeros behind its last.
+    pub ahead: bool,
     /// The pass over a chunk that writes the states.
     pub state_write: StateWrite,
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use s2dit_ir::{Module, WeightSource};
 use serde_json::Value;
 
+use super::block::Form;
+use super::causal::CausalSanaConfig;
 use super::config::{FIELDS, SanaConfig};
 use crate::layers::{Blocks, BuildError, Dims, Extras, QkNorm, check_values, step};
 use crate::model::{Family, Layer, Model, Outline, PipelineField, PipelineFile, Sampler, Streaming};
@@ -82,6 +84,16 @@ impl SanaConfig {
     const HEAD_EPS: f64 = 1e-6;
     const QK_EPS: f64 = 1e-5;
 
+    /// The step as a class computes it.
+    pub(super) fn build_as(&self, form: Form, weights: &dyn WeightSource, size: Size) -> Result<Module, BuildError> {
+        self.grid(size)?;
+        let latent = size.latent()?;
+        let blocks = Blocks { path: "transformer_blocks", count: self.num_layers };
+        step(self.dims(), weights, size.step()?, &[blocks], Extras::default(), |m, inputs, grid| {
+            self.forward(m, inputs, latent, grid, form)
+        })
+    }
+
     pub(super) fn dims(&self) -> Dims {
         Dims {
             heads: self.num_attention_heads,
@@ -128,12 +140,7 @@ impl Model for SanaConfig {
     }
 
     fn build(&self, weights: &dyn WeightSource, size: Size) -> Result<Module, BuildError> {
-        self.grid(size)?;
-        let latent = size.latent()?;
-        let blocks = Blocks { path: "transformer_blocks", count: self.num_layers };
-        step(self.dims(), weights, size.step()?, &[blocks], Extras::default(), |m, inputs, grid| {
-            self.forward(m, inputs, latent, grid)
-        })
+        self.build_as(Form::CLIP, weights, size)
     }
 
     fn outline(&self) -> Outline {
@@ -153,7 +160,10 @@ impl Model for SanaConfig {
         Err(Problem {
             place: "_class_name".into(),
             found: format!("{} (a bidirectional model)", SanaConfig::CLASS_NAME),
-            expected: "an autoregressive model, which streams; compile this one with --mode clip".into(),
+            expected: format!(
+                "an autoregressive model, which streams, such as {}; compile this one with --mode clip",
+                CausalSanaConfig::CLASS_NAME
+            ),
         })
     }
 }
