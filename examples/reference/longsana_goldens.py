@@ -5,9 +5,9 @@
     venv/bin/python examples/reference/longsana_goldens.py --source Sana [CASE ...]            # makes them
     venv/bin/python examples/reference/longsana_goldens.py --source Sana [CASE ...] --report   # writes nothing
 
-A case is a folder with `checkpoint/` and `golden.safetensors`. The checkpoint is as the project publishes it for diffusers: a folder whose
-`config.json` is that of a `SanaVideoCausalTransformer3DModel`, with the names that the project's script `convert_sana_video_to_diffusers.py` gives
-the tensors. The golden has `stream.noise [chunks, steps, 1, C, F, H, W]`, `text [1, L, caption_channels]`, `text_mask [1, L]` and
+A case is a folder with `checkpoint/` and `golden.safetensors`. The checkpoint is as the project publishes it: `longsana.pth`, written by `torch.save`,
+has `state_dict` with the names of the project's model; or `diffusion_pytorch_model.safetensors` has the names that its script
+`convert_sana_video_to_diffusers.py` gives. `config.json` is that of a `SanaVideoCausalTransformer3DModel`. The golden has `stream.noise [chunks, steps, 1, C, F, H, W]`, `text [1, L, caption_channels]`, `text_mask [1, L]` and
 `stream.latents [chunks, 1, C, F, H, W]`, what `LongLiveFlowEuler.sample` makes. Case i has seed 1300 + i for its weights and 1400 + i for its
 inputs; the same version of torch gives the same bytes.
 
@@ -37,23 +37,23 @@ from make_goldens import GOLDENS, compare, snr, write_tensors
 from wan_goldens import NothingNarrower, float64
 
 METADATA = {"reference": "LongSANA's own model and sampler in float64"}
-FILE = "diffusion_pytorch_model.safetensors"
+OF_DIFFUSERS, OF_PROJECT = "diffusion_pytorch_model.safetensors", "longsana.pth"
 TINY = dict(
     in_channels=4, out_channels=4, patch_size=[1, 2, 2], num_attention_heads=2, attention_head_dim=24, num_layers=2,
     num_cross_attention_heads=2, cross_attention_head_dim=24, cross_attention_dim=48, caption_channels=32, mlp_ratio=3.0, text_len=10,
     num_frame_per_block=3, num_cached_blocks=-1, denoising_step_list=[1000, 960, 889, 727], flow_shift=7.0,
 )
 
-# name: (configuration, dtype of the weights, latent H x W, chunks, text tokens that count)
+# name: (configuration, file of the weights, their dtype, latent H x W, chunks, text tokens that count)
 CASES = {
-    "longsana_tiny": (TINY, torch.bfloat16, (4, 6), 4, 7),
+    "longsana_tiny": (TINY, OF_DIFFUSERS, torch.bfloat16, (4, 6), 4, 7),
     # Patches of one pixel; 22 mod 6 is 4; an odd hidden width; chunks of one frame, all of whose past comes from states.
     "longsana_frames": (
         TINY | dict(
             patch_size=[1, 1, 1], num_attention_heads=3, attention_head_dim=22, num_cross_attention_heads=3, cross_attention_head_dim=22,
             cross_attention_dim=66, mlp_ratio=2.3, num_frame_per_block=1, denoising_step_list=[1000, 889],
         ),
-        torch.float16, (5, 3), 6, 10,
+        OF_PROJECT, torch.float16, (5, 3), 6, 10,
     ),
 }
 
@@ -195,6 +195,24 @@ def as_theirs(made, model):
 IDLE = {"pos_embed", "y_embedder.y_embedding"}
 
 
+def write(source, config, made, file):
+    """The weights as the project publishes them: `made` has the names of diffusers."""
+    if file.name == OF_DIFFUSERS:
+        return write_tensors(file, made, {"format": "pt"})
+    model = build(source, config)
+    dtype = next(iter(made.values())).dtype
+    idle = {key: torch.zeros_like(model.state_dict()[key], dtype=dtype) for key in sorted(IDLE)}
+    torch.save({"state_dict": {key: x.to(dtype) for key, x in as_theirs(made, model).items()} | idle}, file)
+
+
+def read(config, file):
+    """The weights under the names of diffusers."""
+    if file.name == OF_DIFFUSERS:
+        return load_file(file)
+    state = torch.load(file, weights_only=True)["state_dict"]
+    return as_diffusers({key: x for key, x in state.items() if key not in IDLE}, config["num_layers"])
+
+
 def run(source, config, made, golden, dtype):
     """The latents of every chunk."""
     _, sampler_class = project(source)
@@ -269,18 +287,18 @@ def main():
     if unknown := set(args.cases) - CASES.keys():
         parser.error(f"no case {', '.join(sorted(unknown))}: expected any of {', '.join(CASES)}")
     torch.set_num_threads(1)
-    for i, (name, (config, dtype, size, chunks, words)) in enumerate(CASES.items()):
+    for i, (name, (config, weights, dtype, size, chunks, words)) in enumerate(CASES.items()):
         if name not in args.cases:
             continue
         folder = GOLDENS / name
-        file = folder / "checkpoint" / FILE
+        file = folder / "checkpoint" / weights
         config = {"_class_name": "SanaVideoCausalTransformer3DModel"} | config
         if not args.report:
             file.parent.mkdir(parents=True, exist_ok=True)
             made = {k: v.to(dtype).contiguous() for k, v in random_state(args.source, config, 1300 + i).items()}
-            write_tensors(file, made, {"format": "pt"})
+            write(args.source, config, made, file)
             (file.parent / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        made = load_file(file)
+        made = read(config, file)
         if args.report:
             golden = load_file(folder / "golden.safetensors")
         else:

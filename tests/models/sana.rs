@@ -270,14 +270,14 @@ fn two_hundred_chunks_of_longsana_stay_in_fp16() {
 #[test]
 fn queries_of_zeros_get_zeros_in_a_stream() {
     let work = tempfile::tempdir().expect("a temporary folder");
-    let model = crate::common::with_fields(&golden("longsana_frames").join("checkpoint"), work.path(), "{}");
+    let model = crate::common::with_fields(&golden("longsana_tiny").join("checkpoint"), work.path(), "{}");
     let weights = model.join("diffusion_pytorch_model.safetensors");
     let bytes = std::fs::read(&weights).expect("weights");
     let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
-    let zeros = vec![0u8; 66 * 2];
+    let zeros = vec![0u8; 48 * 2];
     let views = file.tensors().into_iter().map(|(name, view)| match name.as_str() {
         "transformer_blocks.0.attn1.norm_q.weight" => {
-            (name, TensorView::new(Dtype::F16, vec![66], &zeros).expect("a tensor"))
+            (name, TensorView::new(Dtype::BF16, vec![48], &zeros).expect("a tensor"))
         }
         _ => (name, view),
     });
@@ -291,7 +291,7 @@ fn queries_of_zeros_get_zeros_in_a_stream() {
         ("coreml", &["--target", "coreml"], &["--fp16"]),
         ("any", &["--target", "coreml", "--compute", "any"], &["--fp16"]),
     ] {
-        let made = kernel(&model, "5x3", &work.path().join(name), flags);
+        let made = kernel(&model, "4x6", &work.path().join(name), flags);
         let report = verify(&made, &[&["--checkpoint", &model, "--chunks", "3"], verify_flags].concat());
         let rows = report["rows"].as_array().expect("rows");
         assert!(rows.iter().all(|row| row["snr_db"].as_f64().is_some_and(|db| db > 50.0)), "{name}: {report}");
@@ -359,6 +359,23 @@ fn a_stream_is_of_the_tokens_that_count() {
         let message = fails(&["stream", "-q", &made, "--prompt", &prompt, "--chunks", "1"]);
         assert!(message.contains(wanted), "{message}");
     }
+}
+
+/// The project's own file joins queries, keys and values; what it holds beside the network is left out.
+#[test]
+fn the_projects_own_file_is_read() {
+    let file = arg(&golden("longsana_frames").join("checkpoint").join("longsana.pth"));
+    let found = inspect(&file);
+    assert_eq!(found["model"]["family"], "LongSANA", "{found}");
+    let shown = ok(&["inspect", &file]);
+    assert!(shown.contains("original names of LongSANA read as those of diffusers"), "{shown}");
+    assert!(shown.contains("streaming 1 latent frames a step:"), "{shown}");
+    // A file whose joined products are of another width.
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let fields = r#"{"num_attention_heads": 4, "num_cross_attention_heads": 4, "cross_attention_dim": 88}"#;
+    let other = crate::common::with_fields(&golden("longsana_frames").join("checkpoint"), work.path(), fields);
+    let message = fails(&["inspect", &arg(&other.join("longsana.pth"))]);
+    assert!(message.contains("x_embedder.proj.weight") && message.contains("[88, 4, 1, 1, 1]"), "{message}");
 }
 
 #[test]

@@ -58,7 +58,9 @@ fn check(name: &str, latent: &str, init: Option<&[&str]>) {
     let work = tempfile::tempdir().expect("a temporary folder");
     let folder = golden(name).join("checkpoint");
     let published = folder.join("self_forcing.pt");
+    let longsana = folder.join("longsana.pth");
     let source = match init {
+        None if longsana.exists() => vec![arg(&longsana)],
         None if published.exists() => [arg(&published), "--state-dict".into(), "generator_ema".into()].to_vec(),
         None => vec![arg(&folder)],
         Some(init) => {

@@ -84,6 +84,16 @@ pub trait Family: Debug + Sync {
         &[]
     }
 
+    /// What its lists of blocks are called in the model's own repository, where that differs.
+    fn original_blocks(&self) -> Option<Renaming> {
+        None
+    }
+
+    /// Layers that the model's own repository has as one, whose weights lie one below the other.
+    fn joined(&self) -> &'static [Joined] {
+        &[]
+    }
+
     /// Names of its presets.
     fn presets(&self) -> Vec<&'static str>;
 
@@ -137,6 +147,15 @@ pub struct Renaming {
     pub original: &'static str,
     /// The segments in the names of diffusers, such as `attn1.to_q`.
     pub name: &'static str,
+}
+
+/// A layer of the model's own repository that is several here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// The segments there, such as `attn.qkv`.
+    pub original: &'static str,
+    /// The segments in the names of diffusers, from the first rows on.
+    pub names: &'static [&'static str],
 }
 
 impl Renaming {

@@ -8,8 +8,9 @@ use serde_json::Value;
 use super::block::Form;
 use super::causal::CausalSanaConfig;
 use super::config::{FIELDS, SanaConfig};
+use super::original;
 use crate::layers::{Blocks, BuildError, Dims, Extras, QkNorm, check_values, step};
-use crate::model::{Family, Layer, Model, Outline, PipelineField, PipelineFile, Sampler, Streaming};
+use crate::model::{Family, Joined, Layer, Model, Outline, PipelineField, PipelineFile, Renaming, Sampler, Streaming};
 use crate::size::{Grid, LatentSize, Size};
 use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems};
@@ -28,6 +29,18 @@ impl Family for Sana {
 
     fn class(&self) -> &'static str {
         SanaConfig::CLASS_NAME
+    }
+
+    fn original(&self) -> &'static [Renaming] {
+        original::RENAMING
+    }
+
+    fn original_blocks(&self) -> Option<Renaming> {
+        Some(original::BLOCKS)
+    }
+
+    fn joined(&self) -> &'static [Joined] {
+        original::JOINED
     }
 
     fn presets(&self) -> Vec<&'static str> {
@@ -124,6 +137,10 @@ impl Model for SanaConfig {
 
     fn tensors(&self) -> Vec<TensorSpec> {
         super::tensors::tensors(self)
+    }
+
+    fn is_idle(&self, tensor: &str) -> bool {
+        original::is_idle(tensor)
     }
 
     fn grid(&self, size: Size) -> Result<Grid, Problems> {

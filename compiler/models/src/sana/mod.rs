@@ -5,6 +5,7 @@ mod block;
 mod causal;
 mod config;
 mod family;
+mod original;
 mod tensors;
 
 pub use causal::{CausalSana, CausalSanaConfig};

@@ -9,9 +9,10 @@ use serde_json::Value;
 use super::super::block::Form;
 use super::super::config::SanaConfig;
 use super::super::family::Sana;
+use super::super::original;
 use super::config::{CausalSanaConfig, FIELDS};
 use crate::layers::BuildError;
-use crate::model::{Family, Model, Outline, PipelineField, PipelineFile, Sampler, Streaming};
+use crate::model::{Family, Joined, Model, Outline, PipelineField, PipelineFile, Renaming, Sampler, Streaming};
 use crate::size::{Grid, LatentSize, Size};
 use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems};
@@ -32,6 +33,18 @@ impl Family for CausalSana {
 
     fn class(&self) -> &'static str {
         CausalSanaConfig::CLASS_NAME
+    }
+
+    fn original(&self) -> &'static [Renaming] {
+        original::RENAMING
+    }
+
+    fn original_blocks(&self) -> Option<Renaming> {
+        Some(original::BLOCKS)
+    }
+
+    fn joined(&self) -> &'static [Joined] {
+        original::JOINED
     }
 
     fn presets(&self) -> Vec<&'static str> {
@@ -93,6 +106,10 @@ impl Model for CausalSanaConfig {
 
     fn tensors(&self) -> Vec<TensorSpec> {
         self.sana.tensors()
+    }
+
+    fn is_idle(&self, tensor: &str) -> bool {
+        original::is_idle(tensor)
     }
 
     fn grid(&self, size: Size) -> Result<Grid, Problems> {
