@@ -4,7 +4,7 @@
     s2ditc compile tiny/ --target onnx --mode stream --latent 8x8 -o tiny.kernel
     python host.py tiny.kernel golden.safetensors [--bar 1e-5]
 
-Streams an ONNX kernel over the `text` and `stream.noise` of a golden and prints the relative L2 error of each chunk against its
+Streams an ONNX kernel over the `text`, the `text_mask` if the kernel takes one, and the `stream.noise` of a golden and prints the relative L2 error of each chunk against its
 `stream.latents`; exits 1 above the bar. The README beside this file explains the contract. Needs numpy and onnxruntime.
 """
 
@@ -58,8 +58,9 @@ class Host:
         names = [p["name"] for p in function["outputs"]]
         return dict(zip(names, self.sessions[name].run(names, feeds)))
 
-    def set_prompt(self, text):
-        self.prompt = self.call("prompt", {"text": text})
+    def set_prompt(self, tensors):
+        """The function `prompt` takes the text and, in some kernels, a mask of its tokens."""
+        self.prompt = self.call("prompt", tensors)
 
     def host_inputs(self):
         """Small tensors that depend on the stream's position, in float64."""
@@ -122,7 +123,7 @@ def main():
     args = parser.parse_args()
     golden = read_safetensors(args.golden)
     host = Host(args.kernel)
-    host.set_prompt(golden["text"])
+    host.set_prompt(golden)
     passed = True
     for i, (noise, want) in enumerate(zip(golden["stream.noise"], golden["stream.latents"])):
         made = host.next_chunk(noise)

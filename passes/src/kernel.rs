@@ -79,13 +79,10 @@ pub enum SplitError {
     /// The interface names no input of a role.
     #[error("the interface names no input that is {0}, which a stream needs")]
     Role(&'static str),
-    /// The text has a mask. A kernel's prompt is its text alone.
-    #[error("the input `{0}` is a mask of text tokens, which a stream cannot take: its prompt is the text alone")]
-    TextMask(String),
     /// An input that no host of a stream has a value for.
     #[error(
-        "the input `{0}` is neither a latent nor a time nor a text, which is all that a stream is given: make it a constant of the model, or leave \
-         it out when the model is exported"
+        "the input `{0}` is neither a latent nor a time nor a text nor a mask of text tokens, which is all that a stream is given: make it a constant \
+         of the model, or leave it out when the model is exported"
     )]
     Input(String),
     /// A parameter is not there or not what it should be.

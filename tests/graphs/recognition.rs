@@ -112,6 +112,7 @@ fn every_block_of_every_stream_is_recognised() {
             let options = split::Options {
                 window_frames: config.window_frames,
                 sink_frames: config.sink_frames,
+                ahead: false,
                 state_write: match config.state_write {
                     StateWrite::Commit => split::StateWrite::Commit,
                     StateWrite::LastStep => split::StateWrite::LastStep,

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::common::clip::{self, COREML, ONNX, inspect, snr, verify};
 use crate::common::{arg, fails, golden, ok};
+use s2dit_ir::{DType, convert};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
@@ -214,4 +215,191 @@ fn what_is_no_checkpoint_of_it() {
     says("long", r#"{"rope_max_seq_len": 4}"#, "1x2x10", &["rope_max_seq_len"]);
     // Another family's fields.
     says("other", r#"{"ffn_dim": 144}"#, "1x2x2", &["ffn_dim: found an unknown field"]);
+}
+
+/// A kernel of LongSANA, whose checkpoint is at `model`.
+fn kernel(model: &str, latent: &str, out: &Path, flags: &[&str]) -> String {
+    let out = arg(out);
+    ok(&[&["compile", "-q", model, "--mode", "stream", "--latent", latent, "-o", &out], flags].concat());
+    out
+}
+
+/// Tensors of a file.
+fn tensors(path: &str) -> Vec<(String, Vec<f32>)> {
+    let bytes = std::fs::read(path).expect("a file");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    let values = |view: TensorView<'_>| {
+        let dtype = if view.dtype() == Dtype::F16 { DType::F16 } else { DType::F32 };
+        let mut values = vec![0.0; view.data().len() / dtype.size()];
+        convert::to_f32(dtype, view.data(), &mut values);
+        values
+    };
+    file.tensors().into_iter().map(|(name, view)| (name, values(view))).collect()
+}
+
+/// Sums would have grown two hundredfold.
+#[test]
+fn two_hundred_chunks_of_longsana_stay_in_fp16() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| arg(&work.path().join(name));
+    let model = at("model");
+    let fields = ["--set", "num_frame_per_block=2", "--set", "num_layers=2", "--set", "denoising_step_list=[1000,889]"];
+    ok(&[&["init", "-q", "--preset", "longsana-tiny", "--seed", "3", "-o", &model], &fields[..]].concat());
+    let made = kernel(&model, "4x6", &work.path().join("kernel"), &["--target", "coreml"]);
+    let report = verify(&made, &["--checkpoint", &model, "--chunks", "200", "--fp16"]);
+    let rows: Vec<f64> =
+        report["rows"].as_array().expect("rows").iter().map(|row| row["snr_db"].as_f64().expect("a number")).collect();
+    assert_eq!(rows.len(), 200);
+    assert!(rows.iter().all(|db| *db >= 45.0), "{rows:?}");
+    assert!(report["trend_db"].as_f64().expect("a number") > -1.0, "{}", report["trend_db"]);
+
+    let largest = |state: &str| {
+        let states = tensors(state).into_iter().filter(|(name, _)| name.starts_with("state."));
+        states.flat_map(|(_, x)| x).fold(0.0f32, |most, x| most.max(x.abs()))
+    };
+    let stream = |chunks: &str, state: &str| {
+        let chunks = ["--chunks", chunks, "--state-out", state];
+        ok(&[&["stream", "-q", &made, "--fp16", "--prompt-seed", "1"], &chunks[..]].concat());
+        largest(state)
+    };
+    let (few, many) = (stream("2", &at("few")), stream("200", &at("many")));
+    assert!(many < 1.5 * few, "the largest state of 2 chunks is {few}, of 200 chunks {many}");
+}
+
+/// Queries whose positive part is zero, in a stream: see `queries_of_zeros_get_zeros`.
+#[test]
+fn queries_of_zeros_get_zeros_in_a_stream() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let model = crate::common::with_fields(&golden("longsana_tiny").join("checkpoint"), work.path(), "{}");
+    let weights = model.join("diffusion_pytorch_model.safetensors");
+    let bytes = std::fs::read(&weights).expect("weights");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    let zeros = vec![0u8; 48 * 2];
+    let views = file.tensors().into_iter().map(|(name, view)| match name.as_str() {
+        "transformer_blocks.0.attn1.norm_q.weight" => {
+            (name, TensorView::new(Dtype::BF16, vec![48], &zeros).expect("a tensor"))
+        }
+        _ => (name, view),
+    });
+    let views: Vec<_> = views.collect();
+    std::fs::remove_file(&weights).expect("a copy");
+    std::fs::write(&weights, safetensors::serialize(views, None).expect("a file")).expect("weights");
+    let model = arg(&model);
+    for (name, flags, verify_flags) in [
+        ("onnx", &["--target", "onnx"][..], &[][..]),
+        ("half", &["--target", "onnx", "--precision", "fp16"], &[]),
+        ("coreml", &["--target", "coreml"], &["--fp16"]),
+        ("any", &["--target", "coreml", "--compute", "any"], &["--fp16"]),
+    ] {
+        let made = kernel(&model, "4x6", &work.path().join(name), flags);
+        let report = verify(&made, &[&["--checkpoint", &model, "--chunks", "3"], verify_flags].concat());
+        let rows = report["rows"].as_array().expect("rows");
+        assert!(rows.iter().all(|row| row["snr_db"].as_f64().is_some_and(|db| db > 50.0)), "{name}: {report}");
+    }
+}
+
+#[test]
+fn a_stream_is_of_the_tokens_that_count() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| arg(&work.path().join(name));
+    let checkpoint = golden("longsana_tiny").join("checkpoint");
+    let made = kernel(&arg(&checkpoint), "4x6", &work.path().join("kernel"), &["--target", "onnx"]);
+    let golden = arg(&golden("longsana_tiny").join("golden.safetensors"));
+    let given = tensors(&golden);
+    let of = |name: &str| &given.iter().find(|(other, _)| other == name).expect("a tensor").1;
+    let bytes = |x: &[f32]| x.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let write = |name: &str, tensors: &[(&str, Vec<usize>, Vec<f32>)]| {
+        let data: Vec<Vec<u8>> = tensors.iter().map(|(.., x)| bytes(x)).collect();
+        let views = tensors.iter().zip(&data).map(|((name, shape, _), data)| {
+            (*name, TensorView::new(Dtype::F32, shape.clone(), data).expect("a tensor"))
+        });
+        std::fs::write(at(name), safetensors::serialize(views, None).expect("a file")).expect("a prompt");
+        at(name)
+    };
+    let latents = |prompt: &str| {
+        ok(&[
+            "stream",
+            "-q",
+            &made,
+            "--prompt",
+            prompt,
+            "--chunks",
+            "2",
+            "--state-out",
+            &at("state"),
+            "-o",
+            &at("latents"),
+        ]);
+        std::fs::remove_file(at("state")).expect("a state");
+        tensors(&at("latents"))
+    };
+    let (text, mask) = (of("text").clone(), of("text_mask").clone());
+    assert_eq!(mask.iter().sum::<f32>(), 7.0);
+    let other: Vec<f32> = text.iter().enumerate().map(|(i, x)| if i < 7 * 32 { *x } else { -3.0 * x }).collect();
+    let prompt = |name: &str, text: &[f32], mask: Option<&[f32]>| {
+        let mut tensors = vec![("text", vec![1, 10, 32], text.to_vec())];
+        tensors.extend(mask.map(|mask| ("text_mask", vec![1, mask.len()], mask.to_vec())));
+        write(name, &tensors)
+    };
+    let short = latents(&golden);
+    assert!(short == latents(&prompt("a", &other, Some(&mask))), "padding that a mask hides is seen");
+    assert!(short != latents(&prompt("b", &text, Some(&[1.0; 10]))), "tokens that count are not seen");
+    // A stream that is saved keeps the mask.
+    let prompt_file = prompt("c", &text, Some(&mask));
+    ok(&["stream", "-q", &made, "--prompt", &prompt_file, "--chunks", "1", "--state-out", &at("one")]);
+    ok(&["stream", "-q", &made, "--state-in", &at("one"), "--chunks", "1", "-o", &at("rest")]);
+    let (whole, rest) = (&short[0].1, &tensors(&at("rest"))[0].1);
+    assert!(whole[rest.len()..] == rest[..], "the continuation differs");
+
+    for (prompt, wanted) in [
+        (prompt("d", &text, None), "no tensor `text_mask` [1, 10]"),
+        (prompt("e", &text, Some(&[1.0; 9])), "tensor `text_mask`: found [1, 9], expected [1, 10]"),
+        (prompt("f", &text, Some(&[0.0; 10])), "no token that counts"),
+    ] {
+        let message = fails(&["stream", "-q", &made, "--prompt", &prompt, "--chunks", "1"]);
+        assert!(message.contains(wanted), "{message}");
+    }
+}
+
+/// The project's own file joins queries, keys and values; what it holds beside the network is left out.
+#[test]
+fn the_projects_own_file_is_read() {
+    let file = arg(&golden("longsana_frames").join("checkpoint").join("longsana.pth"));
+    let found = inspect(&file);
+    assert_eq!(found["model"]["family"], "LongSANA", "{found}");
+    let shown = ok(&["inspect", &file]);
+    assert!(shown.contains("original names of LongSANA read as those of diffusers"), "{shown}");
+    assert!(shown.contains("streaming 1 latent frames a step:"), "{shown}");
+    // A file whose joined products are of another width.
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let fields = r#"{"num_attention_heads": 4, "num_cross_attention_heads": 4, "cross_attention_dim": 88}"#;
+    let other = crate::common::with_fields(&golden("longsana_frames").join("checkpoint"), work.path(), fields);
+    let message = fails(&["inspect", &arg(&other.join("longsana.pth"))]);
+    assert!(message.contains("x_embedder.proj.weight") && message.contains("[88, 4, 1, 1, 1]"), "{message}");
+}
+
+#[test]
+fn what_is_no_longsana() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let says = |name: &str, source: &str, fields: &str, wanted: &[&str]| {
+        let to = work.path().join(name);
+        std::fs::create_dir(&to).expect("a folder");
+        let model = arg(&crate::common::with_fields(&golden(source).join("checkpoint"), &to, fields));
+        let out = arg(&to.join("kernel"));
+        let args = ["compile", "-q", &model, "--target", "coreml", "--mode", "stream", "--latent", "4x6", "-o", &out];
+        let message = fails(&args);
+        assert!(wanted.iter().all(|part| message.contains(part)), "{message}");
+        assert!(!Path::new(&out).exists(), "{name}: an output of a compile that failed");
+    };
+    let causal = "SanaVideoCausalTransformer3DModel";
+    says("clip", "sana_tiny", "{}", &["_class_name: found SanaVideoTransformer3DModel", causal, "--mode clip"]);
+    says("cached", "longsana_tiny", r#"{"num_cached_blocks": 4}"#, &["num_cached_blocks: found 4, expected -1"]);
+    says(
+        "steps",
+        "longsana_tiny",
+        r#"{"denoising_step_list": [960, 1000]}"#,
+        &["denoising_step_list: found [960,1000]"],
+    );
+    says("sampler", "longsana_tiny", r#"{"sample_steps": 50}"#, &["sample_steps: found an unknown field"]);
+    says("deep", "longsana_tiny", r#"{"num_layers": 3}"#, &["transformer_blocks.2: found none of its"]);
 }

@@ -46,7 +46,8 @@ fn compiled(work: &Path, target: &str, extension: &str) -> Vec<PathBuf> {
     made
 }
 
-const KERNELS: [(&str, &str); 8] = [
+const KERNELS: [(&str, &str); 9] = [
+    ("longsana_tiny", "4x6"),
     ("stream_tiny", "8x8"),
     ("stream_post", "8x4"),
     ("stream_full", "4x8"),

@@ -58,7 +58,9 @@ fn check(name: &str, latent: &str, init: Option<&[&str]>) {
     let work = tempfile::tempdir().expect("a temporary folder");
     let folder = golden(name).join("checkpoint");
     let published = folder.join("self_forcing.pt");
+    let longsana = folder.join("longsana.pth");
     let source = match init {
+        None if longsana.exists() => vec![arg(&longsana)],
         None if published.exists() => [arg(&published), "--state-dict".into(), "generator_ema".into()].to_vec(),
         None => vec![arg(&folder)],
         Some(init) => {
@@ -127,7 +129,7 @@ macro_rules! goldens {
             let mut there: Vec<String> = std::fs::read_dir(crate::common::repo().join("tests/goldens"))
                 .expect("tests/goldens")
                 .map(|e| e.expect("an entry").file_name().into_string().expect("UTF-8"))
-                .filter(|name| name.starts_with("stream_") || name.starts_with("self_forcing_"))
+                .filter(|name| ["stream_", "self_forcing_", "longsana_"].iter().any(|of| name.starts_with(of)))
                 .collect();
             there.sort();
             assert_eq!(there, listed);
@@ -136,6 +138,8 @@ macro_rules! goldens {
 }
 
 goldens! {
+    longsana_tiny: "4x6";
+    longsana_frames: "5x3";
     self_forcing_tiny: "4x6";
     self_forcing_window: "6x4";
     stream_tiny: "8x8";

@@ -42,8 +42,25 @@ def test_a_stream_equals_the_command_line_and_goes_on(kernel, tmp_path):
         np.testing.assert_array_equal(other.next_chunk(), chunk)
 
 
+def test_a_prompt_has_a_mask(tmp_path):
+    golden = read_safetensors(GOLDENS / "longsana_tiny" / "golden.safetensors")
+    out = tmp_path / "longsana.kernel"
+    s2ditc.compile(GOLDENS / "longsana_tiny" / "checkpoint", target="onnx", mode="stream", latent="4x6", output=out)
+    stream = s2ditc.Kernel(out)
+    assert stream.mask_shape == golden["text_mask"].shape
+    with pytest.raises(s2ditc.Error, match="mask of the prompt: found none"):
+        stream.set_prompt(golden["text"])
+    with pytest.raises(TypeError):
+        stream.set_prompt(mask=golden["text_mask"], seed=0)
+    stream.set_prompt(golden["text"], golden["text_mask"])
+    assert snr_db(stream.next_chunk(golden["stream.noise"][0]), golden["stream.latents"][0]) > 100
+
+
 def test_what_does_not_fit_is_refused(kernel, tmp_path):
     stream = s2ditc.Kernel(kernel)
+    assert stream.mask_shape is None
+    with pytest.raises(s2ditc.Error, match="found one, expected none"):
+        stream.set_prompt(np.zeros(stream.text_shape), np.ones(stream.text_shape[:2]))
     with pytest.raises(s2ditc.Error, match="the stream has no prompt"):
         stream.next_chunk()
     with pytest.raises(s2ditc.Error, match="prompt: found shape"):

@@ -79,6 +79,7 @@ pub fn lower_graph(
     let split_options = split::Options {
         window_frames: streaming.window_frames,
         sink_frames: streaming.sink_frames,
+        ahead: streaming.ahead,
         state_write: match streaming.state_write {
             StateWrite::Commit => split::StateWrite::Commit,
             StateWrite::LastStep => split::StateWrite::LastStep,

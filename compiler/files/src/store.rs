@@ -41,15 +41,31 @@ struct Held {
     door: usize,
     /// Its name there.
     stored: String,
+    /// For some rows of a tensor of the door: the first of its elements there.
+    first: Option<usize>,
     /// Its type in the store: fp32 if anything is added to it, so that nothing is rounded away.
     ty: TensorType,
     changes: Vec<Change>,
 }
 
+impl Held {
+    /// Elements in the door's tensor.
+    fn there(&self, elements: &Range<usize>) -> Range<usize> {
+        let first = self.first.unwrap_or_default();
+        first + elements.start..first + elements.end
+    }
+
+    /// Bytes in the door's tensor, of one that nothing is added to.
+    fn bytes_there(&self, bytes: &Range<usize>) -> Range<usize> {
+        let first = self.first.unwrap_or_default() * self.ty.dtype.size();
+        first + bytes.start..first + bytes.end
+    }
+}
+
 impl WeightStore {
     /// Adds a tensor of the door that is [pushed](WeightStore::push) next.
     pub(crate) fn hold(&mut self, name: &str, stored: &str, ty: TensorType) {
-        let held = Held { door: self.doors.len(), stored: stored.to_owned(), ty, changes: Vec::new() };
+        let held = Held { door: self.doors.len(), stored: stored.to_owned(), first: None, ty, changes: Vec::new() };
         self.tensors.insert(name.to_owned(), held);
     }
 
@@ -84,6 +100,40 @@ impl WeightStore {
         }
     }
 
+    /// Cuts a tensor into as many runs of rows, of one length, as there are names for them.
+    ///
+    /// # Errors
+    /// No such tensor, or one whose rows cannot be shared out; a name that is taken.
+    pub fn split(&mut self, name: &str, names: &[String]) -> Result<(), Problem> {
+        let place = self.place_of(name).unwrap_or_else(|| shown(name));
+        let problem = |found: String, expected: String| Problem { place: place.clone(), found, expected };
+        let Some(whole) = self.tensors.get(name).filter(|held| held.first.is_none() && held.changes.is_empty()) else {
+            return Err(problem("no such tensor".into(), "one to take rows of".into()));
+        };
+        let rows = whole.ty.shape.first().copied().unwrap_or_default();
+        if names.is_empty() || rows == 0 || rows % names.len() != 0 {
+            let expected = format!("{} tensors below each other, of as many rows each", names.len());
+            return Err(problem(whole.ty.to_string(), expected));
+        }
+        if let Some(taken) = names.iter().find(|name| self.tensors.contains_key(*name)) {
+            return Err(problem(format!("rows of `{taken}`"), format!("no tensor {} beside it", quoted(taken))));
+        }
+        let mut ty = whole.ty.clone();
+        ty.shape[0] = rows / names.len();
+        let (door, stored) = (whole.door, whole.stored.clone());
+        let damaged = self.damaged.remove(name);
+        self.tensors.remove(name);
+        for (part, name) in names.iter().enumerate() {
+            let first = Some(part * ty.elements());
+            let held = Held { door, stored: stored.clone(), first, ty: ty.clone(), changes: Vec::new() };
+            self.tensors.insert(name.clone(), held);
+            if damaged {
+                self.damaged.insert(name.clone());
+            }
+        }
+        Ok(())
+    }
+
     /// Adds something to a tensor, which is fp32 from now on.
     ///
     /// # Errors
@@ -116,13 +166,13 @@ impl WeightStore {
         let Some(held) = self.tensors.get(name) else { return Ok(()) };
         let door = &*self.doors[held.door];
         let Some(stored) = door.ty(&held.stored) else { return Ok(()) };
-        for begin in (0..stored.elements()).step_by(merge::PART) {
-            let part = begin..stored.elements().min(begin + merge::PART);
+        for begin in (0..held.ty.elements()).step_by(merge::PART) {
+            let part = begin..held.ty.elements().min(begin + merge::PART);
             let read = |error: WeightError| error.to_string();
-            let before = merge::values(door, &held.stored, &stored, part.clone()).map_err(read)?;
+            let before = merge::values(door, &held.stored, &stored, held.there(&part)).map_err(read)?;
             let mut after = before.clone();
             for change in &held.changes {
-                change.add(&stored.shape, &part, &mut after).map_err(read)?;
+                change.add(&held.ty.shape, &part, &mut after).map_err(read)?;
             }
             let beyond = |(before, after): (&f64, &f64)| before.is_finite() && !(*after as f32).is_finite();
             if let Some(at) = before.iter().zip(&after).position(beyond) {
@@ -232,6 +282,20 @@ impl WeightStore {
         self.tensors.values().map(|held| &held.ty)
     }
 
+    /// Some bytes of a tensor that is some rows of another.
+    fn rows(&self, held: &Held, range: Range<usize>) -> Result<Cow<'_, [u8]>, WeightError> {
+        let (door, there) = (&*self.doors[held.door], held.bytes_there(&range));
+        if let Some(part) = door.part(&held.stored, there.clone()) {
+            return part.map(Cow::Owned);
+        }
+        let message = || format!("no bytes {} to {}", there.start, there.end);
+        let short = || WeightError::Read { name: held.stored.clone(), message: message() };
+        Ok(match door.bytes(&held.stored)? {
+            Cow::Borrowed(bytes) => Cow::Borrowed(bytes.get(there.clone()).ok_or_else(short)?),
+            Cow::Owned(bytes) => Cow::Owned(bytes.get(there.clone()).ok_or_else(short)?.to_vec()),
+        })
+    }
+
     /// Some bytes of a tensor that something is added to: computed in float64, and rounded once, to fp32.
     fn changed(&self, held: &Held, range: Range<usize>) -> Result<Vec<u8>, WeightError> {
         let door = &*self.doors[held.door];
@@ -239,13 +303,13 @@ impl WeightStore {
         let elements = range.start / size..range.end / size;
         let missing = || WeightError::Missing { name: held.stored.clone() };
         let stored = door.ty(&held.stored).ok_or_else(missing)?;
-        if elements.end > stored.elements() || elements.start > elements.end {
+        if elements.end > held.ty.elements() || elements.start > elements.end {
             let message = format!("no bytes {} to {} in {}", range.start, range.end, held.ty);
             return Err(WeightError::Read { name: held.stored.clone(), message });
         }
-        let mut values = merge::values(door, &held.stored, &stored, elements.clone())?;
+        let mut values = merge::values(door, &held.stored, &stored, held.there(&elements))?;
         for change in &held.changes {
-            change.add(&stored.shape, &elements, &mut values)?;
+            change.add(&held.ty.shape, &elements, &mut values)?;
         }
         let mut bytes = vec![0; values.len() * size];
         convert::from_f64(&values, DType::F32, &mut bytes);
@@ -261,7 +325,8 @@ impl WeightSource for WeightStore {
     fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
         match self.tensors.get(name) {
             None => Err(WeightError::Missing { name: name.to_owned() }),
-            Some(held) if held.changes.is_empty() => self.doors[held.door].bytes(&held.stored),
+            Some(held) if held.changes.is_empty() && held.first.is_none() => self.doors[held.door].bytes(&held.stored),
+            Some(held) if held.changes.is_empty() => self.rows(held, 0..held.ty.bytes()),
             Some(held) => self.changed(held, 0..held.ty.bytes()).map(Cow::Owned),
         }
     }
@@ -269,14 +334,16 @@ impl WeightSource for WeightStore {
     fn part(&self, name: &str, range: Range<usize>) -> Option<Result<Vec<u8>, WeightError>> {
         let held = self.tensors.get(name)?;
         match held.changes.is_empty() {
-            true => self.doors[held.door].part(&held.stored, range),
+            true => self.doors[held.door].part(&held.stored, held.bytes_there(&range)),
             false => Some(self.changed(held, range)),
         }
     }
 
     fn region(&self, name: &str) -> Option<FileRegion> {
         let held = self.tensors.get(name).filter(|held| held.changes.is_empty())?;
-        self.doors[held.door].region(&held.stored)
+        let region = self.doors[held.door].region(&held.stored)?;
+        let rows = held.bytes_there(&(0..held.ty.bytes()));
+        Some(FileRegion { offset: region.offset + rows.start as u64, len: rows.len() as u64, ..region })
     }
 
     fn visit(&self, name: &str, offset: u64, bytes: &[u8]) {

@@ -287,7 +287,7 @@ impl Model for Graph {
     }
 
     fn sampler(&self) -> Result<Sampler, Problem> {
-        let given = self.stream.as_ref().map(|stream| Sampler::Fixed { sigmas: stream.sigmas.clone() });
+        let given = self.stream.as_ref().map(|stream| Sampler::fixed(stream.sigmas.clone()));
         given.ok_or_else(|| self.lacks("sampler"))
     }
 

@@ -37,6 +37,7 @@ pub const FAMILIES: &[&dyn Family] = &[
     &wan::CausalWan,
     &ltx::Ltx,
     &sana::Sana,
+    &sana::CausalSana,
     &open_sora::OpenSora,
     &clip_text::ClipText,
     &t5::T5::Original,

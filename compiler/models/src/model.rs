@@ -84,6 +84,16 @@ pub trait Family: Debug + Sync {
         &[]
     }
 
+    /// What its lists of blocks are called in the model's own repository, where that differs.
+    fn original_blocks(&self) -> Option<Renaming> {
+        None
+    }
+
+    /// Layers that the model's own repository has as one, whose weights lie one below the other.
+    fn joined(&self) -> &'static [Joined] {
+        &[]
+    }
+
     /// Names of its presets.
     fn presets(&self) -> Vec<&'static str>;
 
@@ -137,6 +147,15 @@ pub struct Renaming {
     pub original: &'static str,
     /// The segments in the names of diffusers, such as `attn1.to_q`.
     pub name: &'static str,
+}
+
+/// A layer of the model's own repository that is several here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// The segments there, such as `attn.qkv`.
+    pub original: &'static str,
+    /// The segments in the names of diffusers, from the first rows on.
+    pub names: &'static [&'static str],
 }
 
 impl Renaming {
@@ -236,6 +255,8 @@ pub enum Sampler {
     Fixed {
         /// Noise levels σ after the shift, from high to low, above 0.
         sigmas: Vec<f64>,
+        /// The timestep that the network is called with at each.
+        timesteps: Vec<f64>,
     },
     /// Euler steps from σ = 1 to 0.
     Euler {
@@ -249,18 +270,24 @@ pub enum Sampler {
 impl fmt::Display for Sampler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Sampler::Fixed { sigmas } => write!(f, "{} fixed noise levels {sigmas:?}", sigmas.len()),
+            Sampler::Fixed { sigmas, .. } => write!(f, "{} fixed noise levels {sigmas:?}", sigmas.len()),
             Sampler::Euler { steps, shift } => write!(f, "{steps} Euler steps of shift {shift}"),
         }
     }
 }
 
 impl Sampler {
+    /// Fixed noise levels, the network called with 1000·σ.
+    #[must_use]
+    pub fn fixed(sigmas: Vec<f64>) -> Sampler {
+        Sampler::Fixed { timesteps: sigmas.iter().map(|s| 1000.0 * s).collect(), sigmas }
+    }
+
     /// The noise levels at which the network is called, from high to low.
     #[must_use]
     pub fn sigmas(&self) -> Vec<f64> {
         match self {
-            Sampler::Fixed { sigmas } => sigmas.clone(),
+            Sampler::Fixed { sigmas, .. } => sigmas.clone(),
             Sampler::Euler { steps, shift } => {
                 let mut sigmas = euler_sigmas(*steps, *shift);
                 sigmas.truncate(*steps);
@@ -269,10 +296,14 @@ impl Sampler {
         }
     }
 
-    /// The timesteps 1000·σ that the network is called with, in fp32, in the sampler's order.
+    /// The timesteps that the network is called with, in fp32, in the sampler's order: 1000·σ of Euler steps.
     #[must_use]
     pub fn timesteps(&self) -> Vec<f64> {
-        self.sigmas().into_iter().map(|s| f64::from((1000.0 * s) as f32)).collect()
+        let exact = match self {
+            Sampler::Fixed { timesteps, .. } => timesteps.clone(),
+            Sampler::Euler { .. } => self.sigmas().into_iter().map(|s| 1000.0 * s).collect(),
+        };
+        exact.into_iter().map(|t| f64::from(t as f32)).collect()
     }
 }
 
@@ -285,6 +316,8 @@ pub struct Streaming {
     pub window_frames: usize,
     /// Latent frames at the start of a stream that never leave the windows: an attention sink.
     pub sink_frames: usize,
+    /// Convolutions along time see frames of the chunk that follow, and zeros behind its last.
+    pub ahead: bool,
     /// The pass over a chunk that writes the states.
     pub state_write: StateWrite,
 }

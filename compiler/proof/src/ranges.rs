@@ -11,7 +11,7 @@ use s2dit_runtime::timesteps::Timesteps;
 use s2dit_runtime::{Artifact, HostTensor, RunOptions, StreamOptions, StreamSession};
 use serde::Serialize;
 
-use crate::stream::{Noise, Recording, prompt_of, seeded_prompt};
+use crate::stream::{Noise, Recording, kernel_prompt_of, trial_prompt};
 use crate::verify::{golden_inputs, seeded_inputs};
 use s2dit_files::SafetensorsFile;
 
@@ -187,15 +187,15 @@ fn of_stream(dir: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)) 
         bail!("`{}`: ranges are of fp16 kernels for Core ML, found {}", dir.display(), contract.summary());
     }
     let run = StreamOptions { fp16: false, ranges: true, threads: options.threads, quiet: options.quiet };
-    let (noise, text, inputs) = match &options.golden {
+    let (noise, prompt, inputs) = match &options.golden {
         Some(path) => {
             let file = SafetensorsFile::open(path)?;
-            let text = prompt_of(&file, contract.text.shape())?;
-            (Noise::Recorded(Recording::read(&file, &contract)?), text, path.display().to_string())
+            let prompt = kernel_prompt_of(&file, &contract)?;
+            (Noise::Recorded(Recording::read(&file, &contract)?), prompt, path.display().to_string())
         }
         None => {
-            let text = seeded_prompt(options.seed, contract.text.shape());
-            (Noise::Seed(options.seed), text, format!("noise and prompt of seed {}", options.seed))
+            let prompt = trial_prompt(options.seed, &contract);
+            (Noise::Seed(options.seed), prompt, format!("noise and prompt of seed {}", options.seed))
         }
     };
     let recorded = noise.chunks();
@@ -204,7 +204,7 @@ fn of_stream(dir: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)) 
         bail!("--samples: found {chunks}, but the recording has {recorded} chunk(s)");
     }
     let mut stream = StreamSession::open(dir, &run)?;
-    stream.set_prompt(text)?;
+    stream.set_prompt(prompt)?;
     for chunk in 0..chunks {
         stream.next_chunk(&noise.chunk(chunk, &contract)?)?;
         progress(chunk + 1, chunks);

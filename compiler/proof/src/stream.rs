@@ -15,6 +15,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use s2dit_backends::output::{Destination, Staged, made};
+use s2dit_runtime::stream::Prompt;
 use s2dit_runtime::stream::contract::{Chunk, Contract};
 use s2dit_runtime::{HostTensor, text_mask};
 
@@ -143,6 +144,14 @@ pub fn seeded_prompt(seed: u64, shape: [usize; 3]) -> HostTensor {
     HostTensor { shape: shape.to_vec(), data }
 }
 
+/// A made-up prompt of a kernel, for trials without a text encoder: where the kernel takes a mask, the last tokens do not count.
+#[must_use]
+pub fn trial_prompt(seed: u64, contract: &Contract) -> Prompt {
+    let shape = contract.text.shape();
+    let mask = contract.mask_shape().map(|mask| text_mask::of_first(&mask, text_mask::counting(shape[1], seed)));
+    Prompt { text: seeded_prompt(seed, shape), mask }
+}
+
 /// Standard normal numbers that depend on seed, chunk and step alone, so that a restored stream goes on with the same noise.
 fn seeded(seed: u64, chunk: u64, contract: &Contract) -> Vec<HostTensor> {
     let steps = contract.sampler.steps() as u64;
@@ -158,12 +167,22 @@ fn seeded_noise(seed: u64, index: u64, shape: &[usize]) -> HostTensor {
     HostTensor { shape: shape.to_vec(), data }
 }
 
-/// Reads the tensor `text` of a prompt file.
+/// Reads the prompt of a kernel from a file: the tensor `text` and, where the kernel takes it, `text_mask`.
 ///
 /// # Errors
-/// No such tensor; one that the model does not take.
-pub fn read_prompt(path: &Path, expected: [usize; 3]) -> Result<HostTensor> {
-    prompt_of(&SafetensorsFile::open(path)?, expected)
+/// See [`kernel_prompt_of`].
+pub fn read_prompt(path: &Path, contract: &Contract) -> Result<Prompt> {
+    kernel_prompt_of(&SafetensorsFile::open(path)?, contract)
+}
+
+/// The prompt of a kernel in an open file.
+///
+/// # Errors
+/// A tensor that is missing or that the kernel does not take.
+pub fn kernel_prompt_of(file: &SafetensorsFile, contract: &Contract) -> Result<Prompt> {
+    let text = prompt_of(file, contract.text.shape())?;
+    let mask = contract.mask_shape().map(|shape| mask_of(file, &shape)).transpose()?;
+    Ok(Prompt { text, mask })
 }
 
 /// The tensor `text` of an open file.

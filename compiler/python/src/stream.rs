@@ -5,7 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
 use s2ditc::backends::output::Destination;
-use s2ditc::proof::stream::{Noise, seeded_prompt};
+use s2ditc::proof::stream::{Noise, trial_prompt};
+use s2ditc::runtime::stream::Prompt;
 use s2ditc::runtime::{HostTensor, StreamOptions, StreamSession};
 
 use crate::array::{Given, Made, of_tensor, tensor};
@@ -69,18 +70,25 @@ impl Stream {
         self.lock().has_prompt()
     }
 
+    /// Extents of a prompt's mask, if the kernel takes one.
+    fn mask_shape(&self) -> Option<Vec<usize>> {
+        self.lock().contract().mask_shape().map(|shape| shape.to_vec())
+    }
+
     /// Sets the prompt of the chunks that follow.
-    fn set_prompt(&self, py: Python<'_>, text: Given<'_>) -> PyResult<()> {
+    #[pyo3(signature = (text, mask = None))]
+    fn set_prompt(&self, py: Python<'_>, text: Given<'_>, mask: Option<Given<'_>>) -> PyResult<()> {
         let text = tensor(py, "prompt", &text)?;
-        released(py, || self.lock().set_prompt(text))
+        let mask = mask.map(|mask| tensor(py, "mask of the prompt", &mask)).transpose()?;
+        released(py, || self.lock().set_prompt(Prompt { text, mask }))
     }
 
     /// Sets a random prompt.
     fn set_seeded_prompt(&self, py: Python<'_>, seed: u64) -> PyResult<()> {
         released(py, || {
             let mut session = self.lock();
-            let text = seeded_prompt(seed, session.contract().text.shape());
-            session.set_prompt(text)
+            let prompt = trial_prompt(seed, session.contract());
+            session.set_prompt(prompt)
         })
     }
 

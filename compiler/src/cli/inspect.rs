@@ -113,8 +113,11 @@ fn model(m: &ModelReport, out: &mut String) -> Result<()> {
         match m.chunk_frames {
             Some(n) => {
                 let sink = m.sink_frames.filter(|n| *n > 0).map(|n| format!(" and the first {n}")).unwrap_or_default();
-                let before = m.window_frames.unwrap_or_default();
-                format!("streaming {n} latent frames a step, attention sees {before} before them{sink}")
+                let sees = match m.window_frames.unwrap_or_default() {
+                    0 if sink.is_empty() => String::new(),
+                    before => format!(", attention sees {before} before them{sink}"),
+                };
+                format!("streaming {n} latent frames a step{sees}")
             }
             None => m.variant.clone(),
         },

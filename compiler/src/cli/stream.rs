@@ -11,9 +11,9 @@ use s2dit_backends::output::{Staged, made};
 use s2dit_runtime::experts;
 use s2dit_runtime::partition;
 use s2dit_runtime::pipeline::{Contract, Mode, Part, Pipeline};
-use s2dit_runtime::stream::contract;
 use s2dit_runtime::stream::state::MOST_CHUNKS;
-use s2dit_runtime::{HostTensor, RunOptions, StreamOptions, StreamSession};
+use s2dit_runtime::stream::{Prompt, contract};
+use s2dit_runtime::{RunOptions, StreamOptions, StreamSession};
 use serde::Serialize;
 
 use super::places::Places;
@@ -23,7 +23,7 @@ use super::{Context, print_json, print_line};
 use s2dit_files::problems::{Problem, quoted};
 use s2dit_proof::decode::Decoder;
 use s2dit_proof::stream::clip::{Clip, Given};
-use s2dit_proof::stream::{LatentsFile, Noise, Preview, read_prompt, seeded_prompt};
+use s2dit_proof::stream::{LatentsFile, Noise, Preview, read_prompt, trial_prompt};
 
 /// Make video with a finished artifact: chunk by chunk with a kernel, or a whole clip
 #[derive(Clone, clap::Args)]
@@ -328,19 +328,18 @@ fn stream(args: &Args, context: Context, shipped: Option<&Shipped>) -> Result<Ex
         bail!("--chunks: found {chunks}, but from chunk {first} on `{}` has noise of {left}", path.display());
     }
     // All prompts before the first chunk: a bad file is better found early.
-    let shape = contract.text.shape();
-    let mut prompts: Vec<(u64, HostTensor)> = Vec::new();
+    let mut prompts: Vec<(u64, Prompt)> = Vec::new();
     for at in &args.prompt_at {
         if at.chunk < first || at.chunk >= first + chunks {
             let last = (first + chunks).saturating_sub(1);
             bail!("--prompt-at: found chunk {}, expected one of this run: {first} to {last}", at.chunk);
         }
-        prompts.push((at.chunk, read_prompt(&at.file, shape)?));
+        prompts.push((at.chunk, read_prompt(&at.file, &contract)?));
     }
     let clock = Instant::now();
     match (&args.prompt, args.prompt_seed) {
-        (Some(path), _) => session.set_prompt(read_prompt(path, shape)?)?,
-        (None, Some(seed)) => session.set_prompt(seeded_prompt(seed, shape))?,
+        (Some(path), _) => session.set_prompt(read_prompt(path, &contract)?)?,
+        (None, Some(seed)) => session.set_prompt(trial_prompt(seed, &contract))?,
         (None, None) if session.has_prompt() || prompts.iter().any(|(chunk, _)| *chunk == first) => {}
         (None, None) => bail!("no prompt: name one with --prompt (or --prompt-seed N for a trial)"),
     }
@@ -361,8 +360,8 @@ fn stream(args: &Args, context: Context, shipped: Option<&Shipped>) -> Result<Ex
     let mut chunk_seconds = Vec::new();
     for i in 0..chunks {
         let index = first + i;
-        if let Some((_, text)) = prompts.iter().rev().find(|(chunk, _)| *chunk == index) {
-            session.set_prompt(text.clone())?;
+        if let Some((_, prompt)) = prompts.iter().rev().find(|(chunk, _)| *chunk == index) {
+            session.set_prompt(prompt.clone())?;
         }
         let begun = Instant::now();
         let made = session.next_chunk_with(&noise.chunk(index, &contract)?, |done, calls| {

@@ -163,7 +163,7 @@ impl ModelReport {
 /// `4 fixed steps at timesteps 1000, 937.5, 833.33, 625`
 fn in_words(sampler: &Sampler) -> String {
     match sampler {
-        Sampler::Fixed { sigmas } => {
+        Sampler::Fixed { sigmas, .. } => {
             let timesteps = sampler.timesteps().into_iter().map(|t| ((100.0 * t).round() / 100.0).to_string());
             format!("{} fixed step(s) at timesteps {}", sigmas.len(), timesteps.collect::<Vec<_>>().join(", "))
         }

@@ -14,7 +14,10 @@ impl Rewriter<'_> {
         if let Some(stored) = self.tiles(v, operands, conv)? {
             return Ok(Some(stored));
         }
-        match self.frames_below(v, operands, conv)? {
+        if let Some(stored) = self.frames_below(v, operands, conv)? {
+            return Ok(Some(stored));
+        }
+        match self.over_time(v, operands, conv)? {
             Some(stored) => Ok(Some(stored)),
             None => self.time_in_channels(v, operands, conv),
         }
@@ -88,6 +91,32 @@ impl Rewriter<'_> {
                 pad_after: vec![0, right],
                 dilations: vec![1, 1],
                 groups: 1,
+            };
+            b.conv(conv, plane, weight, bias)
+        })?;
+        Ok(Some(Stored { value, order }))
+    }
+
+    /// A convolution over time alone that joins channels: one of a plane whose rows are frames, and whose columns are the pixels of a frame.
+    fn over_time(&mut self, v: ValueId, operands: &[ValueId], conv: &Conv) -> Result<Option<Stored>, OpError> {
+        let (x, kernel) = (operands[0], self.dims(operands[1]));
+        let &[made, width, taps, 1, 1] = kernel else { return Ok(None) };
+        let apart = conv.pad_before[1..].iter().chain(&conv.pad_after[1..]).all(|&p| p == 0);
+        if width == 1 || conv.strides[1..] != [1, 1] || !apart {
+            return Ok(None);
+        }
+        let order = natural(5);
+        let plane = self.in_form(x, &order)?;
+        let weight = self.plain(operands[1])?;
+        let bias = operands.get(2).map(|&b| self.plain(b)).transpose()?;
+        let value = self.at(v, |b| {
+            let weight = b.reshape(weight, &[made, width, taps, 1])?;
+            let conv = Conv {
+                strides: vec![conv.strides[0], 1],
+                pad_before: vec![conv.pad_before[0], 0],
+                pad_after: vec![conv.pad_after[0], 0],
+                dilations: vec![1, 1],
+                groups: conv.groups,
             };
             b.conv(conv, plane, weight, bias)
         })?;

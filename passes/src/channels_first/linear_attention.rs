@@ -80,12 +80,19 @@ impl Rewriter<'_> {
         if self.dims(v).len() != 4 || !self.is_stored(q) {
             return Ok(None);
         }
+        // What the model adds shrinks with every chunk, and fp16 holds no more of it than zero. See `normaliser_limits`.
+        let least = matches!(self.old.op(q_norm), Op::Unary(Unary::Relu)).then_some(LEAST_NORMAL);
         let (q, q_norm) = (self.in_form(q, &HEADS)?, self.in_form(q_norm, &HEADS)?);
         let (sum, norm, eps) = (self.plain(sum)?, self.plain(norm)?, self.plain(eps)?);
         let value = self.at(v, |b| {
             let numerator = b.t_matmul(sum, q)?;
-            let normaliser = b.matmul(norm, q_norm)?;
-            let normaliser = b.add(normaliser, eps)?;
+            let mut normaliser = b.matmul(norm, q_norm)?;
+            if let Some(least) = least {
+                let least = b.scalar_like(normaliser, least)?;
+                normaliser = b.op(Binary::Maximum, &[normaliser, least])?;
+            } else {
+                normaliser = b.add(normaliser, eps)?;
+            }
             b.div(numerator, normaliser)
         })?;
         Ok(Some(Stored { value, order: HEADS.to_vec() }))

@@ -220,7 +220,15 @@ impl<'a> Rewriter<'a> {
     /// The op as it was, on operands in their old layout.
     fn unchanged(&mut self, v: ValueId, operands: &[ValueId]) -> Result<(), OpError> {
         let operands = operands.iter().map(|&o| self.plain(o)).collect::<Result<Vec<_>, _>>()?;
-        let made = self.g.push(self.old.node(v).clone(), &operands);
+        let mut node = self.old.node(v).clone();
+        // A result that leaves in another layout is another value: the name is that one's.
+        let leaves =
+            |name: &str| self.options.internal.contains(name) && self.old.results.iter().any(|(r, _)| r == name);
+        let moves = views::internal_order(&node.ty.shape).is_some();
+        if moves && !matches!(node.op, Op::Input(_)) && node.name.as_deref().is_some_and(leaves) {
+            node.name = None;
+        }
+        let made = self.g.push(node, &operands);
         self.plain.insert(v, made);
         Ok(())
     }

@@ -55,6 +55,8 @@ impl Mix {
 pub(super) struct Places<'a> {
     f: &'a Function,
     frames: usize,
+    /// See [`super::Options::ahead`].
+    ahead: bool,
     weights: &'a dyn WeightSource,
     places: HashMap<ValueId, Place>,
 }
@@ -74,11 +76,12 @@ impl<'a> Places<'a> {
         f: &'a Function,
         chunk: ValueId,
         frames: usize,
+        ahead: bool,
         tables: &[ValueId],
         weights: &'a dyn WeightSource,
         formula: impl Fn(ValueId) -> Option<Vec<ValueId>>,
     ) -> Places<'a> {
-        let mut all = Places { f, frames, weights, places: HashMap::new() };
+        let mut all = Places { f, frames, ahead, weights, places: HashMap::new() };
         for v in f.order() {
             let place = if v == chunk {
                 Place::On(Run { axis: 2, outer: 1, inner: 1 })
@@ -294,7 +297,11 @@ impl<'a> Places<'a> {
         let plain = (run.axis, run.outer, run.inner) == (2, 1, 1);
         match (reach, before, after, step) {
             (0, 0, 0, 1) => Ok(Place::On(run)),
-            (_, _, 0, 1) if before == reach && plain && conv.strides.len() == 3 => Ok(Place::On(run)),
+            (_, _, _, 1)
+                if before + after == reach && (after == 0 || self.ahead) && plain && conv.strides.len() == 3 =>
+            {
+                Ok(Place::On(run))
+            }
             _ => Err(format!(
                 "a convolution along time that is not causal: it steps by {step} frame(s) and has zeros for {before} before and {after} behind \
                  the chunk; expected steps of 1, {reach} before and 0 behind, and a 3-D convolution"

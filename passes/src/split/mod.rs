@@ -12,6 +12,9 @@
 //! (q·Σkvᵀ) / (q·Σk + ε)                 →  the same with means over the chunks so far, this one included
 //! conv, padded with zeros before time   →  conv of [tail x], the last frames of the chunk before
 //! ```
+//! A convolution along time that has zeros behind the chunk as well sees frames that follow, which a stream does not have. It is split only
+//! where [`Options::ahead`] says that the model is called so, chunk by chunk: then the zeros stay.
+//!
 //! Windows start empty: a mask says which of their slots are filled, oldest first, the newest last. Before them lie the sinks, the first
 //! frames of the stream, which stay; the mask shows a sink once its frame has left the window. Sums are kept as means over
 //! chunks of means over tokens: they stay in range however long the stream runs, and a common factor does not change the
@@ -38,13 +41,12 @@ pub use options::{Options, PASS, StateWrite, pass};
 use frames::{Place, Places};
 
 /// Splits the graph of one chunk. The interface says which input is the chunk (a latent `[1, C, F, H, W]`), the time, which `commit` sets to 0,
-/// and the prompt (a text).
+/// and the prompt (a text, and a mask of its tokens if the graph takes one).
 ///
 /// `weights` are read for constants that lie beside tokens, since those must be the same for every frame.
 ///
 /// # Errors
-/// A parameter that is missing, or one that no host of a stream has a value for; a text that has a mask; a result in which frames are mixed by
-/// what is none of the formulas.
+/// A parameter that is missing, or one that no host of a stream has a value for; a result in which frames are mixed by what is none of the formulas.
 pub fn split(
     chunk: &Function,
     interface: &Interface,
@@ -54,10 +56,9 @@ pub fn split(
     let latent_name = interface.latent().ok_or(SplitError::Role("a latent"))?;
     let time_name = interface.time().ok_or(SplitError::Role("a time"))?;
     let prompt_name = interface.text().ok_or(SplitError::Role("a text"))?;
-    if let Some(mask) = interface.text_mask() {
-        return Err(SplitError::TextMask(mask.into()));
-    }
-    let known = |role: &InputRole| matches!(role, InputRole::Latent | InputRole::Time { .. } | InputRole::Text);
+    let known = |role: &InputRole| {
+        matches!(role, InputRole::Latent | InputRole::Time { .. } | InputRole::Text | InputRole::TextMask)
+    };
     if let Some(other) = interface.inputs.iter().find(|input| !known(&input.role)) {
         return Err(SplitError::Input(other.name.clone()));
     }
@@ -81,7 +82,9 @@ pub fn split(
         infos: Vec::new(),
         updates: Vec::new(),
     };
-    let (mut prompt, prompt_values) = s.hoist_prompt(param(chunk, prompt_name)?)?;
+    let mut prompt_params = vec![param(chunk, prompt_name)?];
+    prompt_params.extend(interface.text_mask().map(|mask| param(chunk, mask)).transpose()?);
+    let (mut prompt, prompt_values) = s.hoist_prompt(&prompt_params)?;
     if prompt_values.is_empty() {
         return Err(SplitError::Prompt(prompt_name.into()));
     }
@@ -138,13 +141,13 @@ struct Splitter<'o> {
 
 impl Splitter<'_> {
     /// Moves what depends on the prompt alone into a function of its own; its results become parameters.
-    fn hoist_prompt(&mut self, prompt: ValueId) -> Result<(Function, Vec<(String, String)>), SplitError> {
+    fn hoist_prompt(&mut self, prompt: &[ValueId]) -> Result<(Function, Vec<(String, String)>), SplitError> {
         let f = &mut self.f;
         let mut only: HashMap<ValueId, bool> = HashMap::new();
         for v in f.order() {
             let operands = f.operands(v);
             let is = match f.op(v) {
-                Op::Input(_) => v == prompt,
+                Op::Input(_) => prompt.contains(&v),
                 _ if f.is_const(v) => false,
                 _ => operands.iter().all(|o| only[o] || f.is_const(*o)),
             };
@@ -153,7 +156,7 @@ impl Splitter<'_> {
         let frontier: Vec<ValueId> = f
             .order()
             .into_iter()
-            .filter(|v| only[v] && *v != prompt)
+            .filter(|v| only[v] && !prompt.contains(v))
             .filter(|v| f.users(*v).iter().any(|(u, _)| !only.get(u).copied().unwrap_or(true)))
             .collect();
         let mut function = f.clone();
@@ -228,7 +231,7 @@ impl Splitter<'_> {
             let softmax = attention::find(f, v).map(|a| vec![a.query, a.key, a.value]);
             softmax.or_else(|| linear_attention::find(f, v).map(|a| vec![a.query, a.query_n, a.key, a.key_n, a.value]))
         };
-        let places = Places::of(f, chunk, self.frames, &tables, weights, formula);
+        let places = Places::of(f, chunk, self.frames, self.options.ahead, &tables, weights, formula);
         for (name, v) in &f.results {
             let is_like = f.shape(*v) == f.shape(chunk);
             match places.at(*v) {

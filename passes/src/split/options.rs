@@ -10,7 +10,7 @@ use crate::pass::{Pass, PassKind, Run};
 pub static PASS: PassKind = PassKind {
     name: "split",
     doc: "the graph of one chunk is the functions of a stream, which read the past from states",
-    options: "window=FRAMES, sinks=FRAMES, last-step, half-states",
+    options: "window=FRAMES, sinks=FRAMES, ahead, last-step, half-states",
     needs: &[Property::TensorOps, Property::Fp32, Property::TokensFirst, Property::NoStates],
     establishes: &[Property::OwnStates],
     destroys: &[Property::NoStates],
@@ -23,6 +23,7 @@ pub static PASS: PassKind = PassKind {
             match (name, value) {
                 ("window", _) => options.window_frames = frames?,
                 ("sinks", _) => options.sink_frames = frames?,
+                ("ahead", "") => options.ahead = true,
                 ("last-step", "") => options.state_write = StateWrite::LastStep,
                 ("half-states", "") => options.half_states = true,
                 _ => return Err(refused()),
@@ -35,7 +36,11 @@ pub static PASS: PassKind = PassKind {
 /// The pass with its options. It leaves what it found in [`crate::pass::Context::kernel`].
 pub fn pass(options: Options) -> Pass {
     let mut written = vec![format!("window={}", options.window_frames), format!("sinks={}", options.sink_frames)];
-    let flags = [("last-step", options.state_write == StateWrite::LastStep), ("half-states", options.half_states)];
+    let flags = [
+        ("ahead", options.ahead),
+        ("last-step", options.state_write == StateWrite::LastStep),
+        ("half-states", options.half_states),
+    ];
     written.extend(flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_string()));
     Pass::new(&PASS, written.join(","), move |module, context| {
         let [chunk] = &module.functions[..] else {
@@ -59,6 +64,8 @@ pub struct Options {
     pub window_frames: usize,
     /// Frames at the start of the stream that it sees as well, however long ago they were.
     pub sink_frames: usize,
+    /// Convolutions along time may see frames of the chunk that follow, and zeros behind its last: the model is called so.
+    pub ahead: bool,
     /// Which pass over a chunk updates the states.
     pub state_write: StateWrite,
     /// States will be stored in fp16: sums are split into a high and a low half.
@@ -68,7 +75,7 @@ pub struct Options {
 /// No past, states that one more pass updates.
 impl Default for Options {
     fn default() -> Self {
-        Options { window_frames: 0, sink_frames: 0, state_write: StateWrite::Commit, half_states: false }
+        Options { window_frames: 0, sink_frames: 0, ahead: false, state_write: StateWrite::Commit, half_states: false }
     }
 }
 

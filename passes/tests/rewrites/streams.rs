@@ -133,8 +133,13 @@ fn check(body: &str, tokens: bool, options: &split::Options, bar: f64) {
         let mut module = network(CHUNK, body, tokens);
         let pipeline = PassPipeline::of_model(vec![split::pass(options)]).unwrap();
         let outcome: Outcome = pipeline.run_with(&mut module, &Weights, |_, _| {}).unwrap();
-        let mut stream =
-            Stream::new(&module, outcome.kernel.as_ref().unwrap(), CHUNK, &constant(&[1, 3, 4], 0.25), &Weights);
+        let mut stream = Stream::new(
+            &module,
+            outcome.kernel.as_ref().unwrap(),
+            CHUNK,
+            &[("text", constant(&[1, 3, 4], 0.25))],
+            &Weights,
+        );
         for chunk in 0..4 {
             let own = [("latent", frames(&[chunk * CHUNK, chunk * CHUNK + 1])), ("timestep", constant(&[1], 3.0))];
             let result = stream.run("denoise", &own, &Weights);

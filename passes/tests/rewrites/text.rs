@@ -99,7 +99,12 @@ fn first_chunk(made: &Made, latent: &TensorType, before: &Module, case: &Case) -
         let p = chunk.params().iter().copied().find(|&p| chunk.node(p).name.as_deref() == Some(name)).unwrap();
         if name == "timestep" { Tensor::splat(chunk.ty(p), 750.0) } else { numbers::noise(chunk.ty(p), name) }
     };
-    let mut stream = Stream::new(&made.module, kernel, latent.shape[2], &param("text"), &weights);
+    let prompt: Vec<(&str, Tensor)> = [before.interface.text(), before.interface.text_mask()]
+        .into_iter()
+        .flatten()
+        .map(|name| (name, param(name)))
+        .collect();
+    let mut stream = Stream::new(&made.module, kernel, latent.shape[2], &prompt, &weights);
     let own = [("latent", param("latent")), ("timestep", param("timestep"))];
     let mut results = stream.run("denoise", &own, &weights);
     results.sort_by(|a, b| a.0.cmp(&b.0));

@@ -368,6 +368,8 @@ pub struct Names<'a> {
     pub time: &'a str,
     /// The prompt.
     pub text: &'a str,
+    /// What of the prompt counts, if the kernel takes that.
+    pub text_mask: Option<&'a str>,
     /// The velocity.
     pub velocity: &'a str,
 }
@@ -380,8 +382,15 @@ impl Contract {
             latent: self.interface.latent().unwrap_or("latent"),
             time: self.interface.time().unwrap_or("timestep"),
             text: self.interface.text().unwrap_or("text"),
+            text_mask: self.interface.text_mask(),
             velocity: self.interface.output().unwrap_or("velocity"),
         }
+    }
+
+    /// Extents of the prompt's mask, if the kernel takes one.
+    #[must_use]
+    pub fn mask_shape(&self) -> Option<[usize; 2]> {
+        self.interface.text_mask().map(|_| [1, self.text.tokens])
     }
 
     /// Reads the contract of the kernel folder `dir`.

@@ -10,6 +10,7 @@ pub mod host;
 pub(crate) mod kernel;
 pub mod made_for;
 mod options;
+mod prompt;
 pub mod state;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use contract::{Contract, StateWrite};
 pub use folder::KernelFolder;
 use kernel::{Kernel, OUT, Values};
 pub use options::StreamOptions;
+pub use prompt::Prompt;
 use state::Snapshot;
 
 /// A stream: a loaded kernel with its states.
@@ -35,8 +37,9 @@ pub struct StreamSession {
     chunks: u64,
     seed: Option<u64>,
     states: BTreeMap<String, HostTensor>,
-    text: Option<HostTensor>,
-    prompt: BTreeMap<String, HostTensor>,
+    prompt: Option<Prompt>,
+    /// What `prompt` returned.
+    prompt_values: BTreeMap<String, HostTensor>,
     ranges: Ranges,
 }
 
@@ -81,8 +84,8 @@ impl StreamSession {
             chunks: 0,
             seed: None,
             states,
-            text: None,
-            prompt: BTreeMap::new(),
+            prompt: None,
+            prompt_values: BTreeMap::new(),
             ranges: Ranges::new(),
         }
     }
@@ -125,37 +128,26 @@ impl StreamSession {
     /// Whether a prompt was set.
     #[must_use]
     pub fn has_prompt(&self) -> bool {
-        self.text.is_some()
+        self.prompt.is_some()
     }
 
     /// Sets the prompt of the chunks that follow; mid-stream too.
     ///
     /// # Errors
-    /// A text that is not `[1, L, text_dim]` of the kernel; a failing engine.
-    pub fn set_prompt(&mut self, text: HostTensor) -> Result<(), Error> {
-        self.check_prompt(&text).map_err(Error::input)?;
-        let inputs = BTreeMap::from([(self.contract.names().text.to_string(), text)]);
-        let values = Values(vec![&inputs]);
-        let computed = self.kernel.prompt.run_with(|name| values.get(name));
-        self.prompt = computed.context("function `prompt`").map_err(Error::engine)?;
-        ranges::take(&mut self.prompt, &mut self.ranges);
-        self.text = inputs.into_values().next();
-        Ok(())
-    }
-
-    fn check_prompt(&self, text: &HostTensor) -> Result<()> {
-        let expected = self.contract.text.shape();
-        if text.shape != expected {
-            bail!(
-                "prompt: found shape {:?}, expected {expected:?} ({} tokens of {})",
-                text.shape,
-                expected[1],
-                expected[2]
-            );
-        }
-        if let Some(i) = text.data.iter().position(|x| !x.is_finite()) {
-            bail!("prompt: element {i} is {}, expected finite numbers", text.data[i]);
-        }
+    /// A text that is not `[1, L, text_dim]` of the kernel; a mask that is missing, or that the kernel does not take; a failing engine.
+    pub fn set_prompt(&mut self, prompt: impl Into<Prompt>) -> Result<(), Error> {
+        let prompt = prompt.into();
+        prompt.check(&self.contract).map_err(Error::input)?;
+        let names = self.contract.names();
+        let value = |name: &str| match name {
+            _ if name == names.text => Some(&prompt.text),
+            _ if Some(name) == names.text_mask => prompt.mask.as_ref(),
+            _ => None,
+        };
+        let computed = self.kernel.prompt.run_with(value);
+        self.prompt_values = computed.context("function `prompt`").map_err(Error::engine)?;
+        ranges::take(&mut self.prompt_values, &mut self.ranges);
+        self.prompt = Some(prompt);
         Ok(())
     }
 
@@ -184,7 +176,7 @@ impl StreamSession {
 
     fn check_noise(&self, noise: &[HostTensor]) -> Result<()> {
         let (shape, steps) = (self.contract.chunk.shape(), self.contract.sampler.steps());
-        if self.text.is_none() {
+        if self.prompt.is_none() {
             bail!("the stream has no prompt: set one before the first chunk");
         }
         if noise.len() != steps {
@@ -205,7 +197,7 @@ impl StreamSession {
         let (host, writer_host) = (host_inputs(&self.contract.functions.denoise), host_inputs(writer_ports));
         let commits = self.contract.state_write == StateWrite::Commit;
         let calls = steps + usize::from(commits);
-        let (states, prompt) = (&self.states, &self.prompt);
+        let (states, prompt) = (&self.states, &self.prompt_values);
         let Kernel { denoise, writer, .. } = &mut self.kernel;
         let mut written = None;
         let clean = sampler::autoregressive(&self.contract.sampler, noise, |x, t, step| {
@@ -270,7 +262,7 @@ impl StreamSession {
     /// A place that cannot be written.
     pub fn save(&self, to: Destination<'_>) -> Result<(), Error> {
         let snapshot =
-            Snapshot { chunks: self.chunks, seed: self.seed, states: self.states.clone(), text: self.text.clone() };
+            Snapshot { chunks: self.chunks, seed: self.seed, states: self.states.clone(), prompt: self.prompt.clone() };
         state::save(to, &self.contract, &snapshot)
     }
 
@@ -279,11 +271,11 @@ impl StreamSession {
     /// # Errors
     /// A file that is no stream state, or one of another model. The stream is then where it was before.
     pub fn restore(&mut self, path: &Path) -> Result<(), Error> {
-        let Snapshot { chunks, seed, states, text } = state::restore(path, &self.contract)?;
-        if let Some(text) = text {
+        let Snapshot { chunks, seed, states, prompt } = state::restore(path, &self.contract)?;
+        if let Some(prompt) = prompt {
             let place = || format!("`{}`", path.display());
-            self.check_prompt(&text).with_context(place).map_err(Error::state)?;
-            self.set_prompt(text).with_context(place).map_err(Error::engine)?;
+            prompt.check(&self.contract).with_context(place).map_err(Error::state)?;
+            self.set_prompt(prompt).with_context(place).map_err(Error::engine)?;
         }
         (self.chunks, self.seed, self.states) = (chunks, seed, states);
         Ok(())

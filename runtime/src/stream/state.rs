@@ -14,6 +14,7 @@ use s2dit_ir::DType;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::Value;
 
+use super::Prompt;
 use super::contract::Contract;
 use crate::{Error, HostTensor, first_difference};
 
@@ -22,8 +23,10 @@ const FORMAT: &str = "s2dit-stream-state";
 const VERSION: &str = "2";
 /// The most chunks that a stream may have: a position above it is a damaged file, and sums with it could overflow.
 pub const MOST_CHUNKS: u64 = 1 << 40;
-/// The prompt's name in the file; a state's is `state.NAME`.
+/// The prompt's name in the file, and its mask's; a state's is `state.NAME`.
 const TEXT: &str = "text";
+/// See [`TEXT`].
+const TEXT_MASK: &str = "text_mask";
 const PREFIX: &str = "state.";
 
 /// A stream between two chunks.
@@ -36,7 +39,7 @@ pub struct Snapshot {
     /// The states, by name.
     pub states: BTreeMap<String, HostTensor>,
     /// The prompt, if one was set.
-    pub text: Option<HostTensor>,
+    pub prompt: Option<Prompt>,
 }
 
 /// Fields of the identity: a state file fits a kernel that has the same.
@@ -83,8 +86,11 @@ fn write(to: Destination<'_>, contract: &Contract, snapshot: &Snapshot) -> Resul
         };
         tensors.push((format!("{PREFIX}{name}"), dtype, &tensor.shape, bytes));
     }
-    if let Some(text) = &snapshot.text {
-        tensors.push((TEXT.into(), DType::F32, &text.shape, le_bytes(&text.data)));
+    if let Some(Prompt { text, mask }) = &snapshot.prompt {
+        let of_prompt = [(TEXT, Some(text)), (TEXT_MASK, mask.as_ref())];
+        for (name, tensor) in of_prompt.into_iter().filter_map(|(name, tensor)| Some((name, tensor?))) {
+            tensors.push((name.into(), DType::F32, &tensor.shape, le_bytes(&tensor.data)));
+        }
     }
     let staged = Staged::file(to, &made::safetensors)?;
     let written = || {
@@ -159,15 +165,17 @@ fn read(path: &Path, contract: &Contract) -> Result<Snapshot> {
         states.insert(state.name.clone(), tensor(&view).with_context(|| format!("`{shown}`: tensor `{name}`"))?);
     }
     for name in file.names() {
-        if name != TEXT && !name.strip_prefix(PREFIX).is_some_and(|n| states.contains_key(n)) {
+        if ![TEXT, TEXT_MASK].contains(&name) && !name.strip_prefix(PREFIX).is_some_and(|n| states.contains_key(n)) {
             bail!("`{shown}`: tensor `{name}`: the kernel has no such state");
         }
     }
-    let text = match file.tensor(TEXT) {
-        Ok(view) => Some(tensor(&view).with_context(|| format!("`{shown}`: tensor `{TEXT}`"))?),
-        Err(_) => None,
+    let stored = |name: &str| match file.tensor(name) {
+        Ok(view) => tensor(&view).with_context(|| format!("`{shown}`: tensor `{name}`")).map(Some),
+        Err(_) => Ok(None),
     };
-    Ok(Snapshot { chunks, seed, states, text })
+    let mask = stored(TEXT_MASK)?;
+    let prompt = stored(TEXT)?.map(|text| Prompt { text, mask });
+    Ok(Snapshot { chunks, seed, states, prompt })
 }
 
 /// No state of the kernel is a larger file: its tensors in fp32, and the largest header that safetensors allows.
@@ -175,7 +183,8 @@ fn most_bytes(contract: &Contract) -> u64 {
     const HEADER: u64 = 100_000_000;
     let bytes = |shape: &[usize]| shape.iter().fold(4u64, |bytes, &extent| bytes.saturating_mul(extent as u64));
     let states = contract.states.iter().map(|state| bytes(&state.shape));
-    states.fold(HEADER.saturating_add(bytes(&contract.text.shape())), u64::saturating_add)
+    let prompt = bytes(&contract.text.shape()).saturating_add(contract.mask_shape().map_or(0, |shape| bytes(&shape)));
+    states.fold(HEADER.saturating_add(prompt), u64::saturating_add)
 }
 
 fn tensor(view: &TensorView<'_>) -> Result<HostTensor> {

@@ -382,7 +382,7 @@ fn a_damaged_state_is_refused() {
     let file = dir.path().join("stream.safetensors");
     let refused = |change: &dyn Fn(&mut Snapshot)| {
         let mut snapshot =
-            Snapshot { chunks: s.chunks, seed: Some(u64::MAX), states: s.states.clone(), text: s.text.clone() };
+            Snapshot { chunks: s.chunks, seed: Some(u64::MAX), states: s.states.clone(), prompt: s.prompt.clone() };
         change(&mut snapshot);
         state::save(Destination::new(&file), &contract, &snapshot).unwrap();
         let error = open(dir.path(), false).restore(&file).err()?;

@@ -6,7 +6,7 @@ use std::fmt;
 use s2dit_files::WeightStore;
 use s2dit_files::problems::Problems;
 
-use crate::model::{Model, Renaming};
+use crate::model::{Joined, Model, Renaming};
 
 /// Segments at the front of names that wrappers and containers of training frameworks leave there.
 const PREFIXES: &[&str] =
@@ -52,6 +52,8 @@ impl fmt::Display for Naming {
 pub(super) struct Names {
     known: HashSet<String>,
     table: &'static [Renaming],
+    blocks: Option<Renaming>,
+    joined: &'static [Joined],
     family: &'static str,
 }
 
@@ -60,6 +62,8 @@ impl Names {
         Names {
             known: model.tensors().into_iter().map(|spec| spec.name).collect(),
             table: model.family().original(),
+            blocks: model.family().original_blocks(),
+            joined: model.family().joined(),
             family: model.family().name(),
         }
     }
@@ -70,7 +74,9 @@ impl Names {
 
     /// Whether a name is one of the model, under any prefix and of either scheme.
     pub(super) fn knows(&self, name: &str) -> bool {
-        self.find(name, &|name| name.to_owned()).is_some() || self.find(name, &|name| self.name_of(name)).is_some()
+        self.find(name, &|name| name.to_owned()).is_some()
+            || self.find(name, &|name| self.name_of(name)).is_some()
+            || self.parts_of(name).is_some()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
@@ -79,12 +85,34 @@ impl Names {
 
     /// The name that the model has for an original name; the name itself if the table has none of its segments.
     pub(super) fn name_of(&self, name: &str) -> String {
-        self.table.iter().find_map(|renaming| renaming.applied(name)).unwrap_or_else(|| name.to_owned())
+        let name = self.in_blocks(name);
+        self.table.iter().find_map(|renaming| renaming.applied(&name)).unwrap_or(name)
+    }
+
+    /// A name with the model's own lists of blocks.
+    fn in_blocks(&self, name: &str) -> String {
+        self.blocks.and_then(|blocks| blocks.applied(name)).unwrap_or_else(|| name.to_owned())
+    }
+
+    /// The names of the tensors of the model that one tensor of its own repository holds, one below the other.
+    fn parts_of(&self, name: &str) -> Option<Vec<String>> {
+        bare_forms(name).find_map(|bare| {
+            let bare = self.in_blocks(&bare);
+            self.joined.iter().find_map(|joined| {
+                let names = joined.names.iter();
+                let parts = names.map(|&name| Renaming { original: joined.original, name }.applied(&bare));
+                let parts: Vec<String> = parts.collect::<Option<_>>()?;
+                parts.iter().all(|part| self.has(part)).then_some(parts)
+            })
+        })
     }
 
     /// The original name of a name of the model.
     pub(super) fn original_of(&self, name: &str) -> Option<String> {
-        let back = |renaming: &Renaming| Renaming { original: renaming.name, name: renaming.original }.applied(name);
+        let reversed = |renaming: &Renaming| Renaming { original: renaming.name, name: renaming.original };
+        let name_there =
+            self.blocks.and_then(|blocks| reversed(&blocks).applied(name)).unwrap_or_else(|| name.to_owned());
+        let back = |renaming: &Renaming| reversed(renaming).applied(&name_there);
         self.table.iter().filter_map(back).find(|original| self.name_of(original) == name)
     }
 
@@ -92,7 +120,7 @@ impl Names {
     /// a name that two schemes share may mean two things.
     ///
     /// # Errors
-    /// Two tensors that would have one name.
+    /// Two tensors that would have one name; a tensor whose rows are not those of several.
     pub(super) fn apply(&self, weights: &mut WeightStore) -> Result<Naming, Problems> {
         let read_by =
             |scheme: &dyn Fn(&str) -> String| weights.names().filter(|name| self.find(name, scheme).is_some()).count();
@@ -112,6 +140,14 @@ impl Names {
                 naming.stripped.get_or_insert((prefix, 0)).1 += 1;
             }
             if found != bare {
+                naming.original.get_or_insert((self.family, 0)).1 += 1;
+            }
+        }
+        if is_original {
+            let joined: Vec<(String, Vec<String>)> =
+                weights.names().filter_map(|name| Some((name.to_owned(), self.parts_of(name)?))).collect();
+            for (name, parts) in joined {
+                weights.split(&name, &parts).map_err(Problems::from)?;
                 naming.original.get_or_insert((self.family, 0)).1 += 1;
             }
         }

@@ -92,9 +92,14 @@ impl Layers<'_> {
 
     /// The RMS norm `name` of queries or keys, with its gain.
     pub(crate) fn rms_norm(&mut self, name: &str, x: ValueId) -> Built {
+        self.rms_norm_with(name, x, self.dims.qk_eps)
+    }
+
+    /// [`Layers::rms_norm`] with an ε of its own.
+    pub(crate) fn rms_norm_with(&mut self, name: &str, x: ValueId, eps: f64) -> Built {
         self.within(name, |m| {
             let gain = m.param("weight")?;
-            let y = m.root_mean_square_norm(x, m.dims.qk_eps)?;
+            let y = m.root_mean_square_norm(x, eps)?;
             Ok(m.b.mul(y, gain)?)
         })
     }

@@ -135,7 +135,7 @@ impl Model for S2ditConfig {
 
     fn sampler(&self) -> Result<Sampler, Problem> {
         Ok(match self.sample_steps {
-            SampleSteps::Timesteps(_) => Sampler::Fixed { sigmas: self.sigmas() },
+            SampleSteps::Timesteps(_) => Sampler::fixed(self.sigmas()),
             SampleSteps::Count(steps) => Sampler::Euler { steps, shift: self.flow_shift },
         })
     }
@@ -167,6 +167,7 @@ impl Model for S2ditConfig {
             chunk_frames,
             window_frames: self.window_frames,
             sink_frames: self.sink_frames,
+            ahead: false,
             state_write: self.state_write,
         })
     }

@@ -7,8 +7,24 @@ use super::config::SanaConfig;
 use crate::layers::{BuildError, Built, Layers, Modulation, Rope};
 use crate::size::Grid;
 
-/// Added to the normaliser of linear attention.
-const NORMALISER_EPS: f64 = 1e-15;
+/// What the classes of a clip and of a chunk compute differently.
+#[derive(Clone, Copy)]
+pub(super) struct Form {
+    /// Added to the normaliser of linear attention.
+    normaliser_eps: f64,
+    /// The ε of the norms of queries and keys in cross-attention.
+    cross_eps: f64,
+    /// Frames are those of a chunk: what the convolution over three of them sees before the first comes from the chunk before. It is
+    /// written as one of time, rows and columns, whose frames are found by that.
+    of_chunk: bool,
+}
+
+impl Form {
+    /// diffusers' `SanaVideoTransformer3DModel`.
+    pub(super) const CLIP: Form = Form { normaliser_eps: 1e-15, cross_eps: 1e-5, of_chunk: false };
+    /// The project's causal model.
+    pub(super) const CHUNK: Form = Form { normaliser_eps: 1e-8, cross_eps: 1e-6, of_chunk: true };
+}
 
 /// What every block is told beside its tokens.
 #[derive(Clone, Copy)]
@@ -23,6 +39,8 @@ pub(super) struct Conditions {
     pub rope: Rope,
     /// The grid that tokens lie on.
     pub grid: Grid,
+    /// The class.
+    pub form: Form,
 }
 
 impl SanaConfig {
@@ -33,11 +51,11 @@ impl SanaConfig {
 
             let u = m.b.layer_norm(x, &[2], self.norm_eps, None)?;
             let u = m.modulated(u, shift1, scale1)?;
-            let y = self.linear_attention(m, u, conditions.rope)?;
+            let y = self.linear_attention(m, u, conditions)?;
             let y = m.b.mul(gate1, y)?;
             let x = m.b.add(x, y)?;
 
-            let y = cross_attention(m, x, conditions.text, conditions.text_bias)?;
+            let y = cross_attention(m, x, conditions)?;
             let x = m.b.add(x, y)?;
 
             let u = if self.norm_elementwise_affine {
@@ -46,7 +64,7 @@ impl SanaConfig {
                 m.b.layer_norm(x, &[2], self.norm_eps, None)?
             };
             let u = m.modulated(u, shift2, scale2)?;
-            let y = m.within("ff", |m| feed_forward(m, u, conditions.grid))?;
+            let y = m.within("ff", |m| feed_forward(m, u, conditions))?;
             let y = m.b.mul(gate2, y)?;
             Ok(m.b.add(x, y)?)
         })?;
@@ -54,9 +72,10 @@ impl SanaConfig {
         Ok(x)
     }
 
-    /// `attn1`: `yᵢ = R q̂ᵢ·(Σⱼ R k̂ⱼ vⱼᵀ) / (q̂ᵢ·Σⱼ k̂ⱼ + 1e-15)`, features the positive parts of queries and keys. RoPE, R, turns those of the
+    /// `attn1`: `yᵢ = R q̂ᵢ·(Σⱼ R k̂ⱼ vⱼᵀ) / (q̂ᵢ·Σⱼ k̂ⱼ + ε)`, features the positive parts of queries and keys. RoPE, R, turns those of the
     /// numerator alone.
-    fn linear_attention(&self, m: &mut Layers<'_>, u: ValueId, rope: Rope) -> Built {
+    fn linear_attention(&self, m: &mut Layers<'_>, u: ValueId, conditions: Conditions) -> Built {
+        let Conditions { rope, form, .. } = conditions;
         m.within("attn1", |m| {
             let mut features = |projection, norm| -> Result<(ValueId, ValueId), BuildError> {
                 let y = m.linear_of(projection, u, self.attention_bias)?;
@@ -74,7 +93,7 @@ impl SanaConfig {
             let numerator = m.b.matmul(q, sum)?;
             let z = m.b.reduce(ReduceKind::Sum, k_plain, &[2], true)?;
             let normaliser = m.b.matmul_t(q_plain, z)?;
-            let normaliser = m.b.add_scalar(normaliser, NORMALISER_EPS)?;
+            let normaliser = m.b.add_scalar(normaliser, form.normaliser_eps)?;
             let y = m.b.div(numerator, normaliser)?;
             let y = m.merge_heads(y)?;
             m.linear("to_out.0", y)
@@ -83,19 +102,26 @@ impl SanaConfig {
 }
 
 /// `attn2`: softmax attention from the tokens to the text.
-fn cross_attention(m: &mut Layers<'_>, x: ValueId, text: ValueId, bias: ValueId) -> Built {
+fn cross_attention(m: &mut Layers<'_>, x: ValueId, conditions: Conditions) -> Built {
+    let Conditions { text, text_bias, form, .. } = conditions;
     m.within("attn2", |m| {
-        let q = m.query_or_key("to_q", "norm_q", x)?;
-        let k = m.query_or_key("to_k", "norm_k", text)?;
+        let mut heads = |projection, norm, x| -> Built {
+            let y = m.linear(projection, x)?;
+            let y = m.rms_norm_with(norm, y, form.cross_eps)?;
+            m.heads(y)
+        };
+        let q = heads("to_q", "norm_q", x)?;
+        let k = heads("to_k", "norm_k", text)?;
         let v = m.value("to_v", text)?;
-        let y = m.softmax_attention(q, k, v, Some(bias))?;
+        let y = m.softmax_attention(q, k, v, Some(text_bias))?;
         m.linear("to_out.0", y)
     })
 }
 
 /// diffusers' `GLUMBTempConv`: a 1×1 convolution, a depthwise 3×3 one on each frame, a gate, a 1×1 convolution; what a convolution over three
 /// frames makes of that is added to it. Convolutions of 1×1 are linear layers.
-fn feed_forward(m: &mut Layers<'_>, u: ValueId, grid: Grid) -> Built {
+fn feed_forward(m: &mut Layers<'_>, u: ValueId, conditions: Conditions) -> Built {
+    let Conditions { grid, form, .. } = conditions;
     let (width, hidden, tokens) = (m.dims.width(), m.dims.ffn_dim, grid.tokens());
     let y = m.within("conv_inverted", |m| {
         let weight = m.param("weight")?;
@@ -125,7 +151,15 @@ fn feed_forward(m: &mut Layers<'_>, u: ValueId, grid: Grid) -> Built {
     })?;
     let over_time = m.within("conv_temp", |m| {
         let weight = m.param("weight")?;
+        let weight = if form.of_chunk { m.b.reshape(weight, &[width, width, 3, 1, 1])? } else { weight };
         m.each_clip(y, |m, y| {
+            if form.of_chunk {
+                let x = m.b.reshape(y, &[1, grid.frames, grid.rows, grid.cols, width])?;
+                let x = m.b.transpose(x, &[0, 4, 1, 2, 3])?;
+                let x = m.b.conv(same(&[1, 0, 0], 1), x, weight, None)?;
+                let x = m.b.transpose(x, &[0, 2, 3, 4, 1])?;
+                return Ok(m.b.reshape(x, &[1, tokens, width])?);
+            }
             let x = m.b.reshape(y, &[1, grid.frames, grid.rows * grid.cols, width])?;
             let x = m.b.transpose(x, &[0, 3, 1, 2])?;
             let x = m.b.conv(same(&[1, 0], 1), x, weight, None)?;
@@ -136,7 +170,7 @@ fn feed_forward(m: &mut Layers<'_>, u: ValueId, grid: Grid) -> Built {
     Ok(m.b.add(y, over_time)?)
 }
 
-/// A convolution of planes with so many zeros on either side of each axis.
+/// A convolution with so many zeros on either side of each axis.
 fn same(padding: &[usize], groups: usize) -> Conv {
     let strides = vec![1; padding.len()];
     Conv { pad_before: padding.to_vec(), pad_after: padding.to_vec(), groups, ..Conv::with_strides(&strides) }

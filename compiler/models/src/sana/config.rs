@@ -125,8 +125,9 @@ impl SanaConfig {
         for field in UNUSED {
             fields.remove(field);
         }
-        only(&mut fields, "qk_norm", &json!(QK_NORM));
-        only(&mut fields, "guidance_embeds", &json!(false));
+        let why = "no published SANA-Video has another";
+        only(&mut fields, "qk_norm", &json!(QK_NORM), &format!("{}: {why}", quoted(QK_NORM)));
+        only(&mut fields, "guidance_embeds", &json!(false), &format!("false: {why}"));
         let usual = SanaConfig::defaults();
         let in_channels = fields.size("in_channels", Some(usual.in_channels));
         let cross = [
@@ -220,11 +221,10 @@ impl SanaConfig {
     }
 }
 
-/// Refuses every value of a field but one.
-fn only(fields: &mut Fields<'_>, field: &str, read: &Value) {
+/// Refuses every value of a field but one; `expected` says which, and why.
+pub(super) fn only(fields: &mut Fields<'_>, field: &str, read: &Value, expected: &str) {
     if let Some(value) = fields.remove(field).filter(|value| value != read) {
-        let read = read.as_str().map_or_else(|| read.to_string(), quoted);
-        fields.problem(field, compact(&value), format!("{read}: no published SANA-Video has another"));
+        fields.problem(field, compact(&value), expected);
     }
 }
 

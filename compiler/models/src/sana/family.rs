@@ -5,9 +5,12 @@ use std::sync::Arc;
 use s2dit_ir::{Module, WeightSource};
 use serde_json::Value;
 
+use super::block::Form;
+use super::causal::CausalSanaConfig;
 use super::config::{FIELDS, SanaConfig};
+use super::original;
 use crate::layers::{Blocks, BuildError, Dims, Extras, QkNorm, check_values, step};
-use crate::model::{Family, Layer, Model, Outline, PipelineField, PipelineFile, Sampler, Streaming};
+use crate::model::{Family, Joined, Layer, Model, Outline, PipelineField, PipelineFile, Renaming, Sampler, Streaming};
 use crate::size::{Grid, LatentSize, Size};
 use crate::tensor::TensorSpec;
 use s2dit_files::problems::{Problem, Problems};
@@ -26,6 +29,18 @@ impl Family for Sana {
 
     fn class(&self) -> &'static str {
         SanaConfig::CLASS_NAME
+    }
+
+    fn original(&self) -> &'static [Renaming] {
+        original::RENAMING
+    }
+
+    fn original_blocks(&self) -> Option<Renaming> {
+        Some(original::BLOCKS)
+    }
+
+    fn joined(&self) -> &'static [Joined] {
+        original::JOINED
     }
 
     fn presets(&self) -> Vec<&'static str> {
@@ -82,6 +97,16 @@ impl SanaConfig {
     const HEAD_EPS: f64 = 1e-6;
     const QK_EPS: f64 = 1e-5;
 
+    /// The step as a class computes it.
+    pub(super) fn build_as(&self, form: Form, weights: &dyn WeightSource, size: Size) -> Result<Module, BuildError> {
+        self.grid(size)?;
+        let latent = size.latent()?;
+        let blocks = Blocks { path: "transformer_blocks", count: self.num_layers };
+        step(self.dims(), weights, size.step()?, &[blocks], Extras::default(), |m, inputs, grid| {
+            self.forward(m, inputs, latent, grid, form)
+        })
+    }
+
     pub(super) fn dims(&self) -> Dims {
         Dims {
             heads: self.num_attention_heads,
@@ -114,6 +139,10 @@ impl Model for SanaConfig {
         super::tensors::tensors(self)
     }
 
+    fn is_idle(&self, tensor: &str) -> bool {
+        original::is_idle(tensor)
+    }
+
     fn grid(&self, size: Size) -> Result<Grid, Problems> {
         let latent = size.latent()?;
         let grid = self.dims().grid(latent)?;
@@ -128,12 +157,7 @@ impl Model for SanaConfig {
     }
 
     fn build(&self, weights: &dyn WeightSource, size: Size) -> Result<Module, BuildError> {
-        self.grid(size)?;
-        let latent = size.latent()?;
-        let blocks = Blocks { path: "transformer_blocks", count: self.num_layers };
-        step(self.dims(), weights, size.step()?, &[blocks], Extras::default(), |m, inputs, grid| {
-            self.forward(m, inputs, latent, grid)
-        })
+        self.build_as(Form::CLIP, weights, size)
     }
 
     fn outline(&self) -> Outline {
@@ -153,7 +177,10 @@ impl Model for SanaConfig {
         Err(Problem {
             place: "_class_name".into(),
             found: format!("{} (a bidirectional model)", SanaConfig::CLASS_NAME),
-            expected: "an autoregressive model, which streams; compile this one with --mode clip".into(),
+            expected: format!(
+                "an autoregressive model, which streams, such as {}; compile this one with --mode clip",
+                CausalSanaConfig::CLASS_NAME
+            ),
         })
     }
 }

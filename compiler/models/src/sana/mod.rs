@@ -1,11 +1,14 @@
 //! SANA-Video, text to video (arXiv 2509.24695): diffusers' `SanaVideoTransformer3DModel`. Every block has linear attention at token resolution
-//! and a feed-forward network with convolutions over rows, columns and frames.
+//! and a feed-forward network with convolutions over rows, columns and frames. [`CausalSana`] is LongSANA, which streams.
 
 mod block;
+mod causal;
 mod config;
 mod family;
+mod original;
 mod tensors;
 
+pub use causal::{CausalSana, CausalSanaConfig};
 pub use config::SanaConfig;
 pub use family::Sana;
 
@@ -14,7 +17,7 @@ use crate::size::{Grid, LatentSize};
 
 impl SanaConfig {
     /// The forward pass: latent, timestep `[1]`, text `[1, L, caption_channels]` and its mask to the velocity.
-    fn forward(&self, m: &mut Layers<'_>, inputs: Inputs, latent: LatentSize, grid: Grid) -> Built {
+    fn forward(&self, m: &mut Layers<'_>, inputs: Inputs, latent: LatentSize, grid: Grid, form: block::Form) -> Built {
         let mask = m.text_mask(inputs.text);
         let mut x = m.patch_embedding(inputs.latent, grid)?;
         let (embedded, time) = m.single_time(inputs.time)?;
@@ -26,6 +29,7 @@ impl SanaConfig {
             text_bias: m.text_bias(mask)?,
             rope: m.rope(grid)?,
             grid,
+            form,
         };
         for i in 0..self.num_layers {
             x = self.block(m, i, x, conditions)?;

@@ -3,11 +3,12 @@
 use anyhow::{Context, Result, bail};
 use s2dit_backends::output::Destination;
 use s2dit_runtime::pipeline::{Part, Pipeline};
-use s2dit_runtime::{HostTensor, RunOptions, StreamOptions, StreamSession};
+use s2dit_runtime::{HostTensor, RunOptions, StreamOptions, StreamSession, stream};
 
 use super::{Report, Request, Stage, Texts, Watch, Written, check_latent, shown, timed};
 use crate::decode::{Decoder, Feed, frames_of_stream};
 use crate::stream::Noise;
+use crate::stream::clip::Prompt;
 
 /// Latent frames of a video where nobody says how long: five seconds of 16 frames.
 const USUAL_FRAMES: u64 = 21;
@@ -84,7 +85,8 @@ pub(super) fn make(
         };
         let made = timed(&mut stage.seconds, || -> Result<HostTensor> {
             if let Some(prompt) = prompt {
-                session.set_prompt(texts.of(prompt)?.text)?;
+                let Prompt { text, mask, .. } = texts.of(prompt)?;
+                session.set_prompt(stream::Prompt { text, mask })?;
                 stage.calls += 1;
             }
             let made = session.next_chunk_with(&noise.chunk(chunk, &kernel)?, |done, calls| {

@@ -71,7 +71,7 @@ fn recorded_noise_is_cut_into_steps() {
     write(&path, "velocity", &[1]);
     assert!(error(&path).contains("clip mode"));
     write(&path, TEXT, &[1, 3, 3]);
-    assert!(read_prompt(&path, c.text.shape()).unwrap_err().to_string().contains("exactly 2 tokens"));
+    assert!(read_prompt(&path, &c).unwrap_err().to_string().contains("exactly 2 tokens"));
 }
 
 #[test]

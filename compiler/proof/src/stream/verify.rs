@@ -10,7 +10,7 @@ use s2dit_runtime::stream::contract::{Contract, Precision, Target};
 use s2dit_runtime::{Artifact, HostTensor, StreamOptions, StreamSession};
 use serde::Serialize;
 
-use super::{LATENTS, Noise, Recording, finite, plot, prompt_of, seeded_prompt};
+use super::{LATENTS, Noise, Recording, finite, kernel_prompt_of, plot, trial_prompt};
 use crate::made_from::{self, Said, loras};
 use crate::verify::{Against, Claim, Model, Reference, Verdict, quantized, reaches};
 use s2dit_emit::plan::{How, Quantize, Sources, bar, is_exact};
@@ -151,22 +151,22 @@ pub fn verify(
         bail!("`{}`: an fp32 kernel: --fp16 would round nothing; leave it out", dir.display());
     }
     let metadata = Artifact::open(&dir.join(&contract.functions.denoise.file))?.metadata();
-    let (noise, text, mut truth, chunks) = match reference {
+    let (noise, prompt, mut truth, chunks) = match reference {
         Reference::Golden { file: path, .. } => {
             let file = SafetensorsFile::open(path)?;
             let noise = Recording::read(&file, &contract)?;
-            let text = prompt_of(&file, contract.text.shape())?;
+            let prompt = kernel_prompt_of(&file, &contract)?;
             let expected = latents(&file, &contract, noise.chunks())?;
             let chunks = noise.chunks();
             if let Some(asked) = options.chunks.filter(|n| *n > chunks) {
                 bail!("--chunks: found {asked}, but `{}` has {chunks}", path.display());
             }
-            (Noise::Recorded(noise), text, Truth::Recorded(expected), options.chunks.unwrap_or(chunks))
+            (Noise::Recorded(noise), prompt, Truth::Recorded(expected), options.chunks.unwrap_or(chunks))
         }
         Reference::Checkpoint { model, seed } => {
             let session = open_model(dir, &contract, model, model.quantize.as_ref(), &metadata, &run)?;
-            let text = seeded_prompt(*seed, contract.text.shape());
-            (Noise::Seed(*seed), text, Truth::Session(Box::new(session)), options.chunks.unwrap_or(CHUNKS))
+            let prompt = trial_prompt(*seed, &contract);
+            (Noise::Seed(*seed), prompt, Truth::Session(Box::new(session)), options.chunks.unwrap_or(CHUNKS))
         }
     };
     let usual = match contract.precision {
@@ -208,11 +208,11 @@ pub fn verify(
     let stored_alike = alike.is_some();
     let mut stream = StreamSession::open(dir, &run)?;
     for session in plain.iter_mut().chain(&mut alike).map(|(session, _)| session) {
-        session.set_prompt(text.clone())?;
+        session.set_prompt(prompt.clone())?;
     }
-    stream.set_prompt(text.clone())?;
+    stream.set_prompt(prompt.clone())?;
     if let Truth::Session(session) = &mut truth {
-        session.set_prompt(text)?;
+        session.set_prompt(prompt)?;
     }
     let elements: usize = contract.chunk.shape().iter().product();
     let mut rows = Vec::new();
@@ -348,6 +348,7 @@ fn open_as_made(model: &Model, contract: &Contract) -> Result<Checkpoint> {
                 chunk_frames: contract.chunk.frames,
                 window_frames: contract.window_frames,
                 sink_frames: contract.sink_frames,
+                ahead: false,
                 state_write: contract.state_write,
             },
             sigmas: sigmas.clone(),

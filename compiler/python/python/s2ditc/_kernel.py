@@ -53,6 +53,12 @@ class Kernel:
         return tuple(self._native.text_shape())
 
     @property
+    def mask_shape(self) -> Optional[tuple[int, ...]]:
+        """Extents of a prompt's mask, ``[1, L]``; ``None`` if the kernel takes the text alone."""
+        shape = self._native.mask_shape()
+        return None if shape is None else tuple(shape)
+
+    @property
     def steps(self) -> int:
         """Steps of the sampler for a chunk."""
         return self._native.steps()
@@ -72,19 +78,26 @@ class Kernel:
         """Copies of the states after the last chunk."""
         return {name: made(state) for name, state in self._native.states()}
 
-    def set_prompt(self, text: Optional[npt.ArrayLike] = None, *, seed: Optional[int] = None) -> None:
+    def set_prompt(
+        self, text: Optional[npt.ArrayLike] = None, mask: Optional[npt.ArrayLike] = None, *, seed: Optional[int] = None
+    ) -> None:
         """Sets the prompt of the chunks that follow, mid-stream too: what the text encoder made, or a random one of a seed for trials.
 
+        Args:
+            text: Embeddings of the shape :attr:`text_shape`.
+            mask: For a kernel that takes one, of the shape :attr:`mask_shape`: 1 where a token counts, 0 where it is padding.
+            seed: Of a random prompt.
+
         Raises:
-            Error: A text of another shape than :attr:`text_shape`.
-            TypeError: Both of them, or neither.
+            Error: A text of another shape than :attr:`text_shape`; a mask that is missing, or that the kernel does not take.
+            TypeError: Both a text and a seed, or neither; a mask beside a seed.
         """
-        if (text is None) == (seed is None):
-            raise TypeError("set_prompt takes the text, or a seed")
+        if (text is None) == (seed is None) or (seed is not None and mask is not None):
+            raise TypeError("set_prompt takes the text and, where the kernel takes it, its mask; or a seed")
         if seed is not None:
             self._native.set_seeded_prompt(seed)
         else:
-            self._native.set_prompt(given("text", text))
+            self._native.set_prompt(given("text", text), None if mask is None else given("mask", mask))
 
     def next_chunk(self, noise: Optional[npt.ArrayLike] = None) -> Array:
         """Makes the next chunk, ``[1, C, F, H, W]``, and writes its states.

@@ -96,6 +96,7 @@ impl ChunkArgs {
                 chunk_frames: self.chunk.map_or(frames, usize::from),
                 window_frames: window.into(),
                 sink_frames: self.sinks.unwrap_or_default().into(),
+                ahead: false,
                 state_write: self.state_write.unwrap_or_default(),
             },
             sigmas: steps.iter().map(|t| shifted(t / 1000.0, by)).collect(),

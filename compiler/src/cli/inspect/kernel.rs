@@ -26,15 +26,12 @@ pub(super) fn text(k: &KernelReport) -> Result<String> {
     }
     out.push('\n');
     let [_, c, f, h, w] = k.chunk.shape();
-    let sinks = match k.sink_frames {
-        0 => String::new(),
-        n => format!(" and the stream's first {n}"),
+    let windows = match (k.window_frames, k.sink_frames) {
+        (0, 0) => "no windows".to_owned(),
+        (n, 0) => format!("windows hold the last {n} latent frames"),
+        (n, sinks) => format!("windows hold the last {n} latent frames and the stream's first {sinks}"),
     };
-    writeln!(
-        out,
-        "a chunk is {c}×{f}×{h}×{w}; windows hold the last {} latent frames{sinks}; prompts {}×{}",
-        k.window_frames, k.text.tokens, k.text.dim
-    )?;
+    writeln!(out, "a chunk is {c}×{f}×{h}×{w}; {windows}; prompts {}×{}", k.text.tokens, k.text.dim)?;
     let KernelSampler::FlowMatchingAr { timesteps, .. } = &k.sampler;
     let steps: Vec<String> = timesteps.iter().map(|t| format!("{t:.1}")).collect();
     let only = if k.timesteps.is_some() { " and no others" } else { "" };

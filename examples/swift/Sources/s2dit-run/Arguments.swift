@@ -6,7 +6,7 @@ let usage = """
 
     Runs a folder that `s2ditc compile` wrote, times every function, and writes what it makes.
       a pipeline   --prompt TEXT [--negative TEXT] [--steps N] [--guidance G]; OUT is a folder of pictures, or an .mp4 on Apple's systems
-      a kernel     --prompt-file FILE (safetensors with `text`) or --prompt-seed N; OUT is a safetensors file with stream.latents
+      a kernel     --prompt-file FILE (safetensors with `text`, and `text_mask` for a kernel that takes it) or --prompt-seed N; OUT is a safetensors file with stream.latents
       a decoder    --latents FILE (safetensors with `latent` or stream.latents); OUT as of a pipeline
 
       --seed N         seed of the noise [0]

@@ -91,9 +91,12 @@ struct Run<E: Engine> {
         let session = try StreamSession(contract: contract, engine: engine)
         if let file = try arguments.tensors("--prompt-file") {
             guard let text = file["text"] else { throw HostError("--prompt-file: found no tensor `text`") }
-            try await session.setPrompt(text)
+            let masked = contract.textMaskName != nil
+            if masked, file["text_mask"] == nil { throw HostError("--prompt-file: found no tensor `text_mask`") }
+            try await session.setPrompt(text, mask: masked ? file["text_mask"] : nil)
         } else if let seed = try arguments.number("--prompt-seed", UInt64.self) {
-            try await session.setPrompt(Noise.prompt(seed: seed, shape: contract.text.shape))
+            try await session.setPrompt(
+                Noise.prompt(seed: seed, shape: contract.text.shape), mask: contract.maskShape.map { Noise.mask(seed: seed, shape: $0) })
         } else {
             throw HostError("expected --prompt-file or --prompt-seed")
         }

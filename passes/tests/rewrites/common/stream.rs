@@ -21,18 +21,20 @@ pub struct Stream<'k> {
 }
 
 impl<'k> Stream<'k> {
-    /// A stream that begins, after its prompt. Chunks have `frames` frames.
+    /// A stream that begins, after its prompt, of which it takes what it knows. Chunks have `frames` frames.
     pub fn new(
         module: &'k Module,
         kernel: &'k Kernel,
         frames: usize,
-        text: &Tensor,
+        given: &[(&str, Tensor)],
         weights: &dyn WeightSource,
     ) -> Self {
         let states = module.states.iter().map(|s| (s.name.clone(), Tensor::splat(&s.ty, 0.0))).collect();
         let mut stream = Stream { module, kernel, states, prompt: Vec::new(), chunks: 0, frames };
         let prompt = module.function("prompt").unwrap();
-        let bindings = Bindings { params: [("text".to_string(), text.clone())].into(), ..Bindings::default() };
+        let taken = given.iter().filter(|(name, _)| prompt.by_name(name).is_some());
+        let params = taken.map(|(name, value)| (name.to_string(), value.clone())).collect();
+        let bindings = Bindings { params, ..Bindings::default() };
         stream.prompt = interp::effects(prompt, weights, &bindings).unwrap().results;
         stream
     }

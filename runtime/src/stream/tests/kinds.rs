@@ -18,6 +18,26 @@ fn prompts_and_noise_that_do_not_fit_are_inputs() {
     let (_, mut s) = stream(dir.path(), false, 1);
     is(s.next_chunk(&noise(1)[..1]), ErrorKind::Input, "found 1");
     is(s.set_prompt(prompt(f32::NAN, 0.0)), ErrorKind::Input, "prompt: element 0 is NaN");
+    let mask = |data: &[f32]| Some(HostTensor { shape: vec![1, data.len()], data: data.to_vec() });
+    let masked = |mask| Prompt { text: prompt(0.0, 0.0), mask };
+    is(
+        s.set_prompt(masked(mask(&[1.0]))),
+        ErrorKind::Input,
+        "found one, expected none: the kernel takes the text alone",
+    );
+    // The same kernel, if its function `prompt` took a mask.
+    s.contract.interface = serde_json::from_value(
+        serde_json::json!({"inputs": [{"name": "m", "role": "text_mask"}], "outputs": [], "milestones": []}),
+    )
+    .unwrap();
+    for (mask, says) in [
+        (None, "mask of the prompt: found none, expected [1, 1]"),
+        (mask(&[1.0, 0.0]), "mask of the prompt: found shape [1, 2], expected [1, 1]"),
+        (mask(&[0.5]), "mask of the prompt: element 0: found 0.5"),
+        (mask(&[0.0]), "no token that counts"),
+    ] {
+        is(s.set_prompt(masked(mask)), ErrorKind::Input, says);
+    }
     let rounded = StreamOptions { fp16: true, quiet: true, ..StreamOptions::default() };
     is(StreamSession::open(dir.path(), &rounded), ErrorKind::Input, "applies to packages only");
     let contract = Contract::read(dir.path()).unwrap();
@@ -51,7 +71,7 @@ fn a_state_that_does_not_fit_is_a_state() {
     is(s.restore(&file), ErrorKind::State, "window_frames is 2, but the kernel's is 7");
     s.contract.window_frames = 2;
     // The same tensor that is an input where the caller passes it.
-    s.text = Some(HostTensor { shape: vec![1, 2, 2], data: vec![0.0; 4] });
+    s.prompt = Some(HostTensor { shape: vec![1, 2, 2], data: vec![0.0; 4] }.into());
     s.save(Destination::new(&file)).unwrap();
     is(s.restore(&file), ErrorKind::State, "stream.safetensors`: prompt: found shape [1, 2, 2]");
     assert_eq!(s.chunks(), 1);

@@ -99,7 +99,7 @@ impl Model for CausalWanConfig {
     }
 
     fn sampler(&self) -> Result<Sampler, Problem> {
-        Ok(Sampler::Fixed { sigmas: self.sigmas() })
+        Ok(Sampler::fixed(self.sigmas()))
     }
 
     fn streaming(&self) -> Result<Streaming, Problem> {
@@ -114,6 +114,7 @@ impl Model for CausalWanConfig {
             chunk_frames: self.num_frame_per_block,
             window_frames: self.window_frames(),
             sink_frames: self.sink_size,
+            ahead: false,
             state_write: StateWrite::Commit,
         })
     }

@@ -220,7 +220,7 @@ public final class VideoPipeline<E: Engine> {
         guard let decoder = try decodeSession(decoderPath) else { throw HostError("\(decoderPath): found no contract.json, expected a decoder that streams") }
         let (own, taken) = (kernel.chunk.frames, decoder.contract.chunk.frames)
         guard own % taken == 0 else { throw HostError("\(decoderPath): found chunks of \(taken) frames, expected a part of \(own), the kernel's") }
-        try await session.setPrompt(embedding.text)
+        try await session.setPrompt(embedding.text, mask: kernel.textMaskName == nil ? nil : embedding.mask)
         var (latent, begin): (Tensor?, Int) = (nil, 0)
         return {
             if latent == nil {

@@ -42,6 +42,13 @@ public struct Noise {
         tensor(seed: seed, index: .max, shape: shape)
     }
 
+    /// What counts of that prompt, `[1, tokens]`: the first tokens, and not all of them.
+    public static func mask(seed: UInt64, shape: [Int]) -> Tensor {
+        let tokens = shape.last ?? 1
+        let counting = Int(seed % UInt64(max(tokens - 1, 1))) + 1
+        return Tensor(shape: shape, data: (0..<tokens).map { $0 < counting ? 1 : 0 })
+    }
+
     /// The next standard normal number.
     public mutating func next() -> Double {
         while true {

@@ -101,6 +101,10 @@ public struct KernelContract: Decodable, Equatable, Sendable {
     public var latentName: String { interface?.input("latent") ?? "latent" }
     public var timeName: String { interface?.input("time") ?? "timestep" }
     public var textName: String { interface?.input("text") ?? "text" }
+    /// The input that says which text tokens count, if the kernel takes it.
+    public var textMaskName: String? { interface?.input("text_mask") }
+    /// Extents of what it takes.
+    public var maskShape: [Int]? { textMaskName.map { _ in Array(text.shape.prefix(2)) } }
     public var velocityName: String { interface?.outputs.first?.name ?? "velocity" }
 
     /// The function that writes the states.

@@ -35,12 +35,19 @@ public final class StreamSession<E: Engine> {
     }
 
     /// Sets the prompt of the chunks that follow, `[1, tokens, dim]`; mid-stream too.
-    public func setPrompt(_ text: Tensor) async throws {
+    ///
+    /// - Parameter mask: For a kernel that takes one (`contract.textMaskName`), `[1, tokens]`: 1 where a token counts, 0 where it is padding.
+    public func setPrompt(_ text: Tensor, mask: Tensor? = nil) async throws {
         guard text.shape == contract.text.shape, text.isFinite else {
             throw HostError("prompt: found shape \(text.shape), expected finite numbers of shape \(contract.text.shape)")
         }
+        guard mask?.shape == contract.maskShape else {
+            let shown = { (shape: [Int]?) in shape.map { "shape \($0)" } ?? "none" }
+            throw HostError("mask of the prompt: found \(shown(mask?.shape)), expected \(shown(contract.maskShape))")
+        }
         prompt = try await caller.call(contract.functions.prompt, keepsStates: false) { port in
-            port.name == contract.textName ? try engine.value(text, for: port) : nil
+            if let mask, port.name == contract.textMaskName { return try engine.value(mask, for: port) }
+            return port.name == contract.textName ? try engine.value(text, for: port) : nil
         }
     }
 
