@@ -60,3 +60,4 @@ pub use s2dit_passes as passes;
 pub use s2dit_proof as proof;
 pub use s2dit_quantize as quantize;
 pub use s2dit_runtime as runtime;
+pub use s2dit_video as video;

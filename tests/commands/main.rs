@@ -11,6 +11,7 @@ mod docs;
 mod doors;
 mod estimate;
 mod hub;
+mod library;
 mod outputs;
 mod python_module;
 mod search;
