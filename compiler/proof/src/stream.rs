@@ -257,7 +257,7 @@ pub(crate) fn finite(file: &SafetensorsFile, name: &str) -> Result<Vec<f32>> {
 ///
 /// # Errors
 /// NaN or infinite elements.
-fn all_finite(shown: &str, data: &[f32]) -> Result<()> {
+pub(crate) fn all_finite(shown: &str, data: &[f32]) -> Result<()> {
     if let Some(i) = data.iter().position(|x| !x.is_finite()) {
         bail!("{shown}: element {i}: found {}, expected finite numbers", data[i]);
     }

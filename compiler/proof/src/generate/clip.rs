@@ -6,6 +6,7 @@ use s2dit_runtime::pipeline::{Part, Pipeline};
 
 use super::{Push, Recorded, Report, Request, Stage, Texts, Watch, check_latent, sampler_of, shown, timed};
 use crate::decode::{Decoder, Latents, frames_of_stream};
+use crate::stream::all_finite;
 use crate::stream::clip::{Clip, Given};
 
 pub(super) fn make(
@@ -21,6 +22,13 @@ pub(super) fn make(
     }
     if !request.prompt_at.is_empty() {
         bail!("--prompt-at is for streams, but this pipeline makes a whole clip: compile it with --mode stream");
+    }
+    if let Some(Recorded::Tensor(noise)) = &request.noise {
+        let expected = pipeline.contract().latent.shape();
+        if noise.shape != expected {
+            bail!("noise: found {:?}, expected {expected:?}, the latent of the clip", noise.shape);
+        }
+        all_finite("noise", &noise.data)?;
     }
     let sampling = &pipeline.contract().sampling;
     let sampler = sampler_of(pipeline)?;
@@ -66,7 +74,7 @@ pub(super) fn make(
     };
     let noise = match &request.noise {
         Some(Recorded::File(path)) => clip.read_noise(path)?,
-        Some(Recorded::Tensor(noise)) => clip.given_noise(noise)?,
+        Some(Recorded::Tensor(noise)) => noise.clone(),
         None => clip.seeded_noise(request.seed),
     };
     report.steps = steps;

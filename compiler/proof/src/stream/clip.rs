@@ -13,7 +13,7 @@ use s2dit_backends::output::Destination;
 use s2dit_runtime::sampler::{self, Euler, NoiseLevels, Sampler, guided};
 use s2dit_runtime::{HostTensor, RunOptions, text_mask};
 
-use super::{LatentsFile, all_finite, mask_of, pooled_of, prompt_of, seeded_noise, seeded_prompt, tensor_of};
+use super::{LatentsFile, mask_of, pooled_of, prompt_of, seeded_noise, seeded_prompt, tensor_of};
 use s2dit_files::SafetensorsFile;
 
 use given::Condition;
@@ -173,19 +173,6 @@ impl Clip {
     /// A file without it, or with one of another shape.
     pub fn read_noise(&self, path: &Path) -> Result<HostTensor> {
         tensor_of(&SafetensorsFile::open(path)?, NOISE, &self.noise_shape(), "")
-    }
-
-    /// The noise that a caller has, `[1, C, F, H, W]`.
-    ///
-    /// # Errors
-    /// A tensor of another shape, or with NaN or infinite elements.
-    pub fn given_noise(&self, noise: &HostTensor) -> Result<HostTensor> {
-        let expected = self.noise_shape();
-        if noise.shape != expected {
-            bail!("noise: found {:?}, expected {expected:?}, the latent of the clip", noise.shape);
-        }
-        all_finite("noise", &noise.data)?;
-        Ok(noise.clone())
     }
 
     fn noise_shape(&self) -> [usize; 5] {
