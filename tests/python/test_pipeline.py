@@ -165,6 +165,7 @@ def test_what_does_not_fit_is_refused(wan, streaming, tmp_path):
         (dict(guidance=(3, 4)), "one transformer"),
         (dict(guidance=float("nan")), "expected finite numbers"),
         (dict(steps=0), "found 0, expected 1 to 1000"),
+        (dict(seed=-1), "seed: found -1, expected a whole number from 0 on"),
         (dict(noise=np.zeros((1, 2, 3))), r"noise: found \[1, 2, 3\], expected \[1, "),
         (dict(noise=np.full(latent(pipeline), np.nan)), "element 0: found NaN"),
     ]:
@@ -173,8 +174,10 @@ def test_what_does_not_fit_is_refused(wan, streaming, tmp_path):
     for options in [dict(seed=1, noise=np.zeros(latent(pipeline))), dict(dtype=np.int64), dict(guidance=[1, 2, 3])]:
         with pytest.raises(TypeError):
             pipeline("a cat", **options)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="prompt: found int, expected a str"):
         pipeline(3)
+    with pytest.raises(TypeError, match="steps: found 2.5, expected a whole number"):
+        pipeline("a cat", steps=2.5)
     with pytest.raises(s2ditc.Error, match="--chunks: found 0, expected 1 to"):
         s2ditc.Pipeline(streaming)("a cat", chunks=0)
     with pytest.raises(s2ditc.Error, match="expected the folder of a pipeline") as caught:

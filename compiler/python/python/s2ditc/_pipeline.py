@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import queue
 import threading
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from . import _native
 from ._arrays import given, made
 from ._command import LOG, Line, Progress, Watch, watcher
+from ._errors import failure
 
 Array = npt.NDArray[Any]
 Path = Union[str, "os.PathLike[str]"]
@@ -190,6 +192,9 @@ class Pipeline:
         *,
         check: Callable[[], None] = lambda: None,
     ) -> None:
+        for what, text in [("prompt", prompt), ("negative", negative or "")]:
+            if not isinstance(text, str):
+                raise TypeError(f"{what}: found {type(text).__name__}, expected a str")
         kind = np.dtype(dtype)
         if kind not in (np.dtype(np.uint8), np.dtype(np.float32)):
             raise TypeError(f"dtype: found {kind}, expected uint8 or float32")
@@ -206,11 +211,11 @@ class Pipeline:
             report = self._native.generate(
                 prompt,
                 negative,
-                sorted((prompt_at or {}).items()),
-                seed or 0,
+                sorted((whole("prompt_at", chunk), text) for chunk, text in (prompt_at or {}).items()),
+                whole("seed", seed) or 0,
                 None if noise is None else given("noise", noise),
-                chunks,
-                steps,
+                whole("chunks", chunks),
+                whole("steps", steps),
                 None if guidance is None else strengths(guidance),
                 kind == np.float32,
                 push,
@@ -228,6 +233,19 @@ class Pipeline:
 
 class Stopped(Exception):
     """Nobody takes the frames any more."""
+
+
+def whole(name: str, value: Any) -> Any:
+    """A number from 0 on, or ``None``."""
+    if value is None:
+        return None
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: found {value!r}, expected a whole number") from None
+    if not 0 <= number < 1 << 64:
+        raise failure("input", f"{name}: found {number}, expected a whole number from 0 on, below 2^64")
+    return number
 
 
 def strengths(guidance: Guidance) -> tuple[float, Optional[float]]:
