@@ -40,8 +40,27 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! [`proof::generate::frames`] makes a video from a prompt with the folder of a compiled pipeline, and hands its frames over as they are made:
+//!
+//! ```no_run
+//! use s2ditc::proof::generate::{Request, frames};
+//! use s2ditc::runtime::{Pipeline, RunOptions};
+//!
+//! let pipeline = Pipeline::open("wan.pipeline".as_ref())?;
+//! let request = Request { prompt: "a red fox runs through snow".into(), seed: 3, ..Request::default() };
+//! let options = RunOptions { threads: 4, ..RunOptions::default() };
+//! let report = frames(&pipeline, &request, &options, &mut |part, done, total| println!("{part:?} {done}/{total}"), &mut |video, all| {
+//!     println!("{:?} of {all} frames", video.shape);
+//!     Ok(())
+//! })?;
+//! assert_eq!(report.seed, Some(3));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! [`runtime::Predictor`] runs anybody's package on named arrays, and [`runtime::StreamSession`] makes video chunk by chunk. [`emit::compile`]
 //! compiles a [`models::checkpoint::Checkpoint`], and [`proof`] compares artifacts with references.
+//!
+//! What programs may build on is written down in `tests/commands/library.rs`, with the types of the functions: a change of it is a breaking change.
 
 // All printing is in `cli::terminal`.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
@@ -60,3 +79,4 @@ pub use s2dit_passes as passes;
 pub use s2dit_proof as proof;
 pub use s2dit_quantize as quantize;
 pub use s2dit_runtime as runtime;
+pub use s2dit_video as video;

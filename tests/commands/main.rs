@@ -12,6 +12,7 @@ mod doors;
 mod estimate;
 mod found_cases;
 mod hub;
+mod library;
 mod outputs;
 mod python_module;
 mod search;

@@ -9,7 +9,7 @@ import pytest
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 GOLDENS = REPO / "tests" / "goldens"
-STORED = {"F32": np.float32, "F16": np.float16}
+STORED = {"F32": np.float32, "F16": np.float16, "I32": np.int32}
 
 
 def read_safetensors(path):

@@ -113,6 +113,19 @@ except s2ditc.Error as error:
     assert done.stdout.split("\n")[:2] == ["first work", "second engine True"], done
 
 
+@pytest.mark.parametrize("version, is_taken", [("1.19.2", False), ("1.23.2", False), ("1.24.0", True), ("2.0.0", True)])
+def test_an_onnxruntime_that_is_too_old_is_left_alone(tmp_path, monkeypatch, version, is_taken):
+    from s2ditc import _library
+
+    library = tmp_path / "onnxruntime" / "capi" / f"libonnxruntime.so.{version}"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    (tmp_path / "onnxruntime" / "__init__.py").write_text(f'"""ONNX Runtime."""\n__version__ = "{version}"\n')
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert _library.find() == (library if is_taken else None)
+
+
 def test_the_command_line_runs_in_python(tiny, tmp_path):
     path, _ = tiny
     command = [sys.executable, "-m", "s2ditc"]

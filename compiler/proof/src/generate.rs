@@ -2,6 +2,8 @@
 //!
 //! The stages follow each other: the text encoder, the transformer, the decoder. Each is loaded when it is needed and dropped before the next, so that memory is
 //! bounded by the largest of them. A stream holds two: its transformer, and a decoder that decodes each chunk while the next is to come.
+//!
+//! [`frames`] hands frames over as they are made, and [`generate`] writes them to a file.
 
 mod clip;
 mod stream;
@@ -12,12 +14,16 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use s2dit_backends::output::Destination;
-use s2dit_runtime::pipeline::{Mode, Part, Pipeline};
+use s2dit_runtime::pipeline::{Mode, Part, Pipeline, Video};
+use s2dit_runtime::stream::state::MOST_CHUNKS;
 use s2dit_runtime::{HostTensor, RunOptions};
 use serde::Serialize;
 
 use crate::decode::VideoOutput;
 use text::Texts;
+
+/// Most steps of a clip.
+pub const MOST_STEPS: usize = 1000;
 
 /// What to make. What is `None` is as the pipeline says.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +37,7 @@ pub struct Request {
     /// The seed of the noise.
     pub seed: u64,
     /// Recorded noise instead of a seed's.
-    pub noise: Option<PathBuf>,
+    pub noise: Option<Recorded>,
     /// Chunks of a stream.
     pub chunks: Option<u64>,
     /// Steps of a clip.
@@ -40,6 +46,15 @@ pub struct Request {
     pub guidance: Option<(f64, Option<f64>)>,
     /// Frames a second.
     pub fps: Option<f64>,
+}
+
+/// Noise that was recorded: `[1, C, F, H, W]` of a clip, `[chunks, steps, 1, C, F, H, W]` of a stream.
+#[derive(Clone, Debug)]
+pub enum Recorded {
+    /// A safetensors file with the tensor `noise`, or `stream.noise` of a stream.
+    File(PathBuf),
+    /// The numbers themselves.
+    Tensor(HostTensor),
 }
 
 /// What was made.
@@ -72,8 +87,9 @@ pub struct Report {
     pub cols: usize,
     /// Frames a second.
     pub fps: f64,
-    /// The output.
-    pub output: PathBuf,
+    /// The file or folder that the video was written to, if it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<PathBuf>,
     /// The work, in order.
     pub stages: Vec<Stage>,
     /// What the caller should know, such as a prompt that was cut.
@@ -111,11 +127,13 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> Result<T>) -> Result<T> {
 /// What is told of the work as it goes on: the part, its calls done, and its calls in all.
 pub type Watch<'w> = &'w mut dyn FnMut(Part, u64, u64);
 
-/// Makes a video.
+/// Gets the frames of a video as they are made, `[1, 3, T, H, W]` in −1 to 1, and how many frames the video has in all.
+pub type Push<'p> = &'p mut dyn FnMut(&HostTensor, usize) -> Result<()>;
+
+/// Makes a video, and writes it.
 ///
 /// # Errors
-/// A pipeline without the parts that are needed, or whose parts do not fit each other; a request that the pipeline cannot serve; a failing engine; a place
-/// that cannot be written.
+/// See [`frames`]; a place that cannot be written.
 pub fn generate(
     pipeline: &Pipeline,
     request: &Request,
@@ -123,11 +141,43 @@ pub fn generate(
     run: &RunOptions,
     watch: Watch<'_>,
 ) -> Result<Report> {
+    let Video { rows, cols, fps, .. } = pipeline.contract().video;
+    let fps = request.fps.unwrap_or(fps);
+    // A place that cannot be written is found before the work: the video is begun, and dropped.
+    drop(VideoOutput::create(to, [1, 3, 1, rows, cols], fps)?);
+    let mut file = None;
+    let report = frames(pipeline, request, run, watch, &mut |video, total| {
+        if file.is_none() {
+            file = Some(VideoOutput::create(to, [1, 3, total, rows, cols], fps)?);
+        }
+        file.as_mut().map_or(Ok(()), |file| file.push(video))
+    })?;
+    file.context("the decoder made no frames")?.finish()?;
+    Ok(Report { output: Some(to.path.into()), ..report })
+}
+
+/// Makes a video, and hands its frames to `push` in the order in which they are shown.
+///
+/// # Errors
+/// A pipeline without the parts that are needed, or whose parts do not fit each other; a request that the pipeline cannot serve; a failing engine; an error of
+/// `push`.
+pub fn frames(
+    pipeline: &Pipeline,
+    request: &Request,
+    run: &RunOptions,
+    watch: Watch<'_>,
+    push: Push<'_>,
+) -> Result<Report> {
     if run.fp16 {
         pipeline.check_fp16()?;
     }
+    if let Some(steps) = request.steps.filter(|steps| !(1..=MOST_STEPS).contains(steps)) {
+        bail!("--steps: found {steps}, expected 1 to {MOST_STEPS}");
+    }
+    if let Some(chunks) = request.chunks.filter(|chunks| !(1..=MOST_CHUNKS).contains(chunks)) {
+        bail!("--chunks: found {chunks}, expected 1 to {MOST_CHUNKS}");
+    }
     let contract = pipeline.contract();
-    let fps = request.fps.unwrap_or(contract.video.fps);
     let mut report = Report {
         class: contract.class.clone(),
         mode: contract.mode,
@@ -141,8 +191,8 @@ pub fn generate(
         frames: 0,
         rows: contract.video.rows,
         cols: contract.video.cols,
-        fps,
-        output: to.path.into(),
+        fps: request.fps.unwrap_or(contract.video.fps),
+        output: None,
         stages: Vec::new(),
         notes: Vec::new(),
     };
@@ -150,13 +200,17 @@ pub fn generate(
     for part in Part::ALL {
         pipeline.part(part)?;
     }
-    // So is a place that cannot be written: the video is begun, and dropped.
-    drop(VideoOutput::create(to, [1, 3, 1, contract.video.rows, contract.video.cols], fps)?);
+    let mut shown = 0;
+    let mut push = |video: &HostTensor, total: usize| {
+        shown += video.shape.get(2).copied().unwrap_or_default();
+        push(video, total)
+    };
     let made = match contract.mode {
-        Mode::Clip => clip::make(pipeline, request, to, run, watch, &mut report),
-        Mode::Stream => stream::make(pipeline, request, to, run, watch, &mut report),
+        Mode::Clip => clip::make(pipeline, request, run, watch, &mut report, &mut push),
+        Mode::Stream => stream::make(pipeline, request, run, watch, &mut report, &mut push),
     };
     made.with_context(|| format!("`{}`", pipeline.dir().display()))?;
+    report.frames = shown;
     Ok(report)
 }
 
@@ -175,39 +229,4 @@ fn check_latent(pipeline: &Pipeline, path: &Path, found: [usize; 4]) -> Result<(
         );
     }
     Ok(())
-}
-
-/// An output that begins with its first frames, when its size is known.
-struct Written<'a> {
-    to: Destination<'a>,
-    fps: f64,
-    /// Frames of the video in all.
-    frames: usize,
-    file: Option<VideoOutput>,
-    written: usize,
-}
-
-impl<'a> Written<'a> {
-    fn new(to: Destination<'a>, fps: f64, frames: usize) -> Self {
-        Written { to, fps, frames, file: None, written: 0 }
-    }
-
-    /// Adds frames `[1, 3, T, H, W]`.
-    fn push(&mut self, video: &HostTensor) -> Result<()> {
-        let [one, colours, count, rows, cols] = video.shape[..] else { bail!("a video of another rank than 5") };
-        self.written += count;
-        match &mut self.file {
-            Some(file) => file.push(video),
-            None => {
-                let shape = [one, colours, self.frames, rows, cols];
-                self.file.insert(VideoOutput::create(self.to, shape, self.fps)?).push(video)
-            }
-        }
-    }
-
-    /// Puts the video in its place, and returns its frames.
-    fn finish(self) -> Result<usize> {
-        self.file.context("the decoder made no frames")?.finish()?;
-        Ok(self.written)
-    }
 }

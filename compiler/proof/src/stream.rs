@@ -44,7 +44,7 @@ pub enum Noise {
     Recorded(Recording),
 }
 
-/// Noise read from a file: `[chunks, steps, 1, C, F, H, W]`.
+/// Noise that was made before: `[chunks, steps, 1, C, F, H, W]`.
 pub struct Recording {
     shown: String,
     shape: Vec<usize>,
@@ -59,6 +59,17 @@ impl Noise {
     pub fn open(path: &Path, contract: &Contract) -> Result<Noise> {
         let file = SafetensorsFile::open(path)?;
         Ok(Noise::Recorded(Recording::read(&file, contract)?))
+    }
+
+    /// Noise that a caller has, `[chunks, steps, 1, C, F, H, W]`.
+    ///
+    /// # Errors
+    /// A tensor that does not fit the kernel; NaN or infinite elements.
+    pub fn given(noise: &HostTensor, contract: &Contract) -> Result<Noise> {
+        let shown = "noise";
+        Recording::check(shown, &noise.shape, contract)?;
+        all_finite(shown, &noise.data)?;
+        Ok(Noise::Recorded(Recording { shown: shown.into(), shape: noise.shape.clone(), data: noise.data.clone() }))
     }
 
     /// Chunks there are, `None` for any number.
@@ -94,21 +105,25 @@ impl Recording {
             let hint = if clip { ": it is a golden of clip mode" } else { "" };
             bail!("`{shown}`: no tensor `{NOISE}` [chunks, steps, 1, C, F, H, W]{hint}");
         };
-        let shape = &info.ty.shape;
+        Recording::check(&format!("`{shown}`, tensor `{NOISE}`"), &info.ty.shape, contract)?;
+        let data = finite(file, NOISE)?;
+        Ok(Recording { shown: format!("`{shown}`"), shape: info.ty.shape.clone(), data })
+    }
+
+    /// Checks a shape; `shown` names the tensor.
+    fn check(shown: &str, shape: &[usize], contract: &Contract) -> Result<()> {
         let chunk = contract.chunk.shape();
         let steps = contract.sampler.steps();
         if shape.len() != 7 || shape[1] != steps || shape[2..] != chunk {
             let [_, c, f, h, w] = chunk;
             bail!(
-                "`{shown}`, tensor `{NOISE}`: found {shape:?}, expected [chunks, {steps}, 1, {c}, {f}, {h}, {w}], what the \
-                 kernel was compiled for"
+                "{shown}: found {shape:?}, expected [chunks, {steps}, 1, {c}, {f}, {h}, {w}], what the kernel was compiled for"
             );
         }
         if shape[0] == 0 {
-            bail!("`{shown}`, tensor `{NOISE}`: found {shape:?}, noise of 0 chunks, expected 1 or more");
+            bail!("{shown}: found {shape:?}, noise of 0 chunks, expected 1 or more");
         }
-        let data = finite(file, NOISE)?;
-        Ok(Recording { shown, shape: shape.clone(), data })
+        Ok(())
     }
 
     /// Chunks there are.
@@ -127,7 +142,7 @@ impl Recording {
         let all =
             usize::try_from(index).ok().filter(|i| *i < self.shape[0]).map(|i| &self.data[i * steps * elements..]);
         let Some(all) = all else {
-            bail!("`{}`: has noise of {} chunk(s), but chunk {index} is to be made", self.shown, self.shape[0]);
+            bail!("{}: has noise of {} chunk(s), but chunk {index} is to be made", self.shown, self.shape[0]);
         };
         let tensor = |data: &[f32]| HostTensor { shape: shape.to_vec(), data: data.to_vec() };
         Ok(all.chunks_exact(elements).take(steps).map(tensor).collect())
@@ -253,10 +268,19 @@ fn mask_of(file: &SafetensorsFile, expected: &[usize]) -> Result<HostTensor> {
 /// NaN or infinite elements: what comes of them would be found an hour later, and far from here.
 pub(crate) fn finite(file: &SafetensorsFile, name: &str) -> Result<Vec<f32>> {
     let data = file.tensor_f32(name)?;
-    if let Some(i) = data.iter().position(|x| !x.is_finite()) {
-        bail!("`{}`, tensor `{name}`: element {i}: found {}, expected finite numbers", file.path().display(), data[i]);
-    }
+    all_finite(&format!("`{}`, tensor `{name}`", file.path().display()), &data)?;
     Ok(data)
+}
+
+/// Checks numbers; `shown` names them.
+///
+/// # Errors
+/// NaN or infinite elements.
+pub(crate) fn all_finite(shown: &str, data: &[f32]) -> Result<()> {
+    if let Some(i) = data.iter().position(|x| !x.is_finite()) {
+        bail!("{shown}: element {i}: found {}, expected finite numbers", data[i]);
+    }
+    Ok(())
 }
 
 /// A safetensors file with one tensor, written chunk by chunk; it appears when it is whole.

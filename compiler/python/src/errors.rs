@@ -26,7 +26,11 @@ pub(crate) fn error(py: Python<'_>, kind: &str, message: String) -> PyErr {
 
 /// The error of the runtime, with all of its causes.
 pub(crate) fn of_runtime(py: Python<'_>, failed: &runtime::Error) -> PyErr {
-    let kind = match failed.kind() {
+    error(py, kind_of(failed), format!("{failed:#}"))
+}
+
+fn kind_of(failed: &runtime::Error) -> &'static str {
+    match failed.kind() {
         ErrorKind::Library => "library",
         ErrorKind::Artifact => "artifact",
         ErrorKind::Unsupported => "unsupported",
@@ -35,8 +39,7 @@ pub(crate) fn of_runtime(py: Python<'_>, failed: &runtime::Error) -> PyErr {
         ErrorKind::Engine => "engine",
         ErrorKind::Io => "io",
         _ => "work",
-    };
-    error(py, kind, format!("{failed:#}"))
+    }
 }
 
 /// The error of a command.
@@ -49,15 +52,31 @@ pub(crate) fn of_command(py: Python<'_>, failed: &Failure) -> PyErr {
     error(py, kind, failed.to_string())
 }
 
-/// Runs work with the interpreter released. A panic of it is an [`Error`], too.
+/// What work unwinds with if a callback of Python's raised.
+pub(crate) struct Stopped(pub(crate) PyErr);
+
+/// Runs work of the runtime with the interpreter released. A panic of it is an [`Error`], too.
 pub(crate) fn released<T: Send>(
     py: Python<'_>,
     work: impl FnOnce() -> Result<T, runtime::Error> + Send,
 ) -> PyResult<T> {
-    match py.detach(|| catch_unwind(AssertUnwindSafe(work))) {
-        Ok(done) => done.map_err(|failed| of_runtime(py, &failed)),
-        Err(panic) => Err(error(py, "bug", format!("s2ditc failed, which is a bug: {}", said_by(panic.as_ref())))),
-    }
+    detached(py, work)?.map_err(|failed| of_runtime(py, &failed))
+}
+
+/// The same for work of which the runtime is a part.
+pub(crate) fn worked<T: Send>(py: Python<'_>, work: impl FnOnce() -> anyhow::Result<T> + Send) -> PyResult<T> {
+    detached(py, work)?.map_err(|failed| {
+        let of_runtime = failed.chain().find_map(|cause| cause.downcast_ref::<runtime::Error>());
+        error(py, of_runtime.map_or("work", kind_of), format!("{failed:#}"))
+    })
+}
+
+fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> PyResult<T> {
+    let done = py.detach(|| catch_unwind(AssertUnwindSafe(work)));
+    done.map_err(|panic| match panic.downcast::<Stopped>() {
+        Ok(stopped) => stopped.0,
+        Err(panic) => error(py, "bug", format!("s2ditc failed, which is a bug: {}", said_by(panic.as_ref()))),
+    })
 }
 
 fn said_by(panic: &(dyn Any + Send)) -> String {

@@ -1,7 +1,7 @@
 //! The extension module `s2ditc._native`: what the Python module `s2ditc` is made of.
 //!
 //! - `call` runs a command in this process, and `main` is the command line of a host that is Python.
-//! - `Predictor` and `State` run anybody's package on NumPy's arrays; `Stream` makes video chunk by chunk.
+//! - `Predictor` and `State` run anybody's package on NumPy's arrays; `Stream` makes video chunk by chunk, and `Pipeline` from a prompt.
 //!
 //! Arrays cross as one-dimensional arrays of bytes with an element type and a shape; `python/s2ditc` gives them their NumPy types. The interpreter is
 //! released while a model or a command runs. What fails raises `Error`, a crash of this code included.
@@ -12,6 +12,7 @@
 mod array;
 mod commands;
 mod errors;
+mod pipeline;
 mod predictor;
 mod stream;
 
@@ -32,6 +33,8 @@ mod _native {
     use crate::commands::{call, end_cleanly, main, runs_models, use_library};
     #[pymodule_export]
     use crate::errors::Error;
+    #[pymodule_export]
+    use crate::pipeline::Pipeline;
     #[pymodule_export]
     use crate::predictor::{Predictor, State};
     #[pymodule_export]

@@ -1,12 +1,12 @@
 //! `s2ditc generate`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 
 use anyhow::Result;
 use s2dit_files::problems::{Problem, quoted};
-use s2dit_proof::generate::{Report, Request, generate};
+use s2dit_proof::generate::{MOST_STEPS, Recorded, Report, Request, generate};
 use s2dit_runtime::RunOptions;
 use s2dit_runtime::pipeline::{Part, Pipeline};
 use s2dit_runtime::stream::state::MOST_CHUNKS;
@@ -48,7 +48,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MOST_CHUNKS))]
     chunks: Option<u64>,
     /// Steps of a clip [default: the pipeline's]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MOST_STEPS as i64))]
     steps: Option<u16>,
     /// Guidance of a clip: v = v_neg + G·(v_pos − v_neg), of two transformers G,G2; 1 or less is none [default: the pipeline's]
     #[arg(long, value_name = "G[,G2]", allow_hyphen_values = true)]
@@ -103,7 +103,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         negative: args.negative.clone(),
         prompt_at: args.prompt_at.iter().map(|PromptAt(chunk, prompt)| (*chunk, prompt.clone())).collect(),
         seed: args.seed,
-        noise: args.noise.clone(),
+        noise: args.noise.clone().map(Recorded::File),
         chunks: args.chunks,
         steps: args.steps.map(usize::from),
         guidance: args.guidance.map(|Guidance(first, second)| (first, second)),
@@ -128,13 +128,13 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         print_json(&report)?;
     } else if !context.quiet {
         report.notes.iter().for_each(|note| print_note(&format!("note: {note}")));
-        print_line(&text(&report))?;
+        print_line(&text(&args.output, &report))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(r: &Report) -> String {
-    let mut out = format!("{}: {} frames of {}x{}, {} a second", r.output.display(), r.frames, r.cols, r.rows, r.fps);
+fn text(output: &Path, r: &Report) -> String {
+    let mut out = format!("{}: {} frames of {}x{}, {} a second", output.display(), r.frames, r.cols, r.rows, r.fps);
     let steps = if r.steps == 1 { "1 step".to_owned() } else { format!("{} steps", r.steps) };
     let steps = match r.chunks {
         Some(1) => format!("1 chunk of {steps}"),

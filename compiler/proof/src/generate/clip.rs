@@ -1,27 +1,34 @@
 //! A whole clip: its steps, then the decoder.
 
 use anyhow::{Context, Result, bail};
-use s2dit_backends::output::Destination;
 use s2dit_runtime::RunOptions;
 use s2dit_runtime::pipeline::{Part, Pipeline};
 
-use super::{Report, Request, Stage, Texts, Watch, Written, check_latent, shown, timed};
+use super::{Push, Recorded, Report, Request, Stage, Texts, Watch, check_latent, shown, timed};
 use crate::decode::{Decoder, Latents, frames_of_stream};
+use crate::stream::all_finite;
 use crate::stream::clip::{Clip, Given};
 
 pub(super) fn make(
     pipeline: &Pipeline,
     request: &Request,
-    to: Destination<'_>,
     run: &RunOptions,
     watch: Watch<'_>,
     report: &mut Report,
+    push: Push<'_>,
 ) -> Result<()> {
     if let Some(chunks) = request.chunks {
         bail!("--chunks: found {chunks}, but this pipeline makes a whole clip: compile it with --mode stream");
     }
     if !request.prompt_at.is_empty() {
         bail!("--prompt-at is for streams, but this pipeline makes a whole clip: compile it with --mode stream");
+    }
+    if let Some(Recorded::Tensor(noise)) = &request.noise {
+        let expected = pipeline.contract().latent.shape();
+        if noise.shape != expected {
+            bail!("noise: found {:?}, expected {expected:?}, the latent of the clip", noise.shape);
+        }
+        all_finite("noise", &noise.data)?;
     }
     let sampling = &pipeline.contract().sampling;
     let sampler = pipeline.contract().sampler(&shown(pipeline))?;
@@ -93,7 +100,8 @@ pub(super) fn make(
         condition,
     };
     let noise = match &request.noise {
-        Some(path) => clip.read_noise(path)?,
+        Some(Recorded::File(path)) => clip.read_noise(path)?,
+        Some(Recorded::Tensor(noise)) => noise.clone(),
         None => clip.seeded_noise(request.seed),
     };
     report.steps = steps;
@@ -122,17 +130,16 @@ pub(super) fn make(
         Decoder::Chunks(session) => Some(frames_of_stream(session.contract(), latents.frames())),
         Decoder::Clip(..) => None,
     };
-    let mut written = Written::new(to, report.fps, frames.or(pipeline.contract().video.frames).unwrap_or_default());
+    let frames = frames.or(pipeline.contract().video.frames).unwrap_or_default();
     let calls = &mut stage.calls;
     timed(&mut stage.seconds, || {
         decoder.decode(&latents, |video, done| {
             *calls += 1;
             watch(Part::Decoder, done as u64, total);
-            written.push(video)
+            push(video, frames)
         })
     })
     .with_context(|| format!("`{}`", path.display()))?;
     report.stages.push(stage);
-    report.frames = written.finish()?;
     Ok(())
 }

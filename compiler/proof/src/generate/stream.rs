@@ -1,11 +1,10 @@
 //! A stream: chunk by chunk, each decoded while the next is to come.
 
 use anyhow::{Context, Result, bail};
-use s2dit_backends::output::Destination;
 use s2dit_runtime::pipeline::{Part, Pipeline};
 use s2dit_runtime::{HostTensor, RunOptions, StreamOptions, StreamSession, stream};
 
-use super::{Report, Request, Stage, Texts, Watch, Written, check_latent, shown, timed};
+use super::{Push, Recorded, Report, Request, Stage, Texts, Watch, check_latent, shown, timed};
 use crate::decode::{Decoder, Feed, frames_of_stream};
 use crate::stream::Noise;
 use crate::stream::clip::Prompt;
@@ -16,10 +15,10 @@ const USUAL_FRAMES: u64 = 21;
 pub(super) fn make(
     pipeline: &Pipeline,
     request: &Request,
-    to: Destination<'_>,
     run: &RunOptions,
     watch: Watch<'_>,
     report: &mut Report,
+    push: Push<'_>,
 ) -> Result<()> {
     let clips_only = [
         (request.steps.is_some(), "--steps"),
@@ -41,7 +40,8 @@ pub(super) fn make(
     let [_, latent @ ..] = kernel.chunk.shape();
     check_latent(pipeline, &path, latent)?;
     let noise = match &request.noise {
-        Some(path) => Noise::open(path, &kernel)?,
+        Some(Recorded::File(path)) => Noise::open(path, &kernel)?,
+        Some(Recorded::Tensor(noise)) => Noise::given(noise, &kernel)?,
         None => Noise::Seed(request.seed),
     };
     let frames = kernel.chunk.frames as u64;
@@ -76,8 +76,12 @@ pub(super) fn make(
         );
     }
     let total = frames_of_stream(decoder.contract(), (chunks * frames) as usize);
-    let mut written = Written::new(to, report.fps, total);
     let mut feed = Feed::new(&mut **decoder);
+    let mut calls = 0;
+    let mut push = |video: &HostTensor, _: usize| {
+        calls += 1;
+        push(video, total)
+    };
     for chunk in 0..chunks {
         let prompt = match request.prompt_at.iter().find(|(at, _)| *at == chunk) {
             Some((_, prompt)) => Some(prompt),
@@ -96,21 +100,11 @@ pub(super) fn make(
             made.with_context(|| format!("`{}`", path.display()))
         })?;
         stage.calls += kernel.sampler.steps();
-        let calls = &mut decoding.calls;
-        let mut push = |video: &HostTensor, _: usize| {
-            *calls += 1;
-            written.push(video)
-        };
         timed(&mut decoding.seconds, || feed.take(&made, &mut push))
             .with_context(|| format!("`{}`", decoder_path.display()))?;
     }
-    let calls = &mut decoding.calls;
-    let mut push = |video: &HostTensor, _: usize| {
-        *calls += 1;
-        written.push(video)
-    };
     timed(&mut decoding.seconds, || feed.finish(&mut push)).with_context(|| format!("`{}`", decoder_path.display()))?;
+    decoding.calls = calls;
     report.stages.extend([stage, decoding]);
-    report.frames = written.finish()?;
     Ok(())
 }

@@ -1,8 +1,8 @@
 """Core ML packages predict on any machine, and the commands of s2ditc are functions.
 
-``Package`` opens a package or an ONNX file to predict, as coremltools' ``MLModel`` does on a Mac; ``Kernel`` makes video chunk by chunk. ``compile``,
-``verify``, ``lint``, ``quantize`` and the others are the commands of the command line: keyword arguments are its flags, and reports come back as
-dictionaries. What fails raises ``Error``.
+``Package`` opens a package or an ONNX file to predict, as coremltools' ``MLModel`` does on a Mac; ``Kernel`` makes video chunk by chunk, and ``Pipeline`` from
+a prompt. ``compile``, ``verify``, ``lint``, ``quantize`` and the others are the commands of the command line: keyword arguments are its flags, and reports come
+back as dictionaries. What fails raises ``Error``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from ._errors import Error, UnknownInputError
 from ._kernel import Kernel
 from ._native import __version__
 from ._package import Package, Port, State
+from ._pipeline import Pipeline
 
-__all__ = ["Error", "Kernel", "Package", "Port", "Progress", "State", "UnknownInputError", "__version__"]
+__all__ = ["Error", "Kernel", "Package", "Pipeline", "Port", "Progress", "State", "UnknownInputError", "__version__"]
 __all__ += _functions
 
 _found = _library.find()
