@@ -7,14 +7,19 @@
 //! stay fp16, for ONNX Runtime they do not.
 
 use crate::channels_first::{self, Options};
+use crate::lowerings::Lowerings;
 use crate::pass::Pass;
 use crate::pipeline::{OrderError, PassPipeline};
 use crate::precision::{FP16, FP16_NORMS32, FP16_ONLY};
 use crate::states::{self, Place};
 use crate::{
     bound, canonicalize, cse, decompose, fold_gate, fuse, pad_tokens, phase, rope_tables, split, split_conv,
-    square_free_norms, timesteps, widen,
+    square_free_norms, sums_as_products, timesteps, widen,
 };
+
+macro_rules! passes {
+    ($($pass:expr),* $(,)?) => { vec![$(Pass::from($pass)),*] };
+}
 
 /// The form in which a target gets a graph.
 #[derive(Clone, Debug)]
@@ -30,36 +35,51 @@ pub enum Form {
     /// The same in fp16.
     AnyFp16,
     /// fp32 in the layout of the Neural Engine.
-    Ane(Options),
+    Ane(Engine),
     /// fp16 for the Neural Engine.
-    AneFp16(Options),
+    AneFp16(Engine),
 }
 
-macro_rules! passes {
-    ($($pass:expr),* $(,)?) => { vec![$(Pass::from($pass)),*] };
+/// How the Neural Engine gets a graph.
+#[derive(Clone, Debug, Default)]
+pub struct Engine {
+    /// Choices of the layout; norms and the working set are those of the lowerings.
+    pub layout: Options,
+    /// What a device asks for.
+    pub lowerings: Lowerings,
+}
+
+impl Engine {
+    fn passes(self) -> Vec<Pass> {
+        let Engine { layout, lowerings } = self;
+        let compressed = layout.apart;
+        let layout = Options { norms: lowerings.norms, working_set: lowerings.apart_beyond, ..layout };
+        let mut passes = passes![
+            &pad_tokens::PASS,
+            &cse::PASS,
+            channels_first::pass(layout),
+            &canonicalize::PASS,
+            &decompose::PASS,
+            &cse::PASS
+        ];
+        passes.extend(lowerings.passes(compressed));
+        passes
+    }
 }
 
 /// The passes that put a graph into a form.
 fn lowering(form: Form) -> Vec<Pass> {
     let mut passes = passes![&canonicalize::PASS, &phase::PASS, &cse::PASS, &fuse::PASS, &fold_gate::PASS];
-    let engine = |options| {
-        passes![
-            &pad_tokens::PASS,
-            &cse::PASS,
-            channels_first::pass(options),
-            &canonicalize::PASS,
-            &decompose::PASS,
-            &cse::PASS
-        ]
-    };
     passes.extend(match form {
         Form::Onnx21 => passes![&bound::PASS, &split_conv::PASS, &decompose::FOR_ONNX21, &cse::PASS],
         Form::Onnx23 => passes![&bound::PASS, &split_conv::PASS, &decompose::FOR_ONNX23, &cse::PASS],
         Form::OnnxFp16 => passes![&split_conv::PASS, &decompose::PASS, &cse::PASS, &FP16_NORMS32],
         Form::Any => passes![&decompose::PASS, &cse::PASS],
         Form::AnyFp16 => passes![&decompose::PASS, &cse::PASS, &FP16],
-        Form::Ane(options) => engine(options),
-        Form::AneFp16(options) => [engine(options), passes![&FP16_ONLY, &canonicalize::PASS]].concat(),
+        Form::Ane(engine) => engine.passes(),
+        Form::AneFp16(engine) => {
+            [engine.passes(), passes![&sums_as_products::PASS, &FP16_ONLY, &canonicalize::PASS]].concat()
+        }
     });
     passes
 }
@@ -163,8 +183,8 @@ pub fn every() -> Result<Vec<Named>, OrderError> {
         ("onnx-fp16", "ONNX in fp16", Form::OnnxFp16),
         ("coreml-any-fp32", "Core ML in fp32, any engine", Form::Any),
         ("coreml-any-fp16", "Core ML in fp16, any engine", Form::AnyFp16),
-        ("coreml-ane-fp32", "Core ML in fp32, in the layout of the Neural Engine", Form::Ane(Options::default())),
-        ("coreml-ane-fp16", "Core ML in fp16, for the Neural Engine", Form::AneFp16(Options::default())),
+        ("coreml-ane-fp32", "Core ML in fp32, in the layout of the Neural Engine", Form::Ane(Engine::default())),
+        ("coreml-ane-fp16", "Core ML in fp16, for the Neural Engine", Form::AneFp16(Engine::default())),
     ];
     let mut every = Vec::new();
     let mut put = |name: String, doc: String, pipeline: PassPipeline| every.push(Named { name, doc, pipeline });

@@ -2,8 +2,9 @@
 
 use crate::pass::{Pass, PassKind, ReadError, Run};
 use crate::{
-    bound, canonicalize, channels_first, cse, decompose, emulate, fold_gate, fuse, pad_tokens, phase, precision,
-    quantize, rope_tables, split, split_conv, square_free_norms, states, timesteps, widen,
+    bound, canonicalize, channels_first, cse, decompose, emulate, fold_gate, fuse, pad_notch, pad_tokens, phase,
+    precision, quantize, rope_tables, slices_of_rows, split, split_conv, split_hidden, square_free_norms, states,
+    sums_as_products, tile_queries, timesteps, widen,
 };
 
 /// Every pass, by its kind.
@@ -24,6 +25,11 @@ pub static PASSES: &[&PassKind] = &[
     &decompose::PASS,
     &decompose::FOR_ONNX21,
     &decompose::FOR_ONNX23,
+    &sums_as_products::PASS,
+    &pad_notch::PASS,
+    &split_hidden::PASS,
+    &tile_queries::PASS,
+    &slices_of_rows::PASS,
     &precision::FP16,
     &precision::FP16_NORMS32,
     &precision::FP16_ONLY,

@@ -7,6 +7,7 @@ mod bad_input;
 mod ci_workflow;
 mod cli;
 mod determinism;
+mod device;
 mod docs;
 mod doors;
 mod estimate;

@@ -1,6 +1,9 @@
 //! The engine that a Core ML package is shaped for.
 
-use s2dit_passes::channels_first;
+use std::sync::Arc;
+
+use s2dit_passes::pipelines::Engine;
+use s2dit_passes::{Lowerings, channels_first};
 use serde::Serialize;
 
 use super::Target;
@@ -34,8 +37,8 @@ pub enum Attention {
 choice!(Compute, "compute", Ane = "ane", Gpu = "gpu", Any = "any");
 choice!(Attention, "attention", Batched = "batched", PerHead = "per-head");
 
-/// The shape of a Core ML package: engine, and treatment of attention.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The shape of a Core ML package: engine, treatment of attention, and what a device asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
     /// See [`Compute`].
     pub compute: Compute,
@@ -43,16 +46,24 @@ pub struct Layout {
     pub attention: Attention,
     /// Weights are not joined, even if none is compressed: what a compressed package is measured against.
     pub apart: bool,
+    /// The device that the package is for, if there is one.
+    pub device: Option<Arc<str>>,
+    /// What it asks for.
+    pub lowerings: Lowerings,
 }
 
 /// Metadata key of [`Compute`].
 pub const COMPUTE: &str = "s2ditc.compute";
 /// Metadata key of [`Attention`].
 pub const ATTENTION: &str = "s2ditc.attention";
+/// Metadata key of the device that a package is for.
+pub const DEVICE: &str = "s2ditc.device";
+/// Metadata key of [`Lowerings`], as [`Lowerings::names`] has them.
+pub const LOWERINGS: &str = "s2ditc.lowerings";
 
 impl Layout {
     /// The metadata that a package of this layout carries.
-    pub(super) fn metadata(self, target: Target) -> Vec<(String, String)> {
+    pub(super) fn metadata(&self, target: Target) -> Vec<(String, String)> {
         if target != Target::CoreMl {
             return Vec::new();
         }
@@ -60,16 +71,21 @@ impl Layout {
         if self.compute == Compute::Ane {
             metadata.push((ATTENTION.into(), self.attention.to_string()));
         }
+        if let Some(device) = &self.device {
+            metadata.push((DEVICE.into(), device.to_string()));
+            metadata.push((LOWERINGS.into(), self.lowerings.names().join(",")));
+        }
         metadata
     }
 
-    /// What the pass is told. Weights that are compressed one by one are not joined.
-    pub(super) fn options(self, quantize: Option<&Quantize>, partitioned: bool) -> channels_first::Options {
-        channels_first::Options {
+    /// How the Neural Engine gets a graph. Weights that are compressed one by one are not joined.
+    pub(super) fn engine(&self, quantize: Option<&Quantize>, partitioned: bool) -> Engine {
+        let layout = channels_first::Options {
             across_blocks: !partitioned,
             apart: self.apart || quantize.is_some(),
             per_head: self.attention == Attention::PerHead,
             ..channels_first::Options::default()
-        }
+        };
+        Engine { layout, lowerings: self.lowerings }
     }
 }

@@ -83,8 +83,8 @@ pub fn lower_graph(
             state.ty.dtype = s2dit_ir::DType::F16;
         }
     }
-    let shape = options.layout.options(options.quantize.as_ref(), false);
-    let form = form(options.target, options.precision, options.opset, options.layout.compute, shape);
+    let engine = options.layout.engine(options.quantize.as_ref(), false);
+    let form = form(options.target, options.precision, options.opset, options.layout.compute, engine);
     let place = match options.states {
         States::Io => states::Place::Io,
         States::Native => states::Place::Native,

@@ -24,13 +24,13 @@ use s2dit_backends::output::{Destination, Staged};
 use s2dit_backends::{coreml, onnx};
 use s2dit_ir::verify::verify;
 use s2dit_ir::{Module, WeightSource};
-use s2dit_passes::pipelines::{self, Form};
-use s2dit_passes::{PassRun, channels_first};
+use s2dit_passes::PassRun;
+use s2dit_passes::pipelines::{self, Engine, Form};
 pub use s2dit_runtime::stream::contract::{Precision, Target};
 use s2dit_runtime::{Timesteps as Listed, interface};
 use serde::Serialize;
 
-pub use self::compute::{ATTENTION, Attention, COMPUTE, Compute, Layout};
+pub use self::compute::{ATTENTION, Attention, COMPUTE, Compute, DEVICE, LOWERINGS, Layout};
 pub use self::quantized::Quantized;
 pub use self::timesteps::TimestepChoice;
 pub use self::vanish::Vanished;
@@ -64,16 +64,16 @@ pub const fn default_precision(target: Target) -> Precision {
     }
 }
 
-/// The form in which a target gets its graph. `shape` is what the layout of the Neural Engine is told.
-fn form(target: Target, precision: Precision, opset: Opset, compute: Compute, shape: channels_first::Options) -> Form {
+/// The form in which a target gets its graph. `engine` is how the Neural Engine does.
+fn form(target: Target, precision: Precision, opset: Opset, compute: Compute, engine: Engine) -> Form {
     match (target, precision, compute) {
         (Target::Onnx, Precision::Fp32, _) if opset == Opset::V23 => Form::Onnx23,
         (Target::Onnx, Precision::Fp32, _) => Form::Onnx21,
         (Target::Onnx, Precision::Fp16, _) => Form::OnnxFp16,
         (Target::CoreMl, Precision::Fp32, Compute::Any | Compute::Gpu) => Form::Any,
         (Target::CoreMl, Precision::Fp16, Compute::Any | Compute::Gpu) => Form::AnyFp16,
-        (Target::CoreMl, Precision::Fp32, Compute::Ane) => Form::Ane(shape),
-        (Target::CoreMl, Precision::Fp16, Compute::Ane) => Form::AneFp16(shape),
+        (Target::CoreMl, Precision::Fp32, Compute::Ane) => Form::Ane(engine),
+        (Target::CoreMl, Precision::Fp16, Compute::Ane) => Form::AneFp16(engine),
     }
 }
 
@@ -154,8 +154,8 @@ pub fn lower_graph(
     let mut module = model.build(weights, options.size)?;
     options.timesteps.check_time(&module)?;
     watch(None, &module);
-    let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some());
-    let form = form(options.target, options.precision, options.opset, options.layout.compute, shape);
+    let engine = options.layout.engine(options.quantize.as_ref(), options.partition.is_some());
+    let form = form(options.target, options.precision, options.opset, options.layout.compute, engine);
     let pipeline = match model.family().part() {
         Part::Decoder => pipelines::decoder(&form, None)?,
         Part::Step | Part::TextEncoder => {

@@ -86,8 +86,8 @@ pub fn lower_graph(
         },
         half_states: options.precision == Precision::Fp16,
     };
-    let shape = options.layout.options(options.quantize.as_ref(), options.partition.is_some());
-    let form = form(options.target, options.precision, options.opset, options.layout.compute, shape);
+    let engine = options.layout.engine(options.quantize.as_ref(), options.partition.is_some());
+    let form = form(options.target, options.precision, options.opset, options.layout.compute, engine);
     let listed = options.timesteps.listed(model)?;
     let place = match options.states {
         States::Io => states::Place::Io,

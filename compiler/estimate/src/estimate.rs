@@ -100,7 +100,27 @@ pub struct FunctionEstimate {
     pub parts: Vec<PartEstimate>,
     /// Kinds of ops, the longest first.
     pub kinds: Vec<OpKind>,
+    /// The ops that take longest, one by one.
+    pub slowest: Vec<SlowOp>,
 }
+
+/// An op.
+#[derive(Clone, Debug, Serialize)]
+pub struct SlowOp {
+    /// The op.
+    pub op: &'static str,
+    /// Module path, or the value's name in a package of another tool.
+    pub name: String,
+    /// Type of its result.
+    pub ty: String,
+    /// Its time in a call.
+    pub ms: Range,
+    /// What most of it is spent on.
+    pub bound_by: Bound,
+}
+
+/// So many of the slowest ops are told.
+const SLOWEST: usize = 40;
 
 /// A block, or a part of the model outside of blocks.
 #[derive(Clone, Debug, Serialize)]
@@ -255,6 +275,10 @@ fn function(callable: &Callable, subject: &Subject, rates: &[Rates; 3]) -> (Func
         bound_by: part.tally.likely.bound(),
         spent_ms: by_name(&part.tally.likely),
     });
+    let mut slowest: Vec<SlowOp> =
+        all.iter().filter(|work| work.kind != Kind::View).map(|work| slow(work, rates)).collect();
+    slowest.sort_by(|a, b| b.ms.likely.total_cmp(&a.ms.likely));
+    slowest.truncate(SLOWEST);
     let made = FunctionEstimate {
         name: callable.name.clone(),
         calls: callable.calls,
@@ -265,8 +289,16 @@ fn function(callable: &Callable, subject: &Subject, rates: &[Rates; 3]) -> (Func
         bound_by: whole.likely.bound(),
         parts: parts.collect(),
         kinds,
+        slowest,
     };
     (made, whole.likely)
+}
+
+fn slow(work: &Work, rates: &[Rates; 3]) -> SlowOp {
+    let mut tally = Tally::default();
+    tally.add(rates, work);
+    let (name, ty) = (work.name.clone(), work.ty.clone());
+    SlowOp { op: work.op, name, ty, ms: tally.ms, bound_by: tally.likely.bound() }
 }
 
 fn weights_of(callable: &Callable) -> Stored {

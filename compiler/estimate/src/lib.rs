@@ -8,6 +8,7 @@ pub mod device;
 mod estimate;
 pub mod fit;
 pub mod html;
+pub mod lowering;
 pub mod memory;
 mod page;
 mod pipeline;
@@ -19,7 +20,7 @@ pub mod time;
 pub mod work;
 
 pub use device::Device;
-pub use estimate::{About, Estimate, FunctionEstimate, Memory, OpKind, PartEstimate, estimate};
+pub use estimate::{About, Estimate, FunctionEstimate, Memory, OpKind, PartEstimate, SlowOp, estimate};
 pub use pipeline::{ComponentEstimate, PipelineEstimate, PipelineMemory, pipeline};
 pub use range::Range;
 pub use storage::Weights;

@@ -6,7 +6,7 @@ mod model;
 use s2dit_ir::{Function, Interface};
 
 pub use artifact::{decoder, kernel, open, package, partition};
-pub use model::{Mode, Options, model};
+pub use model::{Lowered, Mode, Options, model};
 
 /// A function that the host calls.
 #[derive(Clone, Debug)]

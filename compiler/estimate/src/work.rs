@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use s2dit_ir::compress::Scheme;
 use s2dit_ir::ops::{Op, Slice, Unary};
 use s2dit_ir::{DType, Function, Interface, ValueId};
+use s2dit_passes::notch::is_notched;
 
 /// What an op does with its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,10 @@ pub struct Stream {
 pub struct Work {
     /// Name of the op in the IR.
     pub op: &'static str,
+    /// Its result as a package or the graph calls it, and where it came from: `blocks.0.attn1.to_q`.
+    pub name: String,
+    /// Type of the result.
+    pub ty: String,
     /// Part of the model: a block's module path, `stages.0`, `head`, ….
     pub part: String,
     /// The block, if it is in one.
@@ -56,11 +61,6 @@ pub struct Work {
     /// Whether it may be done on the way out of the product before it.
     pub fusable: bool,
 }
-
-/// A slice of a weight for one of the engine's cores.
-const CORES: usize = 16;
-/// Slices of a multiple of so many bytes are slow.
-const NOTCH: usize = 1 << 20;
 
 /// The values of a function that are weight expressions.
 pub(crate) fn constants(f: &Function, order: &[ValueId]) -> HashSet<ValueId> {
@@ -100,6 +100,8 @@ fn work(f: &Function, v: ValueId, constant: &HashSet<ValueId>, places: &Places<'
     let product = matches!(kind, Kind::Product);
     Work {
         op: op.name(),
+        name: called(f, v),
+        ty: f.ty(v).to_string(),
         part,
         block,
         kind,
@@ -110,6 +112,12 @@ fn work(f: &Function, v: ValueId, constant: &HashSet<ValueId>, places: &Places<'
         traffic: if kind == Kind::View { 0 } else { traffic },
         fusable: fusable(f, v, constant),
     }
+}
+
+/// The module path of a value, or its name in a file of others.
+fn called(f: &Function, v: ValueId) -> String {
+    let node = f.node(v);
+    if node.scope.is_empty() { node.name.as_deref().unwrap_or_default().into() } else { node.scope.to_string() }
 }
 
 /// Bytes that are read of an operand: int8 activations are turned into floats inside the product.
@@ -137,12 +145,6 @@ pub(crate) fn stored(f: &Function, v: ValueId) -> (u64, Option<Scheme>) {
     let Op::Compress(c) = f.op(v) else { return (f.ty(v).bytes() as u64, None) };
     // A scheme that does not fit is refused before an estimate.
     (c.scheme.bytes(f.shape(v)).unwrap_or_default() as u64, Some(c.scheme))
-}
-
-fn is_notched(shape: &[usize]) -> bool {
-    let [out, ref rest @ ..] = *shape else { return false };
-    let slice = out.div_ceil(CORES) * rest.iter().product::<usize>() * DType::F16.size();
-    slice > 0 && slice.is_multiple_of(NOTCH)
 }
 
 fn kind(f: &Function, v: ValueId) -> Kind {
@@ -280,15 +282,5 @@ mod tests {
         assert_eq!(found[0].traffic, 2 * 32 * (64 + 128));
         assert!(found[2].fusable && !found[3].fusable);
         assert_eq!((found[0].block, found[2].part.as_str()), (Some(0), "blocks.0"));
-    }
-
-    #[test]
-    fn the_notch_is_where_it_was_measured() {
-        // 2048→8192, 8192→2048 and 4096→2048 are notched; 2048→6144 and 2048² are not (ane-dma).
-        for (out, input, notched) in
-            [(8192, 2048, true), (2048, 8192, true), (2048, 4096, true), (6144, 2048, false), (2048, 2048, false)]
-        {
-            assert_eq!(is_notched(&[out, input, 1, 1]), notched, "{input} → {out}");
-        }
     }
 }

@@ -24,4 +24,4 @@ pub use maker::{Made, Point};
 pub use report::html;
 pub use samples::Samples;
 pub use survey::Survey;
-pub use uniform::Uniform;
+pub use uniform::{Stored, Uniform, stored};

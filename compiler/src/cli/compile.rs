@@ -3,7 +3,9 @@
 mod chunk;
 mod experts;
 mod pipeline;
+mod recipe;
 mod source;
+mod tuned;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,6 +18,7 @@ use s2dit_ir::Module;
 use s2dit_passes::PassRun;
 
 use self::chunk::ChunkArgs;
+use self::recipe::Recipe;
 use self::source::Source;
 use super::inspect::recognised;
 use super::passes::{Passes, eprint_rows};
@@ -35,10 +38,13 @@ use s2dit_emit::{
     Attention, Compute, Layout, Opset, Options, Precision, Quantized, Summary, Target, TimestepChoice, Watch, compile,
     default_precision, lower,
 };
+use s2dit_estimate::Device;
+use s2dit_estimate::lowering::Chosen;
 use s2dit_files::problems::Problem;
 use s2dit_models::checkpoint::{Checkpoint, FieldOrigin, Wanted};
 use s2dit_models::model::{Part, Sampler};
 use s2dit_models::size::{LatentSize, Size, StepSize};
+use s2dit_quantize::Samples;
 
 /// Compile a checkpoint, or a graph that PyTorch exported, to an ONNX file or a Core ML package
 #[derive(clap::Args)]
@@ -46,6 +52,8 @@ use s2dit_models::size::{LatentSize, Size, StepSize};
   s2ditc compile small/ --target coreml --latent 3x36x64 -o small.mlpackage
   s2ditc compile small/ --target onnx --latent 3x36x64 --precision fp16 -o small.onnx
   s2ditc compile small/ --target coreml --latent 3x36x64 --quantize palette4-group16 -o small4.mlpackage
+  s2ditc compile small/ --target coreml --latent 3x36x64 --device iphone16promax -o phone.mlpackage
+  s2ditc compile small/ --target coreml --latent 3x36x64 --recipe paper --dry-run
   s2ditc compile small/ --target onnx --latent 3x36x64 --emit ir | less
   s2ditc compile clip/ --target coreml --tokens 77 -o TextEncoder.mlpackage
   s2ditc compile Wan2.1-T2V-1.3B-Diffusers --target coreml --size 832x480 --frames 81 --quantize palette4-group16 -o wan
@@ -95,8 +103,8 @@ pub(super) struct Args {
     /// Parts of the pipeline to compile, with --size: text_encoder, transformer or decoder, with commas between [default: all]
     #[arg(long, value_name = "A,B", requires = "pixels", value_delimiter = ',', value_parser = pipeline::part)]
     components: Vec<s2dit_runtime::pipeline::Part>,
-    /// Say what would be made, with --size, and write nothing
-    #[arg(long, requires = "pixels")]
+    /// Say what would be made, with --size or --recipe, and write nothing
+    #[arg(long)]
     dry_run: bool,
     /// Clips that a step takes at once: with 2 a call serves a prompt and its negative, for guidance
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
@@ -121,6 +129,13 @@ pub(super) struct Args {
     /// says (plan.toml, from s2ditc quantize)
     #[arg(long, value_name = "SCHEME|PLAN")]
     quantize: Option<How>,
+    /// Choices that are known to go together: paper (4-bit palettes in blocks, 8-bit ones around them, int8 activations, as arXiv 2601.12719 runs on its phone; makes
+    /// OUT.plan.toml too) or safe (8-bit palettes, fp16 activations, attention per head: what is known to stay on the Neural Engine) [Core ML]
+    #[arg(long, value_name = "NAME")]
+    recipe: Option<Recipe>,
+    /// Samples that --recipe paper measures activations on: a safetensors file, as quantize takes it, or seeded [default: seeded]
+    #[arg(long, value_name = "FILE|seeded")]
+    calibrate: Option<Samples>,
     /// Spread the step over packages that each fit a phone: auto (below 1 GB of weights each), a number, or a size such as 900MB
     /// [Core ML]. OUT is a folder: the packages and partition.json; of a stream, the kernel
     #[arg(long, value_name = "HOW")]
@@ -132,6 +147,10 @@ pub(super) struct Args {
     /// Heads of softmax attention on the Neural Engine: batched (fewest ops) or per-head (smallest values) [default: batched]
     #[arg(long)]
     attention: Option<Attention>,
+    /// Choose the form of the graph for this device, by its limits and by estimated time: iphone16promax, iphone15pro, iphone17pro, m1, m4pro, m5, or a file NAME.toml
+    /// [Core ML]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
     /// Newest ONNX operator set to use: 21 (older runtimes, tract) or 23 [default: 23]
     #[arg(long, value_name = "N")]
     opset: Option<Opset>,
@@ -215,6 +234,15 @@ impl Args {
         if self.mode == Mode::Stream && self.batch != 1 {
             refuse!("--batch is for clips: a stream's states are those of one video");
         }
+        self.check_recipe()?;
+        if self.dry_run && self.pixels.is_none() && self.recipe.is_none() {
+            refuse!("--dry-run is for --size or --recipe: without them compile makes what its flags say");
+        }
+        if self.recipe == Some(Recipe::Paper) && (self.emit.is_some() || self.explain.is_some()) {
+            refuse!(
+                "--emit and --explain show the graph without the plan that --recipe paper makes: leave the recipe out"
+            );
+        }
         if self.compute.is_some_and(|compute| compute != Compute::Ane) && self.attention.is_some() {
             refuse!("--attention is for --compute ane: gpu and any leave attention as it is");
         }
@@ -240,9 +268,16 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         How::Plan(path) => Some(path),
         How::Every(_) => None,
     });
+    let samples = args.calibrate.as_ref().and_then(|samples| match samples {
+        Samples::File(path) => Some(path),
+        Samples::Seeded => None,
+    });
+    let device_file = args.device.as_ref().filter(|device| device.ends_with(".toml")).map(PathBuf::from);
     Places::default()
         .input("--quantize", plan)
         .input("--config or --lora", args.weights.files())
+        .input("--device", device_file.as_ref())
+        .input("--calibrate", samples)
         .output("-o", &args.output)
         .check()?;
     if let Some(pixels) = args.pixels {
@@ -265,7 +300,31 @@ fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -
         weights::note(checkpoint);
     }
     note_of_clip(args, checkpoint, context);
-    let job = Job::new(args, checkpoint)?;
+    let mut job = Job::new(args, checkpoint)?;
+    if let Some(recipe) = args.recipe {
+        recipe::check_model(recipe, checkpoint)?;
+        if args.dry_run {
+            let planned = recipe::planned(args, recipe, checkpoint, job.size(checkpoint)?)?;
+            if args.json {
+                print_json(&planned)?;
+            } else {
+                print_line(&recipe::words(&planned))?;
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        if let (Recipe::Paper, Some(out)) = (recipe, &args.output) {
+            refuse_inputs(checkpoint, out)?;
+            let plan = recipe::plan(args, context, checkpoint, job.size(checkpoint)?, out)?;
+            job.quantized_by(How::Plan(plan).open(checkpoint)?);
+        }
+    }
+    let (job, tuned) = match tuned::device(args)? {
+        Some(device) => {
+            let (job, tuned) = job.tuned(checkpoint, device)?;
+            (job, Some(tuned))
+        }
+        None => (job, None),
+    };
     let mut passes =
         Passes::new(args.after.as_deref(), args.time_passes, args.verify_each.then_some(checkpoint), context)
             .at(args.timesteps(checkpoint).listed(checkpoint.model())?);
@@ -316,11 +375,15 @@ fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -
     };
     let passes = passes.finish()?;
     warn(args, &summary, context);
-    let lint = lint_of(args, &summary, context)?;
+    let lint = lint_of(args, &summary, tuned.as_ref().map(|tuned| &tuned.device), context)?;
     if args.json {
         let fields = checkpoint.origins().to_vec();
-        print_json(&Made { summary, fields, passes, lint })?;
+        let device = tuned.and_then(|tuned| tuned.chosen);
+        print_json(&Made { summary, fields, passes, device, lint })?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(tuned) = tuned.as_ref().filter(|_| !context.quiet) {
+        tuned::say(tuned);
     }
     eprint_rows(&passes);
     if !context.quiet {
@@ -377,8 +440,9 @@ fn warn(args: &Args, summary: &Summary, context: Context) {
 }
 
 /// What lint says of a package in brief, unless nobody is told.
-fn lint_of(args: &Args, summary: &Summary, context: Context) -> Result<Option<Brief>> {
-    (args.target == Target::CoreMl && (args.json || !context.quiet)).then(|| brief(&summary.path)).transpose()
+fn lint_of(args: &Args, summary: &Summary, device: Option<&Device>, context: Context) -> Result<Option<Brief>> {
+    let told = args.target == Target::CoreMl && (args.json || !context.quiet);
+    told.then(|| brief(&summary.path, device)).transpose()
 }
 
 /// Prints a summary.
@@ -411,12 +475,16 @@ struct Made {
     fields: Vec<FieldOrigin>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     passes: Vec<PassEffect>,
+    /// What was chosen for the device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<Chosen>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lint: Option<Brief>,
 }
 
-fn brief(out: &Path) -> Result<Brief> {
+fn brief(out: &Path, device: Option<&Device>) -> Result<Brief> {
     let rules = Rules::builtin()?;
+    let rules = device.map_or(Ok(rules.clone()), |device| device.rules(&rules))?;
     Ok(Brief::of(&lint(out, &rules, &[])?, &rules))
 }
 
@@ -432,6 +500,7 @@ fn refuse_inputs(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
 }
 
 /// A compile job: clip, stream, or a decoder's stream.
+#[derive(Clone)]
 enum Job {
     Clip(Options),
     Stream(stream::Options),
@@ -441,13 +510,10 @@ enum Job {
 impl Job {
     fn new(args: &Args, checkpoint: &Checkpoint) -> Result<Job> {
         let (target, precision) = (args.target, args.precision.unwrap_or(default_precision(args.target)));
-        let quantize = args.quantize.as_ref().map(|how| how.open(checkpoint)).transpose()?.flatten();
+        let quantize = args.storage().map(|how| how.open(checkpoint)).transpose()?.flatten();
         let partition = args.partition;
-        let layout = Layout {
-            compute: args.compute.unwrap_or_default(),
-            attention: args.attention.unwrap_or_default(),
-            ..Layout::default()
-        };
+        let layout =
+            Layout { compute: args.compute.unwrap_or_default(), attention: args.attention(), ..Layout::default() };
         if partition.is_some() && target != Target::CoreMl {
             refuse!("--partition is for packages: use it with --target coreml");
         }
@@ -460,7 +526,7 @@ impl Job {
             target,
             precision,
             opset: args.opset.unwrap_or_default(),
-            layout,
+            layout: layout.clone(),
             size,
             timesteps: args.timesteps(checkpoint),
             quantize: quantize.clone(),
@@ -530,6 +596,26 @@ impl Job {
                 l.cols
             ),
         })
+    }
+
+    /// The size that weights are measured at.
+    fn size(&self, checkpoint: &Checkpoint) -> Result<Size> {
+        Ok(match self {
+            Job::Clip(options) => options.size,
+            Job::Stream(options) => {
+                let frames = checkpoint.streaming()?.chunk_frames;
+                LatentSize { frames, rows: options.rows, cols: options.cols }.into()
+            }
+            Job::Decoder(options) => options.chunk.into(),
+        })
+    }
+
+    fn quantized_by(&mut self, how: Option<Quantize>) {
+        match self {
+            Job::Clip(options) => options.quantize = how,
+            Job::Stream(options) => options.quantize = how,
+            Job::Decoder(options) => options.quantize = how,
+        }
     }
 
     fn lower(&self, checkpoint: &Checkpoint, watch: &mut Watch) -> Result<Module> {

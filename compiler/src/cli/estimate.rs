@@ -10,12 +10,14 @@ use anyhow::{Context as _, Result, bail};
 use s2dit_backends::coreml;
 use s2dit_backends::coreml::lint::device::DeviceReport;
 use s2dit_backends::output::{Staged, made};
-use s2dit_emit::Attention;
+use s2dit_emit::{Attention, Layout};
 use s2dit_estimate::subject::{self, Mode, Options};
-use s2dit_estimate::{Device, Estimate, Subject, Weights, device, estimate, fit, html};
+use s2dit_estimate::{Device, Estimate, Subject, Weights, device, estimate, fit, html, lowering};
 use s2dit_models::checkpoint::{Checkpoint, Origin};
 use s2dit_models::config;
+use s2dit_models::model::Model;
 use s2dit_models::size::LatentSize;
+use s2dit_passes::Lowerings;
 use s2dit_runtime::{Pipeline, experts, partition, stream::contract};
 
 use super::places::Places;
@@ -59,6 +61,9 @@ pub(super) struct Args {
     /// Heads of softmax attention of what is not compiled yet: batched or per-head [default: batched]
     #[arg(long)]
     attention: Option<Attention>,
+    /// As compile --device makes it for this device, of what is not compiled yet
+    #[arg(long)]
+    tuned: bool,
     /// Milliseconds a chunk outside of the transformer: text encoder and decoder
     #[arg(long, value_name = "MS", default_value_t = 0.0, value_parser = milliseconds)]
     other_ms: f64,
@@ -71,7 +76,7 @@ pub(super) struct Args {
     /// Page to make, with a timeline of a chunk
     #[arg(long, value_name = "OUT.html")]
     report: Option<PathBuf>,
-    /// Show every block
+    /// Show every block, and the ops that take longest
     #[arg(long)]
     all: bool,
     /// Print the estimate as JSON
@@ -109,7 +114,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         return pipeline::run(args, context, path);
     }
     let mut device = Device::open(&args.device)?;
-    let subject = subject_of(args)?;
+    let subject = subject_of(args, &device)?;
     if let Some(out) = &args.output {
         let reports = args.fit.iter().map(|file| Ok(DeviceReport::read(file)?)).collect::<Result<Vec<_>>>()?;
         let fitted = fit::fit(&device, &subject, &reports)?;
@@ -149,18 +154,29 @@ fn say(args: &Args, context: Context, made: &Estimate) -> Result<ExitCode> {
 }
 
 /// What is estimated, by what lies at the path.
-fn subject_of(args: &Args) -> Result<Subject> {
+fn subject_of(args: &Args, device: &Device) -> Result<Subject> {
     let options = Options {
         latent: args.latent,
         mode: args.mode,
-        attention: args.attention.unwrap_or_default(),
+        layout: Layout { attention: args.attention.unwrap_or_default(), ..Layout::default() },
         weights: args.quantize.unwrap_or(Weights::WHOLE),
     };
+    let of = |model: &dyn Model, what: &'static str, name: &str| -> Result<Subject> {
+        let lower = |lowerings| {
+            let layout = Layout { lowerings, ..options.layout.clone() };
+            subject::model(model, what, name, &Options { layout, ..options.clone() })
+        };
+        if !args.tuned {
+            return lower(Lowerings::default());
+        }
+        let chosen = lowering::choose(device, lower)?;
+        lower(chosen.lowerings)
+    };
     if let Some(file) = &args.config {
-        return subject::model(&*config::read(file)?, "configuration", &file.display().to_string(), &options);
+        return of(&*config::read(file)?, "configuration", &file.display().to_string());
     }
     if let Some(name) = &args.preset {
-        return subject::model(&*config::preset(name)?, "preset", name, &options);
+        return of(&*config::preset(name)?, "preset", name);
     }
     let Some(path) = &args.path else { bail!("no path, no --config and no --preset") };
     let is_package = path.extension().is_some_and(|e| e == "mlpackage") || path.join(coreml::MANIFEST).exists();
@@ -176,7 +192,7 @@ fn subject_of(args: &Args) -> Result<Subject> {
         }
         () => {
             let checkpoint = Checkpoint::open_from(&Origin::from(path.as_path()))?;
-            return subject::model(checkpoint.model(), "checkpoint", &path.display().to_string(), &options);
+            return of(checkpoint.model(), "checkpoint", &path.display().to_string());
         }
     };
     refuse_choices(args, path)?;
@@ -190,6 +206,7 @@ fn refuse_choices(args: &Args, path: &Path) -> Result<()> {
         ("--mode", args.mode.is_some()),
         ("--quantize", args.quantize.is_some()),
         ("--attention", args.attention.is_some()),
+        ("--tuned", args.tuned),
     ];
     if let Some((flag, _)) = given.into_iter().find(|(_, given)| *given) {
         refuse!("{flag} is for what is not compiled yet: `{}` says all of this itself", path.display());

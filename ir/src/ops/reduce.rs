@@ -1,4 +1,4 @@
-//! `reduce_sum`, `reduce_mean`, `reduce_max`, `reduce_min`, `reduce_prod`.
+//! `reduce_sum`, `reduce_mean`, `reduce_max`, `reduce_min`, `reduce_prod`, `reduce_l2_norm`.
 
 use ndarray::{ArrayD, Axis};
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,9 @@ pub enum ReduceKind {
     Min,
     /// Π x
     Prod,
+    /// √Σ x², the squares and their sum wider than the elements
+    #[serde(rename = "l2_norm")]
+    L2Norm,
 }
 
 /// Combines the elements along `axes`.
@@ -38,12 +41,13 @@ pub struct Reduce {
 }
 
 impl Reduce {
-    const KINDS: [(ReduceKind, &'static str); 5] = [
+    const KINDS: [(ReduceKind, &'static str); 6] = [
         (ReduceKind::Sum, "reduce_sum"),
         (ReduceKind::Mean, "reduce_mean"),
         (ReduceKind::Max, "reduce_max"),
         (ReduceKind::Min, "reduce_min"),
         (ReduceKind::Prod, "reduce_prod"),
+        (ReduceKind::L2Norm, "reduce_l2_norm"),
     ];
 }
 
@@ -55,6 +59,7 @@ impl OpDef for Reduce {
             ReduceKind::Max => "reduce_max",
             ReduceKind::Min => "reduce_min",
             ReduceKind::Prod => "reduce_prod",
+            ReduceKind::L2Norm => "reduce_l2_norm",
         }
     }
 
@@ -77,7 +82,8 @@ impl OpDef for Reduce {
     }
 
     fn cost(&self, operands: &[&TensorType], ty: &TensorType) -> Cost {
-        Cost::with_flops(operands[0].elements() as u64, operands, ty)
+        let each = if self.kind == ReduceKind::L2Norm { 2 } else { 1 };
+        Cost::with_flops(each * operands[0].elements() as u64, operands, ty)
     }
 
     fn attrs(&self) -> Attrs {
@@ -100,10 +106,10 @@ impl OpDef for Reduce {
 impl TensorOp for Reduce {
     fn eval(&self, operands: &[&Tensor], ty: &TensorType) -> Result<Tensor, OpError> {
         let x = &operands[0].data;
-        let mut data: ArrayD<f64> = x.clone();
+        let mut data: ArrayD<f64> = if self.kind == ReduceKind::L2Norm { x.mapv(|x| x * x) } else { x.clone() };
         for &axis in self.axes.iter().rev() {
             data = match self.kind {
-                ReduceKind::Sum | ReduceKind::Mean => data.sum_axis(Axis(axis)),
+                ReduceKind::Sum | ReduceKind::Mean | ReduceKind::L2Norm => data.sum_axis(Axis(axis)),
                 ReduceKind::Max => data.fold_axis(Axis(axis), f64::NEG_INFINITY, |a, b| a.max(*b)),
                 ReduceKind::Min => data.fold_axis(Axis(axis), f64::INFINITY, |a, b| a.min(*b)),
                 ReduceKind::Prod => data.fold_axis(Axis(axis), 1.0, |a, b| a * b),
@@ -114,6 +120,9 @@ impl TensorOp for Reduce {
         }
         if self.kind == ReduceKind::Mean {
             data /= self.axes.iter().map(|&a| x.shape()[a]).product::<usize>() as f64;
+        }
+        if self.kind == ReduceKind::L2Norm {
+            data.mapv_inplace(f64::sqrt);
         }
         Ok(Tensor { dtype: ty.dtype, data })
     }

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use s2dit_ir::ops::{Binary, LayerNorm, OpError, RmsNorm};
-use s2dit_ir::{Builder, DType, Op, TensorType, Use, ValueId};
+use s2dit_ir::{Op, Use, ValueId};
 
 use super::form::Form;
+use super::norms::{doubled, length, root_of};
+use super::options::Norms;
 use super::{Rewriter, Stored, TOKENS};
 
 impl Rewriter<'_> {
@@ -160,8 +162,16 @@ impl Rewriter<'_> {
         let Some(axis) = form.axis[norm.axis] else { return Ok(None) };
         let x = self.in_form(operands[0], &stored.order)?;
         let gain = operands.get(1).map(|&gain| self.plain(gain)).transpose()?;
+        let norms = self.options.norms;
         let value = self.at(v, |b| {
-            let y = normalised(b, x, &[axis], norm.eps)?;
+            let y = match norms {
+                Norms::Doubled => doubled(b, x, &[axis], norm.eps)?,
+                Norms::Length => {
+                    let length = length(b, x, &[axis], norm.eps)?;
+                    let length = b.mul_scalar(length, 1.0 / root_of(b, x, &[axis]))?;
+                    b.div(x, length)?
+                }
+            };
             let Some(gain) = gain else { return Ok(y) };
             let mut shape = vec![1; form.shape.len()];
             shape[axis] = form.shape[axis];
@@ -170,48 +180,4 @@ impl Rewriter<'_> {
         })?;
         Ok(Some(Stored { value, order: stored.order }))
     }
-}
-
-/// `x / √(mean(x²) + eps)` over some axes (Zhang & Sennrich, arXiv 1910.07467), the last of which is the one that is doubled.
-pub(super) fn normalised(b: &mut Builder, x: ValueId, axes: &[usize], eps: f64) -> Result<ValueId, OpError> {
-    let Some(&along) = axes.last() else { return Err(OpError::new("a norm over no axes")) };
-    let half = b.shape(x)[along];
-    let both = normalised_and_negated(b, x, axes, eps)?;
-    b.slice(both, along, 0, half)
-}
-
-/// `[y −y]` along the last of `axes`, `y = x / √(mean(x²) + eps)`: the layer norm of values beside their negatives, whose mean is
-/// zero. It is one op of the engine's own, and no square is stored in fp16, where it would overflow from 256 on.
-///
-/// A head's values and their negatives are one exact product `[1 −1]ᵀ·x`; a wider axis is negated and joined, in two ops.
-pub(super) fn normalised_and_negated(
-    b: &mut Builder,
-    x: ValueId,
-    axes: &[usize],
-    eps: f64,
-) -> Result<ValueId, OpError> {
-    let Some(&along) = axes.last() else { return Err(OpError::new("a norm over no axes")) };
-    let width = b.shape(x)[along];
-    let both = if along == 2 && b.shape(x).len() == 4 && width <= WIDEST_HEAD {
-        let signs = TensorType::new(DType::F32, [1, 1, 2 * width, width]);
-        let signs = b.literal(&signs, beside_negative(width))?;
-        b.matmul(signs, x)?
-    } else {
-        let negated = b.mul_scalar(x, -1.0)?;
-        b.concat(&[x, negated], along)?
-    };
-    b.op(LayerNorm { axes: axes.to_vec(), eps }, &[both])
-}
-
-/// Up to here a product with ones and zeros is cheaper than reading and writing the values once more.
-const WIDEST_HEAD: usize = 256;
-
-/// `[1 −1]ᵀ`, `[2·width, width]`.
-fn beside_negative(width: usize) -> Vec<f64> {
-    let mut matrix = vec![0.0; 2 * width * width];
-    for i in 0..width {
-        matrix[i * width + i] = 1.0;
-        matrix[(width + i) * width + i] = -1.0;
-    }
-    matrix
 }

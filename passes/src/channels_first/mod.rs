@@ -11,7 +11,7 @@
 //!      : f32[1, 2, 6, 8]
 //! ```
 //! Formulas with a name get the form that suits the layout, each in its own file: `attention`, `linear_attention`,
-//! `projections` (queries, keys and values in one product, their norms and rotation together), `convolution` (time among
+//! `projections` (queries, keys and values in one product, their norms and rotation together), `norms`, `convolution` (time among
 //! the channels), `shuffle`, `cut` (products of more channels than the engine has). An op without a rule is computed in its old layout between two transposes, so that the pass
 //! works on any graph.
 //!
@@ -23,6 +23,7 @@ mod cut;
 mod elementwise;
 mod form;
 mod linear_attention;
+mod norms;
 mod options;
 mod products;
 mod projections;
@@ -35,7 +36,7 @@ use std::collections::{HashMap, HashSet};
 use s2dit_ir::ops::{OpError, Reshape, Transpose};
 use s2dit_ir::{Builder, DType, Function, Module, Op, ValueId};
 
-pub use options::{Options, PASS, pass};
+pub use options::{Norms, Options, PASS, pass};
 
 use form::{Form, natural, same_order};
 use projections::Projections;

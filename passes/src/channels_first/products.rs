@@ -79,6 +79,11 @@ impl Rewriter<'_> {
             }
             parts.push(parameters);
         }
+        // Side by side they are read and written once more.
+        let beside: usize = parts.iter().map(|part| self.old.ty(part[0]).elements()).sum();
+        if self.options.working_set.is_some_and(|most| 4 * beside > most) {
+            return Ok(None);
+        }
         let (mut inputs, mut weights, mut biases) = (Vec::new(), Vec::new(), Vec::new());
         for part in &parts {
             inputs.push(self.in_form(part[0], &TOKENS)?);

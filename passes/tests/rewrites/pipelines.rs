@@ -1,7 +1,7 @@
 //! The pipelines of the product: which passes, in which order.
 
 use s2dit_passes::channels_first::Options;
-use s2dit_passes::pipelines::{self, Form, Writer};
+use s2dit_passes::pipelines::{self, Engine, Form, Writer};
 use s2dit_passes::states::Place;
 use s2dit_passes::{PASSES, PassPipeline, Property, split};
 
@@ -13,7 +13,7 @@ fn written(pipeline: &PassPipeline) -> String {
 fn clips() {
     const NAMED: &str = "canonicalize phase cse fuse fold-gate";
     let engine = "pad-tokens cse channels-first(per-head) canonicalize decompose cse";
-    let options = Options { per_head: true, ..Options::default() };
+    let options = Engine { layout: Options { per_head: true, ..Options::default() }, ..Engine::default() };
     for (form, rest) in [
         (Form::Onnx21, "bound-softplus split-conv3d decompose-for-onnx21 cse".to_string()),
         (Form::Onnx23, "bound-softplus split-conv3d decompose-for-onnx23 cse".to_string()),
@@ -21,7 +21,7 @@ fn clips() {
         (Form::Any, "decompose cse".to_string()),
         (Form::AnyFp16, "decompose cse precision-fp16".to_string()),
         (Form::Ane(options.clone()), engine.to_string()),
-        (Form::AneFp16(options), format!("{engine} precision-fp16-only canonicalize")),
+        (Form::AneFp16(options), format!("{engine} sums-as-products precision-fp16-only canonicalize")),
     ] {
         assert_eq!(written(&pipelines::clip(None, form.clone()).unwrap()), format!("{NAMED} {rest}"));
         let listed = written(&pipelines::clip(Some(&[1000.0, 750.5]), form).unwrap());

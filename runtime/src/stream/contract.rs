@@ -77,6 +77,12 @@ pub struct Contract {
     /// The only timesteps that `denoise` takes, if it has tables for them; without this field it takes any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timesteps: Option<Timesteps>,
+    /// The device that the packages are for, if they were compiled for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// What the packages have for the device's sake: names of passes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lowerings: Vec<String>,
     /// The functions.
     pub functions: Functions,
     /// Inputs that the host computes.

@@ -10,6 +10,8 @@ use s2dit_ir::{Tensor, TensorType, WeightError, WeightSource};
 use s2dit_models::SchemaWeights;
 use s2dit_models::s2dit::config::{Preset, S2ditConfig};
 use s2dit_models::size::LatentSize;
+use s2dit_passes::channels_first::Norms;
+use s2dit_passes::{Lowerings, tile_queries};
 use serde_json::json;
 
 /// Weights that look random, of the size of trained ones.
@@ -65,7 +67,7 @@ impl Model {
             target: self.target,
             precision: self.precision,
             opset: self.opset,
-            layout: self.layout,
+            layout: self.layout.clone(),
             size: self.latent.into(),
             timesteps: self.timesteps,
             quantize: None,
@@ -79,7 +81,7 @@ impl Model {
             target: self.target,
             precision: self.precision,
             opset: self.opset,
-            layout: self.layout,
+            layout: self.layout.clone(),
             rows: self.latent.rows,
             cols: self.latent.cols,
             timesteps: self.timesteps,
@@ -89,6 +91,20 @@ impl Model {
             partition: self.partition().filter(|_| !native),
         }
     }
+}
+
+/// What a device may ask for, with a working set that small models leave.
+fn lowerings() -> impl Strategy<Value = Lowerings> {
+    (any::<[bool; 6]>(), 200usize..4000).prop_map(|([length, apart, tiles, hidden, notch, rows], working_set)| {
+        Lowerings {
+            norms: if length { Norms::Length } else { Norms::Doubled },
+            apart_beyond: apart.then_some(working_set),
+            tiles: tiles.then_some(tile_queries::Options { working_set, queries: 32 }),
+            hidden: hidden.then_some(working_set),
+            notch: notch.then_some(working_set),
+            rows,
+        }
+    })
 }
 
 /// Small models of every kind, and every way to compile them.
@@ -101,12 +117,20 @@ pub fn models() -> impl Strategy<Value = Model> {
     // Frames of the window and of the sinks: none, fewer than a chunk has, more.
     let past = (prop_oneof![Just(0usize), Just(1), Just(4), Just(7)], 0usize..5);
     let flags = any::<[bool; 11]>();
-    (layout, shape, sizes, grid, past, flags).prop_map(
-        |(layout, (heads, width, frames, stride), (kt, kh, kw, patch, text), (rows, cols), (window, sinks), flags)| {
+    (layout, shape, sizes, grid, past, flags, lowerings()).prop_map(
+        |(
+            layout,
+            (heads, width, frames, stride),
+            (kt, kh, kw, patch, text),
+            (rows, cols),
+            (window, sinks),
+            flags,
+            lowerings,
+        )| {
             let [post, across, per_head, apart, partitioned, onnx, half, old, plain, native, last_step] = flags;
             let mut config = Preset::Tiny.config().to_json_value();
             let fields = json!({
-                "num_attention_heads": heads, "attention_head_dim": width, "ffn_dim": 5 + heads, "layout": layout,
+                "num_attention_heads": heads, "attention_head_dim": width, "ffn_dim": if lowerings.hidden.is_some() { 64 } else { 5 + heads }, "layout": layout,
                 "ssa_stride": stride, "conv_kernel": [2 * kt + 1, 2 * kh + 1, 2 * kw + 1], "patch_size": [1, patch, 1],
                 "rope_in_kernel": if post { "post" } else { "pre" }, "text_len": 3 * text, "text_dim": 4, "freq_dim": 8,
                 "qk_norm": if across { "rms_norm_across_heads" } else { "rms_norm_per_head" },
@@ -129,6 +153,8 @@ pub fn models() -> impl Strategy<Value = Model> {
                     compute: if plain && across { Compute::Any } else { Compute::Ane },
                     attention: if per_head { Attention::PerHead } else { Attention::Batched },
                     apart,
+                    device: None,
+                    lowerings,
                 },
                 timesteps: if old != plain { TimestepChoice::FromConfig } else { TimestepChoice::Any },
                 partitioned,

@@ -47,13 +47,14 @@ impl Lowering<'_> {
     }
 
     pub(super) fn reduce(&mut self, v: ValueId, op: &Reduce) -> Result<()> {
-        self.takes(v, if op.kind == ReduceKind::Mean { FLOATS } else { NUMBERS })?;
+        self.takes(v, if matches!(op.kind, ReduceKind::Mean | ReduceKind::L2Norm) { FLOATS } else { NUMBERS })?;
         let mil = match op.kind {
             ReduceKind::Sum => "reduce_sum",
             ReduceKind::Mean => "reduce_mean",
             ReduceKind::Max => "reduce_max",
             ReduceKind::Min => "reduce_min",
             ReduceKind::Prod => "reduce_prod",
+            ReduceKind::L2Norm => "reduce_l2_norm",
         };
         let x = self.operands(v)?.remove(0);
         let axes = self.ints(v, "axes", &op.axes)?;

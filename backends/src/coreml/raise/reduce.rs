@@ -49,6 +49,7 @@ fn reduced(r: &mut Raise, op: &str, x: ValueId, axes: &[usize], keep: bool) -> R
         "reduce_max" => r.b.reduce(ReduceKind::Max, x, axes, keep)?,
         "reduce_min" => r.b.reduce(ReduceKind::Min, x, axes, keep)?,
         "reduce_prod" => r.b.reduce(ReduceKind::Prod, x, axes, keep)?,
+        "reduce_l2_norm" => r.b.reduce(ReduceKind::L2Norm, x, axes, keep)?,
         "reduce_l1_norm" => {
             let size = r.b.unary(Unary::Abs, x)?;
             r.b.reduce(ReduceKind::Sum, size, axes, keep)?
@@ -57,10 +58,9 @@ fn reduced(r: &mut Raise, op: &str, x: ValueId, axes: &[usize], keep: bool) -> R
             let sum = r.b.reduce(ReduceKind::Sum, x, axes, keep)?;
             r.b.unary(Unary::Log, sum)?
         }
-        norm => {
+        _ => {
             let square = r.b.unary(Unary::Square, x)?;
-            let sum = r.b.reduce(ReduceKind::Sum, square, axes, keep)?;
-            if norm == "reduce_l2_norm" { r.b.unary(Unary::Sqrt, sum)? } else { sum }
+            r.b.reduce(ReduceKind::Sum, square, axes, keep)?
         }
     })
 }

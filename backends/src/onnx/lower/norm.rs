@@ -56,6 +56,7 @@ impl Lowering<'_> {
             ReduceKind::Max => "ReduceMax",
             ReduceKind::Min => "ReduceMin",
             ReduceKind::Prod => "ReduceProd",
+            ReduceKind::L2Norm => "ReduceL2",
         };
         let axes = self.ints(&r.axes);
         self.emit(v, op, &[x[0].clone(), axes], vec![int("keepdims", i64::from(r.keep_dims))]);

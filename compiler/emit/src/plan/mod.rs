@@ -41,8 +41,8 @@ impl FromStr for How {
         match text.parse() {
             Ok(storage) => Ok(How::Every(storage)),
             Err(_) if text.ends_with(".toml") => Ok(How::Plan(text.into())),
-            Err(_) if text == W8A8 => Err(format!(
-                "{W8A8} needs the ranges of activations: make a plan with `s2ditc quantize --scheme {W8A8}` and name that"
+            Err(_) if [W8A8, W4A8].contains(&text) => Err(format!(
+                "{text} needs the ranges of activations: make a plan with `s2ditc quantize --scheme {text}` and name that"
             )),
             Err(_) => Err(format!("expected a plan's file (NAME.toml), fp16, {EXPECTED}")),
         }
@@ -94,6 +94,8 @@ pub const FEEDBACK: &str = "feedback:";
 
 /// The name of int8 weights with int8 activations.
 pub const W8A8: &str = "w8a8";
+/// The name of palettes of 4 and 8 bits with int8 activations, as the paper of S2DiT has them.
+pub const W4A8: &str = "w4a8";
 
 impl Quantize {
     /// Compresses the large weights of a module that is otherwise finished.

@@ -123,7 +123,7 @@ impl OpenPlan {
 
     fn choice(&self, name: &str, scheme: Scheme) -> Result<Choice, Problems> {
         let entry = self.plan.entry(name);
-        let input_scale = entry.and_then(|entry| entry.input_scale).filter(|_| scheme == Scheme::Int8);
+        let input_scale = entry.and_then(|entry| entry.input_scale).filter(|_| takes_int8(scheme));
         let Some(input) = entry.and_then(|entry| entry.statistics.as_ref()) else {
             return Ok(Choice { input_scale, ..scheme.into() });
         };
@@ -139,4 +139,9 @@ impl OpenPlan {
         }
         Ok(Choice { scheme, importance, feedback: stored(FEEDBACK), input_scale })
     }
+}
+
+/// Whether activations may be int8 beside a weight: int8 itself, and palettes. Integers in blocks are no operand of an int8 product.
+const fn takes_int8(scheme: Scheme) -> bool {
+    matches!(scheme, Scheme::Int8 | Scheme::Palette { .. })
 }

@@ -142,6 +142,11 @@ pub(super) fn contract(
         text: contract::Text { tokens, dim },
         sampler: contract::KernelSampler::FlowMatchingAr { timesteps: sampler.timesteps(), sigmas: sampler.sigmas() },
         timesteps: options.timesteps.listed(checkpoint.model())?,
+        device: options.layout.device.as_deref().map(String::from),
+        lowerings: match options.layout.device {
+            Some(_) => options.layout.lowerings.names().into_iter().map(String::from).collect(),
+            None => Vec::new(),
+        },
         functions: contract::Functions {
             prompt: function("prompt")?,
             denoise: function("denoise")?,

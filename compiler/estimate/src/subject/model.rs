@@ -2,9 +2,7 @@
 
 use anyhow::{Result, bail};
 use s2dit_emit::stream::{self, Functions, States};
-use s2dit_emit::{
-    Attention, Compute, Layout, Opset, Options as ClipOptions, Precision, Target, TimestepChoice, lower_graph,
-};
+use s2dit_emit::{Compute, Layout, Opset, Options as ClipOptions, Precision, Target, TimestepChoice, lower_graph};
 use s2dit_ir::Module;
 use s2dit_models::SchemaWeights;
 use s2dit_models::model::{Model, Sampler};
@@ -26,21 +24,21 @@ pub enum Mode {
 s2dit_files::choice!(Mode, "mode", Clip = "clip", Stream = "stream");
 
 /// How a model would be compiled.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Latent frames, rows and columns of a clip; of a stream, rows and columns count.
     pub latent: Option<LatentSize>,
     /// `None` for a stream where the model streams.
     pub mode: Option<Mode>,
-    /// Treatment of attention's heads.
-    pub attention: Attention,
+    /// Shape of the package: treatment of attention's heads, and what a device asks for.
+    pub layout: Layout,
     /// Storage of the weights.
     pub weights: Weights,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { latent: None, mode: None, attention: Attention::default(), weights: Weights::WHOLE }
+        Options { latent: None, mode: None, layout: Layout::default(), weights: Weights::WHOLE }
     }
 }
 
@@ -56,69 +54,97 @@ pub fn model(model: &dyn Model, what: &'static str, name: &str, options: &Option
     let mode = options.mode.unwrap_or(if streaming.is_ok() { Mode::Stream } else { Mode::Clip });
     let size = options.latent.map_or_else(|| model.usual_size(DEFAULT_LATENT), Size::from);
     let latent = size.latent().ok();
-    let layout = Layout { attention: options.attention, ..Layout::default() };
+    let layout = options.layout.clone();
     let source = SchemaWeights::new(model);
-    let (mut module, latent, calls) = match mode {
+    let (mut module, latent) = match mode {
         Mode::Clip => {
             let how = clip_options(layout, size, options.weights);
-            let module = lower_graph(model, &source, &how, &mut |_, _| {})?;
-            // What has no sampler is called once: a component of a pipeline, a graph.
-            let steps = model.sampler().map_or(1, |sampler| sampler.sigmas().len());
-            (module, latent, vec![("main", steps)])
+            (lower_graph(model, &source, &how, &mut |_, _| {})?, latent)
         }
         Mode::Stream => {
             let streaming = streaming?;
             let latent = LatentSize { frames: streaming.chunk_frames, ..latent.unwrap_or(DEFAULT_LATENT) };
             let how = stream_options(layout, latent, options.weights);
-            let lowered = stream::lower_graph(model, &source, &streaming, &how, &mut |_, _| {})?;
-            let steps = model.sampler()?.sigmas().len();
-            let (denoise, writer) = match streaming.state_write {
-                StateWrite::Commit => (steps, 1),
-                StateWrite::LastStep => (steps.saturating_sub(1), 1),
-            };
-            let calls = vec![("denoise", denoise), (streaming.state_write.name(), writer), ("prompt", 0)];
-            (lowered.module, Some(latent), calls)
+            (stream::lower_graph(model, &source, &streaming, &how, &mut |_, _| {})?.module, Some(latent))
         }
     };
     options.weights.apply(&mut module)?;
-    let outline = model.outline();
-    let scale = model.temporal_scale();
-    let mut notes = Vec::new();
-    let frames = match (latent, mode, model.graph()) {
-        (None, _, None) => None,
-        (_, _, Some(_)) => {
-            notes.push("a graph does not say its sampler or its autoencoder: a clip is one call".to_owned());
-            None
+    let lowered = Lowered { what, name, mode, latent, weights: options.weights.to_string() };
+    lowered.subject(model, module)
+}
+
+/// What is said of a lowered module.
+pub struct Lowered<'a> {
+    /// `configuration`, `checkpoint`, ….
+    pub what: &'static str,
+    /// A file, folder or preset.
+    pub name: &'a str,
+    /// What it makes.
+    pub mode: Mode,
+    /// The latent of a call.
+    pub latent: Option<LatentSize>,
+    /// Storage of the weights in words.
+    pub weights: String,
+}
+
+impl Lowered<'_> {
+    /// The subject that a model's lowered module is.
+    ///
+    /// # Errors
+    /// A stream of a model that does not stream; a module that lacks a function.
+    pub fn subject(self, model: &dyn Model, module: Module) -> Result<Subject> {
+        let Lowered { what, name, mode, latent, weights } = self;
+        let calls = match mode {
+            // What has no sampler is called once: a component of a pipeline, a graph.
+            Mode::Clip => vec![("main", model.sampler().map_or(1, |sampler| sampler.sigmas().len()))],
+            Mode::Stream => {
+                let (streaming, steps) = (model.streaming()?, model.sampler()?.sigmas().len());
+                let denoise = match streaming.state_write {
+                    StateWrite::Commit => steps,
+                    StateWrite::LastStep => steps.saturating_sub(1),
+                };
+                vec![("denoise", denoise), (streaming.state_write.name(), 1), ("prompt", 0)]
+            }
+        };
+        let outline = model.outline();
+        let scale = model.temporal_scale();
+        let mut notes = Vec::new();
+        let frames = match (latent, mode, model.graph()) {
+            (None, _, None) => None,
+            (_, _, Some(_)) => {
+                notes.push("a graph does not say its sampler or its autoencoder: a clip is one call".to_owned());
+                None
+            }
+            (Some(latent), Mode::Clip, None) => {
+                notes.push(format!("a latent frame becomes {scale} frames of video, the first one becomes 1"));
+                Some(scale * latent.frames.saturating_sub(1) + 1)
+            }
+            (Some(latent), Mode::Stream, None) => {
+                notes.push(format!("a latent frame becomes {scale} frames of video"));
+                Some(scale * latent.frames)
+            }
+        };
+        if mode == Mode::Clip && matches!(model.sampler(), Ok(Sampler::Euler { .. })) {
+            notes.push("classifier-free guidance is not counted: it doubles the steps' time".into());
         }
-        (Some(latent), Mode::Clip, None) => {
-            notes.push(format!("a latent frame becomes {scale} frames of video, the first one becomes 1"));
-            Some(scale * latent.frames.saturating_sub(1) + 1)
-        }
-        (Some(latent), Mode::Stream, None) => {
-            notes.push(format!("a latent frame becomes {scale} frames of video"));
-            Some(scale * latent.frames)
-        }
-    };
-    if mode == Mode::Clip && matches!(model.sampler(), Ok(Sampler::Euler { .. })) {
-        notes.push("classifier-free guidance is not counted: it doubles the steps' time".into());
+        Ok(Subject {
+            name: name.into(),
+            what,
+            model: Some(format!("{}, {}", model.family().name(), outline.sandwich())),
+            latent: latent.map(|latent| latent.to_string()),
+            latent_frames: latent.map(|latent| latent.frames),
+            weights,
+            streams: mode == Mode::Stream,
+            kinds: (0..outline.blocks()).map(|block| outline.kind(block).unwrap_or_default().to_owned()).collect(),
+            state_bytes: module.states.iter().map(|state| state.ty.bytes() as u64).sum(),
+            functions: callables(&module, &calls)?,
+            separate: false,
+            frames,
+            bytes_on_disk: None,
+            interface: module.interface,
+            notes,
+        })
     }
-    Ok(Subject {
-        name: name.into(),
-        what,
-        model: Some(format!("{}, {}", model.family().name(), outline.sandwich())),
-        latent: latent.map(|latent| latent.to_string()),
-        latent_frames: latent.map(|latent| latent.frames),
-        weights: options.weights.to_string(),
-        streams: mode == Mode::Stream,
-        kinds: (0..outline.blocks()).map(|block| outline.kind(block).unwrap_or_default().to_owned()).collect(),
-        state_bytes: module.states.iter().map(|state| state.ty.bytes() as u64).sum(),
-        functions: callables(&module, &calls)?,
-        separate: false,
-        frames,
-        bytes_on_disk: None,
-        interface: module.interface,
-        notes,
-    })
 }
 
 fn callables(module: &Module, calls: &[(&str, usize)]) -> Result<Vec<Callable>> {

@@ -33,6 +33,8 @@ fn contract() -> Contract {
         text: Text { tokens: 2, dim: 3 },
         sampler: KernelSampler::autoregressive(&[1000.0, 500.0], 5.0),
         timesteps: None,
+        device: None,
+        lowerings: Vec::new(),
         functions: Functions { prompt: f(), denoise: f(), commit: Some(f()), last_step: None },
         host_inputs: Vec::new(),
         states: Vec::new(),

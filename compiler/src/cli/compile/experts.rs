@@ -9,8 +9,9 @@ use s2dit_models::checkpoint::FieldOrigin;
 use s2dit_passes::PassRun;
 use serde::Serialize;
 
+use super::recipe::Recipe;
 use super::source::{Experts, said};
-use super::{Args, Job, Made, Mode, lint_of, refuse_inputs, say, warn};
+use super::{Args, Job, Made, Mode, lint_of, refuse_inputs, say, tuned, warn};
 use crate::cli::progress::Progress;
 use crate::cli::usage::refuse;
 use crate::cli::{Context, print_json, print_line};
@@ -35,6 +36,7 @@ pub(super) fn run(args: &Args, context: Context, pair: &Experts, start: Instant)
         (args.verify_each, "--verify-each"),
         (args.weights.is_given(), "--config, --lora or --state-dict"),
         (matches!(args.quantize, Some(How::Plan(_))), "--quantize PLAN"),
+        (args.recipe == Some(Recipe::Paper), "--recipe paper"),
     ];
     if let Some((_, flag)) = whole.into_iter().find(|(given, _)| *given) {
         refuse!(
@@ -53,10 +55,16 @@ pub(super) fn run(args: &Args, context: Context, pair: &Experts, start: Instant)
             args.target.extension()
         );
     }
-    let mut options = Vec::new();
+    let (mut options, mut chosen) = (Vec::new(), Vec::new());
     for checkpoint in &pair.checkpoints {
         refuse_inputs(checkpoint, out)?;
-        let Job::Clip(own) = Job::new(args, checkpoint)? else { bail!("a stream of two transformers") };
+        let mut job = Job::new(args, checkpoint)?;
+        if let Some(device) = tuned::device(args)? {
+            let (for_device, tuned) = job.tuned(checkpoint, device)?;
+            job = for_device;
+            chosen.push(tuned);
+        }
+        let Job::Clip(own) = job else { bail!("a stream of two transformers") };
         options.push(own);
     }
     let [one, two] =
@@ -67,12 +75,18 @@ pub(super) fn run(args: &Args, context: Context, pair: &Experts, start: Instant)
         let watch = &mut |_: Option<&PassRun>, _: &Module| {};
         compile_experts([one, two], pair.boundary, context.to(out), watch, &mut shown)?
     };
+    if !context.quiet && !args.json {
+        chosen.iter().for_each(tuned::say);
+    }
     let mut made = Vec::new();
+    let mut chosen = chosen.into_iter();
     for (summary, checkpoint) in summaries.into_iter().zip(&pair.checkpoints) {
         warn(args, &summary, context);
-        let lint = lint_of(args, &summary, context)?;
+        let tuned = chosen.next();
+        let lint = lint_of(args, &summary, tuned.as_ref().map(|tuned| &tuned.device), context)?;
         let fields: Vec<FieldOrigin> = checkpoint.origins().to_vec();
-        made.push(Made { summary, fields, passes: Vec::new(), lint });
+        let device = tuned.and_then(|tuned| tuned.chosen);
+        made.push(Made { summary, fields, passes: Vec::new(), device, lint });
     }
     if args.json {
         print_json(&Summary { boundary: pair.boundary, experts: made })?;

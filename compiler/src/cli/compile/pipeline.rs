@@ -92,6 +92,7 @@ fn check(args: &Args) -> Result<()> {
         (args.explain.is_some(), "--explain"),
         (args.time_passes, "--time-passes"),
         (args.verify_each, "--verify-each"),
+        (args.device.is_some(), "--device"),
         (args.weights.says_more_than_loras(), "--config, --state-dict, --input, --result or --bind"),
     ];
     let single = single.into_iter().find(|(given, _)| *given).map(|(_, flag)| flag);

@@ -110,6 +110,10 @@ fn function(f: &FunctionEstimate, all: bool, out: &mut String) {
     let kinds: Vec<String> =
         f.kinds.iter().take(6).map(|k| format!("{} × {} {} ms", k.ops, k.op, figure(k.ms.likely))).collect();
     let _ = writeln!(out, "  longest ops: {}", kinds.join(", "));
+    for op in f.slowest.iter().filter(|_| all) {
+        let at = format!("{} {}", op.op, op.ty);
+        let _ = writeln!(out, "    {:<44} {:>16} ms  {:<12} {}", at, range(op.ms), op.bound_by.name(), op.name);
+    }
 }
 
 fn singles(parts: &[PartEstimate]) -> Vec<(String, Vec<&PartEstimate>)> {

@@ -22,7 +22,7 @@ use s2dit_ir::{Function, Op, Use, ValueId};
 pub(super) use self::steps::exchange;
 
 use super::form::same_order;
-use super::{HEADS, LARGEST_EXTENT, Options, TOKENS, views};
+use super::{HEADS, LARGEST_EXTENT, Norms, Options, TOKENS, views};
 
 /// An operation on a projection on its way to attention.
 #[derive(Clone, Debug, PartialEq)]
@@ -124,7 +124,7 @@ impl Projections {
             }
         }
         by_attention.iter_mut().for_each(|(_, members)| members.sort_by_key(|member| member.operand));
-        move_gains(f, &mut by_attention);
+        move_gains(f, &mut by_attention, options.norms);
         let like = |m: &Member| (f.shape(m.end), f.shape(f.operands(m.linear)[1]), f.operands(m.linear).len());
         // The same tokens for several attentions, such as a prompt's for all blocks.
         let mut wide: Vec<((ValueId, ValueId), Vec<Member>)> = Vec::new();
@@ -149,7 +149,7 @@ impl Projections {
             let leader = members.iter().max_by_key(|a| members.iter().filter(|b| alike(a, b)).count()).cloned();
             let (mut ordered, rest): (Vec<Member>, Vec<Member>) =
                 members.into_iter().partition(|m| leader.as_ref().is_some_and(|leader| alike(leader, m)));
-            let together = ordered.len().max(1);
+            let together = together(f, &ordered, options);
             ordered.extend(rest);
             let alike = ordered.iter().all(|m| like(m) == like(&ordered[0]));
             let most = LARGEST_EXTENT / f.shape(ordered[0].linear)[2].max(1);
@@ -164,9 +164,26 @@ impl Projections {
     }
 }
 
+/// How many of projections that go through the same steps go together.
+///
+/// Those that divide by a length and are rotated go one by one: a table that holds the division is a head wide, and is spread over heads and both halves
+/// at once only if there is one table. The others do as long as what a step reads and writes stays in the working set.
+fn together(f: &Function, alike: &[Member], options: &Options) -> usize {
+    let Some(first) = alike.first() else { return 1 };
+    let normed = first.steps.iter().any(|step| matches!(step, Step::Norm { .. }));
+    let rotated = first.steps.iter().any(|step| matches!(step, Step::Rope { .. }));
+    if options.norms == Norms::Length && normed && rotated {
+        return 1;
+    }
+    // The values in fp16, read and written; in the form of a norm that doubles them, twice.
+    let passes = if normed && options.norms == Norms::Doubled { 4 } else { 2 };
+    let bytes = alike.len() * f.ty(first.end).elements() * 2 * passes;
+    if options.working_set.is_some_and(|most| bytes > most) { 1 } else { alike.len() }
+}
+
 /// Softmax attention sees only products of query and key: if neither is rotated, the key takes the query's gain and factor, and
-/// both keep the negatives that their norms make, rather than slice them away.
-fn move_gains(f: &Function, groups: &mut [((ValueId, ValueId), Vec<Member>)]) {
+/// both keep the negatives that their norms make (if they make them), rather than slice them away.
+fn move_gains(f: &Function, groups: &mut [((ValueId, ValueId), Vec<Member>)], norms: Norms) {
     let sole = |m: &Member| f.only_use(m.end).is_some();
     let mut moved: Vec<Moved> = Vec::new();
     let all: Vec<Member> = groups.iter().flat_map(|(_, members)| members.clone()).collect();
@@ -178,7 +195,8 @@ fn move_gains(f: &Function, groups: &mut [((ValueId, ValueId), Vec<Member>)]) {
             let normed = |m: &Member| matches!(m.steps[..], [Step::Norm { gain: Some(_), .. }]);
             let [Step::Norm { gain, .. }] = &mut member.steps[..] else { continue };
             if let (Some(key), Some(own)) = (key.filter(|k| normed(k)), *gain) {
-                let doubled = f.ty(key.end).rank() == 4 && f.shape(key.end)[..2] == f.shape(member.end)[..2];
+                let alike = f.ty(key.end).rank() == 4 && f.shape(key.end)[..2] == f.shape(member.end)[..2];
+                let doubled = alike && norms == Norms::Doubled;
                 moved.push(Moved { key: key.end, gain: own, factor: member.factor, doubled });
                 *gain = None;
                 member.factor = 1.0;

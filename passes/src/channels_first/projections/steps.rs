@@ -3,9 +3,9 @@
 use s2dit_ir::ops::{OpError, RopePairs, Slice, Unary};
 use s2dit_ir::{Builder, ValueId};
 
-use super::super::elementwise::{normalised, normalised_and_negated};
+use super::super::norms::{doubled, doubled_and_negated, length, root_of};
 use super::super::products::product;
-use super::super::{HEADS, Rewriter, Stored, TOKENS};
+use super::super::{HEADS, Norms, Rewriter, Stored, TOKENS};
 use super::{Group, Member, Step};
 
 impl Rewriter<'_> {
@@ -111,7 +111,7 @@ impl Rewriter<'_> {
     /// The steps of projections `[B·G, A, d, N]` that go together.
     fn steps(&mut self, x: ValueId, members: &[Member]) -> Result<ValueId, OpError> {
         let width = self.g.shape(x)[2];
-        let mut pending = Pending { gain: None, negated: false, rotated: None };
+        let mut pending = Pending { gain: None, negated: false, length: None, rotated: None };
         let (mut y, mut scaled) = (x, false);
         for (i, step) in members[0].steps.iter().enumerate() {
             match step {
@@ -122,11 +122,18 @@ impl Rewriter<'_> {
                     let axes: &[usize] = if *across { &[1, 2] } else { &[2] };
                     // A rotation multiplies its operand twice: the norm's second half is not thrown away.
                     let rotated = matches!(members[0].steps.get(i + 1), Some(Step::Rope { .. }));
-                    pending.negated = members[0].doubled || (!apart && rotated);
-                    y = self.at(members[0].end, |b| {
-                        let norm = if pending.negated { normalised_and_negated } else { normalised };
-                        norm(b, y, axes, *eps)
-                    })?;
+                    match self.options.norms {
+                        Norms::Doubled => {
+                            pending.negated = members[0].doubled || (!apart && rotated);
+                            y = self.at(members[0].end, |b| {
+                                let norm = if pending.negated { doubled_and_negated } else { doubled };
+                                norm(b, y, axes, *eps)
+                            })?;
+                        }
+                        Norms::Length => {
+                            pending.length = Some(self.at(members[0].end, |b| length(b, y, axes, *eps))?);
+                        }
+                    }
                     let gains: Vec<Vec<ValueId>> = members
                         .iter()
                         .filter_map(|m| {
@@ -136,8 +143,24 @@ impl Rewriter<'_> {
                         .collect();
                     let batch = self.g.shape(y)[0] / members.len();
                     pending.gain = self.gains(members[0].end, &gains, width, batch)?;
+                    if let Some(length) = pending.length {
+                        // √n belongs to the gain if a rotation divides first, so that nothing grows on the way; else to what is divided with.
+                        let root = self.at(members[0].end, |b| Ok(root_of(b, y, axes)))?;
+                        match pending.gain {
+                            Some(gain) if rotated && !apart => {
+                                pending.gain = Some(self.at(members[0].end, |b| b.mul_scalar(gain, root))?);
+                            }
+                            _ => {
+                                let part = self.at(members[0].end, |b| b.mul_scalar(length, 1.0 / root))?;
+                                pending.length = Some(part);
+                            }
+                        }
+                    }
                     if apart {
+                        // A rotation divides with what its table holds.
+                        let length = pending.length.take_if(|_| rotated);
                         y = self.flush(members[0].end, y, &mut pending, width)?;
+                        pending.length = length;
                     }
                 }
                 Step::Rope { cos, sin, pairs } => {
@@ -146,9 +169,22 @@ impl Rewriter<'_> {
                     }
                     let table = self.table(*cos, *sin, *pairs, width)?;
                     let negated = std::mem::take(&mut pending.negated);
+                    let (length, norms) = (pending.length.take(), self.options.norms);
                     y = self.at(members[0].end, |b| {
-                        let twice = if negated { y } else { b.concat(&[y, y], 2)? };
-                        b.mul(twice, table)
+                        let (mut y, mut table) = (y, table);
+                        match length {
+                            Some(length) if b.shape(length)[1] == 1 => table = b.div(table, length)?,
+                            Some(length) => y = b.div(y, length)?,
+                            None => {}
+                        }
+                        match norms {
+                            _ if negated => b.mul(y, table),
+                            Norms::Length => both_halves(b, y, table),
+                            Norms::Doubled => {
+                                let twice = b.concat(&[y, y], 2)?;
+                                b.mul(twice, table)
+                            }
+                        }
                     })?;
                     pending.rotated = Some(Rotated { pairs: *pairs, negated });
                 }
@@ -159,12 +195,14 @@ impl Rewriter<'_> {
                     let weight = self.plain(*weight)?;
                     let bias = self.plain(*bias)?;
                     let matrix = self.matrix(members[0].end, &mut pending, width)?;
+                    let length = pending.length.take();
                     y = self.at(members[0].end, |b| {
                         let matrix = match matrix {
                             Some(matrix) => b.matmul(weight, matrix)?,
                             None => weight,
                         };
                         let y = b.matmul(matrix, y)?;
+                        let y = if let Some(length) = length { b.div(y, length)? } else { y };
                         let &[lead, heads, _, features] = b.shape(bias) else {
                             return Err(OpError::new("a bias of another rank"));
                         };
@@ -274,6 +312,10 @@ impl Rewriter<'_> {
                 None => Ok(y),
             };
         }
+        let y = match pending.length.take() {
+            Some(length) => self.at(at, |b| b.div(y, length))?,
+            None => y,
+        };
         match pending.gain.take() {
             Some(gain) => self.at(at, |b| {
                 let &[count, heads, one, columns] = b.shape(gain) else {
@@ -373,6 +415,8 @@ struct Pending {
     gain: Option<ValueId>,
     /// The value is twice as wide: below it lie its negatives.
     negated: bool,
+    /// What the value is divided with, `[B·G, 1, 1, N]`, or one for each head.
+    length: Option<ValueId>,
     rotated: Option<Rotated>,
 }
 
@@ -382,6 +426,21 @@ struct Rotated {
     pairs: RopePairs,
     /// The sines' half is negative.
     negated: bool,
+}
+
+/// `[y ⊙ cos, y ⊙ sin]` of heads `(1, A, d, N)` by a table `(1, 1, 2d, N)`: heads of one clip are spread over both halves as they are multiplied.
+fn both_halves(b: &mut Builder, y: ValueId, table: ValueId) -> Result<ValueId, OpError> {
+    let (&[clips, heads, width, tokens], &[tables, of_heads, ..]) = (b.shape(y), b.shape(table)) else {
+        return Err(OpError::new("heads of another rank"));
+    };
+    if (clips, tables, of_heads) != (1, 1, 1) {
+        let twice = b.concat(&[y, y], 2)?;
+        return b.mul(twice, table);
+    }
+    let y = b.reshape(y, &[heads, 1, width, tokens])?;
+    let table = b.reshape(table, &[1, 2, width, tokens])?;
+    let both = b.mul(y, table)?;
+    b.reshape(both, &[1, heads, 2 * width, tokens])
 }
 
 fn identity(width: usize) -> Vec<f64> {
