@@ -1,0 +1,217 @@
+//! Reads an asset from disk, ours or another tool's, trusting nothing in it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use memmap2::Mmap;
+
+use super::asset::{HASH, Metadata, PROGRAM};
+use super::bytecode::read::{Read, read};
+use super::op;
+use super::program::{Attribute, Element, Operation, Property, Region, Type};
+use crate::Error;
+use crate::input::{LFS_POINTER, check_regular, is_lfs_pointer};
+
+/// An input or output of a graph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Feature {
+    /// Its name.
+    pub name: String,
+    /// Its element type, by the IR's name if it has one: `f32`, `i32`.
+    pub dtype: String,
+    /// Extents; below 0 where they are open.
+    pub shape: Vec<i64>,
+}
+
+/// An open asset.
+#[derive(Debug)]
+pub struct Asset {
+    path: PathBuf,
+    metadata: Metadata,
+    program: Read,
+    map: Mmap,
+}
+
+impl Asset {
+    /// Opens the folder of an asset: program, hash, metadata.
+    ///
+    /// # Errors
+    /// A folder that is no asset; a file that is damaged; a program that has no graph.
+    pub fn open(path: &Path) -> Result<Asset, Error> {
+        Asset::opened(path).map_err(Error::reading)
+    }
+
+    fn opened(path: &Path) -> Result<Asset> {
+        let program = path.join(PROGRAM);
+        let shown = program.display();
+        let file = check_regular(&program).and_then(|()| File::open(&program));
+        let file = file.with_context(|| format!("cannot read `{shown}`"))?;
+        // SAFETY: the map is read only; a file that another process shortens meanwhile ends this one with SIGBUS, as any map.
+        let map = unsafe { Mmap::map(&file) }.with_context(|| format!("cannot map `{shown}`"))?;
+        if is_lfs_pointer(&map) {
+            bail!("`{shown}` is {LFS_POINTER}");
+        }
+        let read = read(&map).with_context(|| format!("`{shown}` is no program of Core AI"))?;
+        ensure!(graphs(&read.root).next().is_some(), "`{shown}`: found no function, expected one at least");
+        let hash = path.join(HASH);
+        ensure!(hash.exists(), "`{}`: found no `{HASH}`, expected the hash of `{PROGRAM}`", path.display());
+        Ok(Asset { path: path.into(), metadata: Metadata::read(path)?, program: read, map })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// User-defined metadata, as far as it is text.
+    #[must_use]
+    pub fn metadata(&self) -> BTreeMap<String, String> {
+        self.metadata.texts()
+    }
+
+    /// The program.
+    #[must_use]
+    pub fn root(&self) -> &Operation {
+        &self.program.root
+    }
+
+    /// The bytes of a resource.
+    #[must_use]
+    pub fn resource(&self, number: usize) -> Option<&[u8]> {
+        let (_, range) = self.program.resources.get(number)?;
+        self.map.get(range.clone())
+    }
+
+    /// Names of the functions, in order.
+    pub fn functions(&self) -> impl Iterator<Item = &str> {
+        graphs(&self.program.root).map(|graph| graph.name)
+    }
+
+    /// The function that is called if none is named: `main`, or else the first.
+    #[must_use]
+    pub fn main(&self) -> &str {
+        let mut functions = self.functions();
+        let first = functions.next().unwrap_or_default();
+        if self.functions().any(|f| f == "main") { "main" } else { first }
+    }
+
+    /// Inputs of a function.
+    #[must_use]
+    pub fn inputs(&self, function: &str) -> Vec<Feature> {
+        self.graph(function).map(|g| features(g.input_names, g.inputs)).unwrap_or_default()
+    }
+
+    /// Outputs of a function.
+    #[must_use]
+    pub fn outputs(&self, function: &str) -> Vec<Feature> {
+        self.graph(function).map(|g| features(g.output_names, g.outputs)).unwrap_or_default()
+    }
+
+    fn graph(&self, function: &str) -> Option<Graph<'_>> {
+        graphs(&self.program.root).find(|graph| graph.name == function)
+    }
+
+    /// Whether anything in the asset is fp16, weights and interface included.
+    #[must_use]
+    pub fn has_fp16(&self) -> bool {
+        let half = |ty: &Type| matches!(ty, Type::Tensor { element: Element::F16, .. });
+        graphs(&self.program.root)
+            .any(|g| g.inputs.iter().any(half) || g.region.operations.iter().any(|op| op.results.iter().any(half)))
+    }
+
+    /// Each op with the number of its uses, constants left out.
+    #[must_use]
+    pub fn ops(&self) -> BTreeMap<String, usize> {
+        let mut ops = BTreeMap::new();
+        let all = graphs(&self.program.root).flat_map(|graph| &graph.region.operations);
+        for op in all.filter(|op| ![op::CONSTANT, op::OUTPUT].contains(&&*op.name)) {
+            *ops.entry(op.name.to_string()).or_default() += 1;
+        }
+        ops
+    }
+
+    /// Name and size of each resource.
+    pub fn resources(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.program.resources.iter().map(|(name, range)| (name.as_str(), range.len()))
+    }
+}
+
+/// A graph, taken apart.
+struct Graph<'a> {
+    name: &'a str,
+    input_names: &'a [Attribute],
+    output_names: &'a [Attribute],
+    inputs: &'a [Type],
+    outputs: &'a [Type],
+    region: &'a Region,
+}
+
+/// The graphs of a program.
+fn graphs(root: &Operation) -> impl Iterator<Item = Graph<'_>> {
+    root.regions.iter().flat_map(|region| &region.operations).filter_map(graph)
+}
+
+fn graph(op: &Operation) -> Option<Graph<'_>> {
+    if op.name != op::GRAPH {
+        return None;
+    }
+    let [
+        Property::Required(Attribute::Array(input_names)),
+        _,
+        _,
+        Property::Required(Attribute::Type(Type::Function { inputs, results })),
+        _,
+        Property::Required(Attribute::String(name)),
+        _,
+        _,
+        Property::Required(Attribute::Array(output_names)),
+    ] = &op.properties[..]
+    else {
+        return None;
+    };
+    Some(Graph { name, input_names, output_names, inputs, outputs: results, region: op.regions.first()? })
+}
+
+fn features(names: &[Attribute], types: &[Type]) -> Vec<Feature> {
+    let feature = |(i, ty): (usize, &Type)| {
+        let name = names.get(i).and_then(named).unwrap_or_else(|| format!("{i}"));
+        match ty {
+            Type::Tensor { shape, element } => {
+                let shape = shape.iter().map(|d| (*d).max(-1)).collect();
+                Feature { name, dtype: dtype_name(*element).into(), shape }
+            }
+            _ => Feature { name, dtype: "?".into(), shape: Vec::new() },
+        }
+    };
+    types.iter().enumerate().map(feature).collect()
+}
+
+/// The name among the attributes of an argument or result.
+fn named(attributes: &Attribute) -> Option<String> {
+    let Attribute::Array(attributes) = attributes else { return None };
+    attributes.iter().find_map(|attribute| match attribute {
+        Attribute::Opaque { name, values } if &**name == "aicode.name" => match &values[..] {
+            [Attribute::String(text)] => Some(text.to_string()),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+/// The IR's name of an element type, or Core AI's if the IR has no such type.
+fn dtype_name(element: Element) -> &'static str {
+    match element {
+        Element::Bool => "bool",
+        Element::Si64 => "i64",
+        Element::Si32 => "i32",
+        Element::Si16 => "i16",
+        Element::Si8 => "i8",
+        Element::Ui32 => "u32",
+        Element::Ui16 => "u16",
+        Element::Ui8 => "u8",
+        other => other.name(),
+    }
+}
