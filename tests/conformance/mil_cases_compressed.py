@@ -98,6 +98,34 @@ blockwise("scale_int4_kernel", "int4", (3, 4, 2), (3, 2, 1), False)
 blockwise("scale_int8_tensor", "int8", (3, 5), (1, 1), False)
 
 
+def affine(name, kind, axis, scales, zeros):
+    """The form of iOS 16: a number, or one for each place along an axis."""
+    shape = (3, 5)
+    low, high = {"int8": (-128, 127), "uint8": (0, 255)}[kind]
+    data = integers(name, shape, low, high).astype(INT[kind])
+    scale = noise(f"{name} scale", (scales,), 0.01, 0.2)
+    zero = integers(f"{name} zero", (zeros,), low, high).astype(INT[kind])
+
+    def build(i, _):
+        given = [x[0] if len(x) == 1 else x for x in (scale.astype(i.T), zero)]
+        weight = mb.constexpr_affine_dequantize(quantized_data=data, scale=given[0], zero_point=given[1], axis=axis)
+        return mb.linear(x=i.x, weight=weight)
+
+    def ref(i, _):
+        along = [-1, 1] if axis in (0, -2) else [1, -1]
+        steps = data.astype(np.float64) - zero.astype(np.float64).reshape(along)
+        weight = (scale.astype(i.T).astype(np.float64).reshape(along) * steps).astype(i.T).astype(np.float64)
+        return i.x @ weight.T
+
+    case(name, {"x": (2, 5)}, build, ref)
+
+
+affine("affine_numbers", "int8", 0, 1, 1)
+affine("affine_scales", "uint8", 0, 3, 1)
+affine("affine_zeros", "int8", -1, 1, 5)
+affine("affine_both", "uint8", -2, 3, 3)
+
+
 def scaled_palette(i, _):
     lut = mb.constexpr_blockwise_shift_scale(data=CODES, scale=np.full((1, 1, 1, 1), 0.25, i.T))
     return mb.linear(x=i.x, weight=mb.constexpr_lut_to_dense(indices=INDICES.astype(UINT[2]), lut=lut))

@@ -129,9 +129,12 @@ impl Package {
                 let data = required("quantized_data")?;
                 let axis = axis("axis")?.unwrap_or_default();
                 let scale = required("scale")?.along(axis, data.shape.len())?;
-                let zero =
-                    parameter("zero_point")?.map(|zero| zero.along(axis, data.shape.len())?.stretched(&scale.shape));
-                shift_scale(data, scale, zero.transpose()?)
+                let Some(zero) = parameter("zero_point")? else { return shift_scale(data, scale, None) };
+                // Each of the two is one number, or one for each place along the axis.
+                let zero = zero.along(axis, data.shape.len())?;
+                let scale = scale.stretched(&zero.shape)?;
+                let zero = zero.stretched(&scale.shape)?;
+                shift_scale(data, scale, Some(zero))
             }
             "constexpr_sparse_to_dense" => {
                 let (values, mut mask) = (required("nonzero_data")?, required("mask")?);
