@@ -77,6 +77,7 @@ impl Rewriter<'_> {
     ) -> Result<Option<Stored>, OpError> {
         let (q, sum, norm, eps) = (operands[0], operands[1], operands[2], operands[3]);
         let q_norm = operands.get(4).copied().unwrap_or(q);
+        let may_be_zero = matches!(self.old.op(q_norm), Op::Unary(Unary::Relu));
         if self.dims(v).len() != 4 || !self.is_stored(q) {
             return Ok(None);
         }
@@ -85,7 +86,12 @@ impl Rewriter<'_> {
         let value = self.at(v, |b| {
             let numerator = b.t_matmul(sum, q)?;
             let normaliser = b.matmul(norm, q_norm)?;
-            let normaliser = b.add(normaliser, eps)?;
+            let mut normaliser = b.add(normaliser, eps)?;
+            if may_be_zero {
+                // What the model adds may be nothing in fp16: see `normaliser_limits`.
+                let least = b.scalar_like(normaliser, LEAST_NORMAL)?;
+                normaliser = b.op(Binary::Maximum, &[normaliser, least])?;
+            }
             b.div(numerator, normaliser)
         })?;
         Ok(Some(Stored { value, order: HEADS.to_vec() }))
