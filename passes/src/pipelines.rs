@@ -13,8 +13,8 @@ use crate::pipeline::{OrderError, PassPipeline};
 use crate::precision::{FP16, FP16_NORMS32, FP16_ONLY};
 use crate::states::{self, Place};
 use crate::{
-    bound, canonicalize, cse, decompose, fold_gate, fuse, pad_tokens, phase, rope_tables, split, split_conv,
-    square_free_norms, sums_as_products, timesteps, widen,
+    bound, canonicalize, cse, decompose, fold_gate, fuse, pad_tokens, phase, rope_tables, slices_of_rows, split,
+    split_conv, square_free_norms, sums_as_products, timesteps, widen,
 };
 
 macro_rules! passes {
@@ -136,8 +136,16 @@ pub fn decoder(form: &Form, place: Option<Place>) -> Result<PassPipeline, OrderE
         Form::Onnx23 => passes![&decompose::FOR_ONNX23, &cse::PASS],
         Form::OnnxFp16 => passes![&decompose::PASS, &cse::PASS, &FP16_NORMS32],
         Form::Any | Form::Ane(_) => passes![&square_free_norms::PASS, &decompose::PASS, &cse::PASS],
-        Form::AnyFp16 | Form::AneFp16(_) => {
+        Form::AnyFp16 => {
             passes![&square_free_norms::PASS, &decompose::PASS, &cse::PASS, &FP16_ONLY, &canonicalize::PASS]
+        }
+        Form::AneFp16(engine) => {
+            let mut passes = passes![&square_free_norms::PASS, &decompose::PASS, &cse::PASS];
+            if engine.lowerings.rows {
+                passes.extend(passes![&slices_of_rows::PASS]);
+            }
+            passes.extend(passes![&sums_as_products::PASS, &FP16_ONLY, &canonicalize::PASS]);
+            passes
         }
     });
     passes.extend(place.map(states::pass));

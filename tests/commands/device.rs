@@ -3,19 +3,19 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{arg, golden, ok, repo, run};
+use crate::common::{arg, golden, ok, repo, run, with_fields};
 use serde_json::Value;
 
 /// A device for which every lowering pays: ops cost nothing, and the smallest values leave the working set.
-fn strict(dir: &Path, slices: &str) -> String {
-    let path = dir.join("strict.toml");
+fn strict(dir: &Path, working_set_mb: f64) -> String {
+    let path = dir.join(format!("strict{working_set_mb}.toml"));
     let figure = |name: &str, value: f64| {
         format!(
             "[figures.{name}]\nlow = {value:?}\nlikely = {value:?}\nhigh = {value:?}\nconfidence = \"low\"\nsource = \"a test\"\n"
         )
     };
     let figures = [
-        ("working_set_mb", 0.004),
+        ("working_set_mb", working_set_mb),
         ("spill_gbps", 0.001),
         ("resident_gbps", 100.0),
         ("op_us", 0.0),
@@ -24,7 +24,7 @@ fn strict(dir: &Path, slices: &str) -> String {
         ("narrow_channels", 1.0),
     ];
     let text: String = figures.into_iter().map(|(name, value)| figure(name, value)).collect();
-    let limit = format!("[limits.slice_largest]\nvalue = {slices}\nconfidence = \"low\"\nsource = \"a test\"\n");
+    let limit = format!("[limits.slice_largest]\nvalue = 4094.0\nconfidence = \"low\"\nsource = \"a test\"\n");
     fs::write(&path, format!("name = \"strict\"\n{text}{limit}")).expect("a device");
     arg(&path)
 }
@@ -56,31 +56,38 @@ fn snr(report: &Value) -> f64 {
 #[test]
 fn lowerings_keep_the_numbers_of_goldens() {
     let dir = tempfile::tempdir().expect("a folder");
-    let device = strict(dir.path(), "4094.0");
+    let (tiny, larger) = (strict(dir.path(), 0.004), strict(dir.path(), 0.5));
+    let small = dir.path().join("seeded");
+    ok(&["init", "-q", "--preset", "small", "--seed", "7", "--dtype", "bf16", "-o", &arg(&small)]);
     let mut all: Vec<String> = Vec::new();
-    for (name, latent) in [
-        ("tiny", "3x8x8"),
-        ("odd", "2x12x8"),
-        ("per_head", "1x12x8"),
-        ("post", "4x8x4"),
-        ("stride3", "2x6x12"),
-        ("wan_tiny", "3x8x8"),
-        ("ltx_tiny", "3x4x6"),
-        ("sana_tiny", "3x6x10"),
-        ("open_sora_tiny", "2x6x10"),
+    for (name, latent, fields) in [
+        ("tiny", "3x8x8", "{}"),
+        ("odd", "2x12x8", "{}"),
+        ("per_head", "1x12x8", "{}"),
+        ("post", "4x8x4", "{}"),
+        ("stride3", "2x6x12", "{}"),
+        ("wan_tiny", "3x8x8", r#"{"text_len": 16}"#),
+        ("ltx_tiny", "3x4x6", r#"{"text_len": 16}"#),
+        ("sana_tiny", "3x6x10", r#"{"text_len": 16}"#),
+        ("small", "3x16x24", "{}"),
     ] {
-        let checkpoint = arg(&golden(name).join("checkpoint"));
+        let place = dir.path().join(name);
+        fs::create_dir(&place).expect("a folder");
+        let (checkpoint, device) = match name {
+            "small" => (arg(&small), &larger),
+            _ => (arg(&with_fields(&golden(name).join("checkpoint"), &place, fields)), &tiny),
+        };
         let reference = arg(&golden(name).join("golden.safetensors"));
         let package = arg(&dir.path().join(format!("{name}.mlpackage")));
         let base = ["compile", "--target", "coreml", "--latent", latent, "--json"];
-        let made = json(&[&base[..], &["--device", &device, "-o", &package, &checkpoint]].concat());
+        let made = json(&[&base[..], &["--device", device, "-o", &package, &checkpoint]].concat());
         all.extend(taken(&made));
         assert!(made["device"]["step_ms"].as_f64() <= made["device"]["plain_ms"].as_f64(), "{name}");
         let rounded = json(&["verify", "-q", &package, "--golden", &reference, "--fp16", "--json", "--min-snr", "0"]);
         assert!(snr(&rounded) >= 50.0, "{name}: {rounded:#}");
         // The same ops in fp32 are the model.
         let exact = arg(&dir.path().join(format!("{name}32.mlpackage")));
-        let fp32 = ["--precision", "fp32", "--device", &device, "-o", &exact, &checkpoint];
+        let fp32 = ["--precision", "fp32", "--device", device, "-o", &exact, &checkpoint];
         ok(&[&base[..], &fp32].concat());
         let report = json(&["verify", "-q", &exact, "--golden", &reference, "--json", "--min-snr", "0"]);
         let error = report["rows"][0]["relative_l2"].as_f64().expect("an error");
@@ -96,7 +103,7 @@ fn lowerings_keep_the_numbers_of_goldens() {
 #[test]
 fn a_stream_says_its_device_and_keeps_its_numbers() {
     let dir = tempfile::tempdir().expect("a folder");
-    let device = strict(dir.path(), "4094.0");
+    let device = strict(dir.path(), 0.004);
     for (name, latent) in [("stream_tiny", "8x8"), ("stream_sink", "6x10")] {
         let (kernel, checkpoint) = (arg(&dir.path().join(name)), arg(&golden(name).join("checkpoint")));
         let base = ["compile", "-q", &checkpoint, "--target", "coreml", "--mode", "stream", "--latent", latent];
@@ -128,7 +135,7 @@ fn an_op_is_worth_what_it_saves() {
         |package: &str| fs::read(Path::new(package).join("Data/com.apple.CoreML/weights/weight.bin")).expect("weights");
     assert!(weights(&package) == weights(&plain), "nothing was chosen, and the weights differ");
     // On an engine that clamps, nothing is cut within the last axis, whatever that costs.
-    let strict = strict(dir.path(), "4094.0");
+    let strict = strict(dir.path(), 0.004);
     for (device, cut) in [(&["--device", &strict][..], false), (&[], true)] {
         let tiled = arg(&dir.path().join("tiled.mlpackage"));
         let base = ["compile", "-q", &checkpoint, "--target", "coreml", "--latent", "3x8x8", "--attention", "per-head"];
@@ -201,6 +208,7 @@ fn what_contradicts_is_refused() {
         (&["--recipe", "safe", "--attention", "batched"], "--attention batched contradicts"),
         (&["--recipe", "safe", "--device", "m1"], "--device contradicts"),
         (&["--recipe", "safe", "--calibrate", "seeded"], "--calibrate contradicts"),
+        (&["--recipe", "safe", "--timesteps", "any"], "--timesteps any contradicts"),
         (&["--recipe", "paper", "--precision", "fp32"], "--precision fp32 contradicts"),
         (&["--recipe", "paper", "--compute", "any"], "contradicts"),
         (&["--recipe", "bold"], "paper"),

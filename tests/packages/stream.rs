@@ -110,6 +110,18 @@ fn check(name: &str, latent: &str, init: Option<&[&str]>) {
     }
 }
 
+/// Features that are positive parts may all be zero, and what the model adds to the normaliser then is nothing in fp16: no 0/0 for that.
+#[test]
+fn positive_parts_stream_in_fp16() {
+    let work = tempfile::tempdir().expect("a folder");
+    let (checkpoint, kernel) = (arg(&work.path().join("checkpoint")), work.path().join("kernel"));
+    ok(&["init", "-q", "--preset", "tiny", "--seed", "3", "--set", "feature_map=\"relu\"", "-o", &checkpoint]);
+    let base = ["compile", "-q", &checkpoint, "--target", "coreml", "--mode", "stream", "--latent", "8x8"];
+    ok(&[&base[..], &["-o", &arg(&kernel)]].concat());
+    let report = verify(&kernel, &["--checkpoint", &checkpoint, "--chunks", "8", "--fp16"]);
+    assert!(figures(&report, "snr_db").all(|db| db >= FP16_SNR), "{report:#}");
+}
+
 macro_rules! goldens {
     ($($name:ident: $latent:literal $(, $init:expr)?;)*) => {
         $(

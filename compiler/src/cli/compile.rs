@@ -216,10 +216,13 @@ enum Explain {
 }
 
 impl Args {
-    /// Which timesteps, if it was not said: the stream of a step asks for its sampler's only, and a phone gains most from tables.
+    /// Which timesteps, if it was not said: the stream of a step asks for its sampler's only, and a phone gains most from tables. So does a recipe that leaves nothing to the
+    /// CPU, of a model that says its sampler.
     fn timesteps(&self, checkpoint: &Checkpoint) -> TimestepChoice {
-        let part = checkpoint.model().family().part();
-        self.timesteps.unwrap_or(match (self.mode, self.target, part) {
+        let model = checkpoint.model();
+        let tables = self.recipe == Some(Recipe::Safe) && model.graph().is_none() && model.sampler().is_ok();
+        self.timesteps.unwrap_or(match (self.mode, self.target, model.family().part()) {
+            (_, Target::CoreMl, Part::Step) if tables => TimestepChoice::FromConfig,
             (Mode::Stream, Target::CoreMl, Part::Step) => TimestepChoice::FromConfig,
             _ => TimestepChoice::Any,
         })

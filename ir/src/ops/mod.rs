@@ -205,7 +205,8 @@ ops! {
         Pool: "max_pool" | "mean_pool";
         LayerNorm: "layer_norm";
         Softmax: "softmax";
-        Reduce: "reduce_sum" | "reduce_mean" | "reduce_max" | "reduce_min" | "reduce_prod";
+        Reduce: "reduce_sum" | "reduce_mean" | "reduce_max" | "reduce_min" | "reduce_prod"
+            | "reduce_l2_norm";
         ArgReduce: "arg_max" | "arg_min";
         CumSum: "cum_sum";
         SortIndices: "sort_indices";

@@ -77,21 +77,20 @@ impl Rewriter<'_> {
     ) -> Result<Option<Stored>, OpError> {
         let (q, sum, norm, eps) = (operands[0], operands[1], operands[2], operands[3]);
         let q_norm = operands.get(4).copied().unwrap_or(q);
+        let may_be_zero = matches!(self.old.op(q_norm), Op::Unary(Unary::Relu));
         if self.dims(v).len() != 4 || !self.is_stored(q) {
             return Ok(None);
         }
-        // What the model adds shrinks with every chunk, and fp16 holds no more of it than zero. See `normaliser_limits`.
-        let least = matches!(self.old.op(q_norm), Op::Unary(Unary::Relu)).then_some(LEAST_NORMAL);
         let (q, q_norm) = (self.in_form(q, &HEADS)?, self.in_form(q_norm, &HEADS)?);
         let (sum, norm, eps) = (self.plain(sum)?, self.plain(norm)?, self.plain(eps)?);
         let value = self.at(v, |b| {
             let numerator = b.t_matmul(sum, q)?;
-            let mut normaliser = b.matmul(norm, q_norm)?;
-            if let Some(least) = least {
-                let least = b.scalar_like(normaliser, least)?;
+            let normaliser = b.matmul(norm, q_norm)?;
+            let mut normaliser = b.add(normaliser, eps)?;
+            if may_be_zero {
+                // What the model adds shrinks with every chunk, and may be nothing in fp16: see `normaliser_limits`.
+                let least = b.scalar_like(normaliser, LEAST_NORMAL)?;
                 normaliser = b.op(Binary::Maximum, &[normaliser, least])?;
-            } else {
-                normaliser = b.add(normaliser, eps)?;
             }
             b.div(numerator, normaliser)
         })?;

@@ -48,6 +48,12 @@ impl Lowering<'_> {
             ReduceKind::Max => op::REDUCE_MAX,
             ReduceKind::Min => op::REDUCE_MIN,
             ReduceKind::Prod => op::REDUCE_PRODUCT,
+            ReduceKind::L2Norm => {
+                let squares = self.combined(op::BROADCASTING_MUL, x, x);
+                let sum = self.reduced(op::REDUCE_SUM, squares, &r.axes);
+                let y = self.same(op::SQRT, sum);
+                return Ok(self.reshaped(y, self.f.shape(v)));
+            }
         };
         let y = self.reduced(name, x, &r.axes);
         Ok(self.reshaped(y, self.f.shape(v)))

@@ -157,9 +157,12 @@ def compile(
     timesteps: Optional[str] = None,
     precision: Optional[str] = None,
     quantize: Optional[Path] = None,
+    recipe: Optional[str] = None,
+    calibrate: Optional[Path] = None,
     partition: Optional[str] = None,
     compute: Optional[str] = None,
     attention: Optional[str] = None,
+    device: Optional[str] = None,
     opset: Optional[int] = None,
     emit: Optional[Literal["ir"]] = None,
     after: Optional[str] = None,
@@ -200,7 +203,7 @@ def compile(
         size: Columns and rows of pixels of a pipeline folder that is compiled whole, such as 512x288.
         frames: Frames of the clip, with --size [default: the pipeline's own, such as 81].
         components: Parts of the pipeline to compile, with --size: text_encoder, transformer or decoder, with commas between [default: all].
-        dry_run: Say what would be made, with --size, and write nothing.
+        dry_run: Say what would be made, with --size or --recipe, and write nothing.
         batch: Clips that a step takes at once: with 2 a call serves a prompt and its negative, for guidance [default: 1].
         mode: A whole clip in one step, or a stream of chunks [default: clip].
         states: Where a stream keeps its states: io (inputs and outputs) or native (Core ML states) [default: io].
@@ -210,11 +213,17 @@ def compile(
         precision: fp32 or fp16 [default: fp16 for coreml, fp32 for onnx].
         quantize: Store large weights in few bits: int8, int4-block32, palette4-group16, palette6, …; fp16 leaves them; or as a plan says
             (plan.toml, from s2ditc quantize).
+        recipe: Choices that are known to go together: paper (4-bit palettes in blocks, 8-bit ones around them, int8 activations, as arXiv 2601.12719
+            runs on its phone; makes OUT.plan.toml too) or safe (8-bit palettes, fp16 activations, attention per head: what is known to stay on the
+            Neural Engine) [Core ML].
+        calibrate: Samples that --recipe paper measures activations on: a safetensors file, as quantize takes it, or seeded [default: seeded].
         partition: Spread the step over packages that each fit a phone: auto (below 1 GB of weights each), a number, or a size such as 900MB [Core
             ML]. OUT is a folder: the packages and partition.json; of a stream, the kernel.
         compute: What packages are shaped for: ane (the Neural Engine: channels first, all fp16), gpu or any (as PyTorch has it); a decoder has one
             shape for all, and the package says the choice [Core ML; default: ane].
         attention: Heads of softmax attention on the Neural Engine: batched (fewest ops) or per-head (smallest values) [default: batched].
+        device: Choose the form of the graph for this device, by its limits and by estimated time: iphone16promax, iphone15pro, iphone17pro, m1,
+            m4pro, m5, or a file NAME.toml [Core ML].
         opset: Newest ONNX operator set to use: 21 (older runtimes, tract) or 23 [default: 23].
         emit: Stop at the IR and print it (or write it to OUT).
         after: The IR after this pass, by name (the last of the name) or position, instead of after all.
@@ -263,9 +272,12 @@ def compile(
         "--timesteps": timesteps,
         "--precision": precision,
         "--quantize": quantize,
+        "--recipe": recipe,
+        "--calibrate": calibrate,
         "--partition": partition,
         "--compute": compute,
         "--attention": attention,
+        "--device": device,
         "--opset": opset,
         "--emit": emit,
         "--after": after,
@@ -815,6 +827,7 @@ def estimate(
     mode: Optional[str] = None,
     quantize: Optional[str] = None,
     attention: Optional[str] = None,
+    tuned: bool = False,
     other_ms: Optional[float] = None,
     fit: Union[Path, Sequence[Path], None] = None,
     output: Optional[Path] = None,
@@ -839,11 +852,12 @@ def estimate(
         quantize: Weights of what is not compiled yet: fp16, w8a8, w4a8 (4-bit palettes with int8 activations), int8, palette4-group16, … [default:
             fp16].
         attention: Heads of softmax attention of what is not compiled yet: batched or per-head [default: batched].
+        tuned: As compile --device makes it for this device, of what is not compiled yet.
         other_ms: Milliseconds a chunk outside of the transformer: text encoder and decoder [default: 0].
         fit: Fit the device to the times of this device report of the same package; repeatable.
         output: Device file to make with --fit.
         report: Page to make, with a timeline of a chunk.
-        all: Show every block.
+        all: Show every block, and the ops that take longest.
         threads: Threads to use (default: all cores); the bytes written do not depend on it.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
         no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.
@@ -864,6 +878,7 @@ def estimate(
         "--mode": mode,
         "--quantize": quantize,
         "--attention": attention,
+        "--tuned": tuned,
         "--other-ms": other_ms,
         "--fit": many(fit),
         "--output": output,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use s2dit_emit::plan::{How, Storage};
-use s2dit_emit::{Attention, Compute, Precision, Target};
+use s2dit_emit::{Attention, Compute, Precision, Target, TimestepChoice};
 use s2dit_files::choice;
 use s2dit_ir::compress::Scheme;
 use s2dit_models::checkpoint::Checkpoint;
@@ -84,6 +84,11 @@ impl Args {
                 recipe == Recipe::Safe && self.calibrate.is_some(),
                 "--calibrate",
                 "the recipe leaves activations in fp16, which needs no samples",
+            ),
+            (
+                recipe == Recipe::Safe && self.timesteps == Some(TimestepChoice::Any),
+                "--timesteps any",
+                "the sinusoids of a free timestep are computed in fp32, which leaves the Neural Engine",
             ),
             (self.pixels.is_some(), "--size", "the recipe is of one model: compile the transformer by itself"),
         ];

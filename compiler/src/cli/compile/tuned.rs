@@ -18,7 +18,7 @@ use crate::cli::usage::refuse;
 /// A device, and what was chosen for it.
 pub(super) struct Tuned {
     pub device: Device,
-    /// `None` of a decoder, whose graph has one form.
+    /// `None` of a decoder, whose graph has one form but for the device's limits.
     pub chosen: Option<Chosen>,
 }
 
@@ -44,7 +44,7 @@ impl Job {
     /// What lowering fails with.
     pub(super) fn tuned(self, checkpoint: &Checkpoint, device: Device) -> Result<(Job, Tuned)> {
         if checkpoint.model().family().part() == Part::Decoder {
-            let job = self.with(Lowerings::default(), Some(&device));
+            let job = self.with(device.asks(), Some(&device));
             return Ok((job, Tuned { device, chosen: None }));
         }
         let chosen = lowering::choose(&device, |lowerings| self.clone().with(lowerings, None).subject(checkpoint))?;
@@ -80,8 +80,9 @@ impl Job {
 pub(super) fn say(tuned: &Tuned) {
     let Some(chosen) = &tuned.chosen else {
         print_note(&format!(
-            "device {}: a decoder has one form for every engine; lint takes the device's rules",
-            tuned.device.name
+            "device {}: a decoder has one form for every engine, but for what a limit asks for{}; lint takes the device's rules",
+            tuned.device.name,
+            if tuned.device.asks().rows { " (slices-of-rows)" } else { "" }
         ));
         return;
     };
