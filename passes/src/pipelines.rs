@@ -33,6 +33,8 @@ pub enum Form {
     Ane(Options),
     /// fp16 for the Neural Engine.
     AneFp16(Options),
+    /// fp16 for Core AI: the graph as PyTorch has it, norms in fp32.
+    CoreAiFp16,
 }
 
 macro_rules! passes {
@@ -58,6 +60,7 @@ fn lowering(form: Form) -> Vec<Pass> {
         Form::OnnxFp16 => passes![&split_conv::PASS, &decompose::PASS, &cse::PASS, &FP16_NORMS32],
         Form::Any => passes![&decompose::PASS, &cse::PASS],
         Form::AnyFp16 => passes![&decompose::PASS, &cse::PASS, &FP16],
+        Form::CoreAiFp16 => passes![&decompose::PASS, &cse::PASS, &FP16_NORMS32],
         Form::Ane(options) => engine(options),
         Form::AneFp16(options) => [engine(options), passes![&FP16_ONLY, &canonicalize::PASS]].concat(),
     });
@@ -114,7 +117,7 @@ pub fn decoder(form: &Form, place: Option<Place>) -> Result<PassPipeline, OrderE
     passes.extend(match form {
         Form::Onnx21 => passes![&decompose::FOR_ONNX21, &cse::PASS],
         Form::Onnx23 => passes![&decompose::FOR_ONNX23, &cse::PASS],
-        Form::OnnxFp16 => passes![&decompose::PASS, &cse::PASS, &FP16_NORMS32],
+        Form::OnnxFp16 | Form::CoreAiFp16 => passes![&decompose::PASS, &cse::PASS, &FP16_NORMS32],
         Form::Any | Form::Ane(_) => passes![&square_free_norms::PASS, &decompose::PASS, &cse::PASS],
         Form::AnyFp16 | Form::AneFp16(_) => {
             passes![&square_free_norms::PASS, &decompose::PASS, &cse::PASS, &FP16_ONLY, &canonicalize::PASS]
@@ -165,6 +168,7 @@ pub fn every() -> Result<Vec<Named>, OrderError> {
         ("coreml-any-fp16", "Core ML in fp16, any engine", Form::AnyFp16),
         ("coreml-ane-fp32", "Core ML in fp32, in the layout of the Neural Engine", Form::Ane(Options::default())),
         ("coreml-ane-fp16", "Core ML in fp16, for the Neural Engine", Form::AneFp16(Options::default())),
+        ("coreai-fp16", "Core AI in fp16", Form::CoreAiFp16),
     ];
     let mut every = Vec::new();
     let mut put = |name: String, doc: String, pipeline: PassPipeline| every.push(Named { name, doc, pipeline });
@@ -172,7 +176,7 @@ pub fn every() -> Result<Vec<Named>, OrderError> {
         put(format!("clip-{name}"), format!("a clip: {doc}"), clip(None, form.clone())?);
     }
     for (name, doc, form) in forms {
-        let half_states = matches!(form, Form::OnnxFp16 | Form::AnyFp16 | Form::AneFp16(_));
+        let half_states = matches!(form, Form::OnnxFp16 | Form::AnyFp16 | Form::AneFp16(_) | Form::CoreAiFp16);
         let options = split::Options { half_states, ..split::Options::default() };
         let of = |writer| stream(writer, options.clone(), None, form.clone(), Place::Io);
         put(format!("stream-{name}"), format!("a stream: {doc}"), of(Writer::Frontend)?);

@@ -53,7 +53,7 @@ pub const ATTENTION: &str = "s2ditc.attention";
 impl Layout {
     /// The metadata that a package of this layout carries.
     pub(super) fn metadata(self, target: Target) -> Vec<(String, String)> {
-        if target != Target::CoreMl {
+        if target == Target::Onnx {
             return Vec::new();
         }
         let mut metadata = vec![(COMPUTE.into(), self.compute.to_string())];
