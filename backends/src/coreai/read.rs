@@ -163,7 +163,7 @@ impl Asset {
             [_, Property::Optional(Some(Attribute::Integer { value, .. })), ..] => format!("aicode {value}"),
             _ => "aicode".into(),
         };
-        format!("Core AI asset {}, {version}, written by {}", self.metadata.asset_version, self.metadata.producer)
+        format!("version {}, {version}, written by {}", self.metadata.asset_version, self.metadata.producer)
     }
 
     /// Name and size of each resource.

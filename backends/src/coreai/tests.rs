@@ -37,8 +37,8 @@ impl WeightSource for Made {
 
     fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
         let ty = self.0.get(name).ok_or_else(|| WeightError::Missing { name: name.into() })?;
-        let seed = name.bytes().map(usize::from).sum::<usize>();
-        let value = |i: usize| ((i * 37 + seed) % 101) as f32 / 50.0 - 1.0;
+        let seed = name.bytes().fold(0, |seed, b| (seed * 31 + usize::from(b)) % 99_991);
+        let value = |i: usize| ((i * 37 + seed * 7919) % 65_537) as f32 / 32_768.0 - 1.0;
         let bytes = |i: usize| match ty.dtype {
             DType::F16 => half::f16::from_f32(value(i)).to_le_bytes().to_vec(),
             DType::BF16 => half::bf16::from_f32(value(i)).to_le_bytes().to_vec(),
