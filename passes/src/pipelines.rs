@@ -38,6 +38,8 @@ pub enum Form {
     Ane(Engine),
     /// fp16 for the Neural Engine.
     AneFp16(Engine),
+    /// fp16 for Core AI: the graph as PyTorch has it, norms in fp32.
+    CoreAiFp16,
 }
 
 /// How the Neural Engine gets a graph.
@@ -76,6 +78,7 @@ fn lowering(form: Form) -> Vec<Pass> {
         Form::OnnxFp16 => passes![&split_conv::PASS, &decompose::PASS, &cse::PASS, &FP16_NORMS32],
         Form::Any => passes![&decompose::PASS, &cse::PASS],
         Form::AnyFp16 => passes![&decompose::PASS, &cse::PASS, &FP16],
+        Form::CoreAiFp16 => passes![&decompose::PASS, &cse::PASS, &FP16_NORMS32],
         Form::Ane(engine) => engine.passes(),
         Form::AneFp16(engine) => {
             [engine.passes(), passes![&sums_as_products::PASS, &FP16_ONLY, &canonicalize::PASS]].concat()
@@ -134,7 +137,7 @@ pub fn decoder(form: &Form, place: Option<Place>) -> Result<PassPipeline, OrderE
     passes.extend(match form {
         Form::Onnx21 => passes![&decompose::FOR_ONNX21, &cse::PASS],
         Form::Onnx23 => passes![&decompose::FOR_ONNX23, &cse::PASS],
-        Form::OnnxFp16 => passes![&decompose::PASS, &cse::PASS, &FP16_NORMS32],
+        Form::OnnxFp16 | Form::CoreAiFp16 => passes![&decompose::PASS, &cse::PASS, &FP16_NORMS32],
         Form::Any | Form::Ane(_) => passes![&square_free_norms::PASS, &decompose::PASS, &cse::PASS],
         Form::AnyFp16 => {
             passes![&square_free_norms::PASS, &decompose::PASS, &cse::PASS, &FP16_ONLY, &canonicalize::PASS]
@@ -193,6 +196,7 @@ pub fn every() -> Result<Vec<Named>, OrderError> {
         ("coreml-any-fp16", "Core ML in fp16, any engine", Form::AnyFp16),
         ("coreml-ane-fp32", "Core ML in fp32, in the layout of the Neural Engine", Form::Ane(Engine::default())),
         ("coreml-ane-fp16", "Core ML in fp16, for the Neural Engine", Form::AneFp16(Engine::default())),
+        ("coreai-fp16", "Core AI in fp16", Form::CoreAiFp16),
     ];
     let mut every = Vec::new();
     let mut put = |name: String, doc: String, pipeline: PassPipeline| every.push(Named { name, doc, pipeline });
@@ -200,7 +204,7 @@ pub fn every() -> Result<Vec<Named>, OrderError> {
         put(format!("clip-{name}"), format!("a clip: {doc}"), clip(None, form.clone())?);
     }
     for (name, doc, form) in forms {
-        let half_states = matches!(form, Form::OnnxFp16 | Form::AnyFp16 | Form::AneFp16(_));
+        let half_states = matches!(form, Form::OnnxFp16 | Form::AnyFp16 | Form::AneFp16(_) | Form::CoreAiFp16);
         let options = split::Options { half_states, ..split::Options::default() };
         let of = |writer| stream(writer, options.clone(), None, form.clone(), Place::Io);
         put(format!("stream-{name}"), format!("a stream: {doc}"), of(Writer::Frontend)?);

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use s2dit_backends::coreai::{self, Asset};
 use s2dit_backends::coreml::{self, Package};
 use s2dit_backends::onnx;
 use s2dit_ir::Interface;
 use s2dit_passes::emulate::Arithmetic;
 
+use crate::coreai_engine;
 use crate::error::refuse;
 use crate::experts::Description;
 use crate::interface;
@@ -24,6 +26,8 @@ pub enum Artifact {
     Onnx(PathBuf, Box<onnx::read::Model>),
     /// A Core ML package.
     MlPackage(Box<Package>),
+    /// A Core AI asset.
+    CoreAi(Box<Asset>),
     /// Core ML packages that run one after the other.
     Partition(Box<Partition>),
 }
@@ -42,6 +46,11 @@ impl Artifact {
         if path.join("Manifest.json").exists() || (path.is_dir() && path.extension().is_some_and(|e| e == "mlpackage"))
         {
             return Ok(Artifact::MlPackage(Box::new(Package::open(path)?)));
+        }
+        if path.join(coreai::asset::PROGRAM).exists()
+            || (path.is_dir() && path.extension().is_some_and(|e| e == "aimodel"))
+        {
+            return Ok(Artifact::CoreAi(Box::new(Asset::open(path)?)));
         }
         if path.join(partition::FILE).exists() {
             return Ok(Artifact::Partition(Box::new(Partition::open(path)?)));
@@ -81,6 +90,7 @@ impl Artifact {
         match self {
             Artifact::Onnx(_, model) => model.metadata(),
             Artifact::MlPackage(package) => package.metadata(),
+            Artifact::CoreAi(asset) => asset.metadata(),
             Artifact::Partition(partition) => partition.description().metadata.clone(),
         }
     }
@@ -104,6 +114,10 @@ impl Artifact {
                 let port = |v: coreml::read::Feature| Port { name: v.name, dtype: v.dtype, shape: v.shape };
                 package.inputs().into_iter().map(port).collect()
             }
+            Artifact::CoreAi(asset) => {
+                let port = |v: coreai::read::Feature| Port { name: v.name, dtype: v.dtype, shape: v.shape };
+                asset.inputs(asset.main()).into_iter().map(port).collect()
+            }
             Artifact::Partition(partition) => {
                 let port = |p: &contract::Port| Port {
                     name: p.name.clone(),
@@ -120,6 +134,7 @@ impl Artifact {
         match self {
             Artifact::Onnx(_, model) => model.outputs().into_iter().map(|v| v.name).collect(),
             Artifact::MlPackage(package) => package.outputs().into_iter().map(|v| v.name).collect(),
+            Artifact::CoreAi(asset) => asset.outputs(asset.main()).into_iter().map(|v| v.name).collect(),
             Artifact::Partition(partition) => partition.description().outputs.iter().map(|p| p.name.clone()).collect(),
         }
     }
@@ -133,10 +148,15 @@ impl Artifact {
         let values: HashSet<&str> = match self {
             Artifact::Onnx(_, model) => model.values().collect(),
             Artifact::MlPackage(package) => computed(package).collect(),
+            // Values of a program have no names.
+            Artifact::CoreAi(_) => HashSet::new(),
             Artifact::Partition(partition) => partition.parts().iter().flat_map(computed).collect(),
         };
         let (inputs, outputs) = (self.inputs(), self.outputs());
-        if let Some(said) = interface::of(&self.metadata())? {
+        if let Some(mut said) = interface::of(&self.metadata())? {
+            if let Artifact::CoreAi(_) = self {
+                said.milestones.clear();
+            }
             interface::check(&said, &inputs, &outputs, &values)?;
             return Ok(said);
         }
@@ -157,13 +177,29 @@ impl Artifact {
             listed.check_inputs(inputs, self.interface()?.time())?;
         }
         match self {
+            Artifact::CoreAi(asset) if options.engine == Engine::CoreAi => {
+                if options.fp16 {
+                    refuse!(
+                        Input,
+                        "--fp16 rounds as the Neural Engine does: --engine coreai computes as the asset says"
+                    );
+                }
+                coreai_engine::run(asset, inputs, |notice| {
+                    if !options.quiet {
+                        eprintln!("{notice}");
+                    }
+                })
+            }
+            _ if options.engine == Engine::CoreAi => {
+                refuse!(Input, "--engine coreai runs Core AI assets (.aimodel) only")
+            }
             Artifact::Onnx(path, _) => {
                 if options.engine == Engine::Tract && !options.fp16 {
                     return run_tract(path, inputs, options);
                 }
                 self.session(options)?.run(inputs)
             }
-            Artifact::MlPackage(_) | Artifact::Partition(_) => {
+            Artifact::MlPackage(_) | Artifact::CoreAi(_) | Artifact::Partition(_) => {
                 if options.engine == Engine::Tract {
                     refuse!(Input, "--engine tract runs ONNX files only");
                 }
@@ -177,6 +213,7 @@ impl Artifact {
         match self {
             Artifact::Onnx(_, model) => model.inputs().iter().any(|v| v.dtype == "f16"),
             Artifact::MlPackage(package) => package.has_fp16(),
+            Artifact::CoreAi(asset) => asset.has_fp16(),
             Artifact::Partition(partition) => partition.parts().iter().any(Package::has_fp16),
         }
     }
@@ -200,6 +237,13 @@ impl Artifact {
                 let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
                 Session::from_bytes(&bytes, Some(folder), &session_options).map(Chain::from)
             }
+            Artifact::CoreAi(asset) => {
+                self.check_rounding(asset.path(), options)?;
+                let module = coreai::raise(asset, None)?;
+                let Some(function) = module.functions.first() else { refuse!(Artifact, "an asset without a function") };
+                let arithmetic = if options.fp16 { Arithmetic::RoundedFp16 } else { Arithmetic::Fp32 };
+                function_session(function, &**asset, arithmetic, options).map(Chain::from)
+            }
             Artifact::MlPackage(package) => {
                 self.check_rounding(package.path(), options)?;
                 let module = coreml::raise(package, None)?;
@@ -219,7 +263,7 @@ impl Artifact {
     fn check_rounding(&self, path: &Path, options: &RunOptions) -> Result<(), Error> {
         if options.fp16 && !self.has_fp16() {
             let shown = path.display();
-            refuse!(Input, "`{shown}`: an fp32 package: --fp16 would round nothing; leave it out");
+            refuse!(Input, "`{shown}`: an fp32 artifact: --fp16 would round nothing; leave it out");
         }
         Ok(())
     }

@@ -16,6 +16,7 @@
 mod artifact;
 pub mod compare;
 mod contract_file;
+pub mod coreai_engine;
 pub mod decode;
 mod difference;
 mod error;

@@ -124,15 +124,21 @@ fn hash(file: &Path) -> io::Result<String> {
 
 /// `<cache>/s2ditc/onnxruntime-<version>`
 fn cache_folder() -> Result<PathBuf> {
+    cache_of(&format!("onnxruntime-{VERSION}"))
+}
+
+/// `<cache>/s2ditc/<name>`
+pub(crate) fn cache_of(name: &str) -> Result<PathBuf> {
     let home = || env::var_os(if cfg!(windows) { "USERPROFILE" } else { "HOME" }).map(PathBuf::from);
     let base = match env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|p| p.is_absolute()) {
         Some(cache) => cache,
         None => {
-            let home = home().context("no HOME: set ORT_DYLIB_PATH to ONNX Runtime's shared library")?;
+            let home =
+                home().context("no HOME: set XDG_CACHE_HOME, or ORT_DYLIB_PATH to ONNX Runtime's shared library")?;
             home.join(if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" })
         }
     };
-    Ok(base.join("s2ditc").join(format!("onnxruntime-{VERSION}")))
+    Ok(base.join("s2ditc").join(name))
 }
 
 /// What the folders of downloads are called.

@@ -19,6 +19,8 @@ pub enum Engine {
     Ort,
     /// tract, a second opinion written independently in Rust.
     Tract,
+    /// Apple's runtime of Core AI.
+    CoreAi,
 }
 
 impl FromStr for Engine {
@@ -26,9 +28,10 @@ impl FromStr for Engine {
     fn from_str(s: &str) -> Result<Self, Error> {
         match s {
             "ort" => Ok(Engine::Ort),
+            "coreai" => Ok(Engine::CoreAi),
             "tract" if cfg!(feature = "tract") => Ok(Engine::Tract),
             "tract" => refuse!(Input, "{NO_TRACT}"),
-            _ => refuse!(Input, "found `{s}`, expected `ort` or `tract`"),
+            _ => refuse!(Input, "found `{s}`, expected `ort`, `tract` or `coreai`"),
         }
     }
 }

@@ -4,6 +4,7 @@
 mod common;
 
 mod conformance;
+mod coreai;
 mod lint;
 mod partition;
 mod proofs;

@@ -1,5 +1,6 @@
 //! Regions as they are made: ops one after the other, with the types of their values.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::op;
@@ -10,6 +11,7 @@ use super::program::{Argument, Attribute, Element, Operation, Property, Region, 
 pub(super) struct Block {
     region: Region,
     values: Vec<Argument>,
+    constants: HashSet<Value>,
     /// The file of the ops that are being made.
     pub(super) file: Arc<str>,
 }
@@ -18,12 +20,18 @@ impl Block {
     /// A region with these arguments.
     pub(super) fn new(arguments: Vec<Argument>, file: &Arc<str>) -> Block {
         let values = arguments.clone();
-        Block { region: Region { arguments, operations: Vec::new() }, values, file: file.clone() }
+        let region = Region { arguments, operations: Vec::new() };
+        Block { region, values, constants: HashSet::new(), file: file.clone() }
     }
 
     /// The type of a value.
     pub(super) fn ty(&self, value: Value) -> &Type {
         &self.values[value].ty
+    }
+
+    /// Whether a value is a constant.
+    pub(super) fn is_constant(&self, value: Value) -> bool {
+        self.constants.contains(&value)
     }
 
     /// A value as the argument of what an op stands for.
@@ -70,7 +78,9 @@ impl Block {
 
     /// A constant.
     pub(super) fn constant(&mut self, ty: Type, value: Attribute) -> Value {
-        self.whole(op::CONSTANT, &[], ty, vec![Property::Required(value)], Vec::new())
+        let constant = self.whole(op::CONSTANT, &[], ty, vec![Property::Required(value)], Vec::new());
+        self.constants.insert(constant);
+        constant
     }
 
     /// Unsigned numbers in a row.

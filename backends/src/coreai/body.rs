@@ -119,9 +119,9 @@ pub(super) fn softmax(x: &Argument, axis: &Argument, file: &Arc<str>) -> Region 
 }
 
 fn summed(b: &mut Block, x: Value, axes: Value, result: Type) -> Value {
-    // The library takes these arguments for values of this op.
-    let [x_inside, axes_inside] = [x, axes].map(|v| Argument { ty: b.ty(v).clone(), file: b.file.clone() });
-    let region = reduce(op::REDUCE_SUM, &x_inside, &axes_inside, &b.file);
+    // The library takes the first argument for a value of this op.
+    let inside = Argument { ty: b.ty(x).clone(), file: b.file.clone() };
+    let region = reduce(op::REDUCE_SUM, &inside, b.argument(axes), &b.file);
     b.whole(op::REDUCE_SUM, &[x, axes], result, Vec::new(), vec![region])
 }
 
@@ -134,8 +134,10 @@ pub(super) fn reduce(name: &str, x: &Argument, axes: &Argument, file: &Arc<str>)
         (op::REDUCE_SUM, wide) => (op::ADD, zero_or_one(0, wide)),
         (op::REDUCE_PRODUCT, wide) => (op::MUL, zero_or_one(1, wide)),
         (op::REDUCE_MAX, Element::F16) => (op::MAXIMUM, half::f16::MIN.to_le_bytes().to_vec()),
+        (op::REDUCE_MAX, Element::Si32) => (op::MAXIMUM, i32::MIN.to_le_bytes().to_vec()),
         (op::REDUCE_MAX, _) => (op::MAXIMUM, f32::MIN.to_le_bytes().to_vec()),
         (_, Element::F16) => (op::MINIMUM, half::f16::MAX.to_le_bytes().to_vec()),
+        (_, Element::Si32) => (op::MINIMUM, i32::MAX.to_le_bytes().to_vec()),
         (..) => (op::MINIMUM, f32::MAX.to_le_bytes().to_vec()),
     };
     let mut b = Block::new(vec![x.clone(), axes.clone()], file);

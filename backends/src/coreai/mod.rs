@@ -4,7 +4,7 @@
 //! [`write_asset`] lowers a module to a program of the dialect `aicode`, streams its weights into the file and describes it. Equal modules, weights and metadata
 //! give equal bytes.
 //!
-//! - [`Asset`] reads any asset back from disk.
+//! - [`Asset`] reads any asset back from disk, and [`raise`] makes IR of it. They share the encodings with the writer and nothing else: they judge it.
 //! - [`program`]: a program in memory. [`bytecode`]: its bytes. [`asset`]: the folder.
 //! - `lower`: IR to `aicode`, one file an op family. `op`: the ops and since when there are such. `body`: what ops stand for that are no primitives.
 //!
@@ -33,11 +33,14 @@ pub mod bytecode;
 mod lower;
 mod op;
 pub mod program;
+mod raise;
 pub mod read;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod write;
 
 pub use asset::{CONTENTS, Metadata};
+pub use raise::raise;
 pub use read::Asset;
 pub use write::{Options, Summary, write_asset};

@@ -85,6 +85,11 @@ impl Asset {
         self.map.get(range.clone())
     }
 
+    /// Where a resource lies in the program's file.
+    pub(super) fn resource_range(&self, number: usize) -> Option<std::ops::Range<usize>> {
+        self.program.resources.get(number).map(|(_, range)| range.clone())
+    }
+
     /// Names of the functions, in order.
     pub fn functions(&self) -> impl Iterator<Item = &str> {
         graphs(&self.program.root).map(|graph| graph.name)
@@ -110,7 +115,7 @@ impl Asset {
         self.graph(function).map(|g| features(g.output_names, g.outputs)).unwrap_or_default()
     }
 
-    fn graph(&self, function: &str) -> Option<Graph<'_>> {
+    pub(super) fn graph(&self, function: &str) -> Option<Graph<'_>> {
         graphs(&self.program.root).find(|graph| graph.name == function)
     }
 
@@ -133,6 +138,34 @@ impl Asset {
         ops
     }
 
+    /// Bytes of the resources by element type.
+    #[must_use]
+    pub fn weights_by_dtype(&self) -> BTreeMap<String, u64> {
+        let mut types = BTreeMap::new();
+        for op in graphs(&self.program.root).flat_map(|graph| &graph.region.operations) {
+            if let ([Property::Required(Attribute::Resource(number))], [Type::Tensor { element, .. }]) =
+                (&op.properties[..], &op.results[..])
+            {
+                types.insert(*number, dtype_name(*element));
+            }
+        }
+        let mut bytes = BTreeMap::new();
+        for (number, (_, range)) in self.program.resources.iter().enumerate() {
+            *bytes.entry((*types.get(&number).unwrap_or(&"?")).to_string()).or_default() += range.len() as u64;
+        }
+        bytes
+    }
+
+    /// Format, versions, producer.
+    #[must_use]
+    pub fn format(&self) -> String {
+        let version = match &self.program.root.properties[..] {
+            [_, Property::Optional(Some(Attribute::Integer { value, .. })), ..] => format!("aicode {value}"),
+            _ => "aicode".into(),
+        };
+        format!("version {}, {version}, written by {}", self.metadata.asset_version, self.metadata.producer)
+    }
+
     /// Name and size of each resource.
     pub fn resources(&self) -> impl Iterator<Item = (&str, usize)> {
         self.program.resources.iter().map(|(name, range)| (name.as_str(), range.len()))
@@ -140,17 +173,29 @@ impl Asset {
 }
 
 /// A graph, taken apart.
-struct Graph<'a> {
+pub(super) struct Graph<'a> {
     name: &'a str,
     input_names: &'a [Attribute],
     output_names: &'a [Attribute],
     inputs: &'a [Type],
     outputs: &'a [Type],
-    region: &'a Region,
+    pub(super) region: &'a Region,
+}
+
+impl Graph<'_> {
+    /// Names of the arguments.
+    pub(super) fn input_names(&self) -> Vec<String> {
+        features(self.input_names, self.inputs).into_iter().map(|feature| feature.name).collect()
+    }
+
+    /// Names of the results.
+    pub(super) fn output_names(&self) -> Vec<String> {
+        features(self.output_names, self.outputs).into_iter().map(|feature| feature.name).collect()
+    }
 }
 
 /// The graphs of a program.
-fn graphs(root: &Operation) -> impl Iterator<Item = Graph<'_>> {
+pub(super) fn graphs(root: &Operation) -> impl Iterator<Item = Graph<'_>> {
     root.regions.iter().flat_map(|region| &region.operations).filter_map(graph)
 }
 

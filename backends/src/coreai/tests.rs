@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use s2dit_ir::{DType, TensorType, WeightError, WeightSource, text, verify};
+use s2dit_ir::interp::{self, Bindings};
+use s2dit_ir::{DType, Function, Op, TensorType, WeightError, WeightSource, text, verify};
 
-use super::program::Attribute;
+use super::program::{Attribute, Property, Region};
 use super::write::{bytes_of, laid_out};
 
 /// The producer that LLVM's writer of the library names.
@@ -27,7 +28,7 @@ const FIXTURES: [(&str, &str, &[u8]); 7] = [
 ];
 
 /// Weights that follow from their names and places.
-struct Made(BTreeMap<String, TensorType>);
+pub(super) struct Made(pub(super) BTreeMap<String, TensorType>);
 
 impl WeightSource for Made {
     fn ty(&self, name: &str) -> Option<TensorType> {
@@ -36,26 +37,31 @@ impl WeightSource for Made {
 
     fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>, WeightError> {
         let ty = self.0.get(name).ok_or_else(|| WeightError::Missing { name: name.into() })?;
-        let seed = name.bytes().map(usize::from).sum::<usize>();
-        let value = |i: usize| ((i * 37 + seed) % 101) as f32 / 50.0 - 1.0;
+        let seed = name.bytes().fold(0, |seed, b| (seed * 31 + usize::from(b)) % 99_991);
+        let value = |i: usize| ((i * 37 + seed * 7919) % 65_537) as f32 / 32_768.0 - 1.0;
         let bytes = |i: usize| match ty.dtype {
             DType::F16 => half::f16::from_f32(value(i)).to_le_bytes().to_vec(),
+            DType::BF16 => half::bf16::from_f32(value(i)).to_le_bytes().to_vec(),
             _ => value(i).to_le_bytes().to_vec(),
         };
         Ok((0..ty.elements()).flat_map(bytes).collect::<Vec<u8>>().into())
     }
 }
 
+/// Every weight of a function.
+fn source_of(f: &Function) -> Made {
+    let load = |v| match f.op(v) {
+        Op::Load(load) => Some((load.tensor.clone(), f.ty(v).clone())),
+        _ => None,
+    };
+    Made(f.order().into_iter().filter_map(load).collect())
+}
+
 /// The bytes of a graph's program.
 fn ours(name: &str, graph: &str, producer: &str) -> Vec<u8> {
     let module = text::parse(graph).unwrap_or_else(|e| panic!("{name}: {e}"));
     verify::verify(&module).unwrap_or_else(|e| panic!("{name}: {e}"));
-    let f = &module.functions[0];
-    let types = f.order().into_iter().filter_map(|v| match f.op(v) {
-        s2dit_ir::Op::Load(load) => Some((load.tensor.clone(), f.ty(v).clone())),
-        _ => None,
-    });
-    let source = Made(types.collect());
+    let source = source_of(&module.functions[0]);
     bytes_of(&module, &source, producer).unwrap_or_else(|e| panic!("{name}: {e:#}"))
 }
 
@@ -86,14 +92,49 @@ fn what_is_written_is_read() {
         let module = text::parse(graph).unwrap();
         let read = super::bytecode::read::read(expected).unwrap_or_else(|e| panic!("{name}: {e:#}"));
         assert_eq!(read.producer, LIBRARY);
-        let types = module.functions[0].order().into_iter().filter_map(|v| match module.functions[0].op(v) {
-            s2dit_ir::Op::Load(load) => Some((load.tensor.clone(), module.functions[0].ty(v).clone())),
-            _ => None,
-        });
-        let lowered = super::lower::lower(&module, &Made(types.collect())).unwrap();
+        let lowered = super::lower::lower(&module, &source_of(&module.functions[0])).unwrap();
         assert!(read.root == lowered.root, "{name}");
         let blobs = lowered.blobs.iter().map(|b| (b.name.clone(), b.bytes as usize));
         assert!(read.resources.iter().map(|(name, range)| (name.clone(), range.len())).eq(blobs), "{name}");
+    }
+}
+
+/// What is read back computes what the graph computes: the reader knows nothing of the lowering.
+#[test]
+fn what_is_read_back_computes_the_same() {
+    for (name, graph, _) in FIXTURES {
+        let module = text::parse(graph).unwrap();
+        let f = &module.functions[0];
+        let source = source_of(f);
+        let folder = tempfile::tempdir().unwrap();
+        let options = super::Options::default();
+        super::write_asset(&module, &source, &options, Default::default, folder.path(), &mut |_, _| {}).unwrap();
+        let asset = super::Asset::open(folder.path()).unwrap();
+        let raised = super::raise(&asset, None).unwrap_or_else(|e| panic!("{name}: {e:#}"));
+        verify::verify(&raised).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let params = f.params().iter().enumerate().map(|(k, &p)| {
+            let ty = f.ty(p);
+            let value = |i: usize| match ty.dtype {
+                DType::I32 => (i % 2) as f64,
+                DType::Bool => ((i + k) % 2) as f64,
+                _ => ((i * 7919 + k * 31) % 2003) as f64 / 1001.0 - 1.0,
+            };
+            let values = (0..ty.elements()).map(|i| ty.dtype.round(value(i))).collect();
+            (f.node(p).name.clone().unwrap().to_string(), s2dit_ir::Tensor::from_values(ty, values).unwrap())
+        });
+        let bindings = Bindings { params: params.collect(), ..Bindings::default() };
+        let expected = interp::run(f, &source, &bindings).unwrap();
+        let found = interp::run(&raised.functions[0], &asset, &bindings).unwrap();
+        assert_eq!(expected.len(), found.len());
+        for ((expected, found), (result, v)) in expected.iter().zip(&found).zip(&f.results) {
+            assert_eq!(expected.data.shape(), found.data.shape());
+            // fp16 rounds after each op, and the lowering has more ops.
+            let bar = if f.dtype(*v) == DType::F16 { 4e-3 } else { 1e-6 };
+            for (a, b) in expected.data.iter().zip(&found.data) {
+                let near = (a - b).abs() <= bar * (1.0 + a.abs()) || (a.is_nan() && b.is_nan());
+                assert!(near, "{name}, {result}: {a} and {b}");
+            }
+        }
     }
 }
 
@@ -128,20 +169,15 @@ fn weights_are_stored_once_and_aligned() {
     let lowered = super::lower::lower(&module, &s2dit_ir::weights::NoWeights);
     // The two vectors are small enough to be computed when the graph is lowered, and there is nothing to compute them from.
     assert!(lowered.is_err());
-    let source = Made(
-        [("to_q.weight", vec![8, 8]), ("to_q.bias", vec![8]), ("norm.weight", vec![8]), ("norm.bias", vec![8])]
-            .into_iter()
-            .map(|(name, shape)| (name.to_string(), TensorType::new(DType::F32, shape)))
-            .collect(),
-    );
+    let source = source_of(&module.functions[0]);
     let lowered = super::lower::lower(&module, &source).unwrap();
     let names: Vec<&str> = lowered.blobs.iter().map(|b| b.name.as_str()).collect();
     assert_eq!(names, ["to_q.weight"]);
     let layout = laid_out(&lowered, "s2ditc");
     assert!(layout.resources.iter().all(|at| at % 16 == 0));
-    let resources = |region: &super::program::Region| {
+    let resources = |region: &Region| {
         let constants = region.operations.iter().flat_map(|op| &op.properties);
-        constants.filter(|p| matches!(p, super::program::Property::Required(Attribute::Resource(_)))).count()
+        constants.filter(|p| matches!(p, Property::Required(Attribute::Resource(_)))).count()
     };
     assert_eq!(resources(&lowered.root.regions[0].operations[0].regions[0]), 1);
 }

@@ -64,7 +64,7 @@ pub const LOWERINGS: &str = "s2ditc.lowerings";
 impl Layout {
     /// The metadata that a package of this layout carries.
     pub(super) fn metadata(&self, target: Target) -> Vec<(String, String)> {
-        if target != Target::CoreMl {
+        if target == Target::Onnx {
             return Vec::new();
         }
         let mut metadata = vec![(COMPUTE.into(), self.compute.to_string())];

@@ -54,6 +54,9 @@ pub struct Lowered {
 /// # Errors
 /// A model that does not decode chunk by chunk; a choice that the target does not have; a latent that does not fit.
 pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> Result<Lowered> {
+    if options.target == Target::CoreAi {
+        bail!(functions::NO_COREAI_STREAMS);
+    }
     if options.target == Target::Onnx && options.states == States::Native {
         bail!("--states native is Core ML's: ONNX has no states; use --states io");
     }

@@ -4,7 +4,7 @@ use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use s2dit_backends::output::Contents;
 use s2dit_backends::{coreml, onnx};
 use s2dit_ir::{Function, Module};
@@ -17,6 +17,9 @@ use crate::plan::Sources;
 /// What a folder of functions holds; `kind` and `ours` are its maker's.
 pub(crate) const CONTENTS: Contents<'static> =
     Contents { kind: "a folder of functions", marker: contract::FILE, part: &is_of_functions, ours: &|_| false };
+
+/// Why there is no kernel for Core AI.
+pub(crate) const NO_COREAI_STREAMS: &str = "streams are not written for Core AI yet: use --target coreml or onnx";
 
 /// The weights of all functions of an ONNX kernel.
 const DATA: &str = "weights.data";
@@ -65,6 +68,7 @@ impl Made<'_> {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Written> {
         match (self.target, self.shared) {
+            (Target::CoreAi, _) => bail!(NO_COREAI_STREAMS),
             (Target::Onnx, _) => write_onnx(self.module, source, metadata, dir, progress),
             (Target::CoreMl, true) => write_package(self.module, source, about, metadata, dir, progress),
             (Target::CoreMl, false) => self.write_packages(source, about, metadata, dir, progress),
@@ -75,6 +79,7 @@ impl Made<'_> {
     pub(crate) fn file(&self, name: &str) -> String {
         match (self.target, self.shared) {
             (Target::Onnx, _) => format!("{name}.onnx"),
+            (Target::CoreAi, _) => format!("{name}.aimodel"),
             (Target::CoreMl, true) => format!("{SHARED}.mlpackage"),
             (Target::CoreMl, false) => artifact_file(name, self.parts.get(name).map(|parts| parts[0].0)),
         }

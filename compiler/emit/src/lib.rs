@@ -21,7 +21,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use s2dit_backends::onnx::pair::Pair;
 use s2dit_backends::output::{Destination, Staged};
-use s2dit_backends::{coreml, onnx};
+use s2dit_backends::{coreai, coreml, onnx};
 use s2dit_ir::verify::verify;
 use s2dit_ir::{Module, WeightSource};
 use s2dit_passes::PassRun;
@@ -59,7 +59,7 @@ choice!(Opset, "opset", V21 = "21", V23 = "23");
 #[must_use]
 pub const fn default_precision(target: Target) -> Precision {
     match target {
-        Target::Onnx => Precision::Fp32,
+        Target::Onnx | Target::CoreAi => Precision::Fp32,
         Target::CoreMl => Precision::Fp16,
     }
 }
@@ -70,7 +70,10 @@ fn form(target: Target, precision: Precision, opset: Opset, compute: Compute, en
         (Target::Onnx, Precision::Fp32, _) if opset == Opset::V23 => Form::Onnx23,
         (Target::Onnx, Precision::Fp32, _) => Form::Onnx21,
         (Target::Onnx, Precision::Fp16, _) => Form::OnnxFp16,
-        (Target::CoreMl, Precision::Fp32, Compute::Any | Compute::Gpu) => Form::Any,
+        (Target::CoreMl, Precision::Fp32, Compute::Any | Compute::Gpu) | (Target::CoreAi, Precision::Fp32, _) => {
+            Form::Any
+        }
+        (Target::CoreAi, Precision::Fp16, _) => Form::CoreAiFp16,
         (Target::CoreMl, Precision::Fp16, Compute::Any | Compute::Gpu) => Form::AnyFp16,
         (Target::CoreMl, Precision::Fp32, Compute::Ane) => Form::Ane(engine),
         (Target::CoreMl, Precision::Fp16, Compute::Ane) => Form::AneFp16(engine),
@@ -203,6 +206,7 @@ pub fn compile(
     let summary = match options.target {
         Target::Onnx => write_onnx(&module, checkpoint, options, metadata, out, progress),
         Target::CoreMl => write_coreml(&module, checkpoint, options, metadata, out, progress),
+        Target::CoreAi => write_coreai(&module, checkpoint, options, metadata, out, progress),
     }?;
     let quantized = options.quantize.as_ref().map(|_| Quantized::of(&module));
     Ok(Summary { quantized, vanished: vanished(checkpoint, options.precision), ..summary })
@@ -229,6 +233,9 @@ fn described(checkpoint: &Checkpoint, module: &Module, options: &Options) -> Res
     metadata.extend(options.size.metadata());
     metadata.extend(options.timesteps.listed(model)?.map(|listed| listed.metadata()));
     metadata.extend(options.layout.metadata(options.target));
+    if options.target == Target::CoreAi {
+        metadata.insert("s2ditc.experimental".into(), "no device has loaded such an asset yet".into());
+    }
     metadata.extend(options.quantize.iter().flat_map(Quantize::metadata));
     metadata.extend(loras(checkpoint)?);
     Ok(metadata)
@@ -283,6 +290,40 @@ fn write_onnx(
         .map_err(|error| pair.model().unwritten(&error.into()))?;
     source.check_unchanged()?;
     pair.commit(written.location.as_deref())?;
+    Ok(Summary {
+        path: out.path.into(),
+        target: options.target,
+        precision: options.precision,
+        quantize: options.quantize.clone(),
+        parts: None,
+        quantized: None,
+        ops: written.ops,
+        weight_bytes: written.weight_bytes,
+        checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),
+        non_finite: written.non_finite,
+        vanished: Vec::new(),
+    })
+}
+
+fn write_coreai(
+    module: &Module,
+    checkpoint: &Checkpoint,
+    options: &Options,
+    metadata: impl FnOnce() -> BTreeMap<String, String>,
+    out: Destination<'_>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary> {
+    let about = coreai::Options {
+        short_description: about(checkpoint.model()),
+        author: "s2ditc".into(),
+        license: String::new(),
+    };
+    let source = Sources::new(checkpoint, options.quantize.as_ref());
+    let asset = Staged::folder(out, &coreai::CONTENTS)?;
+    let written = coreai::write_asset(module, &source, &about, metadata, asset.path(), progress)
+        .map_err(|error| asset.unwritten(&error.into()))?;
+    source.check_unchanged()?;
+    asset.commit()?;
     Ok(Summary {
         path: out.path.into(),
         target: options.target,

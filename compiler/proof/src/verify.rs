@@ -247,13 +247,19 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<V
         engine: match options.engine {
             Engine::Ort => "ort",
             Engine::Tract => "tract",
+            Engine::CoreAi => "coreai",
         },
         fp16: options.fp16,
         arithmetic: match (has_fp16, &artifact, options.fp16) {
             (false, ..) => "fp32",
-            (_, Artifact::MlPackage(_) | Artifact::Partition(_), true) => "every result rounded to fp16",
-            (_, Artifact::MlPackage(_) | Artifact::Partition(_), false) => "fp32 arithmetic on fp16 weights",
+            (_, Artifact::CoreAi(_), _) if options.engine == Engine::CoreAi => "fp16 as the asset says",
             (_, Artifact::Onnx(..), _) => "fp16 as the file says",
+            (_, Artifact::MlPackage(_) | Artifact::CoreAi(_) | Artifact::Partition(_), true) => {
+                "every result rounded to fp16"
+            }
+            (_, Artifact::MlPackage(_) | Artifact::CoreAi(_) | Artifact::Partition(_), false) => {
+                "fp32 arithmetic on fp16 weights"
+            }
         },
         notes,
         min_snr_db: bar,

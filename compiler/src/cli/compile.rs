@@ -55,6 +55,7 @@ use s2dit_quantize::Samples;
   s2ditc compile small/ --target coreml --latent 3x36x64 --device iphone16promax -o phone.mlpackage
   s2ditc compile small/ --target coreml --latent 3x36x64 --recipe paper --dry-run
   s2ditc compile small/ --target onnx --latent 3x36x64 --emit ir | less
+  s2ditc compile small/ --target coreai --latent 3x36x64 -o small.aimodel
   s2ditc compile clip/ --target coreml --tokens 77 -o TextEncoder.mlpackage
   s2ditc compile Wan2.1-T2V-1.3B-Diffusers --target coreml --size 832x480 --frames 81 --quantize palette4-group16 -o wan
   s2ditc compile wan.pt --config config.json --lora fast.safetensors:0.8 --target coreml --latent 3x36x64 -o wan.mlpackage
@@ -83,7 +84,7 @@ pub(super) struct Args {
     component: Option<String>,
     #[command(flatten)]
     weights: WeightArgs,
-    /// What to make: onnx or coreml
+    /// What to make: onnx, coreml, or coreai (experimental: Core AI assets, of which no device has loaded one yet)
     #[arg(long)]
     target: Target,
     /// Latent frames, rows and columns of the clip; rows and columns of a stream. A graph has the size that it was exported for
@@ -122,7 +123,7 @@ pub(super) struct Args {
     /// [default: any; from-config for a coreml stream]
     #[arg(long, value_name = "WHICH")]
     timesteps: Option<TimestepChoice>,
-    /// fp32 or fp16 [default: fp16 for coreml, fp32 for onnx]
+    /// fp32 or fp16 [default: fp16 for coreml, fp32 for onnx and coreai]
     #[arg(long)]
     precision: Option<Precision>,
     /// Store large weights in few bits: int8, int4-block32, palette4-group16, palette6, …; fp16 leaves them; or as a plan
@@ -141,7 +142,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "HOW")]
     partition: Option<Partition>,
     /// What packages are shaped for: ane (the Neural Engine: channels first, all fp16), gpu or any (as PyTorch has it); a decoder has one shape
-    /// for all, and the package says the choice [Core ML; default: ane]
+    /// for all, and the package says the choice [Core ML; default: ane. Core AI has gpu alone]
     #[arg(long)]
     compute: Option<Compute>,
     /// Heads of softmax attention on the Neural Engine: batched (fewest ops) or per-head (smallest values) [default: batched]
@@ -250,6 +251,18 @@ impl Args {
             refuse!("--attention is for --compute ane: gpu and any leave attention as it is");
         }
         match self.target {
+            Target::CoreAi if self.mode == Mode::Stream => {
+                refuse!("--mode stream is for --target coreml and onnx: streams are not written for Core AI yet");
+            }
+            Target::CoreAi if self.compute.is_some_and(|compute| compute != Compute::Gpu) => {
+                refuse!(
+                    "--target coreai has --compute gpu alone: the layout of the Neural Engine is not written for Core AI yet"
+                );
+            }
+            Target::CoreAi if self.attention.is_some() => refuse!("--attention is for --target coreml"),
+            Target::CoreAi if self.opset.is_some() => {
+                refuse!("--opset is for --target onnx: a Core AI asset has no ONNX operators");
+            }
             Target::Onnx if self.compute.is_some() || self.attention.is_some() => {
                 refuse!("--compute and --attention are for --target coreml");
             }
@@ -515,8 +528,9 @@ impl Job {
         let (target, precision) = (args.target, args.precision.unwrap_or(default_precision(args.target)));
         let quantize = args.storage().map(|how| how.open(checkpoint)).transpose()?.flatten();
         let partition = args.partition;
+        let usual = if target == Target::CoreAi { Compute::Gpu } else { Compute::default() };
         let layout =
-            Layout { compute: args.compute.unwrap_or_default(), attention: args.attention(), ..Layout::default() };
+            Layout { compute: args.compute.unwrap_or(usual), attention: args.attention(), ..Layout::default() };
         if partition.is_some() && target != Target::CoreMl {
             refuse!("--partition is for packages: use it with --target coreml");
         }

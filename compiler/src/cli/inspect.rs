@@ -87,6 +87,7 @@ fn text(report: &InspectReport) -> Result<String> {
         InspectReport::Graph(g) => graph::text(g)?,
         InspectReport::Onnx(a) => artifact("ONNX model", a)?,
         InspectReport::MlPackage(a) => artifact("Core ML package", a)?,
+        InspectReport::CoreAi(a) => artifact("Core AI asset", a)?,
         InspectReport::Partition { parts } => {
             let what = |i: usize| format!("Core ML package {} of {}", i + 1, parts.len());
             let texts = parts.iter().enumerate().map(|(i, part)| artifact(&what(i), part));

@@ -32,6 +32,7 @@ use s2dit_proof::{decode, pipeline};
   s2ditc verify torch_export.onnx --checkpoint small/
   s2ditc verify small.onnx --checkpoint small/ --blocks
   s2ditc verify model.mlpackage --graph model.pt2
+  s2ditc verify small.aimodel --golden golden.safetensors --engine coreai
   s2ditc verify small.kernel --checkpoint small/ --chunks 64
   s2ditc verify wan --checkpoint Wan2.1-T2V-1.3B-Diffusers --card
 
@@ -54,7 +55,7 @@ The verdict is `passed` (exit 0), `FAILED` or `NO VERDICT` (exit 1): the last wh
 that a wrong model reaches it.")]
 #[command(group(clap::ArgGroup::new("reference").required(true).multiple(true)))]
 pub(super) struct Args {
-    /// An .onnx file, an .mlpackage, a kernel folder or the folder of a pipeline
+    /// An .onnx file, an .mlpackage, an .aimodel, a kernel folder or the folder of a pipeline
     pub(super) artifact: PathBuf,
     /// Inputs and outputs that your own model computed
     #[arg(long, value_name = "FILE", group = "reference")]
@@ -78,7 +79,7 @@ pub(super) struct Args {
     /// Round the result of every fp16 op to fp16, as the Neural Engine stores it (packages only)
     #[arg(long)]
     fp16: bool,
-    /// What runs the graph: ort, or tract (ONNX files only)
+    /// What runs the graph: ort, tract (ONNX files only), or coreai (Apple's runtime, for .aimodel only; fetched on first need)
     #[arg(long, default_value = "ort")]
     engine: Engine,
     /// Compare block by block and name the first block below the bar

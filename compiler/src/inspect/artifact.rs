@@ -147,6 +147,44 @@ pub(super) fn mlpackage(path: &Path) -> Result<ArtifactReport> {
     })
 }
 
+/// A Core AI asset.
+///
+/// # Errors
+/// A folder that is not a readable asset.
+pub(super) fn aimodel(path: &Path) -> Result<ArtifactReport> {
+    use s2dit_backends::coreai::Asset;
+    use s2dit_backends::coreai::read::Feature as Described;
+    let asset = Asset::open(path)?;
+    let feature = |v: Described| Feature { name: v.name, dtype: v.dtype, shape: v.shape };
+    let weights_by_dtype = asset.weights_by_dtype();
+    let metadata = asset.metadata();
+    let read_back = s2dit_backends::coreai::raise(&asset, None).map_err(anyhow::Error::from).and_then(recognition);
+    let (recognised, not_recognised) = match read_back {
+        Ok(found) => (found, None),
+        Err(why) => (Vec::new(), Some(format!("{why:#}"))),
+    };
+    let mut ops: Vec<(String, usize)> = asset.ops().into_iter().collect();
+    ops.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    Ok(ArtifactReport {
+        path: path.display().to_string(),
+        format: asset.format(),
+        minimum_os: Some("iOS 27, macOS 27".into()),
+        inputs: asset.inputs(asset.main()).into_iter().map(feature).collect(),
+        outputs: asset.outputs(asset.main()).into_iter().map(feature).collect(),
+        states: Vec::new(),
+        ops,
+        weight_tensors: asset.resources().count(),
+        weight_bytes: weights_by_dtype.values().sum(),
+        weight_storage: "in main.mlirb".into(),
+        weights_by_dtype,
+        recognised,
+        not_recognised,
+        timesteps: Timesteps::of(&metadata)?,
+        model: model_of(&metadata),
+        metadata,
+    })
+}
+
 fn recognised(package: &s2dit_backends::coreml::Package) -> Result<Vec<Recognition>> {
     let mut all = Vec::new();
     for function in package.functions() {

@@ -48,6 +48,8 @@ pub enum InspectReport {
     Onnx(ArtifactReport),
     /// A Core ML package.
     MlPackage(ArtifactReport),
+    /// A Core AI asset.
+    CoreAi(ArtifactReport),
     /// A folder of packages that make one step.
     Partition {
         /// Reports on the packages, in the order in which they run.
@@ -112,6 +114,11 @@ pub fn inspect(origin: &Origin, size: Option<Size>) -> Result<InspectReport> {
     }
     if path.is_dir() && (path.extension().is_some_and(|e| e == "mlpackage") || path.join("Manifest.json").exists()) {
         return Ok(InspectReport::MlPackage(artifact::mlpackage(path)?));
+    }
+    if path.join(s2dit_backends::coreai::asset::PROGRAM).exists()
+        || (path.is_dir() && path.extension().is_some_and(|e| e == "aimodel"))
+    {
+        return Ok(InspectReport::CoreAi(artifact::aimodel(path)?));
     }
     if Pipeline::is_in(path) {
         let opened = Pipeline::open(path)?;

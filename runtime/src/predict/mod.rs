@@ -86,6 +86,13 @@ impl Predictor {
                 let session = Box::new(Session::from_file(&path, &session_options(options))?);
                 Source::Onnx { path, session }
             }
+            Artifact::CoreAi(_) => {
+                let shown = path.display();
+                refuse!(
+                    Input,
+                    "`{shown}`: found a Core AI asset, which verify --engine coreai runs, expected an .mlpackage or an .onnx file"
+                )
+            }
             Artifact::Partition(_) => {
                 let shown = path.display();
                 refuse!(

@@ -102,9 +102,11 @@ pub enum Target {
     Onnx,
     /// Core ML packages, iOS 18.
     CoreMl,
+    /// Core AI assets, iOS 27. Experimental.
+    CoreAi,
 }
 
-choice!(Target, "target", Onnx = "onnx", CoreMl = "coreml");
+choice!(Target, "target", Onnx = "onnx", CoreMl = "coreml", CoreAi = "coreai");
 
 impl Target {
     /// Extension of a file or package.
@@ -113,6 +115,7 @@ impl Target {
         match self {
             Target::Onnx => "onnx",
             Target::CoreMl => "mlpackage",
+            Target::CoreAi => "aimodel",
         }
     }
 }

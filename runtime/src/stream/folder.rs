@@ -79,6 +79,7 @@ impl KernelFolder {
             let opened = match contract.target {
                 Target::Onnx => Opened::Onnx(Box::new(Model::open(&path)?)),
                 Target::CoreMl => Opened::CoreMl(Box::new(Package::open(&path)?)),
+                Target::CoreAi => bail!("`{}`: found the target coreai, and no streams are known of it", dir.display()),
             };
             artifacts.insert(file.to_string(), opened);
         }

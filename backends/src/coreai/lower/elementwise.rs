@@ -131,6 +131,9 @@ impl Lowering<'_> {
     }
 
     fn spread(&mut self, name: &'static str, x: Value, y: Value, element: Element) -> Value {
+        // Apple's library brings a constant behind the other operand.
+        let turned = matches!(name, op::BROADCASTING_ADD | op::BROADCASTING_MUL);
+        let (x, y) = if turned && self.block.is_constant(x) && !self.block.is_constant(y) { (y, x) } else { (x, y) };
         let shape = broadcast(&self.parts(x).0, &self.parts(y).0);
         let result = tensor(&shape, element);
         let region =

@@ -96,7 +96,7 @@ pub fn verify(
             (Precision::Fp32, ..) => "fp32",
             (_, Target::CoreMl, true) => "every result rounded to fp16",
             (_, Target::CoreMl, false) => "fp32 arithmetic on fp16 weights and states",
-            (_, Target::Onnx, _) => "fp16 with fp32 islands",
+            (_, Target::Onnx | Target::CoreAi, _) => "fp16 with fp32 islands",
         },
         min_snr_db: bar,
         trend_db: trend(&snr),

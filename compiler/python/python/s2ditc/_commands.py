@@ -190,7 +190,7 @@ def compile(
         result: Role of a graph's result: velocity=v, video=v, text=t, pooled=p, embedding=e or other=y; repeatable.
         bind: Value of a graph's symbolic size, such as s0=77; repeatable.
         offline: Fetch nothing: of the Hugging Face hub take only what its cache has.
-        target: What to make: onnx or coreml.
+        target: What to make: onnx, coreml, or coreai (experimental: Core AI assets, of which no device has loaded one yet).
         latent: Latent frames, rows and columns of the clip; rows and columns of a stream. A graph has the size that it was exported for.
         chunk: Latent frames of a call, of a decoder's stream [default: 1]; of a graph's stream those that its latent has.
         window: Latent frames before a chunk that softmax attention sees, of a graph's stream.
@@ -210,7 +210,7 @@ def compile(
         functions: A stream's functions: shared (one package) or separate (one each) [default: shared for coreml; onnx is always separate].
         timesteps: Timesteps that the step can be asked for: any, or from-config (the sampler's, as tables in place of the time embedding) [default:
             any; from-config for a coreml stream].
-        precision: fp32 or fp16 [default: fp16 for coreml, fp32 for onnx].
+        precision: fp32 or fp16 [default: fp16 for coreml, fp32 for onnx and coreai].
         quantize: Store large weights in few bits: int8, int4-block32, palette4-group16, palette6, …; fp16 leaves them; or as a plan says
             (plan.toml, from s2ditc quantize).
         recipe: Choices that are known to go together: paper (4-bit palettes in blocks, 8-bit ones around them, int8 activations, as arXiv 2601.12719
@@ -220,7 +220,7 @@ def compile(
         partition: Spread the step over packages that each fit a phone: auto (below 1 GB of weights each), a number, or a size such as 900MB [Core
             ML]. OUT is a folder: the packages and partition.json; of a stream, the kernel.
         compute: What packages are shaped for: ane (the Neural Engine: channels first, all fp16), gpu or any (as PyTorch has it); a decoder has one
-            shape for all, and the package says the choice [Core ML; default: ane].
+            shape for all, and the package says the choice [Core ML; default: ane. Core AI has gpu alone].
         attention: Heads of softmax attention on the Neural Engine: batched (fewest ops) or per-head (smallest values) [default: batched].
         device: Choose the form of the graph for this device, by its limits and by estimated time: iphone16promax, iphone15pro, iphone17pro, m1,
             m4pro, m5, or a file NAME.toml [Core ML].
@@ -402,7 +402,7 @@ def verify(
     """Run a finished artifact and compare it with a reference; exit 1 below the bar.
 
     Args:
-        artifact: An .onnx file, an .mlpackage, a kernel folder or the folder of a pipeline.
+        artifact: An .onnx file, an .mlpackage, an .aimodel, a kernel folder or the folder of a pipeline.
         golden: Inputs and outputs that your own model computed.
         checkpoint: Compare with the plain fp32 graph of this checkpoint, or of this file that PyTorch exported, on seeded inputs or those of
             --golden.
@@ -420,7 +420,7 @@ def verify(
         min_snr: Lowest signal-to-noise ratio that passes [default: 100 for fp32 artifacts, 50 for fp16, 45 for fp16 streams; for quantized ones 3
             less than their plan measured].
         fp16: Round the result of every fp16 op to fp16, as the Neural Engine stores it (packages only).
-        engine: What runs the graph: ort, or tract (ONNX files only) [default: ort].
+        engine: What runs the graph: ort, tract (ONNX files only), or coreai (Apple's runtime, for .aimodel only; fetched on first need) [default: ort].
         blocks: Compare block by block and name the first block below the bar.
         chunks: Chunks of a stream to compare [default: all of the golden, or 16].
         plot: Draw SNR against chunk of a stream.

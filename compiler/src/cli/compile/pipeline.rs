@@ -99,6 +99,11 @@ fn check(args: &Args) -> Result<()> {
     if let Some(flag) = single.or_else(|| args.chunk.given()) {
         refuse!("{flag} is of one model, and --size compiles a whole pipeline: leave one of them out");
     }
+    if args.target == Target::CoreAi {
+        refuse!(
+            "--size compiles whole pipelines, which are not written for Core AI yet: compile each part with --component"
+        );
+    }
     if args.mode == Mode::Clip && args.timesteps.is_some_and(|choice| choice != TimestepChoice::Any) {
         refuse!("--timesteps from-config is for --mode stream here: the scheduler of a pipeline chooses its timesteps");
     }

@@ -1,0 +1,193 @@
+//! Apple's runtime of Core AI, which runs assets on Linux: found, or fetched on first need, and called in a process of its own.
+//!
+//! It comes as the Python package `coreai-core`. `S2DITC_COREAI_PYTHON` names a Python that has it. Without, one of [`VERSION`] is put into the user's cache, with
+//! `python3 -m venv` and pip, its wheel checked against a recorded hash. The runtime ends its process when a program contradicts itself, so every call has its
+//! own.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use s2dit_backends::coreai::Asset;
+use s2dit_files::arrays::{self, Array, Arrays, Format};
+use s2dit_ir::{DType, TensorType};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::library::cache_of;
+use crate::{Error, ErrorKind, HostTensor};
+
+/// The release of `coreai-core` that is fetched.
+pub const VERSION: &str = "1.0.0b3";
+
+/// The environment variable that names a Python with `coreai-core`.
+pub const PYTHON: &str = "S2DITC_COREAI_PYTHON";
+
+/// SHA-256 of the wheels: (file name, hash).
+const WHEELS: [(&str, &str); 4] = [
+    (
+        "coreai_core-1.0.0b3-cp311-cp311-manylinux_2_34_x86_64.whl",
+        "e0c8decb3c9b06e501a2bc1bba1014aabbe93c1774877c1d9b412b914fed76a3",
+    ),
+    (
+        "coreai_core-1.0.0b3-cp312-cp312-manylinux_2_34_x86_64.whl",
+        "1796f9b619abba780e611ecaacf23c5a70884bd70f5dded9bab08681f22e9723",
+    ),
+    (
+        "coreai_core-1.0.0b3-cp313-cp313-manylinux_2_34_x86_64.whl",
+        "d7756fbcefcb04125fec8061e59ff4edf1cf6fdc6511ece6405ad3f15b387bf8",
+    ),
+    (
+        "coreai_core-1.0.0b3-cp314-cp314-manylinux_2_34_x86_64.whl",
+        "9ecd7a075295232c55979b215ef705119f8c22d80ad08fa5d6b5c210c0272ad8",
+    ),
+];
+
+/// The program that Python runs.
+const PROGRAM: &str = include_str!("coreai_engine.py");
+
+/// Runs the main function of an asset in a process of its own. `notice` is called once before a download.
+///
+/// # Errors
+/// A runtime that cannot be found or fetched; inputs that are missing; a process that fails.
+pub fn run(
+    asset: &Asset,
+    inputs: &BTreeMap<String, HostTensor>,
+    notice: impl FnOnce(&str),
+) -> Result<BTreeMap<String, HostTensor>, Error> {
+    let python = locate(notice)?;
+    call(asset, inputs, &python).map_err(Error::engine)
+}
+
+/// A Python that has the runtime; downloads it if need be. `notice` is called once before a download.
+///
+/// # Errors
+/// [`PYTHON`] names nothing; the runtime is nowhere and cannot be fetched.
+pub fn locate(notice: impl FnOnce(&str)) -> Result<PathBuf, Error> {
+    found_or_fetched(notice).map_err(|error| Error::new(ErrorKind::Library, error))
+}
+
+fn call(asset: &Asset, inputs: &BTreeMap<String, HostTensor>, python: &Path) -> Result<BTreeMap<String, HostTensor>> {
+    let function = asset.main();
+    let folder = tempfile::tempdir()?;
+    let (given, made) = (folder.path().join("inputs.npz"), folder.path().join("outputs.npz"));
+    let mut dtypes = serde_json::Map::new();
+    let mut arrays = Arrays::new();
+    for port in asset.inputs(function) {
+        let tensor = inputs.get(&port.name).with_context(|| format!("input `{}`: found none", port.name))?;
+        let bytes = tensor.data.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let array = Array::new(TensorType::new(DType::F32, tensor.shape.clone()), bytes);
+        arrays.insert(port.name.clone(), array.context("a tensor of another size than its shape")?);
+        dtypes.insert(port.name, port.dtype.into());
+    }
+    arrays::write(Format::Npz, &arrays, File::create(&given)?)?;
+    let request = json!({
+        "asset": fs::canonicalize(asset.path())?,
+        "function": function,
+        "inputs": given,
+        "outputs": made,
+        "dtypes": dtypes,
+    });
+    let mut child = Command::new(python)
+        .args(["-W", "ignore", "-c", PROGRAM])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run `{}`", python.display()))?;
+    if let Some(mut to) = child.stdin.take() {
+        // A child that has ended already says why below.
+        let _ = to.write_all(request.to_string().as_bytes());
+    }
+    let ended = child.wait_with_output()?;
+    if !ended.status.success() {
+        let said = String::from_utf8_lossy(&ended.stderr);
+        let said: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+        let last = said[said.len().saturating_sub(4)..].join("; ");
+        bail!("Apple's runtime of Core AI ended with {}: {}", ended.status, last.escape_debug());
+    }
+    let mut outputs = BTreeMap::new();
+    for (name, array) in arrays::read(&made)? {
+        let data = array.tensor().data.iter().map(|x| *x as f32).collect();
+        let tensor = HostTensor::new(array.ty.shape.clone(), data);
+        outputs.insert(name, tensor.context("an output of another size than its shape")?);
+    }
+    Ok(outputs)
+}
+
+fn found_or_fetched(notice: impl FnOnce(&str)) -> Result<PathBuf> {
+    if let Some(path) = env::var_os(PYTHON).filter(|path| !path.is_empty()).map(PathBuf::from) {
+        ensure!(
+            path.is_file(),
+            "{PYTHON} is `{}`: expected a Python that has coreai-core, found no file",
+            path.display()
+        );
+        return Ok(path);
+    }
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        bail!("Apple's runtime of Core AI is fetched on Linux on x86-64 only; {REMEDY}");
+    }
+    let folder = cache_of(&format!("coreai-core-{VERSION}"))?;
+    let (venv, whole) = (folder.join("venv"), folder.join("whole"));
+    let python = venv.join("bin/python");
+    if whole.is_file() && python.exists() {
+        return Ok(python);
+    }
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make the cache folder `{}`", folder.display()))?;
+    let lock_path = folder.join("lock");
+    let lock = File::create(&lock_path).with_context(|| format!("cannot write `{}`", lock_path.display()))?;
+    lock.lock().with_context(|| format!("cannot lock `{}`", lock_path.display()))?;
+    // Whoever had the lock before may have fetched it.
+    if whole.is_file() && python.exists() {
+        return Ok(python);
+    }
+    notice(&format!("fetching Apple's runtime of Core AI (coreai-core {VERSION}) with pip into {}", folder.display()));
+    fetch(&folder, &venv, &python)
+        .with_context(|| format!("no runtime of Core AI in the cache folder `{}`", folder.display()))?;
+    File::create(&whole).with_context(|| format!("cannot write `{}`", whole.display()))?;
+    Ok(python)
+}
+
+const REMEDY: &str =
+    "install coreai-core==1.0.0b3 into a Python 3.11 to 3.14 and name that Python with S2DITC_COREAI_PYTHON";
+
+fn fetch(folder: &Path, venv: &Path, python: &Path) -> Result<()> {
+    run_python(Path::new("python3"), &["-m", "venv", "--clear"], &[venv])?;
+    let download = tempfile::Builder::new().prefix("download-").tempdir_in(folder)?;
+    let wanted = format!("coreai-core=={VERSION}");
+    let pip = ["-m", "pip", "--quiet", "--disable-pip-version-check"];
+    let only = ["download", "--no-deps", "--only-binary=:all:", wanted.as_str(), "--dest"];
+    run_python(python, &[pip.as_slice(), &only].concat(), &[download.path()])?;
+    let wheel = fs::read_dir(download.path())?
+        .filter_map(Result::ok)
+        .map(|e| e.path())
+        .find(|p| p.extension().is_some_and(|e| e == "whl"))
+        .context("pip downloaded no wheel")?;
+    check_hash(&wheel)?;
+    run_python(python, &[pip.as_slice(), &["install", "--only-binary=:all:"]].concat(), &[&wheel])
+}
+
+fn run_python(python: &Path, arguments: &[&str], paths: &[&Path]) -> Result<()> {
+    let output = Command::new(python).args(arguments).args(paths).output();
+    let output = output.with_context(|| format!("cannot run `{}`; {REMEDY}", python.display()))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("`{} {}` failed: {}; {REMEDY}", python.display(), arguments.join(" "), said.trim().escape_debug());
+    }
+    Ok(())
+}
+
+fn check_hash(wheel: &Path) -> Result<()> {
+    let name = wheel.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let known = WHEELS.iter().find(|(known, _)| name == *known);
+    let (_, expected) = known.with_context(|| format!("wheel `{name}`: its hash is not known; {REMEDY}"))?;
+    let mut hasher = Sha256::new();
+    io::copy(&mut File::open(wheel)?, &mut hasher)?;
+    let found: String = hasher.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    ensure!(found == *expected, "wheel `{name}`: expected SHA-256 {expected}, found {found}");
+    Ok(())
+}

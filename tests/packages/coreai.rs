@@ -1,0 +1,174 @@
+//! Core AI assets: the numbers by Apple's own runtime against PyTorch in float64, the bytes by its library, and the folder.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::common::clip::{inspect, verify};
+use crate::common::{arg, fails, files, golden, ok, repo, with_fields};
+
+/// Lowest SNR of an fp32 asset against PyTorch in float64, in dB.
+const FP32_SNR: f64 = 115.0;
+/// The same where every result is fp16.
+const FP16_SNR: f64 = 45.0;
+
+/// A golden, its size as flags of `compile`, and fields of the configuration that diffusers keeps in its pipeline.
+const GOLDENS: [(&str, [&str; 2], Option<&str>); 9] = [
+    ("tiny", ["--latent", "3x8x8"], None),
+    ("relu", ["--latent", "3x8x8"], None),
+    ("post", ["--latent", "4x8x4"], None),
+    ("wan_tiny", ["--latent", "3x8x8"], Some(r#"{"text_len": 16}"#)),
+    ("ltx_tiny", ["--latent", "3x4x6"], Some(r#"{"text_len": 16}"#)),
+    ("sana_tiny", ["--latent", "3x6x10"], Some(r#"{"text_len": 16}"#)),
+    ("open_sora_tiny", ["--latent", "2x6x10"], Some(r#"{"text_len": 9}"#)),
+    ("text_umt5", ["--tokens", "40"], None),
+    ("wan_vae", ["--latent", "3x3x4"], None),
+];
+
+/// Compiles a golden's checkpoint to an asset.
+fn compile(name: &str, size: [&str; 2], fields: Option<&str>, work: &Path, flags: &[&str]) -> String {
+    let mut checkpoint = golden(name).join("checkpoint");
+    if let Some(fields) = fields {
+        let copy = work.join(name);
+        std::fs::create_dir_all(&copy).expect("a folder");
+        let made = copy.join("checkpoint");
+        checkpoint = if made.exists() { made } else { with_fields(&checkpoint, &copy, fields) };
+    }
+    let out = arg(&work.join(format!("{name}{}.aimodel", flags.concat())));
+    ok(&[&["compile", "-q", &arg(&checkpoint), "--target", "coreai", "-o", &out], &size[..], flags].concat());
+    out
+}
+
+/// What Apple's runtime computes, against a golden.
+fn snr(asset: &str, name: &str, flags: &[&str]) -> f64 {
+    let reference = arg(&golden(name).join("golden.safetensors"));
+    let args = ["verify", asset, "--golden", &reference, "--engine", "coreai", "--json", "-q"];
+    let report: Value = serde_json::from_str(&ok(&[&args, flags].concat())).expect("JSON");
+    assert_eq!(report["engine"], "coreai");
+    let rows = report["rows"].as_array().expect("rows").iter();
+    rows.map(|row| row["snr_db"].as_f64().expect("a number")).fold(f64::INFINITY, f64::min)
+}
+
+#[test]
+fn goldens_are_those_of_pytorch() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    for (name, size, fields) in GOLDENS {
+        let asset = compile(name, size, fields, work.path(), &[]);
+        let found = snr(&asset, name, &[]);
+        assert!(found >= FP32_SNR, "{name}: {found} dB");
+    }
+}
+
+/// What is read back from an asset, run by ONNX Runtime: a second opinion that shares nothing with Apple's runtime.
+#[test]
+fn what_is_read_back_is_the_golden_too() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    for (name, size, fields) in GOLDENS {
+        let asset = compile(name, size, fields, work.path(), &[]);
+        let report = verify(&asset, &["--golden", &arg(&golden(name).join("golden.safetensors"))]);
+        for row in report["rows"].as_array().expect("rows") {
+            let error = row["relative_l2"].as_f64().expect("a number");
+            assert!(error <= 2e-6, "{name}: relative L2 {error:e}");
+        }
+    }
+}
+
+#[test]
+fn fp16_is_near() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let asset = compile("tiny", ["--latent", "3x8x8"], None, work.path(), &["--precision", "fp16"]);
+    let found = snr(&asset, "tiny", &["--min-snr", "40"]);
+    assert!(found >= FP16_SNR, "{found} dB");
+}
+
+/// Palettes and integers: the numbers of the same weights in fp32.
+#[test]
+fn compressed_weights_are_the_numbers_that_they_stand_for() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let checkpoint = arg(&work.path().join("wide"));
+    let sets = ["--set", "num_attention_heads=4", "--set", "attention_head_dim=32", "--set", "ffn_dim=256"];
+    ok(&[&["init", "-q", "--preset", "tiny", "--seed", "3", "-o", &checkpoint], &sets[..]].concat());
+    for scheme in ["palette4-group16", "palette3", "int4-block32", "int8"] {
+        let out = arg(&work.path().join(format!("{scheme}.aimodel")));
+        let flags = ["--target", "coreai", "--latent", "1x8x8", "--quantize", scheme];
+        ok(&[&["compile", "-q", &checkpoint, "-o", &out], &flags[..]].concat());
+        let args =
+            ["verify", &out, "--checkpoint", &checkpoint, "--quantize", scheme, "--engine", "coreai", "--json", "-q"];
+        let report: Value = serde_json::from_str(&ok(&args)).expect("JSON");
+        let found = report["rows"][0]["snr_db"].as_f64().expect("a number");
+        assert!(found >= FP32_SNR, "{scheme}: {found} dB: {report}");
+    }
+}
+
+/// Apple's library reads every asset and writes it anew: the same bytes, but for the producer's name.
+#[test]
+fn bytes_are_those_of_the_library() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let mut programs: Vec<PathBuf> = vec![repo().join("backends/src/coreai/fixtures")];
+    for (name, size, fields) in GOLDENS {
+        programs.push(PathBuf::from(compile(name, size, fields, work.path(), &[])).join("main.mlirb"));
+    }
+    let python = s2dit_runtime::coreai_engine::locate(|_| {}).expect("a Python with coreai-core");
+    let mut judge = Command::new(python);
+    judge.arg(repo().join("examples/reference/coreai_fixtures.py")).arg("--check").args(&programs);
+    let output = judge.output().expect("the judge runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// The same input gives the same bytes, with any number of threads; the hash is the program's; nothing is a clock's.
+#[test]
+fn bytes_follow_from_the_input() {
+    use sha2::{Digest, Sha256};
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let make = |name: &str, threads: &str| {
+        let out = work.path().join(name);
+        let checkpoint = arg(&golden("tiny").join("checkpoint"));
+        let flags = ["--target", "coreai", "--latent", "3x8x8", "--threads", threads];
+        ok(&[&["compile", "-q", &checkpoint, "-o", &arg(&out)], &flags[..]].concat());
+        files(&out)
+    };
+    let (one, two) = (make("a.aimodel", "1"), make("b.aimodel", "4"));
+    assert!(one == two);
+    let file = |name: &str| &one.iter().find(|(path, _)| path.ends_with(name)).expect("a file").1;
+    assert_eq!(file("main.hash"), &Sha256::digest(file("main.mlirb")).to_vec());
+    let metadata: Value = serde_json::from_slice(file("metadata.json")).expect("JSON");
+    assert_eq!(metadata["assetVersion"], "2.0");
+    assert!(
+        metadata["creationDate"].is_null() && metadata["creatorDefinedMetadata"]["s2ditc.experimental"].is_string()
+    );
+    // An asset of ours is replaced, another's by force only.
+    make("a.aimodel", "2");
+    let foreign = work.path().join("b.aimodel/metadata.json");
+    std::fs::write(&foreign, r#"{"assetVersion": "2.0", "producer": "another"}"#).expect("a file");
+    let checkpoint = arg(&golden("tiny").join("checkpoint"));
+    let out = arg(&work.path().join("b.aimodel"));
+    let again = ["compile", "-q", &checkpoint, "--target", "coreai", "--latent", "3x8x8", "-o", &out];
+    assert!(fails(&again).contains("--force"));
+    ok(&[&again[..], &["--force"]].concat());
+}
+
+#[test]
+fn an_asset_is_inspected_and_what_is_not_there_is_refused() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let asset = compile("tiny", ["--latent", "3x8x8"], None, work.path(), &[]);
+    let report = inspect(&asset);
+    assert_eq!(report["kind"], "coreai");
+    assert_eq!(report["outputs"][0]["name"], "velocity");
+    assert_eq!(report["inputs"][0]["shape"], serde_json::json!([1, 4, 3, 8, 8]));
+    assert_eq!(report["metadata"]["s2ditc.compute"], "gpu");
+    let reference = arg(&golden("tiny").join("golden.safetensors"));
+    let refused = |flags: &[&str]| fails(&[&["verify", &asset, "--golden", &reference], flags].concat());
+    assert!(refused(&["--engine", "coreai", "--fp16"]).contains("--fp16"));
+    let checkpoint = arg(&golden("stream_tiny").join("checkpoint"));
+    let out = arg(&work.path().join("kernel"));
+    let stream = ["compile", &checkpoint, "--target", "coreai", "--mode", "stream", "--latent", "8x8", "-o", &out];
+    assert!(fails(&stream).contains("streams"));
+    // A program that is cut is no asset.
+    let program = Path::new(&asset).join("main.mlirb");
+    let bytes = std::fs::read(&program).expect("a program");
+    std::fs::write(&program, &bytes[..bytes.len() / 2]).expect("a program");
+    let cut = fails(&["verify", &asset, "--golden", &reference, "--engine", "coreai"]);
+    assert!(cut.contains("main.mlirb"), "{cut}");
+}
