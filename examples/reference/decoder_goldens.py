@@ -6,7 +6,7 @@
     venv/bin/python examples/reference/decoder_goldens.py --taehv taehv/taehv.py [CASE ...] --report   # writes nothing
 
 A case is a folder with `checkpoint/` and `golden.safetensors`: `latent [1, C, F, H, W]`, as a diffusion model makes it, and `video [1, 3, T, h, w]` in
--1 to 1. The checkpoint of a class of diffusers is what `save_pretrained` writes, encoder and all, and nothing in it is edited by hand. TAEHV is published as
+-1 to 1; of a decoder that takes a timestep at 0, and `video_at_0.05`. The checkpoint of a class of diffusers is what `save_pretrained` writes, encoder and all, and nothing in it is edited by hand. TAEHV is published as
 one file of weights and has no configuration: its checkpoint is that file and a `config.json` with the arguments of its class. Its class has the
 widths 256, 128, 64 and 64: a small one is put together of its own layers in its own order, and runs its own `decode_video`. Case i has seed 1100 + i for its weights and 1200 + i
 for its latent; the same versions of torch and diffusers give the same bytes. Commit 1f14a56 of TAEHV was used.
@@ -76,7 +76,19 @@ CASES = {
     "taehv_tiny": ("taehv", TINY, torch.float16, (3, 3, 4), "pth"),
     # As taew2_2.safetensors; time is doubled once.
     "taehv_patch": ("taehv", TINY | dict(latent_channels=6, patch_size=2, decoder_time_upscale=[False, False, True], widths=[12, 10, 8, 6]), torch.float32, (4, 2, 2), "safetensors"),
+    # As LTX-Video 0.9.5 and later: timesteps.
+    "ltx_vae_timestep": (
+        "ltx", LTX | dict(
+            decoder_block_out_channels=(8, 16, 32), block_out_channels=(2, 2, 4), layers_per_block=(1, 1, 1, 1), decoder_layers_per_block=(1, 1, 1, 1),
+            down_block_types=("LTXVideoDownBlock3D",) * 3, downsample_type=("conv",) * 3,
+            spatio_temporal_scaling=(True, True, False), decoder_spatio_temporal_scaling=(True, True, True), upsample_residual=(True, True, True), upsample_factor=(2, 2, 2),
+            decoder_inject_noise=(False,) * 4, timestep_conditioning=True,
+        ),
+        torch.float16, (2, 1, 1), "10GB",
+    ),
 }
+# The timesteps of a decoder that takes one, which is no field of its configuration: what LTX-Video's pipeline has if nobody says another, and what model cards advise.
+DECODE_TIMESTEPS = {"video": 0.0, "video_at_0.05": 0.05}
 CLASSES = {"wan": AutoencoderKLWan, "ltx": AutoencoderKLLTXVideo}
 
 
@@ -91,6 +103,12 @@ def random_weights(state, seed):
             n = 1 + 0.1 * n
         elif name.endswith("bias"):
             n *= 0.1
+        elif name.endswith("scale_shift_table"):
+            n *= 0.2
+        elif "time_embedder" in name and name.endswith("weight"):
+            n *= 0.5 * (1 / p[0].numel()) ** 0.5
+        elif name.endswith("timestep_scale_multiplier"):
+            n = p.double()
         elif not name.endswith("latents_mean"):
             n *= (2 / p[0].numel()) ** 0.5
         p.copy_(n)
@@ -134,8 +152,8 @@ def load(kind, folder, dtype, module):
     return CLASSES[kind].from_pretrained(folder, torch_dtype=dtype).eval()
 
 
-def decode(kind, model, latent):
-    """A latent as diffusion models make it to a video in -1 to 1."""
+def decode(kind, model, latent, timestep=0.0):
+    """A latent as diffusion models make it to a video in -1 to 1; `timestep` is for a decoder that takes one."""
     if kind == "taehv":
         return model.decode_video(latent.transpose(1, 2), show_progress_bar=False).transpose(1, 2) * 2 - 1
     per_channel = lambda values: torch.as_tensor(values, dtype=latent.dtype).view(1, -1, 1, 1, 1)
@@ -143,14 +161,18 @@ def decode(kind, model, latent):
         mean, std, scale = model.config.latents_mean, model.config.latents_std, 1
     else:
         mean, std, scale = model.latents_mean, model.latents_std, model.config.scaling_factor
-    video = model.decode(latent * per_channel(std) / scale + per_channel(mean)).sample
+    timesteps = [torch.tensor([timestep], dtype=latent.dtype)] if kind == "ltx" and model.config.timestep_conditioning else []
+    video = model.decode(latent * per_channel(std) / scale + per_channel(mean), *timesteps).sample
     return video.clamp(-1, 1)
 
 
-def exact_video(kind, folder, latent, module):
+def exact_videos(kind, folder, latent, module):
+    """The video, or, of a decoder that takes a timestep, one for each of several."""
     model = load(kind, folder, torch.float64, module)
+    is_conditioned = kind == "ltx" and model.config.timestep_conditioning
+    timesteps = DECODE_TIMESTEPS if is_conditioned else {"video": 0.0}
     with float64(), NothingNarrower():
-        return decode(kind, model, latent.double())
+        return {name: decode(kind, model, latent.double(), timestep) for name, timestep in timesteps.items()}
 
 
 def psnr(x, reference):
@@ -186,23 +208,23 @@ def make(name, kind, config, dtype, size, shard, seed, module):
     else:
         model.save_pretrained(checkpoint, max_shard_size=shard)
 
-    exact = exact_video(kind, checkpoint, latent, module)
-    assert exact.isfinite().all(), name
+    exact = exact_videos(kind, checkpoint, latent, module)
+    assert all(video.isfinite().all() for video in exact.values()), name
     metadata = {
         "generator": "examples/reference/decoder_goldens.py", "seed": str(seed + 100), "dtype": "float64", "torch": torch.__version__.split("+")[0],
         "diffusers": diffusers.__version__,
     }
-    write_tensors(folder / "golden.safetensors", {"latent": latent, "video": exact.float().contiguous()}, metadata)
-    report(name, kind, checkpoint, latent, exact, module)
+    write_tensors(folder / "golden.safetensors", {"latent": latent} | {key: video.float().contiguous() for key, video in exact.items()}, metadata)
+    report(name, kind, checkpoint, latent, exact["video"], module)
 
 
 def check(name, kind, module):
     """Reports on a golden as it is on disk."""
     checkpoint = GOLDENS / name / "checkpoint"
     golden = load_file(GOLDENS / name / "golden.safetensors")
-    exact = exact_video(kind, checkpoint, golden["latent"], module)
-    compare(name, golden, {"video": exact}, {"latent"})
-    report(name, kind, checkpoint, golden["latent"], exact, module)
+    exact = exact_videos(kind, checkpoint, golden["latent"], module)
+    compare(name, golden, exact, {"latent"})
+    report(name, kind, checkpoint, golden["latent"], exact["video"], module)
 
 
 def main():

@@ -16,12 +16,13 @@ struct Case {
     streams: bool,
 }
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 8] = [
     Case { name: "wan_vae", latent: [3, 3, 4], pytorch: 66.6, streams: true },
     Case { name: "wan_vae_residual", latent: [3, 2, 2], pytorch: 60.9, streams: true },
     Case { name: "wan_vae_uneven", latent: [2, 2, 3], pytorch: 62.0, streams: true },
     Case { name: "ltx_vae", latent: [2, 1, 2], pytorch: 60.7, streams: false },
     Case { name: "ltx_vae_residual", latent: [2, 2, 1], pytorch: 69.2, streams: false },
+    Case { name: "ltx_vae_timestep", latent: [2, 1, 1], pytorch: 65.2, streams: false },
     Case { name: "taehv_tiny", latent: [3, 3, 4], pytorch: 73.9, streams: true },
     Case { name: "taehv_patch", latent: [4, 2, 2], pytorch: 67.4, streams: true },
 ];
@@ -64,6 +65,27 @@ fn decoded(artifact: &str, latents: &Path, work: &Path, flags: &[&str]) -> (Vec<
     let made = tensor(&out, "video");
     std::fs::remove_file(&out).expect("a video");
     made
+}
+
+/// A decoder that takes a timestep, at another one than 0.
+#[test]
+fn a_decoder_at_its_timestep() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let (golden, to) = (golden("ltx_vae_timestep"), work.path().join("model"));
+    std::fs::create_dir(&to).expect("a folder");
+    let model = crate::common::with_fields(&golden.join("checkpoint"), &to, r#"{"decode_timestep": 0.05}"#);
+    let artifact = compile(&arg(&model), "2x1x1", &work.path().join("a.onnx"), &["--target", "onnx"]);
+    let found = decoded(&artifact, &golden.join("golden.safetensors"), work.path(), &[]);
+    let expected = tensor(&golden.join("golden.safetensors"), "video_at_0.05");
+    let (error, _) = differs(&found, &expected);
+    assert!(error <= 5e-6, "{error:e}");
+    let (apart, _) = differs(&tensor(&golden.join("golden.safetensors"), "video"), &expected);
+    assert!(apart > 1e-2, "{apart:e}: the timestep does nothing");
+    // It follows from weights: the artifact takes the latent alone, and has no layers of the embedding.
+    let said = inspect(&artifact);
+    assert_eq!(said["inputs"].as_array().map(Vec::len), Some(1), "{said}");
+    let ops = said["ops"].to_string();
+    assert!(ops.contains("Conv") && !["Gemm", "MatMul", "Cos"].iter().any(|op| ops.contains(op)), "{ops}");
 }
 
 /// ‖x − y‖ / ‖y‖ and the PSNR in dB of pictures in −1 to 1.
@@ -281,12 +303,21 @@ fn what_is_no_decoder_is_refused() {
         r#"{"_class_name": "AutoencoderKL"}"#,
         &["AutoencoderKL", "no other family of models is read"],
     );
+    // A decoder without a timestep has no weights for one, and a timestep is a number.
+    fields("conditioned", "ltx_vae_residual", r#"{"timestep_conditioning": true}"#, &["timestep_scale_multiplier"]);
     fields(
-        "conditioned",
+        "changes",
         "ltx_vae",
         r#"{"timestep_conditioning": true}"#,
-        &["timestep_conditioning: found true", "0.9.1"],
+        &["timestep_conditioning: found true, and a level"],
     );
+    fields(
+        "late",
+        "ltx_vae",
+        r#"{"decode_timestep": 0.05}"#,
+        &["decode_timestep: found 0.05", "with timestep_conditioning"],
+    );
+    fields("far", "ltx_vae_timestep", r#"{"decode_timestep": 50}"#, &["decode_timestep: found 50", "from 0 to 1"]);
     fields(
         "noisy",
         "ltx_vae",

@@ -13,6 +13,7 @@ use s2dit_models::model::Model;
 use s2dit_models::size::LatentSize;
 use s2dit_runtime::decode::contract::Contract as DecoderContract;
 use s2dit_runtime::partition::Partition;
+use s2dit_runtime::pipeline::Part;
 use s2dit_runtime::stream::contract::{self, StateWrite, StatesPolicy, Target};
 use s2dit_runtime::{DecoderFolder, KernelFolder, interface};
 
@@ -176,7 +177,7 @@ pub fn decoder(path: &Path) -> Result<Subject> {
         state_bytes: states,
         separate: contract.files().len() > 1,
         frames: Some(contract.video.next_frames),
-        ..described("decoder", path, &metadata, model.as_deref(), contract.interface.clone(), functions)?
+        ..described(Part::Decoder.name(), path, &metadata, model.as_deref(), contract.interface.clone(), functions)?
     })
 }
 

@@ -23,6 +23,7 @@ pub(super) const FIELDS: &[&str] = &[
     "upsample_residual",
     "upsample_factor",
     "timestep_conditioning",
+    "decode_timestep",
     "patch_size",
     "patch_size_t",
     "resnet_norm_eps",
@@ -46,10 +47,13 @@ const KEPT: &[&str] = &[
     "temporal_compression_ratio",
 ];
 
+/// Cosines and sines of the timestep, which is no field of diffusers.
+pub(super) const SINUSOIDS: usize = 256;
+
 /// Most levels of an autoencoder: far above any.
 const MOST_LEVELS: usize = 8;
 
-/// The configuration of an `AutoencoderKLLTXVideo` whose decoder takes no timestep.
+/// The configuration of an `AutoencoderKLLTXVideo`.
 ///
 /// A field that a `config.json` leaves out has the default of diffusers, which is that of LTX-Video 0.9.0. The lists are of the encoder's order: the finest
 /// level first.
@@ -67,6 +71,8 @@ pub struct LtxVaeConfig {
     pub upsample_residual: Vec<bool>,
     /// What a level divides its channels by as it doubles.
     pub upsample_factor: Vec<usize>,
+    /// The timestep at which a decoder that takes one is asked, in 0 to 1: pipelines have one for all videos. `None` if it takes none.
+    pub decode_timestep: Option<f64>,
     /// Sides of the patches of pixels that the decoder's last channels are.
     pub patch_size: usize,
     /// The ε of the layer norms of shortcuts.
@@ -89,6 +95,7 @@ impl Default for LtxVaeConfig {
             decoder_spatio_temporal_scaling: vec![true, true, true, false],
             upsample_residual: vec![false; 4],
             upsample_factor: vec![1; 4],
+            decode_timestep: None,
             patch_size: 4,
             resnet_norm_eps: 1e-6,
             scaling_factor: 1.0,
@@ -134,11 +141,22 @@ impl LtxVaeConfig {
         let size = |value: &Value| as_integer(value, &(1..=LARGEST));
         let few = |value: &Value| as_integer(value, &(1..=64));
         const FLAGS: &str = "a list of true and false";
-        refuse(
-            &mut fields,
-            "timestep_conditioning",
-            "a decoder that takes a timestep, of LTX-Video 0.9.1 and later, is not compiled",
-        );
+        let is_conditioned = fields.flag("timestep_conditioning", false);
+        let timestep = fields.remove("decode_timestep");
+        let decode_timestep = match &timestep {
+            None => is_conditioned.then_some(0.0),
+            Some(value) => {
+                let read = value.as_f64().filter(|t| is_conditioned && (0.0..=1.0).contains(t));
+                if read.is_none() {
+                    fields.problem(
+                        "decode_timestep",
+                        compact(value),
+                        "a number from 0 to 1, with timestep_conditioning: the timestep at which the decoder is asked",
+                    );
+                }
+                read
+            }
+        };
         refuse(&mut fields, "decoder_inject_noise", "a decoder that adds noise of its own is not compiled");
         let config = LtxVaeConfig {
             latent_channels: fields.integer("latent_channels", Some(or.latent_channels), 1..=4096),
@@ -162,6 +180,7 @@ impl LtxVaeConfig {
             ),
             upsample_residual: fields.list("upsample_residual", or.upsample_residual, FLAGS, Value::as_bool),
             upsample_factor: fields.list("upsample_factor", or.upsample_factor, "a list of integers from 1 to 64", few),
+            decode_timestep,
             patch_size: fields.integer("patch_size", Some(or.patch_size), 1..=16),
             resnet_norm_eps: fields.eps("resnet_norm_eps", or.resnet_norm_eps),
             scaling_factor: fields.positive("scaling_factor", or.scaling_factor),
@@ -194,8 +213,17 @@ impl LtxVaeConfig {
                 return fields.problem(field, format!("{found} entries"), expected);
             }
         }
-        if let Err((field, found, expected)) = self.levels() {
-            fields.problem(field, found, expected);
+        match self.levels() {
+            Err((field, found, expected)) => fields.problem(field, found, expected),
+            Ok(levels) => {
+                if self.decode_timestep.is_some() && levels.iter().any(|level| level.changes.is_some()) {
+                    fields.problem(
+                        "timestep_conditioning",
+                        "true, and a level whose first block changes its channels",
+                        "levels of which upsample_factor makes the channels: diffusers has no modulation of such a block",
+                    );
+                }
+            }
         }
     }
 
@@ -212,13 +240,16 @@ impl LtxVaeConfig {
             "decoder_inject_noise": vec![false; self.decoder_layers_per_block.len()],
             "upsample_residual": self.upsample_residual,
             "upsample_factor": self.upsample_factor,
-            "timestep_conditioning": false,
+            "timestep_conditioning": self.decode_timestep.is_some(),
             "patch_size": self.patch_size,
             "patch_size_t": 1,
             "resnet_norm_eps": self.resnet_norm_eps,
             "scaling_factor": self.scaling_factor,
             "decoder_causal": self.decoder_causal,
         });
+        if let Some(timestep) = self.decode_timestep {
+            all["decode_timestep"] = timestep.into();
+        }
         for (field, value) in &self.kept {
             all[*field] = value.clone();
         }

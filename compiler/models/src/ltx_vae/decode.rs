@@ -3,10 +3,10 @@
 use s2dit_ir::ValueId;
 use s2dit_ir::ops::Unary;
 
-use super::config::LtxVaeConfig;
+use super::config::{LtxVaeConfig, SINUSOIDS};
 use super::levels::{Level, Up, VALUES};
-use crate::layers::Built;
 use crate::layers::frames::{Frames, Kernel, Rows};
+use crate::layers::{BuildError, Built};
 
 /// The ε of RMS norms, which is no field of diffusers.
 const NORM_EPS: f64 = 1e-8;
@@ -19,15 +19,26 @@ impl LtxVaeConfig {
         let mean = m.param("latents_mean")?;
         let x = m.per_channel(x, std, mean)?;
         m.within("decoder", |m| {
+            let timestep = self.decode_timestep.map(|timestep| self.sinusoids(m, timestep)).transpose()?;
             let mut x = self.conv(m, "conv_in", x, None)?;
-            for k in 0..self.decoder_layers_per_block.last().copied().unwrap_or_default() {
-                x = m.within(&format!("mid_block.resnets.{k}"), |m| self.residual(m, x, None))?;
-            }
+            x = m.within("mid_block", |m| {
+                let time = timestep.map(|timestep| embedded(m, timestep)).transpose()?;
+                let mut x = x;
+                for k in 0..self.decoder_layers_per_block.last().copied().unwrap_or_default() {
+                    x = m.within(&format!("resnets.{k}"), |m| self.residual(m, x, None, time))?;
+                }
+                Ok(x)
+            })?;
             for (i, level) in levels.iter().enumerate() {
-                x = m.within(&format!("up_blocks.{i}"), |m| self.level(m, x, level))?;
+                x = m.within(&format!("up_blocks.{i}"), |m| self.level(m, x, level, timestep))?;
                 m.end_block(i, x);
             }
-            let x = m.channel_norm(x, NORM_EPS, None)?;
+            let mut x = m.channel_norm(x, NORM_EPS, None)?;
+            if let Some(timestep) = timestep {
+                let time = embedded(m, timestep)?;
+                let [shift, scale] = modulation(m, time)?;
+                x = m.per_channel(x, scale, shift)?;
+            }
             let x = m.b.unary(Unary::Silu, x)?;
             // Columns of a patch before its rows.
             let patch = self.patch_size;
@@ -38,16 +49,31 @@ impl LtxVaeConfig {
         })
     }
 
-    fn level(&self, m: &mut Frames<'_>, x: ValueId, level: &Level) -> Built {
+    /// `[1, 256]`: cosines and sines of the timestep, as the checkpoint scales it.
+    fn sinusoids(&self, m: &mut Frames<'_>, timestep: f64) -> Built {
+        let half = SINUSOIDS / 2;
+        let by = m.param("timestep_scale_multiplier")?;
+        let by = m.b.reshape(by, &[1])?;
+        let rates: Vec<f64> = (0..half).map(|i| timestep * 10000f64.powf(-(i as f64) / half as f64)).collect();
+        let rates = m.vector(&rates)?;
+        let angles = m.b.mul(rates, by)?;
+        let cos = m.b.unary(Unary::Cos, angles)?;
+        let sin = m.b.unary(Unary::Sin, angles)?;
+        let both = m.b.concat(&[cos, sin], 0)?;
+        Ok(m.b.reshape(both, &[1, SINUSOIDS])?)
+    }
+
+    fn level(&self, m: &mut Frames<'_>, x: ValueId, level: &Level, timestep: Option<ValueId>) -> Built {
         let mut x = x;
         if let Some([_, output]) = level.changes {
-            x = m.within("conv_in", |m| self.residual(m, x, Some(output)))?;
+            x = m.within("conv_in", |m| self.residual(m, x, Some(output), None))?;
         }
+        let time = timestep.map(|timestep| embedded(m, timestep)).transpose()?;
         if let Some(up) = level.up {
             x = m.within("upsamplers.0", |m| self.doubled(m, x, up))?;
         }
         for k in 0..level.blocks {
-            x = m.within(&format!("resnets.{k}"), |m| self.residual(m, x, None))?;
+            x = m.within(&format!("resnets.{k}"), |m| self.residual(m, x, None, time))?;
         }
         Ok(x)
     }
@@ -58,11 +84,15 @@ impl LtxVaeConfig {
         m.within(name, |m| m.conv_rows("conv", x, kernel, true, rows))
     }
 
-    /// A residual block; `to` is the number of channels that it makes, if it is another.
-    fn residual(&self, m: &mut Frames<'_>, x: ValueId, to: Option<usize>) -> Built {
+    /// A residual block; `to` is the number of channels that it makes, if it is another, and `time` the embedding of the timestep.
+    fn residual(&self, m: &mut Frames<'_>, x: ValueId, to: Option<usize>, time: Option<ValueId>) -> Built {
         let mut y = x;
-        for conv in ["conv1", "conv2"] {
+        let modulation = time.map(|time| modulation::<4>(m, time)).transpose()?;
+        for (i, conv) in ["conv1", "conv2"].into_iter().enumerate() {
             y = m.channel_norm(y, NORM_EPS, None)?;
+            if let Some([shift, scale]) = modulation.map(|all| [all[2 * i], all[2 * i + 1]]) {
+                y = m.per_channel(y, scale, shift)?;
+            }
             y = m.b.unary(Unary::Silu, y)?;
             y = self.conv(m, conv, y, None)?;
         }
@@ -97,4 +127,28 @@ impl LtxVaeConfig {
         let around = if copies.len() == 1 { around } else { m.b.concat(&copies, 1)? };
         Ok(m.b.add(y, around)?)
     }
+}
+
+/// The embedding of the timestep, `[1, N·C]`, of the current module. It follows from weights alone, and so is computed when they are stored.
+fn embedded(m: &mut Frames<'_>, sinusoids: ValueId) -> Built {
+    m.within("time_embedder.timestep_embedder", |m| {
+        let y = m.linear("linear_1", sinusoids)?;
+        let y = m.b.unary(Unary::Silu, y)?;
+        m.linear("linear_2", y)
+    })
+}
+
+/// The rows of the current module's `scale_shift_table`, with an embedding of the timestep added: shifts, and 1 + scales, by turns.
+fn modulation<const N: usize>(m: &mut Frames<'_>, time: ValueId) -> Result<[ValueId; N], BuildError> {
+    let table = m.param("scale_shift_table")?;
+    let channels = m.b.shape(table)[1];
+    let time = m.b.reshape(time, &[N, channels])?;
+    let all = m.b.add(time, table)?;
+    let mut rows = [all; N];
+    for (i, row) in rows.iter_mut().enumerate() {
+        let one = m.b.slice(all, 0, i, i + 1)?;
+        let one = m.b.reshape(one, &[channels])?;
+        *row = if i % 2 == 0 { one } else { m.b.add_scalar(one, 1.0)? };
+    }
+    Ok(rows)
 }
