@@ -46,6 +46,37 @@ fn values(source: &dyn WeightSource, name: &str) -> Vec<f32> {
     out
 }
 
+/// The file of LongSANA's own code has one tensor where the model has three. What its rows are is told by the golden's stream.
+#[test]
+fn a_tensor_of_several_layers_is_taken_apart() {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/longsana_frames/checkpoint/longsana.pth");
+    let plain = Checkpoint::open(&path).unwrap();
+    says(&plain.naming().to_string(), &["original names of LongSANA read as those of diffusers"]);
+    let [query, key, value] = ["q", "k", "v"].map(|of| format!("transformer_blocks.1.attn1.to_{of}.weight"));
+    for name in [&query, &key, &value] {
+        assert_eq!(plain.ty(name).unwrap().shape, [66, 66]);
+        let whole = plain.bytes(name).unwrap();
+        assert!(plain.weights().read(name, 66..200).unwrap()[..] == whole[66..200], "{name}");
+        if let Some(region) = plain.region(name) {
+            let (first, len) = (region.offset as usize, region.len as usize);
+            assert!(fs::read(region.path).unwrap()[first..first + len] == whole[..], "{name}");
+        }
+    }
+    assert!(plain.bytes(&query).unwrap() != plain.bytes(&key).unwrap());
+
+    let dir = tempfile::tempdir().unwrap();
+    let lora = dir.path().join("x.safetensors");
+    let half: Vec<u8> = [0.5f32; 66 * 66].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::F32, vec![66, 66], &half).unwrap();
+    fs::write(&lora, serialize([("transformer_blocks.1.attn1.to_k.diff", view)], None).unwrap()).unwrap();
+    let origin = Origin { path, loras: vec![Lora { path: lora, scale: 1.0 }], ..Origin::default() };
+    let merged = Checkpoint::open_from(&origin).unwrap();
+    assert_eq!(values(&merged, &query), values(&plain, &query));
+    let more: Vec<f32> = values(&plain, &key).into_iter().map(|x| x + 0.5).collect();
+    assert_eq!(values(&merged, &key), more);
+}
+
 /// llama.cpp's own package judges the numbers.
 #[test]
 fn a_quantised_checkpoint_is_dequantised() {
