@@ -62,7 +62,7 @@ impl Pipeline {
         let noise = noise.map(|noise| tensor(py, "noise", &noise).map(Recorded::Tensor)).transpose()?;
         let request = Request { prompt, negative, prompt_at, seed, noise, chunks, steps, guidance, fps: None };
         let told = |told: PyResult<Py<PyAny>>| {
-            told.map(drop).unwrap_or_else(|raised| resume_unwind(Box::new(Stopped(raised))))
+            told.map(drop).unwrap_or_else(|raised| resume_unwind(Box::new(Stopped(raised))));
         };
         worked(py, || {
             let mut watch = |part: pipeline::Part, done: u64, total: u64| {
