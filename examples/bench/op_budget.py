@@ -28,6 +28,7 @@ import s2dit  # noqa: E402
 
 OURS = {
     "s2ditc --attention batched": ["--timesteps", "from-config"],
+    "s2ditc --device iphone16promax": ["--timesteps", "from-config", "--device", "iphone16promax"],
     "s2ditc --attention per-head": ["--timesteps", "from-config", "--attention", "per-head"],
     "s2ditc --compute any": ["--compute", "any"],
 }
@@ -98,11 +99,11 @@ def main():
         print(json.dumps(rows, indent=2))
         return
     print(f"{args.preset}, latent {args.latent}, fp16")
-    print(f"{'':28}{'ops':>7}{'a block':>9}{'transpose':>11}{'reshape':>9}{'off ANE':>9}{'seconds':>9}  most frequent")
+    print(f"{'':31}{'ops':>7}{'a block':>9}{'transpose':>11}{'reshape':>9}{'off ANE':>9}{'seconds':>9}  most frequent")
     for name, row in rows.items():
         frequent = ", ".join(f"{n} {op}" for op, n in row["most_frequent"])
         print(
-            f"{name:28}{row['ops']:7}{row['a_block']:9.1f}{row['transposes']:11}{row['reshapes']:9}{row['leave']:9}"
+            f"{name:31}{row['ops']:7}{row['a_block']:9.1f}{row['transposes']:11}{row['reshapes']:9}{row['leave']:9}"
             f"{row['seconds']:9.1f}  {frequent}"
         )
 

@@ -211,6 +211,8 @@ mod tests {
     fn observed(flops: u64, traffic: u64, measured_ms: f64) -> Observed {
         let work = |kind, flops, traffic| Work {
             op: "x",
+            name: "x".into(),
+            ty: "f16[1]".into(),
             part: "x".into(),
             block: None,
             kind,

@@ -96,6 +96,10 @@ fn work(f: &Function, v: ValueId, constant: &HashSet<ValueId>, places: &Places<'
             traffic += moved(f, o);
         }
     }
+    // A slice reads what it takes.
+    if let Op::Slice(_) = op {
+        traffic = 2 * f.ty(v).bytes() as u64;
+    }
     let kind = kind(f, v);
     let product = matches!(kind, Kind::Product);
     Work {
@@ -281,6 +285,10 @@ mod tests {
         assert_eq!(found[0].weights, Stream { whole: 2 * 128 * 64, notched: 0, packed: 0 });
         assert_eq!(found[0].traffic, 2 * 32 * (64 + 128));
         assert!(found[2].fusable && !found[3].fusable);
+        let f = function(
+            "%y = slice(%x) {begin = [0, 0, 0, 8], end = [1, 64, 1, 16], stride = [1, 1, 1, 1]} : f16[1, 64, 1, 8]",
+        );
+        assert_eq!(works(&f, &interface)[0].traffic, 2 * 2 * 64 * 8);
         assert_eq!((found[0].block, found[2].part.as_str()), (Some(0), "blocks.0"));
     }
 }

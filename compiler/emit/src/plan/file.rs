@@ -89,7 +89,7 @@ pub struct Entry {
     /// Whose input's statistics its codes are chosen with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statistics: Option<String>,
-    /// The scale at which its input is int8 too; counts only where the weight is int8 or a palette.
+    /// The scale at which its input is int8 too; counts only where the weight is int8, or a palette that was planned with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_scale: Option<f64>,
     /// Why this scheme.

@@ -123,7 +123,10 @@ impl OpenPlan {
 
     fn choice(&self, name: &str, scheme: Scheme) -> Result<Choice, Problems> {
         let entry = self.plan.entry(name);
-        let input_scale = entry.and_then(|entry| entry.input_scale).filter(|_| takes_int8(scheme));
+        // An override takes the activations with it, unless int8 is what it is.
+        let planned = entry.is_some_and(|entry| entry.scheme == Storage::Compressed(scheme));
+        let counts = scheme == Scheme::Int8 || (takes_int8(scheme) && planned);
+        let input_scale = entry.and_then(|entry| entry.input_scale).filter(|_| counts);
         let Some(input) = entry.and_then(|entry| entry.statistics.as_ref()) else {
             return Ok(Choice { input_scale, ..scheme.into() });
         };

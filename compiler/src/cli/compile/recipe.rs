@@ -191,10 +191,10 @@ pub(super) fn plan(args: &Args, context: Context, checkpoint: &Checkpoint, at: S
     Ok(plan)
 }
 
-/// The sizes of a model that a plan can be measured at.
+/// Refuses a model that the recipe says nothing of.
 ///
 /// # Errors
-/// A decoder, which streams in a way of its own.
+/// A decoder, for the paper's recipe.
 pub(super) fn check_model(recipe: Recipe, checkpoint: &Checkpoint) -> Result<()> {
     if recipe == Recipe::Paper && checkpoint.model().family().part() == Part::Decoder {
         refuse!("--recipe paper is of a step of diffusion: the paper's decoder runs on the GPU, in fp16");
