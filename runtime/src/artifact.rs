@@ -9,7 +9,7 @@ use s2dit_backends::onnx;
 use s2dit_ir::Interface;
 use s2dit_passes::emulate::Arithmetic;
 
-use crate::coreai_engine;
+use crate::coreai_engine::Called;
 use crate::error::refuse;
 use crate::experts::Description;
 use crate::interface;
@@ -184,11 +184,12 @@ impl Artifact {
                         "--fp16 rounds as the Neural Engine does: --engine coreai computes as the asset says"
                     );
                 }
-                coreai_engine::run(asset, inputs, |notice| {
+                let called = Called::new(asset, asset.main(), |notice| {
                     if !options.quiet {
                         eprintln!("{notice}");
                     }
-                })
+                })?;
+                Chain::from(called).run(inputs)
             }
             _ if options.engine == Engine::CoreAi => {
                 refuse!(Input, "--engine coreai runs Core AI assets (.aimodel) only")

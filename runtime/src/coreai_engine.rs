@@ -13,13 +13,14 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use s2dit_backends::coreai::Asset;
+use s2dit_backends::coreai::read::Feature;
 use s2dit_files::arrays::{self, Array, Arrays, Format};
 use s2dit_ir::{DType, TensorType};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::library::cache_of;
-use crate::{Error, ErrorKind, HostTensor};
+use crate::{Error, ErrorKind, HostTensor, Port};
 
 /// The release of `coreai-core` that is fetched.
 pub const VERSION: &str = "1.0.0b3";
@@ -50,19 +51,6 @@ const WHEELS: [(&str, &str); 4] = [
 /// The program that Python runs.
 const PROGRAM: &str = include_str!("coreai_engine.py");
 
-/// Runs the main function of an asset in a process of its own. `notice` is called once before a download.
-///
-/// # Errors
-/// A runtime that cannot be found or fetched; inputs that are missing; a process that fails.
-pub fn run(
-    asset: &Asset,
-    inputs: &BTreeMap<String, HostTensor>,
-    notice: impl FnOnce(&str),
-) -> Result<BTreeMap<String, HostTensor>, Error> {
-    let python = locate(notice)?;
-    call(asset, inputs, &python).map_err(Error::engine)
-}
-
 /// A Python that has the runtime; downloads it if need be. `notice` is called once before a download.
 ///
 /// # Errors
@@ -71,52 +59,101 @@ pub fn locate(notice: impl FnOnce(&str)) -> Result<PathBuf, Error> {
     found_or_fetched(notice).map_err(|error| Error::new(ErrorKind::Library, error))
 }
 
-fn call(asset: &Asset, inputs: &BTreeMap<String, HostTensor>, python: &Path) -> Result<BTreeMap<String, HostTensor>> {
-    let function = asset.main();
-    let folder = tempfile::tempdir()?;
-    let (given, made) = (folder.path().join("inputs.npz"), folder.path().join("outputs.npz"));
-    let mut dtypes = serde_json::Map::new();
-    let mut arrays = Arrays::new();
-    for port in asset.inputs(function) {
-        let tensor = inputs.get(&port.name).with_context(|| format!("input `{}`: found none", port.name))?;
-        let bytes = tensor.data.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let array = Array::new(TensorType::new(DType::F32, tensor.shape.clone()), bytes);
-        arrays.insert(port.name.clone(), array.context("a tensor of another size than its shape")?);
-        dtypes.insert(port.name, port.dtype.into());
+/// A function of an asset that Apple's runtime computes, each call in a process of its own.
+#[derive(Clone, Debug)]
+pub struct Called {
+    asset: PathBuf,
+    function: String,
+    python: PathBuf,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+}
+
+impl Called {
+    /// A function of an open asset. `notice` is called once before a download.
+    ///
+    /// # Errors
+    /// See [`locate`].
+    pub fn new(asset: &Asset, function: &str, notice: impl FnOnce(&str)) -> Result<Called, Error> {
+        let port = |p: Feature| Port { name: p.name, dtype: p.dtype, shape: p.shape };
+        Ok(Called {
+            asset: asset.path().into(),
+            function: function.into(),
+            python: locate(notice)?,
+            inputs: asset.inputs(function).into_iter().map(port).collect(),
+            outputs: asset.outputs(function).into_iter().map(port).collect(),
+        })
     }
-    arrays::write(Format::Npz, &arrays, File::create(&given)?)?;
-    let request = json!({
-        "asset": fs::canonicalize(asset.path())?,
-        "function": function,
-        "inputs": given,
-        "outputs": made,
-        "dtypes": dtypes,
-    });
-    let mut child = Command::new(python)
-        .args(["-W", "ignore", "-c", PROGRAM])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot run `{}`", python.display()))?;
-    if let Some(mut to) = child.stdin.take() {
-        // A child that has ended already says why below.
-        let _ = to.write_all(request.to_string().as_bytes());
+
+    /// The function's inputs.
+    #[must_use]
+    pub fn inputs(&self) -> &[Port] {
+        &self.inputs
     }
-    let ended = child.wait_with_output()?;
-    if !ended.status.success() {
-        let said = String::from_utf8_lossy(&ended.stderr);
-        let said: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
-        let last = said[said.len().saturating_sub(4)..].join("; ");
-        bail!("Apple's runtime of Core AI ended with {}: {}", ended.status, last.escape_debug());
+
+    /// The function's outputs.
+    #[must_use]
+    pub fn outputs(&self) -> &[Port] {
+        &self.outputs
     }
-    let mut outputs = BTreeMap::new();
-    for (name, array) in arrays::read(&made)? {
-        let data = array.tensor().data.iter().map(|x| *x as f32).collect();
-        let tensor = HostTensor::new(array.ty.shape.clone(), data);
-        outputs.insert(name, tensor.context("an output of another size than its shape")?);
+
+    /// Calls the function: `input` finds inputs by name.
+    ///
+    /// # Errors
+    /// A missing input; a process that fails.
+    pub fn run_with<'a>(
+        &self,
+        input: impl Fn(&str) -> Option<&'a HostTensor>,
+    ) -> Result<BTreeMap<String, HostTensor>, Error> {
+        self.call(input).map_err(Error::engine)
     }
-    Ok(outputs)
+
+    fn call<'a>(&self, input: impl Fn(&str) -> Option<&'a HostTensor>) -> Result<BTreeMap<String, HostTensor>> {
+        let folder = tempfile::tempdir()?;
+        let (given, made) = (folder.path().join("inputs.npz"), folder.path().join("outputs.npz"));
+        let mut dtypes = serde_json::Map::new();
+        let mut arrays = Arrays::new();
+        for port in &self.inputs {
+            let tensor = input(&port.name).with_context(|| format!("input `{}`: missing", port.name))?;
+            let bytes = tensor.data.iter().flat_map(|x| x.to_le_bytes()).collect();
+            let array = Array::new(TensorType::new(DType::F32, tensor.shape.clone()), bytes);
+            arrays.insert(port.name.clone(), array.context("a tensor of another size than its shape")?);
+            dtypes.insert(port.name.clone(), port.dtype.as_str().into());
+        }
+        arrays::write(Format::Npz, &arrays, File::create(&given)?)?;
+        let request = json!({
+            "asset": fs::canonicalize(&self.asset)?,
+            "function": self.function,
+            "inputs": given,
+            "outputs": made,
+            "dtypes": dtypes,
+        });
+        let mut child = Command::new(&self.python)
+            .args(["-W", "ignore", "-c", PROGRAM])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot run `{}`", self.python.display()))?;
+        if let Some(mut to) = child.stdin.take() {
+            // A child that has ended already says why below.
+            let _ = to.write_all(request.to_string().as_bytes());
+        }
+        let ended = child.wait_with_output()?;
+        if !ended.status.success() {
+            let said = String::from_utf8_lossy(&ended.stderr);
+            let said: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+            let last = said[said.len().saturating_sub(4)..].join("; ");
+            bail!("Apple's runtime of Core AI ended with {}: {}", ended.status, last.escape_debug());
+        }
+        let mut outputs = BTreeMap::new();
+        for (name, array) in arrays::read(&made)? {
+            let data = array.tensor().data.iter().map(|x| *x as f32).collect();
+            let tensor = HostTensor::new(array.ty.shape.clone(), data);
+            outputs.insert(name, tensor.context("an output of another size than its shape")?);
+        }
+        Ok(outputs)
+    }
 }
 
 fn found_or_fetched(notice: impl FnOnce(&str)) -> Result<PathBuf> {

@@ -9,6 +9,7 @@ use s2dit_backends::input::{LARGEST_JSON, read_text};
 use s2dit_passes::emulate::Arithmetic;
 use serde::{Deserialize, Serialize};
 
+use crate::coreai_engine::Called;
 use crate::error::refuse;
 use crate::ports;
 pub use crate::ports::Part;
@@ -167,7 +168,7 @@ pub fn part_of(index: usize, count: usize) -> String {
 
 /// Models that run one after the other; what one returns, later ones take by name.
 pub struct Chain {
-    parts: Vec<Session>,
+    parts: Vec<Link>,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
 }
@@ -176,6 +177,10 @@ impl Chain {
     /// A chain that returns `outputs`.
     #[must_use]
     pub fn new(parts: Vec<Session>, outputs: &[String]) -> Chain {
+        Chain::of(parts.into_iter().map(Link::Session).collect(), outputs)
+    }
+
+    fn of(parts: Vec<Link>, outputs: &[String]) -> Chain {
         let mut made: Vec<Port> = Vec::new();
         let mut inputs: Vec<Port> = Vec::new();
         for part in &parts {
@@ -226,6 +231,47 @@ impl Chain {
         }
         made.retain(|name, _| self.outputs.iter().any(|p| p.name == *name));
         Ok(made)
+    }
+}
+
+/// A part of a chain.
+enum Link {
+    /// ONNX Runtime computes it.
+    Session(Session),
+    /// Apple's runtime of Core AI computes it.
+    Called(Called),
+}
+
+impl Link {
+    fn inputs(&self) -> &[Port] {
+        match self {
+            Link::Session(session) => session.inputs(),
+            Link::Called(called) => called.inputs(),
+        }
+    }
+
+    fn outputs(&self) -> &[Port] {
+        match self {
+            Link::Session(session) => session.outputs(),
+            Link::Called(called) => called.outputs(),
+        }
+    }
+
+    fn run_with<'a>(
+        &mut self,
+        input: impl Fn(&str) -> Option<&'a HostTensor>,
+    ) -> Result<BTreeMap<String, HostTensor>, Error> {
+        match self {
+            Link::Session(session) => session.run_with(input),
+            Link::Called(called) => called.run_with(input),
+        }
+    }
+}
+
+impl From<Called> for Chain {
+    fn from(called: Called) -> Chain {
+        let outputs: Vec<String> = called.outputs().iter().map(|p| p.name.clone()).collect();
+        Chain::of(vec![Link::Called(called)], &outputs)
     }
 }
 

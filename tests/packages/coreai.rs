@@ -11,6 +11,8 @@ use crate::common::{arg, fails, files, golden, ok, repo, with_fields};
 
 /// Lowest SNR of an fp32 asset against PyTorch in float64, in dB.
 const FP32_SNR: f64 = 115.0;
+/// The same of every chunk of a stream.
+const STREAM_SNR: f64 = 110.0;
 /// The same where every result is fp16.
 const FP16_SNR: f64 = 45.0;
 
@@ -75,6 +77,28 @@ fn what_is_read_back_is_the_golden_too() {
     }
 }
 
+/// A kernel is one asset with three functions; states are inputs and outputs.
+#[test]
+fn streams_are_those_of_pytorch() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    for (name, latent) in [("stream_tiny", "8x8"), ("stream_last_step", "8x4")] {
+        let out = arg(&work.path().join(name));
+        let checkpoint = arg(&golden(name).join("checkpoint"));
+        let flags = ["--target", "coreai", "--mode", "stream", "--latent", latent];
+        ok(&[&["compile", "-q", &checkpoint, "-o", &out], &flags[..]].concat());
+        let reference = arg(&golden(name).join("golden.safetensors"));
+        for engine in [&["--engine", "coreai", "--chunks", "2"][..], &[]] {
+            let report = verify(&out, &[&["--golden", &reference], engine].concat());
+            for row in report["rows"].as_array().expect("rows") {
+                let found = row["snr_db"].as_f64().expect("a number");
+                assert!(found >= STREAM_SNR, "{name} {engine:?}: {found} dB");
+            }
+        }
+        let program = work.path().join(name).join("kernel.aimodel/main.mlirb");
+        judge(&[program]);
+    }
+}
+
 #[test]
 fn fp16_is_near() {
     let work = tempfile::tempdir().expect("a temporary folder");
@@ -110,9 +134,14 @@ fn bytes_are_those_of_the_library() {
     for (name, size, fields) in GOLDENS {
         programs.push(PathBuf::from(compile(name, size, fields, work.path(), &[])).join("main.mlirb"));
     }
+    judge(&programs);
+}
+
+/// Lets Apple's library read programs and write them anew: every section must be the same.
+fn judge(programs: &[PathBuf]) {
     let python = s2dit_runtime::coreai_engine::locate(|_| {}).expect("a Python with coreai-core");
     let mut judge = Command::new(python);
-    judge.arg(repo().join("examples/reference/coreai_fixtures.py")).arg("--check").args(&programs);
+    judge.arg(repo().join("examples/reference/coreai_fixtures.py")).arg("--check").args(programs);
     let output = judge.output().expect("the judge runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
@@ -164,7 +193,7 @@ fn an_asset_is_inspected_and_what_is_not_there_is_refused() {
     let checkpoint = arg(&golden("stream_tiny").join("checkpoint"));
     let out = arg(&work.path().join("kernel"));
     let stream = ["compile", &checkpoint, "--target", "coreai", "--mode", "stream", "--latent", "8x8", "-o", &out];
-    assert!(fails(&stream).contains("streams"));
+    assert!(fails(&[&stream[..], &["--states", "native"]].concat()).contains("--states native"));
     // A program that is cut is no asset.
     let program = Path::new(&asset).join("main.mlirb");
     let bytes = std::fs::read(&program).expect("a program");

@@ -279,7 +279,13 @@ fn a_quantized_kernel_is_proved_like_a_clip() {
 fn stream_golden(kernel: &Path, out: &Path) {
     let mut session = s2dit_runtime::StreamSession::open(
         kernel,
-        &s2dit_runtime::StreamOptions { fp16: false, threads: 2, quiet: true, ranges: false },
+        &s2dit_runtime::StreamOptions {
+            fp16: false,
+            threads: 2,
+            quiet: true,
+            ranges: false,
+            ..s2dit_runtime::StreamOptions::default()
+        },
     )
     .expect("a kernel");
     let contract = session.contract().clone();

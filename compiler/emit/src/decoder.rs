@@ -54,8 +54,8 @@ pub struct Lowered {
 /// # Errors
 /// A model that does not decode chunk by chunk; a choice that the target does not have; a latent that does not fit.
 pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> Result<Lowered> {
-    if options.target == Target::CoreAi {
-        bail!(functions::NO_COREAI_STREAMS);
+    if options.target == Target::CoreAi && options.states == States::Native {
+        bail!("--states native is not written for Core AI yet: use --states io");
     }
     if options.target == Target::Onnx && options.states == States::Native {
         bail!("--states native is Core ML's: ONNX has no states; use --states io");
@@ -114,7 +114,8 @@ pub fn compile(
     let folder = Staged::folder(out, &Contents { kind: "a decoder", ours: &ours, ..functions::CONTENTS })?;
     let dir = folder.path().to_path_buf();
     let parts = BTreeMap::new();
-    let shared = options.target == Target::CoreMl && options.functions == Functions::Shared;
+    let shared =
+        options.target == Target::CoreAi || options.target == Target::CoreMl && options.functions == Functions::Shared;
     let made = Made { module: &lowered.module, parts: &parts, target: options.target, shared };
     let contract = contract(checkpoint, options, &lowered, &made)?;
     let source = Sources::new(checkpoint, options.quantize.as_ref());

@@ -4,9 +4,9 @@ use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use s2dit_backends::output::Contents;
-use s2dit_backends::{coreml, onnx};
+use s2dit_backends::{coreai, coreml, onnx};
 use s2dit_ir::{Function, Module};
 use s2dit_runtime::stream::contract;
 
@@ -17,9 +17,6 @@ use crate::plan::Sources;
 /// What a folder of functions holds; `kind` and `ours` are its maker's.
 pub(crate) const CONTENTS: Contents<'static> =
     Contents { kind: "a folder of functions", marker: contract::FILE, part: &is_of_functions, ours: &|_| false };
-
-/// Why there is no kernel for Core AI.
-pub(crate) const NO_COREAI_STREAMS: &str = "streams are not written for Core AI yet: use --target coreml or onnx";
 
 /// The weights of all functions of an ONNX kernel.
 const DATA: &str = "weights.data";
@@ -35,7 +32,10 @@ const SHARED: &str = "kernel";
 fn is_of_functions(path: &str) -> bool {
     let of = |function: &str| match path.strip_prefix(function) {
         Some(".onnx") => true,
-        Some(rest) => rest.strip_prefix(".mlpackage/").is_some_and(coreml::package::is_part),
+        Some(rest) => {
+            rest.strip_prefix(".mlpackage/").is_some_and(coreml::package::is_part)
+                || rest.strip_prefix(".aimodel/").is_some_and(coreai::asset::is_part)
+        }
         None => false,
     };
     let mut names = SIBLINGS.iter().copied().flatten().copied().chain([SHARED]);
@@ -50,7 +50,7 @@ pub(crate) struct Made<'a> {
     pub parts: &'a BTreeMap<String, Vec<(usize, Function)>>,
     /// The format.
     pub target: Target,
-    /// All functions are in one package [Core ML].
+    /// All functions are in one package [Core ML]; those for Core AI always are.
     pub shared: bool,
 }
 
@@ -68,7 +68,7 @@ impl Made<'_> {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Written> {
         match (self.target, self.shared) {
-            (Target::CoreAi, _) => bail!(NO_COREAI_STREAMS),
+            (Target::CoreAi, _) => write_asset(self.module, source, about, metadata, dir, progress),
             (Target::Onnx, _) => write_onnx(self.module, source, metadata, dir, progress),
             (Target::CoreMl, true) => write_package(self.module, source, about, metadata, dir, progress),
             (Target::CoreMl, false) => self.write_packages(source, about, metadata, dir, progress),
@@ -79,7 +79,7 @@ impl Made<'_> {
     pub(crate) fn file(&self, name: &str) -> String {
         match (self.target, self.shared) {
             (Target::Onnx, _) => format!("{name}.onnx"),
-            (Target::CoreAi, _) => format!("{name}.aimodel"),
+            (Target::CoreAi, _) => format!("{SHARED}.aimodel"),
             (Target::CoreMl, true) => format!("{SHARED}.mlpackage"),
             (Target::CoreMl, false) => artifact_file(name, self.parts.get(name).map(|parts| parts[0].0)),
         }
@@ -148,6 +148,26 @@ fn write_onnx(
     let models: Vec<(&Function, &Path)> = module.functions.iter().zip(paths.iter().map(|p| p.as_path())).collect();
     let data = || Ok(dir.join(DATA));
     let written = onnx::write_models(&models, source, metadata, data, |_| DATA.into(), progress)?;
+    Ok((written.ops, written.weight_bytes, written.non_finite))
+}
+
+/// One Core AI asset with every function.
+fn write_asset(
+    module: &Module,
+    source: &Sources<'_>,
+    about: &coreml::Options,
+    metadata: impl FnOnce() -> BTreeMap<String, String>,
+    dir: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Written> {
+    let asset = dir.join(format!("{SHARED}.aimodel"));
+    std::fs::create_dir(&asset)?;
+    let about = coreai::Options {
+        short_description: about.short_description.clone(),
+        author: about.author.clone(),
+        license: about.license.clone(),
+    };
+    let written = coreai::write_asset(module, source, &about, metadata, &asset, progress)?;
     Ok((written.ops, written.weight_bytes, written.non_finite))
 }
 

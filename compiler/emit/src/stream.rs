@@ -45,8 +45,8 @@ impl Lowered {
 /// A bidirectional checkpoint; a choice that the target does not have; a latent that does not fit.
 pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> Result<Lowered> {
     let streaming = checkpoint.streaming()?;
-    if options.target == Target::CoreAi {
-        bail!(functions::NO_COREAI_STREAMS);
+    if options.target == Target::CoreAi && options.states == States::Native {
+        bail!("--states native is not written for Core AI yet: use --states io");
     }
     if options.target == Target::Onnx && options.states == States::Native {
         bail!("--states native is Core ML's: ONNX has no states; use --states io");

@@ -310,6 +310,7 @@ fn one(path: &Path, model: Model, options: &Options) -> Result<PartReport> {
         let options = stream::Options {
             min_snr: options.min_snr,
             fp16: options.fp16,
+            engine: Engine::Ort,
             chunks: options.chunks,
             plot: None,
             force: false,

@@ -186,7 +186,8 @@ fn of_stream(dir: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)) 
     if contract.target != Target::CoreMl || contract.precision != Precision::Fp16 {
         bail!("`{}`: ranges are of fp16 kernels for Core ML, found {}", dir.display(), contract.summary());
     }
-    let run = StreamOptions { fp16: false, ranges: true, threads: options.threads, quiet: options.quiet };
+    let run =
+        StreamOptions { ranges: true, threads: options.threads, quiet: options.quiet, ..StreamOptions::default() };
     let (noise, prompt, inputs) = match &options.golden {
         Some(path) => {
             let file = SafetensorsFile::open(path)?;

@@ -29,7 +29,13 @@ impl Stream {
     /// Opens a kernel folder at the start of a stream.
     #[new]
     fn new(py: Python<'_>, path: PathBuf, fp16: bool, threads: usize, seed: u64) -> PyResult<Stream> {
-        let options = StreamOptions { fp16, threads: crate::threads(threads), quiet: true, ranges: false };
+        let options = StreamOptions {
+            fp16,
+            threads: crate::threads(threads),
+            quiet: true,
+            ranges: false,
+            ..StreamOptions::default()
+        };
         let mut session = released(py, || StreamSession::open(&path, &options))?;
         session.set_seed(Some(seed));
         Ok(Stream { inner: Mutex::new(session) })

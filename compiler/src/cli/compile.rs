@@ -251,8 +251,8 @@ impl Args {
             refuse!("--attention is for --compute ane: gpu and any leave attention as it is");
         }
         match self.target {
-            Target::CoreAi if self.mode == Mode::Stream => {
-                refuse!("--mode stream is for --target coreml and onnx: streams are not written for Core AI yet");
+            Target::CoreAi if self.functions == Some(Functions::Separate) => {
+                refuse!("--functions separate is for --target coreml and onnx: a Core AI asset has all functions");
             }
             Target::CoreAi if self.compute.is_some_and(|compute| compute != Compute::Gpu) => {
                 refuse!(

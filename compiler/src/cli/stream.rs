@@ -297,7 +297,13 @@ fn stream(args: &Args, context: Context, shipped: Option<&Shipped>) -> Result<Ex
         }
     }
     let start = Instant::now();
-    let options = StreamOptions { fp16: args.fp16, threads: context.threads, quiet: context.quiet, ranges: false };
+    let options = StreamOptions {
+        fp16: args.fp16,
+        threads: context.threads,
+        quiet: context.quiet,
+        ranges: false,
+        ..StreamOptions::default()
+    };
     let mut session = StreamSession::open(&args.artifact, &options)?;
     let load_seconds = start.elapsed().as_secs_f64();
     let contract = session.contract().clone();

@@ -254,12 +254,13 @@ fn kernel(args: &Args, reference: &Reference, context: Context) -> Result<ExitCo
     if args.blocks {
         bail!("--blocks is for clips: a stream is compared chunk by chunk");
     }
-    if args.engine != Engine::Ort {
-        bail!("--engine is for clips: streams run with ONNX Runtime");
+    if args.engine == Engine::Tract || (args.engine != Engine::Ort && DecoderContract::is_in(&args.artifact)) {
+        bail!("--engine is for clips, and coreai for the kernels of Core AI: other streams run with ONNX Runtime");
     }
     let options = stream::Options {
         min_snr: args.min_snr,
         fp16: args.fp16,
+        engine: args.engine,
         chunks: args.chunks,
         plot: args.plot.clone(),
         force: context.force,

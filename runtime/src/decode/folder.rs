@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use s2dit_backends::coreai::Asset;
 use s2dit_backends::coreml::Package;
 use s2dit_backends::onnx::read::Model;
 
@@ -42,7 +43,7 @@ impl DecoderFolder {
             let opened = match contract.target {
                 Target::Onnx => Opened::Onnx(Box::new(Model::open(&path)?)),
                 Target::CoreMl => Opened::CoreMl(Box::new(Package::open(&path)?)),
-                Target::CoreAi => bail!("`{}`: found the target coreai, and no streams are known of it", dir.display()),
+                Target::CoreAi => Opened::CoreAi(Box::new(Asset::open(&path)?)),
             };
             artifacts.insert(file.to_string(), opened);
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use s2dit_backends::coreai::Asset;
 use s2dit_backends::coreml::Package;
 use s2dit_backends::onnx::read::Model;
 
@@ -26,6 +27,7 @@ pub struct KernelFolder {
 pub(crate) enum Opened {
     Onnx(Box<Model>),
     CoreMl(Box<Package>),
+    CoreAi(Box<Asset>),
 }
 
 impl Opened {
@@ -34,6 +36,7 @@ impl Opened {
         match self {
             Opened::Onnx(model) => model.metadata(),
             Opened::CoreMl(package) => package.metadata(),
+            Opened::CoreAi(asset) => asset.metadata(),
         }
     }
 
@@ -43,6 +46,12 @@ impl Opened {
             Opened::Onnx(model) => Ok([model.inputs(), model.outputs(), Vec::new()].map(|ports| {
                 ports.into_iter().map(|p| Found { name: p.name, dtype: p.dtype, shape: p.shape }).collect()
             })),
+            Opened::CoreAi(asset) => {
+                let ports = |features: Vec<s2dit_backends::coreai::read::Feature>| {
+                    features.into_iter().map(|p| Found { name: p.name, dtype: p.dtype, shape: p.shape }).collect()
+                };
+                Ok([asset.inputs(function), asset.outputs(function), Vec::new()].map(ports))
+            }
             Opened::CoreMl(package) => Ok(package.interface(function_of(package, function))?.map(|features| {
                 features.into_iter().map(|p| Found { name: p.name, dtype: p.dtype, shape: p.shape }).collect()
             })),
@@ -79,7 +88,7 @@ impl KernelFolder {
             let opened = match contract.target {
                 Target::Onnx => Opened::Onnx(Box::new(Model::open(&path)?)),
                 Target::CoreMl => Opened::CoreMl(Box::new(Package::open(&path)?)),
-                Target::CoreAi => bail!("`{}`: found the target coreai, and no streams are known of it", dir.display()),
+                Target::CoreAi => Opened::CoreAi(Box::new(Asset::open(&path)?)),
             };
             artifacts.insert(file.to_string(), opened);
         }
@@ -116,11 +125,12 @@ impl KernelFolder {
         self.artifacts.get(file).map(Opened::metadata).unwrap_or_default()
     }
 
-    /// The oldest systems that load one of the contract's files, if it is a Core ML package.
+    /// The oldest systems that load one of the contract's files, if it is of Core ML or Core AI.
     #[must_use]
     pub fn minimum_os(&self, file: &str) -> Option<String> {
         match self.artifacts.get(file)? {
             Opened::CoreMl(package) => Some(package.minimum_os().into()),
+            Opened::CoreAi(_) => Some("iOS 27, macOS 27".into()),
             Opened::Onnx(_) => None,
         }
     }

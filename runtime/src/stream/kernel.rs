@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use s2dit_backends::coreai;
 use s2dit_backends::coreml::{self, Package};
 use s2dit_ir::{Module, WeightSource};
 use s2dit_passes::emulate::Arithmetic;
@@ -11,8 +12,9 @@ use s2dit_passes::emulate::Arithmetic;
 use super::StreamOptions;
 use super::contract::{self, Contract, Precision, StatesPolicy};
 use super::folder::{KernelFolder, Opened, function_of};
+use crate::coreai_engine::Called;
 use crate::error::refuse;
-use crate::{Chain, HostTensor, RunOptions, Session, SessionOptions, function_session};
+use crate::{Chain, Engine, HostTensor, RunOptions, Session, SessionOptions, function_session};
 
 /// The suffix of a state's name for its new value among a function's outputs.
 pub(super) const OUT: &str = "_out";
@@ -77,12 +79,30 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn function(&self, f: &contract::Function) -> Result<Chain> {
+        if self.options.engine == Engine::CoreAi {
+            return self.called(f);
+        }
         if f.parts.is_empty() {
             return self.artifact(&f.file, &f.function).map(Chain::from);
         }
         let parts = f.parts.iter().map(|part| self.artifact(&part.file, &f.function)).collect::<Result<_>>()?;
         let outputs: Vec<String> = f.outputs.iter().map(|p| p.name.clone()).collect();
         Ok(Chain::new(parts, &outputs))
+    }
+
+    /// A function that Apple's runtime computes.
+    fn called(&self, f: &contract::Function) -> Result<Chain> {
+        let path = self.folder.dir().join(&f.file);
+        let Some(Opened::CoreAi(asset)) = self.folder.artifact(&f.file) else {
+            refuse!(Input, "`{}`: --engine coreai runs Core AI assets (.aimodel) only", path.display());
+        };
+        let quiet = self.options.quiet;
+        let called = Called::new(asset, &f.function, |notice| {
+            if !quiet {
+                eprintln!("{notice}");
+            }
+        })?;
+        Ok(Chain::from(called))
     }
 
     fn artifact(&self, file: &str, function: &str) -> Result<Session> {
@@ -116,20 +136,27 @@ pub(crate) fn session(
         Opened::CoreMl(package) => {
             let package: &Package = package;
             let module = coreml::raise(package, Some(&function_of(package, function)))?;
-            let Some(function) = module.functions.first() else { bail!("a package without a function") };
-            let arithmetic = match (options.fp16, precision) {
-                (true, Precision::Fp16) => Arithmetic::RoundedFp16,
-                _ => Arithmetic::Fp32,
-            };
-            let run = RunOptions {
-                ranges: options.ranges,
-                threads: options.threads,
-                quiet: options.quiet,
-                ..RunOptions::default()
-            };
-            Ok(function_session(function, package, arithmetic, &run)?)
+            read_back(&module, package, precision, options)
         }
+        Opened::CoreAi(asset) => read_back(&coreai::raise(asset, Some(function))?, &**asset, precision, options),
     }
+}
+
+/// Loads a function that was read back.
+fn read_back(
+    module: &Module,
+    weights: &dyn WeightSource,
+    precision: Precision,
+    options: &StreamOptions,
+) -> Result<Session> {
+    let Some(function) = module.functions.first() else { bail!("an artifact without a function") };
+    let arithmetic = match (options.fp16, precision) {
+        (true, Precision::Fp16) => Arithmetic::RoundedFp16,
+        _ => Arithmetic::Fp32,
+    };
+    let run =
+        RunOptions { ranges: options.ranges, threads: options.threads, quiet: options.quiet, ..RunOptions::default() };
+    Ok(function_session(function, weights, arithmetic, &run)?)
 }
 
 /// Checks that a loaded function takes and returns what the contract says. A native state that a function declares without

@@ -210,8 +210,11 @@ fn prompt(a: f32, b: f32) -> HostTensor {
 }
 
 fn open(dir: &Path, fp16: bool) -> StreamSession {
-    StreamSession::open(dir, &StreamOptions { fp16, threads: 1, quiet: true, ranges: false })
-        .unwrap_or_else(|e| panic!("{e:#}"))
+    StreamSession::open(
+        dir,
+        &StreamOptions { fp16, threads: 1, quiet: true, ranges: false, ..StreamOptions::default() },
+    )
+    .unwrap_or_else(|e| panic!("{e:#}"))
 }
 
 fn stream(dir: &Path, fp16: bool, chunks: u64) -> (Vec<Vec<f32>>, StreamSession) {

@@ -38,11 +38,13 @@ pub(super) struct Lowered {
 pub(super) fn lower(module: &Module, source: &dyn WeightSource) -> Result<Lowered> {
     let (mut graphs, mut ops) = (Vec::new(), 0);
     let mut blobs = constants::Blobs::default();
-    for (index, f) in module.functions.iter().enumerate() {
+    // From the last function to the first: so the bytecode numbers resources.
+    for (index, f) in module.functions.iter().enumerate().rev() {
         let (graph, count) = Lowering::new(f, index, source, &mut blobs)?.run()?;
         graphs.push(graph);
         ops += count;
     }
+    graphs.reverse();
     let region = Region { arguments: Vec::new(), operations: graphs };
     let root = Operation {
         name: op::ASSET.into(),

@@ -55,7 +55,13 @@ pub fn verify(
     };
     let usual = if contract.precision == Precision::Fp32 { FP32_BAR } else { FP16_BAR };
     let bar = bar(&metadata, options.min_snr, usual);
-    let run = StreamOptions { fp16: options.fp16, threads: options.threads, quiet: options.quiet, ranges: false };
+    let run = StreamOptions {
+        fp16: options.fp16,
+        threads: options.threads,
+        quiet: options.quiet,
+        ranges: false,
+        ..StreamOptions::default()
+    };
     let mut session = DecodeSession::open(dir, &run)?;
     let (count, total) = (contract.chunk.frames, latents.shape[2]);
     let chunks = total.div_ceil(count) as u64;

@@ -34,7 +34,13 @@ pub(super) fn make(
     let path = pipeline.part(Part::Transformer)?;
     let mut stage = Stage::new(Part::Transformer);
     watch(Part::Transformer, 0, 1);
-    let options = StreamOptions { fp16: run.fp16, threads: run.threads, quiet: run.quiet, ranges: false };
+    let options = StreamOptions {
+        fp16: run.fp16,
+        threads: run.threads,
+        quiet: run.quiet,
+        ranges: false,
+        ..StreamOptions::default()
+    };
     let mut session = timed(&mut stage.load_seconds, || Ok(StreamSession::open(&path, &options)?))?;
     let kernel = session.contract().clone();
     let [_, latent @ ..] = kernel.chunk.shape();

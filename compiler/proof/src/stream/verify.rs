@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use s2dit_backends::output::{Destination, Staged, made};
 use s2dit_runtime::compare::{Metrics, compare};
 use s2dit_runtime::stream::contract::{Contract, Precision, Target};
-use s2dit_runtime::{Artifact, HostTensor, StreamOptions, StreamSession};
+use s2dit_runtime::{Artifact, Engine, HostTensor, StreamOptions, StreamSession};
 use serde::Serialize;
 
 use super::{LATENTS, Noise, Recording, finite, kernel_prompt_of, plot, trial_prompt};
@@ -27,6 +27,8 @@ pub struct Options {
     pub min_snr: Option<f64>,
     /// Round the result of every fp16 op of a package to fp16.
     pub fp16: bool,
+    /// Engine that computes the functions.
+    pub engine: Engine,
     /// Chunks to compare; `None` for all of a golden, or [`CHUNKS`].
     pub chunks: Option<u64>,
     /// SVG file for SNR against chunk.
@@ -145,7 +147,13 @@ pub fn verify(
     options: &Options,
     mut progress: impl FnMut(Place),
 ) -> Result<StreamVerifyReport> {
-    let run = StreamOptions { fp16: options.fp16, threads: options.threads, quiet: options.quiet, ranges: false };
+    let run = StreamOptions {
+        fp16: options.fp16,
+        engine: options.engine,
+        threads: options.threads,
+        quiet: options.quiet,
+        ranges: false,
+    };
     let contract = Contract::read(dir)?;
     if options.fp16 && contract.precision == Precision::Fp32 {
         bail!("`{}`: an fp32 kernel: --fp16 would round nothing; leave it out", dir.display());

@@ -420,7 +420,8 @@ def verify(
         min_snr: Lowest signal-to-noise ratio that passes [default: 100 for fp32 artifacts, 50 for fp16, 45 for fp16 streams; for quantized ones 3
             less than their plan measured].
         fp16: Round the result of every fp16 op to fp16, as the Neural Engine stores it (packages only).
-        engine: What runs the graph: ort, tract (ONNX files only), or coreai (Apple's runtime, for .aimodel only; fetched on first need) [default: ort].
+        engine: What runs the graph: ort, tract (ONNX files only), or coreai (Apple's runtime, for .aimodel only; fetched on first need) [default:
+            ort].
         blocks: Compare block by block and name the first block below the bar.
         chunks: Chunks of a stream to compare [default: all of the golden, or 16].
         plot: Draw SNR against chunk of a stream.
