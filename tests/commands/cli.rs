@@ -1,6 +1,6 @@
 //! The commands as people and scripts use them.
 
-use crate::common::{arg, golden, ok, run};
+use crate::common::{arg, fails, golden, ok, run};
 use serde_json::Value;
 
 fn json(args: &[&str]) -> Value {
@@ -109,7 +109,7 @@ fn inspect_sums_up_a_kernel() {
         }
     }
     std::fs::remove_file(work.path().join("onnx-io/weights.data")).expect("weights");
-    assert!(crate::common::fails(&["inspect", &arg(&work.path().join("onnx-io"))]).contains("weights.data"));
+    assert!(fails(&["inspect", &arg(&work.path().join("onnx-io"))]).contains("weights.data"));
 }
 
 #[test]
@@ -174,6 +174,7 @@ fn usage_errors_exit_with_2_and_help_shows_examples() {
         assert!(ok(&[command, "--help"]).contains("Example"), "{command}");
     }
     assert!(ok(&["completions", "bash"]).contains("s2ditc"));
+    assert!(fails(&["man", "nothing"]).contains("expected one of init, inspect, compile"));
 }
 
 #[cfg(target_os = "linux")]
@@ -184,6 +185,21 @@ fn help_that_cannot_be_written_is_a_failure() {
         let out = crate::common::s2ditc().args(args).stdout(full).output().expect("s2ditc starts");
         assert_eq!(out.status.code(), Some(1), "{args:?}");
         assert!(String::from_utf8_lossy(&out.stderr).contains("cannot write to standard output"), "{args:?}");
+    }
+}
+
+/// A manual page names every flag of its command, as `--help` does.
+#[test]
+fn manual_pages_name_every_flag() {
+    let program = s2ditc::cli::command();
+    let listed = ok(&["man"]);
+    for command in program.get_subcommands().filter(|command| !command.is_hide_set()) {
+        let page = ok(&["man", command.get_name()]).replace('\\', "");
+        assert!(page.contains(&format!("s2ditc-{}", command.get_name())), "{page}");
+        for flag in command.get_arguments().filter(|flag| !flag.is_hide_set()).filter_map(clap::Arg::get_long) {
+            assert!(page.contains(&format!("--{flag}")), "{}: --{flag}", command.get_name());
+        }
+        assert!(listed.replace('\\', "").contains(&format!("s2ditc-{}(1)", command.get_name())), "{listed}");
     }
 }
 

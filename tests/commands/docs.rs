@@ -136,10 +136,13 @@ fn pages() -> Vec<PathBuf> {
     for folder in [
         "docs",
         "docs/models",
+        "examples/conformance",
         "examples/reference",
         "examples/host",
         "examples/device-report",
         "examples/search",
+        "examples/swift",
+        "tests/fuzz",
         "tests/goldens",
     ] {
         let entries = fs::read_dir(repo().join(folder)).expect("a folder");
@@ -180,6 +183,69 @@ fn links_lead_somewhere() {
         }
     }
     assert!(links >= 30, "{links} links");
+}
+
+/// Every page is in the book, and the book has no other.
+#[test]
+fn the_book_has_every_page() {
+    let summary = page("docs/book/SUMMARY.md");
+    let listed: BTreeSet<PathBuf> = summary
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next())
+        .map(|target| repo().join(target))
+        .collect();
+    let pages: BTreeSet<PathBuf> = pages().into_iter().collect();
+    let missing: Vec<_> = pages.symmetric_difference(&listed).collect();
+    assert!(missing.is_empty(), "not both a page and in docs/book/SUMMARY.md: {missing:?}");
+}
+
+/// `docs/llms.txt` lists every page with its first sentence, for programs that read. `S2DITC_BLESS=1` writes it.
+#[test]
+fn pages_for_programs() {
+    let summary = page("docs/book/SUMMARY.md");
+    let mut made = String::from("# s2ditc\n");
+    for line in summary.lines().skip(1).filter(|line| !line.is_empty()) {
+        let Some((title, target)) = line.trim_start_matches([' ', '-']).trim_matches(['[', ')']).split_once("](")
+        else {
+            made += &format!("\n## {}\n\n", line.trim_start_matches('#').trim());
+            continue;
+        };
+        let text = page(target);
+        // The first paragraph, up to its first full stop before a blank.
+        let is_prose = |block: &&str| {
+            block.starts_with(|c: char| c.is_alphanumeric() || "`*[".contains(c)) && !block.starts_with("```")
+        };
+        let first = text.split("\n\n").map(str::trim).skip(1).find(is_prose);
+        let first = first.map(cell).unwrap_or_else(|| panic!("{target}: no first sentence"));
+        let sentence = plain(&first[..first.find(". ").map_or(first.len(), |at| at + 1)]);
+        match title == "s2ditc" {
+            true => made += &format!("\n> {sentence}\n"),
+            false => {
+                let target = target.strip_prefix("docs/").map_or_else(|| format!("../{target}"), str::to_owned);
+                made += &format!("- [{title}]({target}): {sentence}\n");
+            }
+        }
+    }
+    let place = repo().join("docs/llms.txt");
+    if std::env::var_os("S2DITC_BLESS").is_some() {
+        fs::write(place, made).expect("docs/llms.txt");
+    } else {
+        assert!(
+            made == page("docs/llms.txt"),
+            "docs/llms.txt is not of these pages: S2DITC_BLESS=1 cargo test -p s2ditc --test commands docs"
+        );
+    }
+}
+
+/// Markdown without the targets of its links.
+fn plain(text: &str) -> String {
+    let mut pieces = text.split("](");
+    let mut out = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        out += piece.split_once(')').map_or(piece, |(_, rest)| rest);
+    }
+    out.replace(['[', ']', '*'], "")
 }
 
 /// The keys of a JSON value, at every depth.

@@ -10,6 +10,7 @@ mod determinism;
 mod docs;
 mod doors;
 mod estimate;
+mod found_cases;
 mod hub;
 mod outputs;
 mod python_module;

@@ -12,7 +12,7 @@ use crate::common::repo;
 const PLACE: &str = "compiler/python/python/s2ditc/_commands.py";
 
 /// Commands and flags that make no sense in Python.
-const LEFT_OUT: [&str; 6] = ["completions", "help", "version", "json", "quiet", "serve"];
+const LEFT_OUT: [&str; 7] = ["completions", "help", "man", "version", "json", "quiet", "serve"];
 
 const HEAD: &str = r#""""The commands of s2ditc as functions.
 

@@ -3,5 +3,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod faults;
 mod interrupted;
 mod onnx_runtime;

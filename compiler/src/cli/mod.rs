@@ -10,6 +10,7 @@ mod generate;
 mod init;
 mod inspect;
 mod lint;
+mod man;
 mod pass_list;
 mod passes;
 mod places;
@@ -85,6 +86,13 @@ enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+    /// Print the manual page of s2ditc, or of one of its commands
+    #[command(after_help = "Example: s2ditc man compile > ~/.local/share/man/man1/s2ditc-compile.1")]
+    Man {
+        /// Command whose page is printed [default: the page of s2ditc, which lists the commands]
+        #[arg(value_name = "COMMAND")]
+        page: Option<String>,
+    },
 }
 
 impl Command {
@@ -106,7 +114,8 @@ impl Command {
             | Command::Estimate(_)
             | Command::Search(_)
             | Command::Passes(_)
-            | Command::Completions { .. } => None,
+            | Command::Completions { .. }
+            | Command::Man { .. } => None,
         }
     }
 }
@@ -211,6 +220,7 @@ fn perform(cli: &Cli) -> anyhow::Result<ExitCode> {
             clap_complete::generate(*shell, &mut Cli::command(), NAME, &mut script);
             print_script(String::from_utf8_lossy(&script).trim_end()).map(|()| ExitCode::SUCCESS)
         }
+        Command::Man { page } => print_script(man::page(page.as_deref())?.trim_end()).map(|()| ExitCode::SUCCESS),
     }
 }
 
