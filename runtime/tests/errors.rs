@@ -92,7 +92,7 @@ fn what_does_not_fit_is_a_matter_of_the_input() {
     is(session.run_with(|_| None), ErrorKind::Input, "missing");
     let few = BTreeMap::from([("x".to_string(), HostTensor { shape: vec![1, 2], data: vec![1.0] })]);
     is(session.run(&few), ErrorKind::Input, "input `x`");
-    is("gpu".parse::<Engine>(), ErrorKind::Input, "expected `ort` or `tract`");
+    is("gpu".parse::<Engine>(), ErrorKind::Input, "expected `ort`, `tract` or `coreai`");
     is(Timesteps::new(vec![1000.0]).check(1.0), ErrorKind::Input, "found 1, expected 1000");
 
     let sampler = KernelSampler::autoregressive(&[1000.0], 5.0);

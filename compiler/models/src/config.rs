@@ -190,7 +190,7 @@ mod tests {
             other,
             "config.json: _class_name: found \"FluxTransformer2DModel\", expected \"S2DiTTransformer3DModel\" or \
              \"WanTransformer3DModel\" or \"CausalWanModel\" or \"LTXVideoTransformer3DModel\" or \
-             \"SanaVideoTransformer3DModel\" or \"OpenSoraMMDiTModel\" or \"CLIPTextModel\" or \"T5EncoderModel\" or \"UMT5EncoderModel\" or \
+             \"SanaVideoTransformer3DModel\" or \"SanaVideoCausalTransformer3DModel\" or \"OpenSoraMMDiTModel\" or \"CLIPTextModel\" or \"T5EncoderModel\" or \"UMT5EncoderModel\" or \
              \"AutoencoderKLWan\" or \"AutoencoderKLLTXVideo\" or \"TAEHV\": no other family of models is read"
         );
         let decoder = problem(json!({ "architectures": ["GPT2LMHeadModel"] }));
