@@ -36,6 +36,8 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
     // An axis of a formula.
     ("passes/src/fuse/running_mean.rs", &["tokens"]),
     ("passes/src/fuse/linear_attention.rs", &["tokens"]),
+    // An option of a pass.
+    ("passes/src/pad_notch.rs", &["tokens"]),
     // A flag, a caption, an op of MIL.
     ("compiler/src/cli/search.rs", &["latent"]),
     ("compiler/estimate/src/search/html.rs", &["blocks"]),

@@ -5,7 +5,7 @@
 //! 1 dialects and names of ops    3 sizes of attributes and types    2 attributes and types    4 ops
 //! 6 names and sizes of resources    5 resources    0 strings    8 properties of ops
 //! ```
-//! Everything refers to strings, attributes and types by number; [`number`] gives the numbers that LLVM's own writer gives, so that files of equal programs are
+//! Everything refers to strings, attributes and types by number; the module `number` gives the numbers that LLVM's own writer gives, so that files of equal programs are
 //! equal. Resources are weights: they come after the ops and have no offsets, so a file is written from front to back, and a weight at its place whenever it is computed.
 
 mod encode;
