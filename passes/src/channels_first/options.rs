@@ -6,7 +6,7 @@ use super::run;
 use crate::Property;
 use crate::pass::{Pass, PassKind, Run};
 
-/// The form of an RMS norm; see [`super::norms`].
+/// The form of an RMS norm; the module `norms` makes each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Norms {
     /// The layer norm of values beside their negatives: no square is stored, and twice the values are read and written.
