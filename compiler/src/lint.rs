@@ -158,7 +158,7 @@ fn packages(path: &Path) -> Result<Vec<PathBuf>> {
         (contract.target, contract.files().into_iter().map(|file| path.join(file)).collect())
     };
     if target != contract::Target::CoreMl {
-        bail!("`{}` is for ONNX; lint checks Core ML packages", path.display());
+        bail!("`{}` is for the target {target}; lint checks Core ML packages (--target coreml)", path.display());
     }
     let unreadable = || format!("cannot read `{}`", path.display());
     let mut found: BTreeSet<PathBuf> = named.into_iter().collect();

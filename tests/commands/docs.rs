@@ -185,6 +185,14 @@ fn links_lead_somewhere() {
     assert!(links >= 30, "{links} links");
 }
 
+/// The file of a device is described whole.
+#[test]
+fn figures_of_a_device() {
+    use s2ditc::estimate::device::{Figures, Limits};
+    let names = Figures::NAMES.iter().chain(Limits::NAMES).map(|(name, _)| *name);
+    all_named("docs/estimate.md", &page("docs/estimate.md"), names);
+}
+
 /// Every page is in the book, and the book has no other.
 #[test]
 fn the_book_has_every_page() {

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import signal
 import sys
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 GOLDENS = REPO / "tests" / "goldens"
+# Where the tests run in the background of a shell, SIGINT is ignored, and the processes that they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 STORED = {"F32": np.float32, "F16": np.float16, "I32": np.int32}
 
 

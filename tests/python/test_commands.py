@@ -142,9 +142,7 @@ def test_the_command_line_runs_in_python(tiny, tmp_path):
 
 def test_ctrl_c_stops_a_command(tmp_path):
     code = f"import s2ditc; s2ditc.init(preset='1.8b', output={str(tmp_path / 'large')!r})"
-    # Where the tests run in the background of a shell, SIGINT is ignored, and children inherit that.
-    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
-    child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, preexec_fn=heed)
+    child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(tmp_path.iterdir()) and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)

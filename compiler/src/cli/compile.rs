@@ -403,7 +403,7 @@ fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -
     }
     eprint_rows(&passes);
     if !context.quiet {
-        say(&summary, lint.as_ref(), start)?;
+        say(&summary, lint.as_ref(), args.device.as_deref(), start)?;
         if let Some(line) = source::said(checkpoint) {
             print_line(&line)?;
         }
@@ -462,7 +462,7 @@ fn lint_of(args: &Args, summary: &Summary, device: Option<&Device>, context: Con
 }
 
 /// Prints a summary.
-fn say(summary: &Summary, lint: Option<&Brief>, start: Instant) -> Result<()> {
+fn say(summary: &Summary, lint: Option<&Brief>, device: Option<&str>, start: Instant) -> Result<()> {
     let out = summary.path.display();
     print_line(&format!(
         "{out}: {} {}{}{}, {} ops, {} of weights{}, {:.1} s",
@@ -476,7 +476,8 @@ fn say(summary: &Summary, lint: Option<&Brief>, start: Instant) -> Result<()> {
         start.elapsed().as_secs_f64()
     ))?;
     if let Some(lint) = lint {
-        print_line(&format!("lint: {}; see s2ditc lint {out}", lint.line()))?;
+        let device = device.map(|device| format!(" --device {device}")).unwrap_or_default();
+        print_line(&format!("lint: {}; see s2ditc lint {out}{device}", lint.line()))?;
     }
     Ok(())
 }

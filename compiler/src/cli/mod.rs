@@ -35,7 +35,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use s2dit_backends::output::{Destination, set_sync};
 use terminal::{print_error, print_json, print_line, print_note, print_rows, print_script};
 
-/// Compiles video diffusion transformers (S2DiT, Wan, Self-Forcing, LTX-Video) to Core ML and ONNX, and proves the result on this machine.
+/// Compiles video diffusion transformers (S2DiT, Wan, LTX-Video, SANA-Video, Open-Sora and others) to Core ML, ONNX and Core AI, and proves the result on this machine.
 #[derive(Parser)]
 #[command(
     name = NAME,

@@ -97,8 +97,9 @@ pub fn kernel(path: &Path) -> Result<Subject> {
     let contract = folder.contract();
     if contract.target != Target::CoreMl {
         bail!(
-            "`{}` is a kernel for ONNX: expected Core ML packages, whose times on a phone are estimated",
-            path.display()
+            "`{}` is a kernel for the target {}: expected Core ML packages (--target coreml), whose times on a phone are estimated",
+            path.display(),
+            contract.target
         );
     }
     let steps = contract.sampler.steps();

@@ -92,7 +92,7 @@ pub(super) fn run(args: &Args, context: Context, pair: &Experts, start: Instant)
         print_json(&Summary { boundary: pair.boundary, experts: made })?;
     } else if !context.quiet {
         for one in &made {
-            say(&one.summary, one.lint.as_ref(), start)?;
+            say(&one.summary, one.lint.as_ref(), args.device.as_deref(), start)?;
         }
         if let Some(line) = said(&pair.checkpoints[0]) {
             print_line(&line)?;

@@ -200,7 +200,7 @@ pub(super) fn run(args: &Args, context: Context, pixels: Pixels, start: Instant)
         print_json(&Report { contract: &made.contract, components, notes: &notes, summaries })?;
     } else if !context.quiet {
         for summary in &summaries {
-            say(summary, None, start)?;
+            say(summary, None, None, start)?;
         }
         print_line(&format!("{}: {}, {}", out.display(), made.contract.class, sizes(&made.contract)))?;
     }

@@ -14,9 +14,9 @@ use s2dit_quantize::{Goal, Request, Samples, Stored, Survey, Uniform, make, stor
 use serde::Serialize;
 
 use super::Args;
-use crate::cli::Context;
 use crate::cli::progress::{Progress, size};
 use crate::cli::usage::refuse;
+use crate::cli::{Context, print_note};
 
 /// Choices that are known to go together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Args {
             (self.precision == Some(Precision::Fp32), "--precision fp32", "the Neural Engine computes in fp16"),
             (
                 self.compute.is_some_and(|compute| compute != Compute::Ane),
-                "--compute gpu and any",
+                "--compute gpu or any",
                 "the recipe is for the Neural Engine",
             ),
             (
@@ -188,6 +188,9 @@ pub(super) fn plan(args: &Args, context: Context, checkpoint: &Checkpoint, at: S
     make(&survey, &request, context.to(&plan), &mut |what, done, all| {
         progress.say(done as u64, all as u64, || format!("{what} {done}/{all}"));
     })?;
+    if !context.quiet {
+        print_note(&format!("note: the recipe's plan is `{}`, which --quantize takes too", plan.display()));
+    }
     Ok(plan)
 }
 

@@ -29,10 +29,13 @@ pub(super) struct Tuned {
 pub(super) fn device(args: &Args) -> Result<Option<Device>> {
     let Some(name) = &args.device else { return Ok(None) };
     if args.target != Target::CoreMl {
-        refuse!("--device is for --target coreml: an ONNX model is for no engine");
+        refuse!(
+            "--device is for --target coreml, whose packages the Neural Engine runs: found --target {}",
+            args.target
+        );
     }
     if args.compute.is_some_and(|compute| compute != Compute::Ane) {
-        refuse!("--device chooses the form that the Neural Engine gets: leave it out, or --compute gpu and any");
+        refuse!("--device chooses the form that the Neural Engine gets: leave --device out, or --compute");
     }
     Device::open(name).map(Some)
 }
