@@ -11,6 +11,20 @@ fn estimate(args: &[&str]) -> Value {
     serde_json::from_str(&ok(&[&["estimate", "--json"], args].concat())).expect("JSON")
 }
 
+/// Figures that no device has make no estimate.
+#[test]
+fn figures_that_no_device_has() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let file = work.path().join("phone.toml");
+    for (figure, number) in [("fused_share", "2.0"), ("product_tflops", "1e-308"), ("op_us", "1e300")] {
+        let figures =
+            format!("low = {number}\nlikely = {number}\nhigh = {number}\nconfidence = \"low\"\nsource = \"x\"");
+        fs::write(&file, format!("name = \"p\"\n[figures.{figure}]\n{figures}\n")).expect("a device");
+        let error = fails(&["estimate", "--preset", "mobile", "--device", &arg(&file)]);
+        assert!(error.contains(&format!("figures.{figure}")) && error.contains("expected 0 or a number"), "{error}");
+    }
+}
+
 fn likely(estimate: &Value) -> f64 {
     estimate["step_ms"]["likely"].as_f64().expect("a time")
 }

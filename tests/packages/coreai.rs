@@ -194,6 +194,25 @@ fn an_asset_is_inspected_and_what_is_not_there_is_refused() {
     let out = arg(&work.path().join("kernel"));
     let stream = ["compile", &checkpoint, "--target", "coreai", "--mode", "stream", "--latent", "8x8", "-o", &out];
     assert!(fails(&[&stream[..], &["--states", "native"]].concat()).contains("--states native"));
+    // A flipped bit of a weight is found by the hash; what is wrong with the metadata is named.
+    let damaged = |file: &str, change: &dyn Fn(&mut Vec<u8>), says: &str| {
+        let path = Path::new(&asset).join(file);
+        let whole = std::fs::read(&path).expect("a file of the asset");
+        let mut bytes = whole.clone();
+        change(&mut bytes);
+        std::fs::write(&path, &bytes).expect("a file of the asset");
+        for command in [&["inspect", &asset][..], &["verify", &asset, "--golden", &reference]] {
+            let error = fails(command);
+            assert!(error.contains(file) && error.contains(says), "{error}");
+        }
+        std::fs::write(&path, whole).expect("a file of the asset");
+    };
+    damaged("main.hash", &|bytes| bytes[3] ^= 1, "is not the SHA-256");
+    damaged("main.hash", &|bytes| bytes.clear(), "is not the SHA-256");
+    damaged("metadata.json", &|bytes| *bytes = b"{}".to_vec(), "assetVersion");
+    damaged("metadata.json", &|bytes| *bytes = b"\xff".to_vec(), "not UTF-8");
+    let resources = std::fs::read(Path::new(&asset).join("main.mlirb")).expect("a program").len() / 2;
+    damaged("main.mlirb", &|bytes| bytes[resources] ^= 1, "main.mlirb");
     // A program that is cut is no asset.
     let program = Path::new(&asset).join("main.mlirb");
     let bytes = std::fs::read(&program).expect("a program");

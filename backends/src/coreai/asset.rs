@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -79,8 +79,16 @@ impl Metadata {
     /// No such file, or no JSON of this form in it.
     pub fn read(asset: &Path) -> Result<Metadata> {
         let path = asset.join(METADATA);
-        let text = read_text(&path, LARGEST_JSON)?;
-        serde_json::from_str(&text).with_context(|| format!("`{}`: found no metadata of an asset", path.display()))
+        let shown = path.display();
+        let text = read_text(&path, LARGEST_JSON).with_context(|| format!("cannot read `{shown}`"))?;
+        let read: Metadata =
+            serde_json::from_str(&text).with_context(|| format!("`{shown}`: found no metadata of an asset"))?;
+        ensure!(
+            read.asset_version == ASSET_VERSION,
+            "`{shown}`: assetVersion: found {:?}, expected {ASSET_VERSION:?}",
+            read.asset_version
+        );
+        Ok(read)
     }
 
     /// Those of the user-defined entries that are text.
@@ -110,7 +118,7 @@ pub(super) fn cannot_write(path: &Path) -> String {
 }
 
 /// The SHA-256 of a file.
-fn hash(path: &Path) -> io::Result<[u8; 32]> {
+pub(super) fn hash(path: &Path) -> io::Result<[u8; 32]> {
     let (mut file, mut hasher) = (File::open(path)?, Sha256::new());
     let mut buffer = vec![0; 1 << 20];
     loop {

@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use memmap2::Mmap;
 
-use super::asset::{HASH, Metadata, PROGRAM};
+use super::asset::{HASH, Metadata, PROGRAM, hash};
 use super::bytecode::read::{Read, read};
 use super::op;
 use super::program::{Attribute, Element, Operation, Property, Region, Type};
 use crate::Error;
-use crate::input::{LFS_POINTER, check_regular, is_lfs_pointer};
+use crate::input::{LFS_POINTER, check_regular, is_lfs_pointer, read_file};
+
+/// Far above a hash.
+const LONGEST_HASH: u64 = 1 << 10;
 
 /// An input or output of a graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,8 +58,14 @@ impl Asset {
         }
         let read = read(&map).with_context(|| format!("`{shown}` is no program of Core AI"))?;
         ensure!(graphs(&read.root).next().is_some(), "`{shown}`: found no function, expected one at least");
-        let hash = path.join(HASH);
-        ensure!(hash.exists(), "`{}`: found no `{HASH}`, expected the hash of `{PROGRAM}`", path.display());
+        let beside = path.join(HASH);
+        let said = read_file(&beside, LONGEST_HASH).with_context(|| format!("cannot read `{}`", beside.display()))?;
+        let is = hash(&program).with_context(|| format!("cannot read `{shown}`"))?;
+        ensure!(
+            said[..] == is[..],
+            "`{}` is not the SHA-256 of `{shown}`: one of them is damaged, or of another compile; compile the asset again",
+            beside.display()
+        );
         Ok(Asset { path: path.into(), metadata: Metadata::read(path)?, program: read, map })
     }
 

@@ -27,6 +27,9 @@ pub const BUILTIN: &[(&str, &str)] = &[
 /// The device that is estimated for unless another is named: the one that the paper of S2DiT measured.
 pub const DEFAULT: &str = "iphone16promax";
 
+/// Largest number of a device file that is no slip; the smallest is one part of it.
+const LARGEST_FIGURE: f64 = 1e9;
+
 /// A device file is a few kilobytes.
 const LARGEST: u64 = 1 << 20;
 
@@ -202,8 +205,8 @@ limits! {
 impl Limit {
     fn checked(self, name: &str) -> Result<Limit> {
         ensure!(
-            self.value.is_finite() && self.value > 0.0,
-            "limits.{name}: found {}, expected a number above 0",
+            (1.0..=LARGEST_FIGURE).contains(&self.value),
+            "limits.{name}: found {}, expected a number of 1 to {LARGEST_FIGURE:e}",
             self.value
         );
         Ok(self)
@@ -220,6 +223,14 @@ impl Figure {
             self.likely,
             self.high
         );
+        let most = if name == "fused_share" { 1.0 } else { LARGEST_FIGURE };
+        for value in [self.low, self.likely, self.high] {
+            ensure!(
+                value == 0.0 || (1.0 / LARGEST_FIGURE..=most).contains(&value),
+                "figures.{name}: found {value:e}, expected 0 or a number of {:e} to {most:e}",
+                1.0 / LARGEST_FIGURE
+            );
+        }
         Ok(self)
     }
 
