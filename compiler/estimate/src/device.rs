@@ -424,7 +424,7 @@ mod tests {
         assert!(error.contains("no rule `no-such`"), "{error}");
         let text = "name = \"x\"\n[limits.queries]\nvalue = 0.0\nconfidence = \"low\"\nsource = \"none\"\n";
         let error = format!("{:#}", Device::parse(text).unwrap_err());
-        assert!(error.contains("limits.queries: found 0, expected a number above 0"), "{error}");
+        assert!(error.contains("limits.queries: found 0, expected a number of 1"), "{error}");
         let error = format!("{:#}", Device::parse("name = \"x\"\n[figures.speed]\nlow = 1.0\n").unwrap_err());
         assert!(error.contains("speed"), "{error}");
     }

@@ -34,8 +34,10 @@ pub(super) fn device(args: &Args) -> Result<Option<Device>> {
             args.target
         );
     }
-    if args.compute.is_some_and(|compute| compute != Compute::Ane) {
-        refuse!("--device chooses the form that the Neural Engine gets: leave --device out, or --compute");
+    if let Some(compute) = args.compute.filter(|compute| *compute != Compute::Ane) {
+        refuse!(
+            "--compute {compute}: --device chooses the form that the Neural Engine gets: leave out one of the two flags"
+        );
     }
     Device::open(name).map(Some)
 }
