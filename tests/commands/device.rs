@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{arg, golden, ok, repo, run, with_fields};
+use crate::common::{arg, fails, golden, ok, repo, run, with_fields};
 use serde_json::Value;
 
 /// A device for which every lowering pays: ops cost nothing, and the smallest values leave the working set.
@@ -182,6 +182,10 @@ fn a_recipe_says_what_it_does() {
         words.contains("palette8") && words.contains("activations fp16") && words.contains("nothing was written"),
         "{words}"
     );
+    assert_eq!(fs::read_dir(dir.path()).expect("a folder").count(), 1);
+
+    // A compile that fails leaves no plan.
+    fails(&[&base[..], &["--recipe", "paper", "-o", &at("paper.onnx")]].concat());
     assert_eq!(fs::read_dir(dir.path()).expect("a folder").count(), 1);
 
     let paper = at("paper.mlpackage");

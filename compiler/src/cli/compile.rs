@@ -317,6 +317,7 @@ fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -
     }
     note_of_clip(args, checkpoint, context);
     let mut job = Job::new(args, checkpoint)?;
+    let mut fresh = None;
     if let Some(recipe) = args.recipe {
         recipe::check_model(recipe, checkpoint)?;
         if args.dry_run {
@@ -330,7 +331,8 @@ fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -
         }
         if let (Recipe::Paper, Some(out)) = (recipe, &args.output) {
             refuse_inputs(checkpoint, out)?;
-            let plan = recipe::plan(args, context, checkpoint, job.size(checkpoint)?, out)?;
+            let (plan, files) = recipe::plan(args, context, checkpoint, job.size(checkpoint)?, out)?;
+            fresh = Some(files);
             job.quantized_by(How::Plan(plan).open(checkpoint)?);
         }
     }
@@ -389,6 +391,9 @@ fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -
         let watch = &mut |done: Option<&PassRun>, module: &Module| passes.see(done, module);
         job.compile(checkpoint, context.to(out), watch, &mut |done, total| progress.set(done, total))?
     };
+    if let Some(fresh) = fresh {
+        fresh.keep();
+    }
     let passes = passes.finish()?;
     warn(args, &summary, context);
     let lint = lint_of(args, &summary, tuned.as_ref().map(|tuned| &tuned.device), context)?;

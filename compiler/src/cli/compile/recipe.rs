@@ -175,12 +175,43 @@ pub(super) fn plan_of(out: &Path) -> PathBuf {
     out.with_extension("plan.toml")
 }
 
+/// The files of a plan where nothing was before. They go with this value, unless they are [kept](Fresh::keep): a compile that fails leaves none.
+#[must_use]
+pub(super) struct Fresh(Vec<PathBuf>);
+
+impl Fresh {
+    fn of(plan: &Path) -> Fresh {
+        let statistics = plan.with_extension("stats.safetensors");
+        Fresh([plan.to_owned(), statistics].into_iter().filter(|file| !file.exists()).collect())
+    }
+
+    pub(super) fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        for file in &self.0 {
+            // What cannot be removed is a plan all the same.
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
 /// Makes the plan of a recipe that has one, at [`plan_of`] the output.
 ///
 /// # Errors
 /// Samples that do not fit; a plan that cannot be written.
-pub(super) fn plan(args: &Args, context: Context, checkpoint: &Checkpoint, at: Size, out: &Path) -> Result<PathBuf> {
+pub(super) fn plan(
+    args: &Args,
+    context: Context,
+    checkpoint: &Checkpoint,
+    at: Size,
+    out: &Path,
+) -> Result<(PathBuf, Fresh)> {
     let plan = plan_of(out);
+    let fresh = Fresh::of(&plan);
     let survey = Survey::new(checkpoint, at)?;
     let calibrate = Some(args.calibrate.clone().unwrap_or(Samples::Seeded));
     let request = Request { goal: Goal::Scheme(Uniform::W4A8), calibrate, threads: context.threads };
@@ -191,7 +222,7 @@ pub(super) fn plan(args: &Args, context: Context, checkpoint: &Checkpoint, at: S
     if !context.quiet {
         print_note(&format!("note: the recipe's plan is `{}`, which --quantize takes too", plan.display()));
     }
-    Ok(plan)
+    Ok((plan, fresh))
 }
 
 /// Refuses a model that the recipe says nothing of.
