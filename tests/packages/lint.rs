@@ -136,7 +136,7 @@ fn every_package_of_a_kernel_is_checked() {
     fs::remove_dir_all(&separate).expect("a folder");
 
     let onnx = kernel(work.path(), &["--target", "onnx"]);
-    assert!(fails(&["lint", &arg(&onnx)]).contains("ONNX"));
+    assert!(fails(&["lint", &arg(&onnx)]).contains("target onnx"));
 }
 
 #[test]
