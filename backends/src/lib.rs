@@ -14,6 +14,7 @@ pub mod coreml;
 mod error;
 mod fill;
 pub mod foreign;
+mod held;
 pub mod input;
 pub mod onnx;
 pub mod output;

@@ -313,6 +313,18 @@ impl Function {
         petgraph::algo::is_cyclic_directed(&self.graph)
     }
 
+    /// Every live value that depends on no parameter and no state: the weight expressions.
+    pub fn constants(&self) -> HashSet<ValueId> {
+        let mut constants = HashSet::new();
+        for v in self.order() {
+            let is_given = matches!(self.op(v), Op::Input(_) | Op::State(_));
+            if !is_given && self.operands(v).iter().all(|operand| constants.contains(operand)) {
+                constants.insert(v);
+            }
+        }
+        constants
+    }
+
     /// `true` if the value depends on no parameter and no state: it is a weight expression.
     pub fn is_const(&self, v: ValueId) -> bool {
         let mut seen = vec![false; self.graph.node_bound()];

@@ -21,7 +21,6 @@ use s2dit_ir::{DType, Function, Module, Node, Op, TensorType, ValueId};
 
 use crate::Property;
 use crate::pass::{PassKind, Run};
-use crate::pattern::constants;
 
 /// How fp16 values of a graph are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +76,7 @@ pub fn emulated(f: &Function, how: Arithmetic) -> Result<Cow<'_, Function>, OpEr
         f,
         how,
         g: Function::new(f.name.clone()),
-        constant: constants(f),
+        constant: f.constants(),
         kept: kept(f),
         new: HashMap::new(),
         wide: HashMap::new(),

@@ -3,9 +3,6 @@
 use s2dit_ir::ops::{Conv, Unary};
 use s2dit_ir::{Function, Op, ValueId};
 
-/// Bytes of an element as the engine stores it.
-pub(crate) const HALF: usize = 2;
-
 /// `second·f(first·x + b) + c` of 1×1 convolutions, whose hidden channels nothing else reads.
 #[derive(Clone, Debug)]
 pub(crate) struct HiddenLayer {

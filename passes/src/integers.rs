@@ -16,8 +16,6 @@ use std::collections::{HashMap, HashSet};
 use s2dit_ir::ops::{Cast, OpError};
 use s2dit_ir::{DType, Function, Node, Op, ValueId};
 
-use crate::pattern::constants;
-
 /// The type that stands for a small integer's; `None` for a type that stays.
 fn wide(dtype: DType) -> Option<DType> {
     match dtype {
@@ -35,7 +33,7 @@ pub fn widened(f: &Function) -> Result<Function, OpError> {
     let mut w = Widening {
         f,
         g: Function::new(f.name.clone()),
-        constant: constants(f),
+        constant: f.constants(),
         new: HashMap::new(),
         narrow: HashMap::new(),
         cast: HashMap::new(),

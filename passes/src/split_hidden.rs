@@ -8,10 +8,10 @@
 //! notch of the DMA engine, parts that do not are preferred.
 
 use s2dit_ir::ops::{Conv, OpError};
-use s2dit_ir::{Builder, Function, Module, Op, ValueId};
+use s2dit_ir::{Builder, DType, Function, Module, Op, ValueId};
 
 use crate::Property;
-use crate::hidden_layers::{HALF, HiddenLayer};
+use crate::hidden_layers::HiddenLayer;
 use crate::notch::is_notched;
 use crate::pass::{Pass, PassKind, Run};
 
@@ -64,7 +64,7 @@ pub fn run(module: &mut Module, working_set: usize) -> Result<usize, OpError> {
 
 /// The number of parts, if the whole leaves the working set and parts do not.
 fn parts(f: &Function, layer: &HiddenLayer, working_set: usize) -> Option<usize> {
-    let of = |v: ValueId| HALF * f.ty(v).elements();
+    let of = |v: ValueId| DType::F16.size() * f.ty(v).elements();
     let (input, hidden, output) = (of(layer.input), of(layer.inner), of(layer.outer));
     let fits = |parts: usize| {
         let part = hidden / parts;

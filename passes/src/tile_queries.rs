@@ -10,7 +10,7 @@
 //! time. A query's weights do not depend on the other queries, so that no number changes. Keys stand before queries in the scores, as `channels-first` has them.
 
 use s2dit_ir::ops::{Binary, Matmul, OpError, Softmax};
-use s2dit_ir::{Builder, Function, Module, Op, ValueId};
+use s2dit_ir::{Builder, DType, Function, Module, Op, ValueId};
 
 use crate::Property;
 use crate::pass::{Pass, PassKind, Run};
@@ -32,8 +32,6 @@ impl Default for Options {
 
 /// Tiles are a multiple of so many queries: rows of the last axis are padded to 64 bytes.
 const ROW: usize = 32;
-/// Bytes of an element as the engine stores it.
-const HALF: usize = 2;
 
 /// The pass.
 pub static PASS: PassKind = PassKind {
@@ -148,7 +146,7 @@ impl Attention {
 
     /// The most bytes that an op reads and writes with so many queries.
     fn bytes(&self, f: &Function, queries: usize) -> usize {
-        let of = |v: ValueId| HALF * f.ty(v).elements();
+        let of = |v: ValueId| DType::F16.size() * f.ty(v).elements();
         let part = |v: ValueId| of(v) / self.queries(f) * queries;
         let (scores, query, result) = (part(self.scores), part(self.query), part(self.result));
         (of(self.key) + query + scores).max(2 * scores).max(of(self.value) + scores + result)

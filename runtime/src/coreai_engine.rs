@@ -143,10 +143,14 @@ impl Called {
         if !ended.status.success() {
             let said = String::from_utf8_lossy(&ended.stderr);
             let said: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+            if let Some(lacks) = said.last().filter(|line| line.starts_with("ModuleNotFoundError")) {
+                bail!("`{}` lacks a module ({}); {REMEDY}", self.python.display(), lacks.escape_debug());
+            }
             let last = said[said.len().saturating_sub(4)..].join("; ");
             bail!("Apple's runtime of Core AI ended with {}: {}", ended.status, last.escape_debug());
         }
         let mut outputs = BTreeMap::new();
+        ensure!(made.exists(), "`{}` ended without results; {REMEDY}", self.python.display());
         for (name, array) in arrays::read(&made)? {
             let data = array.tensor().data.iter().map(|x| *x as f32).collect();
             let tensor = HostTensor::new(array.ty.shape.clone(), data);

@@ -154,6 +154,7 @@ fn the_width_of_the_large_preset_gains() {
     let (plain, tuned) = (json(&args), json(&[&args[..], &["--tuned"]].concat()));
     let ms = |e: &Value| e["step_ms"]["likely"].as_f64().expect("a time");
     assert!(ms(&tuned) < 0.7 * ms(&plain), "{} of {}", ms(&tuned), ms(&plain));
+    assert!(tuned["notes"].to_string().contains("tile-queries") && !plain["notes"].to_string().contains("lowered"));
     let slowest = tuned["functions"][0]["slowest"].as_array().expect("ops");
     let times: Vec<f64> = slowest.iter().map(|op| op["ms"]["likely"].as_f64().expect("a time")).collect();
     assert!(times.len() == 40 && times.is_sorted_by(|a, b| a >= b), "{times:?}");
@@ -183,6 +184,11 @@ fn a_recipe_says_what_it_does() {
         "{words}"
     );
     assert_eq!(fs::read_dir(dir.path()).expect("a folder").count(), 1);
+
+    // Weights that are all small are no error of a scheme.
+    let little = arg(&golden("tiny").join("checkpoint"));
+    let safe = ["compile", &little, "--target", "coreml", "--latent", "3x8x8", "--recipe", "safe"];
+    assert!(ok(&[&safe[..], &["--dry-run"]].concat()).contains("0 B of large weights"));
 
     // A compile that fails leaves no plan.
     fails(&[&base[..], &["--recipe", "paper", "-o", &at("paper.onnx")]].concat());

@@ -190,6 +190,21 @@ fn an_asset_is_inspected_and_what_is_not_there_is_refused() {
     let reference = arg(&golden("tiny").join("golden.safetensors"));
     let refused = |flags: &[&str]| fails(&[&["verify", &asset, "--golden", &reference], flags].concat());
     assert!(refused(&["--engine", "coreai", "--fp16"]).contains("--fp16"));
+    // A Python that is none, or that lacks the runtime.
+    let plain = arg(&crate::common::python::interpreter());
+    for (python, says) in [("/bin/true", "ended without results"), (plain.as_str(), "lacks a module")] {
+        let mut command = crate::common::s2ditc();
+        command.env("S2DITC_COREAI_PYTHON", python);
+        let out = command.args(["verify", &asset, "--golden", &reference, "--engine", "coreai"]).output();
+        let out = out.expect("s2ditc starts");
+        let stderr = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(1) && stderr.contains(says), "{stderr}");
+        assert!(stderr.contains(python) && stderr.contains("S2DITC_COREAI_PYTHON"), "{stderr}");
+    }
+    assert!(refused(&["--blocks"]).contains("values inside a Core AI asset have no names"));
+    for command in ["lint", "estimate"] {
+        assert!(fails(&[command, &asset]).contains("a Core AI asset"), "{command}");
+    }
     let checkpoint = arg(&golden("stream_tiny").join("checkpoint"));
     let out = arg(&work.path().join("kernel"));
     let stream = ["compile", &checkpoint, "--target", "coreai", "--mode", "stream", "--latent", "8x8", "-o", &out];

@@ -122,6 +122,9 @@ fn a_package_computes_what_the_onnx_file_does() {
     ok(&["verify", "-q", &arg(&package), "--checkpoint", &arg(&checkpoint), "--quantize", &arg(&path)]);
     ok(&["lint", &arg(&half)]);
     ok(&["inspect", &arg(&half)]);
+    // The graph is run after each pass, after the plan's too, whose statistics lie beside it.
+    let each = ["compile", "-q", &arg(&checkpoint), "--target", "coreml", "--latent", "3x4x4", "--verify-each"];
+    ok(&[&each[..], &["--quantize", &arg(&path), "-o", &arg(&work.path().join("each.mlpackage"))]].concat());
 }
 
 #[test]

@@ -5,15 +5,15 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Error, Result, ensure};
-use half::f16;
 use s2dit_ir::compress::Compressed;
 use s2dit_ir::weights::Remembering;
-use s2dit_ir::{DType, Module, ValueId, WeightSource, weights};
+use s2dit_ir::{Module, ValueId, WeightSource, weights};
 
 use super::asset::{self, Metadata, PROGRAM};
 use super::bytecode::{Layout, Resource, write::layout};
 use super::lower::{self, Data, Lowered, Piece};
 use crate::fill::{Place, fill, write_at};
+use crate::held;
 use crate::output::made;
 
 /// The description of an asset that Apple's tools show.
@@ -121,7 +121,7 @@ fn write_program(
                 };
                 let bytes = match piece {
                     Piece::Codes => weight.packed(),
-                    Piece::Table => table_bytes(&weight, f.dtype(value)),
+                    Piece::Table => weight.table_bytes(f.dtype(value)),
                 };
                 last = Some((function, value, weight));
                 bytes
@@ -143,7 +143,7 @@ fn write_program(
         })?;
     for ((written, place), blob) in written.iter().zip(&places).zip(&filled) {
         let name = shown(place.function, place.value, &blob.name);
-        lower::check(&name, place.function.dtype(place.value), written, non_finite)?;
+        held::check(&name, place.function.dtype(place.value), written, non_finite)?;
         check_size(&name, blob.bytes, written.bytes)?;
     }
     Ok(())
@@ -163,12 +163,4 @@ pub(super) fn bytes_of(module: &Module, source: &dyn WeightSource, producer: &st
 fn check_size(name: &str, expected: u64, found: u64) -> Result<()> {
     ensure!(expected == found, "the weight `{name}`: expected {expected} bytes, found {found}");
     Ok(())
-}
-
-/// Scales or entries, little-endian, in the weight's dtype.
-fn table_bytes(weight: &Compressed, dtype: DType) -> Vec<u8> {
-    match dtype {
-        DType::F16 => weight.table.iter().flat_map(|b| b.to_le_bytes()).collect(),
-        _ => weight.table.iter().flat_map(|b| f16::from_bits(*b).to_f32().to_le_bytes()).collect(),
-    }
 }

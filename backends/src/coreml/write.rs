@@ -6,17 +6,17 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Error, Result, ensure};
-use half::f16;
 use prost::Message;
 use s2dit_ir::compress::Compressed;
 use s2dit_ir::weights::Remembering;
-use s2dit_ir::{DType, Module, ValueId, WeightSource, weights};
+use s2dit_ir::{Module, ValueId, WeightSource, weights};
 
 use super::blob::Record;
 use super::lower::{self, Data, Lowered, Piece};
 use super::package;
 use super::proto::{Metadata, Model, ModelDescription};
 use crate::fill::{Place, fill, write_at};
+use crate::held;
 
 /// The description of a package that Apple's tools show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -180,7 +180,7 @@ fn write_records(
                 };
                 let bytes = match piece {
                     Piece::Codes => weight.packed(),
-                    Piece::Table => table_bytes(&weight, f.dtype(*value)),
+                    Piece::Table => weight.table_bytes(f.dtype(*value)),
                 };
                 last = Some((*function, *value, weight));
                 Cow::Owned(bytes)
@@ -194,7 +194,7 @@ fn write_records(
     let written = fill(file, &places, source, &mut |bytes| progress(done + bytes, total))
         .map_err(|(index, error)| Error::new(error).context(format!("the weight `{}`", names[index])))?;
     for (((written, place), record), name) in written.iter().zip(&places).zip(records).zip(&names) {
-        lower::check(name, place.function.dtype(place.value), written, non_finite)?;
+        held::check(name, place.function.dtype(place.value), written, non_finite)?;
         check_size(record, written.bytes)?;
     }
     Ok(())
@@ -217,12 +217,4 @@ fn finish(mut model: Model, options: &Options, user_defined: BTreeMap<String, St
         model.description.get_or_insert_with(ModelDescription::default).metadata = Some(metadata);
     }
     package::finish(dir, &model.encode_to_vec())
-}
-
-/// Scales or entries, little-endian, in the weight's dtype.
-fn table_bytes(weight: &Compressed, dtype: DType) -> Vec<u8> {
-    match dtype {
-        DType::F16 => weight.table.iter().flat_map(|b| b.to_le_bytes()).collect(),
-        _ => weight.table.iter().flat_map(|b| f16::from_bits(*b).to_f32().to_le_bytes()).collect(),
-    }
 }

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-use half::f16;
 use s2dit_ir::compress::{Compressed, pack, packed_len};
 use s2dit_ir::weights::ExpressionId;
 use s2dit_ir::weights::{self, Written};
@@ -113,12 +112,7 @@ impl Filler {
                 let plane: Vec<u8> = weight.codes.iter().map(|c| c >> low).collect();
                 pack(&plane, *bits)
             }
-            Piece::Table { .. } if f.dtype(v) == DType::F16 => {
-                weight.table.iter().flat_map(|b| b.to_le_bytes()).collect()
-            }
-            Piece::Table { .. } => {
-                weight.table.iter().flat_map(|b| f16::from_bits(*b).to_f32().to_le_bytes()).collect()
-            }
+            Piece::Table { .. } => weight.table_bytes(f.dtype(v)),
             Piece::Integers { .. } | Piece::Whole => weight.packed(),
         };
         out.write_all(&bytes)?;

@@ -16,6 +16,7 @@ use super::lower::lower;
 use super::proto::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, entries};
 use super::stored::{Filler, Piece};
 use crate::fill::{Place, fill, write_at};
+use crate::held;
 use crate::output::OutputError;
 
 /// Up to this many bytes of weights the model is one file.
@@ -176,17 +177,7 @@ fn note(f: &Function, name: &str, v: ValueId, bytes: u64, written: &Written, sum
         bail!("tensor `{name}`: expected {bytes} bytes, found {}", written.bytes);
     }
     let shown = sources(f, v).unwrap_or_else(|| name.into());
-    if written.overflowed > 0 {
-        bail!(
-            "tensor `{shown}`: found {} finite element(s) that {} cannot hold; expected all in its range, or --precision fp32",
-            written.overflowed,
-            f.dtype(v)
-        );
-    }
-    if written.non_finite > 0 {
-        summary.non_finite.push((shown, written.non_finite));
-    }
-    Ok(())
+    held::check(&shown, f.dtype(v), written, &mut summary.non_finite)
 }
 
 /// Names the file of a model's external data.

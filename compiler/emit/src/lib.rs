@@ -130,6 +130,26 @@ pub struct Summary {
     pub vanished: Vec<Vanished>,
 }
 
+impl Summary {
+    /// The summary of one file or package, before its weights are looked at.
+    fn of(checkpoint: &Checkpoint, options: &Options, path: &Path, written: parts::Written) -> Summary {
+        let (ops, weight_bytes, non_finite) = written;
+        Summary {
+            path: path.into(),
+            target: options.target,
+            precision: options.precision,
+            quantize: options.quantize.clone(),
+            parts: None,
+            quantized: None,
+            ops,
+            weight_bytes,
+            checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),
+            non_finite,
+            vanished: Vec::new(),
+        }
+    }
+}
+
 /// Sees the module before the first pass (without a run) and after each one.
 pub type Watch<'a> = dyn FnMut(Option<&PassRun>, &Module) + 'a;
 
@@ -290,19 +310,7 @@ fn write_onnx(
         .map_err(|error| pair.model().unwritten(&error.into()))?;
     source.check_unchanged()?;
     pair.commit(written.location.as_deref())?;
-    Ok(Summary {
-        path: out.path.into(),
-        target: options.target,
-        precision: options.precision,
-        quantize: options.quantize.clone(),
-        parts: None,
-        quantized: None,
-        ops: written.ops,
-        weight_bytes: written.weight_bytes,
-        checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),
-        non_finite: written.non_finite,
-        vanished: Vec::new(),
-    })
+    Ok(Summary::of(checkpoint, options, out.path, (written.ops, written.weight_bytes, written.non_finite)))
 }
 
 fn write_coreai(
@@ -324,19 +332,7 @@ fn write_coreai(
         .map_err(|error| asset.unwritten(&error.into()))?;
     source.check_unchanged()?;
     asset.commit()?;
-    Ok(Summary {
-        path: out.path.into(),
-        target: options.target,
-        precision: options.precision,
-        quantize: options.quantize.clone(),
-        parts: None,
-        quantized: None,
-        ops: written.ops,
-        weight_bytes: written.weight_bytes,
-        checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),
-        non_finite: written.non_finite,
-        vanished: Vec::new(),
-    })
+    Ok(Summary::of(checkpoint, options, out.path, (written.ops, written.weight_bytes, written.non_finite)))
 }
 
 fn write_coreml(
@@ -368,17 +364,5 @@ fn write_coreml(
             ((written.ops, written.weight_bytes, written.non_finite), None)
         }
     };
-    Ok(Summary {
-        path: out.path.into(),
-        target: options.target,
-        precision: options.precision,
-        quantize: options.quantize.clone(),
-        parts,
-        ops,
-        weight_bytes,
-        quantized: None,
-        checkpoint: format!("blake3:{}", checkpoint.content_hash().to_hex()),
-        non_finite,
-        vanished: Vec::new(),
-    })
+    Ok(Summary { parts, ..Summary::of(checkpoint, options, out.path, (ops, weight_bytes, non_finite)) })
 }

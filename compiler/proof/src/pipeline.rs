@@ -208,13 +208,13 @@ fn check_description(pipeline: &Pipeline, folder: &PipelineFolder, options: &Opt
             loras: options.loras.clone(),
         },
     )?;
-    let of = |contract: &Contract| -> Result<Value> {
+    let of = |contract: &Contract| {
         let Contract { class, mode, latent, video, text, scheduler, sampling, .. } = contract;
-        Ok(serde_json::json!({
+        serde_json::json!({
             "class": class, "mode": mode, "latent": latent, "video": video, "text": text, "scheduler": scheduler, "sampling": sampling
-        }))
+        })
     };
-    if let Some((field, found, expected)) = difference("", &of(contract)?, &of(&plan.contract)?) {
+    if let Some((field, found, expected)) = difference("", &of(contract), &of(&plan.contract)) {
         bail!(
             "`{shown}`: field `{field}`: found {found}, expected {expected}, as `{}` says: the description was edited, or is of another pipeline; compile it again",
             folder.dir().display()

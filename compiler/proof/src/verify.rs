@@ -149,6 +149,12 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<V
     let interface = artifact.interface().with_context(|| format!("`{}`", path.display()))?;
     let named: Vec<String> = interface.milestones.iter().map(|milestone| milestone.value.clone()).collect();
     let blocks = if options.blocks { named.clone() } else { Vec::new() };
+    if options.blocks && matches!(artifact, Artifact::CoreAi(_)) {
+        bail!(
+            "`{}`: --blocks: values inside a Core AI asset have no names to compare by: leave the flag out",
+            path.display()
+        );
+    }
     if options.blocks && blocks.is_empty() {
         bail!("`{}`: no values that end blocks, such as block0, block1, …, to compare", path.display());
     }

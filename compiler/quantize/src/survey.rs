@@ -48,11 +48,27 @@ pub struct Loss {
 }
 
 impl<'a> Survey<'a> {
-    /// Surveys a checkpoint.
+    /// Surveys a checkpoint that has something to compress.
+    ///
+    /// # Errors
+    /// A size that does not fit; no large weight.
+    pub fn new(checkpoint: &'a Checkpoint, size: Size) -> Result<Self> {
+        let survey = Survey::of_any(checkpoint, size)?;
+        if survey.weights.is_empty() {
+            bail!(
+                "`{}`: found no weight of {} elements or more, expected something to compress",
+                checkpoint.path().display(),
+                pass::LEAST_ELEMENTS
+            );
+        }
+        Ok(survey)
+    }
+
+    /// Surveys a checkpoint, which may have small weights alone.
     ///
     /// # Errors
     /// A size that does not fit.
-    pub fn new(checkpoint: &'a Checkpoint, size: Size) -> Result<Self> {
+    pub fn of_any(checkpoint: &'a Checkpoint, size: Size) -> Result<Self> {
         let options = |target, precision| Options {
             target,
             precision,
@@ -67,13 +83,6 @@ impl<'a> Survey<'a> {
         let mut weights = pass::weights_of(&module);
         let mut names = std::collections::BTreeSet::new();
         weights.retain(|w| names.insert(w.name.clone()));
-        if weights.is_empty() {
-            bail!(
-                "`{}`: found no weight of {} elements or more, expected something to compress",
-                checkpoint.path().display(),
-                pass::LEAST_ELEMENTS
-            );
-        }
         let package = lower(checkpoint, &options(Target::CoreMl, Precision::Fp16), &mut |_, _| {})?;
         let whole_bytes = coreml::weight_bytes(&package, checkpoint)?;
         Ok(Survey { checkpoint, size, module, weights, whole_bytes })

@@ -31,7 +31,7 @@ use crate::inspect::recognition;
 use crate::lint::{Brief, lint};
 use s2dit_emit::decoder;
 use s2dit_emit::parts::Partition;
-use s2dit_emit::plan::{How, Quantize};
+use s2dit_emit::plan::{How, Quantize, Sources};
 use s2dit_emit::stream::{self, Functions, States};
 use s2dit_emit::watch::PassEffect;
 use s2dit_emit::{
@@ -343,8 +343,10 @@ fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -
         }
         None => (job, None),
     };
+    let stored = job.quantize().cloned();
+    let sources = Sources::new(checkpoint, stored.as_ref());
     let mut passes =
-        Passes::new(args.after.as_deref(), args.time_passes, args.verify_each.then_some(checkpoint), context)
+        Passes::new(args.after.as_deref(), args.time_passes, args.verify_each.then_some(&sources), context)
             .at(args.timesteps(checkpoint).listed(checkpoint.model())?);
     if let Some(Emit::Ir) = args.emit {
         let module = job.lower(checkpoint, &mut |done, module| passes.see(done, module))?;
@@ -441,8 +443,9 @@ fn warn(args: &Args, summary: &Summary, context: Context) {
         ));
     }
     if let (Some(how), Some(Quantized { weights: 0, of })) = (&summary.quantize, summary.quantized) {
+        let flag = args.recipe.map_or(format!("--quantize {how}"), |recipe| format!("--recipe {recipe}"));
         print_note(&format!(
-            "warning: {place}--quantize {how}: 0 of {of} weights quantized: none is large enough and fits the scheme, or the plan keeps all of them"
+            "warning: {place}{flag}: 0 of {of} weights quantized: none is large enough and fits the scheme, or the plan keeps all of them"
         ));
     }
     if let Some(Quantize::Plan(plan)) = &summary.quantize
@@ -631,6 +634,14 @@ impl Job {
             }
             Job::Decoder(options) => options.chunk.into(),
         })
+    }
+
+    fn quantize(&self) -> Option<&Quantize> {
+        match self {
+            Job::Clip(options) => options.quantize.as_ref(),
+            Job::Stream(options) => options.quantize.as_ref(),
+            Job::Decoder(options) => options.quantize.as_ref(),
+        }
     }
 
     fn quantized_by(&mut self, how: Option<Quantize>) {

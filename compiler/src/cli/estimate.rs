@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
-use s2dit_backends::coreml;
 use s2dit_backends::coreml::lint::device::DeviceReport;
 use s2dit_backends::output::{Staged, made};
+use s2dit_backends::{coreai, coreml};
 use s2dit_emit::{Attention, Layout};
 use s2dit_estimate::subject::{self, Mode, Options};
 use s2dit_estimate::{Device, Estimate, Subject, Weights, device, estimate, fit, html, lowering};
@@ -170,7 +170,12 @@ fn subject_of(args: &Args, device: &Device) -> Result<Subject> {
             return lower(Lowerings::default());
         }
         let chosen = lowering::choose(device, lower)?;
-        lower(chosen.lowerings)
+        let mut subject = lower(chosen.lowerings)?;
+        subject.notes.push(match &*chosen.lowerings.names().join(", ") {
+            "" => "compile --device would take no lowering: none gains time on this device".into(),
+            taken => format!("lowered as compile --device does it: {taken}"),
+        });
+        Ok(subject)
     };
     if let Some(file) = &args.config {
         return of(&*config::read(file)?, "configuration", &file.display().to_string());
@@ -183,6 +188,12 @@ fn subject_of(args: &Args, device: &Device) -> Result<Subject> {
     let compiled = match () {
         () if is_package || [partition::FILE, contract::FILE].iter().any(|file| path.join(file).is_file()) => {
             subject::open
+        }
+        () if path.join(coreai::asset::PROGRAM).exists() => {
+            bail!(
+                "`{}`: a Core AI asset: expected a Core ML package (--target coreml), whose times on a phone are estimated",
+                path.display()
+            )
         }
         () if path.join(experts::FILE).is_file() => {
             bail!(

@@ -8,8 +8,8 @@ use s2dit_passes::PassRun;
 use s2dit_runtime::Timesteps;
 
 use super::{Context, print_rows};
+use s2dit_emit::plan::Sources;
 use s2dit_emit::watch::{PassEffect, Watcher};
-use s2dit_models::checkpoint::Checkpoint;
 
 /// The questions asked about the passes, and the answers so far.
 pub(super) struct Passes<'a> {
@@ -21,9 +21,9 @@ pub(super) struct Passes<'a> {
 }
 
 impl<'a> Passes<'a> {
-    /// `after` is the pass whose IR is wanted; with `verify_each` the graph of this checkpoint is run after each pass.
-    pub fn new(after: Option<&'a str>, time: bool, verify_each: Option<&'a Checkpoint>, context: Context) -> Self {
-        let weights = verify_each.map(|checkpoint| checkpoint as _);
+    /// `after` is the pass whose IR is wanted; with `verify_each` the graph is run after each pass with these constants.
+    pub fn new(after: Option<&'a str>, time: bool, verify_each: Option<&'a Sources<'a>>, context: Context) -> Self {
+        let weights = verify_each.map(|sources| sources as _);
         let watcher = Watcher::new(weights, context.threads);
         Passes { after, wanted: time || verify_each.is_some(), watcher, seen: Vec::new(), text: None }
     }

@@ -23,6 +23,14 @@ impl Compressed {
         pack(&self.codes, self.scheme.bits())
     }
 
+    /// Scales or entries as little-endian numbers of `dtype`, fp16 or fp32.
+    pub fn table_bytes(&self, dtype: DType) -> Vec<u8> {
+        match dtype {
+            DType::F16 => self.table.iter().flat_map(|b| b.to_le_bytes()).collect(),
+            _ => self.table.iter().flat_map(|b| f16::from_bits(*b).to_f32().to_le_bytes()).collect(),
+        }
+    }
+
     /// The elements that the target computes with, in float64: table entries, or products that are rounded to `dtype`.
     pub fn decompress(&self, dtype: DType) -> Vec<f64> {
         let table: Vec<f64> = self.table.iter().map(|b| f16::from_bits(*b).to_f64()).collect();

@@ -116,13 +116,7 @@ struct Rewriter<'a> {
 
 impl<'a> Rewriter<'a> {
     fn new(old: &'a Function, options: &'a Options, states: &'a HashMap<String, Form>) -> Self {
-        let mut constant = HashSet::new();
-        for v in old.order() {
-            let leaf = matches!(old.op(v), Op::Input(_) | Op::State(_));
-            if !leaf && old.operands(v).iter().all(|o| constant.contains(o)) {
-                constant.insert(v);
-            }
-        }
+        let constant = old.constants();
         let projections = Projections::of(old, &constant, options);
         Rewriter {
             old,

@@ -36,7 +36,7 @@ use s2dit_ir::{Function, Module, ValueId};
 
 use crate::Property;
 use crate::pass::{PassKind, Run};
-use crate::pattern::{Match, Matcher, Pattern, constants};
+use crate::pattern::{Match, Matcher, Pattern};
 use rule::{Rule, along, one_axis};
 
 /// The pass.
@@ -125,7 +125,7 @@ fn fuse(f: &mut Function, misses: &mut Vec<(ValueId, Option<ValueId>, NearMiss)>
     for rule in RULES {
         for formula in rule.formulas {
             let pattern: Pattern = formula.parse().map_err(|e| OpError::new(format!("{e}")))?;
-            let consts = constants(f);
+            let consts = f.constants();
             let mut taken: HashSet<ValueId> = HashSet::new();
             for v in f.order() {
                 if consts.contains(&v) || (taken.contains(&v) && !f.order().contains(&v)) {

@@ -379,14 +379,3 @@ fn number(f: &Function, v: ValueId) -> Option<f64> {
         _ => None,
     }
 }
-
-/// The weight expressions of a function.
-pub fn constants(f: &Function) -> HashSet<ValueId> {
-    let mut consts = HashSet::new();
-    for v in f.order() {
-        if !matches!(f.op(v), Op::Input(_) | Op::State(_)) && f.operands(v).iter().all(|o| consts.contains(o)) {
-            consts.insert(v);
-        }
-    }
-    consts
-}

@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 use s2dit_ir::ops::{OpError, Reshape, Transpose};
 use s2dit_ir::{Function, Op, ValueId};
 
-pub use matcher::{Matcher, constants};
+pub use matcher::Matcher;
 pub use syntax::{Pattern, SyntaxError};
 pub use views::permutation;
 

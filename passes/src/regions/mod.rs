@@ -19,7 +19,7 @@ use s2dit_ir::ops::{Binary, OpError, Unary};
 use s2dit_ir::{Function, Op, ValueId};
 
 use crate::fuse::NearMiss;
-use crate::pattern::{Match, Matcher, Miss, Pattern, constants};
+use crate::pattern::{Match, Matcher, Miss, Pattern};
 
 pub use stage::Stage;
 
@@ -89,7 +89,7 @@ impl Regions {
 /// # Errors
 /// A defect of a pattern.
 pub fn recognise(f: &Function) -> Result<Regions, OpError> {
-    let consts = constants(f);
+    let consts = f.constants();
     let mut found = Regions { stages: stage::stages(f), ..Regions::default() };
     let mut on = Finder { f, consts: &consts };
     // Before LCHA, which says why linear attention is in none.
@@ -104,7 +104,7 @@ pub fn recognise(f: &Function) -> Result<Regions, OpError> {
 
 /// Ops of a formula that stand alone: what fusion should have taken and did not.
 pub fn leftovers(f: &Function) -> Vec<ValueId> {
-    let consts = constants(f);
+    let consts = f.constants();
     let part_of_a_formula = |op: &Op| match op {
         Op::Matmul(_) | Op::Softmax(_) | Op::Binary(Binary::Div) => true,
         Op::Unary(u) => matches!(

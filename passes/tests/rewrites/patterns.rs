@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use s2dit_ir::ValueId;
 use s2dit_ir::text::parse;
-use s2dit_passes::pattern::{Matcher, Pattern, constants};
+use s2dit_passes::pattern::{Matcher, Pattern};
 
 /// The matches of a pattern at the result of a function of three parameters and some numbers, or where it stopped.
 fn find(pattern: &str, ops: &str) -> Result<usize, String> {
@@ -15,7 +15,7 @@ fn find(pattern: &str, ops: &str) -> Result<usize, String> {
     );
     let module = parse(&ir).unwrap_or_else(|e| panic!("{e}\n{ir}"));
     let f = &module.functions[0];
-    let consts: HashSet<ValueId> = constants(f);
+    let consts: HashSet<ValueId> = f.constants();
     let pattern: Pattern = pattern.parse().unwrap();
     Matcher::new(f, &consts)
         .find(&pattern, f.results[0].1)

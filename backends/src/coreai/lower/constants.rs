@@ -3,12 +3,13 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, bail};
-use s2dit_ir::weights::{self, ExpressionId, Written};
+use s2dit_ir::weights::{self, ExpressionId};
 use s2dit_ir::{DType, Op, ValueId};
 
 use super::super::block::{dense, tensor};
 use super::super::program::{Attribute, Type, Value};
 use super::{Lowering, element_of, name_of, type_of};
+use crate::held;
 
 /// Constants of more bytes than this are resources.
 const INLINE: usize = 64;
@@ -110,7 +111,7 @@ impl Lowering<'_> {
         let mut bytes = Vec::with_capacity(ty.bytes());
         let written = weights::write_constant(self.f, v, self.source, &mut bytes)
             .with_context(|| format!("cannot compute the constant `{name}`"))?;
-        check(name, ty.dtype, &written, &mut self.blobs.non_finite)?;
+        held::check(name, ty.dtype, &written, &mut self.blobs.non_finite)?;
         Ok(self.block.constant(as_type, dense(bytes, ty.dtype.size())))
     }
 
@@ -139,23 +140,4 @@ impl Lowering<'_> {
     pub(super) fn result(&self, v: ValueId) -> Type {
         tensor(self.f.shape(v), element_of(self.f.dtype(v)))
     }
-}
-
-/// Refuses values that the dtype cannot hold, notes those that were NaN or infinite in the first place.
-pub(in super::super) fn check(
-    name: &str,
-    dtype: DType,
-    written: &Written,
-    non_finite: &mut Vec<(String, u64)>,
-) -> Result<()> {
-    if written.overflowed > 0 {
-        bail!(
-            "tensor `{name}`: found {} finite element(s) that {dtype} cannot hold; expected all in its range, or --precision fp32",
-            written.overflowed
-        );
-    }
-    if written.non_finite > 0 && non_finite.iter().all(|(n, _)| n != name) {
-        non_finite.push((name.into(), written.non_finite));
-    }
-    Ok(())
 }

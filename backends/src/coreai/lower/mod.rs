@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use s2dit_ir::ops::Op;
 use s2dit_ir::{DType, Function, Module, TensorType, ValueId, WeightSource, weights};
 
-pub(super) use self::constants::{Blob, Data, Piece, check};
+pub(super) use self::constants::{Blob, Data, Piece};
 use super::block::{Block, dense, float, tensor};
 use super::op;
 use super::program::{Argument, Attribute, Element, Operation, Property, Region, Type, UNKNOWN, Value};
@@ -107,12 +107,7 @@ impl<'a> Lowering<'a> {
     ) -> Result<Self> {
         ensure!(f.updates.is_empty(), "function `{}` has states, which are not written for Core AI yet", f.name);
         let order = f.order();
-        let mut folded = HashSet::new();
-        for &v in &order {
-            if !matches!(f.op(v), Op::Input(_) | Op::State(_)) && f.operands(v).iter().all(|o| folded.contains(o)) {
-                folded.insert(v);
-            }
-        }
+        let folded = f.constants();
         let (mut arguments, mut values) = (Vec::new(), HashMap::new());
         for &p in f.params() {
             values.insert(p, arguments.len());

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context, Result, bail};
-use s2dit_ir::weights::ExpressionId;
-use s2dit_ir::weights::{self, Written};
+use anyhow::{Context, Result};
+use s2dit_ir::weights::{self, ExpressionId};
 use s2dit_ir::{DType, Function, ValueId, WeightSource};
 
 use super::super::blob::{BlobLayout, BlobType};
 use super::super::proto::Value;
 use super::value;
+use crate::held;
 
 /// Constants of this many elements go to the weight file: coremltools' rule, which Core ML is used to.
 const BLOB_ELEMENTS: usize = 10;
@@ -74,7 +74,7 @@ impl Blobs {
                 let mut bytes = Vec::with_capacity(ty.bytes());
                 let written = weights::write_constant(f, v, source, &mut bytes)
                     .with_context(|| format!("cannot compute the constant `{name}`"))?;
-                check(name, ty.dtype, &written, summary)?;
+                held::check(name, ty.dtype, &written, summary)?;
                 Ok(value::dense(data_type, &ty.shape, &bytes))
             }
         }
@@ -93,23 +93,4 @@ impl Blobs {
             _ => Ok(value::dense(data_type, shape, &bytes)),
         }
     }
-}
-
-/// Refuses values that the dtype cannot hold, notes those that were NaN or infinite in the first place.
-pub(in super::super) fn check(
-    name: &str,
-    dtype: DType,
-    written: &Written,
-    non_finite: &mut Vec<(String, u64)>,
-) -> Result<()> {
-    if written.overflowed > 0 {
-        bail!(
-            "tensor `{name}`: {} element(s) are too large for {dtype} (found finite values beyond it); compile with --precision fp32",
-            written.overflowed
-        );
-    }
-    if written.non_finite > 0 && non_finite.iter().all(|(n, _)| n != name) {
-        non_finite.push((name.into(), written.non_finite));
-    }
-    Ok(())
 }

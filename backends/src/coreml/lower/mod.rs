@@ -25,7 +25,7 @@ use s2dit_ir::ops::Op;
 use s2dit_ir::weights::ExpressionId;
 use s2dit_ir::{DType, Function, Module, StateDecl, TensorType, ValueId, WeightSource, weights};
 
-pub(super) use constants::{Blobs, Data, Piece, check};
+pub(super) use constants::{Blobs, Data, Piece};
 pub(super) use interface::single;
 
 use super::proto::{self, Argument, Binding, Block, DataType, NamedValueType, Operation, Program, Value, binding};
@@ -117,12 +117,7 @@ impl<'a> Lowering<'a> {
     fn run(mut self) -> Result<proto::Function> {
         let f = self.f;
         let order = f.order();
-        for &v in &order {
-            let leaf_of_caller = matches!(f.op(v), Op::Input(_) | Op::State(_));
-            if !leaf_of_caller && f.operands(v).iter().all(|o| self.constant.contains(o)) {
-                self.constant.insert(v);
-            }
-        }
+        self.constant = f.constants();
         self.together = peephole::Together::of(f, &order, &self.constant);
         for (name, v) in &f.results {
             let node = f.node(*v);

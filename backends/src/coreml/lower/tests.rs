@@ -462,7 +462,7 @@ fn what_core_ml_does_not_take_is_refused_by_name() {
                    %0 = add(%x, %c) : f16[65521]
                    return y = %0"#,
             ),
-            "tensor `w`: 1 element(s) are too large for f16",
+            "tensor `w`: found 1 finite element(s) that f16 cannot hold",
         ),
     ];
     for (source, expected) in cases {

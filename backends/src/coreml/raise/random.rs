@@ -85,8 +85,12 @@ fn categorical(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
     shape.push(size);
     elements(&shape)?;
     let values: Vec<f64> = known.data.iter().copied().collect();
-    if values.iter().any(|x| x.is_nan()) {
-        bail!("found NaN among the classes' {}, expected numbers", if logits { "logits" } else { "probabilities" });
+    // Of an infinite logit or probability the shares of all classes are NaN.
+    if let Some(x) = values.iter().find(|x| x.is_nan() || **x == f64::INFINITY) {
+        bail!(
+            "found {x} among the classes' {}, expected finite numbers",
+            if logits { "logits" } else { "probabilities" }
+        );
     }
     let mut chosen = Vec::new();
     for row in values.chunks_exact(classes) {

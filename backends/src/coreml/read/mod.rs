@@ -17,6 +17,7 @@ use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
 use super::cost;
 use super::proto::{DataType, Function, Model, NamedValueType, Operation, Program, value_type};
 use crate::Error;
+use crate::coreai::asset::PROGRAM;
 use crate::foreign::Foreign;
 use crate::input::{LFS_POINTER, is_lfs_pointer, read_file};
 use crate::wire;
@@ -61,6 +62,11 @@ impl Package {
         if path.is_file() {
             let found = Foreign::of(path).ok().flatten().map_or("a file".into(), |other| other.to_string());
             bail!("`{shown}`: expected the folder of an .mlpackage, found {found}");
+        }
+        if path.join(PROGRAM).exists() {
+            bail!(
+                "`{shown}` is a Core AI asset: expected an .mlpackage; `s2ditc verify` and `s2ditc inspect` read assets"
+            );
         }
         let spec = manifest::specification(path)?;
         let bytes = read_file(&spec, SPEC_LIMIT).with_context(|| format!("cannot read `{}`", spec.display()))?;

@@ -47,19 +47,16 @@ pub(super) struct Lowered {
 /// `extra` names values that become outputs too.
 pub(super) fn lower(f: &Function, fold: bool, extra: &[String]) -> Result<Lowered> {
     let order = f.order();
-    let (mut constant, mut folded) = (HashSet::new(), HashSet::new());
-    for &v in &order {
-        let all = |set: &HashSet<ValueId>| f.operands(v).iter().all(|o| set.contains(o));
-        if matches!(f.op(v), Op::Input(_) | Op::State(_)) || !all(&constant) {
-            continue;
-        }
+    let constant = f.constants();
+    let mut folded = HashSet::new();
+    for &v in order.iter().filter(|v| constant.contains(v)) {
         // A compressed weight is stored as it is, in every mode.
         let compressed = matches!(f.op(v), Op::Compress(_));
-        let small = || f.ty(v).elements() <= FOLDED && weights::over_compressed(f, v).is_none() && all(&folded);
+        let of_folded = || f.operands(v).iter().all(|operand| folded.contains(operand));
+        let small = || f.ty(v).elements() <= FOLDED && weights::over_compressed(f, v).is_none() && of_folded();
         if fold || compressed || small() {
             folded.insert(v);
         }
-        constant.insert(v);
     }
     let (attentions, mut absorbed) = attention::of_tokens(f, &order);
     absorbed.extend(composite::modulated_norms(f, &order));

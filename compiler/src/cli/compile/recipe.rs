@@ -123,10 +123,10 @@ struct Row {
 /// # Errors
 /// A size that does not fit; a recipe that does not fit the model.
 pub(super) fn planned(args: &Args, recipe: Recipe, checkpoint: &Checkpoint, at: Size) -> Result<Planned> {
-    let survey = Survey::new(checkpoint, at)?;
-    let uniform = match recipe {
-        Recipe::Paper => Uniform::W4A8,
-        Recipe::Safe => Uniform::Weights(Storage::Compressed(SAFE)),
+    // A plan of nothing is an error, and a scheme that fits nothing is a warning, as of the compile itself.
+    let (survey, uniform) = match recipe {
+        Recipe::Paper => (Survey::new(checkpoint, at)?, Uniform::W4A8),
+        Recipe::Safe => (Survey::of_any(checkpoint, at)?, Uniform::Weights(Storage::Compressed(SAFE))),
     };
     let mut weights = Vec::new();
     for Stored { name, ty, storage } in stored(&survey, uniform)? {
