@@ -1,6 +1,6 @@
 """Stage 1: the latent space and the latents that the transformers train on.
 
-    python latents.py          # writes data/basis.pt and data/latents.pt
+    python latents.py          # writes weights/latent_basis.safetensors, if it is not there, and data/latents.pt
 
 The autoencoder's latent is linear: patches of 4 frames of 8x8 pixels, projected on their CHANNELS first principal components. The first frame of a clip stands for a patch
 by itself, four times over. So the latent space is there before any network is trained; the networks of the autoencoder learn it afterwards (`train_vae.py`): the decoder to
@@ -12,13 +12,14 @@ import time
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
 import world
-from training import DATA
+from training import DATA, WEIGHTS
 
 CHANNELS = 16
 FRAMES = 33  # 9 latent frames, three chunks
-PATCH = (4, 8, 8)
+FILE = WEIGHTS / "latent_basis.safetensors"
 
 
 def patches(video):
@@ -58,11 +59,12 @@ class Basis:
         return torch.cat([x[:, :, :4].mean(2, keepdim=True), x[:, :, 4:]], 2).clamp(-1, 1)
 
     def save(self):
-        torch.save(vars(self), DATA / "basis.pt")
+        FILE.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.contiguous() for name, value in vars(self).items()}, FILE)
 
     @classmethod
     def load(cls):
-        return cls(**torch.load(DATA / "basis.pt", weights_only=True))
+        return cls(**load_file(FILE))
 
 
 class Latents:
@@ -75,10 +77,10 @@ class Latents:
         self.level = torch.tensor([s.background == "gradient" for s in self.all])
 
     def batch(self, rng, size, frames=9):
-        """Latents [B, C, frames, 8, 8], scene numbers [B]. The world is a torus: a clip that is rolled by whole latent pixels is another clip of the same scene."""
+        """Latents [B, C, frames, 8, 8], scene numbers [B]. The world is a torus: a clip that is rolled by half of the picture is another clip of the same scene."""
         picked = torch.from_numpy(rng.integers(0, len(self.latents), size))
         x, scene = self.latents[picked][:, :, :frames].float(), self.scenes[picked]
-        columns, rows = rng.integers(0, 8, size), rng.integers(0, 8, size)
+        columns, rows = 4 * rng.integers(0, 2, size), 4 * rng.integers(0, 2, size)
         out = [v.roll((0 if self.level[s] else int(r), int(c)), (2, 3)) for v, s, r, c in zip(x, scene, rows, columns)]
         return torch.stack(out), scene
 
@@ -91,8 +93,9 @@ def main():
     torch.set_num_threads(1)
     DATA.mkdir(parents=True, exist_ok=True)
     scenes, rng = world.split("train"), np.random.default_rng(args.seed)
-    basis = Basis.fitted(scenes, rng)
-    basis.save()
+    if not FILE.exists():
+        Basis.fitted(scenes, rng).save()
+    basis = Basis.load()
     order = torch.arange(len(scenes)).repeat(args.clips)
     out, begin = [], time.time()
     for i in range(0, len(order), 20):

@@ -21,13 +21,13 @@ sys.path.insert(0, str(HERE.parent / "reference"))
 import s2dit  # noqa: E402
 from s2dit import Config, S2DiTTransformer3DModel  # noqa: E402
 
-SHIFT = 2.0  # of the noise levels, in training and in sampling
+SHIFT = 3.0  # of the noise levels, in training and in sampling of clips
 STUDENT = Config(
     in_channels=CHANNELS, out_channels=CHANNELS, patch_size=[1, 2, 2], num_attention_heads=3, attention_head_dim=32, ffn_dim=288, text_dim=64, text_len=LENGTH, freq_dim=64,
     layout=["lcha", "ssa", "ssa", "lcha", "ssa", "ssa", "lcha"], rope_in_kernel="post", chunk_frames=None, sample_steps=16, flow_shift=SHIFT,
 )
 TEACHER = replace(STUDENT, num_attention_heads=4, ffn_dim=384, layout=["full"] * 6)
-STREAM = replace(STUDENT, chunk_frames=3, window_frames=6, state_write="last_step", sample_steps=[1000, 750, 500, 250])
+STREAM = replace(STUDENT, chunk_frames=3, window_frames=6, state_write="last_step", sample_steps=[1000, 750, 500, 250], flow_shift=2.0)
 CONFIGS = {"pretrained": STUDENT, "teacher": TEACHER, "kd": STUDENT, "ar": STREAM}
 # The transformer of the pipeline folder is that of the stream; the others lie beside it.
 FOLDERS = {name: WEIGHTS / (name if name != "ar" else "toyworld/transformer") for name in CONFIGS}

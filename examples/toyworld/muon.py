@@ -21,12 +21,16 @@ def orthogonal(g):
 class MuonAdamW:
     def __init__(self, named, lr, momentum=0.95):
         named = [(name, p) for name, p in named if p.requires_grad]
-        is_matrix = lambda name, p: p.dim() == 2 and ".blocks." in "." + name and min(p.shape) > 1 and "norm" not in name
+
+        def is_matrix(name, p):
+            """The matrices of a transformer's blocks, and the convolutions of the decoder."""
+            return (p.dim() == 2 and ".blocks." in "." + name and min(p.shape) > 1) or (p.dim() == 4 and name.startswith("decoder."))
+
         matrices = [p for name, p in named if is_matrix(name, p)]
         self.adamw = torch.optim.AdamW([p for name, p in named if not is_matrix(name, p)], lr=lr, betas=(0.9, 0.98), weight_decay=0.0)
         shapes = sorted({p.shape for p in matrices})
         self.stacks = [[p for p in matrices if p.shape == shape] for shape in shapes]
-        self.momenta = [torch.zeros(len(stack), *stack[0].shape) for stack in self.stacks]
+        self.momenta = [torch.zeros(len(stack), *stack[0].flatten(1).shape) for stack in self.stacks]
         self.momentum, self.param_groups = momentum, self.adamw.param_groups
 
     def zero_grad(self, set_to_none=True):
@@ -40,11 +44,11 @@ class MuonAdamW:
         self.adamw.step()
         lr = self.param_groups[0]["lr"]
         for stack, momentum in zip(self.stacks, self.momenta):
-            g = torch.stack([p.grad if p.grad is not None else torch.zeros_like(p) for p in stack])
+            g = torch.stack([p.grad if p.grad is not None else torch.zeros_like(p) for p in stack]).flatten(2)
             momentum.mul_(self.momentum).add_(g)
             update = orthogonal(g + self.momentum * momentum) * (0.2 * max(g.shape[1:]) ** 0.5 * lr)
             for p, u in zip(stack, update):
-                p.sub_(u)
+                p.sub_(u.view_as(p))
 
     def state_dict(self):
         return {"adamw": self.adamw.state_dict(), "momenta": self.momenta}

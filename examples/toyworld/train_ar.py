@@ -6,8 +6,7 @@
 
 A chunk but the first follows from those before it: in this world motion is uniform. So a stream whose first chunk is given has one right continuation, however long, and the network
 can be led along it on its own chunks (self-forcing): at every chunk it runs its own sampler from noise, on states that its own last steps wrote, and every step's estimate is
-compared with the right chunk. Groups of streams live on from step to step, each at its own age, up to hundreds of chunks, which is longer than the window and as long as the sums of
-linear attention will be in use.
+compared with the right chunk. Groups of streams live on from step to step, each at its own age, one of them for the whole run, which is much longer than the window.
 
 The chunk that begins a stream has no one right answer, and an estimate of the mean is a blur. It learns by distribution matching (DMD): the stream's network makes it in four steps; where
 a score of real clips (the kd network) and a score of what is made (a copy that follows) differ, what is made is moved. `--dmd` does this in every step, beside the streams.
@@ -71,8 +70,8 @@ class Streams:
         return self.clips[:, :, torch.where(k == 0, 0, 1 + (k - 1) % 8)]
 
 
-def streams_loss(model, group, sigmas, rng):
-    """One chunk of a group: its own sampler, every step compared; the last one writes the states."""
+def streams_loss(model, group, sigmas, rng, begins=True):
+    """One chunk of a group: its own sampler, every step compared; the last one writes the states. Without `begins`, the steps of a first chunk but the last are left to DMD."""
     right = group.right(model.config.chunk_frames)
     group.pasts = group.pasts or new_pasts(model.config, right)
     last, loss = len(sigmas) - 1, 0.0
@@ -81,6 +80,8 @@ def streams_loss(model, group, sigmas, rng):
     errors = []
     for i in [0, middle, last]:
         sigma = sigmas[i]
+        if group.chunk == 0 and not begins and i < last:
+            continue
         if group.chunk == 0 and i > 0:
             x = renoised(right, sigma)
         clean, _ = call(model, x, sigma, group.text, group.chunk, group.pasts, writing=i == last)
@@ -138,7 +139,7 @@ def main():
     modules = {"model": model}
     if args.dmd:
         real, fake = models.load("kd").requires_grad_(False), models.load("kd")
-        follower = torch.optim.AdamW(fake.parameters(), lr=args.lr, betas=(0.0, 0.98), weight_decay=0.0)
+        follower = torch.optim.AdamW(fake.parameters(), lr=5e-4, betas=(0.0, 0.98), weight_decay=0.0)
     training = Training(args.run, modules, args, ema=0.99)
     if args.export:
         training.use_averages()
@@ -146,12 +147,12 @@ def main():
     groups = {}
 
     def loss_of(step, rng):
-        turn = step % args.groups
+        # The first group lives long and has every third step; the others live for a dozen chunks.
+        turn = 0 if step % 3 == 0 else 1 + step // 3 * 2 % (args.groups - 1) + step % 3 - 1
         group = groups.get(turn)
-        # A sixth of the groups lives for hundreds of chunks, the others for a dozen.
-        if group is None or rng.random() < (1 / 200 if turn == 0 else 1 / 12):
+        if group is None or (turn > 0 and rng.random() < 1 / 8):
             group = groups[turn] = Streams(data, rng, args.batch, embedded)
-        loss, error = streams_loss(model, group, sigmas, rng)
+        loss, error = streams_loss(model, group, sigmas, rng, begins=not args.dmd)
         figures = {"streams": float(loss.detach()), "last": error, "age": group.chunk}
         if args.dmd:
             scene = torch.from_numpy(rng.integers(0, len(data.all), args.batch))
