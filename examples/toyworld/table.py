@@ -132,6 +132,10 @@ def main():
     for variant in args.variants or CLIPS:
         if variant == "stream":
             continue
+        name = variant.split()[0]
+        if name in models.FOLDERS and not models.FOLDERS[name].exists():
+            print(f"{variant}: left out, as there is no {models.FOLDERS[name]}: it was not trained yet", flush=True)
+            continue
         begin = time.time()
         clips = maker.clips(variant, scenes)
         made = time.time() - begin
