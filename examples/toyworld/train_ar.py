@@ -1,12 +1,16 @@
 """Stage 6: the stream. Causal, chunk by chunk, four steps a chunk.
 
-    python train_ar.py                       # from the weights of kd: streams that go on for hundreds of chunks
-    python train_ar.py --dmd                 # then distribution matching for the chunk that begins a stream
+    python train_ar.py                       # from the weights of kd: chunks on right pasts (teacher forcing)
+    python train_ar.py --self-forcing        # then on pasts that the network made
+    python train_ar.py --dmd                 # then, beside that, distribution matching for the chunk that begins a stream
     python train_ar.py --export              # writes the weights of the run as it stands
 
-A chunk but the first follows from those before it: in this world motion is uniform. So a stream whose first chunk is given has one right continuation, however long, and the network
-can be led along it on its own chunks (self-forcing): at every chunk it runs its own sampler from noise, on states that its own last steps wrote, and every step's estimate is
-compared with the right chunk. Groups of streams live on from step to step, each at its own age, one of them for the whole run, which is much longer than the window.
+First, chunks are noised as in training clips, on states that the last step wrote from the right chunks before, noised as they are at that step.
+
+A chunk but the first follows from those before it: in this world motion is uniform. So a stream whose first chunk is given has one right continuation, however long, and with
+`--self-forcing` the network is led along it on its own chunks: at every chunk it runs its own sampler from noise, on states that its own last steps wrote, and every step's estimate is
+compared with the right chunk. This is for a network that follows its past already: one that loses track of where things are learns a blur. Groups of streams live on from step to step,
+each at its own age, one of them for the whole run, which is much longer than the window.
 
 The chunk that begins a stream has no one right answer, and an estimate of the mean is a blur. It learns by distribution matching (DMD): the stream's network makes it in four steps; where
 a score of real clips (the kd network) and a score of what is made (a copy that follows) differ, what is made is moved. `--dmd` does this in every step, beside the streams.
@@ -96,6 +100,21 @@ def streams_loss(model, group, sigmas, rng, begins=True):
     return loss / 3, errors[-1]
 
 
+def teacher_loss(model, group, sigmas, rng):
+    """One chunk of a group as training clips are noised, at levels of all kinds, and at the last step's, which writes the states."""
+    right = group.right(model.config.chunk_frames)
+    group.pasts = group.pasts or new_pasts(model.config, right)
+    loss, error = 0.0, 0.0
+    for sigma in (models.shifted(levels(rng, len(right)), model.config.flow_shift).view(-1, 1, 1, 1, 1), torch.tensor(sigmas[-1])):
+        noise = torch.randn_like(right)
+        writing = sigma.dim() == 0
+        clean, v = call(model, (1 - sigma) * right + sigma * noise, sigma.flatten() if not writing else sigma, group.text, group.chunk, group.pasts, writing)
+        loss, error = loss + (v - (noise - right)).pow(2).mean(), float((clean.detach() - right).pow(2).mean())
+    detach(group.pasts)
+    group.chunk += 1
+    return loss / 2, error
+
+
 def begin(model, text, sigmas, shape, exit_at):
     """The first chunk as the sampler makes it, up to step `exit_at`, which alone has a gradient."""
     x = torch.randn(shape)
@@ -125,6 +144,7 @@ def main():
     stage_arguments(parser, steps=400, batch=32, lr=1e-3)
     parser.add_argument("--begin-from", default="kd", choices=["pretrained", "kd", "ar"], help="whose shipped weights")
     parser.add_argument("--groups", type=int, default=6)
+    parser.add_argument("--self-forcing", action="store_true")
     parser.add_argument("--dmd", action="store_true")
     parser.add_argument("--export", action="store_true")
     args = parser.parse_args()
@@ -132,10 +152,10 @@ def main():
     data, encoder = Latents(), text_of.load_encoder()
     with torch.no_grad():
         embedded = text_of.encode(encoder, caption_tokens(data.all))
-    model = models.load("ar" if args.dmd else args.begin_from)
+    model = models.load("ar" if args.dmd or args.self_forcing else args.begin_from)
     model.config = models.STREAM
     sigmas = [sigma for _, sigma in schedule(models.STREAM)]
-    args.run = args.run or ("ar-dmd" if args.dmd else "ar")
+    args.run = args.run or ("ar-dmd" if args.dmd else "ar-self" if args.self_forcing else "ar")
     modules = {"model": model}
     if args.dmd:
         real, fake = models.load("kd").requires_grad_(False), models.load("kd")
@@ -152,7 +172,10 @@ def main():
         group = groups.get(turn)
         if group is None or (turn > 0 and rng.random() < 1 / 8):
             group = groups[turn] = Streams(data, rng, args.batch, embedded)
-        loss, error = streams_loss(model, group, sigmas, rng, begins=not args.dmd)
+        if args.self_forcing or args.dmd:
+            loss, error = streams_loss(model, group, sigmas, rng, begins=not args.dmd)
+        else:
+            loss, error = teacher_loss(model, group, sigmas, rng)
         figures = {"streams": float(loss.detach()), "last": error, "age": group.chunk}
         if args.dmd:
             scene = torch.from_numpy(rng.integers(0, len(data.all), args.batch))
