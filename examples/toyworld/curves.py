@@ -10,7 +10,10 @@ import shutil
 
 from training import DATA, HERE
 
-STAGES = {"decoder": "psnr", "pretrained": "loss", "teacher": "loss", "kd": "loss", "ar": "streams", "ar-dmd": "streams"}
+STAGES = {
+    "decoder": "psnr", "pretrained": "loss", "pretrained-2": "loss", "teacher": "loss", "kd": "loss", "ar": "loss", "ar-2": "loss", "ar-self": "streams", "ar-dmd": "streams",
+    "ar-self-too-early": "streams",
+}
 WIDTH, HEIGHT, LEFT, TOP = 250, 150, 46, 26
 
 
