@@ -189,6 +189,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", default="clip.gif")
     args = parser.parse_args()
+    torch.set_num_threads(1)
     if args.check:
         check()
     elif args.list:
