@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from muon import MuonAdamW
+
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("TOYWORLD_DATA", HERE / "data"))  # latents, runs: large, and not in the repository
 WEIGHTS = HERE / "weights"
@@ -30,15 +32,15 @@ def stage_arguments(parser, steps, batch, lr):
 
 
 class Training:
-    """Steps an AdamW over `modules` (name -> module), with an average of their weights."""
+    """Steps an optimiser over `modules` (name -> module), with an average of their weights."""
 
-    def __init__(self, name, modules, args, ema=0.998, weight_decay=0.0, every=20):
+    def __init__(self, name, modules, args, ema=0.998, every=20):
         torch.set_num_threads(args.threads)
         self.name, self.modules, self.args, self.every = name, modules, args, every
         self.folder = DATA / "runs" / (args.run or name)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=args.lr, betas=(0.9, 0.98), weight_decay=weight_decay)
+        self.optimizer = MuonAdamW([pair for m in modules.values() for pair in m.named_parameters()], args.lr)
         self.averages = [p.detach().clone() for p in self.parameters]
         self.ema, self.step, self.seconds = ema, 0, 0.0
         last = self.folder / "last.pt"
