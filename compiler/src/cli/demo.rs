@@ -30,9 +30,11 @@ const CHUNKS: u64 = 6;
 
 /// Compile a small trained S2DiT to both targets, prove both against PyTorch, and make a video with the package
 #[derive(clap::Args)]
-#[command(after_help = "Example: s2ditc demo --prompt \"three small blue triangles spinning on a white background\" -o /tmp/demo
+#[command(
+    after_help = "Example: s2ditc demo --prompt \"three small blue triangles spinning on a white background\" -o /tmp/demo
 
-The model knows a toy world alone; examples/toyworld says how its captions are made, and how it was trained.")]
+The model knows a toy world alone; examples/toyworld says how its captions are made, and how it was trained."
+)]
 pub(super) struct Args {
     /// Folder for the model, the artifacts and the video
     #[arg(short, long, value_name = "DIR", default_value = "s2ditc-demo")]
@@ -78,7 +80,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let bytes = model::write(folder)?;
     let source = folder.join(model::PIPELINE_NAME);
     let checkpoint = Checkpoint::open(&source.join("transformer"))?;
-    let parameters = checkpoint.model().tensors().map(|tensor| tensor.elements()).sum();
+    let parameters = checkpoint.model().tensors().iter().map(|tensor| tensor.elements()).sum();
     say(&line(&source, &format!("a transformer of {} parameters, {} in all", count(parameters), size(bytes)), start))?;
     say(&format!("   its layout is {}", checkpoint.model().outline().sandwich()))?;
 
@@ -105,7 +107,8 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         let shown = folder.display();
         say(&format!(
             "\nEverything is in {shown}. Go on with:\n   s2ditc generate {shown}/coreml --prompt \"{}\" --seed 1 -o again.gif\n   s2ditc lint {shown}/coreml/Transformer\n   s2ditc verify {shown}/coreml --checkpoint {shown}/{} --fp16",
-            model::ANOTHER_PROMPT, model::PIPELINE_NAME
+            model::ANOTHER_PROMPT,
+            model::PIPELINE_NAME
         ))?;
     }
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -196,8 +199,7 @@ fn film(
     let video = pipeline.contract().video.clone();
     let names = if cfg!(feature = "mp4") { &["video.gif", "video.mp4"][..] } else { &["video.gif"] };
     let paths: Vec<PathBuf> = names.iter().map(|name| args.output.join(name)).collect();
-    let request =
-        Request { prompt: args.prompt.clone(), seed: args.seed, chunks: Some(CHUNKS), ..Request::default() };
+    let request = Request { prompt: args.prompt.clone(), seed: args.seed, chunks: Some(CHUNKS), ..Request::default() };
     let run = RunOptions { fp16: true, threads: context.threads, quiet: context.quiet, ..RunOptions::default() };
     let progress = Progress::calls("video", context.quiet);
     let mut watch = |part: Part, done: u64, total: u64| {

@@ -25,7 +25,7 @@ const PIPELINE: &[Embedded] = &pipeline![
     "transformer/config.json",
     "transformer/diffusion_pytorch_model.safetensors",
     "vae/config.json",
-    "vae/taehv.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
 ];
 
 /// The pipeline folder in the demo's.
@@ -38,8 +38,7 @@ pub(super) const PROMPT: &str = "two small green squares moving right on a gray 
 pub(super) const ANOTHER_PROMPT: &str = "a large red circle moving up on a black background";
 
 /// Recorded noise, a prompt's embedding, and the chunks that the PyTorch reference makes of them in float64.
-const GOLDEN: Embedded =
-    (GOLDEN_NAME, include_bytes!("../../../../examples/toyworld/weights/golden.safetensors"));
+const GOLDEN: Embedded = (GOLDEN_NAME, include_bytes!("../../../../examples/toyworld/weights/golden.safetensors"));
 
 /// Rows and columns of the pipeline's pixels.
 pub(super) const PIXELS: [usize; 2] = [64, 64];
