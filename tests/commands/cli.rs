@@ -8,23 +8,39 @@ fn json(args: &[&str]) -> Value {
 }
 
 #[test]
-fn the_demo_proves_both_targets() {
+fn the_demo_proves_both_targets_and_makes_a_video() {
     let work = tempfile::tempdir().expect("a temporary folder");
     let out = work.path().join("demo");
-    let proofs = json(&["demo", "-q", "--json", "-o", &arg(&out)]);
-    let proofs = proofs.as_array().expect("a list");
+    let done = json(&["demo", "-q", "--json", "-o", &arg(&out)]);
+    let proofs = done["proofs"].as_array().expect("a list");
     assert_eq!(proofs.len(), 3);
     assert!(proofs.iter().all(|p| p["passed"] == true), "{proofs:?}");
-    for made in ["checkpoint/config.json", "small.onnx", "small.mlpackage/Manifest.json", "golden.safetensors"] {
+    for made in [
+        "toyworld/model_index.json",
+        "golden.safetensors",
+        "onnx/pipeline.json",
+        "coreml/pipeline.json",
+        "coreml/Transformer/contract.json",
+    ] {
         assert!(out.join(made).exists(), "{made}");
+    }
+    // Six chunks of three latent frames: one frame for the first, and four for every other.
+    assert_eq!(done["video"]["frames"], 1 + 4 * (6 * 3 - 1));
+    let videos: Vec<&str> = done["videos"].as_array().expect("a list").iter().filter_map(|v| v.as_str()).collect();
+    for video in &videos {
+        assert!(std::fs::metadata(video).expect("a video").len() > 1000, "{video}");
     }
     assert_eq!(std::fs::read(out.join(".gitignore")).expect("a file"), b"*\n", "git ignores the demo");
     let weights =
         || crate::common::files(&out).into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "data"));
-    assert_eq!(weights().count(), 1);
-    // Run again in the same place: everything is replaced.
+    let (before, gif) = (weights().count(), std::fs::read(out.join("video.gif")).expect("a video"));
+    // Run again in the same place: everything is replaced, by the same.
     ok(&["demo", "-q", "-o", &arg(&out)]);
-    assert_eq!(weights().count(), 1);
+    assert_eq!(weights().count(), before);
+    assert!(std::fs::read(out.join("video.gif")).expect("a video") == gif, "the same seed makes the same video");
+    // What others put there stays.
+    std::fs::write(out.join("toyworld/transformer/config.json"), "{}").expect("written");
+    assert!(fails(&["demo", "-q", "-o", &arg(&out)]).contains("is not the demo's"));
 }
 
 #[test]

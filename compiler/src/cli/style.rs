@@ -27,6 +27,23 @@ pub(super) fn doubtful(text: &str) -> String {
     painted(text, "33")
 }
 
+/// Whether standard output takes colour.
+pub(super) fn is_coloured() -> bool {
+    *COLOURED && !is_heard()
+}
+
+/// Ends every colour.
+pub(super) const RESET: &str = "\x1b[0m";
+
+/// Two pixels above each other as one character, in the 6×6×6 colours that every terminal with 256 colours has.
+pub(super) fn half_blocks(upper: [u8; 3], lower: [u8; 3]) -> String {
+    let cube = |[r, g, b]: [u8; 3]| {
+        let [r, g, b] = [r, g, b].map(|level| (u16::from(level) * 5 + 127) / 255);
+        16 + 36 * r + 6 * g + b
+    };
+    format!("\x1b[38;5;{};48;5;{}m▀", cube(upper), cube(lower))
+}
+
 /// The length of an escape of [`painted`] at the beginning of a text; 0 if there is none, or no colour at all.
 pub(super) fn escape(text: &str) -> usize {
     let escapes = ["\x1b[32m", "\x1b[1;31m", "\x1b[33m", "\x1b[0m"];
@@ -35,5 +52,5 @@ pub(super) fn escape(text: &str) -> usize {
 
 /// Text between the escapes of an SGR colour and the reset.
 fn painted(text: &str, colour: &str) -> String {
-    if *COLOURED && !is_heard() { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.into() }
+    if is_coloured() { format!("\x1b[{colour}m{text}{RESET}") } else { text.into() }
 }
