@@ -8,6 +8,7 @@ mod import_onnx_nodes;
 mod import_pt2;
 mod import_stream;
 mod import_text;
+mod mutants;
 mod random_models;
 mod recognition;
 mod wire;

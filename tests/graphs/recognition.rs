@@ -201,7 +201,7 @@ fn near_misses_say_why() {
     let config = config("tiny");
     let printed = text::print(&clip(&config, &SchemaWeights::new(&config), "3x8x8"));
     for (from, to, rule, reason) in [
-        ("softplus(", "exp(", "lcha", "expected `feature_map("),
+        ("softplus(", "exp(", "lcha", "feature map of queries and keys: expected `feature_map`"),
         ("rsqrt(", "sqrt(", "attention", "expected `rms_norm("),
     ] {
         let mut module = text::parse(&printed.replace(from, to)).expect("IR");

@@ -9,6 +9,7 @@
 
 mod ask;
 mod flat;
+mod joins;
 mod milestones;
 mod onnx;
 mod pt2;
@@ -122,6 +123,7 @@ pub fn import(importer: &'static dyn Importer, path: &Path, ask: &Ask) -> Result
         };
         ranks::lower(f).map_err(defect)?;
         flat::undo(f).map_err(defect)?;
+        joins::after_transposes(f).map_err(defect)?;
     }
     let guessed = roles::complete(&mut module, ask, &place)?;
     milestones::complete(&mut module);

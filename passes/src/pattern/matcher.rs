@@ -83,7 +83,13 @@ impl<'f> Matcher<'f> {
             },
             Pat::Transposed(inner) => match self.swapped(v) {
                 Some(x) => self.at(inner, x, &inside(m, v)),
-                None => self.fail(p, v, m, None),
+                // Transposed in another way as well: what the name stands for is seen through a swap.
+                None => match (&**inner, self.f.op(v)) {
+                    (Pat::Hole(name, Kind::Value), Op::Transpose(_)) => {
+                        self.bind(p, name, Capture { value: v, view: View::Swap }, m)
+                    }
+                    _ => self.fail(p, v, m, None),
+                },
             },
             Pat::Layout(inner) => self.layout(inner, v, m),
             Pat::Call(name, axes, operands, more) => match views::View::of(name) {

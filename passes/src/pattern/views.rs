@@ -61,12 +61,30 @@ pub(super) struct Half {
     pub shape: Vec<usize>,
 }
 
-/// `reshape(slice(reshape(x, […, n, 2]), …, i:i+1), […, n])`, or `x[…, i::2]`.
+/// `reshape(slice(reshape(x, […, n, 2]), …, i:i+1), […, n])`, or without the outer reshape, as a column; or `x[…, i::2]`.
 pub(super) fn every2(f: &Function, v: ValueId, first: usize) -> Option<Half> {
     let whole_but_last = |s: &Slice, shape: &[usize]| {
         (0..shape.len() - 1).all(|i| s.begin[i] == 0 && s.end[i] == shape[i] && s.stride[i] == 1)
     };
+    // One of two columns of pairs, and the pairs' shape before they were taken apart.
+    let column = |slice: ValueId| {
+        let Op::Slice(s) = f.op(slice) else { return None };
+        let pairs = f.operands(slice)[0];
+        let [lead @ .., 2] = f.shape(pairs) else { return None };
+        let last = lead.len();
+        let one = s.begin[last] == first && s.end[last] == first + 1 && whole_but_last(s, f.shape(pairs));
+        if !one || !matches!(f.op(pairs), Op::Reshape(_)) {
+            return None;
+        }
+        let mut shape = lead.to_vec();
+        *shape.last_mut()? *= 2;
+        Some((pairs, shape))
+    };
     match f.op(v) {
+        Op::Slice(_) if f.shape(v).last() == Some(&1) && column(v).is_some() => {
+            let (pairs, shape) = column(v)?;
+            Some(Half { of: f.operands(pairs)[0], through: vec![pairs], shape })
+        }
         Op::Slice(s) => {
             let x = f.operands(v)[0];
             let shape = f.shape(x);
@@ -77,35 +95,36 @@ pub(super) fn every2(f: &Function, v: ValueId, first: usize) -> Option<Half> {
         }
         Op::Reshape(r) => {
             let slice = f.operands(v)[0];
-            let Op::Slice(s) = f.op(slice) else { return None };
-            let pairs = f.operands(slice)[0];
+            let (pairs, shape) = column(slice)?;
             let [lead @ .., 2] = f.shape(pairs) else { return None };
-            let last = lead.len();
-            let one = s.begin[last] == first && s.end[last] == first + 1 && whole_but_last(s, f.shape(pairs));
-            if !one || r.shape != lead || !matches!(f.op(pairs), Op::Reshape(_)) {
-                return None;
-            }
-            let mut shape = lead.to_vec();
-            *shape.last_mut()? *= 2;
-            Some(Half { of: f.operands(pairs)[0], through: vec![slice, pairs], shape })
+            (r.shape == lead).then(|| Half { of: f.operands(pairs)[0], through: vec![slice, pairs], shape })
         }
         _ => None,
     }
 }
 
-/// `reshape(concat(reshape(a, […, n, 1]), reshape(b, […, n, 1])))`
+/// `reshape(concat(reshape(a, […, n, 1]), reshape(b, […, n, 1])))`; a column that was no row before stays one.
 pub(super) fn interleave(f: &Function, v: ValueId) -> Option<(ValueId, ValueId, Vec<ValueId>)> {
     let Op::Reshape(_) = f.op(v) else { return None };
     let concat = f.operands(v)[0];
     let Op::Concat(c) = f.op(concat) else { return None };
     let &[x, y] = &f.operands(concat)[..] else { return None };
-    let column = |v: ValueId| {
+    let mut through = vec![concat];
+    let mut column = |v: ValueId| {
         let [lead @ .., 1] = f.shape(v) else { return None };
-        let Op::Reshape(_) = f.op(v) else { return None };
-        let inner = f.operands(v)[0];
-        (f.shape(inner) == lead && c.axis == lead.len()).then_some(inner)
+        if c.axis != lead.len() {
+            return None;
+        }
+        match f.op(v) {
+            Op::Reshape(_) if f.shape(f.operands(v)[0]) == lead => {
+                through.push(v);
+                Some(f.operands(v)[0])
+            }
+            _ => Some(v),
+        }
     };
-    Some((column(x)?, column(y)?, vec![concat, x, y]))
+    let (x, y) = (column(x)?, column(y)?);
+    Some((x, y, through))
 }
 
 /// The value whose first half along the last axis `v` is, or whose second.

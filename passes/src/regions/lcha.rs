@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use s2dit_ir::ops::{Binary, OpError};
 use s2dit_ir::{Function, Op, ValueId};
 
-use super::{Finder, Kind, NearMiss, Regions, parsed};
+use super::{Finder, Kind, NearMiss, Regions, parsed, parts};
 use crate::pattern::{Miss, Pattern};
 
 /// Every gate is the root of an LCHA, or of something that nearly is one; so are sums that look like a folded one.
@@ -35,17 +35,26 @@ pub(super) fn recognise(on: &mut Finder, found: &mut Regions) -> Result<(), OpEr
                 reason: "the convolution is not depthwise".into(),
                 matched: usize::MAX,
             }),
-            Err(miss) if sure => found.misses.extend(on.miss("lcha", v, miss)),
-            Err(miss) => nearly.push((v, miss)),
+            Err(miss) => nearly.push(Nearly { root: v, miss, sure }),
         }
     }
     explain(on, found, &nearly);
     Ok(())
 }
 
-/// Linear attention outside of every LCHA: the sum behind it that came furthest says why.
-fn explain(on: &Finder, found: &mut Regions, nearly: &[(ValueId, Option<Miss>)]) {
+/// A gate or a sum that is the root of no LCHA.
+struct Nearly {
+    root: ValueId,
+    miss: Option<Miss>,
+    /// It is a gate, not any sum.
+    sure: bool,
+}
+
+/// Linear attention outside of every LCHA: the parts of its block that are others, at the sum behind it that came furthest. Gates without linear attention say
+/// where they stopped.
+fn explain(on: &Finder, found: &mut Regions, nearly: &[Nearly]) {
     let taken: HashSet<ValueId> = found.regions.iter().flat_map(|r| r.interior.iter().copied()).collect();
+    let mut told: HashSet<ValueId> = HashSet::new();
     let order = on.f.order();
     let outside = |v: &&ValueId| {
         matches!(on.f.op(**v), Op::LinearAttention(_) | Op::LinearAttentionStep(_)) && !taken.contains(*v)
@@ -57,10 +66,23 @@ fn explain(on: &Finder, found: &mut Regions, nearly: &[(ValueId, Option<Miss>)])
             edge = edge.iter().flat_map(|&at| on.f.users(at)).map(|(user, _)| user).collect();
             behind.extend(&edge);
         }
-        let here = nearly.iter().filter(|(root, miss)| behind.contains(root) && miss.is_some());
-        let furthest = here.max_by_key(|(_, miss)| miss.as_ref().map(|m| m.matched));
-        found.misses.extend(furthest.and_then(|(root, miss)| on.miss("lcha", *root, miss.clone())));
+        let here = nearly.iter().filter(|n| behind.contains(&n.root) && n.miss.is_some());
+        let Some(furthest) = here.max_by_key(|n| n.miss.as_ref().map(|m| m.matched)) else { continue };
+        told.extend(nearly.iter().map(|n| n.root).filter(|root| behind.contains(root)));
+        let parts = parts::differences(on.f, on.consts, v);
+        let miss = on.miss("lcha", furthest.root, furthest.miss.clone());
+        found.misses.extend(miss.map(|miss| NearMiss { reason: listed(&parts).unwrap_or(miss.reason), ..miss }));
     }
+    for n in nearly.iter().filter(|n| n.sure && !told.contains(&n.root)) {
+        let miss = on.miss("lcha", n.root, n.miss.clone());
+        let reason = parts::normaliser(on.f, n.root);
+        found.misses.extend(miss.map(|miss| NearMiss { reason: reason.unwrap_or(miss.reason), ..miss }));
+    }
+}
+
+/// The parts as one text.
+fn listed(parts: &[String]) -> Option<String> {
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// Ops between linear attention and the gate: layout, a product, a factor, the sum; and one to spare.

@@ -7,8 +7,8 @@ use super::{Finder, Kind, Regions, parsed, stage};
 
 /// Every `linear` over linear attention may be one.
 pub(super) fn recognise(on: &mut Finder, found: &mut Regions) -> Result<(), OpError> {
-    let (plain, v) = ("relu(~rms_norm(~linear(u, ..), ..))", "~linear(u, ..)");
-    let turned = format!("rope({plain}, ..)");
+    let (plain, v) = ("~relu(~rms_norm(~linear(u, ..), ..))", "~linear(u, ..)");
+    let turned = format!("~rope({plain}, ..)");
     let patterns = parsed(&[format!("linear(~linear_attention({turned}, {turned}, {v}, {plain}, {plain}), ..)")])?;
     for v in on.f.order() {
         let Op::Linear(_) = on.f.op(v) else { continue };

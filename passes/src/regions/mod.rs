@@ -9,6 +9,7 @@
 mod attention;
 mod lcha;
 mod linear;
+mod parts;
 mod stage;
 
 use std::collections::HashSet;

@@ -1,7 +1,7 @@
 //! Convolutions and pooling.
 
 use s2dit_ir::ops::{Binary, Conv, Pad, ReduceKind};
-use s2dit_ir::{DType, Tensor};
+use s2dit_ir::{DType, Tensor, TensorType};
 
 use super::Handler;
 use super::gather::take;
@@ -217,6 +217,8 @@ fn average_pool(w: &mut Walk, n: &Node) -> Made {
     }
     let counts = n.int("count_include_pad", 0)? != 0;
     let Window { kernel, strides, dilations, before, after } = window(n, kernel, &shape[2..])?;
+    // A kernel may be of any size, and is written out before it is known whether it fits.
+    w.t.spend(&TensorType::new(DType::F32, [&[shape[1], 1], &kernel[..]].concat()))?;
     let taps: usize = kernel.iter().product();
     let padded = before.iter().chain(&after).any(|p| *p > 0);
     let conv = |groups| Conv {
@@ -237,8 +239,9 @@ fn average_pool(w: &mut Walk, n: &Node) -> Made {
     if counts || !padded {
         return Ok(vec![y]);
     }
-    let ones =
-        Value::Known(Tensor::splat(&s2dit_ir::TensorType::new(DType::F32, [&[1, 1], &shape[2..]].concat()), 1.0));
+    let ones = TensorType::new(DType::F32, [&[1, 1], &shape[2..]].concat());
+    w.t.spend(&ones)?;
+    let ones = Value::Known(Tensor::splat(&ones, 1.0));
     let one = weight(w, 1, 1.0)?;
     let places = w.t.op(conv(1), &[&ones, &one])?;
     Ok(vec![w.binary(Binary::Div, &y, &places)?])
