@@ -66,6 +66,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod cli;
+pub mod errors;
 pub mod inspect;
 pub mod lint;
 

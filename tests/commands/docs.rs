@@ -136,6 +136,7 @@ fn pages() -> Vec<PathBuf> {
     for folder in [
         "docs",
         "docs/models",
+        "docs/tutorials",
         "examples/conformance",
         "examples/reference",
         "examples/host",

@@ -53,6 +53,8 @@ pub fn ok<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> String {
 pub fn fails<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> String {
     let done = s2ditc().args(args).assert().code(1);
     let done = done.stderr(contains("error: ").count(1));
+    // Every error is in the index.
+    let done = done.stderr(contains("\n  help: s2ditc explain E"));
     let done = done.stderr(contains("panicked").or(contains("RUST_BACKTRACE")).not());
     String::from_utf8(done.get_output().stderr.clone()).expect("errors are UTF-8")
 }

@@ -1,10 +1,11 @@
 //! Manual pages, written from the same definitions as `--help`.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::CommandFactory as _;
 use clap_mangen::Man;
 
 use super::Cli;
+use super::usage::refuse;
 
 /// The manual page of a command, or of the program, in roff.
 pub(super) fn page(command: Option<&str>) -> Result<String> {
@@ -17,7 +18,7 @@ pub(super) fn page(command: Option<&str>) -> Result<String> {
             else {
                 let known: Vec<&str> =
                     program.get_subcommands().filter(|c| !c.is_hide_set()).map(clap::Command::get_name).collect();
-                bail!("found the command `{name}`, expected one of {}", known.join(", "));
+                refuse!("man: found the command `{name}`, expected one of {}", known.join(", "));
             };
             Man::new(found.clone())
         }

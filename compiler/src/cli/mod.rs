@@ -6,6 +6,7 @@ mod compile;
 mod decode;
 mod demo;
 mod estimate;
+mod explain;
 mod generate;
 mod init;
 mod inspect;
@@ -79,6 +80,7 @@ enum Command {
     Estimate(Box<estimate::Args>),
     Search(Box<search::Args>),
     Passes(pass_list::Args),
+    Explain(explain::Args),
     Demo(demo::Args),
     /// Print a completion script for a shell
     #[command(after_help = "Example: s2ditc completions bash > ~/.local/share/bash-completion/completions/s2ditc")]
@@ -114,6 +116,7 @@ impl Command {
             | Command::Estimate(_)
             | Command::Search(_)
             | Command::Passes(_)
+            | Command::Explain(_)
             | Command::Completions { .. }
             | Command::Man { .. } => None,
         }
@@ -212,6 +215,7 @@ fn perform(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Estimate(args) => estimate::run(args, context),
         Command::Search(args) => search::run(args, context),
         Command::Passes(args) => pass_list::run(args),
+        Command::Explain(args) => explain::run(args),
         Command::Ranges(args) => ranges::run(args, context),
         Command::Demo(args) => demo::run(args, context),
         Command::Completions { shell } => {

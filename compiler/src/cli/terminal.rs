@@ -9,6 +9,7 @@ use anyhow::Context as _;
 
 use super::call::Listener;
 use super::style;
+use crate::errors;
 
 thread_local! {
     /// Who hears what this thread prints, in place of the terminal.
@@ -66,9 +67,10 @@ pub(super) fn print_script(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Prints an error on standard error.
+/// Prints an error on standard error, and where more is said about it.
 pub(super) fn print_error(message: &str) {
-    print_note(&format!("error: {message}"));
+    let more = errors::of(message).map(|class| format!("\nhelp: s2ditc explain {}", class.id));
+    print_note(&format!("error: {message}{}", more.unwrap_or_default()));
 }
 
 /// Prints a warning or a note on standard error. Its other lines are indented: none of them can pass for a line of another kind.

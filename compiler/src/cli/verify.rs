@@ -102,8 +102,8 @@ pub(super) struct Args {
 fn decibels(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
-        .filter(|db: &f64| db.is_finite())
-        .ok_or_else(|| "expected a number of decibels, such as 50".into())
+        .filter(|db: &f64| db.is_finite() && *db >= 0.0)
+        .ok_or_else(|| "expected a number of decibels from 0, such as 50".into())
 }
 
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {

@@ -7,7 +7,7 @@ mod kernel;
 mod model;
 mod recognition;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use s2dit_backends::foreign::Foreign;
@@ -15,7 +15,7 @@ use s2dit_runtime::decode::contract::Contract;
 use s2dit_runtime::experts::Description;
 use s2dit_runtime::partition::{self, Partition};
 use s2dit_runtime::pipeline::{Contract as PipelineContract, Pipeline};
-use s2dit_runtime::stream::contract;
+use s2dit_runtime::stream::contract::{self, Target};
 use serde::Serialize;
 
 pub use artifact::ArtifactReport;
@@ -156,6 +156,14 @@ pub fn inspect(origin: &Origin, size: Option<Size>) -> Result<InspectReport> {
         // A link that leads nowhere is the checkpoint's to say.
         let has = |file: &str| path.join(file).symlink_metadata().is_ok();
         if !has(CONFIG_FILE) && !has(PIPELINE_FILE) {
+            if let Some(part) = a_part(path) {
+                bail!(
+                    "`{}`: found `{part}` without {}, expected the whole folder of a kernel or decoder: copy or compile it again; \
+                     or name the file itself",
+                    path.display(),
+                    contract::FILE
+                );
+            }
             bail!(
                 "`{}`: expected a checkpoint folder with {CONFIG_FILE}, an .mlpackage with Manifest.json or a kernel folder with {}",
                 path.display(),
@@ -181,6 +189,13 @@ pub fn inspect(origin: &Origin, size: Option<Size>) -> Result<InspectReport> {
         return Ok(InspectReport::Onnx(report));
     }
     bail!("`{}`: expected a checkpoint folder, an .onnx file or an .mlpackage; nothing is there", path.display())
+}
+
+/// The name of an artifact that lies in a folder.
+fn a_part(folder: &Path) -> Option<String> {
+    let names = std::fs::read_dir(folder).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let endings = [Target::Onnx, Target::CoreMl, Target::CoreAi].map(|target| format!(".{}", target.extension()));
+    names.filter(|name| endings.iter().any(|ending| name.ends_with(ending))).min()
 }
 
 /// Whether a checkpoint is meant: by how it is to be read, or by what the file is.

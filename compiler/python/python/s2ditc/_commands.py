@@ -10,7 +10,7 @@ from typing import Any, Literal, Optional, Union
 
 from ._command import Path, Watch, command, many, sides
 
-__all__ = ["init", "inspect", "compile", "quantize", "verify", "run", "stream", "decode", "generate", "ranges", "lint", "estimate", "search", "passes", "demo"]
+__all__ = ["init", "inspect", "compile", "quantize", "verify", "run", "stream", "decode", "generate", "ranges", "lint", "estimate", "search", "passes", "explain", "demo"]
 
 
 def init(
@@ -997,6 +997,39 @@ def passes(
         "--json": True,
     }
     return command("passes", [name], flags, progress)
+
+
+def explain(
+    what: Optional[str] = None,
+    *,
+    threads: Optional[int] = None,
+    force: bool = False,
+    no_sync: bool = False,
+    progress: Watch = None,
+) -> Any:
+    """Say what an error means, why it happens and what to do.
+
+    Args:
+        what: An id, such as E0303, or the message of an error; without it, all ids.
+        threads: Threads to use (default: all cores); the bytes written do not depend on it.
+        force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
+        no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.
+        progress: Called with each step of the work; True shows a line, False shows nothing and keeps quiet, and without it a line is shown in a
+            terminal or a notebook.
+
+    Returns:
+        The report that the command prints with --json.
+
+    Raises:
+        Error: The command failed; the message is the command line's.
+    """
+    flags = {
+        "--threads": threads,
+        "--force": force,
+        "--no-sync": no_sync,
+        "--json": True,
+    }
+    return command("explain", [what], flags, progress)
 
 
 def demo(
