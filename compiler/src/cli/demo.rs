@@ -80,7 +80,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let bytes = model::write(folder)?;
     let source = folder.join(model::PIPELINE_NAME);
     let checkpoint = Checkpoint::open(&source.join("transformer"))?;
-    let parameters = checkpoint.model().tensors().iter().map(|tensor| tensor.elements()).sum();
+    let parameters = checkpoint.model().tensors().iter().map(|tensor| tensor.elements() as u64).sum();
     say(&line(&source, &format!("a transformer of {} parameters, {} in all", count(parameters), size(bytes)), start))?;
     say(&format!("   its layout is {}", checkpoint.model().outline().sandwich()))?;
 
