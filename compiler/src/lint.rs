@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use s2dit_backends::coreai;
 use s2dit_backends::coreml::lint::device::{Comparison, DeviceReport, compare};
 use s2dit_backends::coreml::lint::{self, LintReport, OpVerdict, OpVerdicts, Rule, Rules};
 use s2dit_backends::coreml::read::Feature;
@@ -138,6 +139,7 @@ fn packages(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.join(contract::FILE).is_file() {
         let found = match path.metadata() {
             Ok(_) if path.join(coreml::MANIFEST).exists() => return Ok(vec![path.into()]),
+            Ok(_) if path.join(coreai::asset::PROGRAM).exists() => "a Core AI asset".into(),
             Ok(m) if m.is_dir() => format!("a folder without {}", coreml::MANIFEST),
             Ok(_) => match Foreign::of(path) {
                 Ok(Some(other)) => other.to_string(),
