@@ -3,8 +3,7 @@
     python latents.py          # writes weights/latent_basis.safetensors, if it is not there, and data/latents.pt
 
 The autoencoder's latent is linear: patches of 4 frames of 8x8 pixels, projected on their CHANNELS first principal components. The first frame of a clip stands for a patch
-by itself, four times over. So the latent space is there before any network is trained; the networks of the autoencoder learn it afterwards (`train_vae.py`): the decoder to
-draw pixels from latents, the encoder to compute what the projection does.
+by itself, four times over. So the latent space is there before any network is trained, and the projection is the encoder; a decoder (`decoder.py`) learns to draw pixels from latents.
 """
 
 import argparse

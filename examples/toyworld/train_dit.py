@@ -13,6 +13,7 @@ guidance needs. A stage whose run is not there begins from the weights in the re
 import argparse
 import time
 
+import numpy as np
 import torch
 
 import models
@@ -86,8 +87,6 @@ def cache(args):
     """The teacher's velocities, guided, on noised clips."""
     data, teacher, encoder = Latents(), models.load("teacher").eval(), text_of.load_encoder()
     embedded = text_of.encode(encoder, caption_tokens(data.all))
-    import numpy as np
-
     out, begin = [], time.time()
     for i in range(0, args.samples, 64):
         rng = np.random.default_rng([args.seed, 77, i])

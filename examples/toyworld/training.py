@@ -8,7 +8,6 @@ loads: those of a shipped checkpoint, in bf16, are as good a beginning as any.
 import json
 import math
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -116,7 +115,3 @@ class Training:
 def bf16(module):
     """The module's tensors as they ship."""
     return {key: value.detach().to(torch.bfloat16).contiguous() for key, value in sorted(module.state_dict().items())}
-
-
-def fail(message):
-    sys.exit(message)

@@ -45,8 +45,9 @@ def test_predict_equals_the_command_line(tiny, tmp_path, fp16):
     # The command leaves weights mapped.
     found = s2ditc.Package(path, fp16=fp16, low_memory=True).predict(inputs)["velocity"]
     np.testing.assert_array_equal(found, np.load(tmp_path / "out.npz")["velocity"].astype(np.float32))
-    # Weights in memory are the same numbers; ONNX Runtime may order sums in another way.
-    assert snr_db(s2ditc.Package(path, fp16=fp16).predict(inputs)["velocity"], found) > (60 if fp16 else 110)
+    # Weights in memory are the same numbers; ONNX Runtime may order sums in another way, on some processors. The
+    # outputs of the package are fp16, so a last bit of a sum can move a value by one step of fp16 (66 dB if all moved).
+    assert snr_db(s2ditc.Package(path, fp16=fp16).predict(inputs)["velocity"], found) > 60
 
 
 def test_names_types_and_shapes_are_those_of_coremltools(tiny):

@@ -131,7 +131,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// The summary of one file or package, before its weights are looked at.
+    /// The summary of one file or package that was written; the caller says what was quantized and what vanished.
     fn of(checkpoint: &Checkpoint, options: &Options, path: &Path, written: parts::Written) -> Summary {
         let (ops, weight_bytes, non_finite) = written;
         Summary {

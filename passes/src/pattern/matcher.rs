@@ -23,7 +23,7 @@ pub struct Matcher<'f> {
 type Matches = Vec<Match>;
 
 impl<'f> Matcher<'f> {
-    /// A matcher; `consts` are the function's weight expressions, see [`constants`].
+    /// A matcher; `consts` are the weight expressions of the function, see [`Function::constants`].
     pub fn new(f: &'f Function, consts: &'f HashSet<ValueId>) -> Self {
         Matcher { f, consts, miss: None, near: 0 }
     }

@@ -97,6 +97,10 @@ fn categorical(r: &mut Raise, op: &Operation) -> Result<Vec<ValueId>> {
         let greatest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = row.iter().map(|x| if logits { (x - greatest).exp() } else { *x }).collect();
         let total: f64 = weights.iter().sum();
+        // Classes of no share at all: logits that are all -inf, probabilities that are all 0.
+        if !total.is_finite() || total <= 0.0 {
+            bail!("found classes whose shares add up to {total}, expected a positive number");
+        }
         for _ in 0..size {
             let mut left = generator.uniform() * total;
             let class = weights.iter().position(|w| {
