@@ -31,7 +31,7 @@ pub struct Place<'a> {
 /// Writes constants to their places in a file, with as many threads as rayon's pool has; returns what was seen of each, in order.
 ///
 /// A constant that its dtype [cannot hold](Written::overflowed) ends the work: of those after it, not everything may have been
-/// seen and written. `progress` gets the bytes written so far.
+/// seen and written. `progress` gets the bytes written so far; `wrote` gets, from any thread, where bytes were written and how many.
 ///
 /// # Errors
 /// The first constant that fails, by its number, if none before it overflows; see [`WeightError`].
@@ -39,10 +39,12 @@ pub fn fill(
     file: &File,
     places: &[Place<'_>],
     source: &dyn WeightSource,
+    wrote: &(dyn Fn(u64, u64) + Sync),
     progress: &mut dyn FnMut(u64),
 ) -> Result<Vec<Written>, (usize, WeightError)> {
     let work = Work {
         file,
+        wrote,
         places,
         source,
         queue: Mutex::new(Queue { place: 0, block: 0, current: None }),
@@ -74,6 +76,8 @@ pub fn fill(
 /// What the threads share.
 struct Work<'a> {
     file: &'a File,
+    /// Hears of every block that was written.
+    wrote: &'a (dyn Fn(u64, u64) + Sync),
     places: &'a [Place<'a>],
     source: &'a dyn WeightSource,
     queue: Mutex<Queue<'a>>,
@@ -269,6 +273,7 @@ impl<'a> Work<'a> {
 
     fn write(&self, constant: &Constant<'_>, bytes: &[u8], at: u64, broken: Broken) -> Result<(), WeightError> {
         write_at(self.file, bytes, at)?;
+        (self.wrote)(at, bytes.len() as u64);
         lock(&self.written[constant.index]).add(bytes.len() as u64, broken);
         self.done.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         constant.passed();
@@ -310,6 +315,34 @@ pub fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
         match file.seek_write(rest, at) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => (rest, at) = (&rest[n..], at + n as u64),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Reads bytes at an offset until the buffer is full.
+///
+/// # Errors
+/// The operating system's; an end too early.
+#[cfg(unix)]
+pub fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, at)
+}
+
+/// Reads bytes at an offset until the buffer is full.
+///
+/// # Errors
+/// The operating system's; an end too early.
+#[cfg(windows)]
+pub fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+    use std::os::windows::fs::FileExt;
+    let (mut rest, mut at) = (bytes, at);
+    while !rest.is_empty() {
+        match file.seek_read(rest, at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => (rest, at) = (&mut rest[n..], at + n as u64),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }
@@ -387,7 +420,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.set_len(at).unwrap();
         let mut last = 0;
-        let written = fill(&file, &places, source, &mut |done| {
+        let written = fill(&file, &places, source, &|_, _| {}, &mut |done| {
             assert!(done >= last);
             last = done;
         })?;

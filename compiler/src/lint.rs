@@ -1,11 +1,11 @@
-//! Lint over what lies on disk: a package, or the packages of a kernel folder or of a decoder.
+//! Lint over what lies on disk: a package or an asset, or those of a kernel folder or of a decoder.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use s2dit_backends::coreai;
+use s2dit_backends::coreai::{self, Asset};
 use s2dit_backends::coreml::lint::device::{Comparison, DeviceReport, compare};
 use s2dit_backends::coreml::lint::{self, LintReport, OpVerdict, OpVerdicts, Rule, Rules};
 use s2dit_backends::coreml::read::Feature;
@@ -69,7 +69,7 @@ fn flag(rule: &str, metadata: &BTreeMap<String, String>, tables: bool) -> Option
         "state-multifunction" => "--functions separate",
         _ if rule.starts_with("state-") => "--states io",
         "fp32" | "fp32-constant" | "fp32-epsilon" if fp32 => "--precision fp16",
-        _ if says(COMPUTE, "any") => "--compute ane",
+        _ if says(COMPUTE, "any") || says(COMPUTE, "gpu") => "--compute ane",
         "fp32" | "fp32-constant" if tables => "--timesteps from-config",
         "softmax-axis" | "query-chunk" | "extent" | "extent-any" if says(ATTENTION, "batched") => {
             "--attention per-head"
@@ -78,7 +78,7 @@ fn flag(rule: &str, metadata: &BTreeMap<String, String>, tables: bool) -> Option
     })
 }
 
-/// Checks a package, or every package of a kernel folder, and compares with device reports.
+/// Checks a package or an asset, or every one of a kernel folder, and compares with device reports.
 ///
 /// # Errors
 /// No package there; one that cannot be read; a device report that is none, or of none of these packages.
@@ -86,9 +86,18 @@ pub fn lint(path: &Path, rules: &Rules, device_reports: &[PathBuf]) -> Result<Ve
     let mut all = Vec::new();
     let scheduled = has_scheduler(path);
     for package in packages(path)? {
-        let package = Package::open(&package)?;
-        let (report, metadata) = (lint::lint(&package, rules)?, package.metadata());
-        let tables = !scheduled && could_have_tables(&package, &metadata);
+        let (report, metadata, tables) = match is_asset(&package) {
+            true => {
+                let asset = Asset::open(&package)?;
+                (lint::lint_asset(&asset, rules), asset.metadata(), false)
+            }
+            false => {
+                let package = Package::open(&package)?;
+                let (report, metadata) = (lint::lint(&package, rules)?, package.metadata());
+                let tables = !scheduled && could_have_tables(&package, &metadata);
+                (report, metadata, tables)
+            }
+        };
         let flag = |rule: &str| flag(rule, &metadata, tables);
         let flags = report.by_rule().into_keys().filter_map(|rule| Some((rule.to_string(), flag(rule)?)));
         let flags = flags.collect();
@@ -118,7 +127,11 @@ fn stem(path: &str) -> Option<&str> {
     Path::new(path).file_stem()?.to_str()
 }
 
-/// The package itself, or those of a kernel folder or of two experts, by name.
+fn is_asset(path: &Path) -> bool {
+    path.join(coreai::asset::PROGRAM).exists()
+}
+
+/// The package or asset itself, or those of a kernel folder or of two experts, by name.
 fn packages(path: &Path) -> Result<Vec<PathBuf>> {
     if Pipeline::is_in(path) {
         let opened = Pipeline::open(path)?;
@@ -138,9 +151,8 @@ fn packages(path: &Path) -> Result<Vec<PathBuf>> {
     }
     if !path.join(contract::FILE).is_file() {
         let found = match path.metadata() {
-            Ok(_) if path.join(coreml::MANIFEST).exists() => return Ok(vec![path.into()]),
-            Ok(_) if path.join(coreai::asset::PROGRAM).exists() => "a Core AI asset".into(),
-            Ok(m) if m.is_dir() => format!("a folder without {}", coreml::MANIFEST),
+            Ok(_) if path.join(coreml::MANIFEST).exists() || is_asset(path) => return Ok(vec![path.into()]),
+            Ok(m) if m.is_dir() => format!("a folder without {} or {}", coreml::MANIFEST, coreai::asset::PROGRAM),
             Ok(_) => match Foreign::of(path) {
                 Ok(Some(other)) => other.to_string(),
                 _ if path.extension().is_some_and(|e| e == "onnx") => "an ONNX file".into(),
@@ -148,7 +160,10 @@ fn packages(path: &Path) -> Result<Vec<PathBuf>> {
             },
             Err(_) => "nothing".into(),
         };
-        bail!("`{}`: expected an .mlpackage or the folder of a Core ML kernel, found {found}", path.display());
+        bail!(
+            "`{}`: expected an .mlpackage, an .aimodel or the folder of a kernel of such, found {found}",
+            path.display()
+        );
     }
     let (target, named) = if DecoderContract::is_in(path) {
         let folder = DecoderFolder::open(path)?;
@@ -159,14 +174,17 @@ fn packages(path: &Path) -> Result<Vec<PathBuf>> {
         let contract = folder.contract();
         (contract.target, contract.files().into_iter().map(|file| path.join(file)).collect())
     };
-    if target != contract::Target::CoreMl {
-        bail!("`{}` is for the target {target}; lint checks Core ML packages (--target coreml)", path.display());
+    if target == contract::Target::Onnx {
+        bail!(
+            "`{}` is for the target {target}; lint checks Core ML packages and Core AI assets (--target coreml or coreai)",
+            path.display()
+        );
     }
     let unreadable = || format!("cannot read `{}`", path.display());
     let mut found: BTreeSet<PathBuf> = named.into_iter().collect();
     for entry in std::fs::read_dir(path).with_context(unreadable)? {
         let place = entry.with_context(unreadable)?.path();
-        if place.extension().is_some_and(|e| e == "mlpackage") {
+        if place.extension().is_some_and(|e| e == target.extension()) {
             found.insert(place);
         }
     }

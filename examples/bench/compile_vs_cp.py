@@ -3,7 +3,7 @@
 
     cargo build --release && python3 examples/bench/compile_vs_cp.py [--preset 1.8b] [--rounds 3] [--json]
 
-Prints, of `cp` and of each compile (ONNX, and both layouts of Core ML), medians of the wall time and of the processor seconds in user
+Prints, of `cp` and of each compile (ONNX, both layouts of Core ML, and Core AI), medians of the wall time and of the processor seconds in user
 and kernel mode, the ratio of the wall times, and the peak of anonymous memory (RssAnon of /proc/PID/status, sampled every 2 ms:
 resident memory less file-backed pages, which the kernel can drop at will). The checkpoint is read once before the first round, so
 that it lies in the page cache. On a machine that other programs use, only processor seconds can be compared: `bound` is what a
@@ -81,6 +81,7 @@ def main():
             "cp": ["cp", weights, work / "copy"],
             "coreml ane": base + ["--target", "coreml", "--compute", "ane", "-o", work / "out.mlpackage"],
             "coreml any": base + ["--target", "coreml", "--compute", "any", "-o", work / "out.mlpackage"],
+            "coreai": base + ["--target", "coreai", "-o", work / "out.aimodel"],
             "onnx fp16": base + ["--target", "onnx", "-o", work / "out.onnx"],
         }
         runs = {k: [] for k in jobs}

@@ -26,6 +26,7 @@ pub mod decompose;
 pub mod emulate;
 pub mod fold_gate;
 pub mod fuse;
+pub mod half_weights;
 mod hidden_layers;
 pub mod integers;
 pub mod kernel;

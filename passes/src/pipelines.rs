@@ -13,8 +13,8 @@ use crate::pipeline::{OrderError, PassPipeline};
 use crate::precision::{FP16, FP16_NORMS32, FP16_ONLY};
 use crate::states::{self, Place};
 use crate::{
-    bound, canonicalize, cse, decompose, fold_gate, fuse, pad_tokens, phase, rope_tables, slices_of_rows, split,
-    split_conv, square_free_norms, sums_as_products, timesteps, widen,
+    bound, canonicalize, cse, decompose, fold_gate, fuse, half_weights, pad_tokens, phase, rope_tables, slices_of_rows,
+    split, split_conv, square_free_norms, sums_as_products, timesteps, widen,
 };
 
 macro_rules! passes {
@@ -40,6 +40,8 @@ pub enum Form {
     AneFp16(Engine),
     /// fp16 for Core AI: the graph as PyTorch has it, norms in fp32.
     CoreAiFp16,
+    /// fp32 for Core AI with weights of fp16 numbers.
+    CoreAiHalfWeights,
 }
 
 /// How the Neural Engine gets a graph.
@@ -79,6 +81,7 @@ fn lowering(form: Form) -> Vec<Pass> {
         Form::Any => passes![&decompose::PASS, &cse::PASS],
         Form::AnyFp16 => passes![&decompose::PASS, &cse::PASS, &FP16],
         Form::CoreAiFp16 => passes![&decompose::PASS, &cse::PASS, &FP16_NORMS32],
+        Form::CoreAiHalfWeights => passes![&decompose::PASS, &cse::PASS, &half_weights::PASS],
         Form::Ane(engine) => engine.passes(),
         Form::AneFp16(engine) => {
             [engine.passes(), passes![&sums_as_products::PASS, &FP16_ONLY, &canonicalize::PASS]].concat()
@@ -139,6 +142,9 @@ pub fn decoder(form: &Form, place: Option<Place>) -> Result<PassPipeline, OrderE
         Form::Onnx23 => passes![&decompose::FOR_ONNX23, &cse::PASS],
         Form::OnnxFp16 | Form::CoreAiFp16 => passes![&decompose::PASS, &cse::PASS, &FP16_NORMS32],
         Form::Any | Form::Ane(_) => passes![&square_free_norms::PASS, &decompose::PASS, &cse::PASS],
+        Form::CoreAiHalfWeights => {
+            passes![&square_free_norms::PASS, &decompose::PASS, &cse::PASS, &half_weights::PASS]
+        }
         Form::AnyFp16 => {
             passes![&square_free_norms::PASS, &decompose::PASS, &cse::PASS, &FP16_ONLY, &canonicalize::PASS]
         }
@@ -197,6 +203,7 @@ pub fn every() -> Result<Vec<Named>, OrderError> {
         ("coreml-ane-fp32", "Core ML in fp32, in the layout of the Neural Engine", Form::Ane(Engine::default())),
         ("coreml-ane-fp16", "Core ML in fp16, for the Neural Engine", Form::AneFp16(Engine::default())),
         ("coreai-fp16", "Core AI in fp16", Form::CoreAiFp16),
+        ("coreai-fp16-weights", "Core AI in fp32 with fp16 weights", Form::CoreAiHalfWeights),
     ];
     let mut every = Vec::new();
     let mut put = |name: String, doc: String, pipeline: PassPipeline| every.push(Named { name, doc, pipeline });

@@ -2,9 +2,9 @@
 
 use crate::pass::{Pass, PassKind, ReadError, Run};
 use crate::{
-    bound, canonicalize, channels_first, cse, decompose, emulate, fold_gate, fuse, pad_notch, pad_tokens, phase,
-    precision, quantize, rope_tables, slices_of_rows, split, split_conv, split_hidden, square_free_norms, states,
-    sums_as_products, tile_queries, timesteps, widen,
+    bound, canonicalize, channels_first, cse, decompose, emulate, fold_gate, fuse, half_weights, pad_notch, pad_tokens,
+    phase, precision, quantize, rope_tables, slices_of_rows, split, split_conv, split_hidden, square_free_norms,
+    states, sums_as_products, tile_queries, timesteps, widen,
 };
 
 /// Every pass, by its kind.
@@ -33,6 +33,7 @@ pub static PASSES: &[&PassKind] = &[
     &precision::FP16,
     &precision::FP16_NORMS32,
     &precision::FP16_ONLY,
+    &half_weights::PASS,
     &widen::PASS,
     &emulate::ROUNDED,
     &emulate::WIDE,

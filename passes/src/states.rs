@@ -1,6 +1,7 @@
 //! The place of states: a choice of the target, not of the network. Both forms compute the same numbers.
 //!
 //! - [`to_io`]: states are inputs `NAME` and outputs `NAME_out` of each function;
+//! - handles: states stay what they are, each one of its own, as Core AI has them;
 //! - [`pack`]: all states are slices, at constant rows, of one fp16 state `[rows, width]`, read once and written whole.
 
 use std::collections::HashMap;
@@ -15,14 +16,15 @@ use crate::pass::{Context, Pass, PassKind, Run};
 /// The pass.
 pub static PASS: PassKind = PassKind {
     name: "states",
-    doc: "states are inputs and outputs of each function, or slices of one Core ML state",
-    options: "io or native; native needs fp16",
+    doc: "states are inputs and outputs of each function, slices of one Core ML state, or each a handle of Core AI",
+    options: "io, native or handles; native needs fp16",
     needs: &[Property::OwnStates],
     destroys: &[Property::OwnStates],
     run: Run::Options(|written| match written {
         ["io"] => Ok(pass(Place::Io)),
         ["native"] => Ok(pass(Place::Native)),
-        _ => Err(format!("found `{}`, expected io or native", written.join(","))),
+        ["handles"] => Ok(pass(Place::Handles)),
+        _ => Err(format!("found `{}`, expected io, native or handles", written.join(","))),
     }),
     ..PassKind::PLAIN
 };
@@ -34,6 +36,8 @@ pub enum Place {
     Io,
     /// One Core ML state.
     Native,
+    /// A handle of Core AI each.
+    Handles,
 }
 
 /// The pass for a place; it reports the states that there were.
@@ -47,11 +51,13 @@ pub fn pass(place: Place) -> Pass {
         match place {
             Place::Io => to_io(module)?,
             Place::Native => context.packing = pack(module)?,
+            Place::Handles => {}
         }
         Ok(count)
     };
     match place {
         Place::Io => Pass::new(&PASS, "io".into(), run),
+        Place::Handles => Pass::new(&PASS, "handles".into(), run),
         Place::Native => Pass::new(&PASS, "native".into(), run).needing(&[Property::Fp16]),
     }
 }

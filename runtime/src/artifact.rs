@@ -9,7 +9,7 @@ use s2dit_backends::onnx;
 use s2dit_ir::Interface;
 use s2dit_passes::emulate::Arithmetic;
 
-use crate::coreai_engine::Called;
+use crate::coreai_engine::{Called, NO_ROUNDING};
 use crate::error::refuse;
 use crate::experts::Description;
 use crate::interface;
@@ -145,17 +145,21 @@ impl Artifact {
     /// # Errors
     /// Metadata that is not an interface.
     pub fn interface(&self) -> Result<Interface, Error> {
+        let named = match self {
+            Artifact::CoreAi(asset) => asset.value_names(asset.main())?,
+            _ => BTreeMap::new(),
+        };
         let values: HashSet<&str> = match self {
             Artifact::Onnx(_, model) => model.values().collect(),
             Artifact::MlPackage(package) => computed(package).collect(),
-            // Values of a program have no names.
-            Artifact::CoreAi(_) => HashSet::new(),
+            Artifact::CoreAi(_) => named.keys().map(String::as_str).collect(),
             Artifact::Partition(partition) => partition.parts().iter().flat_map(computed).collect(),
         };
         let (inputs, outputs) = (self.inputs(), self.outputs());
         if let Some(mut said) = interface::of(&self.metadata())? {
             if let Artifact::CoreAi(_) = self {
-                said.milestones.clear();
+                // An asset of an earlier compiler names no values.
+                said.milestones.retain(|milestone| values.contains(milestone.value.as_str()));
             }
             interface::check(&said, &inputs, &outputs, &values)?;
             return Ok(said);
@@ -179,12 +183,9 @@ impl Artifact {
         match self {
             Artifact::CoreAi(asset) if options.engine == Engine::CoreAi => {
                 if options.fp16 {
-                    refuse!(
-                        Input,
-                        "--fp16 rounds as the Neural Engine does: --engine coreai computes as the asset says"
-                    );
+                    refuse!(Input, "{NO_ROUNDING}");
                 }
-                let called = Called::new(asset, asset.main(), |notice| {
+                let called = Called::probing(asset, asset.main(), &options.probes, |notice| {
                     if !options.quiet {
                         eprintln!("{notice}");
                     }

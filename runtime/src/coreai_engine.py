@@ -18,15 +18,22 @@ for bits in (8, 16, 32, 64):
     DTYPES[f"u{bits}"] = np.dtype(f"uint{bits}")
 
 
+def plain(array):
+    """A copy in a type of NumPy's own."""
+    return np.array(array) if array.dtype.isbuiltin == 1 else array.astype(np.float32)
+
+
 async def call(request):
     given = np.load(request["inputs"])
-    inputs = {}
+    inputs, states = {}, {}
     for name, dtype in request["dtypes"].items():
-        inputs[name] = NDArray(np.ascontiguousarray(given[name].astype(DTYPES[dtype])))
+        group = states if name in request["states"] else inputs
+        group[name] = NDArray(np.ascontiguousarray(given[name].astype(DTYPES[dtype])))
     async with AIModelAsset.load(request["asset"]).executable() as model:
-        results = await model.load_function(request["function"])(inputs)
-        outputs = {name: np.array(value.numpy()).astype(np.float32) for name, value in results.items()}
-        np.savez(request["outputs"], **outputs)
+        function = model.load_function(request["function"])
+        results = await (function(inputs, state=states) if states else function(inputs))
+        results |= {f"{name}_out": value for name, value in states.items()}
+        np.savez(request["outputs"], **{name: plain(value.numpy()) for name, value in results.items()})
         os._exit(0)
 
 

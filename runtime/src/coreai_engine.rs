@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use s2dit_backends::coreai::Asset;
@@ -18,6 +19,7 @@ use s2dit_files::arrays::{self, Array, Arrays, Format};
 use s2dit_ir::{DType, TensorType};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
 
 use crate::library::cache_of;
 use crate::{Error, ErrorKind, HostTensor, Port};
@@ -48,6 +50,13 @@ const WHEELS: [(&str, &str); 4] = [
     ),
 ];
 
+/// Why a rounding is refused.
+pub(crate) const NO_ROUNDING: &str =
+    "--fp16 rounds as the Neural Engine does: --engine coreai computes as the asset says";
+
+/// The suffix of a state's name for its new value.
+const NEW: &str = "_out";
+
 /// The program that Python runs.
 const PROGRAM: &str = include_str!("coreai_engine.py");
 
@@ -63,9 +72,15 @@ pub fn locate(notice: impl FnOnce(&str)) -> Result<PathBuf, Error> {
 #[derive(Clone, Debug)]
 pub struct Called {
     asset: PathBuf,
+    /// Holds the asset if it is a copy that returns more.
+    _copy: Option<Arc<TempDir>>,
     function: String,
     python: PathBuf,
+    /// Inputs, then states.
     inputs: Vec<Port>,
+    /// Names of the states.
+    states: Vec<String>,
+    /// Outputs, then the new values of the states that are written.
     outputs: Vec<Port>,
 }
 
@@ -76,22 +91,48 @@ impl Called {
     /// See [`locate`].
     pub fn new(asset: &Asset, function: &str, notice: impl FnOnce(&str)) -> Result<Called, Error> {
         let port = |p: Feature| Port { name: p.name, dtype: p.dtype, shape: p.shape };
+        let (states, written) = (asset.states(function), asset.written_states(function));
+        let new = states.iter().filter(|state| written.contains(&state.name)).cloned();
+        let new = new.map(|state| Feature { name: format!("{}{NEW}", state.name), ..state });
         Ok(Called {
             asset: asset.path().into(),
+            _copy: None,
             function: function.into(),
             python: locate(notice)?,
-            inputs: asset.inputs(function).into_iter().map(port).collect(),
-            outputs: asset.outputs(function).into_iter().map(port).collect(),
+            states: states.iter().map(|state| state.name.clone()).collect(),
+            outputs: asset.outputs(function).into_iter().chain(new).map(port).collect(),
+            inputs: asset.inputs(function).into_iter().chain(states).map(port).collect(),
         })
     }
 
-    /// The function's inputs.
+    /// The same with values from within among the outputs, by their names.
+    ///
+    /// # Errors
+    /// See [`locate`]; a value that has no name in the asset; no room for a copy of it.
+    pub fn probing(
+        asset: &Asset,
+        function: &str,
+        values: &[String],
+        notice: impl FnOnce(&str),
+    ) -> Result<Called, Error> {
+        if values.is_empty() {
+            return Called::new(asset, function, notice);
+        }
+        let copy = tempfile::tempdir().map_err(|error| Error::engine(error.into()))?;
+        let path = copy.path().join("probed.aimodel");
+        fs::create_dir(&path).map_err(|error| Error::engine(error.into()))?;
+        asset.write_with_outputs(function, values, &path)?;
+        let called = Called::new(&Asset::open(&path)?, function, notice)?;
+        Ok(Called { _copy: Some(Arc::new(copy)), ..called })
+    }
+
+    /// The function's inputs, and its states.
     #[must_use]
     pub fn inputs(&self) -> &[Port] {
         &self.inputs
     }
 
-    /// The function's outputs.
+    /// The function's outputs, and the new values of states, `NAME_out`.
     #[must_use]
     pub fn outputs(&self) -> &[Port] {
         &self.outputs
@@ -105,19 +146,38 @@ impl Called {
         &self,
         input: impl Fn(&str) -> Option<&'a HostTensor>,
     ) -> Result<BTreeMap<String, HostTensor>, Error> {
-        self.call(input).map_err(Error::engine)
+        let array = |name: &str| {
+            let tensor = input(name)?;
+            let bytes = tensor.data.iter().flat_map(|x| x.to_le_bytes()).collect();
+            Array::new(TensorType::new(DType::F32, tensor.shape.clone()), bytes)
+        };
+        let mut tensors = BTreeMap::new();
+        for (name, array) in self.call(array).map_err(Error::engine)? {
+            let data = array.tensor().data.iter().map(|x| *x as f32).collect();
+            tensors.extend(HostTensor::new(array.ty.shape.clone(), data).map(|tensor| (name, tensor)));
+        }
+        Ok(tensors)
     }
 
-    fn call<'a>(&self, input: impl Fn(&str) -> Option<&'a HostTensor>) -> Result<BTreeMap<String, HostTensor>> {
+    /// [`Called::run_with`] for arrays of any type.
+    ///
+    /// # Errors
+    /// A missing input; a process that fails.
+    pub fn run_arrays<'a>(&self, input: impl Fn(&str) -> Option<&'a Array>) -> Result<Arrays, Error> {
+        self.call(|name| input(name).cloned()).map_err(Error::engine)
+    }
+
+    fn call(&self, input: impl Fn(&str) -> Option<Array>) -> Result<Arrays> {
         let folder = tempfile::tempdir()?;
         let (given, made) = (folder.path().join("inputs.npz"), folder.path().join("outputs.npz"));
         let mut dtypes = serde_json::Map::new();
         let mut arrays = Arrays::new();
         for port in &self.inputs {
-            let tensor = input(&port.name).with_context(|| format!("input `{}`: missing", port.name))?;
-            let bytes = tensor.data.iter().flat_map(|x| x.to_le_bytes()).collect();
-            let array = Array::new(TensorType::new(DType::F32, tensor.shape.clone()), bytes);
-            arrays.insert(port.name.clone(), array.context("a tensor of another size than its shape")?);
+            let array = input(&port.name).with_context(|| format!("input `{}`: missing", port.name))?;
+            // One number may come as a scalar or as an array of one.
+            let shape: Option<Vec<usize>> = port.shape.iter().map(|d| usize::try_from(*d).ok()).collect();
+            let array = shape.and_then(|shape| array.reshaped(&shape)).unwrap_or(array);
+            arrays.insert(port.name.clone(), array);
             dtypes.insert(port.name.clone(), port.dtype.as_str().into());
         }
         arrays::write(Format::Npz, &arrays, File::create(&given)?)?;
@@ -127,6 +187,7 @@ impl Called {
             "inputs": given,
             "outputs": made,
             "dtypes": dtypes,
+            "states": self.states,
         });
         let mut child = Command::new(&self.python)
             .args(["-W", "ignore", "-c", PROGRAM])
@@ -149,13 +210,9 @@ impl Called {
             let last = said[said.len().saturating_sub(4)..].join("; ");
             bail!("Apple's runtime of Core AI ended with {}: {}", ended.status, last.escape_debug());
         }
-        let mut outputs = BTreeMap::new();
         ensure!(made.exists(), "`{}` ended without results; {REMEDY}", self.python.display());
-        for (name, array) in arrays::read(&made)? {
-            let data = array.tensor().data.iter().map(|x| *x as f32).collect();
-            let tensor = HostTensor::new(array.ty.shape.clone(), data);
-            outputs.insert(name, tensor.context("an output of another size than its shape")?);
-        }
+        let mut outputs = arrays::read(&made)?;
+        outputs.retain(|name, _| self.outputs.iter().any(|port| port.name == *name));
         Ok(outputs)
     }
 }

@@ -77,25 +77,123 @@ fn what_is_read_back_is_the_golden_too() {
     }
 }
 
-/// A kernel is one asset with three functions; states are inputs and outputs.
+/// Values that end blocks have names: Apple's runtime returns them from a copy of the asset that has them among its outputs, and ONNX Runtime from what is read back.
+#[test]
+fn blocks_are_those_of_pytorch() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    for (name, size, fields) in GOLDENS.into_iter().filter(|(name, ..)| ["tiny", "post", "wan_tiny"].contains(name)) {
+        let asset = compile(name, size, fields, work.path(), &[]);
+        let reference = arg(&golden(name).join("golden.safetensors"));
+        for engine in ["coreai", "ort"] {
+            let report = verify(&asset, &["--golden", &reference, "--blocks", "--engine", engine]);
+            let rows = report["rows"].as_array().expect("rows");
+            let blocks = rows.iter().filter(|row| row["name"].as_str().expect("a name").starts_with("block"));
+            assert!(blocks.count() > 1, "{name} {engine}: {report}");
+            for row in rows {
+                let found = row["snr_db"].as_f64().expect("a number");
+                assert!(found >= FP32_SNR, "{name} {engine}: {row}");
+            }
+        }
+        // A block of another value is not the golden's.
+        let metadata = Path::new(&asset).join("metadata.json");
+        let text = std::fs::read_to_string(&metadata).expect("metadata");
+        let mut read: Value = serde_json::from_str(&text).expect("JSON");
+        let values = read["creatorDefinedMetadata"]["s2ditc.values"].as_str().expect("names of values");
+        let mut values: Value = serde_json::from_str(values).expect("JSON");
+        let (first, second) = (values["main"]["block0"].clone(), values["main"]["block1"].clone());
+        (values["main"]["block0"], values["main"]["block1"]) = (second, first);
+        read["creatorDefinedMetadata"]["s2ditc.values"] = values.to_string().into();
+        std::fs::write(&metadata, read.to_string()).expect("metadata");
+        for engine in ["coreai", "ort"] {
+            let swapped =
+                crate::common::run(&["verify", &asset, "--golden", &reference, "--blocks", "--engine", engine]);
+            let said = String::from_utf8_lossy(&swapped.stdout);
+            assert!(said.contains("the first block below the bar is block0"), "{engine}: {said}");
+        }
+        values["main"]["block0"] = 1_000_000.into();
+        read["creatorDefinedMetadata"]["s2ditc.values"] = values.to_string().into();
+        std::fs::write(&metadata, read.to_string()).expect("metadata");
+        let said = fails(&["verify", &asset, "--golden", &reference]);
+        assert!(said.contains("s2ditc.values") && said.contains("found number 1000000"), "{said}");
+    }
+}
+
+/// An asset of anybody's runs on named arrays, by both engines.
+#[test]
+fn run_gives_what_pytorch_gives() {
+    use s2dit_files::arrays::{self, Format};
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let asset = compile("tiny", ["--latent", "3x8x8"], None, work.path(), &[]);
+    let reference = golden("tiny").join("golden.safetensors");
+    let listed: Value = serde_json::from_str(&ok(&["run", &asset, "--json"])).expect("JSON");
+    assert_eq!((&listed["functions"][0], &listed["inputs"][0]["name"]), (&"main".into(), &"latent".into()));
+    let all = arrays::read(&reference).expect("a golden");
+    let inputs = arg(&work.path().join("in.npz"));
+    let given = all.iter().filter(|(name, _)| ["latent", "timestep", "text"].contains(&name.as_str()));
+    let given = given.map(|(name, array)| (name.clone(), array.clone())).collect();
+    let file = std::fs::File::create(&inputs).expect("a file");
+    arrays::write(Format::Npz, &given, file).expect("inputs");
+    let floats = |array: &arrays::Array| array.tensor().data.iter().map(|x| *x as f32).collect::<Vec<f32>>();
+    let wanted = floats(&all["velocity"]);
+    for engine in ["coreai", "ort"] {
+        let out = arg(&work.path().join(format!("{engine}.safetensors")));
+        ok(&["run", &asset, "--inputs", &inputs, "-o", &out, "--engine", engine, "--time", "1"]);
+        let found = floats(&arrays::read(Path::new(&out)).expect("outputs")["velocity"]);
+        let metrics = s2dit_runtime::compare::compare(&found, &wanted);
+        assert!(metrics.snr_db >= FP32_SNR, "{engine}: {metrics:?}");
+    }
+    assert!(fails(&["run", &asset, "--inputs", &inputs, "--function", "other"]).contains("no function `other`"));
+    assert!(fails(&["run", &asset, "--engine", "coreai", "--fp16"]).contains("computes as the asset says"));
+    assert!(fails(&["run", &asset, "--engine", "tract"]).contains("expected `ort` or `coreai`"));
+    let onnx = arg(&work.path().join("tiny.onnx"));
+    let checkpoint = arg(&golden("tiny").join("checkpoint"));
+    ok(&["compile", "-q", &checkpoint, "--target", "onnx", "--latent", "3x8x8", "-o", &onnx]);
+    assert!(fails(&["run", &onnx, "--engine", "coreai"]).contains("--target coreai"));
+}
+
+/// A kernel is one asset with three functions; states are inputs and outputs, or handles.
 #[test]
 fn streams_are_those_of_pytorch() {
     let work = tempfile::tempdir().expect("a temporary folder");
     for (name, latent) in [("stream_tiny", "8x8"), ("stream_last_step", "8x4")] {
-        let out = arg(&work.path().join(name));
-        let checkpoint = arg(&golden(name).join("checkpoint"));
-        let flags = ["--target", "coreai", "--mode", "stream", "--latent", latent];
-        ok(&[&["compile", "-q", &checkpoint, "-o", &out], &flags[..]].concat());
         let reference = arg(&golden(name).join("golden.safetensors"));
-        for engine in [&["--engine", "coreai", "--chunks", "2"][..], &[]] {
-            let report = verify(&out, &[&["--golden", &reference], engine].concat());
-            for row in report["rows"].as_array().expect("rows") {
+        for states in ["io", "native"] {
+            let out = arg(&work.path().join(format!("{name}-{states}")));
+            let checkpoint = arg(&golden(name).join("checkpoint"));
+            let flags = ["--target", "coreai", "--mode", "stream", "--latent", latent, "--states", states];
+            ok(&[&["compile", "-q", &checkpoint, "-o", &out], &flags[..]].concat());
+            for engine in [&["--engine", "coreai", "--chunks", "2"][..], &[]] {
+                let report = verify(&out, &[&["--golden", &reference], engine].concat());
+                for row in report["rows"].as_array().expect("rows") {
+                    let found = row["snr_db"].as_f64().expect("a number");
+                    assert!(found >= STREAM_SNR, "{name} {states} {engine:?}: {found} dB");
+                }
+            }
+            judge(&[Path::new(&out).join("kernel.aimodel/main.mlirb")]);
+        }
+    }
+}
+
+/// A decoder that streams, in both forms and by both engines.
+#[test]
+fn streams_of_decoders_are_those_of_pytorch() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let checkpoint = arg(&golden("wan_vae").join("checkpoint"));
+    let reference = arg(&golden("wan_vae").join("golden.safetensors"));
+    for states in ["io", "native"] {
+        let out = arg(&work.path().join(states));
+        let flags = ["--target", "coreai", "--mode", "stream", "--latent", "3x4", "--states", states];
+        ok(&[&["compile", "-q", &checkpoint, "-o", &out], &flags[..]].concat());
+        for engine in ["coreai", "ort"] {
+            let report = verify(&out, &["--golden", &reference, "--engine", engine]);
+            let rows = report["rows"].as_array().expect("rows");
+            assert!(rows.len() > 1, "{report}");
+            for row in rows {
                 let found = row["snr_db"].as_f64().expect("a number");
-                assert!(found >= STREAM_SNR, "{name} {engine:?}: {found} dB");
+                assert!(found >= STREAM_SNR, "{states} {engine}: {found} dB");
             }
         }
-        let program = work.path().join(name).join("kernel.aimodel/main.mlirb");
-        judge(&[program]);
+        judge(&[Path::new(&out).join("kernel.aimodel/main.mlirb")]);
     }
 }
 
@@ -201,14 +299,20 @@ fn an_asset_is_inspected_and_what_is_not_there_is_refused() {
         assert!(out.status.code() == Some(1) && stderr.contains(says), "{stderr}");
         assert!(stderr.contains(python) && stderr.contains("S2DITC_COREAI_PYTHON"), "{stderr}");
     }
-    assert!(refused(&["--blocks"]).contains("values inside a Core AI asset have no names"));
-    for command in ["lint", "estimate"] {
-        assert!(fails(&[command, &asset]).contains("a Core AI asset"), "{command}");
-    }
+    assert!(fails(&["estimate", &asset]).contains("a Core AI asset"));
+    // What PyTorch's layout in fp32 is to the Neural Engine, in the names of modules.
+    let linted: Value = serde_json::from_str(&ok(&["lint", &asset, "--json"])).expect("JSON");
+    let report = &linted["packages"][0];
+    let of =
+        |rule: &str| report["findings"].as_array().expect("findings").iter().filter(move |f| f["rule"] == rule).count();
+    assert!(of("fp32") > 100 && of("weights-1gb") == 0 && report["flags"]["fp32"] == "--precision fp16", "{report}");
+    let ops = report["ops"].as_array().expect("ops");
+    assert!(ops.iter().any(|op| op["type"] == "matmul" && op["provenance"] == "blocks_0_attn1_to_q"), "{report}");
+    assert_eq!(report["summary"]["functions"][0]["blocks"].as_object().expect("blocks").len(), 4);
     let checkpoint = arg(&golden("stream_tiny").join("checkpoint"));
     let out = arg(&work.path().join("kernel"));
     let stream = ["compile", &checkpoint, "--target", "coreai", "--mode", "stream", "--latent", "8x8", "-o", &out];
-    assert!(fails(&[&stream[..], &["--states", "native"]].concat()).contains("--states native"));
+    assert!(fails(&[&stream[..], &["--functions", "separate"]].concat()).contains("has all functions"));
     // A flipped bit of a weight is found by the hash; what is wrong with the metadata is named.
     let damaged = |file: &str, change: &dyn Fn(&mut Vec<u8>), says: &str| {
         let path = Path::new(&asset).join(file);
@@ -234,4 +338,50 @@ fn an_asset_is_inspected_and_what_is_not_there_is_refused() {
     std::fs::write(&program, &bytes[..bytes.len() / 2]).expect("a program");
     let cut = fails(&["verify", &asset, "--golden", &reference, "--engine", "coreai"]);
     assert!(cut.contains("main.mlirb"), "{cut}");
+}
+
+/// The layout of the Neural Engine in fp16: the numbers of fp16, and nothing of fp32 but the phases of the timestep.
+#[test]
+fn the_engines_layout_is_near_and_has_no_fp32_but_phases() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let asset = compile("tiny", ["--latent", "3x8x8"], None, work.path(), &["--compute", "ane"]);
+    let found = snr(&asset, "tiny", &["--min-snr", "40"]);
+    assert!(found >= FP16_SNR - 5.0, "{found} dB");
+    let linted: Value = serde_json::from_str(&ok(&["lint", &asset, "--json"])).expect("JSON");
+    let report = &linted["packages"][0];
+    let (verdicts, ops) = (&report["summary"]["verdicts"], report["ops"].as_array().expect("ops"));
+    let leaves = verdicts["leaves"].as_u64().expect("a count") as usize;
+    assert!(leaves * 10 < ops.len(), "{verdicts}");
+    for op in ops.iter().filter(|op| op["rules"].as_array().expect("rules").contains(&"fp32".into())) {
+        let from = op["provenance"].as_str().unwrap_or_default();
+        assert!(!from.starts_with("blocks_"), "{op}");
+    }
+    // The same layout in fp32 is exact.
+    let asset = compile("tiny", ["--latent", "3x8x8"], None, work.path(), &["--compute", "ane", "--precision", "fp32"]);
+    let found = snr(&asset, "tiny", &[]);
+    assert!(found >= FP32_SNR, "{found} dB");
+    judge(&[Path::new(&asset).join("main.mlirb")]);
+}
+
+/// Weights of fp16 numbers: half the bytes, and what fp32 makes of these numbers.
+#[test]
+fn fp16_weights_are_computed_with_in_fp32() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let whole = compile("tiny", ["--latent", "3x8x8"], None, work.path(), &[]);
+    let half = compile("tiny", ["--latent", "3x8x8"], None, work.path(), &["--precision", "fp16-weights"]);
+    let bytes = |asset: &str| inspect(asset)["weight_bytes"].as_u64().expect("bytes");
+    assert!(bytes(&half) * 100 < bytes(&whole) * 60, "{} of {}", bytes(&half), bytes(&whole));
+    let (apple, ort) = (snr(&half, "tiny", &["--min-snr", "50"]), {
+        let report = verify(&half, &["--golden", &arg(&golden("tiny").join("golden.safetensors")), "--min-snr", "50"]);
+        assert_eq!(report["arithmetic"], "fp32 arithmetic on fp16 weights");
+        report["rows"][0]["snr_db"].as_f64().expect("a number")
+    });
+    // Rounding the weights is the only error, so both engines have the same.
+    assert!(apple > 50.0 && (apple - ort).abs() < 0.5, "{apple} dB, {ort} dB");
+    judge(&[Path::new(&half).join("main.mlirb")]);
+    let checkpoint = arg(&golden("tiny").join("checkpoint"));
+    let out = arg(&work.path().join("tiny.onnx"));
+    let other =
+        ["compile", &checkpoint, "--target", "onnx", "--latent", "3x8x8", "-o", &out, "--precision", "fp16-weights"];
+    assert!(fails(&other).contains("is for --target coreai"));
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::program::Value;
 use crate::input::{LARGEST_JSON, read_text};
 use crate::output::{Contents, made};
 
@@ -99,11 +100,29 @@ impl Metadata {
     }
 }
 
+/// The metadata with the names of values that end blocks: of each graph, which value has which name.
+pub(super) const VALUES: &str = "s2ditc.values";
+
+/// Of each graph, names of values with their numbers.
+type Names = BTreeMap<String, BTreeMap<String, Value>>;
+
+/// The metadata that names values.
+pub(super) fn value_names(names: &Names) -> Result<Option<(String, String)>> {
+    if names.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some((VALUES.into(), serde_json::to_string(names)?)))
+}
+
+/// The names that the metadata gives to values.
+pub(super) fn names_of(metadata: &BTreeMap<String, String>) -> Result<Names> {
+    let Some(text) = metadata.get(VALUES) else { return Ok(Names::new()) };
+    serde_json::from_str(text).with_context(|| format!("metadata `{VALUES}`: expected numbers of values by name"))
+}
+
 /// Writes hash and metadata beside a program that is whole.
-pub(super) fn finish(dir: &Path, metadata: &Metadata) -> Result<()> {
-    let program = dir.join(PROGRAM);
-    let hash = hash(&program).with_context(|| format!("cannot read `{}`", program.display()))?;
-    write(&dir.join(HASH), &hash)?;
+pub(super) fn finish(dir: &Path, hash: &[u8; 32], metadata: &Metadata) -> Result<()> {
+    write(&dir.join(HASH), hash)?;
     let text = serde_json::to_string_pretty(metadata)? + "\n";
     write(&dir.join(METADATA), text.as_bytes())
 }

@@ -29,6 +29,11 @@ impl Block {
         &self.values[value].ty
     }
 
+    /// The arguments.
+    pub(super) fn arguments(&self) -> impl Iterator<Item = &Argument> {
+        self.region.arguments.iter()
+    }
+
     /// Whether a value is a constant.
     pub(super) fn is_constant(&self, value: Value) -> bool {
         self.constants.contains(&value)
@@ -55,6 +60,12 @@ impl Block {
     ) -> Value {
         self.push(name, operands, vec![result], properties, regions);
         self.values.len() - 1
+    }
+
+    /// Appends an op with two results.
+    pub(super) fn pair(&mut self, name: &'static str, operands: &[Value], results: [Type; 2]) -> (Value, Value) {
+        self.push(name, operands, results.to_vec(), Vec::new(), Vec::new());
+        (self.values.len() - 2, self.values.len() - 1)
     }
 
     fn push(
@@ -110,7 +121,10 @@ impl Block {
         let mut first = self.values.len();
         for op in self.region.operations.iter().rev() {
             first -= op.results.len();
-            if needed[first..first + op.results.len()].contains(&true) {
+            let results = &mut needed[first..first + op.results.len()];
+            if results.contains(&true) {
+                // An op has all of its results or none.
+                results.fill(true);
                 op.operands.iter().for_each(|v| needed[*v] = true);
             }
         }

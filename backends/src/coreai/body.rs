@@ -14,7 +14,7 @@ fn parts(ty: &Type) -> (Vec<usize>, Element) {
     match ty {
         Type::Tensor { shape, element } => (shape.iter().map(|d| usize::try_from(*d).unwrap_or(0)).collect(), *element),
         Type::Element(element) => (Vec::new(), *element),
-        Type::Function { .. } | Type::Other { .. } => (Vec::new(), Element::F32),
+        _ => (Vec::new(), Element::F32),
     }
 }
 

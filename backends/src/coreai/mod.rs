@@ -26,12 +26,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod as_mil;
 pub mod asset;
 mod block;
 mod body;
 pub mod bytecode;
+mod hashing;
 mod lower;
 mod op;
+mod probe;
 pub mod program;
 mod raise;
 pub mod read;
@@ -40,6 +43,7 @@ mod stored;
 mod tests;
 mod write;
 
+pub(crate) use as_mil::{MilFunction, functions as mil_functions};
 pub use asset::{CONTENTS, Metadata};
 pub use raise::raise;
 pub use read::Asset;

@@ -37,6 +37,7 @@ ops! {
     CONV_3D = "primitive.conv3d_v1", 20251023;
     COS = "primitive.cos_v1", 20250928;
     COSH = "primitive.cosh_v1", 20250928;
+    CREATE_TOKEN = "dataflow.create_token_v1", 20250819;
     DIVIDE = "primitive.divide_v1", 20250717;
     EQUAL = "primitive.equal_v1", 20250923;
     ERF = "primitive.erf_v1", 20250928;
@@ -58,6 +59,7 @@ ops! {
     OR = "primitive.logical_or_v1", 20251013;
     PAD = "primitive.pad_v1", 20250924;
     POW = "primitive.pow_v1", 20250928;
+    READ_HANDLE = "dataflow.read_handle_v1", 20250819;
     REDUCE = "primitive.reduce_v1", 20250926;
     RESHAPE = "primitive.reshape_v2", 20260204;
     ROUND = "primitive.round_v1", 20251001;
@@ -71,6 +73,7 @@ ops! {
     TANH = "primitive.tanh_v1", 20250928;
     TRANSPOSE = "primitive.transpose_v1", 20250811;
     WHERE = "primitive.where_v1", 20251023;
+    WRITE_HANDLE = "dataflow.write_handle_v1", 20250819;
     XOR = "primitive.logical_xor_v1", 20251013;
     BROADCASTING_ADD = "broadcasting_add_v1", 20250827;
     BROADCASTING_AND = "broadcasting_logical_and_v1", 20251013;

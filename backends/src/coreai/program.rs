@@ -131,6 +131,15 @@ pub enum Type {
         /// Types of the results.
         results: Vec<Type>,
     },
+    /// A tensor that outlives calls: the argument of a graph.
+    Handle {
+        /// Extents, outermost first.
+        shape: Vec<i64>,
+        /// Type of each element.
+        element: Element,
+    },
+    /// The order of what is done with a handle.
+    Token,
     /// A type that is carried along as its encoding says it.
     Other {
         /// Number of the encoding.

@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use memmap2::Mmap;
 
-use super::asset::{HASH, Metadata, PROGRAM, hash};
+use super::asset::{self, HASH, Metadata, PROGRAM, hash};
 use super::bytecode::read::{Read, read};
 use super::op;
-use super::program::{Attribute, Element, Operation, Property, Region, Type};
+use super::program::{Attribute, Element, Operation, Property, Region, Type, Value};
 use crate::Error;
 use crate::input::{LFS_POINTER, check_regular, is_lfs_pointer, read_file};
 
 /// Far above a hash.
 const LONGEST_HASH: u64 = 1 << 10;
 
-/// An input or output of a graph.
+/// An input, output or state of a graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Feature {
     /// Its name.
@@ -115,13 +115,54 @@ impl Asset {
     /// Inputs of a function.
     #[must_use]
     pub fn inputs(&self, function: &str) -> Vec<Feature> {
-        self.graph(function).map(|g| features(g.input_names, g.inputs)).unwrap_or_default()
+        self.graph(function).map(|g| features(g.input_names, g.inputs, is_value)).unwrap_or_default()
     }
 
     /// Outputs of a function.
     #[must_use]
     pub fn outputs(&self, function: &str) -> Vec<Feature> {
-        self.graph(function).map(|g| features(g.output_names, g.outputs)).unwrap_or_default()
+        self.graph(function).map(|g| features(g.output_names, g.outputs, is_value)).unwrap_or_default()
+    }
+
+    /// States of a function.
+    #[must_use]
+    pub fn states(&self, function: &str) -> Vec<Feature> {
+        self.graph(function).map(|g| g.states()).unwrap_or_default()
+    }
+
+    /// Names of the states that a function writes.
+    #[must_use]
+    pub fn written_states(&self, function: &str) -> Vec<String> {
+        let Some(graph) = self.graph(function) else { return Vec::new() };
+        let names = graph.input_names();
+        let writes = graph.region.operations.iter().filter(|operation| operation.name == op::WRITE_HANDLE);
+        writes.filter_map(|write| names.get(*write.operands.first()?).cloned()).collect()
+    }
+
+    /// Names of values inside a function that end blocks, with their numbers.
+    ///
+    /// # Errors
+    /// Metadata that does not name values, or names one that the function does not compute.
+    pub fn value_names(&self, function: &str) -> Result<BTreeMap<String, Value>, Error> {
+        self.named_values(function).map_err(Error::reading)
+    }
+
+    fn named_values(&self, function: &str) -> Result<BTreeMap<String, Value>> {
+        let (shown, metadata) = (self.path.join(asset::METADATA), self.metadata());
+        let names = asset::names_of(&metadata).with_context(|| format!("`{}`", shown.display()))?;
+        let names = names.get(function).cloned().unwrap_or_default();
+        let values = self.graph(function).map_or(0..0, |g| g.region.arguments.len()..g.region.values());
+        for (name, value) in &names {
+            ensure!(
+                values.contains(value),
+                "`{}`: metadata `{}`: function `{function}`, value `{name}`: found number {value}, expected {} to {}",
+                shown.display(),
+                asset::VALUES,
+                values.start,
+                values.end
+            );
+        }
+        Ok(names)
     }
 
     pub(super) fn graph(&self, function: &str) -> Option<Graph<'_>> {
@@ -131,9 +172,19 @@ impl Asset {
     /// Whether anything in the asset is fp16, weights and interface included.
     #[must_use]
     pub fn has_fp16(&self) -> bool {
-        let half = |ty: &Type| matches!(ty, Type::Tensor { element: Element::F16, .. });
+        let half = |ty: &Type| {
+            matches!(ty, Type::Tensor { element: Element::F16, .. } | Type::Handle { element: Element::F16, .. })
+        };
         graphs(&self.program.root)
             .any(|g| g.inputs.iter().any(half) || g.region.operations.iter().any(|op| op.results.iter().any(half)))
+    }
+
+    /// Whether an op has an fp16 result: then not only weights are.
+    #[must_use]
+    pub fn computes_in_fp16(&self) -> bool {
+        let half = |ty: &Type| matches!(ty, Type::Tensor { element: Element::F16, .. });
+        let ops = graphs(&self.program.root).flat_map(|graph| &graph.region.operations);
+        ops.filter(|op| op.name != op::CONSTANT).any(|op| op.results.iter().any(half))
     }
 
     /// Each op with the number of its uses, constants left out.
@@ -183,7 +234,7 @@ impl Asset {
 
 /// A graph, taken apart.
 pub(super) struct Graph<'a> {
-    name: &'a str,
+    pub(super) name: &'a str,
     input_names: &'a [Attribute],
     output_names: &'a [Attribute],
     inputs: &'a [Type],
@@ -192,15 +243,24 @@ pub(super) struct Graph<'a> {
 }
 
 impl Graph<'_> {
-    /// Names of the arguments.
+    /// Names of the arguments, states included.
     pub(super) fn input_names(&self) -> Vec<String> {
-        features(self.input_names, self.inputs).into_iter().map(|feature| feature.name).collect()
+        features(self.input_names, self.inputs, |_| true).into_iter().map(|feature| feature.name).collect()
     }
 
-    /// Names of the results.
+    /// Names of the results; tokens have numbers.
     pub(super) fn output_names(&self) -> Vec<String> {
-        features(self.output_names, self.outputs).into_iter().map(|feature| feature.name).collect()
+        features(self.output_names, self.outputs, |_| true).into_iter().map(|feature| feature.name).collect()
     }
+
+    fn states(&self) -> Vec<Feature> {
+        features(self.input_names, self.inputs, |ty| matches!(ty, Type::Handle { .. }))
+    }
+}
+
+/// Whether an argument or a result is neither a state nor a token.
+fn is_value(ty: &Type) -> bool {
+    !matches!(ty, Type::Handle { .. } | Type::Token)
 }
 
 /// The graphs of a program.
@@ -229,18 +289,19 @@ fn graph(op: &Operation) -> Option<Graph<'_>> {
     Some(Graph { name, input_names, output_names, inputs, outputs: results, region: op.regions.first()? })
 }
 
-fn features(names: &[Attribute], types: &[Type]) -> Vec<Feature> {
+/// The arguments or results of some types.
+fn features(names: &[Attribute], types: &[Type], wanted: impl Fn(&Type) -> bool) -> Vec<Feature> {
     let feature = |(i, ty): (usize, &Type)| {
         let name = names.get(i).and_then(named).unwrap_or_else(|| format!("{i}"));
         match ty {
-            Type::Tensor { shape, element } => {
+            Type::Tensor { shape, element } | Type::Handle { shape, element } => {
                 let shape = shape.iter().map(|d| (*d).max(-1)).collect();
                 Feature { name, dtype: dtype_name(*element).into(), shape }
             }
             _ => Feature { name, dtype: "?".into(), shape: Vec::new() },
         }
     };
-    types.iter().enumerate().map(feature).collect()
+    types.iter().enumerate().filter(|(_, ty)| wanted(ty)).map(feature).collect()
 }
 
 /// The name among the attributes of an argument or result.

@@ -11,8 +11,9 @@ use s2dit_ir::{Module, ValueId, WeightSource, weights};
 
 use super::asset::{self, Metadata, PROGRAM};
 use super::bytecode::{Layout, Resource, write::layout};
+use super::hashing::{self, Hashing};
 use super::lower::{self, Data, Lowered, Piece};
-use crate::fill::{Place, fill, write_at};
+use crate::fill::{Place, fill};
 use crate::held;
 use crate::output::made;
 
@@ -69,10 +70,11 @@ fn write(
     let mut lowered = lower::lower(module, source)?;
     let laid_out = laid_out(&lowered, made::NAME);
     let path = dir.join(PROGRAM);
+    let names = asset::value_names(&lowered.names)?;
     let weight_bytes = lowered.blobs.iter().map(|b| b.bytes).sum();
-    write_program(&mut lowered, &laid_out, module, source, &path, progress)
+    let hash = write_program(&mut lowered, &laid_out, module, source, &path, progress)
         .with_context(|| asset::cannot_write(&path))?;
-    asset::finish(dir, &Metadata::new(options, metadata()))?;
+    asset::finish(dir, &hash, &Metadata::new(options, metadata().into_iter().chain(names).collect()))?;
     let Lowered { blobs, ops, non_finite, .. } = lowered;
     Ok(Summary { ops, weights: blobs.len(), weight_bytes, non_finite })
 }
@@ -84,6 +86,7 @@ pub(super) fn laid_out(lowered: &Lowered, producer: &str) -> Layout {
     layout(&lowered.root, &resources, producer)
 }
 
+/// Writes the file of a lowered module, and returns its SHA-256.
 fn write_program(
     lowered: &mut Lowered,
     layout: &Layout,
@@ -91,12 +94,23 @@ fn write_program(
     source: &dyn WeightSource,
     path: &Path,
     progress: &mut dyn FnMut(u64, u64),
+) -> Result<[u8; 32]> {
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+    file.set_len(layout.bytes)?;
+    hashing::while_writing(&file, layout.bytes, |out| write_parts(lowered, layout, module, source, out, progress))
+}
+
+fn write_parts(
+    lowered: &mut Lowered,
+    layout: &Layout,
+    module: &Module,
+    source: &dyn WeightSource,
+    out: &Hashing<'_>,
+    progress: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
     let source = &Remembering::new(source);
-    let file = File::create(path)?;
-    file.set_len(layout.bytes)?;
     for (at, bytes) in &layout.parts {
-        write_at(&file, bytes, *at)?;
+        out.write(bytes, *at)?;
     }
     let Lowered { blobs, non_finite, .. } = lowered;
     let total = blobs.iter().map(|b| b.bytes).sum();
@@ -128,19 +142,20 @@ fn write_program(
             }
         };
         check_size(&blob.name, blob.bytes, bytes.len() as u64)?;
-        write_at(&file, &bytes, *at)?;
+        out.write(&bytes, *at)?;
         done += blob.bytes;
         progress(done, total);
     }
     let shown = |function: &s2dit_ir::Function, value: ValueId, name: &str| {
         weights::sources(function, value).unwrap_or_else(|| name.to_string())
     };
-    let written =
-        fill(&file, &places, source, &mut |bytes| progress(done + bytes, total)).map_err(|(index, error)| {
-            let place = &places[index];
-            let name = shown(place.function, place.value, &filled[index].name);
-            Error::new(error).context(format!("the weight `{name}`"))
-        })?;
+    let wrote = |at, len| out.wrote(at, len);
+    let written = fill(out.file(), &places, source, &wrote, &mut |bytes| progress(done + bytes, total));
+    let written = written.map_err(|(index, error)| {
+        let place = &places[index];
+        let name = shown(place.function, place.value, &filled[index].name);
+        Error::new(error).context(format!("the weight `{name}`"))
+    })?;
     for ((written, place), blob) in written.iter().zip(&places).zip(&filled) {
         let name = shown(place.function, place.value, &blob.name);
         held::check(&name, place.function.dtype(place.value), written, non_finite)?;

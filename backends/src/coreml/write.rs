@@ -191,7 +191,7 @@ fn write_records(
         done += record.bytes;
         progress(done, total);
     }
-    let written = fill(file, &places, source, &mut |bytes| progress(done + bytes, total))
+    let written = fill(file, &places, source, &|_, _| {}, &mut |bytes| progress(done + bytes, total))
         .map_err(|(index, error)| Error::new(error).context(format!("the weight `{}`", names[index])))?;
     for (((written, place), record), name) in written.iter().zip(&places).zip(records).zip(&names) {
         held::check(name, place.function.dtype(place.value), written, non_finite)?;

@@ -141,7 +141,8 @@ fn write(
     if let Some(out) = &external {
         // What is not written is zeros.
         out.file.set_len(out.end).with_context(unwritten)?;
-        let written = fill(&out.file, &places, source, &mut |bytes| progress((done + bytes).min(total), total));
+        let written =
+            fill(&out.file, &places, source, &|_, _| {}, &mut |bytes| progress((done + bytes).min(total), total));
         let written = written.map_err(|(_, error)| match error {
             WeightError::Io(e) => Error::new(e).context(unwritten()),
             e => Error::new(e),

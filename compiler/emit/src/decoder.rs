@@ -54,15 +54,7 @@ pub struct Lowered {
 /// # Errors
 /// A model that does not decode chunk by chunk; a choice that the target does not have; a latent that does not fit.
 pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> Result<Lowered> {
-    if options.target == Target::CoreAi && options.states == States::Native {
-        bail!("--states native is not written for Core AI yet: use --states io");
-    }
-    if options.target == Target::Onnx && options.states == States::Native {
-        bail!("--states native is Core ML's: ONNX has no states; use --states io");
-    }
-    if options.states == States::Native && options.precision == Precision::Fp32 {
-        bail!("--states native needs --precision fp16: Core ML's states are fp16 only; use --states io for fp32");
-    }
+    options.states.check(options.target, options.precision)?;
     let mut lowered = lower_graph(checkpoint.model(), checkpoint, options, watch)?;
     crate::quantize(&mut lowered.module, options.quantize.as_ref(), checkpoint, watch)?;
     Ok(lowered)
@@ -87,11 +79,8 @@ pub fn lower_graph(
         }
     }
     let engine = options.layout.engine(options.quantize.as_ref(), false);
-    let form = form(options.target, options.precision, options.opset, options.layout.compute, engine);
-    let place = match options.states {
-        States::Io => states::Place::Io,
-        States::Native => states::Place::Native,
-    };
+    let form = form(options.target, options.precision, options.opset, options.layout.compute, engine)?;
+    let place = options.states.place(options.target);
     let pipeline = pipelines::decoder(&form, Some(place))?;
     let outcome = pipeline.run_with(&mut module, weights, |done, module| watch(Some(done), module))?;
     Ok(Lowered { module, declared, packing: outcome.packing })
@@ -211,7 +200,7 @@ fn contract(checkpoint: &Checkpoint, options: &Options, lowered: &Lowered, made:
         meaning,
         kind,
     };
-    let states = match native {
+    let states = match options.states.place(options.target) == states::Place::Native {
         true => {
             let meaning = || "every buffer of the decoder, in rows; see packing".into();
             module.states.iter().map(|s| state(s, contract::StateKind::Packed, meaning())).collect()

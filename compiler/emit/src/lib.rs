@@ -65,19 +65,28 @@ pub const fn default_precision(target: Target) -> Precision {
 }
 
 /// The form in which a target gets its graph. `engine` is how the Neural Engine does.
-fn form(target: Target, precision: Precision, opset: Opset, compute: Compute, engine: Engine) -> Form {
-    match (target, precision, compute) {
+fn form(target: Target, precision: Precision, opset: Opset, compute: Compute, engine: Engine) -> Result<Form> {
+    Ok(match (target, precision, compute) {
         (Target::Onnx, Precision::Fp32, _) if opset == Opset::V23 => Form::Onnx23,
         (Target::Onnx, Precision::Fp32, _) => Form::Onnx21,
         (Target::Onnx, Precision::Fp16, _) => Form::OnnxFp16,
-        (Target::CoreMl, Precision::Fp32, Compute::Any | Compute::Gpu) | (Target::CoreAi, Precision::Fp32, _) => {
-            Form::Any
+        (Target::CoreAi, _, Compute::Any) => bail!(
+            "--target coreai has --compute gpu, the graph as PyTorch has it, and ane, the layout of the Neural Engine: found any"
+        ),
+        (Target::CoreAi, Precision::Fp16, Compute::Gpu) => Form::CoreAiFp16,
+        (Target::CoreAi, Precision::Fp16Weights, Compute::Gpu) => Form::CoreAiHalfWeights,
+        (Target::CoreAi, Precision::Fp16Weights, Compute::Ane) => {
+            bail!("--precision fp16-weights computes in fp32, which the Neural Engine does not: use --compute gpu")
         }
-        (Target::CoreAi, Precision::Fp16, _) => Form::CoreAiFp16,
+        (Target::CoreMl | Target::Onnx, Precision::Fp16Weights, _) => {
+            bail!("--precision fp16-weights is for --target coreai: use fp16 for target {target}")
+        }
+        (Target::CoreMl, Precision::Fp32, Compute::Any | Compute::Gpu)
+        | (Target::CoreAi, Precision::Fp32, Compute::Gpu) => Form::Any,
         (Target::CoreMl, Precision::Fp16, Compute::Any | Compute::Gpu) => Form::AnyFp16,
-        (Target::CoreMl, Precision::Fp32, Compute::Ane) => Form::Ane(engine),
-        (Target::CoreMl, Precision::Fp16, Compute::Ane) => Form::AneFp16(engine),
-    }
+        (Target::CoreMl | Target::CoreAi, Precision::Fp32, Compute::Ane) => Form::Ane(engine),
+        (Target::CoreMl | Target::CoreAi, Precision::Fp16, Compute::Ane) => Form::AneFp16(engine),
+    })
 }
 
 /// A compile job.
@@ -178,7 +187,7 @@ pub fn lower_graph(
     options.timesteps.check_time(&module)?;
     watch(None, &module);
     let engine = options.layout.engine(options.quantize.as_ref(), options.partition.is_some());
-    let form = form(options.target, options.precision, options.opset, options.layout.compute, engine);
+    let form = form(options.target, options.precision, options.opset, options.layout.compute, engine)?;
     let pipeline = match model.family().part() {
         Part::Decoder => pipelines::decoder(&form, None)?,
         Part::Step | Part::TextEncoder => {
@@ -235,7 +244,7 @@ pub fn compile(
 /// Weights of a checkpoint that vanish in a precision.
 fn vanished(checkpoint: &Checkpoint, precision: Precision) -> Vec<Vanished> {
     match precision {
-        Precision::Fp16 => vanish::vanished(checkpoint),
+        Precision::Fp16 | Precision::Fp16Weights => vanish::vanished(checkpoint),
         Precision::Fp32 => Vec::new(),
     }
 }

@@ -11,8 +11,8 @@ use s2dit_backends::coreml;
 use s2dit_backends::output::{Contents, Destination, Staged};
 use s2dit_ir::{Function, Module, WeightSource};
 use s2dit_passes::partition::partition;
+use s2dit_passes::pipelines;
 use s2dit_passes::split;
-use s2dit_passes::{pipelines, states};
 use s2dit_runtime::Timesteps as Listed;
 use s2dit_runtime::stream::contract::{self, Contract, StateWrite};
 
@@ -45,17 +45,9 @@ impl Lowered {
 /// A bidirectional checkpoint; a choice that the target does not have; a latent that does not fit.
 pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> Result<Lowered> {
     let streaming = checkpoint.streaming()?;
-    if options.target == Target::CoreAi && options.states == States::Native {
-        bail!("--states native is not written for Core AI yet: use --states io");
-    }
-    if options.target == Target::Onnx && options.states == States::Native {
-        bail!("--states native is Core ML's: ONNX has no states; use --states io");
-    }
+    options.states.check(options.target, options.precision)?;
     if options.states == States::Native && options.partition.is_some() {
         bail!("--partition needs --states io: packages cannot share a Core ML state");
-    }
-    if options.states == States::Native && options.precision == Precision::Fp32 {
-        bail!("--states native needs --precision fp16: Core ML's states are fp16 only; use --states io for fp32");
     }
     options.timesteps.check(checkpoint)?;
     let mut lowered = lower_graph(checkpoint.model(), checkpoint, &streaming, options, watch)?;
@@ -90,12 +82,9 @@ pub fn lower_graph(
         half_states: options.precision == Precision::Fp16,
     };
     let engine = options.layout.engine(options.quantize.as_ref(), options.partition.is_some());
-    let form = form(options.target, options.precision, options.opset, options.layout.compute, engine);
+    let form = form(options.target, options.precision, options.opset, options.layout.compute, engine)?;
     let listed = options.timesteps.listed(model)?;
-    let place = match options.states {
-        States::Io => states::Place::Io,
-        States::Native => states::Place::Native,
-    };
+    let place = options.states.place(options.target);
     let writer = if model.graph().is_some() { pipelines::Writer::Exporter } else { pipelines::Writer::Frontend };
     let pipeline = pipelines::stream(writer, split_options, listed.as_ref().map(Listed::list), form, place)?;
     let outcome = pipeline.run_with(&mut module, weights, |done, module| watch(Some(done), module))?;

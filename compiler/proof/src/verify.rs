@@ -149,12 +149,6 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<V
     let interface = artifact.interface().with_context(|| format!("`{}`", path.display()))?;
     let named: Vec<String> = interface.milestones.iter().map(|milestone| milestone.value.clone()).collect();
     let blocks = if options.blocks { named.clone() } else { Vec::new() };
-    if options.blocks && matches!(artifact, Artifact::CoreAi(_)) {
-        bail!(
-            "`{}`: --blocks: values inside a Core AI asset have no names to compare by: leave the flag out",
-            path.display()
-        );
-    }
     if options.blocks && blocks.is_empty() {
         bail!("`{}`: no values that end blocks, such as block0, block1, …, to compare", path.display());
     }
@@ -258,7 +252,9 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<V
         fp16: options.fp16,
         arithmetic: match (has_fp16, &artifact, options.fp16) {
             (false, ..) => "fp32",
-            (_, Artifact::CoreAi(_), _) if options.engine == Engine::CoreAi => "fp16 as the asset says",
+            (_, Artifact::CoreAi(asset), _) if options.engine == Engine::CoreAi && asset.computes_in_fp16() => {
+                "fp16 as the asset says"
+            }
             (_, Artifact::Onnx(..), _) => "fp16 as the file says",
             (_, Artifact::MlPackage(_) | Artifact::CoreAi(_) | Artifact::Partition(_), true) => {
                 "every result rounded to fp16"

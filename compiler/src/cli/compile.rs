@@ -113,7 +113,7 @@ pub(super) struct Args {
     /// A whole clip in one step, or a stream of chunks
     #[arg(long, value_name = "MODE", default_value = "clip")]
     mode: Mode,
-    /// Where a stream keeps its states: io (inputs and outputs) or native (Core ML states) [default: io]
+    /// Where a stream keeps its states: io (inputs and outputs) or native (states of Core ML, handles of Core AI) [default: io]
     #[arg(long)]
     states: Option<States>,
     /// A stream's functions: shared (one package) or separate (one each) [default: shared for coreml; onnx is always separate]
@@ -123,7 +123,7 @@ pub(super) struct Args {
     /// [default: any; from-config for a coreml stream]
     #[arg(long, value_name = "WHICH")]
     timesteps: Option<TimestepChoice>,
-    /// fp32 or fp16 [default: fp16 for coreml, fp32 for onnx and coreai]
+    /// fp32, fp16, or for coreai fp16-weights, which computes in fp32 [default: fp16 for coreml and for --compute ane, fp32 for onnx and coreai]
     #[arg(long)]
     precision: Option<Precision>,
     /// Store large weights in few bits: int8, int4-block32, palette4-group16, palette6, …; fp16 leaves them; or as a plan
@@ -254,12 +254,9 @@ impl Args {
             Target::CoreAi if self.functions == Some(Functions::Separate) => {
                 refuse!("--functions separate is for --target coreml and onnx: a Core AI asset has all functions");
             }
-            Target::CoreAi if self.compute.is_some_and(|compute| compute != Compute::Gpu) => {
-                refuse!(
-                    "--target coreai has --compute gpu alone: the layout of the Neural Engine is not written for Core AI yet"
-                );
+            Target::CoreAi if self.compute != Some(Compute::Ane) && self.attention.is_some() => {
+                refuse!("--attention is for --compute ane: gpu leaves attention as it is");
             }
-            Target::CoreAi if self.attention.is_some() => refuse!("--attention is for --target coreml"),
             Target::CoreAi if self.opset.is_some() => {
                 refuse!("--opset is for --target onnx: a Core AI asset has no ONNX operators");
             }
@@ -534,7 +531,13 @@ enum Job {
 
 impl Job {
     fn new(args: &Args, checkpoint: &Checkpoint) -> Result<Job> {
-        let (target, precision) = (args.target, args.precision.unwrap_or(default_precision(args.target)));
+        let target = args.target;
+        let usual = match (target, args.compute) {
+            // It computes in nothing else.
+            (Target::CoreAi, Some(Compute::Ane)) => Precision::Fp16,
+            _ => default_precision(target),
+        };
+        let precision = args.precision.unwrap_or(usual);
         let quantize = args.storage().map(|how| how.open(checkpoint)).transpose()?.flatten();
         let partition = args.partition;
         let usual = if target == Target::CoreAi { Compute::Gpu } else { Compute::default() };

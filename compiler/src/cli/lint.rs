@@ -13,10 +13,11 @@ use serde_json::json;
 use super::{Context, print_json, print_line};
 use crate::lint::{Brief, lint};
 
-/// Check a Core ML package, of this or another tool, against what is known of the Neural Engine
+/// Check a Core ML package or a Core AI asset, of this or another tool, against what is known of the Neural Engine
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   s2ditc lint small.mlpackage
+  s2ditc lint small.aimodel
   s2ditc lint kernel/ --deny-fallback --min-confidence high
   s2ditc lint small.mlpackage --device m1
   s2ditc lint small.mlpackage --device-report report.json --rules-file rules.json
@@ -25,7 +26,7 @@ Every op gets a verdict: it stays on the Neural Engine, may leave it, or leaves 
 (--rules). A rules file changes them: {\"rules\": [{\"id\": \"op-silu\", \"retired\": true, \"because\": \"…\"}]}; it may set severity (costs, \
 may_leave, leaves, breaks), confidence, retired, because, params and the texts. A device report comes from examples/device-report.")]
 pub(super) struct Args {
-    /// An .mlpackage, or the folder of a kernel
+    /// An .mlpackage, an .aimodel, or the folder of a kernel
     #[arg(required_unless_present = "rules")]
     path: Option<PathBuf>,
     /// List the rules and stop

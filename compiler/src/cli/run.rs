@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use s2dit_backends::output::Staged;
 use s2dit_files::arrays::{self, Array, Arrays, Format};
+use s2dit_runtime::Engine;
 use s2dit_runtime::predict::{Options, Predictor, serve};
 use serde::Serialize;
 
@@ -16,16 +17,17 @@ use super::terminal::one_line;
 use super::usage::refuse;
 use super::{Context, print_json, print_line};
 
-/// Run a Core ML package or an ONNX file, of any tool, on this machine
+/// Run a Core ML package, a Core AI asset or an ONNX file, of any tool, on this machine
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   s2ditc run model.mlpackage --inputs in.npz -o out.npz
   s2ditc run model.mlpackage --function step --inputs in.safetensors --states states.safetensors --fp16 -o out.safetensors
   s2ditc run model.mlpackage
+  s2ditc run model.aimodel --inputs in.npz -o out.npz --engine coreai
 
 Without --inputs it lists what the model takes and returns.")]
 pub(super) struct Args {
-    /// An .mlpackage or an .onnx file
+    /// An .mlpackage, an .aimodel or an .onnx file
     #[arg(required_unless_present = "serve")]
     pub(super) model: Option<PathBuf>,
     /// Arrays by the names of the inputs: .safetensors or .npz
@@ -43,6 +45,9 @@ pub(super) struct Args {
     /// Round every fp16 result to fp16, as the Neural Engine stores it; without it the arithmetic is fp32
     #[arg(long)]
     fp16: bool,
+    /// What runs the graph: ort, or coreai (Apple's runtime, for .aimodel only; fetched on first need)
+    #[arg(long, default_value = "ort")]
+    engine: Engine,
     /// Run again so many times, and report the median
     #[arg(long, value_name = "N", requires = "inputs", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     time: Option<u32>,
@@ -88,7 +93,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let function = args.function.as_deref();
-    let mut model = Predictor::open(path, &options)?;
+    let mut model = Predictor::open_in(path, &options, args.engine)?;
     let Some(from) = &args.inputs else {
         describe(&model, path, args)?;
         return Ok(ExitCode::SUCCESS);

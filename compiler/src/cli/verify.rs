@@ -254,8 +254,10 @@ fn kernel(args: &Args, reference: &Reference, context: Context) -> Result<ExitCo
     if args.blocks {
         bail!("--blocks is for clips: a stream is compared chunk by chunk");
     }
-    if args.engine == Engine::Tract || (args.engine != Engine::Ort && DecoderContract::is_in(&args.artifact)) {
-        bail!("--engine is for clips, and coreai for the kernels of Core AI: other streams run with ONNX Runtime");
+    if args.engine == Engine::Tract {
+        bail!(
+            "--engine tract is for clips: a stream runs with ONNX Runtime, and one of Core AI with --engine coreai too"
+        );
     }
     let options = stream::Options {
         min_snr: args.min_snr,

@@ -104,6 +104,10 @@ pub(super) fn onnx(path: &Path) -> Result<ArtifactReport> {
     })
 }
 
+/// Why no formulas are looked for.
+const FOR_THE_ENGINE: &str =
+    "it is shaped for the Neural Engine; inspect the checkpoint, or compile it with --compute gpu";
+
 /// A Core ML package.
 ///
 /// # Errors
@@ -120,10 +124,9 @@ pub(super) fn mlpackage(path: &Path) -> Result<ArtifactReport> {
     }
     let metadata = package.metadata();
     let (recognised, not_recognised) = match recognised(&package) {
-        _ if metadata.get(COMPUTE).is_some_and(|compute| *compute == Compute::Ane.to_string()) => (
-            Vec::new(),
-            Some("it is shaped for the Neural Engine; inspect the checkpoint, or compile --compute any".into()),
-        ),
+        _ if metadata.get(COMPUTE).is_some_and(|compute| *compute == Compute::Ane.to_string()) => {
+            (Vec::new(), Some(FOR_THE_ENGINE.into()))
+        }
         Ok(list) => (list, None),
         Err(why) => (Vec::new(), Some(format!("{why:#}"))),
     };
@@ -160,6 +163,9 @@ pub(super) fn aimodel(path: &Path) -> Result<ArtifactReport> {
     let metadata = asset.metadata();
     let read_back = s2dit_backends::coreai::raise(&asset, None).map_err(anyhow::Error::from).and_then(recognition);
     let (recognised, not_recognised) = match read_back {
+        _ if metadata.get(COMPUTE).is_some_and(|compute| *compute == Compute::Ane.to_string()) => {
+            (Vec::new(), Some(FOR_THE_ENGINE.into()))
+        }
         Ok(found) => (found, None),
         Err(why) => (Vec::new(), Some(format!("{why:#}"))),
     };
@@ -171,7 +177,7 @@ pub(super) fn aimodel(path: &Path) -> Result<ArtifactReport> {
         minimum_os: Some("iOS 27, macOS 27".into()),
         inputs: asset.inputs(asset.main()).into_iter().map(feature).collect(),
         outputs: asset.outputs(asset.main()).into_iter().map(feature).collect(),
-        states: Vec::new(),
+        states: asset.states(asset.main()).into_iter().map(feature).collect(),
         ops,
         weight_tensors: asset.resources().count(),
         weight_bytes: weights_by_dtype.values().sum(),

@@ -12,7 +12,7 @@ use super::contract::{self, Contract, Function, Port, StatesPolicy, Target};
 use crate::ports::Declared;
 use crate::stream::folder::Opened;
 use crate::stream::{StreamOptions, kernel, made_for};
-use crate::{Error, Session};
+use crate::{Chain, Error};
 
 /// A contract and the artifacts that it names, which are what it says.
 #[derive(Debug)]
@@ -82,11 +82,11 @@ impl DecoderFolder {
     }
 
     /// A function, loaded.
-    pub(super) fn session(&self, name: &str, options: &StreamOptions) -> Result<Session> {
+    pub(super) fn session(&self, name: &str, options: &StreamOptions) -> Result<Chain> {
         let function = self.function(name)?;
         let path = self.dir.join(&function.file);
         let opened = self.artifacts.get(&function.file).with_context(|| format!("`{}`: not opened", path.display()))?;
-        kernel::session(opened, &path, &function.function, self.contract.precision, options)
+        kernel::chain(opened, &path, &function.function, self.contract.precision, options)
     }
 
     fn check(&self, f: &Function) -> Result<()> {

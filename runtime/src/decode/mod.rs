@@ -12,7 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use crate::stream::StreamOptions;
-use crate::{Error, HostTensor, Session};
+use crate::{Chain, Error, HostTensor};
 use contract::Contract;
 pub use folder::DecoderFolder;
 
@@ -22,8 +22,8 @@ const OUT: &str = "_out";
 /// A video that is being decoded: a loaded decoder with its states.
 pub struct DecodeSession {
     contract: Contract,
-    first: Session,
-    next: Session,
+    first: Chain,
+    next: Chain,
     chunks: u64,
     states: BTreeMap<String, HostTensor>,
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use s2dit_backends::coreml::{Caller, Package};
 use s2dit_backends::onnx::{self, MemoryOptions, WeightMode};
 use s2dit_files::arrays::{Array, Arrays};
-use s2dit_ir::{Function, Tensor};
+use s2dit_ir::{Function, Tensor, WeightSource};
 use s2dit_passes::emulate::emulated;
 use s2dit_passes::integers::widened;
 
@@ -52,13 +52,13 @@ impl Caller for Call<'_> {
     }
 }
 
-/// Loads a function of a package into ONNX Runtime; weights stay in their files.
-pub(super) fn session(f: &Function, package: &Package, options: &Options) -> Result<Session, Error> {
+/// Loads a function into ONNX Runtime; weights stay in their files.
+pub(super) fn session(f: &Function, weights: &dyn WeightSource, options: &Options) -> Result<Session, Error> {
     let unsupported = |error: s2dit_ir::OpError| Error::new(ErrorKind::Unsupported, error.into());
     let emulated: Cow<Function> = emulated(f, arithmetic(options)).map_err(unsupported)?;
     let wide = widened(&emulated).map_err(unsupported)?;
     let memory = MemoryOptions { weights: WeightMode::Reference, outputs: Vec::new() };
-    let model = onnx::model_in_memory(&wide, package, &memory)?;
+    let model = onnx::model_in_memory(&wide, weights, &memory)?;
     let options = SessionOptions { keep_weights_mapped: !options.weights_in_memory, ..session_options(options) };
     Session::from_bytes(&model.bytes, model.folder.as_deref(), &options)
 }

@@ -1,4 +1,4 @@
-//! One artifact of anybody's, run on named arrays: a Core ML package with its functions and states, or an ONNX file.
+//! One artifact of anybody's, run on named arrays: a Core ML package or a Core AI asset with its functions and states, or an ONNX file.
 //!
 //! A package is raised for the shapes of the arrays that it is called with. If its graph follows from the shapes alone, the graph is kept and
 //! calls with the same shapes only run it. If branches, loops or shapes depend on the arrays' values, each call makes its own graph.
@@ -22,13 +22,15 @@ pub mod serve;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use s2dit_backends::coreai::{self, Asset};
 use s2dit_backends::coreml::{self, Package};
 use s2dit_files::arrays::{Array, Arrays};
 use s2dit_ir::{DType, Tensor, TensorType};
 use s2dit_passes::emulate::Arithmetic;
 
+use crate::coreai_engine::{Called, NO_ROUNDING};
 use crate::error::refuse;
-use crate::{Artifact, Error, Session, SessionOptions};
+use crate::{Artifact, Engine, Error, Session, SessionOptions};
 use call::{Call, session};
 pub use ports::Port;
 
@@ -58,6 +60,38 @@ pub struct Predictor {
 enum Source {
     Package { package: Box<Package>, plans: HashMap<Key, Plan> },
     Onnx { path: PathBuf, session: Box<Session> },
+    Asset { asset: Box<Asset>, engine: Engine, functions: HashMap<String, Function> },
+}
+
+/// A function of an asset that is ready to run.
+enum Function {
+    /// In ONNX Runtime.
+    Session(Box<Session>),
+    /// By Apple's runtime.
+    Called(Called),
+}
+
+impl Function {
+    fn load(asset: &Asset, name: &str, engine: Engine, options: &Options) -> Result<Function, Error> {
+        if engine == Engine::CoreAi {
+            let notice = |notice: &str| {
+                if !options.quiet {
+                    eprintln!("{notice}");
+                }
+            };
+            return Called::new(asset, name, notice).map(Function::Called);
+        }
+        let module = coreai::raise(asset, Some(name))?;
+        let Some(f) = module.functions.first() else { refuse!(Artifact, "no function") };
+        session(f, asset, options).map(Box::new).map(Function::Session)
+    }
+
+    fn run<'a>(&mut self, value: impl Fn(&str) -> Option<&'a Array>) -> Result<Arrays, Error> {
+        match self {
+            Function::Session(session) => session.run_arrays(value),
+            Function::Called(called) => called.run_arrays(value),
+        }
+    }
 }
 
 /// A function and the shapes that it was called with.
@@ -71,12 +105,30 @@ struct Plan {
 }
 
 impl Predictor {
-    /// Opens an `.mlpackage` or an `.onnx` file.
+    /// Opens an `.mlpackage`, an `.aimodel` or an `.onnx` file, to be run by ONNX Runtime.
     ///
     /// # Errors
-    /// Neither of them, or a damaged one; a model that ONNX Runtime does not take.
+    /// None of them, or a damaged one; a model that ONNX Runtime does not take.
     pub fn open(path: &Path, options: &Options) -> Result<Predictor, Error> {
+        Predictor::open_in(path, options, Engine::Ort)
+    }
+
+    /// Opens an artifact to be run by an engine: Apple's runtime runs an `.aimodel`, ONNX Runtime all of them.
+    ///
+    /// # Errors
+    /// See [`Predictor::open`]; an engine that does not run the artifact.
+    pub fn open_in(path: &Path, options: &Options, engine: Engine) -> Result<Predictor, Error> {
         let source = match Artifact::open(path)? {
+            Artifact::CoreAi(_) if engine == Engine::CoreAi && options.fp16 => refuse!(Input, "{NO_ROUNDING}"),
+            Artifact::CoreAi(asset) if engine != Engine::Tract => {
+                Source::Asset { asset, engine, functions: HashMap::new() }
+            }
+            _ if engine == Engine::CoreAi => refuse!(
+                Input,
+                "`{}`: --engine coreai runs Core AI assets (.aimodel) only: leave it out, or compile the model with --target coreai",
+                path.display()
+            ),
+            _ if engine != Engine::Ort => refuse!(Input, "found engine `tract`, expected `ort` or `coreai`"),
             Artifact::MlPackage(package) => Source::Package { package, plans: HashMap::new() },
             Artifact::Onnx(path, _) if options.fp16 => {
                 let shown = path.display();
@@ -86,14 +138,7 @@ impl Predictor {
                 let session = Box::new(Session::from_file(&path, &session_options(options))?);
                 Source::Onnx { path, session }
             }
-            Artifact::CoreAi(_) => {
-                let shown = path.display();
-                refuse!(
-                    Input,
-                    "`{shown}`: found a Core AI asset, which verify --engine coreai runs, expected an .mlpackage or an .onnx file"
-                )
-            }
-            Artifact::Partition(_) => {
+            Artifact::CoreAi(_) | Artifact::Partition(_) => {
                 let shown = path.display();
                 refuse!(
                     Input,
@@ -109,6 +154,10 @@ impl Predictor {
         match &self.source {
             Source::Package { package, .. } => package.functions(),
             Source::Onnx { .. } => Vec::new(),
+            Source::Asset { asset, .. } => {
+                let others = asset.functions().filter(|name| *name != asset.main());
+                std::iter::once(asset.main()).chain(others).map(str::to_string).collect()
+            }
         }
     }
 
@@ -120,6 +169,11 @@ impl Predictor {
         match &self.source {
             Source::Package { package, .. } => {
                 let lists = package.interface(self.function(function)?)?;
+                Ok(lists.map(|list| list.into_iter().map(Port::from).collect()))
+            }
+            Source::Asset { asset, .. } => {
+                let name = self.function(function)?;
+                let lists = [asset.inputs(&name), asset.outputs(&name), asset.states(&name)];
                 Ok(lists.map(|list| list.into_iter().map(Port::from).collect()))
             }
             Source::Onnx { path, session } => {
@@ -168,6 +222,13 @@ impl Predictor {
         let name = function.map(str::to_string).or_else(|| self.functions().first().cloned()).unwrap_or_default();
         let found = match &mut self.source {
             Source::Onnx { session, .. } => session.run_arrays(|name| inputs.get(name))?,
+            Source::Asset { asset, engine, functions } => {
+                if !functions.contains_key(&name) {
+                    functions.insert(name.clone(), Function::load(asset, &name, *engine, &self.options)?);
+                }
+                let Some(function) = functions.get_mut(&name) else { refuse!(Engine, "no function `{name}`") };
+                function.run(|name| inputs.get(name).or_else(|| held.get(name)))?
+            }
             Source::Package { package, plans } => {
                 let shapes = inputs.iter().map(|(name, array)| (name.clone(), array.ty.shape.clone())).collect();
                 let key = (name, shapes);

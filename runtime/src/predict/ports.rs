@@ -1,6 +1,6 @@
 //! What a function takes and returns, and whether arrays fit.
 
-use s2dit_backends::coreml::read::Feature;
+use s2dit_backends::{coreai, coreml};
 use s2dit_files::arrays::{Array, Arrays};
 use s2dit_ir::DType;
 
@@ -31,8 +31,14 @@ fn dtype(name: &str) -> Option<DType> {
     DType::ALL.into_iter().find(|dtype| dtype.name() == name)
 }
 
-impl From<Feature> for Port {
-    fn from(feature: Feature) -> Port {
+impl From<coreai::read::Feature> for Port {
+    fn from(feature: coreai::read::Feature) -> Port {
+        Port { name: feature.name, dtype: dtype(&feature.dtype), shape: Some(feature.shape) }
+    }
+}
+
+impl From<coreml::read::Feature> for Port {
+    fn from(feature: coreml::read::Feature) -> Port {
         let shape = Some(feature.shape).filter(|shape| !shape.is_empty() && !feature.flexible);
         Port { name: feature.name, dtype: dtype(&feature.dtype), shape }
     }

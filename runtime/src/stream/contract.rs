@@ -128,9 +128,12 @@ pub enum Precision {
     Fp32,
     /// fp16, with fp32 islands where fp16 would lose the answer.
     Fp16,
+    /// fp16 weights, everything else in fp32 [Core AI].
+    #[serde(rename = "fp16-weights")]
+    Fp16Weights,
 }
 
-choice!(Precision, "precision", Fp32 = "fp32", Fp16 = "fp16");
+choice!(Precision, "precision", Fp32 = "fp32", Fp16 = "fp16", Fp16Weights = "fp16-weights");
 
 /// The place of the states between calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

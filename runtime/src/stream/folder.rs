@@ -50,7 +50,7 @@ impl Opened {
                 let ports = |features: Vec<s2dit_backends::coreai::read::Feature>| {
                     features.into_iter().map(|p| Found { name: p.name, dtype: p.dtype, shape: p.shape }).collect()
                 };
-                Ok([asset.inputs(function), asset.outputs(function), Vec::new()].map(ports))
+                Ok([asset.inputs(function), asset.outputs(function), asset.states(function)].map(ports))
             }
             Opened::CoreMl(package) => Ok(package.interface(function_of(package, function))?.map(|features| {
                 features.into_iter().map(|p| Found { name: p.name, dtype: p.dtype, shape: p.shape }).collect()

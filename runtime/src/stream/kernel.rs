@@ -1,7 +1,7 @@
 //! The functions of a kernel folder, ready to be called.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use s2dit_backends::coreai;
@@ -12,7 +12,7 @@ use s2dit_passes::emulate::Arithmetic;
 use super::StreamOptions;
 use super::contract::{self, Contract, Precision, StatesPolicy};
 use super::folder::{KernelFolder, Opened, function_of};
-use crate::coreai_engine::Called;
+use crate::coreai_engine::{Called, NO_ROUNDING};
 use crate::error::refuse;
 use crate::{Chain, Engine, HostTensor, RunOptions, Session, SessionOptions, function_session};
 
@@ -79,41 +79,54 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn function(&self, f: &contract::Function) -> Result<Chain> {
-        if self.options.engine == Engine::CoreAi {
-            return self.called(f);
-        }
+        let precision = self.folder.contract().precision;
         if f.parts.is_empty() {
-            return self.artifact(&f.file, &f.function).map(Chain::from);
+            let (path, opened) = self.artifact(&f.file)?;
+            return chain(opened, &path, &f.function, precision, self.options);
         }
-        let parts = f.parts.iter().map(|part| self.artifact(&part.file, &f.function)).collect::<Result<_>>()?;
+        let part = |part: &contract::Part| {
+            let (path, opened) = self.artifact(&part.file)?;
+            session(opened, &path, &f.function, precision, self.options)
+        };
+        let parts = f.parts.iter().map(part).collect::<Result<_>>()?;
         let outputs: Vec<String> = f.outputs.iter().map(|p| p.name.clone()).collect();
         Ok(Chain::new(parts, &outputs))
     }
 
-    /// A function that Apple's runtime computes.
-    fn called(&self, f: &contract::Function) -> Result<Chain> {
-        let path = self.folder.dir().join(&f.file);
-        let Some(Opened::CoreAi(asset)) = self.folder.artifact(&f.file) else {
-            refuse!(Input, "`{}`: --engine coreai runs Core AI assets (.aimodel) only", path.display());
-        };
-        let quiet = self.options.quiet;
-        let called = Called::new(asset, &f.function, |notice| {
-            if !quiet {
-                eprintln!("{notice}");
-            }
-        })?;
-        Ok(Chain::from(called))
-    }
-
-    fn artifact(&self, file: &str, function: &str) -> Result<Session> {
+    fn artifact(&self, file: &str) -> Result<(PathBuf, &Opened)> {
         let path = self.folder.dir().join(file);
         let opened = self.folder.artifact(file).with_context(|| format!("`{}`: not opened", path.display()))?;
-        session(opened, &path, function, self.folder.contract().precision, self.options)
+        Ok((path, opened))
     }
 }
 
-/// Loads a function of an opened artifact; `precision` is the artifact's.
-pub(crate) fn session(
+/// Loads a function of an opened artifact into the engine that the options name; `precision` is the artifact's.
+pub(crate) fn chain(
+    opened: &Opened,
+    path: &Path,
+    function: &str,
+    precision: Precision,
+    options: &StreamOptions,
+) -> Result<Chain> {
+    if options.engine != Engine::CoreAi {
+        return session(opened, path, function, precision, options).map(Chain::from);
+    }
+    if options.fp16 {
+        refuse!(Input, "{NO_ROUNDING}");
+    }
+    let Opened::CoreAi(asset) = opened else {
+        refuse!(Input, "`{}`: --engine coreai runs Core AI assets (.aimodel) only", path.display());
+    };
+    let called = Called::new(asset, function, |notice| {
+        if !options.quiet {
+            eprintln!("{notice}");
+        }
+    })?;
+    Ok(Chain::from(called))
+}
+
+/// Loads a function of an opened artifact into ONNX Runtime; `precision` is the artifact's.
+fn session(
     opened: &Opened,
     path: &Path,
     function: &str,

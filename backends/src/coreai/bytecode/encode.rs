@@ -138,6 +138,11 @@ impl<'a> Encoder<'a> {
                     }
                 }
             }
+            Type::Handle { shape, element } => {
+                put(&mut out, kind::HANDLE);
+                put(&mut out, self.numbers.types.of(&Type::Tensor { shape: shape.clone(), element: *element }));
+            }
+            Type::Token => put(&mut out, kind::TOKEN),
             Type::Other { code } => put(&mut out, *code),
         }
         out

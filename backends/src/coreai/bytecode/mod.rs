@@ -70,6 +70,8 @@ mod attribute {
 mod kind {
     pub const TENSOR: u64 = 2;
     pub const FUNCTION: u64 = 30;
+    pub const HANDLE: u64 = 31;
+    pub const TOKEN: u64 = 32;
 }
 
 /// Flags of what an op has.

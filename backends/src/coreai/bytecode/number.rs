@@ -125,7 +125,8 @@ impl Numbering {
         match ty {
             Type::Tensor { element, .. } => self.ty(&Type::Element(*element)),
             Type::Function { inputs, results } => results.iter().chain(inputs).for_each(|ty| self.ty(ty)),
-            Type::Element(_) | Type::Other { .. } => {}
+            Type::Handle { shape, element } => self.ty(&Type::Tensor { shape: shape.clone(), element: *element }),
+            Type::Element(_) | Type::Token | Type::Other { .. } => {}
         }
     }
 }

@@ -319,6 +319,11 @@ impl Reader {
                 let results = types()?;
                 Type::Function { inputs: types()?, results }
             }
+            kind::HANDLE => match self.ty(number(&mut bytes)?, depth + 1)? {
+                Type::Tensor { shape, element } => Type::Handle { shape, element },
+                _ => bail!("a handle of what is no tensor"),
+            },
+            kind::TOKEN => Type::Token,
             code => Element::of_code(code).map_or(Type::Other { code }, Type::Element),
         };
         self.known_types.insert(index, read.clone());

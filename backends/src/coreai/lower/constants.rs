@@ -7,6 +7,7 @@ use s2dit_ir::weights::{self, ExpressionId};
 use s2dit_ir::{DType, Op, ValueId};
 
 use super::super::block::{dense, tensor};
+use super::super::op;
 use super::super::program::{Attribute, Type, Value};
 use super::{Lowering, element_of, name_of, type_of};
 use crate::held;
@@ -80,6 +81,11 @@ impl Lowering<'_> {
         }
         let name = name_of(f, v);
         let value = match (f.op(v), weights::over_compressed(f, v)) {
+            // Stored in half the bytes, and computed with in fp32.
+            (Op::Cast(_), None) if f.dtype(v) == DType::F32 && self.is_half(v) => {
+                let half = self.constant(f.operands(v)[0], shape)?;
+                self.emit(op::CAST, &[half], tensor(shape, element_of(DType::F32)))
+            }
             (Op::Compress(c), _) => {
                 let (whole, value) = (f.shape(v).to_vec(), self.compressed(v, &name, c.scheme)?);
                 if whole == shape { value } else { self.reshaped(value, shape) }
@@ -95,6 +101,12 @@ impl Lowering<'_> {
         };
         self.constants.insert(key, value);
         Ok(value)
+    }
+
+    /// Whether a cast is of fp16 numbers that are a resource.
+    fn is_half(&self, v: ValueId) -> bool {
+        let of = self.f.operands(v)[0];
+        self.f.dtype(of) == DType::F16 && self.f.ty(of).bytes() > INLINE && !matches!(self.f.op(of), Op::Load(_))
     }
 
     fn plain(&mut self, v: ValueId, name: &str, id: String, as_type: Type) -> Result<Value> {

@@ -8,9 +8,10 @@ mod index;
 mod norm;
 mod product;
 mod shape;
+mod states;
 mod window;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -30,19 +31,24 @@ pub(super) struct Lowered {
     pub blobs: Vec<Blob>,
     /// Ops of all graphs, without constants.
     pub ops: usize,
+    /// Of each graph, the values that end blocks: their names and numbers.
+    pub names: BTreeMap<String, BTreeMap<String, Value>>,
     /// Constants with NaN or infinite elements: (name, how many).
     pub non_finite: Vec<(String, u64)>,
 }
 
 /// Lowers a module. Nothing large is computed.
 pub(super) fn lower(module: &Module, source: &dyn WeightSource) -> Result<Lowered> {
-    let (mut graphs, mut ops) = (Vec::new(), 0);
+    let (mut graphs, mut ops, mut names) = (Vec::new(), 0, BTreeMap::new());
     let mut blobs = constants::Blobs::default();
     // From the last function to the first: so the bytecode numbers resources.
     for (index, f) in module.functions.iter().enumerate().rev() {
-        let (graph, count) = Lowering::new(f, index, source, &mut blobs)?.run()?;
-        graphs.push(graph);
-        ops += count;
+        let made = Lowering::new(module, index, source, &mut blobs)?.run()?;
+        graphs.push(made.graph);
+        ops += made.ops;
+        if !made.names.is_empty() {
+            names.insert(f.name.clone(), made.names);
+        }
     }
     graphs.reverse();
     let region = Region { arguments: Vec::new(), operations: graphs };
@@ -58,7 +64,7 @@ pub(super) fn lower(module: &Module, source: &dyn WeightSource) -> Result<Lowere
         file: UNKNOWN.into(),
     };
     let constants::Blobs { blobs, non_finite, .. } = blobs;
-    Ok(Lowered { root, blobs, ops, non_finite })
+    Ok(Lowered { root, blobs, ops, names, non_finite })
 }
 
 /// The version of the dialect, a date, that has every op and type of a region.
@@ -80,8 +86,21 @@ fn version(region: &Region) -> Result<i64> {
     Ok(newest)
 }
 
+/// A graph that was lowered.
+struct Made {
+    graph: Operation,
+    /// Ops without constants.
+    ops: usize,
+    /// Values that end blocks.
+    names: BTreeMap<String, Value>,
+}
+
 struct Lowering<'a> {
     f: &'a Function,
+    /// Values that end blocks, by name.
+    milestones: Vec<(&'a str, ValueId)>,
+    /// States that the function reads or writes.
+    states: Vec<states::Handle<'a>>,
     /// Number of the function.
     index: usize,
     source: &'a dyn WeightSource,
@@ -100,12 +119,12 @@ struct Lowering<'a> {
 
 impl<'a> Lowering<'a> {
     fn new(
-        f: &'a Function,
+        module: &'a Module,
         index: usize,
         source: &'a dyn WeightSource,
         blobs: &'a mut constants::Blobs,
     ) -> Result<Self> {
-        ensure!(f.updates.is_empty(), "function `{}` has states, which are not written for Core AI yet", f.name);
+        let f = &module.functions[index];
         let order = f.order();
         let folded = f.constants();
         let (mut arguments, mut values) = (Vec::new(), HashMap::new());
@@ -116,13 +135,27 @@ impl<'a> Lowering<'a> {
             })?;
             arguments.push(Argument { ty, file: UNKNOWN.into() });
         }
+        let states = states::handles(f, &module.states, &mut arguments)?;
+        let milestones = module.interface.milestones.iter();
+        let milestones = milestones.filter_map(|m| Some((m.value.as_str(), f.by_name(&m.value)?))).collect();
         let block = Block::new(arguments, &UNKNOWN.into());
-        let constants = HashMap::new();
-        Ok(Lowering { f, index, source, blobs, order, folded, block, values, constants, sources: HashMap::new() })
+        Ok(Lowering {
+            f,
+            milestones,
+            states,
+            index,
+            source,
+            blobs,
+            order,
+            folded,
+            block,
+            values,
+            constants: HashMap::new(),
+            sources: HashMap::new(),
+        })
     }
 
-    /// The graph, and the number of its ops.
-    fn run(mut self) -> Result<(Operation, usize)> {
+    fn run(mut self) -> Result<Made> {
         let f = self.f;
         for v in std::mem::take(&mut self.order) {
             if self.folded.contains(&v) || matches!(f.op(v), Op::Input(_)) {
@@ -140,14 +173,25 @@ impl<'a> Lowering<'a> {
         for (_, v) in &f.results {
             outputs.push(self.value(*v)?);
         }
-        self.block.prune(&mut outputs);
+        let tokens = self.write_states()?;
+        outputs.extend(&tokens);
+        let named = self.milestones.iter().filter_map(|(name, v)| Some((name.to_string(), *self.values.get(v)?)));
+        let (names, milestones): (Vec<String>, Vec<Value>) = named.unzip();
+        // Milestones are needed: blocks are compared by them.
+        let mut kept = [&outputs[..], &milestones].concat();
+        self.block.prune(&mut kept);
+        let milestones = kept.split_off(outputs.len());
+        let outputs = kept;
         let results = outputs.iter().map(|o| self.block.ty(*o).clone()).collect();
-        let inputs: Vec<Type> = f.params().iter().map(|p| self.block.ty(self.values[p]).clone()).collect();
-        let input_names = f.params().iter().map(|p| f.node(*p).name.as_deref().unwrap_or_default());
+        let inputs = self.block.arguments().map(|argument| argument.ty.clone()).collect();
+        let input_names = f.params().iter().map(|p| f.node(*p).name.as_deref());
+        let input_names = input_names.map(Option::unwrap_or_default).chain(self.states.iter().map(|s| s.name()));
         let output_names = f.results.iter().map(|(name, _)| name.as_str());
+        let mut output_names = named_ports(output_names);
+        output_names.extend(tokens.iter().map(|_| Attribute::Array(Vec::new())));
         let flag = || Property::Required(Attribute::flag(false));
         let properties = vec![
-            Property::Required(names(input_names)),
+            Property::Required(Attribute::Array(named_ports(input_names))),
             // No declaration of a composite op.
             Property::Optional(None),
             // Nothing of it lies elsewhere.
@@ -160,7 +204,7 @@ impl<'a> Lowering<'a> {
             flag(),
             // It has no parameters.
             Property::Required(Attribute::Array(Vec::new())),
-            Property::Required(names(output_names)),
+            Property::Required(Attribute::Array(output_names)),
         ];
         let ops = self.block.ops();
         let region = self.block.end(op::OUTPUT, &outputs);
@@ -172,7 +216,7 @@ impl<'a> Lowering<'a> {
             regions: vec![region],
             file: UNKNOWN.into(),
         };
-        Ok((graph, ops))
+        Ok(Made { graph, ops, names: names.into_iter().zip(milestones).collect() })
     }
 
     /// One match over the closed op set; each family is in its own file.
@@ -184,7 +228,7 @@ impl<'a> Lowering<'a> {
             | Op::RopeTable(_)
             | Op::FractionalRopeTable(_)
             | Op::Compress(_) => bail!("a leaf in the place of an op"),
-            Op::State(_) => bail!("states are not written for Core AI yet"),
+            Op::State(state) => self.read_state(&state.state),
             Op::Unary(kind) => self.unary(v, *kind),
             Op::Binary(kind) => self.binary(v, *kind),
             Op::Compare(kind) => self.compare(v, *kind),
@@ -351,12 +395,12 @@ impl<'a> Lowering<'a> {
 }
 
 /// Names of arguments or results, each a list of attributes.
-fn names<'a>(names: impl Iterator<Item = &'a str>) -> Attribute {
+fn named_ports<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Attribute> {
     let named = |name: &str| {
         let name = Attribute::Opaque { name: "aicode.name".into(), values: vec![Attribute::string(name)] };
         Attribute::Array(vec![name])
     };
-    Attribute::Array(names.map(named).collect())
+    names.map(named).collect()
 }
 
 /// The element type that an IR type has in Core AI.

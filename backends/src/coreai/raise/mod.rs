@@ -8,7 +8,8 @@ mod ops;
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result, bail, ensure};
-use s2dit_ir::{Builder, DType, Function, Module, TensorType, ValueId};
+use s2dit_ir::ops::State;
+use s2dit_ir::{Builder, DType, Function, Module, StateDecl, TensorType, ValueId};
 
 use super::op;
 use super::program::{Attribute, Element, Operation, Property, Type, Value};
@@ -42,9 +43,18 @@ fn raised(asset: &Asset, function: Option<&str>) -> Result<Module> {
         return Err(UnsupportedOps { package: shown.to_string(), function: name.into(), ops }.into());
     }
     let mut f = Function::new(name);
-    let mut raise = Raise { b: Builder::new(&mut f), values: HashMap::new(), constants: HashMap::new(), next: 0 };
+    let mut raise = Raise {
+        b: Builder::new(&mut f),
+        values: HashMap::new(),
+        constants: HashMap::new(),
+        handles: HashMap::new(),
+        names: asset.value_names(name)?.into_iter().map(|(name, value)| (value, name)).collect(),
+        next: 0,
+    };
     raise.graph(&graph).with_context(|| format!("`{shown}`, function `{name}`"))?;
-    Ok(Module::single(f))
+    let mut states: Vec<(Value, StateDecl)> = raise.handles.into_iter().collect();
+    states.sort_by_key(|(argument, _)| *argument);
+    Ok(Module { states: states.into_iter().map(|(_, state)| state).collect(), ..Module::single(f) })
 }
 
 /// A constant of the program. It becomes a value of the IR when an op uses it as a tensor.
@@ -59,6 +69,10 @@ struct Raise<'f> {
     b: Builder<'f>,
     values: HashMap<Value, ValueId>,
     constants: HashMap<Value, Constant>,
+    /// States, by the arguments that they are.
+    handles: HashMap<Value, StateDecl>,
+    /// Names of values that end blocks.
+    names: HashMap<Value, String>,
     /// The number of the next value.
     next: Value,
 }
@@ -66,9 +80,14 @@ struct Raise<'f> {
 impl Raise<'_> {
     fn graph(&mut self, graph: &Graph<'_>) -> Result<()> {
         for (name, argument) in graph.input_names().iter().zip(&graph.region.arguments) {
-            let ty = ir_type(&argument.ty).with_context(|| format!("input `{name}`"))?;
-            let v = self.b.f.add_param(name, ty);
-            self.values.insert(self.next, v);
+            let of = || format!("input `{name}`");
+            if let Type::Handle { shape, element } = &argument.ty {
+                let ty = ir_type(&Type::Tensor { shape: shape.clone(), element: *element }).with_context(of)?;
+                self.handles.insert(self.next, StateDecl { name: name.clone(), ty });
+            } else {
+                let v = self.b.f.add_param(name, ir_type(&argument.ty).with_context(of)?);
+                self.values.insert(self.next, v);
+            }
             self.next += 1;
         }
         ensure!(self.next == graph.region.arguments.len(), "{} names for the arguments", self.next);
@@ -78,7 +97,9 @@ impl Raise<'_> {
                 op::OUTPUT => {
                     let names = graph.output_names();
                     ensure!(names.len() == operation.operands.len(), "{} names for the results", names.len());
-                    for (name, &value) in names.iter().zip(&operation.operands) {
+                    let tokens = graph.region.arguments.iter().filter(|a| matches!(a.ty, Type::Handle { .. })).count();
+                    let values = operation.operands.len().saturating_sub(tokens);
+                    for (name, &value) in names.iter().zip(&operation.operands[..values]) {
                         let mut v = self.tensor(value)?;
                         // A name is one value's: what is returned twice, or only handed on, is a value of its own.
                         if self.b.f.node(v).name.is_some() {
@@ -87,6 +108,10 @@ impl Raise<'_> {
                         self.b.f.set_name(v, name);
                         self.b.f.results.push((name.clone(), v));
                     }
+                }
+                op::CREATE_TOKEN | op::READ_HANDLE | op::WRITE_HANDLE => {
+                    self.of_state(operation).with_context(|| format!("op `{}`", operation.name))?;
+                    self.next += operation.results.len();
                 }
                 name => self.operation(operation).with_context(|| format!("op `{name}` of `{}`", operation.file))?,
             }
@@ -114,8 +139,36 @@ impl Raise<'_> {
         let v = v?;
         let found = self.b.f.ty(v);
         ensure!(*found == declared, "the program declares {declared}, the op gives {found}");
+        if let Some(name) = self.names.get(&self.next).filter(|_| self.b.f.node(v).name.is_none()) {
+            self.b.f.set_name(v, name);
+        }
         self.values.insert(self.next, v);
         self.next += 1;
+        Ok(())
+    }
+
+    /// What is done with a state. A graph reads a state before it writes it, as tokens say.
+    fn of_state(&mut self, operation: &Operation) -> Result<()> {
+        if operation.name == op::CREATE_TOKEN {
+            return Ok(());
+        }
+        let argument = operation.operands.first().context("no state")?;
+        let StateDecl { name, ty } = self.handles.get(argument).cloned().context("found what is no state")?;
+        let written = self.b.f.updates.iter().position(|(state, _)| *state == name);
+        if operation.name == op::WRITE_HANDLE {
+            let v = self.tensor(*operation.operands.get(1).context("nothing to write")?)?;
+            ensure!(*self.b.f.ty(v) == ty, "state `{name}` is {ty}, written with {}", self.b.f.ty(v));
+            match written {
+                Some(at) => self.b.f.updates[at].1 = v,
+                None => self.b.f.updates.push((name, v)),
+            }
+            return Ok(());
+        }
+        let v = match written {
+            Some(at) => self.b.f.updates[at].1,
+            None => self.b.f.add_leaf(State { state: name }.into(), &ty, "")?,
+        };
+        self.values.insert(self.next, v);
         Ok(())
     }
 

@@ -77,7 +77,7 @@ fn reduce(name: &str) -> Option<ReduceKind> {
 }
 
 /// Ops that are known and in none of the families above.
-const OTHERS: [&str; 22] = [
+const OTHERS: [&str; 25] = [
     op::CONSTANT,
     op::OUTPUT,
     op::BLOCKWISE_SHIFT_SCALE,
@@ -87,6 +87,7 @@ const OTHERS: [&str; 22] = [
     op::CONCAT,
     op::CONV_2D,
     op::CONV_3D,
+    op::CREATE_TOKEN,
     op::FLOOR_DIVIDE,
     op::GATHER_ALONG_AXIS,
     op::GATHER_ND,
@@ -94,11 +95,13 @@ const OTHERS: [&str; 22] = [
     op::LUT_TO_DENSE,
     op::MATMUL,
     op::PAD,
+    op::READ_HANDLE,
     op::RESHAPE,
     op::SLICE,
     op::SOFTMAX,
     op::TRANSPOSE,
     op::WHERE,
+    op::WRITE_HANDLE,
     op::BROADCAST_IN_DIMS,
 ];
 

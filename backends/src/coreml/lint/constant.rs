@@ -45,7 +45,7 @@ pub(super) fn is_constant(function: &Function, operand: Operand) -> bool {
 }
 
 /// The smallest and the largest element of a float constant, and whether all are finite; `None` for what is not float.
-pub(super) fn range(package: &Package, literal: &Value) -> Option<Range> {
+pub(super) fn range(package: Option<&Package>, literal: &Value) -> Option<Range> {
     let dtype = dtype(literal);
     match literal.value.as_ref()? {
         value::Value::ImmediateValue(_) => match immediate(literal)? {
@@ -54,7 +54,7 @@ pub(super) fn range(package: &Package, literal: &Value) -> Option<Range> {
             _ => None,
         },
         value::Value::BlobFileValue(blob) => {
-            let weights = package.weights()?;
+            let weights = package?.weights()?;
             let record = weights.record(blob.offset).ok()?;
             let data = weights.data(&record);
             match dtype {

@@ -22,12 +22,15 @@ mod summary;
 mod tests;
 pub mod value;
 
+use std::path::Path;
+
 use super::Package;
 use crate::Error;
+use crate::coreai::{self, Asset};
 use checks::Place;
 use program::{Function, Operand, Program};
 pub use report::{Finding, LintReport, OpReport, OpVerdict, OpVerdicts, Summary};
-pub use rules::{Confidence, Rule, Rules, Severity};
+pub use rules::{Confidence, Format, Rule, Rules, Severity};
 pub use subject::Subject;
 
 /// Checks a package.
@@ -36,17 +39,30 @@ pub use subject::Subject;
 /// A package whose program or weight file cannot be read.
 pub fn lint(package: &Package, rules: &Rules) -> Result<LintReport, Error> {
     let program = Program::read(package).map_err(Error::reading)?;
+    Ok(report(package.path(), &program, &rules.of(Format::CoreMl)))
+}
+
+/// Checks a Core AI asset: by the rules that hold of ops whatever file they lie in, and by those of assets.
+#[must_use]
+pub fn lint_asset(asset: &Asset, rules: &Rules) -> LintReport {
+    let functions = coreai::mil_functions(asset);
+    let weight_bytes = asset.resources().map(|(_, bytes)| bytes as u64).sum();
+    report(asset.path(), &Program::of_asset(&functions, weight_bytes), &rules.of(Format::CoreAi))
+}
+
+fn report(path: &Path, program: &Program, rules: &Rules) -> LintReport {
+    let shown = path.display().to_string();
     let (mut findings, mut ops) = (Vec::new(), Vec::new());
     for rule in rules.active() {
-        if let Some(found) = rule.check.look().package(&program) {
-            findings.push(finding(rule, Subject::Package, None, package.path().display().to_string(), found));
+        if let Some(found) = rule.check.look().package(program) {
+            findings.push(finding(rule, Subject::Package, None, shown.clone(), found));
         }
     }
     for function in &program.functions {
-        check(&program, function, rules, &mut findings, &mut ops);
+        check(program, function, rules, &mut findings, &mut ops);
     }
-    let summary = summary::summary(&program, rules, &findings, &ops);
-    Ok(LintReport { package: package.path().display().to_string(), summary, findings, ops })
+    let summary = summary::summary(program, rules, &findings, &ops);
+    LintReport { package: shown, summary, findings, ops }
 }
 
 /// Checks a function.

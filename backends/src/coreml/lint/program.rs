@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use anyhow::{Context, Result};
 
 use super::value::{Value, inner, tensor};
+use crate::coreai::MilFunction as AssetFunction;
 use crate::coreml::Package;
 use crate::coreml::proto::{
     self, Block, FeatureDescription, NamedValueType, Operation, Value as Literal, array_feature_type, binding,
@@ -237,8 +238,8 @@ pub struct Program<'p> {
     pub functions: Vec<Function<'p>>,
     /// Bytes of its weight file.
     pub weight_bytes: u64,
-    /// The package.
-    pub package: &'p Package,
+    /// The package, if it is one.
+    pub package: Option<&'p Package>,
 }
 
 impl<'p> Program<'p> {
@@ -259,6 +260,12 @@ impl<'p> Program<'p> {
         }
         let records = package.weights().map(|w| w.records()).transpose()?.unwrap_or_default();
         let weight_bytes = records.iter().map(|r| r.size).sum();
-        Ok(Program { functions, weight_bytes, package })
+        Ok(Program { functions, weight_bytes, package: Some(package) })
+    }
+
+    /// The functions of an asset.
+    pub(super) fn of_asset(functions: &'p [AssetFunction], weight_bytes: u64) -> Program<'p> {
+        let functions = functions.iter().map(|f| Function::read(&f.name, &f.source, &f.block, &[])).collect();
+        Program { functions, weight_bytes, package: None }
     }
 }

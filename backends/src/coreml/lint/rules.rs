@@ -74,6 +74,16 @@ impl FromStr for Confidence {
     }
 }
 
+/// The format of a model, where a rule is of one alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Core ML packages.
+    CoreMl,
+    /// Core AI assets.
+    CoreAi,
+}
+
 /// A rule of the Neural Engine, as data.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Rule {
@@ -91,6 +101,9 @@ pub struct Rule {
     pub severity: Severity,
     /// Remedy.
     pub mend: String,
+    /// The format that it is of; `None` of one that holds of ops in any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
     /// Why it is no longer applied, or was changed: from an overrides file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
@@ -178,6 +191,12 @@ impl Rules {
     pub fn at_least(mut self, confidence: Confidence) -> Rules {
         self.list.retain(|r| r.confidence >= confidence);
         self
+    }
+
+    /// The rules that hold of a format.
+    pub(super) fn of(&self, format: Format) -> Rules {
+        let list = self.list.iter().filter(|rule| rule.format.is_none_or(|of| of == format));
+        Rules { list: list.cloned().collect() }
     }
 
     /// Rules that are applied.

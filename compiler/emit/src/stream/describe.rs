@@ -85,7 +85,7 @@ pub(super) fn contract(
         })
         .collect();
     let declared = &lowered.kernel.module.states;
-    let states = if native {
+    let states = if options.states.place(options.target) == states::Place::Native {
         let cache = lowered.module.states.iter().map(|s| contract::State {
             name: s.name.clone(),
             dtype: s.ty.dtype,

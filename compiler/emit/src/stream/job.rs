@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::{Result, bail};
 use s2dit_ir::{Function, Module};
 use s2dit_passes::split::Kernel;
-use s2dit_passes::states;
+use s2dit_passes::states::{self, Place};
 
 use crate::parts::Partition;
 use crate::plan::Quantize;
@@ -17,7 +18,7 @@ pub enum States {
     /// Inputs and outputs: the host carries them.
     #[default]
     Io,
-    /// Core ML states, packed into one.
+    /// The model keeps them: Core ML states, packed into one, or a handle of Core AI each.
     Native,
 }
 
@@ -32,6 +33,31 @@ pub enum Functions {
 }
 
 choice!(States, "states", Io = "io", Native = "native");
+
+impl States {
+    /// The place of the states in what a target stores.
+    pub(crate) fn place(self, target: Target) -> Place {
+        match (self, target) {
+            (States::Io, _) => Place::Io,
+            (States::Native, Target::CoreAi) => Place::Handles,
+            (States::Native, Target::CoreMl | Target::Onnx) => Place::Native,
+        }
+    }
+
+    /// Refuses what a target cannot keep.
+    pub(crate) fn check(self, target: Target, precision: Precision) -> Result<()> {
+        match (self, target, precision) {
+            (States::Native, Target::Onnx, _) => {
+                bail!("--states native is for --target coreml and coreai: ONNX has no states; use --states io")
+            }
+            (States::Native, Target::CoreMl, Precision::Fp32) => bail!(
+                "--states native needs --precision fp16: Core ML's states are fp16 only; use --states io for fp32"
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
 choice!(Functions, "functions", Shared = "shared", Separate = "separate");
 
 /// A compile job for a kernel.

@@ -42,7 +42,7 @@ pub fn verify(
 ) -> Result<StreamVerifyReport> {
     let folder = DecoderFolder::open(dir)?;
     let contract = folder.contract().clone();
-    if options.fp16 && contract.precision == Precision::Fp32 {
+    if options.fp16 && contract.precision != Precision::Fp16 {
         bail!("`{}`: an fp32 decoder: --fp16 would round nothing; leave it out", dir.display());
     }
     let metadata = folder.metadata(&contract.functions.first.file);
@@ -57,10 +57,10 @@ pub fn verify(
     let bar = bar(&metadata, options.min_snr, usual);
     let run = StreamOptions {
         fp16: options.fp16,
+        engine: options.engine,
         threads: options.threads,
         quiet: options.quiet,
         ranges: false,
-        ..StreamOptions::default()
     };
     let mut session = DecodeSession::open(dir, &run)?;
     let (count, total) = (contract.chunk.frames, latents.shape[2]);
@@ -100,6 +100,7 @@ pub fn verify(
         kernel: format!("{}, {}, {states}, {count} latent frame(s) a chunk", contract.target, contract.precision),
         arithmetic: match (contract.precision, contract.target, options.fp16) {
             (Precision::Fp32, ..) => "fp32",
+            (Precision::Fp16Weights, ..) => "fp32 arithmetic on fp16 weights",
             (_, Target::CoreMl, true) => "every result rounded to fp16",
             (_, Target::CoreMl, false) => "fp32 arithmetic on fp16 weights and states",
             (_, Target::Onnx | Target::CoreAi, _) => "fp16 with fp32 islands",

@@ -155,7 +155,7 @@ pub fn verify(
         ranges: false,
     };
     let contract = Contract::read(dir)?;
-    if options.fp16 && contract.precision == Precision::Fp32 {
+    if options.fp16 && contract.precision != Precision::Fp16 {
         bail!("`{}`: an fp32 kernel: --fp16 would round nothing; leave it out", dir.display());
     }
     let metadata = Artifact::open(&dir.join(&contract.functions.denoise.file))?.metadata();
@@ -179,7 +179,7 @@ pub fn verify(
     };
     let usual = match contract.precision {
         Precision::Fp32 => FP32_BAR,
-        Precision::Fp16 => FP16_BAR,
+        Precision::Fp16 | Precision::Fp16Weights => FP16_BAR,
     };
     let against = reference.against();
     let exact = is_exact(&metadata);
@@ -275,6 +275,7 @@ pub fn verify(
         kernel: contract.summary(),
         arithmetic: match (contract.precision, contract.target, options.fp16) {
             (Precision::Fp32, ..) => "fp32",
+            (Precision::Fp16Weights, ..) => "fp32 arithmetic on fp16 weights",
             (_, Target::CoreMl, true) => "every result rounded to fp16",
             (_, Target::CoreMl, false) => "fp32 arithmetic on fp16 weights and states",
             (_, Target::Onnx | Target::CoreAi, _) => "fp16 with fp32 islands",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use s2dit_backends::coreml::lint::device::{Comparison, Judgement};
 use s2dit_backends::coreml::lint::report::FunctionSummary;
-use s2dit_backends::coreml::lint::{Finding, LintReport, OpVerdict, Rule, Rules, Subject};
+use s2dit_backends::coreml::lint::{Finding, Format, LintReport, OpVerdict, Rule, Rules, Subject};
 
 use super::super::progress::size;
 use super::super::style;
@@ -21,8 +21,13 @@ pub(super) fn rules(rules: &Rules) -> String {
     let mut out = String::new();
     for rule in rules.all() {
         let retired = if rule.retired { ", retired" } else { "" };
-        out +=
-            &format!("{}: {}, {} confidence, since {}{retired}\n", rule.id, rule.severity, rule.confidence, rule.since);
+        let of = match rule.format {
+            None => "",
+            Some(Format::CoreMl) => ", of packages",
+            Some(Format::CoreAi) => ", of Core AI assets",
+        };
+        let known = format!("{} confidence, since {}", rule.confidence, rule.since);
+        out += &format!("{}: {}, {known}{of}{retired}\n", rule.id, rule.severity);
         let [text, source, mend] = [&rule.text, &rule.source, &rule.mend].map(|text| one_line(text));
         out += &format!("    {text}\n    source: {source}\n    mend: {mend}\n");
         if let Some(because) = &rule.because {
