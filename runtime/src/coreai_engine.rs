@@ -205,7 +205,7 @@ impl Called {
             let said = String::from_utf8_lossy(&ended.stderr);
             let said: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
             if let Some(lacks) = said.last().filter(|line| line.starts_with("ModuleNotFoundError")) {
-                bail!("`{}` lacks a module ({}); {REMEDY}", self.python.display(), lacks.escape_debug());
+                bail!("`{}` lacks a module ({}); {REMEDY}", self.python.display(), lacks.trim());
             }
             let last = said[said.len().saturating_sub(4)..].join("; ");
             bail!("Apple's runtime of Core AI ended with {}: {}", ended.status, last.escape_debug());
