@@ -45,6 +45,7 @@ pub mod property;
 pub mod quantize;
 pub mod regions;
 mod registry;
+pub mod rope_heads;
 pub mod rope_tables;
 pub mod slices_of_rows;
 pub mod split;

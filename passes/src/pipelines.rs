@@ -13,8 +13,8 @@ use crate::pipeline::{OrderError, PassPipeline};
 use crate::precision::{FP16, FP16_NORMS32, FP16_ONLY};
 use crate::states::{self, Place};
 use crate::{
-    bound, canonicalize, cse, decompose, fold_gate, fuse, half_weights, pad_tokens, phase, rope_tables, slices_of_rows,
-    split, split_conv, square_free_norms, sums_as_products, timesteps, widen,
+    bound, canonicalize, cse, decompose, fold_gate, fuse, half_weights, pad_tokens, phase, rope_heads, rope_tables,
+    slices_of_rows, split, split_conv, square_free_norms, sums_as_products, timesteps, widen,
 };
 
 macro_rules! passes {
@@ -59,6 +59,7 @@ impl Engine {
         let compressed = layout.apart;
         let layout = Options { norms: lowerings.norms, working_set: lowerings.apart_beyond, ..layout };
         let mut passes = passes![
+            &rope_heads::PASS,
             &pad_tokens::PASS,
             &cse::PASS,
             channels_first::pass(layout),

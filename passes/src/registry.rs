@@ -3,8 +3,8 @@
 use crate::pass::{Pass, PassKind, ReadError, Run};
 use crate::{
     bound, canonicalize, channels_first, cse, decompose, emulate, fold_gate, fuse, half_weights, pad_notch, pad_tokens,
-    phase, precision, quantize, rope_tables, slices_of_rows, split, split_conv, split_hidden, square_free_norms,
-    states, sums_as_products, tile_queries, timesteps, widen,
+    phase, precision, quantize, rope_heads, rope_tables, slices_of_rows, split, split_conv, split_hidden,
+    square_free_norms, states, sums_as_products, tile_queries, timesteps, widen,
 };
 
 /// Every pass, by its kind.
@@ -17,6 +17,7 @@ pub static PASSES: &[&PassKind] = &[
     &timesteps::PASS,
     &fuse::PASS,
     &fold_gate::PASS,
+    &rope_heads::PASS,
     &bound::PASS,
     &split_conv::PASS,
     &pad_tokens::PASS,

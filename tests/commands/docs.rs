@@ -95,7 +95,8 @@ fn examples_parse() {
     for name in pages() {
         let text = fs::read_to_string(&name).expect("a page");
         for line in text.split("\n```sh\n").skip(1).filter_map(|rest| rest.split("\n```").next()).flat_map(str::lines) {
-            let line = line.split(" # ").next().unwrap_or_default().split(" | ").next().unwrap_or_default().trim();
+            let line = line.split(" # ").next().unwrap_or_default().split(" | ").next().unwrap_or_default();
+            let line = line.split(" || ").next().unwrap_or_default().trim();
             let line = line.split(" > ").next().unwrap_or_default();
             if !line.starts_with("s2ditc ") || line.contains('…') {
                 continue;
@@ -143,6 +144,7 @@ fn pages() -> Vec<PathBuf> {
         "examples/device-report",
         "examples/search",
         "examples/swift",
+        "examples/toyworld",
         "tests/fuzz",
         "tests/goldens",
     ] {

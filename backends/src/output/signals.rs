@@ -48,7 +48,7 @@ fn abandon(code: i32, error: Option<String>) -> ! {
         thread::sleep(Duration::from_millis(2));
     }
     if let Some(error) = error {
-        let _ = writeln!(io::stderr(), "error: {error}");
+        let _ = writeln!(io::stderr(), "error: {error}\n  help: s2ditc explain E0007");
     }
     // Not `std::process::exit`: ONNX Runtime's destructors do not bear threads that still run.
     signal_hook::low_level::exit(code)

@@ -8,8 +8,12 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use s2dit_backends::coreml::lint::{Confidence, Rules};
 use s2dit_backends::input::read_text;
+use s2dit_files::toml_text;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+/// What a text is that is read here.
+const EXPECTED: &str = "a device, as docs/estimate.md has one";
 
 /// What every device file may leave out.
 const ENGINE: &str = include_str!("../devices/engine.toml");
@@ -309,7 +313,7 @@ impl Device {
         let engine: EngineFile = toml::from_str(ENGINE).context("engine.toml")?;
         let limits = Limits::new(engine.limits, None).context("engine.toml")?;
         let engine = Figures::new(engine.figures, None).context("engine.toml")?;
-        let file: DeviceFile = toml::from_str(text)?;
+        let file: DeviceFile = toml_text::parse(text, "", EXPECTED)?;
         if let Some(format) = file.format.filter(|format| format != FORMAT) {
             bail!("format: found \"{format}\", expected \"{FORMAT}\"");
         }

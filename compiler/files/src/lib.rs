@@ -26,6 +26,7 @@ pub mod problems;
 mod safetensors;
 mod size;
 mod store;
+pub mod toml_text;
 mod torch;
 pub mod writer;
 

@@ -7,7 +7,7 @@
 //! join between them are one transpose; until they are, they hide what is transposed from whoever looks for formulas.
 
 use s2dit_ir::ops::{OpError, Reshape, Transpose};
-use s2dit_ir::{Function, Op, ValueId};
+use s2dit_ir::{Function, Op};
 
 /// Takes joins out from under transposes: of any axes over another transpose, of one pair of axes, such as heads with their width, over arithmetic.
 ///

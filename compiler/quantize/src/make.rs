@@ -1,7 +1,10 @@
 //! Making a plan for a goal.
 
-use anyhow::{Context, Result};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
 use s2dit_backends::output::{Destination, Staged, made};
+use s2dit_emit::plan::Plan;
 
 use super::Survey;
 use super::calibrated::Calibrated;
@@ -33,13 +36,25 @@ pub struct Request {
     pub threads: usize,
 }
 
+/// Whether a plan lies there that somebody has changed.
+fn is_edited(place: &Path) -> bool {
+    Plan::read(place).is_ok_and(|plan| !plan.overrides.is_empty())
+}
+
 /// Makes a plan and puts it at `out`, its statistics beside it.
 ///
 /// # Errors
-/// Samples that do not fit; a goal that cannot be reached; outputs that cannot be written.
+/// Samples that do not fit; a goal that cannot be reached; outputs that cannot be written; a plan there that somebody has edited.
 pub fn make(survey: &Survey<'_>, request: &Request, out: Destination<'_>, progress: Progress<'_>) -> Result<Made> {
     let bare = matches!(request.goal, Goal::Scheme(Uniform::Weights(_)));
     let source = request.calibrate.clone().or((!bare).then_some(Samples::Seeded));
+    if !out.force && is_edited(out.path) {
+        bail!(
+            "cannot write `{}`: found a plan with choices of somebody's own under [override], which would be lost; use it with --quantize, name \
+             another place, or --force replaces it",
+            out.path.display()
+        );
+    }
     let staged = Staged::file(out, &made::plan)?;
     if let Goal::Size(target) = request.goal {
         // Found now, not after the measurements.

@@ -253,8 +253,8 @@ impl Parts<'_> {
             return self.differs("convolution of the local branch", "`conv` under the mixing layer", at);
         };
         let kernel = &self.f.shape(self.f.operands(at)[1])[2..];
-        let said = |what: &str, expected: &str| {
-            format!("convolution of the local branch: expected {expected}, found {what} at `{}`", self.f.node(at).scope)
+        let said = |what: &str, wanted: &str| {
+            format!("convolution of the local branch: expected {wanted}, found {what} at `{}`", self.f.node(at).scope)
         };
         let mut wrong = Vec::new();
         if conv.groups != channels {

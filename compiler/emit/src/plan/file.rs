@@ -10,12 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use super::Storage;
 use s2dit_files::problems::{Problems, nearest, quoted, shown};
+use s2dit_files::toml_text;
 use s2dit_models::size::{LatentSize, Size};
 
 /// The value of a plan's field `format`.
 pub const FORMAT: &str = "s2ditc.quantize-plan";
 /// The version that is written and read.
 pub const VERSION: u32 = 1;
+/// What a text is that is read as a plan.
+const EXPECTED: &str = "a plan as `s2ditc quantize` writes it";
 /// What a plan says in place of a latent, of a model that has one size only and no latent.
 const ONE_SIZE: &str = "one size";
 /// Limit for a plan's file, far above any plan.
@@ -115,13 +118,8 @@ impl Plan {
     /// # Errors
     /// See [`Plan::read`].
     pub fn parse(text: &str, place: &str) -> Result<Plan, Problems> {
-        let unreadable = |e: &toml::de::Error| {
-            let line = e.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            let at = line.map_or(place.to_string(), |line| format!("{place}, line {line}"));
-            Problems::one(at, shown(e.message()), "a plan as `s2ditc quantize` writes it")
-        };
         // The version first: another one may have other fields.
-        let table: toml::Table = toml::from_str(text).map_err(|e| unreadable(&e))?;
+        let table: toml::Table = toml_text::parse(text, place, EXPECTED)?;
         let format = table.get("format").and_then(toml::Value::as_str).map_or("none".into(), quoted);
         if format != quoted(FORMAT) {
             return Err(Problems::one(format!("{place}: format"), format, quoted(FORMAT)));
@@ -130,7 +128,7 @@ impl Plan {
         if version != VERSION.to_string() {
             return Err(Problems::one(format!("{place}: version"), shown(&version), VERSION.to_string()));
         }
-        let plan: Plan = toml::from_str(text).map_err(|e| unreadable(&e))?;
+        let plan: Plan = toml_text::parse(text, place, EXPECTED)?;
         let latent = plan.latent.as_deref().filter(|latent| *latent != ONE_SIZE);
         match (latent.map(str::parse::<LatentSize>), plan.tokens) {
             (Some(Ok(_)), None) | (None, Some(_)) => {}

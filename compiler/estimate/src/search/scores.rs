@@ -5,9 +5,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use s2dit_backends::input::read_text;
+use s2dit_files::toml_text;
 use serde::Deserialize;
 
 use super::table::Table;
+
+/// What a text is that is read here.
+const EXPECTED: &str = "scores of blocks, as docs/estimate.md has them";
 
 /// The quality of each group and kind: the larger the better. Logits of masks are such qualities.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -37,7 +41,7 @@ impl Scores {
     /// # Errors
     /// See [`Scores::read`].
     pub fn parse(text: &str) -> Result<Scores> {
-        let scores: Scores = toml::from_str(text)?;
+        let scores: Scores = toml_text::parse(text, "", EXPECTED)?;
         ensure!(!scores.group.is_empty(), "group: found none, expected a table for each group");
         for (i, group) in scores.group.iter().enumerate() {
             if let Some((kind, x)) = group.iter().find(|(_, x)| !x.is_finite()) {

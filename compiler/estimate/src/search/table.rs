@@ -4,7 +4,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use s2dit_backends::input::read_text;
+use s2dit_files::toml_text;
 use serde::{Deserialize, Serialize};
+
+/// What a text is that is read here.
+const EXPECTED: &str = "a table of costs, as docs/estimate.md has one";
 
 /// Latency and memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -95,7 +99,7 @@ impl Table {
     /// # Errors
     /// See [`Table::read`].
     pub fn parse(text: &str) -> Result<Table> {
-        let file: File = toml::from_str(text)?;
+        let file: File = toml_text::parse(text, "", EXPECTED)?;
         let table = Table { source: file.source, kinds: file.kind, fixed: file.fixed, switch: file.switch };
         if !(1..=MOST).contains(&table.kinds.len()) {
             bail!("kind: found {}, expected 1 to {MOST}", table.kinds.len());

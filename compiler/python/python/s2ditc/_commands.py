@@ -1035,15 +1035,19 @@ def explain(
 def demo(
     *,
     output: Optional[Path] = None,
+    prompt: Optional[str] = None,
+    seed: Optional[int] = None,
     threads: Optional[int] = None,
     force: bool = False,
     no_sync: bool = False,
     progress: Watch = None,
 ) -> Any:
-    """Make a small checkpoint, compile it to both targets and prove both against PyTorch.
+    """Compile a small trained S2DiT to both targets, prove both against PyTorch, and make a video with the package.
 
     Args:
-        output: Folder for the checkpoint and the artifacts [default: s2ditc-demo].
+        output: Folder for the model, the artifacts and the video [default: s2ditc-demo].
+        prompt: What the video shows, in the words of the toy world [default: two small green squares moving right on a gray background].
+        seed: Seed of the noise [default: 0].
         threads: Threads to use (default: all cores); the bytes written do not depend on it.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
         no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.
@@ -1058,6 +1062,8 @@ def demo(
     """
     flags = {
         "--output": output,
+        "--prompt": prompt,
+        "--seed": seed,
         "--threads": threads,
         "--force": force,
         "--no-sync": no_sync,
