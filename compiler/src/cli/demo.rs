@@ -196,7 +196,7 @@ fn film(
 ) -> Result<(Report, Vec<PathBuf>)> {
     let start = Instant::now();
     let pipeline = Pipeline::open(package)?;
-    let video = pipeline.contract().video.clone();
+    let video = pipeline.contract().video;
     let names = if cfg!(feature = "mp4") { &["video.gif", "video.mp4"][..] } else { &["video.gif"] };
     let paths: Vec<PathBuf> = names.iter().map(|name| args.output.join(name)).collect();
     let request = Request { prompt: args.prompt.clone(), seed: args.seed, chunks: Some(CHUNKS), ..Request::default() };
