@@ -41,7 +41,8 @@ fn every_file_of_the_folder_tests_is_a_test_that_cargo_runs() {
         let mut modules: BTreeSet<String> = main.lines().filter_map(module).collect();
         // The harness, which lies beside the folders, or the part of it that a crate without the compiler takes.
         modules.retain(|module| !["common", "python"].contains(&module.as_str()));
-        let mut files = names(&dir, is_rust);
+        let is_module = |path: &Path| is_rust(path) || path.join("mod.rs").is_file();
+        let mut files = names(&dir, is_module);
         files.remove("main");
         assert_eq!(modules, files, "modules of tests/{binary}/main.rs, and files beside it");
     }

@@ -140,10 +140,10 @@ macro_rules! goldens {
                 .map(|e| e.expect("an entry"))
                 .filter(|e| e.path().is_dir())
                 .map(|e| e.file_name().into_string().expect("UTF-8"))
-                // Judged by stream.rs, text_encoders.rs, decoders.rs, pipelines.rs, generate.rs, import_pt2.rs, import_onnx.rs, run.rs, and the tests of the samplers.
+                // Judged by stream.rs, text_encoders.rs, decoders.rs, pipelines.rs, generate.rs, import_pt2.rs, import_onnx.rs, run.rs, tutorials.rs, and the tests of the samplers.
                 .filter(|name| !["stream_", "self_forcing_", "longsana_", "text_", "taehv_", "pipeline_", "tokenizer_"].iter().any(|other| name.starts_with(other)))
                 .filter(|name| !name.split('_').any(|part| part == "vae"))
-                .filter(|name| !["import", "packages", "schedulers"].contains(&name.as_str()))
+                .filter(|name| !["import", "packages", "schedulers", "tutorial"].contains(&name.as_str()))
                 .collect();
             there.sort();
             assert_eq!(there, listed);

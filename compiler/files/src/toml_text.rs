@@ -19,7 +19,7 @@ pub fn parse<T: DeserializeOwned>(text: &str, place: &str, expected: &str) -> Re
         let at = if at.is_empty() { "the text".into() } else { at.join(", ") };
         // The parser's own list of what may stand there says less than `expected`.
         let said = error.message().split(", expected").next().unwrap_or_default();
-        Problems::one(at, format!("a text that is not read ({})", shown(said)), expected)
+        Problems::one(at, shown(said), expected)
     })
 }
 

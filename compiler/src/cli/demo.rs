@@ -156,8 +156,8 @@ fn prove(
     let mut proofs = Vec::new();
     for (pipeline, fp16, bar, what) in [
         (onnx, false, 100.0, "ONNX Runtime, fp32"),
-        (package, false, 45.0, "the package, fp32 arithmetic"),
-        (package, true, 40.0, "the package, every result rounded to fp16"),
+        (package, false, 40.0, "the package, fp32 arithmetic"),
+        (package, true, 35.0, "the package, every result rounded to fp16"),
     ] {
         let options = verify::Options {
             min_snr: Some(bar),
@@ -196,12 +196,12 @@ fn film(
 ) -> Result<(Report, Vec<PathBuf>)> {
     let start = Instant::now();
     let pipeline = Pipeline::open(package)?;
-    let video = pipeline.contract().video.clone();
+    let video = pipeline.contract().video;
     let names = if cfg!(feature = "mp4") { &["video.gif", "video.mp4"][..] } else { &["video.gif"] };
     let paths: Vec<PathBuf> = names.iter().map(|name| args.output.join(name)).collect();
     let request = Request { prompt: args.prompt.clone(), seed: args.seed, chunks: Some(CHUNKS), ..Request::default() };
     let run = RunOptions { fp16: true, threads: context.threads, quiet: context.quiet, ..RunOptions::default() };
-    let progress = Progress::calls("video", context.quiet);
+    let progress = Progress::calls("the video", context.quiet);
     let mut watch = |part: Part, done: u64, total: u64| {
         progress.say(done, total, || format!("{}: {done}/{total}", part.name().replace('_', " ")));
     };

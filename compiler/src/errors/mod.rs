@@ -135,7 +135,7 @@ fn pattern(class: &'static Class, text: &'static str, rank: fn(usize) -> Rank) -
 
 impl Pattern {
     fn fits(&self, text: &str) -> bool {
-        let (first, rest) = self.fixed.split_first().expect("text");
+        let (first, rest) = self.fixed.split_first().expect("a text");
         let Some(mut text) = text.strip_prefix(first) else { return false };
         let Some((last, middle)) = rest.split_last() else { return text.is_empty() };
         for part in middle {

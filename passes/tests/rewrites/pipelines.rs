@@ -12,7 +12,7 @@ fn written(pipeline: &PassPipeline) -> String {
 #[test]
 fn clips() {
     const NAMED: &str = "canonicalize phase cse fuse fold-gate";
-    let engine = "pad-tokens cse channels-first(per-head) canonicalize decompose cse";
+    let engine = "rope-heads pad-tokens cse channels-first(per-head) canonicalize decompose cse";
     let options = Engine { layout: Options { per_head: true, ..Options::default() }, ..Engine::default() };
     for (form, rest) in [
         (Form::Onnx21, "bound-softplus split-conv3d decompose-for-onnx21 cse".to_string()),

@@ -109,7 +109,7 @@ fn change(program: &mut Json, draw: &mut Draw) {
                 inputs.remove(draw.next(inputs.len()));
             }
         }
-        5 | 6 | 7 => {
+        5..=7 => {
             // Another number: an axis, a size, a position.
             let number = draw.of(&ODD);
             if let Some(place) = any(&mut nodes[n]["inputs"], &Json::is_number, draw) {
