@@ -9,7 +9,7 @@ use s2dit_backends::onnx;
 use s2dit_ir::Interface;
 use s2dit_passes::emulate::Arithmetic;
 
-use crate::coreai_engine::{Called, NO_ROUNDING};
+use crate::coreai_engine::{Called, check_rounding};
 use crate::error::refuse;
 use crate::experts::Description;
 use crate::interface;
@@ -182,9 +182,7 @@ impl Artifact {
         }
         match self {
             Artifact::CoreAi(asset) if options.engine == Engine::CoreAi => {
-                if options.fp16 {
-                    refuse!(Input, "{NO_ROUNDING}");
-                }
+                check_rounding(options.fp16)?;
                 let called = Called::probing(asset, asset.main(), &options.probes, |notice| {
                     if !options.quiet {
                         eprintln!("{notice}");

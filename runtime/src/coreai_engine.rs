@@ -21,6 +21,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use crate::error::refuse;
 use crate::library::cache_of;
 use crate::{Error, ErrorKind, HostTensor, Port};
 
@@ -50,9 +51,16 @@ const WHEELS: [(&str, &str); 4] = [
     ),
 ];
 
-/// Why a rounding is refused.
-pub(crate) const NO_ROUNDING: &str =
-    "--fp16 rounds as the Neural Engine does: --engine coreai computes as the asset says";
+/// Checks that nobody asks Apple's runtime to round.
+///
+/// # Errors
+/// Somebody does.
+pub(crate) fn check_rounding(fp16: bool) -> Result<(), Error> {
+    if fp16 {
+        refuse!(Input, "--fp16 rounds as the Neural Engine does: --engine coreai computes as the asset says");
+    }
+    Ok(())
+}
 
 /// The suffix of a state's name for its new value.
 const NEW: &str = "_out";

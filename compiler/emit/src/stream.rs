@@ -21,7 +21,7 @@ pub use self::job::{Functions, Lowered, Options, States};
 use super::format::has_format;
 use super::functions;
 use super::parts::Partition;
-use super::{Precision, Quantized, Summary, Target, Watch, form};
+use super::{Precision, Quantized, Summary, Watch, form};
 use crate::plan::{Quantize, Sources};
 use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::model::Streaming;

@@ -28,7 +28,7 @@ use s2dit_files::arrays::{Array, Arrays};
 use s2dit_ir::{DType, Tensor, TensorType};
 use s2dit_passes::emulate::Arithmetic;
 
-use crate::coreai_engine::{Called, NO_ROUNDING};
+use crate::coreai_engine::{Called, check_rounding};
 use crate::error::refuse;
 use crate::{Artifact, Engine, Error, Session, SessionOptions};
 use call::{Call, session};
@@ -119,8 +119,8 @@ impl Predictor {
     /// See [`Predictor::open`]; an engine that does not run the artifact.
     pub fn open_in(path: &Path, options: &Options, engine: Engine) -> Result<Predictor, Error> {
         let source = match Artifact::open(path)? {
-            Artifact::CoreAi(_) if engine == Engine::CoreAi && options.fp16 => refuse!(Input, "{NO_ROUNDING}"),
             Artifact::CoreAi(asset) if engine != Engine::Tract => {
+                check_rounding(engine == Engine::CoreAi && options.fp16)?;
                 Source::Asset { asset, engine, functions: HashMap::new() }
             }
             _ if engine == Engine::CoreAi => refuse!(
@@ -239,7 +239,7 @@ impl Predictor {
                         let raised = coreml::raise_for(package, Some(&key.0), &call)?;
                         let Some(f) = raised.module.functions.first() else { refuse!(Artifact, "no function") };
                         let given = raised.given.iter().map(|(name, value)| (name.clone(), Array::of(value)));
-                        let mut plan = Plan { session: session(f, package, &self.options)?, given: given.collect() };
+                        let mut plan = Plan { session: session(f, &**package, &self.options)?, given: given.collect() };
                         let found = call.run(&mut plan)?;
                         if !raised.for_one_call {
                             if plans.len() == KEPT {

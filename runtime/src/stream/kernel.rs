@@ -12,7 +12,7 @@ use s2dit_passes::emulate::Arithmetic;
 use super::StreamOptions;
 use super::contract::{self, Contract, Precision, StatesPolicy};
 use super::folder::{KernelFolder, Opened, function_of};
-use crate::coreai_engine::{Called, NO_ROUNDING};
+use crate::coreai_engine::{Called, check_rounding};
 use crate::error::refuse;
 use crate::{Chain, Engine, HostTensor, RunOptions, Session, SessionOptions, function_session};
 
@@ -111,9 +111,7 @@ pub(crate) fn chain(
     if options.engine != Engine::CoreAi {
         return session(opened, path, function, precision, options).map(Chain::from);
     }
-    if options.fp16 {
-        refuse!(Input, "{NO_ROUNDING}");
-    }
+    check_rounding(options.fp16)?;
     let Opened::CoreAi(asset) = opened else {
         refuse!(Input, "`{}`: --engine coreai runs Core AI assets (.aimodel) only", path.display());
     };

@@ -206,11 +206,12 @@ def compile(
         dry_run: Say what would be made, with --size or --recipe, and write nothing.
         batch: Clips that a step takes at once: with 2 a call serves a prompt and its negative, for guidance [default: 1].
         mode: A whole clip in one step, or a stream of chunks [default: clip].
-        states: Where a stream keeps its states: io (inputs and outputs) or native (Core ML states) [default: io].
+        states: Where a stream keeps its states: io (inputs and outputs) or native (states of Core ML, handles of Core AI) [default: io].
         functions: A stream's functions: shared (one package) or separate (one each) [default: shared for coreml; onnx is always separate].
         timesteps: Timesteps that the step can be asked for: any, or from-config (the sampler's, as tables in place of the time embedding) [default:
             any; from-config for a coreml stream].
-        precision: fp32 or fp16 [default: fp16 for coreml, fp32 for onnx and coreai].
+        precision: fp32, fp16, or for coreai fp16-weights, which computes in fp32 [default: fp16 for coreml and for --compute ane, fp32 for onnx and
+            coreai].
         quantize: Store large weights in few bits: int8, int4-block32, palette4-group16, palette6, …; fp16 leaves them; or as a plan says
             (plan.toml, from s2ditc quantize).
         recipe: Choices that are known to go together: paper (4-bit palettes in blocks, 8-bit ones around them, int8 activations, as arXiv 2601.12719
@@ -473,21 +474,23 @@ def run(
     function: Optional[str] = None,
     states: Optional[Path] = None,
     fp16: bool = False,
+    engine: Optional[str] = None,
     time: Optional[int] = None,
     threads: Optional[int] = None,
     force: bool = False,
     no_sync: bool = False,
     progress: Watch = None,
 ) -> Any:
-    """Run a Core ML package or an ONNX file, of any tool, on this machine.
+    """Run a Core ML package, a Core AI asset or an ONNX file, of any tool, on this machine.
 
     Args:
-        model: An .mlpackage or an .onnx file.
+        model: An .mlpackage, an .aimodel or an .onnx file.
         inputs: Arrays by the names of the inputs: .safetensors or .npz.
         output: Where the outputs go, by their names: .safetensors or .npz.
         function: The function of a package with several.
         states: The states before the call, zeros if there is no such file, and after it.
         fp16: Round every fp16 result to fp16, as the Neural Engine stores it; without it the arithmetic is fp32.
+        engine: What runs the graph: ort, or coreai (Apple's runtime, for .aimodel only; fetched on first need) [default: ort].
         time: Run again so many times, and report the median.
         threads: Threads to use (default: all cores); the bytes written do not depend on it.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
@@ -507,6 +510,7 @@ def run(
         "--function": function,
         "--states": states,
         "--fp16": fp16,
+        "--engine": engine,
         "--time": time,
         "--threads": threads,
         "--force": force,
@@ -778,10 +782,10 @@ def lint(
     no_sync: bool = False,
     progress: Watch = None,
 ) -> Any:
-    """Check a Core ML package, of this or another tool, against what is known of the Neural Engine.
+    """Check a Core ML package or a Core AI asset, of this or another tool, against what is known of the Neural Engine.
 
     Args:
-        path: An .mlpackage, or the folder of a kernel.
+        path: An .mlpackage, an .aimodel, or the folder of a kernel.
         rules: List the rules and stop.
         all: Show every finding, and every block.
         deny_fallback: Exit 1 if anything may leave the Neural Engine; with =leaves, only if a rule says that it does.
