@@ -42,6 +42,15 @@ pub static FOR_ONNX23: PassKind = PassKind {
     ..PassKind::PLAIN
 };
 
+/// The pass for Core AI.
+pub static FOR_COREAI: PassKind = PassKind {
+    name: "decompose-for-coreai",
+    doc: "no composite op but those that Core AI's devices know by name: attention, root mean square norms, rotations",
+    destroys: &[Property::Fused],
+    run: Run::Plain(|m| run_except(m, coreai_has)),
+    ..PassKind::PLAIN
+};
+
 /// Runs on every function; returns the number of composites replaced.
 ///
 /// # Errors
@@ -73,6 +82,22 @@ pub fn onnx23_has(f: &Function, v: ValueId) -> bool {
             operands.len() == 3 && f.ty(v).rank() == 4 && operands.iter().all(same)
         }
         _ => onnx21_has(f, v),
+    }
+}
+
+/// Whether Core AI has a name for a composite: of heads `[B, A, N, d]` and rows, with the extents that its declarations speak of.
+#[must_use]
+pub fn coreai_has(f: &Function, v: ValueId) -> bool {
+    let operands = f.operands(v);
+    let rank = f.ty(v).rank();
+    match f.op(v) {
+        Op::RmsNorm(n) => n.axis + 1 == rank,
+        Op::Rope(r) => r.axis + 1 == rank,
+        Op::Sdpa(_) => {
+            let same = |o: &ValueId| f.ty(*o).rank() == 4 && f.shape(*o)[..2] == f.shape(v)[..2];
+            rank == 4 && operands[..3].iter().all(same)
+        }
+        _ => false,
     }
 }
 

@@ -21,7 +21,7 @@ use crate::pass::{PassKind, Run};
 pub static PASS: PassKind = PassKind {
     name: "half-weights",
     doc: "weights are fp16 numbers that are computed with in fp32",
-    needs: &[Property::TensorOps, Property::Fp32, Property::Uncompressed],
+    needs: &[Property::Fp32, Property::Uncompressed],
     run: Run::Plain(run),
     ..PassKind::PLAIN
 };

@@ -10,7 +10,7 @@ use crate::channels_first::{self, Options};
 use crate::lowerings::Lowerings;
 use crate::pass::Pass;
 use crate::pipeline::{OrderError, PassPipeline};
-use crate::precision::{FP16, FP16_NORMS32, FP16_ONLY};
+use crate::precision::{FP16, FP16_FORMULAS, FP16_NORMS32, FP16_ONLY};
 use crate::states::{self, Place};
 use crate::{
     bound, canonicalize, cse, decompose, fold_gate, fuse, half_weights, pad_tokens, phase, rope_heads, rope_tables,
@@ -38,7 +38,9 @@ pub enum Form {
     Ane(Engine),
     /// fp16 for the Neural Engine.
     AneFp16(Engine),
-    /// fp16 for Core AI: the graph as PyTorch has it, norms in fp32.
+    /// fp32 for Core AI: the graph as PyTorch has it, with the formulas that devices know by name.
+    CoreAi,
+    /// The same in fp16.
     CoreAiFp16,
     /// fp32 for Core AI with weights of fp16 numbers.
     CoreAiHalfWeights,
@@ -81,8 +83,9 @@ fn lowering(form: Form) -> Vec<Pass> {
         Form::OnnxFp16 => passes![&split_conv::PASS, &decompose::PASS, &cse::PASS, &FP16_NORMS32],
         Form::Any => passes![&decompose::PASS, &cse::PASS],
         Form::AnyFp16 => passes![&decompose::PASS, &cse::PASS, &FP16],
-        Form::CoreAiFp16 => passes![&decompose::PASS, &cse::PASS, &FP16_NORMS32],
-        Form::CoreAiHalfWeights => passes![&decompose::PASS, &cse::PASS, &half_weights::PASS],
+        Form::CoreAi => passes![&decompose::FOR_COREAI, &cse::PASS],
+        Form::CoreAiFp16 => passes![&decompose::FOR_COREAI, &cse::PASS, &FP16_FORMULAS],
+        Form::CoreAiHalfWeights => passes![&decompose::FOR_COREAI, &cse::PASS, &half_weights::PASS],
         Form::Ane(engine) => engine.passes(),
         Form::AneFp16(engine) => {
             [engine.passes(), passes![&sums_as_products::PASS, &FP16_ONLY, &canonicalize::PASS]].concat()
@@ -142,7 +145,7 @@ pub fn decoder(form: &Form, place: Option<Place>) -> Result<PassPipeline, OrderE
         Form::Onnx21 => passes![&decompose::FOR_ONNX21, &cse::PASS],
         Form::Onnx23 => passes![&decompose::FOR_ONNX23, &cse::PASS],
         Form::OnnxFp16 | Form::CoreAiFp16 => passes![&decompose::PASS, &cse::PASS, &FP16_NORMS32],
-        Form::Any | Form::Ane(_) => passes![&square_free_norms::PASS, &decompose::PASS, &cse::PASS],
+        Form::Any | Form::CoreAi | Form::Ane(_) => passes![&square_free_norms::PASS, &decompose::PASS, &cse::PASS],
         Form::CoreAiHalfWeights => {
             passes![&square_free_norms::PASS, &decompose::PASS, &cse::PASS, &half_weights::PASS]
         }
@@ -203,6 +206,7 @@ pub fn every() -> Result<Vec<Named>, OrderError> {
         ("coreml-any-fp16", "Core ML in fp16, any engine", Form::AnyFp16),
         ("coreml-ane-fp32", "Core ML in fp32, in the layout of the Neural Engine", Form::Ane(Engine::default())),
         ("coreml-ane-fp16", "Core ML in fp16, for the Neural Engine", Form::AneFp16(Engine::default())),
+        ("coreai-fp32", "Core AI in fp32", Form::CoreAi),
         ("coreai-fp16", "Core AI in fp16", Form::CoreAiFp16),
         ("coreai-fp16-weights", "Core AI in fp32 with fp16 weights", Form::CoreAiHalfWeights),
     ];

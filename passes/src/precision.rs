@@ -59,6 +59,17 @@ pub static FP16_NORMS32: PassKind = PassKind {
     ..PassKind::PLAIN
 };
 
+/// The pass for Core AI, whose formulas are wider inside where they need it.
+pub static FP16_FORMULAS: PassKind = PassKind {
+    name: "precision-fp16-formulas",
+    doc: "as precision-fp16-norms32, of a graph in which attention, norms and rotations are composites: they are fp16 outside",
+    needs: &[Property::Fp32, Property::Uncompressed],
+    establishes: &[Property::Fp16],
+    destroys: &[Property::Fp32],
+    run: Run::Plain(|m| run(m, Fp16Extent::Fp16Norms32)),
+    ..PassKind::PLAIN
+};
+
 /// The extent of fp16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fp16Extent {

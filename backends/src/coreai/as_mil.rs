@@ -24,13 +24,17 @@ pub struct MilFunction {
 /// The functions of an asset, the default one first.
 #[must_use]
 pub fn functions(asset: &Asset) -> Vec<MilFunction> {
-    let mut all: Vec<MilFunction> = graphs(asset.root()).map(|graph| function(&graph)).collect();
+    let formulas: BTreeMap<&str, &str> =
+        graphs(asset.root()).filter_map(|graph| Some((graph.name, graph.formula?))).collect();
+    let names: Vec<&str> = asset.functions().collect();
+    let of_functions = graphs(asset.root()).filter(|graph| names.contains(&graph.name));
+    let mut all: Vec<MilFunction> = of_functions.map(|graph| function(&graph, &formulas)).collect();
     all.sort_by_key(|f| f.name != asset.main());
     all
 }
 
-fn function(graph: &Graph<'_>) -> MilFunction {
-    let names = Names::of(graph);
+fn function(graph: &Graph<'_>, formulas: &BTreeMap<&str, &str>) -> MilFunction {
+    let names = Names::of(graph, formulas);
     let value = |number: usize, ty: &Type| NamedValueType { name: names.get(number), r#type: value_type(ty) };
     let mut number = 0;
     let mut next = |ty: &Type| {
@@ -45,7 +49,7 @@ fn function(graph: &Graph<'_>) -> MilFunction {
             op::OUTPUT => block.outputs = operation.operands.iter().map(|v| names.get(*v)).collect(),
             // Tokens are no values.
             op::CREATE_TOKEN => {}
-            _ => block.operations.push(like(operation, outputs, &names)),
+            _ => block.operations.push(like(operation, outputs, &names, formulas)),
         }
     }
     MilFunction {
@@ -59,10 +63,10 @@ fn function(graph: &Graph<'_>) -> MilFunction {
 struct Names(Vec<String>);
 
 impl Names {
-    fn of(graph: &Graph<'_>) -> Names {
+    fn of(graph: &Graph<'_>, formulas: &BTreeMap<&str, &str>) -> Names {
         let mut names = graph.input_names();
         for operation in &graph.region.operations {
-            let (ty, from) = (mil(&operation.name).0, operation.file.replace('.', "_"));
+            let (ty, from) = (mil(operation, formulas).0, operation.file.replace('.', "_"));
             let from = if &*operation.file == UNKNOWN { String::new() } else { from + "_" };
             for _ in &operation.results {
                 names.push(format!("{from}{ty}_{}", names.len()));
@@ -77,8 +81,13 @@ impl Names {
 }
 
 /// An op as MIL has it.
-fn like(operation: &Operation, outputs: Vec<NamedValueType>, names: &Names) -> proto::Operation {
-    let (ty, parameters) = mil(&operation.name);
+fn like(
+    operation: &Operation,
+    outputs: Vec<NamedValueType>,
+    names: &Names,
+    formulas: &BTreeMap<&str, &str>,
+) -> proto::Operation {
+    let (ty, parameters) = mil(operation, formulas);
     let mut inputs = BTreeMap::new();
     for (at, value) in operation.operands.iter().enumerate() {
         // The last parameter takes all that are left.
@@ -96,8 +105,18 @@ fn like(operation: &Operation, outputs: Vec<NamedValueType>, names: &Names) -> p
     proto::Operation { r#type: ty, inputs, outputs, attributes, ..proto::Operation::default() }
 }
 
-/// MIL's name of an op, and those of its parameters.
-fn mil(name: &str) -> (String, &'static [&'static str]) {
+/// MIL's name of an op, and those of its parameters. A call has the name of the formula that the graph says it is.
+fn mil(operation: &Operation, formulas: &BTreeMap<&str, &str>) -> (String, &'static [&'static str]) {
+    let name = &*operation.name;
+    if let Some(callee) = operation.callee() {
+        let formula = formulas.get(callee).copied().unwrap_or("call");
+        let parameters: &[&str] = match formula {
+            "scaled_dot_product_attention" => &["query", "key", "value", "attn_mask"],
+            "layer_norm" => &["x", "gamma", "beta"],
+            _ => &["x", "y"],
+        };
+        return (formula.to_string(), parameters);
+    }
     let base = name.strip_prefix("primitive.").or(name.strip_prefix("dataflow.")).unwrap_or(name);
     let base = base.rsplit_once("_v").map_or(base, |(base, _)| base);
     let base = base.strip_prefix("broadcasting_").unwrap_or(base);

@@ -48,6 +48,7 @@ ops! {
     GELU = "primitive.gelu_v1", 20251024;
     GET_SHAPE = "primitive.get_shape_v2", 20260204;
     GREATER = "primitive.greater_v1", 20251013;
+    INVOKE = "dataflow.invoke_v1", 20250909;
     LOG = "primitive.log_v1", 20250928;
     LUT_TO_DENSE = "primitive.lut_to_dense_v1", 20251202;
     MATMUL = "primitive.batch_matmul_v1", 20250723;

@@ -140,6 +140,8 @@ pub enum Type {
     },
     /// The order of what is done with a handle.
     Token,
+    /// What the name of a graph refers to.
+    Callable,
     /// A type that is carried along as its encoding says it.
     Other {
         /// Number of the encoding.
@@ -159,6 +161,15 @@ pub enum Attribute {
         /// Its value.
         value: i64,
     },
+    /// A signed integer, or a truth value among parameters.
+    Signed {
+        /// Bits.
+        width: u64,
+        /// Its value.
+        value: i64,
+    },
+    /// A number of 32 bits, as its bits.
+    Float(u32),
     /// A type.
     Type(Type),
     /// A list.
@@ -179,6 +190,12 @@ pub enum Attribute {
         /// Its parts.
         values: Vec<Attribute>,
     },
+    /// Named attributes, each [`Attribute::Opaque`] with one part, sorted by name.
+    Dictionary(Vec<Attribute>),
+    /// A name within the program.
+    Symbol(Arc<str>),
+    /// The graph that an op calls, by its name.
+    Callee(Arc<str>),
     /// One of a few choices, such as a padding mode.
     Choice {
         /// Number of the encoding.
@@ -237,6 +254,17 @@ pub struct Operation {
     pub regions: Vec<Region>,
     /// The file that the op came from; empty if that is not known.
     pub file: Arc<str>,
+}
+
+impl Operation {
+    /// The name of the graph that the op calls.
+    #[must_use]
+    pub fn callee(&self) -> Option<&str> {
+        self.properties.iter().find_map(|property| match property {
+            Property::Required(Attribute::Callee(name)) => Some(&**name),
+            _ => None,
+        })
+    }
 }
 
 /// A value that enters a region.

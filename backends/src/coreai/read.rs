@@ -101,7 +101,7 @@ impl Asset {
 
     /// Names of the functions, in order.
     pub fn functions(&self) -> impl Iterator<Item = &str> {
-        graphs(&self.program.root).map(|graph| graph.name)
+        graphs(&self.program.root).filter(|graph| !graph.is_private).map(|graph| graph.name)
     }
 
     /// The function that is called if none is named: `main`, or else the first.
@@ -166,7 +166,12 @@ impl Asset {
     }
 
     pub(super) fn graph(&self, function: &str) -> Option<Graph<'_>> {
-        graphs(&self.program.root).find(|graph| graph.name == function)
+        graphs(&self.program.root).find(|graph| graph.name == function && !graph.is_private)
+    }
+
+    /// A graph that ops call.
+    pub(super) fn called(&self, name: &str) -> Option<Graph<'_>> {
+        graphs(&self.program.root).find(|graph| graph.name == name)
     }
 
     /// Whether anything in the asset is fp16, weights and interface included.
@@ -235,6 +240,10 @@ impl Asset {
 /// A graph, taken apart.
 pub(super) struct Graph<'a> {
     pub(super) name: &'a str,
+    /// Whether only ops call it.
+    is_private: bool,
+    /// The formula that it says it is.
+    pub(super) formula: Option<&'a str>,
     input_names: &'a [Attribute],
     output_names: &'a [Attribute],
     inputs: &'a [Type],
@@ -274,19 +283,25 @@ fn graph(op: &Operation) -> Option<Graph<'_>> {
     }
     let [
         Property::Required(Attribute::Array(input_names)),
-        _,
+        Property::Optional(declaration),
         _,
         Property::Required(Attribute::Type(Type::Function { inputs, results })),
         _,
         Property::Required(Attribute::String(name)),
-        _,
+        Property::Required(is_private),
         _,
         Property::Required(Attribute::Array(output_names)),
     ] = &op.properties[..]
     else {
         return None;
     };
-    Some(Graph { name, input_names, output_names, inputs, outputs: results, region: op.regions.first()? })
+    let is_private = *is_private == Attribute::flag(true);
+    let formula = match declaration {
+        Some(Attribute::Opaque { name, .. }) => Some(&**name),
+        _ => None,
+    };
+    let region = op.regions.first()?;
+    Some(Graph { name, is_private, formula, input_names, output_names, inputs, outputs: results, region })
 }
 
 /// The arguments or results of some types.

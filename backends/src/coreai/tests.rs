@@ -17,10 +17,11 @@ use super::write::{bytes_of, laid_out};
 /// The producer that LLVM's writer of the library names.
 const LIBRARY: &str = "MLIR22.0.0git";
 
-const FIXTURES: [(&str, &str, &[u8]); 7] = [
+const FIXTURES: [(&str, &str, &[u8]); 8] = [
     ("compressed", include_str!("fixtures/compressed.s2"), include_bytes!("fixtures/compressed.mlirb")),
     ("convolutions", include_str!("fixtures/convolutions.s2"), include_bytes!("fixtures/convolutions.mlirb")),
     ("elementwise", include_str!("fixtures/elementwise.s2"), include_bytes!("fixtures/elementwise.mlirb")),
+    ("formulas", include_str!("fixtures/formulas.s2"), include_bytes!("fixtures/formulas.mlirb")),
     ("layers", include_str!("fixtures/layers.s2"), include_bytes!("fixtures/layers.mlirb")),
     ("logic", include_str!("fixtures/logic.s2"), include_bytes!("fixtures/logic.mlirb")),
     ("reduce", include_str!("fixtures/reduce.s2"), include_bytes!("fixtures/reduce.mlirb")),

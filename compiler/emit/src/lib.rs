@@ -81,8 +81,8 @@ fn form(target: Target, precision: Precision, opset: Opset, compute: Compute, en
         (Target::CoreMl | Target::Onnx, Precision::Fp16Weights, _) => {
             bail!("--precision fp16-weights is for --target coreai: use fp16 for target {target}")
         }
-        (Target::CoreMl, Precision::Fp32, Compute::Any | Compute::Gpu)
-        | (Target::CoreAi, Precision::Fp32, Compute::Gpu) => Form::Any,
+        (Target::CoreMl, Precision::Fp32, Compute::Any | Compute::Gpu) => Form::Any,
+        (Target::CoreAi, Precision::Fp32, Compute::Gpu) => Form::CoreAi,
         (Target::CoreMl, Precision::Fp16, Compute::Any | Compute::Gpu) => Form::AnyFp16,
         (Target::CoreMl | Target::CoreAi, Precision::Fp32, Compute::Ane) => Form::Ane(engine),
         (Target::CoreMl | Target::CoreAi, Precision::Fp16, Compute::Ane) => Form::AneFp16(engine),

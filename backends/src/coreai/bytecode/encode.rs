@@ -48,15 +48,19 @@ impl<'a> Encoder<'a> {
                 put(&mut out, attribute::STRING);
                 put(&mut out, self.strings.number(text));
             }
-            Attribute::Integer { width, value } => {
+            Attribute::Integer { width, value } | Attribute::Signed { width, value } => {
                 put(&mut out, attribute::INTEGER);
                 put(&mut out, *width);
-                // Not unsigned.
-                put(&mut out, 0);
+                out.push(u8::from(matches!(attribute, Attribute::Integer { .. })));
                 match width {
                     0..=8 => out.push(*value as u8),
                     _ => put(&mut out, zigzag(*value)),
                 }
+            }
+            Attribute::Float(bits) => {
+                put(&mut out, attribute::FLOAT);
+                put(&mut out, 32);
+                put(&mut out, zigzag(i64::from(*bits as i32)));
             }
             Attribute::Type(ty) => {
                 put(&mut out, attribute::TYPE);
@@ -80,6 +84,21 @@ impl<'a> Encoder<'a> {
                 put(&mut out, attribute::OPAQUE);
                 put(&mut out, self.strings.number(name));
                 self.list(&mut out, values);
+            }
+            Attribute::Dictionary(values) => {
+                put(&mut out, attribute::DICTIONARY);
+                self.list(&mut out, values);
+            }
+            Attribute::Symbol(name) => {
+                put(&mut out, attribute::SYMBOL);
+                // Not within another.
+                put(&mut out, 1);
+                put(&mut out, self.strings.number(name));
+            }
+            Attribute::Callee(name) => {
+                put(&mut out, attribute::CALLEE);
+                put(&mut out, self.numbers.attributes.of(&Attribute::Symbol(name.clone())));
+                put(&mut out, self.numbers.types.of(&Type::Callable));
             }
             Attribute::Choice { code, value } => {
                 put(&mut out, *code);
@@ -143,6 +162,7 @@ impl<'a> Encoder<'a> {
                 put(&mut out, self.numbers.types.of(&Type::Tensor { shape: shape.clone(), element: *element }));
             }
             Type::Token => put(&mut out, kind::TOKEN),
+            Type::Callable => put(&mut out, kind::CALLABLE),
             Type::Other { code } => put(&mut out, *code),
         }
         out

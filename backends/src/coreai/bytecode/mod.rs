@@ -55,14 +55,18 @@ pub mod section {
 mod attribute {
     pub const STRING: u64 = 1;
     pub const INTEGER: u64 = 2;
+    pub const FLOAT: u64 = 3;
     pub const TYPE: u64 = 4;
     pub const ARRAY: u64 = 5;
     pub const DENSE: u64 = 6;
     pub const RESOURCE: u64 = 7;
     pub const OPAQUE: u64 = 9;
+    pub const SYMBOL: u64 = 14;
+    pub const CALLEE: u64 = 16;
     pub const FILE: u64 = 30;
     pub const RANGE: u64 = 31;
     pub const LOCATION: u64 = 40;
+    pub const DICTIONARY: u64 = 45;
     pub const UNIT: u64 = 46;
 }
 
@@ -72,6 +76,7 @@ mod kind {
     pub const FUNCTION: u64 = 30;
     pub const HANDLE: u64 = 31;
     pub const TOKEN: u64 = 32;
+    pub const CALLABLE: u64 = 33;
 }
 
 /// Flags of what an op has.

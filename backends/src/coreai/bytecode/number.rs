@@ -98,7 +98,7 @@ impl Numbering {
         }
         match attribute {
             Attribute::Type(ty) => self.ty(ty),
-            Attribute::Array(values) | Attribute::Opaque { values, .. } => {
+            Attribute::Array(values) | Attribute::Dictionary(values) | Attribute::Opaque { values, .. } => {
                 for value in values {
                     self.attribute(value);
                 }
@@ -108,7 +108,14 @@ impl Numbering {
                 self.attribute(&Attribute::Range(file.clone()));
                 self.attribute(&Attribute::Unit);
             }
+            Attribute::Callee(name) => {
+                self.attribute(&Attribute::Symbol(name.clone()));
+                self.ty(&Type::Callable);
+            }
             Attribute::String(_)
+            | Attribute::Symbol(_)
+            | Attribute::Float(_)
+            | Attribute::Signed { .. }
             | Attribute::Integer { .. }
             | Attribute::Dense { .. }
             | Attribute::Resource(_)
@@ -126,7 +133,7 @@ impl Numbering {
             Type::Tensor { element, .. } => self.ty(&Type::Element(*element)),
             Type::Function { inputs, results } => results.iter().chain(inputs).for_each(|ty| self.ty(ty)),
             Type::Handle { shape, element } => self.ty(&Type::Tensor { shape: shape.clone(), element: *element }),
-            Type::Element(_) | Type::Token | Type::Other { .. } => {}
+            Type::Element(_) | Type::Token | Type::Callable | Type::Other { .. } => {}
         }
     }
 }

@@ -248,13 +248,27 @@ impl Reader {
             attribute::STRING => Attribute::String(string(&self.strings, number(&mut bytes)?)?.clone()),
             attribute::INTEGER => {
                 let width = number(&mut bytes)?;
-                number(&mut bytes)?;
+                let is_signed = byte(&mut bytes)? == 0;
                 let value = match width {
                     0..=8 => i64::from(byte(&mut bytes)?),
                     _ => unzigzag(number(&mut bytes)?),
                 };
-                Attribute::Integer { width, value }
+                if is_signed { Attribute::Signed { width, value } } else { Attribute::Integer { width, value } }
             }
+            attribute::FLOAT => {
+                let width = number(&mut bytes)?;
+                let bits = unzigzag(number(&mut bytes)?);
+                if width == 32 { Attribute::Float(bits as u32) } else { Attribute::Choice { code, value: width } }
+            }
+            attribute::DICTIONARY => Attribute::Dictionary(self.list(&mut bytes, depth)?),
+            attribute::SYMBOL => {
+                ensure!(number(&mut bytes)? == 1, "a name within a name");
+                Attribute::Symbol(string(&self.strings, number(&mut bytes)?)?.clone())
+            }
+            attribute::CALLEE => match self.attribute(number(&mut bytes)?, depth + 1)? {
+                Attribute::Symbol(name) => Attribute::Callee(name),
+                _ => bail!("a call of what has no name"),
+            },
             attribute::TYPE => Attribute::Type(self.ty(number(&mut bytes)?, depth)?),
             attribute::ARRAY => Attribute::Array(self.list(&mut bytes, depth)?),
             attribute::DENSE => {
@@ -324,6 +338,7 @@ impl Reader {
                 _ => bail!("a handle of what is no tensor"),
             },
             kind::TOKEN => Type::Token,
+            kind::CALLABLE => Type::Callable,
             code => Element::of_code(code).map_or(Type::Other { code }, Type::Element),
         };
         self.known_types.insert(index, read.clone());

@@ -1,6 +1,7 @@
 //! IR module → program of the dialect `aicode`: each function becomes a graph.
 
 mod activation;
+mod composite;
 mod compressed;
 mod constants;
 mod elementwise;
@@ -43,7 +44,8 @@ pub(super) fn lower(module: &Module, source: &dyn WeightSource) -> Result<Lowere
     let mut blobs = constants::Blobs::default();
     // From the last function to the first: so the bytecode numbers resources.
     for (index, f) in module.functions.iter().enumerate().rev() {
-        let made = Lowering::new(module, index, source, &mut blobs)?.run()?;
+        let made = Lowering::new(module, index, source, &mut blobs)?.run(Role::Function)?;
+        graphs.extend(made.calls.into_iter().rev());
         graphs.push(made.graph);
         ops += made.ops;
         if !made.names.is_empty() {
@@ -93,6 +95,16 @@ struct Made {
     ops: usize,
     /// Values that end blocks.
     names: BTreeMap<String, Value>,
+    /// Graphs that it calls.
+    calls: Vec<Operation>,
+}
+
+/// What a graph is for.
+enum Role {
+    /// A function of the asset.
+    Function,
+    /// A formula that functions call, with its declaration.
+    Called(Attribute),
 }
 
 struct Lowering<'a> {
@@ -115,6 +127,11 @@ struct Lowering<'a> {
     constants: HashMap<String, Value>,
     /// What values were before they got their shape.
     sources: HashMap<Value, Value>,
+    /// Whether the function is what a formula stands for: its ops are no formulas.
+    is_body: bool,
+    /// Graphs of formulas, and how many ops they have.
+    calls: Vec<Operation>,
+    called_ops: usize,
 }
 
 impl<'a> Lowering<'a> {
@@ -152,10 +169,13 @@ impl<'a> Lowering<'a> {
             values,
             constants: HashMap::new(),
             sources: HashMap::new(),
+            is_body: false,
+            calls: Vec::new(),
+            called_ops: 0,
         })
     }
 
-    fn run(mut self) -> Result<Made> {
+    fn run(mut self, role: Role) -> Result<Made> {
         let f = self.f;
         for v in std::mem::take(&mut self.order) {
             if self.folded.contains(&v) || matches!(f.op(v), Op::Input(_)) {
@@ -189,24 +209,33 @@ impl<'a> Lowering<'a> {
         let output_names = f.results.iter().map(|(name, _)| name.as_str());
         let mut output_names = named_ports(output_names);
         output_names.extend(tokens.iter().map(|_| Attribute::Array(Vec::new())));
-        let flag = || Property::Required(Attribute::flag(false));
+        let flag = |value: bool| Property::Required(Attribute::flag(value));
+        let (declaration, is_called) = match role {
+            Role::Function => (None, false),
+            Role::Called(declaration) => (Some(declaration), true),
+        };
+        let mut input_names = named_ports(input_names);
+        if is_called {
+            // Its arguments are known by their places.
+            input_names.clear();
+            output_names.clear();
+        }
         let properties = vec![
-            Property::Required(Attribute::Array(named_ports(input_names))),
-            // No declaration of a composite op.
-            Property::Optional(None),
+            Property::Required(Attribute::Array(input_names)),
+            Property::Optional(declaration),
             // Nothing of it lies elsewhere.
-            flag(),
+            flag(false),
             Property::Required(Attribute::Type(Type::Function { inputs, results })),
-            // It may be inlined.
-            flag(),
+            // Whether it stays apart from its caller.
+            flag(is_called),
             Property::Required(Attribute::string(&f.name)),
-            // It is public.
-            flag(),
+            // Whether it is private.
+            flag(is_called),
             // It has no parameters.
             Property::Required(Attribute::Array(Vec::new())),
             Property::Required(Attribute::Array(output_names)),
         ];
-        let ops = self.block.ops();
+        let ops = self.block.ops() + self.called_ops;
         let region = self.block.end(op::OUTPUT, &outputs);
         let graph = Operation {
             name: op::GRAPH.into(),
@@ -216,7 +245,7 @@ impl<'a> Lowering<'a> {
             regions: vec![region],
             file: UNKNOWN.into(),
         };
-        Ok(Made { graph, ops, names: names.into_iter().zip(milestones).collect() })
+        Ok(Made { graph, ops, names: names.into_iter().zip(milestones).collect(), calls: self.calls })
     }
 
     /// One match over the closed op set; each family is in its own file.
@@ -259,10 +288,8 @@ impl<'a> Lowering<'a> {
             Op::GatherNd(g) => self.gather_nd(v, g),
             Op::ScatterAlongAxis(_) | Op::ScatterNd(_) => self.missing("scattered updates"),
             Op::BroadcastTo(b) => self.broadcast_to(v, &b.shape),
-            Op::RmsNorm(_)
-            | Op::Rope(_)
-            | Op::Modulate(_)
-            | Op::Sdpa(_)
+            Op::RmsNorm(_) | Op::Rope(_) | Op::Sdpa(_) => self.composite(v),
+            Op::Modulate(_)
             | Op::FeatureMap(_)
             | Op::LinearAttention(_)
             | Op::LinearAttentionStep(_)

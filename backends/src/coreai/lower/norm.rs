@@ -10,7 +10,8 @@ use super::super::{body, op};
 use super::Lowering;
 
 impl Lowering<'_> {
-    pub(super) fn layer_norm(&mut self, v: ValueId, n: &LayerNorm) -> Result<Value> {
+    /// A layer norm in its place, op by op.
+    pub(super) fn plain_layer_norm(&mut self, v: ValueId, n: &LayerNorm) -> Result<Value> {
         let operands = self.f.operands(v);
         let x = self.value(operands[0])?;
         let (own, element) = self.parts(x);

@@ -33,7 +33,9 @@ fn raised(asset: &Asset, function: Option<&str>) -> Result<Module> {
         format!("`{shown}`: no function `{name}`, expected one of {}", there.join(", "))
     })?;
     let mut unknown: BTreeMap<String, usize> = BTreeMap::new();
-    for operation in &graph.region.operations {
+    let calls = graph.region.operations.iter().filter_map(Operation::callee).filter_map(|name| asset.called(name));
+    let called = calls.flat_map(|graph| &graph.region.operations);
+    for operation in graph.region.operations.iter().chain(called) {
         if !ops::is_known(&operation.name) {
             *unknown.entry(operation.name.to_string()).or_default() += 1;
         }
@@ -44,6 +46,7 @@ fn raised(asset: &Asset, function: Option<&str>) -> Result<Module> {
     }
     let mut f = Function::new(name);
     let mut raise = Raise {
+        asset,
         b: Builder::new(&mut f),
         values: HashMap::new(),
         constants: HashMap::new(),
@@ -66,6 +69,7 @@ struct Constant {
 }
 
 struct Raise<'f> {
+    asset: &'f Asset,
     b: Builder<'f>,
     values: HashMap<Value, ValueId>,
     constants: HashMap<Value, Constant>,
@@ -119,6 +123,55 @@ impl Raise<'_> {
         Ok(())
     }
 
+    /// What a called graph gives for some operands.
+    fn called(&mut self, operation: &Operation) -> Result<ValueId> {
+        let name = operation.callee().context("a call without the name of a graph")?;
+        let asset = self.asset;
+        let graph = asset.called(name).with_context(|| format!("no graph `{name}`"))?;
+        let arguments = &graph.region.arguments;
+        ensure!(
+            arguments.len() == operation.operands.len(),
+            "graph `{name}` takes {} operands, found {}",
+            arguments.len(),
+            operation.operands.len()
+        );
+        let mut given = HashMap::new();
+        for (at, (argument, operand)) in arguments.iter().zip(&operation.operands).enumerate() {
+            let (v, wanted) = (self.tensor(*operand)?, ir_type(&argument.ty)?);
+            ensure!(*self.b.f.ty(v) == wanted, "graph `{name}` takes {wanted}, found {}", self.b.f.ty(v));
+            given.insert(at, v);
+        }
+        // Values of the graph have numbers of their own, and none of the names.
+        let outside = (
+            std::mem::replace(&mut self.values, given),
+            std::mem::take(&mut self.constants),
+            std::mem::take(&mut self.names),
+            std::mem::replace(&mut self.next, arguments.len()),
+        );
+        let result = self.inside(&graph);
+        (self.values, self.constants, self.names, self.next) = outside;
+        result.with_context(|| format!("graph `{name}`"))
+    }
+
+    fn inside(&mut self, graph: &Graph<'_>) -> Result<ValueId> {
+        for operation in &graph.region.operations {
+            match &*operation.name {
+                op::CONSTANT => self.constant(operation)?,
+                op::OUTPUT => {
+                    let [result] = operation.operands[..] else {
+                        bail!("found {} results, expected 1", operation.operands.len())
+                    };
+                    return self.tensor(result);
+                }
+                op::INVOKE | op::CREATE_TOKEN | op::READ_HANDLE | op::WRITE_HANDLE => {
+                    bail!("op `{}` in a graph that is called", operation.name)
+                }
+                name => self.operation(operation).with_context(|| format!("op `{name}` of `{}`", operation.file))?,
+            }
+        }
+        bail!("no results")
+    }
+
     fn constant(&mut self, operation: &Operation) -> Result<()> {
         let ([Property::Required(value)], [ty]) = (&operation.properties[..], &operation.results[..]) else {
             bail!("a constant without its value");
@@ -134,7 +187,7 @@ impl Raise<'_> {
         let declared = ir_type(declared)?;
         let scope = if &*operation.file == super::program::UNKNOWN { "" } else { &*operation.file };
         self.b.enter(scope);
-        let v = self.op(operation, &declared);
+        let v = if operation.name == op::INVOKE { self.called(operation) } else { self.op(operation, &declared) };
         self.b.leave();
         let v = v?;
         let found = self.b.f.ty(v);

@@ -77,7 +77,7 @@ fn reduce(name: &str) -> Option<ReduceKind> {
 }
 
 /// Ops that are known and in none of the families above.
-const OTHERS: [&str; 25] = [
+const OTHERS: [&str; 26] = [
     op::CONSTANT,
     op::OUTPUT,
     op::BLOCKWISE_SHIFT_SCALE,
@@ -92,6 +92,7 @@ const OTHERS: [&str; 25] = [
     op::GATHER_ALONG_AXIS,
     op::GATHER_ND,
     op::GELU,
+    op::INVOKE,
     op::LUT_TO_DENSE,
     op::MATMUL,
     op::PAD,
