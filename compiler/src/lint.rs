@@ -161,7 +161,7 @@ fn packages(path: &Path) -> Result<Vec<PathBuf>> {
             Err(_) => "nothing".into(),
         };
         bail!(
-            "`{}`: expected an .mlpackage, an .aimodel or the folder of a kernel of such, found {found}",
+            "`{}`: expected an .mlpackage, an .aimodel, or the folder of a kernel or decoder made of them, found {found}",
             path.display()
         );
     }

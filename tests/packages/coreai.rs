@@ -310,6 +310,17 @@ fn an_asset_is_inspected_and_what_is_not_there_is_refused() {
     let of =
         |rule: &str| report["findings"].as_array().expect("findings").iter().filter(move |f| f["rule"] == rule).count();
     assert!(of("fp32") > 100 && of("weights-1gb") == 0 && report["flags"]["fp32"] == "--precision fp16", "{report}");
+    // Rules of assets alone, with limits that a small one passes.
+    let small = work.path().join("rules.json");
+    let limits = ["asset-2gb", "metal-buffer"].map(|id| format!(r#"{{"id": "{id}", "params": {{"max": 3}}}}"#));
+    std::fs::write(&small, format!(r#"{{"rules": [{}]}}"#, limits.join(","))).expect("rules");
+    let limited = crate::common::run(&["lint", &asset, "--json", "--rules-file", &arg(&small)]);
+    let limited: Value = serde_json::from_slice(&limited.stdout).expect("JSON");
+    for rule in ["asset-2gb", "metal-buffer"] {
+        let findings = limited["packages"][0]["findings"].as_array().expect("findings");
+        assert_eq!(findings.iter().filter(|f| f["rule"] == rule).count(), 1, "{rule}");
+        assert_eq!(of(rule), 0, "{rule}");
+    }
     let ops = report["ops"].as_array().expect("ops");
     assert!(ops.iter().any(|op| op["type"] == "matmul" && op["provenance"] == "blocks_0_attn1_to_q"), "{report}");
     assert_eq!(report["summary"]["functions"][0]["blocks"].as_object().expect("blocks").len(), 4);
