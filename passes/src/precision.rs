@@ -123,7 +123,10 @@ fn lower_function(f: &Function, precision: Fp16Extent) -> Result<(Function, usiz
                 let mut operands = Vec::new();
                 let bounds = matches!(op, Op::Binary(Binary::Maximum)) && want == DType::F16;
                 for o in f.operands(v) {
-                    operands.push(if let Some(bound) = raised_bound(f, o).filter(|_| bounds) {
+                    operands.push(if let Some(hidden) = hiding(f, o).filter(|_| want == DType::F16) {
+                        let hidden = g.add_leaf(hidden.into(), f.ty(o), &node.scope)?;
+                        cast_to(&mut g, &mut casts, hidden, want)?
+                    } else if let Some(bound) = raised_bound(f, o).filter(|_| bounds) {
                         let bound = g.add_leaf(bound.into(), f.ty(o), &node.scope)?;
                         cast_to(&mut g, &mut casts, bound, want)?
                     } else if f.dtype(o) == DType::F32 {
@@ -162,6 +165,22 @@ fn raised_bound(f: &Function, v: ValueId) -> Option<Literal> {
     let Op::Literal(Literal { values }) = f.op(v) else { return None };
     let tiny = |x: &f64| (0.0..LEAST_NORMAL).contains(x) && *x > 0.0;
     (f.dtype(v) == DType::F32 && values.iter().all(tiny)).then(|| Literal { values: vec![LEAST_NORMAL; values.len()] })
+}
+
+/// The least finite number of fp16.
+const LEAST: f64 = -65_504.0;
+
+/// What a number that fp16 does not hold becomes: far below any score, and within fp16 when two masks are added.
+const HIDDEN: f64 = -30_000.0;
+
+/// A constant that says what must never be chosen, such as the -1e9 of a mask, as one that fp16 holds.
+fn hiding(f: &Function, v: ValueId) -> Option<Literal> {
+    let Op::Literal(Literal { values }) = f.op(v) else { return None };
+    let is_beyond = |x: &f64| *x < LEAST;
+    if f.dtype(v) != DType::F32 || !values.iter().any(is_beyond) {
+        return None;
+    }
+    Some(Literal { values: values.iter().map(|x| if is_beyond(x) { HIDDEN } else { *x }).collect() })
 }
 
 fn cast_to(

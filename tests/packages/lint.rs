@@ -301,7 +301,10 @@ fn bad_input_is_one_clear_error() {
     fs::write(&onnx, "").expect("a file");
     for (path, found) in [(arg(&onnx), "an ONNX file"), (arg(work.path()), "a folder without Manifest.json")] {
         let error = fails(&["lint", &path]);
-        assert!(error.contains("expected an .mlpackage, an .aimodel, or the folder") && error.contains(found), "{error}");
+        assert!(
+            error.contains("expected an .mlpackage, an .aimodel, or the folder") && error.contains(found),
+            "{error}"
+        );
     }
     let file = work.path().join("file.json");
     let with = |text: &str, option: &str| {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use s2dit_files::problems::{Problem, quoted};
+use s2dit_files::problems::{Problem, Problems, quoted};
 use s2dit_ir::interface::{Distribution, InputRole, OutputRole};
 
 /// What the command line says of a graph.
@@ -22,6 +22,25 @@ impl Ask {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.inputs.is_empty() && self.outputs.is_empty() && self.bind.is_empty()
+    }
+
+    /// Checks that nothing is said twice.
+    ///
+    /// # Errors
+    /// An input or a result with two roles; a size with two values.
+    pub fn check(&self) -> Result<(), Problems> {
+        let mut problems = Problems::new();
+        let mut twice = |flag: &str, names: Vec<&str>| {
+            for (i, name) in names.iter().enumerate() {
+                if names[..i].contains(name) {
+                    problems.push(format!("{flag} {}", quoted(name)), "the name twice", "each name once");
+                }
+            }
+        };
+        twice("--input", self.inputs.iter().map(|given| given.name.as_str()).collect());
+        twice("--result", self.outputs.iter().map(|given| given.name.as_str()).collect());
+        twice("--bind", self.bind.iter().map(|binding| binding.size.as_str()).collect());
+        problems.into_result()
     }
 
     /// The values of symbolic sizes by name.

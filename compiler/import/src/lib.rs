@@ -105,6 +105,7 @@ fn head_of(path: &Path) -> std::io::Result<Vec<u8>> {
 /// See [`Importer::read`]; a role for an input or result that is not there, or that does not fit its shape.
 pub fn import(importer: &'static dyn Importer, path: &Path, ask: &Ask) -> Result<Imported, Problems> {
     let place = path.display().to_string();
+    ask.check()?;
     let Read { mut module, weights, format, beside } = importer.read(path, ask)?;
     for f in &mut module.functions {
         f.remove_dead();
@@ -114,6 +115,14 @@ pub fn import(importer: &'static dyn Importer, path: &Path, ask: &Ask) -> Result
                 place,
                 found,
                 "tensor ops alone, as `compile --emit ir --after canonicalize` prints them",
+            ));
+        }
+        if let Some(v) = grown(f) {
+            let found = format!("a constant {} that is made of much less", f.ty(v));
+            return Err(Problems::one(
+                format!("{place}: {}", shown(&f.node(v).scope)),
+                found,
+                "tensors that a file may hold in full: repeat in the model what is repeated",
             ));
         }
     }
@@ -138,4 +147,27 @@ pub fn import(importer: &'static dyn Importer, path: &Path, ask: &Ask) -> Result
     let hash = blake3::hash(ir_text::print(&module).as_bytes());
     let files = [path.to_owned()].into_iter().chain(beside).collect();
     Ok(Imported { module, weights, importer: importer.name(), format, files, guessed, hash })
+}
+
+/// Elements of a constant that may be made of less.
+const MOST_GROWN: usize = 1 << 27;
+
+/// A constant far larger than the stored tensors and literals that it is made of: a few bytes of a file must not fill a disk.
+fn grown(f: &s2dit_ir::Function) -> Option<s2dit_ir::ValueId> {
+    let constants = f.constants();
+    let mut stored = std::collections::HashMap::new();
+    for v in f.order().into_iter().filter(|v| constants.contains(v)) {
+        let own = f.ty(v).elements();
+        let operands = f.operands(v);
+        let from = match operands.is_empty() {
+            true if matches!(f.op(v), s2dit_ir::Op::Load(_)) => own,
+            true => 1,
+            false => operands.iter().map(|o| stored.get(o).copied().unwrap_or(0)).fold(0, usize::saturating_add),
+        };
+        if own > MOST_GROWN && own / 4 > from {
+            return Some(v);
+        }
+        stored.insert(v, from);
+    }
+    None
 }

@@ -32,6 +32,12 @@ const MOST_KNOWN: usize = 1 << 24;
 /// Elements in all that may be computed: a hostile file must not cost hours.
 const MOST_WORK: usize = 1 << 29;
 
+/// Elements of the largest constant of one number, which files of any format hold in full.
+const MOST_FILLED: usize = 1 << 27;
+
+/// Floating-point operations that cost as much as an element elsewhere.
+const FLOPS_AN_ELEMENT: u64 = 8;
+
 /// The function that is written.
 #[derive(Debug)]
 pub struct Tracer {
@@ -173,6 +179,11 @@ impl Tracer {
             return Ok(Value::Filled(ty, x));
         }
         self.spend(&ty)?;
+        let flops = op.cost(&types.iter().collect::<Vec<_>>(), &ty).flops / FLOPS_AN_ELEMENT;
+        self.work = self.work.saturating_add(usize::try_from(flops).unwrap_or(usize::MAX));
+        if self.work > MOST_WORK {
+            return Err(OpError::new(format!("{ty} is computed before the model runs, which is too much")));
+        }
         let tensors = operands.iter().map(|value| self.tensor(value)).collect::<Result<Vec<_>, _>>()?;
         let tensors: Vec<&Tensor> = tensors.iter().flatten().collect();
         Ok(Value::Known(op.eval(&tensors, &ty)?))
@@ -202,6 +213,9 @@ impl Tracer {
             Value::Filled(ty, x) => (ty.clone(), vec![*x]),
         };
         let ty = ty.with_dtype(Tracer::graph_dtype(ty.dtype));
+        if checked_elements(&ty.shape).is_none_or(|elements| elements > MOST_FILLED) {
+            return Err(OpError::new(format!("{ty} is computed before the model runs, which is too much")));
+        }
         for x in &mut values {
             if x.is_nan() || *x == f64::INFINITY {
                 return Err(OpError::new(format!("a constant {ty} has the element {x}")));

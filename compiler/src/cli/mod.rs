@@ -36,6 +36,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use s2dit_backends::output::{Destination, set_sync};
 use terminal::{print_error, print_json, print_line, print_note, print_rows, print_script};
 
+use crate::errors;
+
 /// Compiles video diffusion transformers (S2DiT, Wan, LTX-Video, SANA-Video, Open-Sora and others) to Core ML, ONNX and Core AI, and proves the result on this machine.
 #[derive(Parser)]
 #[command(
@@ -231,11 +233,19 @@ fn perform(cli: &Cli) -> anyhow::Result<ExitCode> {
 /// The exit code for a wrong command line.
 const USAGE: u8 = 2;
 
+/// The class of command lines that are not understood.
+const NOT_UNDERSTOOD: &str = "E0001";
+
 /// Prints help, the version or what is wrong with the command line. Help that could not be written is a failure.
 fn say(said: &clap::Error) -> ExitCode {
     use std::io::Write;
     let printed = said.print().and_then(|()| std::io::stdout().flush());
     if said.use_stderr() {
+        let said = said.to_string();
+        let class = said.lines().find_map(errors::of).or_else(|| errors::find(NOT_UNDERSTOOD));
+        if let Some(class) = class {
+            print_rows(&format!("  help: s2ditc explain {}", class.id));
+        }
         return ExitCode::from(USAGE);
     }
     match printed {

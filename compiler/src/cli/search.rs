@@ -111,17 +111,19 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let blocks = args.blocks.map_or_else(|| model.outline().blocks(), usize::from);
     let budgets = Budgets { latency_ms: args.budget_latency, memory_mb: args.budget_memory };
     let found = search::search(&table, budgets, blocks, usize::from(args.group), scores.as_ref())?;
+    let mut staged = Vec::new();
     if let Some(out) = &args.output {
         let text = configuration(&*model, &found)?;
-        let staged = Staged::file(context.to(out), &made::config)?;
-        std::fs::write(staged.path(), text).with_context(|| format!("cannot write `{}`", out.display()))?;
-        staged.commit()?;
+        let file = Staged::file(context.to(out), &made::config)?;
+        std::fs::write(file.path(), text).with_context(|| format!("cannot write `{}`", out.display()))?;
+        staged.push(file);
     }
     let title = args.config.as_ref().map(|file| file.display().to_string());
     let title = title.or_else(|| args.preset.clone()).unwrap_or_else(|| "mobile".into());
     if let Some(out) = &args.report {
         write_page(context, out, &search::page(&found, &title))?;
     }
+    Staged::commit_all(staged)?;
     if args.json {
         print_json(&found)?;
     } else {

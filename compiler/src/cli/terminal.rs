@@ -69,7 +69,9 @@ pub(super) fn print_script(text: &str) -> anyhow::Result<()> {
 
 /// Prints an error on standard error, and where more is said about it.
 pub(super) fn print_error(message: &str) {
-    let more = errors::of(message).map(|class| format!("\nhelp: s2ditc explain {}", class.id));
+    // A name of a file may have ends of lines.
+    let class = errors::of(message).or_else(|| errors::of(&message.replace('\n', " ")));
+    let more = class.map(|class| format!("\nhelp: s2ditc explain {}", class.id));
     print_note(&format!("error: {message}{}", more.unwrap_or_default()));
 }
 

@@ -125,7 +125,7 @@ fn pattern(class: &'static Class, text: &'static str, rank: fn(usize) -> Rank) -
     let fixed: Vec<&str> = text.split(VALUE).collect();
     // What every second message says tells none from the others, and few words around many values fit much that they do not mean.
     let words = text.replace("expected", "").replace("found", "");
-    let weight = words.chars().filter(|c| c.is_alphabetic()).count().saturating_sub(2 * (fixed.len() - 1));
+    let weight = words.chars().filter(|c| c.is_alphanumeric()).count().saturating_sub(2 * (fixed.len() - 1));
     let rank = match rank(weight) {
         Rank::Own(_) | Rank::Beginning(_) if weight < LEAST && fixed.len() > 1 => Rank::Shared(weight),
         rank => rank,

@@ -272,7 +272,11 @@ impl Padder<'_> {
                 // One for all tokens, or one for each.
                 None => match padding.axis.checked_sub(lead(&o)).map(|axis| (axis, f.shape(o)[axis])) {
                     None | Some((_, 1)) => value,
-                    Some((axis, _)) => self.pad(o, value, Padding { axis, ..padding }, filler)?,
+                    Some((axis, extent)) if extent == padding.own => {
+                        self.pad(o, value, Padding { axis, ..padding }, filler)?
+                    }
+                    // One token for many, which the op repeats.
+                    Some(_) => return Ok(None),
                 },
             });
         }

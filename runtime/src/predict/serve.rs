@@ -6,11 +6,13 @@
 //! ```
 //! `states` is read, if it is there, and written. A model stays open until another one is asked for, or `{"close": true}`.
 
+use std::collections::HashSet;
 use std::fs::File;
-use std::io::{BufRead, BufWriter, Write};
+use std::io::{BufRead, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use s2dit_backends::output::{Destination, Staged};
 use s2dit_files::arrays::{self, Arrays, Format};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -35,53 +37,92 @@ struct Request {
 ///
 /// # Errors
 /// A reader or a writer that fails. What is wrong with a request is its answer.
-pub fn serve(requests: impl BufRead, mut answers: impl Write, options: &Options) -> std::io::Result<()> {
-    let mut open: Option<(PathBuf, bool, Predictor)> = None;
-    for line in requests.lines() {
-        let line = line?;
-        if line.trim().is_empty() {
-            continue;
+pub fn serve(mut requests: impl BufRead, mut answers: impl Write, options: &Options) -> std::io::Result<()> {
+    let mut server = Server::default();
+    while let Some(line) = line(&mut requests)? {
+        let answer = line.and_then(|line| match line.trim() {
+            "" => Ok(None),
+            line => server.answer(line, options).map(Some),
+        });
+        if let Some(answer) = answer.unwrap_or_else(|error| Some(json!({ "error": format!("{error:#}") }))) {
+            writeln!(answers, "{answer}")?;
+            answers.flush()?;
         }
-        let answer = answer(&line, options, &mut open).unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
-        writeln!(answers, "{answer}")?;
-        answers.flush()?;
     }
     Ok(())
 }
 
-fn answer(line: &str, options: &Options, open: &mut Option<(PathBuf, bool, Predictor)>) -> Result<Value> {
-    let request: Request = serde_json::from_str(line).context("a request")?;
-    if request.close {
-        *open = None;
-        return Ok(json!({ "closed": true }));
+/// Far above any request.
+const LONGEST: u64 = 1 << 20;
+
+/// The next line, or what is wrong with it; `None` at the end.
+fn line(requests: &mut impl BufRead) -> std::io::Result<Option<Result<String>>> {
+    let mut line = Vec::new();
+    if requests.by_ref().take(LONGEST).read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
     }
-    let path = request.model.context("a request without `model`")?;
-    if !open.as_ref().is_some_and(|(old, fp16, _)| *old == path && *fp16 == request.fp16) {
-        *open = None;
-        let options = Options { fp16: request.fp16, ..options.clone() };
-        *open = Some((path.clone(), request.fp16, Predictor::open(&path, &options)?));
+    if line.len() as u64 == LONGEST && line.last() != Some(&b'\n') {
+        let mut rest = Vec::new();
+        while requests.by_ref().take(LONGEST).read_until(b'\n', &mut rest)? > 0 && rest.last() != Some(&b'\n') {
+            rest.clear();
+        }
+        return Ok(Some(Err(anyhow!("found a request of more than {LONGEST} bytes, expected a line of JSON"))));
     }
-    let (_, _, model) = open.as_mut().context("no model is open")?;
-    let function = request.function.as_deref();
-    let inputs = match &request.inputs {
-        Some(path) => arrays::read(path)?,
-        None => Arrays::new(),
-    };
-    let mut states = model.new_states(function)?;
-    if let Some(path) = request.states.as_ref().filter(|path| path.exists()) {
-        states = arrays::read(path)?;
-    }
-    let outputs = model.predict(function, &inputs, &mut states)?;
-    let to = request.outputs.context("a request without `outputs`")?;
-    write(&to, &outputs)?;
-    if let Some(path) = &request.states {
-        write(path, &states)?;
-    }
-    Ok(json!({ "outputs": to }))
+    Ok(Some(String::from_utf8(line).map_err(|_| anyhow!("found a request that is not UTF-8, expected a line of JSON"))))
 }
 
-fn write(path: &Path, values: &Arrays) -> Result<()> {
-    let format = Format::of(path)?;
-    let file = File::create(path).with_context(|| format!("cannot write `{}`", path.display()))?;
-    arrays::write(format, values, BufWriter::new(file)).with_context(|| format!("cannot write `{}`", path.display()))
+/// What stays between requests.
+#[derive(Default)]
+struct Server {
+    /// The model that is open, with its path and its arithmetic.
+    open: Option<(PathBuf, bool, Predictor)>,
+    /// Files that were written here: they may be written again.
+    written: HashSet<PathBuf>,
+}
+
+impl Server {
+    fn answer(&mut self, line: &str, options: &Options) -> Result<Value> {
+        let request: Request = serde_json::from_str(line).context("a request")?;
+        let open = &mut self.open;
+        if request.close {
+            *open = None;
+            return Ok(json!({ "closed": true }));
+        }
+        let path = request.model.context("a request without `model`")?;
+        if !open.as_ref().is_some_and(|(old, fp16, _)| *old == path && *fp16 == request.fp16) {
+            *open = None;
+            let options = Options { fp16: request.fp16, ..options.clone() };
+            *open = Some((path.clone(), request.fp16, Predictor::open(&path, &options)?));
+        }
+        let (_, _, model) = open.as_mut().context("no model is open")?;
+        let function = request.function.as_deref();
+        let inputs = match &request.inputs {
+            Some(path) => arrays::read(path)?,
+            None => Arrays::new(),
+        };
+        let mut states = model.new_states(function)?;
+        if let Some(path) = request.states.as_ref().filter(|path| path.exists()) {
+            states = arrays::read(path)?;
+        }
+        let outputs = model.predict(function, &inputs, &mut states)?;
+        let to = request.outputs.context("a request without `outputs`")?;
+        let mut staged = vec![self.staged(&to, &outputs)?];
+        if let Some(path) = &request.states {
+            staged.push(self.staged(path, &states)?);
+        }
+        Staged::commit_all(staged)?;
+        self.written.extend([Some(to.clone()), request.states].into_iter().flatten());
+        Ok(json!({ "outputs": to }))
+    }
+
+    /// A file beside its place. One that is there is replaced if this program made it.
+    fn staged(&self, path: &Path, values: &Arrays) -> Result<Staged> {
+        let format = Format::of(path)?;
+        let to = Destination { force: self.written.contains(path), ..Destination::new(path) };
+        let staged = Staged::file(to, &arrays::is_ours)?;
+        let file = File::create(staged.path()).map_err(anyhow::Error::from);
+        let done = file.and_then(|file| Ok(arrays::write(format, values, BufWriter::new(file))?));
+        done.with_context(|| format!("cannot write `{}`", path.display()))?;
+        Ok(staged)
+    }
 }

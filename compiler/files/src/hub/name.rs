@@ -10,6 +10,23 @@ pub struct RepositoryName {
     name: String,
 }
 
+/// Endings of files and folders that people give in the place of a repository.
+const FILES: [&str; 13] = [
+    ".pt2",
+    ".onnx",
+    ".pt",
+    ".pth",
+    ".bin",
+    ".ckpt",
+    ".safetensors",
+    ".gguf",
+    ".json",
+    ".zip",
+    ".mlpackage",
+    ".aimodel",
+    ".s2",
+];
+
 impl RepositoryName {
     /// The name that a path spells, if nothing is there and it has the form of one.
     #[must_use]
@@ -26,6 +43,8 @@ impl RepositoryName {
             .collect::<Option<_>>()?;
         let is_word = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
         match parts.as_slice() {
+            // A file that is not there is no repository.
+            &[_, name] if FILES.iter().any(|ending| name.ends_with(ending)) => None,
             &[owner, name] if is_word(owner) && is_word(name) => {
                 Some(RepositoryName { owner: owner.to_owned(), name: name.to_owned() })
             }
@@ -54,7 +73,7 @@ mod tests {
     fn names_are_told_from_paths() {
         let name = |text: &str| RepositoryName::of(Path::new(text)).map(|name| name.to_string());
         assert_eq!(name("Wan-AI/Wan2.1-T2V-1.3B-Diffusers").as_deref(), Some("Wan-AI/Wan2.1-T2V-1.3B-Diffusers"));
-        for path in ["one", "a/b/c", "/a/b", "./a/b", "../b", "a b/c", "src/lib.rs"] {
+        for path in ["one", "a/b/c", "/a/b", "./a/b", "../b", "a b/c", "src/lib.rs", "models/m.pt2", "out/m.onnx"] {
             assert_eq!(name(path), None, "{path}");
         }
     }

@@ -1,6 +1,9 @@
 //! A call of an op in an exported program: its arguments by name. What a file leaves out has the default of the op's schema, which the op's
 //! reader states.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
+
 use s2dit_ir::{DType, OpError};
 use serde_json::Value as Json;
 
@@ -18,20 +21,55 @@ pub(super) struct Call<'a> {
     pub outputs: Vec<Option<String>>,
     /// The element type that the file gives its first result.
     pub dtype: Option<DType>,
+    /// Names of the arguments that the op's reader asked for.
+    pub asked: RefCell<HashSet<String>>,
 }
+
+/// Arguments that say where and how a tensor lies, and nothing of its elements.
+const OF_STORAGE: [&str; 8] =
+    ["memory_format", "device", "layout", "pin_memory", "non_blocking", "copy", "implicit", "requires_grad"];
 
 /// A value of an argument, or what is wrong with it.
 pub(super) type Arg<T> = Result<T, OpError>;
 
 impl Call<'_> {
     fn raw(&self, name: &str) -> Option<(&str, &Json)> {
+        self.asked.borrow_mut().insert(name.to_owned());
         let input = self.node.inputs.iter().find(|input| input.name == name)?;
-        union(&input.arg).filter(|(kind, _)| *kind != "as_none")
+        match union(&input.arg) {
+            // No argument at all: what asks for it says what it expected.
+            None => Some(("what is no argument", &input.arg)),
+            Some((kind, _)) if kind == "as_none" => None,
+            Some(known) => Some(known),
+        }
     }
 
     fn bad(&self, name: &str, expected: &str) -> OpError {
         let found = self.raw(name).map_or("nothing".to_owned(), |(kind, _)| kind.to_owned());
         OpError::new(format!("argument `{name}`: found {found}, expected {expected}"))
+    }
+
+    /// Checks that the op's reader asked for every argument that the file gives.
+    ///
+    /// # Errors
+    /// An argument that the op does not have, or one that changes it in a way that is not read; an argument given twice.
+    pub fn check_asked(&self) -> Result<(), OpError> {
+        let asked = self.asked.borrow();
+        for (i, input) in self.node.inputs.iter().enumerate() {
+            let (name, is_none) = (&input.name, union(&input.arg).is_some_and(|(kind, _)| kind == "as_none"));
+            if self.node.inputs[..i].iter().any(|other| other.name == *name) && !name.is_empty() {
+                return Err(OpError::new(format!("argument `{}` is there twice", s2dit_files::problems::shown(name))));
+            }
+            // Calls on sizes have arguments without names.
+            if name.is_empty() || is_none || asked.contains(name) || OF_STORAGE.contains(&name.as_str()) {
+                continue;
+            }
+            let shown = s2dit_files::problems::shown(name);
+            return Err(OpError::new(format!(
+                "argument `{shown}` is not read: the op has no such argument, or not this use of it"
+            )));
+        }
+        Ok(())
     }
 
     /// Whether an argument is there and not `None`.
@@ -107,6 +145,15 @@ impl Call<'_> {
             None => default.ok_or_else(|| self.bad(name, "a number")),
             Some((kind, json)) => self.number_in(w, kind, json).ok_or_else(|| self.bad(name, "a number")),
         }
+    }
+
+    /// What keeps a division by a spread from failing: a number that is not negative.
+    pub fn epsilon(&self, w: &Walk<'_>, name: &str, default: Option<f64>) -> Arg<f64> {
+        let x = self.number(w, name, default)?;
+        if x.is_finite() && x >= 0.0 {
+            return Ok(x);
+        }
+        Err(OpError::new(format!("argument `{name}`: found {x}, expected a finite number, 0 or more")))
     }
 
     /// A whole number.

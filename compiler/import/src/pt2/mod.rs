@@ -111,10 +111,38 @@ impl Reading<'_> {
         Problems::one(format!("{}: {}", self.place, shown(at)), found, expected)
     }
 
+    /// What is wrong with the sizes that were given: names that the program does not have, values that it was not traced for.
+    fn bindings(&self) -> Problems {
+        let (ranges, mut problems) = (&self.program.range_constraints, Problems::new());
+        for (name, value) in self.sizes {
+            let Some(range) = ranges.get(*name) else {
+                // Programs of one size, and those of torch before ranges were written, list none.
+                let known: Vec<&str> = ranges.keys().map(String::as_str).collect();
+                if !known.is_empty() {
+                    let at = format!("--bind {}", shown(name));
+                    problems.extend(self.problem(&at, "no such symbolic size", format!("one of {}", known.join(", "))));
+                }
+                continue;
+            };
+            let value = i64::try_from(*value).unwrap_or(i64::MAX);
+            let (least, most) = (range.min_val.unwrap_or(0), range.max_val.unwrap_or(i64::MAX));
+            if !(least..=most).contains(&value) {
+                let at = format!("--bind {}", shown(name));
+                let most = if most > 1 << 60 { "any".to_owned() } else { most.to_string() };
+                problems.extend(self.problem(
+                    &at,
+                    value.to_string(),
+                    format!("{least} to {most}, for which the program was traced: export it again with a wider torch.export.Dim"),
+                ));
+            }
+        }
+        problems
+    }
+
     fn module(&self) -> Result<Module, Problems> {
         let graph = &self.program.graph_module.graph;
         let mut walk = Walk::new(graph, self.sizes);
-        let mut problems = Problems::new();
+        let mut problems = self.bindings();
         let mut held: HashMap<String, String> = HashMap::new();
         for spec in &self.program.graph_module.signature.input_specs {
             if let Some(found) = problems.absorb(self.input(spec, &mut walk)) {

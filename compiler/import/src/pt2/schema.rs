@@ -1,8 +1,8 @@
 //! The JSON of an exported program, as far as it is read: `torch/_export/serde/schema.py`, major version 8.
 //!
-//! Unions are objects of one key. What is not read (memory formats, devices, ranges of symbols) is skipped.
+//! Unions are objects of one key. What is not read (memory formats, devices) is skipped.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use s2dit_ir::DType;
 use serde::Deserialize;
@@ -13,7 +13,18 @@ use serde_json::Value as Json;
 pub(super) struct Program {
     pub graph_module: GraphModule,
     #[serde(default)]
+    pub range_constraints: BTreeMap<String, Range>,
+    #[serde(default)]
     pub torch_version: Option<String>,
+}
+
+/// The values of a symbolic size for which the program was traced.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub(super) struct Range {
+    #[serde(default)]
+    pub min_val: Option<i64>,
+    #[serde(default)]
+    pub max_val: Option<i64>,
 }
 
 /// The version alone: another one may have other fields.

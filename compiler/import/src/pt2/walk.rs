@@ -1,5 +1,6 @@
 //! The walk through a program's calls: values by name, module paths, mutation.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use s2dit_ir::{DType, OpError, ValueId};
@@ -152,11 +153,11 @@ impl<'a> Walk<'a> {
         let dtype = outputs.first().and_then(|name| self.dtype_of(name.as_deref()?));
         // What writes to its first operand is read as what makes a new tensor.
         let plain = written_by(op);
-        let call = Call { node, op: plain.as_deref().unwrap_or(op), outputs, dtype };
+        let call = Call { node, op: plain.as_deref().unwrap_or(op), outputs, dtype, asked: RefCell::default() };
         self.t.at(&path);
         let read = match ops::find(call.op) {
             Some(read) => {
-                let slots = read(self, &call);
+                let slots = read(self, &call).and_then(|slots| call.check_asked().map(|()| slots));
                 self.checked(slots, &call).and_then(|slots| self.noted(&call, slots, plain.is_some()))
             }
             None => Err(OpError::new("")),

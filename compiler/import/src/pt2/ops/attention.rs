@@ -52,9 +52,13 @@ fn attention(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
     let (q, k, v) = (w.cast(&q, DType::F32)?, w.cast(&k, DType::F32)?, w.cast(&v, DType::F32)?);
     let scores = w.t.op(Matmul { transpose_x: false, transpose_y: true }, &[&q, &k])?;
     let mut scores = w.with_number(Binary::Mul, &scores, scale)?;
-    let mask = c.tensor_or_none(w, if c.has("attn_bias") { "attn_bias" } else { "attn_mask" })?;
+    let of_mask = if c.has("attn_bias") { "attn_bias" } else { "attn_mask" };
+    let mask = c.tensor_or_none(w, of_mask)?;
     if let Some(mask) = mask {
-        let bias = additive(w, &mask)?;
+        // The graph has zeros and ones for truth values, whatever views lie between: the file says which they are.
+        let said = c.name(of_mask).and_then(|name| w.dtype_of(name));
+        let is_truth = said.unwrap_or(w.t.ty(&mask).dtype) == DType::Bool;
+        let bias = additive(w, &mask, is_truth)?;
         scores = w.binary(Binary::Add, &scores, &bias)?;
     }
     if c.flag(w, "is_causal", false)? {
@@ -68,11 +72,7 @@ fn attention(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
 }
 
 /// What a mask adds to scores: one of truth values is −∞ where it does not hold.
-fn additive(w: &mut Walk<'_>, mask: &Value) -> Traced {
-    let is_truth = match mask {
-        Value::Graph(v) => w.whole.contains(v),
-        known => w.t.ty(known).dtype == DType::Bool,
-    };
+fn additive(w: &mut Walk<'_>, mask: &Value, is_truth: bool) -> Traced {
     if !is_truth {
         return w.cast(mask, DType::F32);
     }

@@ -41,7 +41,7 @@ fn layer_norm(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
     let x = w.cast(&x, DType::F32)?;
     let axes = normalised(w, c, &x)?;
     let (gain, bias) = (c.tensor_or_none(w, "weight")?, c.tensor_or_none(w, "bias")?);
-    let eps = c.number(w, "eps", Some(1e-5))?;
+    let eps = c.epsilon(w, "eps", Some(1e-5))?;
     let y = match (gain, bias) {
         (Some(gain), bias) => {
             let bias = match bias {
@@ -73,7 +73,7 @@ fn rms_norm(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
         Some(DType::F64) => f64::EPSILON,
         _ => f64::from(f32::EPSILON),
     };
-    let eps = c.number(w, "eps", Some(default))?;
+    let eps = c.epsilon(w, "eps", Some(default))?;
     let square = w.unary(Unary::Square, &x)?;
     let mean = w.reduced(ReduceKind::Mean, &square, &axes, true)?;
     let mean = w.with_number(Binary::Add, &mean, eps)?;
@@ -120,14 +120,14 @@ fn affine(w: &mut Walk<'_>, c: &Call<'_>) -> Result<[Option<Value>; 2], OpError>
 
 fn group_norm(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
     let x = c.tensor(w, "input")?;
-    let (groups, eps) = (c.int(w, "num_groups", None)?, c.number(w, "eps", Some(1e-5))?);
+    let (groups, eps) = (c.int(w, "num_groups", None)?, c.epsilon(w, "eps", Some(1e-5))?);
     let affine = affine(w, c)?;
     Ok(c.one(grouped(w, &x, usize::try_from(groups).unwrap_or(0), eps, affine)?))
 }
 
 fn native_group_norm(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
     let x = c.tensor(w, "input")?;
-    let (groups, eps) = (c.int(w, "group", None)?, c.number(w, "eps", None)?);
+    let (groups, eps) = (c.int(w, "group", None)?, c.epsilon(w, "eps", None)?);
     let affine = affine(w, c)?;
     Ok(c.one(grouped(w, &x, usize::try_from(groups).unwrap_or(0), eps, affine)?))
 }
@@ -138,7 +138,7 @@ fn instance_norm(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
         return Err(OpError::new("an instance norm with running statistics"));
     }
     let channels = w.t.shape(&x).get(1).copied().unwrap_or(0);
-    let (eps, affine) = (c.number(w, "eps", Some(1e-5))?, affine(w, c)?);
+    let (eps, affine) = (c.epsilon(w, "eps", Some(1e-5))?, affine(w, c)?);
     Ok(c.one(grouped(w, &x, channels, eps, affine)?))
 }
 
@@ -148,7 +148,7 @@ fn of_one_batch(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
     let shape = w.t.shape(&x);
     match shape[..] {
         [1, channels, ..] => {
-            let (eps, affine) = (c.number(w, "eps", Some(1e-5))?, affine(w, c)?);
+            let (eps, affine) = (c.epsilon(w, "eps", Some(1e-5))?, affine(w, c)?);
             Ok(vec![Slot::Tensor(grouped(w, &x, channels, eps, affine)?)])
         }
         _ => Err(OpError::new("statistics of the batch: call model.eval() before the export")),
@@ -162,7 +162,7 @@ fn batch_norm(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
         return Err(OpError::new("statistics of the batch: call model.eval() before the export"));
     }
     let (mean, variance) = (c.tensor(w, "running_mean")?, c.tensor(w, "running_var")?);
-    let eps = c.number(w, "eps", Some(1e-5))?;
+    let eps = c.epsilon(w, "eps", Some(1e-5))?;
     let variance = w.with_number(Binary::Add, &variance, eps)?;
     let scale = w.unary(Unary::Rsqrt, &variance)?;
     let shift = w.binary(Binary::Mul, &mean, &scale)?;
