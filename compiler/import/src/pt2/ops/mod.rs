@@ -100,3 +100,20 @@ pub(super) const REWRITES: &[Rewrite] = &[
     Rewrite { op: "aten.native_dropout", instead: "model.eval() before the export" },
     Rewrite { op: "higher_order", instead: "tensor ops: control flow cannot be compiled" },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The page that errors name lists every op that is read, and no other.
+    #[test]
+    fn the_page_lists_every_op() {
+        let page = include_str!("../../../../../docs/import.md");
+        let (_, table) = page.split_once("| kind | ops of `aten` |").expect("a table of ops");
+        let (table, _) = table.split_once("\n\n").expect("the end of a table");
+        let listed: std::collections::BTreeSet<&str> = table.split('`').skip(1).step_by(2).collect();
+        let names = GROUPS.iter().copied().flatten().filter_map(|(name, _)| name.strip_prefix("aten."));
+        let read: std::collections::BTreeSet<&str> = names.filter_map(|name| name.split('.').next()).collect();
+        assert_eq!(listed, read);
+    }
+}
