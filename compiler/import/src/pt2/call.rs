@@ -63,7 +63,8 @@ impl Call<'_> {
             }
             let is_tensor = union(&input.arg)
                 .is_none_or(|(kind, _)| matches!(kind, "as_tensor" | "as_tensors" | "as_optional_tensors"));
-            if is_tensor && !name.is_empty() && !asked.contains(name) {
+            // Of the first operand some ops take the type alone, which the file says.
+            if is_tensor && !name.is_empty() && name != "self" && !asked.contains(name) {
                 return Err(OpError::new(format!(
                     "argument `{}`: the op does not take it, or not in this use",
                     shown()
