@@ -52,8 +52,8 @@ impl Unsupported {
     /// `Ok` if everything was read.
     ///
     /// # Errors
-    /// A problem for each op, in order of names; `place` is the file.
-    pub fn into_result(self, place: &str, rewrites: &[Rewrite]) -> Result<(), Problems> {
+    /// A problem for each op, in order of names; `place` is the file, `otherwise` what to do about ops without a rewrite.
+    pub fn into_result(self, place: &str, rewrites: &[Rewrite], otherwise: &str) -> Result<(), Problems> {
         let mut problems = Problems::new();
         for (op, uses) in &self.ops {
             let paths = uses.paths.iter().take(MOST_PATHS);
@@ -63,7 +63,7 @@ impl Unsupported {
             let why = if uses.why.is_empty() { String::new() } else { format!("; {}", uses.why) };
             let times = if uses.count == 1 { "1 use".to_owned() } else { format!("{} uses", uses.count) };
             let instead = rewrites.iter().find(|rewrite| op.starts_with(rewrite.op)).map(|rewrite| rewrite.instead);
-            let expected = instead.map_or("ops of docs/import.md".to_owned(), str::to_owned);
+            let expected = instead.unwrap_or(otherwise).to_owned();
             problems.0.push(Problem {
                 place: format!("{place}: op {}", shown(op)),
                 found: format!("{times} in {}{more}{why}", paths.join(", ")),
@@ -86,7 +86,7 @@ mod tests {
         }
         unsupported.add("aten.add.Tensor", "", "alpha is no number");
         let rewrites = [Rewrite { op: "aten.fft_", instead: "a product with a table" }];
-        let text = unsupported.into_result("m.pt2", &rewrites).unwrap_err().to_string();
+        let text = unsupported.into_result("m.pt2", &rewrites, "ops of docs/import.md").unwrap_err().to_string();
         assert_eq!(
             text,
             "2 problems:\n  - m.pt2: op aten.add.Tensor: found 1 use in the top; alpha is no number, expected ops of docs/import.md\n  \

@@ -77,7 +77,7 @@ fn clip(
     let frames = model.as_ref().zip(latent).map(|(m, l)| m.temporal_scale() * l.frames.saturating_sub(1) + 1);
     let mut notes = Vec::new();
     if model.is_none() {
-        notes.push("another tool made this package: it does not say its sampler, so a chunk is one step".into());
+        notes.push("the package does not say its sampler, so a chunk is one step".into());
     }
     Ok(Subject {
         latent: latent.map(|latent| latent.to_string()),

@@ -108,7 +108,7 @@ impl<'m> Walk<'m> {
                 }
             }
         }
-        std::mem::take(&mut self.unsupported).into_result(&self.place, ops::REWRITES)?;
+        std::mem::take(&mut self.unsupported).into_result(&self.place, ops::REWRITES, "ops of docs/import.md")?;
         Ok(results)
     }
 

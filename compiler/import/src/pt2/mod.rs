@@ -154,7 +154,13 @@ impl Reading<'_> {
             walk.node(node);
         }
         let unsupported = std::mem::take(&mut walk.unsupported);
-        unsupported.into_result(self.place, ops::REWRITES)?;
+        // Most ops are made of others, into which PyTorch takes them apart.
+        let takes_apart = graph.nodes.iter().any(|node| node.target.contains("aten.linear.") || node.target.contains("aten.layer_norm."));
+        let otherwise = match takes_apart {
+            true => "ops of docs/import.md: save the program's run_decompositions(), which takes most others apart",
+            false => "ops of docs/import.md",
+        };
+        unsupported.into_result(self.place, ops::REWRITES, otherwise)?;
         self.results(&mut walk, &held)?;
         Ok(Module::single(walk.t.f))
     }
