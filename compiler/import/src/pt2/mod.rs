@@ -155,7 +155,10 @@ impl Reading<'_> {
         }
         let unsupported = std::mem::take(&mut walk.unsupported);
         // Most ops are made of others, into which PyTorch takes them apart.
-        let takes_apart = graph.nodes.iter().any(|node| node.target.contains("aten.linear.") || node.target.contains("aten.layer_norm."));
+        let takes_apart = graph
+            .nodes
+            .iter()
+            .any(|node| node.target.contains("aten.linear.") || node.target.contains("aten.layer_norm."));
         let otherwise = match takes_apart {
             true => "ops of docs/import.md: save the program's run_decompositions(), which takes most others apart",
             false => "ops of docs/import.md",
