@@ -63,7 +63,7 @@ impl Block {
     }
 
     /// Appends an op with two results.
-    pub(super) fn pair(&mut self, name: &'static str, operands: &[Value], results: [Type; 2]) -> (Value, Value) {
+    pub(super) fn pair(&mut self, name: &'static str, operands: &[Value], results: &[Type; 2]) -> (Value, Value) {
         self.push(name, operands, results.to_vec(), Vec::new(), Vec::new());
         (self.values.len() - 2, self.values.len() - 1)
     }

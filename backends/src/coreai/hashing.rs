@@ -136,7 +136,7 @@ mod tests {
     /// Parts in any order, from several threads, with one that is twice as large as what is read at once.
     #[test]
     fn parts_in_any_order_have_the_hash_of_the_whole() {
-        let whole: Vec<u8> = (0..5 * AT_ONCE + 3).map(|i| (i * 7919 >> 5) as u8).collect();
+        let whole: Vec<u8> = (0..5 * AT_ONCE + 3).map(|i| ((i * 7919) >> 5) as u8).collect();
         let cuts = [0, 1, AT_ONCE, 3 * AT_ONCE, 3 * AT_ONCE + 17, whole.len()];
         let parts: Vec<(u64, &[u8])> = cuts.windows(2).map(|w| (w[0] as u64, &whole[w[0]..w[1]])).collect();
         for order in [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3]] {

@@ -57,7 +57,7 @@ impl Lowering<'_> {
         }
         let ty = type_of(&self.states[at].state.ty)?;
         let token = self.emit(op::CREATE_TOKEN, &[], Type::Token);
-        let read = self.block.pair(op::READ_HANDLE, &[self.states[at].argument, token], [ty, Type::Token]);
+        let read = self.block.pair(op::READ_HANDLE, &[self.states[at].argument, token], &[ty, Type::Token]);
         self.states[at].read = Some(read);
         Ok(read.0)
     }

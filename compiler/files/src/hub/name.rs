@@ -42,10 +42,10 @@ impl RepositoryName {
             })
             .collect::<Option<_>>()?;
         let is_word = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-        match parts.as_slice() {
+        match *parts.as_slice() {
             // A file that is not there is no repository.
-            &[_, name] if FILES.iter().any(|ending| name.ends_with(ending)) => None,
-            &[owner, name] if is_word(owner) && is_word(name) => {
+            [_, name] if FILES.iter().any(|ending| name.ends_with(ending)) => None,
+            [owner, name] if is_word(owner) && is_word(name) => {
                 Some(RepositoryName { owner: owner.to_owned(), name: name.to_owned() })
             }
             _ => None,

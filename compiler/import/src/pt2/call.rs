@@ -35,7 +35,7 @@ impl Call<'_> {
         match union(&input.arg) {
             // No argument at all: what asks for it says what it expected.
             None => Some(("what is no argument", &input.arg)),
-            Some((kind, _)) if kind == "as_none" => None,
+            Some(("as_none", _)) => None,
             Some(known) => Some(known),
         }
     }
