@@ -140,7 +140,7 @@ pub fn import(importer: &'static dyn Importer, path: &Path, ask: &Ask) -> Result
         let text = error.to_string();
         Problems::one(
             &place,
-            shown(text.lines().next().unwrap_or_default()),
+            shown(text.lines().nth(1).unwrap_or(&text).trim()),
             "a sound graph: this is a defect of the importer",
         )
     })?;

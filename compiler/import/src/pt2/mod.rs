@@ -263,6 +263,9 @@ impl Reading<'_> {
         };
         // Times, and masks of integers, are numbers to the model: it computes with them.
         let to = if of_floats { DType::F32 } else { Tracer::graph_dtype(dtype) };
+        if walk.t.f.by_name(name).is_some() {
+            return Err(self.problem("input_specs", format!("the input {} twice", quoted(name)), "each input once"));
+        }
         let v = walk.t.f.add_param(name, TensorType::new(to, shape));
         if dtype == DType::Bool || of_floats && !dtype.is_float() {
             walk.whole.insert(v);
