@@ -167,7 +167,7 @@ fn pad(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
     // From the last axis on; below 0 it cuts.
     for (i, pair) in list.chunks(2).enumerate() {
         let axis = shape.len() - 1 - i;
-        let cut = |n: i64| usize::try_from(-n).unwrap_or(0);
+        let cut = |n: i64| if n < 0 { usize::try_from(n.unsigned_abs()).unwrap_or(usize::MAX) } else { 0 };
         let (first, last) = (cut(pair[0]), shape[axis].saturating_sub(cut(pair[1])));
         y = sliced(&y, axis, first, last, 1, &mut w.t)?;
         (before[axis], after[axis]) = (pair[0].max(0) as usize, pair[1].max(0) as usize);
