@@ -318,6 +318,8 @@ def masks(x):
         torch.where(holds, x, 0.5), x.masked_fill(holds, -1.0), torch.where(holds & ~holds.flip(1), x, -x), (ids == 3) * x, x * (ids != 0).float(), torch.where(rounded == 1, x, 0.0), torch.where(rounded >= 0, x, -x),
         torch.where(rounded < 1, x, 2 * x), (rounded == 1).any(1).float(), (rounded > -9).all(0).float(), (rounded > 0).sum(1).float(), rounded.argmax(1).float(), rounded.sign(), x.masked_fill(holds, float("-inf")).softmax(0)[:, 1],
         torch.where(torch.isinf(x), 1.0, x), torch.logical_or(rounded == 1, holds).float(), (rounded % 3), torch.floor_divide(torch.arange(6), 4) * x, x * (torch.arange(6) % 4 == 1),
+        # A mask that the model computes, behind a view.
+        F.scaled_dot_product_attention(x[None, None], x[None, None], x[None, None], attn_mask=((rounded[:, :4] > 0) | torch.eye(4).bool())[None, None]),
     ]
 
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use s2dit_ir::ops::{BroadcastTo, Literal, Load, Reshape, Transpose, broadcast_shapes};
+use s2dit_ir::ops::{BroadcastTo, Literal, Load, Reshape, Transpose, Unary, broadcast_shapes};
 use s2dit_ir::{DType, Function, Op, OpError, Tensor, TensorType, ValueId};
 
 /// A value of the graph that is walked.
@@ -37,6 +37,21 @@ const MOST_FILLED: usize = 1 << 27;
 
 /// Floating-point operations that cost as much as an element elsewhere.
 const FLOPS_AN_ELEMENT: u64 = 8;
+
+/// Whether an op cuts what lies behind the point.
+fn cuts(op: &Op) -> bool {
+    matches!(op, Op::Unary(Unary::Floor | Unary::Ceil))
+}
+
+/// A whole number where fp32, in which models compute, does not tell a number from it: T5's buckets of positions have such edges, and the model's own constants lie
+/// beside them by what fp32 rounds.
+pub(crate) fn settled(x: f64) -> f64 {
+    let whole = x.round();
+    if (x - whole).abs() <= SAME * x.abs().max(1.0) { whole } else { x }
+}
+
+/// The relative difference of numbers that are one to fp32, some operations later.
+const SAME: f64 = 5e-7;
 
 /// The function that is written.
 #[derive(Debug)]
@@ -165,6 +180,8 @@ impl Tracer {
         let types: Vec<TensorType> = operands.iter().map(|value| self.ty(value)).collect();
         let ty = op.infer(&types.iter().collect::<Vec<_>>(), None)?;
         let uniform: Option<Vec<f64>> = operands.iter().map(|value| Tracer::uniform(value)).collect();
+        let settle = |x: f64| if cuts(op) { settled(x) } else { x };
+        let uniform: Option<Vec<f64>> = uniform.map(|list| list.into_iter().map(settle).collect());
         let filled = match (op, uniform.as_deref()) {
             (Op::Unary(function), Some([x])) => Some(function.apply(*x)),
             (Op::Binary(function), Some([x, y])) => Some(function.apply(*x, *y)),
@@ -186,7 +203,12 @@ impl Tracer {
         }
         let tensors = operands.iter().map(|value| self.tensor(value)).collect::<Result<Vec<_>, _>>()?;
         let tensors: Vec<&Tensor> = tensors.iter().flatten().collect();
-        Ok(Value::Known(op.eval(&tensors, &ty)?))
+        if !cuts(op) {
+            return Ok(Value::Known(op.eval(&tensors, &ty)?));
+        }
+        let mut whole: Vec<Tensor> = tensors.into_iter().cloned().collect();
+        whole.iter_mut().for_each(|tensor| tensor.data.mapv_inplace(settled));
+        Ok(Value::Known(op.eval(&whole.iter().collect::<Vec<_>>(), &ty)?))
     }
 
     /// Counts a value that is about to be computed.

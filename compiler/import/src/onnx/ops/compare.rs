@@ -8,7 +8,7 @@ use super::arithmetic::zip;
 use crate::onnx::node::{Made, Node, Stop, broken, not_read};
 use crate::onnx::proto_dtype;
 use crate::onnx::walk::Walk;
-use crate::trace::MASKED;
+use crate::trace::{MASKED, settled};
 use crate::{Tracer, Value};
 
 pub(super) fn handler(op: &str) -> Option<Handler> {
@@ -120,9 +120,11 @@ impl Walk<'_> {
 
     /// A value in another type of the file. Floats are not rounded: what a file computes in fp16 is computed in f32 here.
     pub(super) fn cast(&mut self, x: &Value, to: DType) -> Result<Value, Stop> {
+        let is_cut = self.t.ty(x).dtype.is_float();
         let one = |x: f64| match to {
             DType::Bool => f64::from(u8::from(x != 0.0)),
             _ if to.is_float() => x,
+            _ if is_cut => to.round(settled(x)),
             _ => to.round(x),
         };
         let v = match x {

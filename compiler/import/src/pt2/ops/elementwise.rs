@@ -6,6 +6,7 @@ use s2dit_ir::{DType, OpError};
 use super::super::call::Call;
 use super::super::walk::{Slot, Walk};
 use super::Group;
+use crate::trace::settled;
 use crate::{Traced, Value};
 
 macro_rules! unary {
@@ -62,7 +63,7 @@ impl Walk<'_> {
         let convert = |x: f64| match (from.is_float(), to) {
             (_, DType::Bool) => f64::from(u8::from(x != 0.0)),
             // Rounded towards zero.
-            (true, to) if !to.is_float() => x.trunc(),
+            (true, to) if !to.is_float() => settled(x).trunc(),
             _ => x,
         };
         match value {

@@ -74,7 +74,7 @@ fn variance(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
     let (axes, keep) = (c.axes(w, "dim", shape.len())?, c.flag(w, "keepdim", false)?);
     let unbiased = f64::from(u8::from(c.flag(w, "unbiased", true)?));
     let correction = c.number(w, "correction", Some(unbiased))?;
-    let n: usize = axes.iter().map(|axis| shape[*axis]).product();
+    let n: usize = axes.iter().map(|axis| shape.get(*axis).copied().unwrap_or(1)).product();
     let mean = w.reduced(ReduceKind::Mean, &x, &axes, true)?;
     let centred = w.binary(Binary::Sub, &x, &mean)?;
     let square = w.unary(Unary::Square, &centred)?;
