@@ -119,6 +119,15 @@ impl<'m> Node<'m> {
         Ok(self.typed(name, 1, "a float")?.map_or(default, |a| f64::from(a.f)))
     }
 
+    /// What keeps a division by a spread from failing.
+    pub(super) fn epsilon(&self, default: f64) -> Result<f64, Stop> {
+        let x = self.float("epsilon", default)?;
+        if !x.is_finite() || x < 0.0 {
+            broken!("attribute `epsilon` is {x}, expected a finite number, 0 or more");
+        }
+        Ok(x)
+    }
+
     pub(super) fn ints(&self, name: &str) -> Result<Option<Vec<i64>>, Stop> {
         Ok(self.typed(name, 7, "integers")?.map(|a| a.ints.clone()))
     }

@@ -114,7 +114,7 @@ fn group_norm(w: &mut Walk, n: &Node) -> Made {
     let first: Vec<usize> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
     let back: Vec<usize> = [0].into_iter().chain(2..rank).chain([1]).collect();
     let y = if last { w.t.transpose(&x, &first)? } else { x };
-    let y = w.grouped(&y, groups, n.float("epsilon", 1e-5)?)?;
+    let y = w.grouped(&y, groups, n.epsilon(1e-5)?)?;
     let mut wide = vec![1; rank];
     wide[1] = w.t.shape(&y)[1];
     let gain = w.t.reshape(n.input(1)?, &wide)?;
@@ -133,7 +133,7 @@ fn skip_norm(w: &mut Walk, n: &Node) -> Made {
     let bias = if simplified { 3 } else { 4 };
     let x = sum(w, n, &[0, 1, bias])?;
     let Some(last) = w.t.shape(&x).len().checked_sub(1) else { broken!("an operand of rank 0") };
-    let (eps, gain) = (n.float("epsilon", 1e-12)?, n.input(2)?.clone());
+    let (eps, gain) = (n.epsilon(1e-12)?, n.input(2)?.clone());
     let y = match simplified {
         true => w.rms_norm(&x, last, eps, Some(&gain))?,
         false => w.layer_norm(&x, last, eps, Some(&gain), n.optional(3))?,

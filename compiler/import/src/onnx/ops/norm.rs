@@ -114,7 +114,7 @@ fn batch_norm(w: &mut Walk, n: &Node) -> Made {
         broken!("an operand of rank {}", w.t.shape(x).len());
     }
     let (gain, bias, mean, variance) = (n.input(1)?, n.input(2)?, n.input(3)?, n.input(4)?);
-    let deviation = w.with(Binary::Add, variance, n.float("epsilon", 1e-5)?)?;
+    let deviation = w.with(Binary::Add, variance, n.epsilon(1e-5)?)?;
     let inverse = w.unary(Unary::Rsqrt, &deviation)?;
     let gain = w.binary(Binary::Mul, gain, &inverse)?;
     let shift = w.binary(Binary::Mul, mean, &gain)?;
@@ -126,7 +126,7 @@ fn batch_norm(w: &mut Walk, n: &Node) -> Made {
 fn group_norm(w: &mut Walk, n: &Node) -> Made {
     let x = n.input(0)?;
     let groups = size(n.int("num_groups", 0)?, "groups:")?;
-    let y = w.grouped(x, groups, n.float("epsilon", 1e-5)?)?;
+    let y = w.grouped(x, groups, n.epsilon(1e-5)?)?;
     let channels = w.t.shape(x)[1];
     let each = |w: &mut Walk, v: &Value| -> Result<Value, Stop> {
         if w.t.ty(v).elements() == channels {
@@ -143,7 +143,7 @@ fn group_norm(w: &mut Walk, n: &Node) -> Made {
 fn instance_norm(w: &mut Walk, n: &Node) -> Made {
     let x = n.input(0)?;
     let Some(channels) = w.t.shape(x).get(1).copied() else { broken!("an operand of rank 1") };
-    let y = w.grouped(x, channels, n.float("epsilon", 1e-5)?)?;
+    let y = w.grouped(x, channels, n.epsilon(1e-5)?)?;
     Ok(vec![w.affine(&y, n.input(1)?, n.input(2)?)?])
 }
 
@@ -151,7 +151,7 @@ fn layer_norm(w: &mut Walk, n: &Node) -> Made {
     let x = n.input(0)?;
     let rank = w.t.shape(x).len();
     let first = axis(n.int("axis", -1)?, rank)?;
-    let eps = n.float("epsilon", 1e-5)?;
+    let eps = n.epsilon(1e-5)?;
     let y = w.layer_norm(x, first, eps, Some(n.input(1)?), n.optional(2))?;
     if !n.wants(1) && !n.wants(2) {
         return Ok(vec![y]);
@@ -207,7 +207,7 @@ fn rms_norm(w: &mut Walk, n: &Node) -> Made {
     if n.wants(1) {
         not_read!("the inverse of the mean square");
     }
-    Ok(vec![w.rms_norm(x, first, n.float("epsilon", 1e-5)?, n.optional(1))?])
+    Ok(vec![w.rms_norm(x, first, n.epsilon(1e-5)?, n.optional(1))?])
 }
 
 /// Below opset 13 all axes from `axis` on are one.
