@@ -156,8 +156,8 @@ fn prove(
     let mut proofs = Vec::new();
     for (pipeline, fp16, bar, what) in [
         (onnx, false, 100.0, "ONNX Runtime, fp32"),
-        (package, false, 40.0, "the package, fp32 arithmetic"),
-        (package, true, 35.0, "the package, every result rounded to fp16"),
+        (package, false, 50.0, "the package, fp32 arithmetic"),
+        (package, true, 45.0, "the package, every result rounded to fp16"),
     ] {
         let options = verify::Options {
             min_snr: Some(bar),
