@@ -16,7 +16,7 @@ import text
 from models import FOLDERS, s2dit
 from training import WEIGHTS
 
-CAPTION = "two small green squares moving right on a gray background"
+CAPTION = "three small cyan squares moving up on a black background"
 CHUNKS = 4
 SEED = 7
 FILE = WEIGHTS / "golden.safetensors"

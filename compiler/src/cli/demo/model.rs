@@ -33,7 +33,7 @@ pub(super) const PIPELINE_NAME: &str = "toyworld";
 /// The golden in the demo's folder.
 pub(super) const GOLDEN_NAME: &str = "golden.safetensors";
 /// A caption of the toy world.
-pub(super) const PROMPT: &str = "two small green squares moving right on a gray background";
+pub(super) const PROMPT: &str = "three small cyan squares moving up on a black background";
 /// Another one.
 pub(super) const ANOTHER_PROMPT: &str = "a large red circle moving up on a black background";
 
