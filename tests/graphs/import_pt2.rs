@@ -135,6 +135,15 @@ fn symbolic_sizes_are_bound_or_refused_by_name() {
         compile(&graph, &["--target", "onnx", "--bind", &format!("{symbol}=5")], &wide);
         let report = json(&["inspect", &arg(&wide), "--json"]);
         assert_eq!(report["inputs"][0]["shape"], serde_json::json!([1, 10, 6]), "{report}");
+        // A size that the program was not traced for, one that it does not have, one twice.
+        let refused =
+            |flags: &[&str]| fails(&[&["compile", &arg(&graph), "--target", "onnx", "-o", &arg(&out)], flags].concat());
+        let large = refused(&["--bind", &format!("{symbol}=65")]);
+        assert!(large.contains("found 65, expected 2 to 64"), "{large}");
+        let unknown = refused(&["--bind", "nope=3"]);
+        assert!(unknown.contains(&format!("no such symbolic size, expected one of {symbol}")), "{unknown}");
+        let twice = refused(&["--bind", &format!("{symbol}=3"), "--bind", &format!("{symbol}=4")]);
+        assert!(twice.contains("each name once"), "{twice}");
     }
 }
 

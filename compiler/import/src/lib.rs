@@ -171,3 +171,24 @@ fn grown(f: &s2dit_ir::Function) -> Option<s2dit_ir::ValueId> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_constant_is_not_far_larger_than_what_it_is_made_of() {
+        let found = |extent: usize| {
+            let text = format!(
+                "module {{ func @main(%x: f32[1, 8]) {{
+                    %w = load {{tensor = \"w\"}} : f32[1, 8]
+                    %r = broadcast_to(%w) {{shape = [{extent}, 8]}} : f32[{extent}, 8]
+                    %y = add(%x, %r) : f32[{extent}, 8]
+                    return y = %y
+                }} }}"
+            );
+            grown(&ir_text::parse(&text).expect("IR").functions[0]).is_some()
+        };
+        assert!(found(1 << 26) && !found(1 << 20));
+    }
+}

@@ -117,7 +117,9 @@ impl Reading<'_> {
         for (name, value) in self.sizes {
             let Some(range) = ranges.get(*name) else {
                 // Programs of one size, and those of torch before ranges were written, list none.
-                let known: Vec<&str> = ranges.keys().map(String::as_str).collect();
+                // Some are of expressions, such as `2*s0`.
+                let is_symbol = |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+                let known: Vec<&str> = ranges.keys().map(String::as_str).filter(is_symbol).collect();
                 if !known.is_empty() {
                     let at = format!("--bind {}", shown(name));
                     problems.extend(self.problem(&at, "no such symbolic size", format!("one of {}", known.join(", "))));

@@ -1050,7 +1050,7 @@ def demo(
 
     Args:
         output: Folder for the model, the artifacts and the video [default: s2ditc-demo].
-        prompt: What the video shows, in the words of the toy world [default: two small green squares moving right on a gray background].
+        prompt: What the video shows, in the words of the toy world [default: three small cyan squares moving up on a black background].
         seed: Seed of the noise [default: 0].
         threads: Threads to use (default: all cores); the bytes written do not depend on it.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
