@@ -90,3 +90,39 @@ fn what_does_not_fit_is_one_error() {
     let half = "input `tokens`: found numbers that i32 does not hold, expected i32[7, 1]";
     refused(&lstm, &inputs, &out, &[half]);
 }
+
+/// `run --serve` answers each line, whatever it holds, and replaces only files that this program made.
+#[test]
+fn a_server_answers_every_line_and_keeps_the_files_of_others() {
+    let work = tempfile::tempdir().expect("a folder");
+    let folder = package("cnn");
+    let (foreign, out) = (work.path().join("foreign.npz"), work.path().join("out.npz"));
+    fs::copy(folder.join("inputs.npz"), &foreign).expect("a copy");
+    let request = |to: &Path| {
+        let (model, inputs) = (arg(&folder.join("model.mlpackage")), arg(&folder.join("inputs.npz")));
+        serde_json::json!({ "model": model, "inputs": inputs, "outputs": arg(to) }).to_string()
+    };
+    let lines = [
+        request(&foreign).into_bytes(),
+        b"\xff\xfe".to_vec(),
+        vec![b' '; 3 << 20],
+        request(&out).into_bytes(),
+        request(&out).into_bytes(),
+    ];
+    let asked = work.path().join("requests");
+    fs::write(&asked, lines.join(&b'\n')).expect("requests");
+    let asked = fs::File::open(&asked).expect("requests");
+    let done = crate::common::s2ditc().args(["run", "--serve"]).stdin(asked).output().expect("s2ditc starts");
+    let answers = String::from_utf8(done.stdout).expect("UTF-8");
+    let answers: Vec<serde_json::Value> =
+        answers.lines().map(|line| serde_json::from_str(line).expect("an answer")).collect();
+    let said: Vec<&str> = answers.iter().map(|answer| answer["error"].as_str().unwrap_or("")).collect();
+    assert_eq!(said.len(), 5, "{said:?}");
+    assert!(
+        said[0].contains("foreign.npz") && said[1].contains("not UTF-8") && said[2].contains("more than"),
+        "{said:?}"
+    );
+    assert!(said[3].is_empty() && said[4].is_empty(), "{said:?}");
+    assert_eq!(fs::read(&foreign).expect("a file"), fs::read(folder.join("inputs.npz")).expect("a file"));
+    assert!(arrays::read(&out).is_ok());
+}

@@ -158,7 +158,7 @@ fn literal(value: &Attribute, output: &NamedValueType) -> Option<Value> {
                 _ => 1,
             };
             // Where all are equal, one says as much as many.
-            let count = tensor.dimensions.iter().map(extent).product::<usize>().clamp(1, 64);
+            let count = tensor.dimensions.iter().map(extent).fold(1, usize::saturating_mul).clamp(1, 64);
             Some(bytes.repeat(count))
         }
         _ => None,

@@ -195,12 +195,9 @@ impl Tracer {
         if let Some(x) = filled {
             return Ok(Value::Filled(ty, x));
         }
-        self.spend(&ty)?;
         let flops = op.cost(&types.iter().collect::<Vec<_>>(), &ty).flops / FLOPS_AN_ELEMENT;
         self.work = self.work.saturating_add(usize::try_from(flops).unwrap_or(usize::MAX));
-        if self.work > MOST_WORK {
-            return Err(OpError::new(format!("{ty} is computed before the model runs, which is too much")));
-        }
+        self.spend(&ty)?;
         let tensors = operands.iter().map(|value| self.tensor(value)).collect::<Result<Vec<_>, _>>()?;
         let tensors: Vec<&Tensor> = tensors.iter().flatten().collect();
         if !cuts(op) {

@@ -1,7 +1,6 @@
 //! `s2ditc run`
 
-use std::fs::File;
-use std::io::{BufReader, BufWriter};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -117,7 +116,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let mut staged = Vec::new();
     for (file, written) in [(&args.output, &outputs), (&args.states, &states)] {
         if let Some(file) = file {
-            staged.push(stage(file, written, context)?);
+            staged.push(serve::stage(context.to(file), written)?);
         }
     }
     Staged::commit_all(staged)?;
@@ -148,14 +147,6 @@ fn median(model: &mut Predictor, function: Option<&str>, inputs: &Arrays, states
     }
     seconds.sort_by(f64::total_cmp);
     Ok(seconds[seconds.len() / 2])
-}
-
-fn stage(path: &Path, written: &Arrays, context: Context) -> Result<Staged> {
-    let staged = Staged::file(context.to(path), &arrays::is_ours)?;
-    let file = File::create(staged.path()).map_err(anyhow::Error::from);
-    let done = file.and_then(|file| Ok(arrays::write(Format::of(path)?, written, BufWriter::new(file))?));
-    done.with_context(|| format!("cannot write `{}`", path.display()))?;
-    Ok(staged)
 }
 
 /// What a model takes and returns.

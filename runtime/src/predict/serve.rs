@@ -115,14 +115,20 @@ impl Server {
         Ok(json!({ "outputs": to }))
     }
 
-    /// A file beside its place. One that is there is replaced if this program made it.
     fn staged(&self, path: &Path, values: &Arrays) -> Result<Staged> {
-        let format = Format::of(path)?;
-        let to = Destination { force: self.written.contains(path), ..Destination::new(path) };
-        let staged = Staged::file(to, &arrays::is_ours)?;
-        let file = File::create(staged.path()).map_err(anyhow::Error::from);
-        let done = file.and_then(|file| Ok(arrays::write(format, values, BufWriter::new(file))?));
-        done.with_context(|| format!("cannot write `{}`", path.display()))?;
-        Ok(staged)
+        stage(Destination { force: self.written.contains(path), ..Destination::new(path) }, values)
     }
+}
+
+/// Arrays in a file beside its place. One that is there is replaced if this program made it, or by force.
+///
+/// # Errors
+/// A name that ends in no format of arrays; a place that is taken or cannot be written.
+pub fn stage(to: Destination<'_>, values: &Arrays) -> Result<Staged> {
+    let format = Format::of(to.path)?;
+    let staged = Staged::file(to, &arrays::is_ours)?;
+    let file = File::create(staged.path()).map_err(anyhow::Error::from);
+    let done = file.and_then(|file| Ok(arrays::write(format, values, BufWriter::new(file))?));
+    done.with_context(|| format!("cannot write `{}`", to.path.display()))?;
+    Ok(staged)
 }

@@ -256,7 +256,11 @@ impl Raise<'_> {
     /// The parameter of an op, whole numbers in a row.
     fn integers(&self, value: Value) -> Result<Vec<i64>> {
         let constant = self.constants.get(&value).context("a parameter that is no constant")?;
-        let elements = constant.shape.iter().product::<usize>();
+        let elements = constant.shape.iter().copied().fold(1, usize::saturating_mul);
+        ensure!(
+            elements <= MOST_PARAMETERS,
+            "found a parameter of {elements} numbers, expected at most {MOST_PARAMETERS}"
+        );
         let numbers = constant.numbers()?;
         let numbers = if numbers.len() == 1 { vec![numbers[0]; elements] } else { numbers };
         Ok(numbers.into_iter().map(|x| x as i64).collect())
@@ -291,6 +295,9 @@ impl Raise<'_> {
     }
 }
 
+/// Far above the axes of any tensor.
+const MOST_PARAMETERS: usize = 1 << 10;
+
 /// An axis that may count from the end.
 fn place(axis: i64, rank: usize) -> Result<usize> {
     let at = if axis < 0 { axis + rank as i64 } else { axis };
@@ -303,7 +310,7 @@ impl Constant {
     fn numbers(&self) -> Result<Vec<f64>> {
         let Attribute::Dense { splat, bytes } = &self.value else { bail!("a parameter that is a weight") };
         let numbers = numbers(bytes, self.element)?;
-        let expected = if *splat { 1 } else { self.shape.iter().product() };
+        let expected = if *splat { 1 } else { self.shape.iter().copied().fold(1, usize::saturating_mul) };
         ensure!(numbers.len() == expected, "found {} elements, expected {expected}", numbers.len());
         Ok(numbers)
     }
