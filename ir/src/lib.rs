@@ -38,5 +38,5 @@ pub use interface::Interface;
 pub use ops::{Cost, Op, OpError};
 pub use source::{FileRegion, WeightError, WeightSource};
 pub use tensor::Tensor;
-pub use types::{DType, TensorType};
+pub use types::{DType, MASKED, TensorType};
 pub use uses::Use;

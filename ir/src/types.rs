@@ -7,6 +7,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::rounding;
 
+/// What masks add to scores that do not count, in place of −∞, which a graph does not have: far below any score, so that its exponential is 0 in every
+/// precision, and within fp16, also when two masks are added.
+pub const MASKED: f64 = -30_000.0;
+
 /// Element type of a tensor. Names follow Rust (`f32`, `bf16`, `i8`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)]

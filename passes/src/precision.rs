@@ -21,7 +21,7 @@
 use std::collections::{HashMap, HashSet};
 
 use s2dit_ir::ops::{Binary, Cast, Dequantize, Literal, OpError, ReduceKind, Unary};
-use s2dit_ir::{DType, Function, Module, Node, Op, Use, ValueId};
+use s2dit_ir::{DType, Function, MASKED, Module, Node, Op, Use, ValueId};
 
 use crate::Property;
 use crate::pass::{PassKind, Run};
@@ -170,9 +170,6 @@ fn raised_bound(f: &Function, v: ValueId) -> Option<Literal> {
 /// The least finite number of fp16.
 const LEAST: f64 = -65_504.0;
 
-/// What a number that fp16 does not hold becomes: far below any score, and within fp16 when two masks are added.
-const HIDDEN: f64 = -30_000.0;
-
 /// A constant that says what must never be chosen, such as the -1e9 of a mask, as one that fp16 holds.
 fn hiding(f: &Function, v: ValueId) -> Option<Literal> {
     let Op::Literal(Literal { values }) = f.op(v) else { return None };
@@ -180,7 +177,7 @@ fn hiding(f: &Function, v: ValueId) -> Option<Literal> {
     if f.dtype(v) != DType::F32 || !values.iter().any(is_beyond) {
         return None;
     }
-    Some(Literal { values: values.iter().map(|x| if is_beyond(x) { HIDDEN } else { *x }).collect() })
+    Some(Literal { values: values.iter().map(|x| if is_beyond(x) { MASKED } else { *x }).collect() })
 }
 
 fn cast_to(

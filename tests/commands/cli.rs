@@ -41,6 +41,13 @@ fn the_demo_proves_both_targets_and_makes_a_video() {
     // What others put there stays.
     std::fs::write(out.join("toyworld/transformer/config.json"), "{}").expect("written");
     assert!(fails(&["demo", "-q", "-o", &arg(&out)]).contains("is not the demo's"));
+    let foreign = work.path().join("foreign");
+    std::fs::create_dir(&foreign).expect("a folder");
+    std::fs::write(foreign.join("video.gif"), "mine").expect("written");
+    assert!(
+        fails(&["demo", "-q", "-o", &arg(&foreign)]).contains("found `video.gif`, and that folder is not the demo's")
+    );
+    assert_eq!(crate::common::files(&foreign).len(), 1, "nothing is added to a folder of others");
 }
 
 #[test]
@@ -180,6 +187,17 @@ fn usage_errors_exit_with_2_and_help_shows_examples() {
         (&stream, &["--chunks", "0"], "--chunks"),
         (&stream, &["--chunks", "18446744073709551615"], "--chunks"),
         (&stream, &["--prompt-at", "3=a", "--prompt-at", "3=b"], "two prompts for chunk 3"),
+        (&["estimate"], &["--preset", "big"], "expected one of tiny, small"),
+        (
+            &["search", "--budget-latency", "9"],
+            &["--budget-memory", "9", "--preset", "big"],
+            "expected one of tiny, small",
+        ),
+        (
+            &["search", "--budget-latency", "9"],
+            &["--budget-memory", "9", "--kinds", "lcha,dense"],
+            "--kinds: found \"dense\"",
+        ),
     ] {
         let out = run(&[args, more].concat());
         let stderr = String::from_utf8_lossy(&out.stderr);

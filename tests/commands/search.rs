@@ -150,7 +150,6 @@ fn bad_input_is_one_clear_error() {
             "a quality of ssa",
         ),
         ([&budgets[..], &["--blocks-table", &arg(&none)]].concat(), "none.toml"),
-        ([&budgets[..], &["--kinds", "lcha,dense"]].concat(), "dense"),
         ([&budgets[..], &["--preset", "wan2.1-1.3b"]].concat(), "layout"),
     ] {
         let error = fails(&[&["search"], &args[..]].concat());

@@ -17,10 +17,47 @@ pub fn parse<T: DeserializeOwned>(text: &str, place: &str, expected: &str) -> Re
         let at: Vec<String> =
             [Some(place.to_owned()).filter(|place| !place.is_empty()), line].into_iter().flatten().collect();
         let at = if at.is_empty() { "the text".into() } else { at.join(", ") };
-        // The parser's own list of what may stand there says less than `expected`.
-        let said = error.message().split(", expected").next().unwrap_or_default();
-        Problems::one(at, shown(said), expected)
+        Problems::one(at, found(error.message()), expected)
     })
+}
+
+/// How messages begin that tell of a value or field; all others tell of text that is no TOML.
+const OF_VALUES: [&str; 7] = [
+    "invalid type",
+    "invalid value",
+    "invalid length",
+    "unknown field",
+    "unknown variant",
+    "missing field",
+    "duplicate field",
+];
+
+/// Names of types that the parser expects, and what people call them.
+const TYPES: [(&str, &str); 8] = [
+    ("f64", "a number"),
+    ("u64", "a whole number from 0"),
+    ("u32", "a whole number from 0"),
+    ("usize", "a whole number from 0"),
+    ("i64", "a whole number"),
+    ("a boolean", "true or false"),
+    ("a map", "a table"),
+    ("a sequence", "a list"),
+];
+
+/// What was found, and in place of what, if the parser says so.
+fn found(message: &str) -> String {
+    // Quotes need no escape: nothing quotes them again.
+    let printed = |text: &str| shown(text).replace("\\\"", "\"").replace("\\'", "'");
+    let (what, wanted) =
+        message.split_once(", expected ").map_or((message, None), |(what, wanted)| (what, Some(wanted)));
+    if !OF_VALUES.iter().any(|begin| message.starts_with(begin)) {
+        return format!("bad TOML ({})", printed(what));
+    }
+    let Some(wanted) = wanted else { return printed(what) };
+    // A struct of ours is a table of theirs.
+    let wanted = if wanted.starts_with("struct ") { "a map" } else { wanted };
+    let named = TYPES.iter().find(|(of_rust, _)| *of_rust == wanted).map(|(_, name)| (*name).to_owned());
+    format!("{} in place of {}", printed(what), named.unwrap_or_else(|| printed(wanted)))
 }
 
 #[cfg(test)]
@@ -38,6 +75,25 @@ mod tests {
             "{said}"
         );
         let said = parse::<toml::Table>("é = ", "", "a table").unwrap_err().to_string();
-        assert!(said.starts_with("line 1: found "), "{said}");
+        assert!(said.starts_with("line 1: found bad TOML ("), "{said}");
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code, reason = "only the errors are looked at")]
+    struct Costs {
+        name: String,
+        ms: f64,
+    }
+
+    #[test]
+    fn an_error_says_what_was_expected_in_the_place_of_what_was_found() {
+        let read = |text: &str| parse::<Costs>(text, "", "costs").unwrap_err().to_string();
+        assert_eq!(
+            read("name = \"a\"\nms = \"b\""),
+            "line 2: found invalid type: string \"b\" in place of a number, expected costs"
+        );
+        assert_eq!(read("zoo = 1"), "line 1: found unknown field `zoo` in place of `name` or `ms`, expected costs");
+        assert_eq!(read("name = \"a\""), "line 1: found missing field `ms`, expected costs");
     }
 }

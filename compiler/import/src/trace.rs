@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use s2dit_ir::ops::{BroadcastTo, Literal, Load, Reshape, Transpose, Unary, broadcast_shapes};
-use s2dit_ir::{DType, Function, Op, OpError, Tensor, TensorType, ValueId};
+use s2dit_ir::{DType, Function, MASKED, Op, OpError, Tensor, TensorType, ValueId};
 
 /// A value of the graph that is walked.
 #[derive(Clone, Debug)]
@@ -19,11 +19,7 @@ pub enum Value {
 /// A value, or the constraint that does not hold.
 pub type Traced = Result<Value, OpError>;
 
-/// What masks add to scores that do not count. It is what −∞ and other numbers below [`NEVER`] become, since a graph has finite numbers: far
-/// below any score, so that its exponential is 0 in every precision, and within fp16, also when two masks are added.
-pub const MASKED: f64 = -30_000.0;
-
-/// Below this number a constant says that something must never be chosen. −3.4e38, the least number of fp32, is such a constant.
+/// Below this number a constant says that something must never be chosen, and becomes [`MASKED`]. −3.4e38, the least number of fp32, is such a constant.
 const NEVER: f64 = -1e30;
 
 /// Elements of the largest value that is computed while a graph is walked.

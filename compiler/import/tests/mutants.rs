@@ -165,3 +165,36 @@ fn a_damaged_program_is_an_error_or_a_sound_graph() {
     println!("{count} mutants: {errors} errors, {graphs} graphs, the slowest {slowest:?}");
     assert!(errors * 5 > count && graphs * 20 > count, "{errors} errors, {graphs} graphs of {count}");
 }
+
+/// A golden in which the argument `name` of some call is changed.
+fn with_argument(golden: &str, name: &str, change: impl FnOnce(&mut Vec<Value>, usize)) -> String {
+    let mut entries = entries(&std::fs::read(goldens().join(golden)).expect("a golden"));
+    let (_, text) = entries.iter_mut().find(|(name, _)| name == PROGRAM).expect("the program");
+    let mut json: Value = serde_json::from_slice(text).expect("JSON");
+    let nodes = json.pointer_mut("/graph_module/graph/nodes").and_then(Value::as_array_mut).expect("the calls");
+    let place = |node: &Value| node["inputs"].as_array()?.iter().position(|input| input["name"] == name);
+    let (node, at) = nodes.iter_mut().find_map(|node| place(node).map(|at| (node, at))).expect("the argument");
+    change(node["inputs"].as_array_mut().expect("arguments"), at);
+    *text = json.to_string().into_bytes();
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("changed.pt2");
+    std::fs::write(&file, packed(&entries)).expect("a file");
+    match import(importer_of(&file).expect("a program"), &file, &Ask::default()) {
+        Ok(_) => "read".into(),
+        Err(problems) => problems.to_string(),
+    }
+}
+
+#[test]
+fn an_argument_that_is_not_understood_is_refused() {
+    let golden = "variant_grouped_queries.raw.pt2";
+    assert_eq!(with_argument(golden, "approximate", |_, _| ()), "read", "nothing is changed");
+    let said = with_argument(golden, "approximate", |inputs, at| inputs[at]["arg"] = serde_json::json!({"as_int": 1}));
+    assert!(said.contains("argument `approximate`: found as_int, expected a text"), "{said}");
+    let said = with_argument(golden, "approximate", |inputs, at| inputs[at]["arg"]["as_string"] = "tahn".into());
+    assert!(said.contains("approximate \"tahn\""), "{said}");
+    let said = with_argument(golden, "bias", |inputs, at| inputs[at]["name"] = "biaz".into());
+    assert!(said.contains("argument `biaz`: the op does not take it"), "{said}");
+    let said = with_argument(golden, "weight", |inputs, at| inputs.push(inputs[at].clone()));
+    assert!(said.contains("argument `weight` is there twice"), "{said}");
+}

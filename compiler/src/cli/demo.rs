@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use s2dit_backends::output::Destination;
 use s2dit_models::checkpoint::{Checkpoint, PipelineFolder};
 use s2dit_runtime::pipeline::{Mode, Part, Pipeline};
@@ -230,11 +230,24 @@ fn film(
 }
 
 /// Makes the demo's folder. A new folder tells git to ignore it: people run the demo inside a checkout.
+///
+/// # Errors
+/// A folder with things in it that no run of the demo made.
 fn make_folder(folder: &Path) -> Result<()> {
+    const IGNORE: &str = ".gitignore";
     let new = !folder.exists();
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
+    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read `{}`", folder.display()))?;
+    let foreign = entries.flatten().map(|entry| entry.file_name()).find(|name| name != IGNORE);
+    if let Some(foreign) = foreign.filter(|_| !model::is_begun(folder)) {
+        bail!(
+            "`{}`: found `{}`, and that folder is not the demo's: expected an empty folder, or that of another run of this demo; name one with -o",
+            folder.display(),
+            foreign.display()
+        );
+    }
     if new {
-        let ignore = folder.join(".gitignore");
+        let ignore = folder.join(IGNORE);
         std::fs::write(&ignore, "*\n").with_context(|| format!("cannot write `{}`", ignore.display()))?;
     }
     Ok(())

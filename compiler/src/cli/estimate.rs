@@ -21,7 +21,7 @@ use s2dit_passes::Lowerings;
 use s2dit_runtime::{Pipeline, experts, partition, stream::contract};
 
 use super::places::Places;
-use super::usage::refuse;
+use super::usage::{self, refuse};
 use super::{Context, print_json, print_line};
 
 /// Estimate time, memory and size on a device, from shapes alone
@@ -44,7 +44,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "path")]
     config: Option<PathBuf>,
     /// A preset alone, such as 1.8b or mobile
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["path", "config"])]
+    #[arg(long, value_name = "NAME", value_parser = usage::preset, conflicts_with_all = ["path", "config"])]
     preset: Option<String>,
     /// Device: iphone16promax, iphone15pro, iphone17pro, m1, m4pro, m5, or a file NAME.toml
     #[arg(long, value_name = "DEVICE", default_value = device::DEFAULT)]
@@ -203,6 +203,13 @@ fn subject_of(args: &Args, device: &Device) -> Result<Subject> {
         }
         () => {
             let checkpoint = Checkpoint::open_from(&Origin::from(path.as_path()))?;
+            if checkpoint.model().graph().is_some() && args.mode == Some(Mode::Stream) {
+                let shown = path.display();
+                refuse!(
+                    "--mode stream: `{shown}` is a graph, which says nothing of chunks and windows: expected the kernel that it becomes: \
+                     `s2ditc compile {shown} --target coreml --mode stream --chunk N --window N -o kernel`, then `s2ditc estimate kernel`"
+                );
+            }
             return of(checkpoint.model(), "checkpoint", &path.display().to_string());
         }
     };

@@ -15,26 +15,27 @@ use crate::errors::{self, Class};
 #[command(after_help = "Examples:
   s2ditc explain
   s2ditc explain E0303
-  s2ditc explain \"error: cannot write `x.onnx`: the folder `out` does not exist\"
+  s2ditc explain 'error: cannot write `x.onnx`: the folder `out` does not exist'
 
 The last line of an error names its id. docs/errors.md has every id with all its messages.")]
 pub(super) struct Args {
-    /// An id, such as E0303, or the message of an error; without it, all ids
-    #[arg(value_name = "ID|MESSAGE")]
-    what: Option<String>,
+    /// An id, such as E0303, or an error as it was printed, all lines of it; without it, all ids
+    #[arg(value_name = "ID|ERROR")]
+    what: Vec<String>,
     /// Print as JSON, with the messages of the class
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    match &args.what {
-        None if args.json => print_json(&json!({"errors": errors::classes().iter().map(as_json).collect::<Vec<_>>()}))?,
-        None => print_line(&list())?,
-        Some(what) => {
-            let Some(class) = errors::find(what.trim()).or_else(|| errors::of(what)) else {
+    // An error without quotes comes as its words.
+    match &*args.what.join(" ") {
+        "" if args.json => print_json(&json!({"errors": errors::classes().iter().map(as_json).collect::<Vec<_>>()}))?,
+        "" => print_line(&list())?,
+        what => {
+            let Some(class) = named(what).or_else(|| errors::of(what)) else {
                 refuse!(
-                    "explain: found {}, expected an id such as E0303, or the message of an error; `s2ditc explain` lists the ids",
+                    "explain: found {}, expected an id such as E0303, or an error as it was printed; `s2ditc explain` lists the ids",
                     quoted(what)
                 );
             };
@@ -42,6 +43,13 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The class that a text names by itself: an id, or an error with the line that names its id.
+fn named(text: &str) -> Option<&'static Class> {
+    const NAMED_BY: &str = "s2ditc explain ";
+    let id = text.rsplit_once(NAMED_BY).map_or(text, |(_, id)| id);
+    errors::find(id.trim())
 }
 
 fn as_json(class: &'static Class) -> Value {

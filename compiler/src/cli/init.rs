@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::progress::{Progress, count, size};
-use super::usage::bytes;
+use super::usage::{self, bytes};
 use super::{Context, print_json, print_line};
 use s2dit_files::FloatType;
-use s2dit_models::config::{preset, presets, with_overrides};
+use s2dit_models::config::{preset, with_overrides};
 use s2dit_models::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
 
 /// Make a checkpoint with seeded random weights
@@ -17,7 +17,7 @@ use s2dit_models::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
 #[command(after_help = "Example: s2ditc init --preset small --set ssa_stride=2 --seed 7 --dtype bf16 -o small/")]
 pub(super) struct Args {
     /// Configuration to start from, such as tiny, small, 1.8b, mobile, wan2.1-1.3b, self-forcing-1.3b, ltx-video-2b, open-sora-2-11b, clip-vit-l; a wrong name lists all
-    #[arg(long, default_value = "tiny", value_parser = known)]
+    #[arg(long, default_value = "tiny", value_parser = usage::preset)]
     preset: String,
     /// Change a field of the configuration; repeatable
     #[arg(long = "set", value_name = "FIELD=JSON")]
@@ -37,14 +37,6 @@ pub(super) struct Args {
     /// Print the summary as JSON
     #[arg(long)]
     json: bool,
-}
-
-/// A name of a preset.
-fn known(name: &str) -> Result<String, String> {
-    if presets().contains(&name) {
-        return Ok(name.into());
-    }
-    Err(format!("expected one of {}", presets().join(", ")))
 }
 
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {

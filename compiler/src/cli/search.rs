@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use s2dit_backends::output::{Staged, made};
 use s2dit_estimate::search::{self, Budgets, Found, Scores, Table};
 use s2dit_estimate::subject::Options;
@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::estimate::write_page;
 use super::places::Places;
+use super::usage::{self, refuse};
 use super::{Context, print_json, print_line, print_note};
 
 /// Search a layout of blocks under budgets of latency and memory
@@ -40,7 +41,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "preset")]
     config: Option<PathBuf>,
     /// Preset whose layout is searched [default: mobile]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = usage::preset)]
     preset: Option<String>,
     /// Kinds of blocks to choose from, with commas between them [default: lcha,ssa, or those of the table]
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
@@ -144,7 +145,15 @@ fn estimated(args: &Args, model: &dyn Model) -> Result<Table> {
         false => args.kinds.clone(),
     };
     if let Some((i, kind)) = kinds.iter().enumerate().find(|(i, kind)| kinds[..*i].contains(kind)) {
-        bail!("--kinds: found {kind} twice (position {}), expected each kind once", i + 1);
+        refuse!("--kinds: found {kind} twice (position {}), expected each kind once", i + 1);
+    }
+    for kind in &kinds {
+        let layout = format!("layout={}", serde_json::to_string(&[kind])?);
+        let problems = with_overrides(model, &[layout]).err().map(|problems| problems.0).unwrap_or_default();
+        // What else may be wrong with so short a layout is not the user's.
+        if let Some(problem) = problems.iter().find(|problem| problem.place.ends_with("layout[0]")) {
+            refuse!("--kinds: found {}, expected {}", problem.found, problem.expected);
+        }
     }
     let weights = args.quantize.unwrap_or(Weights::WHOLE);
     search::probe(model, &kinds, &device, &Options { latent: args.latent, weights, ..Options::default() })

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use s2dit_files::parse_size;
 use s2dit_files::problems::{Problem, quoted};
+use s2dit_models::config::presets;
 use s2dit_proof::decode::VideoOutput;
 use s2dit_video::{NAMES, is_video};
 
@@ -44,6 +45,17 @@ pub(super) fn latents(text: &str) -> Result<PathBuf, String> {
             "found a name that ends in .{ending}, expected .safetensors: latents are written, and the checkpoint's VAE decoder makes \
              pictures of them"
         )),
+    }
+}
+
+/// A name of a preset.
+///
+/// # Errors
+/// A name that there is not.
+pub(super) fn preset(name: &str) -> Result<String, String> {
+    match presets().contains(&name) {
+        true => Ok(name.into()),
+        false => Err(format!("expected one of {}", presets().join(", "))),
     }
 }
 

@@ -20,7 +20,7 @@ pub fn print_with_notes(module: &Module, notes: &[Violation]) -> String {
     let mut out = String::from("module {\n");
     print_interface(&module.interface, &mut out);
     for s in &module.states {
-        let _ = writeln!(out, "  state {:?} : {}", s.name, s.ty);
+        let _ = writeln!(out, "  state {} : {}", string(&s.name), s.ty);
     }
     for f in &module.functions {
         print_function(f, notes, &mut out);
@@ -31,13 +31,13 @@ pub fn print_with_notes(module: &Module, notes: &[Violation]) -> String {
 
 fn print_interface(interface: &Interface, out: &mut String) {
     for input in &interface.inputs {
-        let _ = writeln!(out, "  input {:?} : {}", input.name, role(&input.role));
+        let _ = writeln!(out, "  input {} : {}", string(&input.name), role(&input.role));
     }
     for output in &interface.outputs {
-        let _ = writeln!(out, "  output {:?} : {}", output.name, role(&output.role));
+        let _ = writeln!(out, "  output {} : {}", string(&output.name), role(&output.role));
     }
     for milestone in &interface.milestones {
-        let _ = writeln!(out, "  milestone {:?} @ {:?}", milestone.value, milestone.scope);
+        let _ = writeln!(out, "  milestone {} @ {}", string(&milestone.value), string(&milestone.scope));
     }
 }
 
@@ -91,7 +91,7 @@ fn print_function(f: &Function, notes: &[Violation], out: &mut String) {
             }
             let _ = write!(out, " : {}", node.ty);
             if !node.scope.is_empty() {
-                let _ = write!(out, " @ {:?}", &*node.scope);
+                let _ = write!(out, " @ {}", string(&node.scope));
             }
             out.push('\n');
         }
@@ -100,7 +100,7 @@ fn print_function(f: &Function, notes: &[Violation], out: &mut String) {
         }
     }
     for (state, v) in &f.updates {
-        let _ = writeln!(out, "    update {state:?} = {}", label(*v));
+        let _ = writeln!(out, "    update {} = {}", string(state), label(*v));
     }
     let results: Vec<String> = f.results.iter().map(|(n, v)| format!("{} = {}", quote_name(n), label(*v))).collect();
     let _ = writeln!(out, "    return {}", results.join(", "));
@@ -115,9 +115,14 @@ fn spaced(v: &Value) -> String {
     }
 }
 
+/// A JSON string, which is what the parser reads; Rust's own escapes differ for characters that do not print.
+fn string(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
 fn quote_name(name: &str) -> String {
     let mut chars = name.chars();
     let plain = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.');
-    if plain { name.to_string() } else { Value::from(name).to_string() }
+    if plain { name.to_string() } else { string(name) }
 }

@@ -166,6 +166,11 @@ fn errors_name_their_class() {
     ok(&["init", "--preset", "tiny", "--seed", "1", "-o", &model]);
     fs::write(at("cut.onnx"), b"\x08\x0a\x12").unwrap();
     fs::write(at("plan.toml"), "version = ").unwrap();
+    fs::write(at("other.toml"), "format = \"x\"").unwrap();
+    fs::write(at("newer.toml"), "format = \"s2ditc.quantize-plan\"\nversion = 99").unwrap();
+    fs::write(at("binary.toml"), b"\xff\xfe").unwrap();
+    fs::write(at("costs.toml"), "source = \"x\"\n[[kind]]\nname = \"lcha\"\nlatency_ms = 1\nmemory_mb = 2\nzoo = 3\n")
+        .unwrap();
     fs::write(at("x.s2"), "module {\n  what\n}\n").unwrap();
     fs::write(at("taken.onnx"), "not ours").unwrap();
     let odd = at("odd");
@@ -184,6 +189,10 @@ fn errors_name_their_class() {
     .unwrap();
     let compile =
         |from: &str, to: &str, size: &str| fails(&["compile", from, "--target", "onnx", "--latent", size, "-o", to]);
+    let quantized = |plan: &str| {
+        let out = at("x.onnx");
+        fails(&["compile", &model, "--target", "onnx", "--latent", "1x4x4", "--quantize", &at(plan), "-o", &out])
+    };
     let cases = [
         ("E0003", compile(&model, &at("taken.onnx"), "1x4x4")),
         ("E0005", compile(&model, &at("no/folder/x.onnx"), "1x4x4")),
@@ -192,20 +201,15 @@ fn errors_name_their_class() {
         ("E0202", compile(&odd, &at("x.onnx"), "1x4x4")),
         ("E0204", compile(&model, &at("x.onnx"), "1x5x4")),
         ("E0306", compile(&at("x.s2"), &at("x.onnx"), "1x4x4")),
+        ("E0501", quantized("plan.toml")),
+        ("E0501", quantized("other.toml")),
+        ("E0501", quantized("newer.toml")),
+        ("E0006", quantized("binary.toml")),
+        ("E0006", quantized("nothing.toml")),
+        ("E0006", fails(&["estimate", &model, "--device", &at("binary.toml")])),
         (
-            "E0501",
-            fails(&[
-                "compile",
-                &model,
-                "--target",
-                "onnx",
-                "--latent",
-                "1x4x4",
-                "--quantize",
-                &at("plan.toml"),
-                "-o",
-                &at("x.onnx"),
-            ]),
+            "E0903",
+            fails(&["search", "--budget-latency", "9", "--budget-memory", "9", "--blocks-table", &at("costs.toml")]),
         ),
         ("E0603", fails(&["inspect", &at("cut.onnx")])),
     ];
@@ -222,6 +226,9 @@ fn errors_name_their_class() {
     );
     let message = cases[1].1.lines().find(|line| line.starts_with("error: ")).expect("an error");
     assert_eq!(ok(&["explain", message]), explained, "a message does as well as its id");
+    assert_eq!(ok(&["explain", &cases[1].1]), explained, "all lines that were printed do, too");
+    let words: Vec<&str> = ["explain"].into_iter().chain(message.split(' ')).collect();
+    assert_eq!(ok(&words), explained, "an error without quotes does, too");
     let listed: serde_json::Value = serde_json::from_str(&ok(&["explain", "--json"])).unwrap();
     assert_eq!(listed["errors"].as_array().unwrap().len(), classes().len());
     s2ditc().args(["explain", "E9999"]).assert().code(2);

@@ -131,6 +131,13 @@ fn walk(tokens: TokenStream, out: &mut Vec<String>) {
                 let end = rest.iter().position(|t| matches!(t, TokenTree::Punct(p) if ",;".contains(p.as_char())));
                 expected(&rest[..end.unwrap_or(rest.len())], out);
             }
+            // `let expected = …;`
+            [TokenTree::Ident(word), TokenTree::Ident(name), TokenTree::Punct(mark), rest @ ..]
+                if word == "let" && name == "expected" && mark.as_char() == '=' =>
+            {
+                let end = rest.iter().position(|t| is(t, ";"));
+                expected(&rest[..end.unwrap_or(rest.len())], out);
+            }
             _ => {}
         }
         if let TokenTree::Group(group) = &tokens[at] {

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use s2dit_backends::coreai::{self, asset};
 use s2dit_backends::coreml::lint::{self, Rules};
 use s2dit_backends::coreml::{Package, raise};
 use s2dit_estimate::Device;
@@ -18,6 +19,7 @@ use s2dit_ir::verify::verify;
 use s2dit_models::checkpoint::{Checkpoint, Lora, Origin};
 use s2dit_runtime::{Artifact, decode, pipeline, stream};
 use s2ditc::cli::{Silent, call};
+use sha2::{Digest, Sha256};
 
 /// A reader.
 pub struct Target {
@@ -126,9 +128,27 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "weights",
         file: "Data/com.apple.CoreML/weights/weight.bin",
-        around: package,
+        // Of few ops, and with all its weights within the 64 KiB of an input.
+        around: |dir| graph_as(dir, "coreml"),
         seeds: &[],
         read: read_package,
+    },
+    Target {
+        name: "coreai",
+        file: asset::PROGRAM,
+        around: |dir| graph_as(dir, "coreai"),
+        seeds: &["../backends/src/coreai/fixtures/*.mlirb"],
+        read: |dir| {
+            // The hash beside the program is right: it would refuse every change.
+            let program = fs::read(dir.join(asset::PROGRAM)).expect("the program");
+            fs::write(dir.join(asset::HASH), Sha256::digest(program)).expect("the hash");
+            let Ok(asset) = coreai::Asset::open(dir) else { return };
+            for function in asset.functions() {
+                if let Ok(module) = coreai::raise(&asset, Some(function)) {
+                    verify(&module).unwrap_or_else(|error| panic!("a raised asset does not hold: {error}"));
+                }
+            }
+        },
     },
     Target { name: "manifest", file: "Manifest.json", around: package, seeds: &[], read: read_package },
     Target {
@@ -324,6 +344,14 @@ fn package(dir: &Path) {
     let place = dir.with_extension("mlpackage");
     done(&["compile", &checkpoint(dir), "--target", "coreml", "--latent", "1x4x4", "-o", &arg(&place)]);
     fs::remove_dir(dir).and_then(|()| fs::rename(&place, dir)).expect("a package");
+}
+
+/// A graph of a block, compiled.
+fn graph_as(dir: &Path, target: &str) {
+    let place = dir.with_extension(if target == "coreai" { "aimodel" } else { "mlpackage" });
+    let graph = arg(&tests().join("goldens/import/variant_geglu.raw.pt2"));
+    done(&["compile", &graph, "--target", target, "-o", &arg(&place)]);
+    fs::remove_dir(dir).and_then(|()| fs::rename(&place, dir)).expect("a compiled graph");
 }
 
 fn kernel(dir: &Path) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use globset::{GlobBuilder, GlobMatcher};
-use s2dit_backends::input::read_file;
+use s2dit_backends::input::read_text;
 use s2dit_ir::TensorType;
 use serde::{Deserialize, Serialize};
 
@@ -106,10 +106,8 @@ impl Plan {
     /// A file that cannot be read; text that is no plan, with the line.
     pub fn read(path: &Path) -> Result<Plan, Problems> {
         let place = path.display().to_string();
-        let bytes = read_file(path, LARGEST_FILE).map_err(|e| Problems::one(&place, e.to_string(), "a plan"))?;
-        let text = String::from_utf8(bytes).map_err(|e| {
-            Problems::one(&place, format!("a byte that is not UTF-8 at {}", e.utf8_error().valid_up_to()), "TOML text")
-        })?;
+        let text = read_text(path, LARGEST_FILE)
+            .map_err(|e| Problems::one(&place, e.to_string(), "a readable file: a plan"))?;
         Plan::parse(&text, &place)
     }
 
@@ -122,11 +120,13 @@ impl Plan {
         let table: toml::Table = toml_text::parse(text, place, EXPECTED)?;
         let format = table.get("format").and_then(toml::Value::as_str).map_or("none".into(), quoted);
         if format != quoted(FORMAT) {
-            return Err(Problems::one(format!("{place}: format"), format, quoted(FORMAT)));
+            let expected = format!("{} of a plan as `s2ditc quantize` writes it", quoted(FORMAT));
+            return Err(Problems::one(format!("{place}: format"), format, expected));
         }
         let version = table.get("version").map_or("none".to_string(), ToString::to_string);
         if version != VERSION.to_string() {
-            return Err(Problems::one(format!("{place}: version"), shown(&version), VERSION.to_string()));
+            let expected = format!("{VERSION}: the plan is of another s2ditc; make it again with `s2ditc quantize`");
+            return Err(Problems::one(format!("{place}: version"), shown(&version), expected));
         }
         let plan: Plan = toml_text::parse(text, place, EXPECTED)?;
         let latent = plan.latent.as_deref().filter(|latent| *latent != ONE_SIZE);

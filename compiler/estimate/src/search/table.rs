@@ -44,12 +44,28 @@ impl std::ops::Sub for Cost {
 
 /// A kind of block.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "KindLine")]
 pub struct KindCost {
     /// Name in a layout.
     pub name: String,
     /// A block.
     #[serde(flatten)]
     pub cost: Cost,
+}
+
+/// A kind of block as a file has it; a flattened field would take any other beside it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KindLine {
+    name: String,
+    latency_ms: f64,
+    memory_mb: f64,
+}
+
+impl From<KindLine> for KindCost {
+    fn from(KindLine { name, latency_ms, memory_mb }: KindLine) -> Self {
+        Self { name, cost: Cost { latency_ms, memory_mb } }
+    }
 }
 
 /// What blocks cost on a device.

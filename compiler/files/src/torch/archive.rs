@@ -54,7 +54,7 @@ impl<'a> Archive<'a> {
                 return Err(Problems::one(
                     at(),
                     "a compressed entry",
-                    "stored ones, as torch.save writes them: unpack the file and pack it again with `zip -0 -r`",
+                    "stored ones, as PyTorch writes them: unpack the file and pack it again with `zip -0 -r`",
                 ));
             }
             let range = entry.data_start().and_then(|start| {

@@ -83,6 +83,11 @@ impl<'a> Pickle<'a> {
                 Err(Stop::Unread(dtype)) => {
                     return Err(Problems::one(near(&machine), format!("a tensor of {dtype}"), not_read(dtype)));
                 }
+                Err(Stop::Complex) => {
+                    let expected =
+                        "real ones: keep torch.view_as_real of it in the model, and compute with its two halves";
+                    return Err(Problems::one(near(&machine), "a tensor of complex numbers", expected));
+                }
                 Err(Stop::Code(what)) => {
                     return Err(Problems::one(
                         near(&machine),
@@ -113,6 +118,8 @@ enum Stop {
     Code(String),
     /// A tensor of a type that is not read.
     Unread(&'static str),
+    /// A tensor of complex numbers.
+    Complex,
 }
 
 fn damaged<T>(what: impl Into<String>) -> Result<T, Stop> {

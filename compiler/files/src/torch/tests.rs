@@ -281,6 +281,9 @@ fn a_fault_of_a_pickle_comes_with_the_key_before_it() {
     let mut other = whole.clone();
     other[at] = b'X';
     assert!(message(&other).contains("after \"w\": found the global `torch.XloatStorage`"), "{}", message(&other));
+    let mut complex = whole.clone();
+    complex.splice(at..at, *b"Complex");
+    assert!(message(&complex).contains("after \"w\": found a tensor of complex numbers, expected real ones"));
     let cut = message(&whole[..whole.len() - 3]);
     assert!(cut.contains("after \"w\": found the end of the pickle"), "{cut}");
 }

@@ -206,9 +206,17 @@ impl Call<'_> {
     }
 
     /// Text.
-    pub fn text(&self, name: &str, default: &'static str) -> String {
-        let text = self.raw(name).and_then(|(_, json)| json.as_str());
-        text.unwrap_or(default).to_owned()
+    pub fn text(&self, name: &str, default: &'static str) -> Arg<String> {
+        match self.raw(name) {
+            None => Ok(default.to_owned()),
+            Some(("as_string", Json::String(text))) => Ok(text.clone()),
+            Some(_) => Err(self.bad(name, "a text")),
+        }
+    }
+
+    /// Whether an argument is there as a text, where the op takes numbers too.
+    pub fn is_text(&self, name: &str) -> bool {
+        self.raw(name).is_some_and(|(kind, _)| kind == "as_string")
     }
 
     /// An element type.

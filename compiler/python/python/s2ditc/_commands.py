@@ -1014,7 +1014,7 @@ def explain(
     """Say what an error means, why it happens and what to do.
 
     Args:
-        what: An id, such as E0303, or the message of an error; without it, all ids.
+        what: An id, such as E0303, or an error as it was printed, all lines of it; without it, all ids.
         threads: Threads to use (default: all cores); the bytes written do not depend on it.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
         no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.

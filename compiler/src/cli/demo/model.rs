@@ -43,6 +43,11 @@ const GOLDEN: Embedded = (GOLDEN_NAME, include_bytes!("../../../../examples/toyw
 /// Rows and columns of the pipeline's pixels.
 pub(super) const PIXELS: [usize; 2] = [64, 64];
 
+/// Whether a run of the demo has begun in a folder: there is the first file that it writes.
+pub(super) fn is_begun(folder: &Path) -> bool {
+    PIPELINE.first().is_some_and(|(name, _)| folder.join(name).exists())
+}
+
 /// Writes the pipeline folder and the golden into the demo's folder. Returns the bytes.
 ///
 /// # Errors

@@ -315,6 +315,7 @@ impl<'a> Machine<'a> {
     fn global(&mut self, module: &str, name: &str) -> Result<(), Stop> {
         match Global::of(module, name) {
             Some(global) => self.push(Object::Global(global)),
+            None if module == "torch" && name.starts_with("Complex") => return Err(Stop::Complex),
             None => return Err(Stop::Code(format!("the global `{}.{}`", shown(module), shown(name)))),
         }
         Ok(())

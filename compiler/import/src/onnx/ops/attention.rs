@@ -1,14 +1,13 @@
 //! Attention and rotary positions as opset 23 has them; ONNX Runtime's own forms use the same functions.
 
 use s2dit_ir::ops::{Binary, Softmax, Unary};
-use s2dit_ir::{DType, Tensor, TensorType};
+use s2dit_ir::{DType, MASKED, Tensor, TensorType};
 
 use super::Handler;
 use super::gather::scaled;
 use crate::Value;
 use crate::onnx::node::{Made, Node, Stop, broken, not_read, size};
 use crate::onnx::walk::Walk;
-use crate::trace::MASKED;
 
 pub(super) fn handler(op: &str) -> Option<Handler> {
     Some(match op {

@@ -1,14 +1,14 @@
 //! Comparisons, logic, choices and casts. A boolean that the model computes is an f32 of 0 and 1, so these are arithmetic.
 
 use s2dit_ir::ops::{Binary, Cast, ReduceKind, Unary};
-use s2dit_ir::{DType, Op, Tensor, ValueId};
+use s2dit_ir::{DType, MASKED, Op, Tensor, ValueId};
 
 use super::Handler;
 use super::arithmetic::zip;
 use crate::onnx::node::{Made, Node, Stop, broken, not_read};
 use crate::onnx::proto_dtype;
 use crate::onnx::walk::Walk;
-use crate::trace::{MASKED, settled};
+use crate::trace::settled;
 use crate::{Tracer, Value};
 
 pub(super) fn handler(op: &str) -> Option<Handler> {

@@ -1,7 +1,7 @@
 //! ONNX Runtime's own ops: those that its optimiser makes of standard ones.
 
 use s2dit_ir::ops::{Binary, Unary};
-use s2dit_ir::{DType, Op};
+use s2dit_ir::{DType, MASKED, Op};
 
 use super::Handler;
 use super::attention::{Scores, by_ids, spread};
@@ -9,7 +9,6 @@ use super::gather::scaled;
 use crate::Value;
 use crate::onnx::node::{Made, Node, Stop, broken, not_read, size};
 use crate::onnx::walk::Walk;
-use crate::trace::MASKED;
 
 pub(super) fn handler(op: &str) -> Option<Handler> {
     Some(match op {

@@ -46,7 +46,7 @@ fn expm1(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
 }
 
 fn gelu(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
-    match c.text("approximate", "none").as_str() {
+    match c.text("approximate", "none")?.as_str() {
         "none" => function(w, c, Unary::Gelu),
         "tanh" => function(w, c, Unary::GeluTanh),
         other => Err(OpError::new(format!("approximate {other:?}"))),

@@ -1,12 +1,11 @@
 //! Attention and softmax.
 
 use s2dit_ir::ops::{Binary, Matmul, Softmax};
-use s2dit_ir::{DType, OpError};
+use s2dit_ir::{DType, MASKED, OpError};
 
 use super::super::call::Call;
 use super::super::walk::{Slot, Walk};
 use super::Group;
-use crate::trace::MASKED;
 use crate::{Traced, Value};
 
 pub(super) const OPS: Group = &[

@@ -5,12 +5,11 @@
 //! such as `where(x > 20, x, log1p(exp(x)))`, which is softplus.
 
 use s2dit_ir::ops::{Binary, ReduceKind, Unary};
-use s2dit_ir::{DType, Op, OpError, Tensor, ValueId};
+use s2dit_ir::{DType, MASKED, Op, OpError, Tensor, ValueId};
 
 use super::super::call::Call;
 use super::super::walk::{Slot, Test, Walk};
 use super::Group;
-use crate::trace::MASKED;
 use crate::{Traced, Tracer, Value};
 
 pub(super) const OPS: Group = &[

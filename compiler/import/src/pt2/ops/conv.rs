@@ -32,12 +32,14 @@ fn conv(w: &mut Walk<'_>, c: &Call<'_>) -> Result<Vec<Slot>, OpError> {
     };
     let (strides, dilations) = (each(w, "stride", 1)?, each(w, "dilation", 1)?);
     let kernel = w.t.shape(&weight);
-    let (pad_before, pad_after) = match c.text("padding", "").as_str() {
+    let padding = if c.is_text("padding") { c.text("padding", "")? } else { String::new() };
+    let (pad_before, pad_after) = match padding.as_str() {
         "same" => {
             let total = |i: usize| dilations[i].saturating_mul(kernel[i + 2].saturating_sub(1));
             ((0..n).map(|i| total(i) / 2).collect(), (0..n).map(|i| total(i) - total(i) / 2).collect())
         }
         "valid" => (vec![0; n], vec![0; n]),
+        text if !text.is_empty() => return Err(OpError::new(format!("padding {text:?}"))),
         _ => (each(w, "padding", 0)?, each(w, "padding", 0)?),
     };
     let groups = usize::try_from(c.int(w, "groups", Some(1))?).unwrap_or(0);

@@ -172,7 +172,7 @@ fn reversed(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
 
 fn quotient(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
     let (x, y) = (c.tensor_or_number(w, "self")?, c.tensor_or_number(w, "other")?);
-    match c.text("rounding_mode", "").as_str() {
+    match c.text("rounding_mode", "")?.as_str() {
         "" => {
             let (x, y) = (w.cast(&x, DType::F32)?, w.cast(&y, DType::F32)?);
             Ok(c.one(w.binary(Binary::Div, &x, &y)?))

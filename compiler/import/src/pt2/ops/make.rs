@@ -117,7 +117,7 @@ fn triangle(w: &mut Walk<'_>, c: &Call<'_>, keeps: fn(i64, i64, i64) -> bool) ->
 
 fn meshgrid(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
     let tensors = c.tensors(w, "tensors")?;
-    let by_columns = c.text("indexing", "ij") == "xy";
+    let by_columns = c.text("indexing", "ij")? == "xy";
     let mut axes: Vec<usize> = (0..tensors.len()).collect();
     if by_columns && tensors.len() > 1 {
         axes.swap(0, 1);

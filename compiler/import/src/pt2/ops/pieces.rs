@@ -151,7 +151,7 @@ fn pad(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
     let x = c.tensor(w, "self")?;
     let shape = w.t.shape(&x);
     let list = c.ints(w, "pad")?.unwrap_or_default();
-    let mode = c.text("mode", "constant");
+    let mode = c.text("mode", "constant")?;
     if list.len() % 2 != 0 || list.len() / 2 > shape.len() {
         return Err(OpError::new(format!("pad {list:?} of {shape:?}")));
     }

@@ -215,7 +215,7 @@ struct Term {
 }
 
 fn einsum(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
-    let equation: String = c.text("equation", "").chars().filter(|x| !x.is_whitespace()).collect();
+    let equation: String = c.text("equation", "")?.chars().filter(|x| !x.is_whitespace()).collect();
     let values = c.tensors(w, "tensors")?;
     let (inputs, output) = match equation.split_once("->") {
         Some((inputs, output)) => (inputs.to_owned(), output.to_owned()),
