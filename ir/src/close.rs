@@ -119,6 +119,7 @@ pub fn compare(got: &[(String, Tensor)], reference: &[(String, Tensor)], toleran
 /// # Panics
 /// If the values do not agree.
 #[track_caller]
+#[allow(clippy::panic, reason = "an assertion, which tests call")]
 pub fn assert_close(
     place: impl fmt::Display,
     got: &[(String, Tensor)],

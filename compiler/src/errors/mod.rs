@@ -58,6 +58,7 @@ const FILES: [&str; 10] = [
     include_str!("classes/device.toml"),
 ];
 
+#[allow(clippy::expect_used, reason = "the files are inside the program, and a test reads them")]
 static CLASSES: LazyLock<Vec<Class>> = LazyLock::new(|| {
     let areas = FILES.iter().map(|text| toml::from_str(text).expect("the classes of this program"));
     areas
@@ -99,12 +100,12 @@ const LEAST: usize = 6;
 static PATTERNS: LazyLock<Vec<Pattern>> = LazyLock::new(|| {
     let mut patterns = Vec::new();
     let mut classes = HashMap::<&str, usize>::new();
-    let lines = || MESSAGES.lines().map(|line| line.split_once('\t').expect("an id and a message"));
+    let lines = || MESSAGES.lines().filter_map(|line| line.split_once('\t'));
     for (_, text) in lines() {
         *classes.entry(text).or_default() += 1;
     }
     for (id, text) in lines() {
-        let class = find(id).expect("a class of the index");
+        let Some(class) = find(id) else { continue };
         match text.strip_suffix(": {}") {
             _ if classes[text] > 1 => patterns.push(pattern(class, text, Rank::Shared)),
             Some(beginning) => {
@@ -135,7 +136,7 @@ fn pattern(class: &'static Class, text: &'static str, rank: fn(usize) -> Rank) -
 
 impl Pattern {
     fn fits(&self, text: &str) -> bool {
-        let (first, rest) = self.fixed.split_first().expect("a text");
+        let Some((first, rest)) = self.fixed.split_first() else { return false };
         let Some(mut text) = text.strip_prefix(first) else { return false };
         let Some((last, middle)) = rest.split_last() else { return text.is_empty() };
         for part in middle {
