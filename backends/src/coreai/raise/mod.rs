@@ -5,7 +5,7 @@
 
 mod ops;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Context, Result, bail, ensure};
 use s2dit_ir::ops::State;
@@ -83,6 +83,12 @@ struct Raise<'f> {
 
 impl Raise<'_> {
     fn graph(&mut self, graph: &Graph<'_>) -> Result<()> {
+        let mut taken = HashSet::new();
+        for name in graph.input_names().into_iter().chain(graph.output_names()) {
+            ensure!(taken.insert(name.clone()), "found `{name}` twice, expected a name for each input and result");
+        }
+        // What ends a block has no name of its own where it is an input or a result.
+        self.names.retain(|_, name| !taken.contains(name));
         for (name, argument) in graph.input_names().iter().zip(&graph.region.arguments) {
             let of = || format!("input `{name}`");
             if let Type::Handle { shape, element } = &argument.ty {
