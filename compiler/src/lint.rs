@@ -65,7 +65,7 @@ fn flag(rule: &str, metadata: &BTreeMap<String, String>, tables: bool) -> Option
     });
     let fp32 = precision.as_deref().or(metadata.get("s2ditc.precision").map(String::as_str)) == Some("fp32");
     Some(match rule {
-        "weights-1gb" | "weights-2gib" => "--partition auto",
+        "weights-1gb" | "weights-2gib" | "asset-2gb" | "metal-buffer" => "--partition auto",
         "state-multifunction" => "--functions separate",
         _ if rule.starts_with("state-") => "--states io",
         "fp32" | "fp32-constant" | "fp32-epsilon" if fp32 => "--precision fp16",

@@ -11,12 +11,21 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use s2dit_ir::ops::{Compress, OpError};
 use s2dit_ir::weights::ExpressionId;
-use s2dit_ir::{Function, Interface, Node, Op, ValueId};
+use s2dit_ir::{DType, Function, Interface, Node, Op, ValueId};
+
+/// What is stored of a constant that is the cast of fp16 numbers to fp32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Casts {
+    /// The fp32 numbers.
+    AreStored,
+    /// The fp16 numbers: the cast is an op.
+    AreComputed,
+}
 
 /// Bytes of weights of each block of functions that share them: what comes before the first block counts there, what comes after the
 /// last one there.
 #[must_use]
-pub fn block_bytes(functions: &[&Function], interface: &Interface) -> Vec<u64> {
+pub fn block_bytes(functions: &[&Function], interface: &Interface, casts: Casts) -> Vec<u64> {
     let mut bytes: BTreeMap<usize, u64> = BTreeMap::new();
     let mut seen: HashSet<ExpressionId> = HashSet::new();
     for f in functions {
@@ -28,7 +37,7 @@ pub fn block_bytes(functions: &[&Function], interface: &Interface) -> Vec<u64> {
             let at = bytes.entry(places[&v]).or_default();
             for o in f.operands(v).into_iter().filter(|&o| f.is_const(o)) {
                 if seen.insert(ExpressionId::of(f, o)) {
-                    *at += stored_bytes(f, o);
+                    *at += stored_bytes(f, o, casts);
                 }
             }
         }
@@ -37,10 +46,16 @@ pub fn block_bytes(functions: &[&Function], interface: &Interface) -> Vec<u64> {
     (0..last).map(|b| bytes.get(&b).copied().unwrap_or(0)).collect()
 }
 
-fn stored_bytes(f: &Function, v: ValueId) -> u64 {
-    match f.op(v) {
-        Op::Compress(Compress { scheme }) => scheme.bytes(f.shape(v)).unwrap_or_else(|_| f.ty(v).bytes()) as u64,
-        _ => f.ty(v).bytes() as u64,
+fn stored_bytes(f: &Function, v: ValueId, casts: Casts) -> u64 {
+    let of = |v: ValueId| f.ty(v).bytes() as u64;
+    match (f.op(v), f.operands(v).first()) {
+        (Op::Compress(Compress { scheme }), _) => scheme.bytes(f.shape(v)).map_or(of(v), |bytes| bytes as u64),
+        (Op::Cast(_), Some(&half))
+            if casts == Casts::AreComputed && f.dtype(half) == DType::F16 && !matches!(f.op(half), Op::Load(_)) =>
+        {
+            of(half)
+        }
+        _ => of(v),
     }
 }
 
@@ -249,9 +264,27 @@ mod tests {
 }"#;
         let module = parse(text).unwrap();
         let f = &module.functions[0];
-        assert_eq!(block_bytes(&[f], &module.interface), [64, 0, 128]);
-        assert_eq!(block_bytes(&[f, f], &module.interface), [64, 0, 128]);
-        assert_eq!(block_bytes(&[], &module.interface), [0; 0]);
+        let bytes = |functions: &[&Function]| block_bytes(functions, &module.interface, Casts::AreStored);
+        assert_eq!(bytes(&[f]), [64, 0, 128]);
+        assert_eq!(bytes(&[f, f]), [64, 0, 128]);
+        assert_eq!(bytes(&[]), [0; 0]);
+    }
+
+    #[test]
+    fn casts_count_as_what_is_stored() {
+        let text = r#"module {
+  milestone "a" @ "blocks.0"
+  func @main(%x: f32[1, 4]) {
+    %w = load {tensor = "w"} : f32[4, 4]
+    %h = cast(%w) {dtype = "f16"} : f16[4, 4]
+    %s = cast(%h) {dtype = "f32"} : f32[4, 4]
+    %a = linear(%x, %s) : f32[1, 4] @ "blocks.0"
+    return y = %a
+  }
+}"#;
+        let module = parse(text).unwrap();
+        let bytes = |casts| block_bytes(&[&module.functions[0]], &module.interface, casts);
+        assert_eq!((bytes(Casts::AreStored), bytes(Casts::AreComputed)), (vec![64], vec![32]));
     }
 
     proptest! {
@@ -261,7 +294,7 @@ mod tests {
             let mut module = parse(GRAPH).unwrap();
             verify(&module).unwrap();
             let f = module.functions.remove(0);
-            let tensor = |k: f64| Tensor::from_values(&TensorType::new(s2dit_ir::DType::F32, [4]), vec![k, 1.0, -2.0, 0.5]).unwrap();
+            let tensor = |k: f64| Tensor::from_values(&TensorType::new(DType::F32, [4]), vec![k, 1.0, -2.0, 0.5]).unwrap();
             let inputs = BTreeMap::from([("x".to_string(), tensor(3.0)), ("t".to_string(), tensor(0.25))]);
             let starts: Vec<usize> = [0].into_iter().chain(starts).collect();
             let parts: Vec<Function> = partition(&f, &module.interface, &starts).unwrap().into_iter().map(|(_, part)| part).collect();

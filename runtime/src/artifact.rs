@@ -6,21 +6,20 @@ use std::path::{Path, PathBuf};
 use s2dit_backends::coreai::{self, Asset};
 use s2dit_backends::coreml::{self, Package};
 use s2dit_backends::onnx;
-use s2dit_ir::Interface;
+use s2dit_ir::{Interface, Module, WeightSource};
 use s2dit_passes::emulate::Arithmetic;
 
 use crate::coreai_engine::{Called, check_rounding};
 use crate::error::refuse;
 use crate::experts::Description;
 use crate::interface;
-use crate::partition::{self, Chain, Partition};
+use crate::partition::{self, Chain, Link, Partition};
 use crate::pipeline::Contract;
 use crate::run::{Engine, RunOptions, function_session, session_options};
-use crate::stream::contract;
 use crate::timesteps::Timesteps;
 use crate::{Error, HostTensor, Port, Session};
 
-/// An ONNX file, an mlpackage or a folder of packages that make one step, as it lies on disk.
+/// An ONNX file, a package, an asset, or a folder of packages or assets that make one step, as it lies on disk.
 pub enum Artifact {
     /// An ONNX file.
     Onnx(PathBuf, Box<onnx::read::Model>),
@@ -28,7 +27,7 @@ pub enum Artifact {
     MlPackage(Box<Package>),
     /// A Core AI asset.
     CoreAi(Box<Asset>),
-    /// Core ML packages that run one after the other.
+    /// Core ML packages or Core AI assets that run one after the other.
     Partition(Box<Partition>),
 }
 
@@ -106,37 +105,39 @@ impl Artifact {
     /// Inputs: name, dtype, shape.
     pub fn inputs(&self) -> Vec<Port> {
         match self {
-            Artifact::Onnx(_, model) => {
-                let port = |v: onnx::read::Value| Port { name: v.name, dtype: v.dtype, shape: v.shape };
-                model.inputs().into_iter().map(port).collect()
-            }
-            Artifact::MlPackage(package) => {
-                let port = |v: coreml::read::Feature| Port { name: v.name, dtype: v.dtype, shape: v.shape };
-                package.inputs().into_iter().map(port).collect()
-            }
-            Artifact::CoreAi(asset) => {
-                let port = |v: coreai::read::Feature| Port { name: v.name, dtype: v.dtype, shape: v.shape };
-                asset.inputs(asset.main()).into_iter().map(port).collect()
-            }
-            Artifact::Partition(partition) => {
-                let port = |p: &contract::Port| Port {
-                    name: p.name.clone(),
-                    dtype: p.dtype.to_string(),
-                    shape: p.shape.iter().map(|&d| d as i64).collect(),
-                };
-                partition.description().inputs.iter().map(port).collect()
-            }
+            Artifact::Onnx(_, model) => model.inputs().into_iter().map(Port::from).collect(),
+            Artifact::MlPackage(package) => package.inputs().into_iter().map(Port::from).collect(),
+            Artifact::CoreAi(asset) => asset.inputs(asset.main()).into_iter().map(Port::from).collect(),
+            Artifact::Partition(partition) => partition.description().inputs.iter().map(Port::from).collect(),
+        }
+    }
+
+    /// Outputs: name, dtype, shape.
+    pub(crate) fn returned(&self) -> Vec<Port> {
+        match self {
+            Artifact::Onnx(_, model) => model.outputs().into_iter().map(Port::from).collect(),
+            Artifact::MlPackage(package) => package.outputs().into_iter().map(Port::from).collect(),
+            Artifact::CoreAi(asset) => asset.outputs(asset.main()).into_iter().map(Port::from).collect(),
+            Artifact::Partition(partition) => partition.description().outputs.iter().map(Port::from).collect(),
         }
     }
 
     /// Names of the outputs.
     pub fn outputs(&self) -> Vec<String> {
-        match self {
-            Artifact::Onnx(_, model) => model.outputs().into_iter().map(|v| v.name).collect(),
-            Artifact::MlPackage(package) => package.outputs().into_iter().map(|v| v.name).collect(),
-            Artifact::CoreAi(asset) => asset.outputs(asset.main()).into_iter().map(|v| v.name).collect(),
-            Artifact::Partition(partition) => partition.description().outputs.iter().map(|p| p.name.clone()).collect(),
-        }
+        self.returned().into_iter().map(|port| port.name).collect()
+    }
+
+    /// Names of the values that can be probed: those that are computed, as far as the artifact names them, and its outputs.
+    pub(crate) fn values(&self) -> Result<HashSet<String>, Error> {
+        Ok(match self {
+            Artifact::Onnx(_, model) => model.values().map(str::to_string).collect(),
+            Artifact::MlPackage(package) => computed(package).map(str::to_string).collect(),
+            Artifact::CoreAi(asset) => asset.value_names(asset.main())?.into_keys().chain(self.outputs()).collect(),
+            Artifact::Partition(partition) => {
+                let each = partition.parts().iter().map(Artifact::values).collect::<Result<Vec<_>, _>>()?;
+                each.into_iter().flatten().collect()
+            }
+        })
     }
 
     /// The interface: as the metadata says it, or as the names of inputs, outputs and values tell it. Milestones are values that the artifact
@@ -145,16 +146,8 @@ impl Artifact {
     /// # Errors
     /// Metadata that is not an interface.
     pub fn interface(&self) -> Result<Interface, Error> {
-        let named = match self {
-            Artifact::CoreAi(asset) => asset.value_names(asset.main())?,
-            _ => BTreeMap::new(),
-        };
-        let values: HashSet<&str> = match self {
-            Artifact::Onnx(_, model) => model.values().collect(),
-            Artifact::MlPackage(package) => computed(package).collect(),
-            Artifact::CoreAi(_) => named.keys().map(String::as_str).collect(),
-            Artifact::Partition(partition) => partition.parts().iter().flat_map(computed).collect(),
-        };
+        let values = self.values()?;
+        let values: HashSet<&str> = values.iter().map(String::as_str).collect();
         let (inputs, outputs) = (self.inputs(), self.outputs());
         if let Some(mut said) = interface::of(&self.metadata())? {
             if let Artifact::CoreAi(_) = self {
@@ -181,30 +174,15 @@ impl Artifact {
             listed.check_inputs(inputs, self.interface()?.time())?;
         }
         match self {
-            Artifact::CoreAi(asset) if options.engine == Engine::CoreAi => {
-                check_rounding(options.fp16)?;
-                let called = Called::probing(asset, asset.main(), &options.probes, |notice| {
-                    if !options.quiet {
-                        eprintln!("{notice}");
-                    }
-                })?;
-                Chain::from(called).run(inputs)
+            Artifact::Onnx(path, _) if options.engine == Engine::Tract && !options.fp16 => {
+                run_tract(path, inputs, options)
             }
-            _ if options.engine == Engine::CoreAi => {
-                refuse!(Input, "--engine coreai runs Core AI assets (.aimodel) only")
+            Artifact::MlPackage(_) | Artifact::CoreAi(_) | Artifact::Partition(_)
+                if options.engine == Engine::Tract =>
+            {
+                refuse!(Input, "--engine tract runs ONNX files only")
             }
-            Artifact::Onnx(path, _) => {
-                if options.engine == Engine::Tract && !options.fp16 {
-                    return run_tract(path, inputs, options);
-                }
-                self.session(options)?.run(inputs)
-            }
-            Artifact::MlPackage(_) | Artifact::CoreAi(_) | Artifact::Partition(_) => {
-                if options.engine == Engine::Tract {
-                    refuse!(Input, "--engine tract runs ONNX files only");
-                }
-                self.session(options)?.run(inputs)
-            }
+            _ => self.session(options)?.run(inputs),
         }
     }
 
@@ -214,54 +192,80 @@ impl Artifact {
             Artifact::Onnx(_, model) => model.inputs().iter().any(|v| v.dtype == "f16"),
             Artifact::MlPackage(package) => package.has_fp16(),
             Artifact::CoreAi(asset) => asset.has_fp16(),
-            Artifact::Partition(partition) => partition.parts().iter().any(Package::has_fp16),
+            Artifact::Partition(partition) => partition.parts().iter().any(Artifact::has_fp16),
         }
     }
 
-    /// Loads the artifact into ONNX Runtime, for many calls.
+    /// Whether Apple's runtime of Core AI computes anything of the artifact in fp16.
+    pub fn asset_computes_in_fp16(&self) -> bool {
+        match self {
+            Artifact::CoreAi(asset) => asset.computes_in_fp16(),
+            Artifact::Partition(partition) => partition.parts().iter().any(Artifact::asset_computes_in_fp16),
+            Artifact::Onnx(..) | Artifact::MlPackage(_) => false,
+        }
+    }
+
+    /// Loads the artifact into the engine that the options name, for many calls: ONNX Runtime, or Apple's runtime of Core AI.
     ///
     /// # Errors
-    /// Options that do not apply; a model that ONNX Runtime does not take.
+    /// Options that do not apply; a model that the engine does not take.
     pub fn session(&self, options: &RunOptions) -> Result<Chain, Error> {
+        if options.fp16 && options.engine != Engine::CoreAi {
+            self.check_rounding()?;
+        }
         match self {
-            Artifact::Onnx(path, _) if options.fp16 => {
-                let shown = path.display();
-                refuse!(Input, "`{shown}`: --fp16 rounds as the Neural Engine does, so it applies to mlpackages only")
-            }
+            Artifact::Partition(partition) => partition.chain(options),
+            _ => self.link(options).map(Chain::from),
+        }
+    }
+
+    /// The only link of a chain, or one of several.
+    pub(crate) fn link(&self, options: &RunOptions) -> Result<Link, Error> {
+        if options.engine == Engine::CoreAi {
+            let Artifact::CoreAi(asset) = self else {
+                refuse!(Input, "--engine coreai runs Core AI assets (.aimodel) only")
+            };
+            check_rounding(options.fp16)?;
+            let called = Called::probing(asset, asset.main(), &options.probes, |notice| {
+                if !options.quiet {
+                    eprintln!("{notice}");
+                }
+            });
+            return called.map(Link::Called);
+        }
+        let (module, weights): (Module, &dyn WeightSource) = match self {
             Artifact::Onnx(path, model) => {
                 let session_options = session_options(options, false);
                 if options.probes.is_empty() {
-                    return Session::from_file(path, &session_options).map(Chain::from);
+                    return Session::from_file(path, &session_options).map(Link::Session);
                 }
                 let bytes = model.with_outputs(&options.probes)?;
                 let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                Session::from_bytes(&bytes, Some(folder), &session_options).map(Chain::from)
+                return Session::from_bytes(&bytes, Some(folder), &session_options).map(Link::Session);
             }
-            Artifact::CoreAi(asset) => {
-                self.check_rounding(asset.path(), options)?;
-                let module = coreai::raise(asset, None)?;
-                let Some(function) = module.functions.first() else { refuse!(Artifact, "an asset without a function") };
-                let arithmetic = if options.fp16 { Arithmetic::RoundedFp16 } else { Arithmetic::Fp32 };
-                function_session(function, &**asset, arithmetic, options).map(Chain::from)
-            }
-            Artifact::MlPackage(package) => {
-                self.check_rounding(package.path(), options)?;
-                let module = coreml::raise(package, None)?;
-                let Some(function) = module.functions.first() else {
-                    refuse!(Artifact, "a package without a function")
-                };
-                let arithmetic = if options.fp16 { Arithmetic::RoundedFp16 } else { Arithmetic::Fp32 };
-                function_session(function, &**package, arithmetic, options).map(Chain::from)
-            }
+            Artifact::CoreAi(asset) => (coreai::raise(asset, None)?, &**asset),
+            Artifact::MlPackage(package) => (coreml::raise(package, None)?, &**package),
             Artifact::Partition(partition) => {
-                self.check_rounding(partition.dir(), options)?;
-                partition.chain(options)
+                refuse!(Artifact, "`{}`: found a partition, expected a part of one", partition.dir().display())
             }
-        }
+        };
+        let Some(function) = module.functions.first() else { refuse!(Artifact, "an artifact without a function") };
+        let arithmetic = if options.fp16 { Arithmetic::RoundedFp16 } else { Arithmetic::Fp32 };
+        function_session(function, weights, arithmetic, options).map(Link::Session)
     }
 
-    fn check_rounding(&self, path: &Path, options: &RunOptions) -> Result<(), Error> {
-        if options.fp16 && !self.has_fp16() {
+    /// Refuses to round where nothing is fp16, or where another engine than the Neural Engine computes.
+    fn check_rounding(&self) -> Result<(), Error> {
+        let path = match self {
+            Artifact::Onnx(path, _) => {
+                let shown = path.display();
+                refuse!(Input, "`{shown}`: --fp16 rounds as the Neural Engine does, so it applies to mlpackages only")
+            }
+            Artifact::MlPackage(package) => package.path(),
+            Artifact::CoreAi(asset) => asset.path(),
+            Artifact::Partition(partition) => partition.dir(),
+        };
+        if !self.has_fp16() {
             let shown = path.display();
             refuse!(Input, "`{shown}`: an fp32 artifact: --fp16 would round nothing; leave it out");
         }

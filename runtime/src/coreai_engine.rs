@@ -98,7 +98,6 @@ impl Called {
     /// # Errors
     /// See [`locate`].
     pub fn new(asset: &Asset, function: &str, notice: impl FnOnce(&str)) -> Result<Called, Error> {
-        let port = |p: Feature| Port { name: p.name, dtype: p.dtype, shape: p.shape };
         let (states, written) = (asset.states(function), asset.written_states(function));
         let new = states.iter().filter(|state| written.contains(&state.name)).cloned();
         let new = new.map(|state| Feature { name: format!("{}{NEW}", state.name), ..state });
@@ -108,8 +107,8 @@ impl Called {
             function: function.into(),
             python: locate(notice)?,
             states: states.iter().map(|state| state.name.clone()).collect(),
-            outputs: asset.outputs(function).into_iter().chain(new).map(port).collect(),
-            inputs: asset.inputs(function).into_iter().chain(states).map(port).collect(),
+            outputs: asset.outputs(function).into_iter().chain(new).map(Port::from).collect(),
+            inputs: asset.inputs(function).into_iter().chain(states).map(Port::from).collect(),
         })
     }
 

@@ -1,12 +1,12 @@
-//! A step that is spread over several packages: `partition.json`, and models that run one after the other.
+//! A step that is spread over several packages or assets: `partition.json`, and models that run one after the other.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use s2dit_backends::coreml::{self, Package};
+use s2dit_backends::coreai::Asset;
+use s2dit_backends::coreml::Package;
 use s2dit_backends::input::{LARGEST_JSON, read_text};
-use s2dit_passes::emulate::Arithmetic;
 use serde::{Deserialize, Serialize};
 
 use crate::coreai_engine::Called;
@@ -15,16 +15,17 @@ use crate::ports;
 pub use crate::ports::Part;
 use crate::ports::{Declared, check_parts};
 use crate::ranges::is_range;
-use crate::{Error, HostTensor, Port, RunOptions, Session, function_session};
+use crate::stream::contract::Target;
+use crate::{Artifact, Error, HostTensor, Port, RunOptions, Session};
 
-/// The description's file in a folder of packages.
+/// The description's file in a folder of parts.
 pub const FILE: &str = "partition.json";
 /// The value of the field `format`.
 pub const FORMAT: &str = "s2dit-partition";
 /// The version that this build writes and reads.
 pub const VERSION: u32 = 1;
 
-/// `partition.json`: a clip's step as packages that run one after the other.
+/// `partition.json`: a clip's step as packages or assets that run one after the other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Description {
@@ -42,18 +43,18 @@ pub struct Description {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// A folder of packages with its description.
+/// A folder of packages or assets with its description.
 pub struct Partition {
     dir: PathBuf,
     description: Description,
-    parts: Vec<Package>,
+    parts: Vec<Artifact>,
 }
 
 impl Partition {
     /// Opens the folder `dir`.
     ///
     /// # Errors
-    /// No description, one of another format, packages that are missing or do not fit it.
+    /// No description, one of another format, parts that are missing or do not fit it.
     pub fn open(dir: &Path) -> Result<Partition, Error> {
         Partition::opened(dir).map_err(Error::artifact)
     }
@@ -81,9 +82,9 @@ impl Partition {
         check_parts(&place, "", &description.inputs, &description.outputs, &description.parts)?;
         let mut parts = Vec::new();
         for (index, part) in description.parts.iter().enumerate() {
-            let package = Package::open(&dir.join(&part.file))?;
-            fits(dir, index, &package, &description)?;
-            parts.push(package);
+            let opened = open_part(dir, &part.file)?;
+            fits(dir, index, &opened, &description)?;
+            parts.push(opened);
         }
         Ok(Partition { dir: dir.into(), description, parts })
     }
@@ -100,53 +101,65 @@ impl Partition {
         &self.description
     }
 
-    /// The packages, in order.
+    /// The parts, in order: packages, or assets.
     #[must_use]
-    pub fn parts(&self) -> &[Package] {
+    pub fn parts(&self) -> &[Artifact] {
         &self.parts
+    }
+
+    /// What the parts are for.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        match self.parts.first() {
+            Some(Artifact::CoreAi(_)) => Target::CoreAi,
+            _ => Target::CoreMl,
+        }
     }
 
     /// Loads every part; see [`crate::Artifact::session`].
     ///
     /// # Errors
-    /// Options that do not apply; a model that ONNX Runtime does not take.
+    /// Options that do not apply; a model that the engine does not take.
     pub fn chain(&self, options: &RunOptions) -> Result<Chain, Error> {
-        let arithmetic = if options.fp16 { Arithmetic::RoundedFp16 } else { Arithmetic::Fp32 };
-        let mut sessions = Vec::new();
+        let mut links = Vec::new();
         let mut missing: Vec<&String> = options.probes.iter().collect();
-        for package in &self.parts {
-            let module = coreml::raise(package, None)?;
-            let Some(function) = module.functions.first() else { refuse!(Artifact, "a package without a function") };
-            let taken = |n: &str| function.params().iter().any(|&p| function.node(p).name.as_deref() == Some(n));
+        for part in &self.parts {
+            let (computed, returned) = (part.values()?, part.outputs());
             let (here, later): (Vec<&String>, Vec<&String>) =
-                missing.into_iter().partition(|n| function.by_name(n).is_some() && !taken(n));
+                missing.into_iter().partition(|n| computed.contains(n.as_str()));
             missing = later;
             // What a part returns is there without asking.
-            let returned = |n: &str| function.results.iter().any(|(r, _)| r == n);
-            let probes = here.into_iter().filter(|n| !returned(n)).cloned().collect();
-            sessions.push(function_session(function, package, arithmetic, &RunOptions { probes, ..options.clone() })?);
+            let probes = here.into_iter().filter(|n| !returned.contains(n)).cloned().collect();
+            links.push(part.link(&RunOptions { probes, ..options.clone() })?);
         }
         if let Some(name) = missing.first() {
             refuse!(Input, "`{}`: no part computes a value named `{name}`", self.dir.display());
         }
         let outputs = self.description.outputs.iter().map(|p| p.name.clone());
         let outputs: Vec<String> = outputs.chain(options.probes.iter().cloned()).collect();
-        Ok(Chain::new(sessions, &outputs))
+        Ok(Chain::of(links, &outputs))
     }
 }
 
-/// Checks that a package is the part that the description means.
-fn fits(dir: &Path, index: usize, package: &Package, description: &Description) -> Result<()> {
+/// Opens a part of a folder by the ending of its name.
+fn open_part(dir: &Path, file: &str) -> Result<Artifact> {
+    let path = dir.join(file);
+    let ending = Path::new(file).extension().and_then(|ending| ending.to_str());
+    Ok(match ending {
+        Some(ending) if ending == Target::CoreAi.extension() => Artifact::CoreAi(Box::new(Asset::open(&path)?)),
+        _ => Artifact::MlPackage(Box::new(Package::open(&path)?)),
+    })
+}
+
+/// Checks that an artifact is the part that the description means.
+fn fits(dir: &Path, index: usize, opened: &Artifact, description: &Description) -> Result<()> {
     let part = &description.parts[index];
     let place = dir.join(&part.file).display().to_string();
-    for (what, ports, features) in
-        [("input", &part.inputs, package.inputs()), ("output", &part.outputs, package.outputs())]
+    for (what, ports, found) in [("input", &part.inputs, opened.inputs()), ("output", &part.outputs, opened.returned())]
     {
-        let found: Vec<Port> =
-            features.into_iter().map(|f| Port { name: f.name, dtype: f.dtype, shape: f.shape }).collect();
         Declared { by: FILE, what, ports }.check(&place, &found, |_| false)?;
     }
-    let metadata = package.metadata();
+    let metadata = opened.metadata();
     let own = BTreeMap::from([("s2ditc.part".to_string(), part_of(index, description.parts.len()))]);
     for (key, wanted) in description.metadata.iter().chain(&own) {
         let found = metadata.get(key);
@@ -180,7 +193,8 @@ impl Chain {
         Chain::of(parts.into_iter().map(Link::Session).collect(), outputs)
     }
 
-    fn of(parts: Vec<Link>, outputs: &[String]) -> Chain {
+    /// The same of parts that may be computed by different engines.
+    pub(crate) fn of(parts: Vec<Link>, outputs: &[String]) -> Chain {
         let mut made: Vec<Port> = Vec::new();
         let mut inputs: Vec<Port> = Vec::new();
         for part in &parts {
@@ -235,7 +249,7 @@ impl Chain {
 }
 
 /// A part of a chain.
-enum Link {
+pub(crate) enum Link {
     /// ONNX Runtime computes it.
     Session(Session),
     /// Apple's runtime of Core AI computes it.
@@ -268,16 +282,15 @@ impl Link {
     }
 }
 
-impl From<Called> for Chain {
-    fn from(called: Called) -> Chain {
-        let outputs: Vec<String> = called.outputs().iter().map(|p| p.name.clone()).collect();
-        Chain::of(vec![Link::Called(called)], &outputs)
+impl From<Link> for Chain {
+    fn from(link: Link) -> Chain {
+        let outputs: Vec<String> = link.outputs().iter().map(|p| p.name.clone()).collect();
+        Chain::of(vec![link], &outputs)
     }
 }
 
 impl From<Session> for Chain {
     fn from(session: Session) -> Chain {
-        let outputs: Vec<String> = session.outputs().iter().map(|p| p.name.clone()).collect();
-        Chain::new(vec![session], &outputs)
+        Chain::from(Link::Session(session))
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::{Component, Path};
 
 use anyhow::{Result, bail};
+use s2dit_backends::{coreai, coreml, onnx};
 use s2dit_ir::DType;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,31 @@ pub struct Part {
     pub inputs: Vec<Port>,
     /// Outputs of the whole, and what later parts take.
     pub outputs: Vec<Port>,
+}
+
+impl From<&Port> for Found {
+    fn from(port: &Port) -> Found {
+        let shape = port.shape.iter().map(|&extent| extent as i64).collect();
+        Found { name: port.name.clone(), dtype: port.dtype.to_string(), shape }
+    }
+}
+
+impl From<onnx::read::Value> for Found {
+    fn from(value: onnx::read::Value) -> Found {
+        Found { name: value.name, dtype: value.dtype, shape: value.shape }
+    }
+}
+
+impl From<coreml::read::Feature> for Found {
+    fn from(feature: coreml::read::Feature) -> Found {
+        Found { name: feature.name, dtype: feature.dtype, shape: feature.shape }
+    }
+}
+
+impl From<coreai::read::Feature> for Found {
+    fn from(feature: coreai::read::Feature) -> Found {
+        Found { name: feature.name, dtype: feature.dtype, shape: feature.shape }
+    }
 }
 
 /// Whether a description names a file of its own folder.

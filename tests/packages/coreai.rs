@@ -200,6 +200,52 @@ fn streams_of_decoders_are_those_of_pytorch() {
     }
 }
 
+/// Assets of a partition run one after the other in Apple's runtime; so do those of a kernel.
+#[test]
+fn parts_are_those_of_pytorch() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let programs = |out: &Path| {
+        let entries = std::fs::read_dir(out).expect("a folder").map(|entry| entry.expect("an entry").path());
+        entries.filter(|path| path.is_dir()).map(|asset| asset.join("main.mlirb")).collect::<Vec<PathBuf>>()
+    };
+    for (name, size, fields) in GOLDENS.into_iter().filter(|(name, ..)| ["tiny", "post", "wan_tiny"].contains(name)) {
+        let checkpoint = golden(name).join("checkpoint");
+        let checkpoint = fields.map_or(checkpoint.clone(), |fields| with_fields(&checkpoint, work.path(), fields));
+        let out = work.path().join(format!("{name}-parts"));
+        let flags = ["compile", "-q", &arg(&checkpoint), "--target", "coreai", "--partition", "2", "-o", &arg(&out)];
+        ok(&[&flags[..], &size].concat());
+        let reference = arg(&golden(name).join("golden.safetensors"));
+        let report = verify(&arg(&out), &["--golden", &reference, "--blocks", "--engine", "coreai"]);
+        let rows = report["rows"].as_array().expect("rows");
+        let blocks = rows.iter().filter(|row| row["name"].as_str().expect("a name").starts_with("block"));
+        assert!(blocks.count() > 1, "{report}");
+        for row in rows {
+            let found = row["snr_db"].as_f64().expect("a number");
+            assert!(found >= FP32_SNR, "{name}: {row}");
+        }
+        assert_eq!(programs(&out).len(), 2);
+        judge(&programs(&out));
+    }
+    let (out, reference) = (work.path().join("kernel"), arg(&golden("stream_last_step").join("golden.safetensors")));
+    let checkpoint = arg(&golden("stream_last_step").join("checkpoint"));
+    let flags = ["--target", "coreai", "--mode", "stream", "--latent", "8x4", "--partition", "2"];
+    ok(&[&["compile", "-q", &checkpoint, "-o", &arg(&out)], &flags[..]].concat());
+    let report = verify(&arg(&out), &["--golden", &reference, "--engine", "coreai", "--chunks", "2"]);
+    for row in report["rows"].as_array().expect("rows") {
+        let found = row["snr_db"].as_f64().expect("a number");
+        assert!(found >= STREAM_SNR, "{row}");
+    }
+    assert_eq!(programs(&out).len(), 3);
+    judge(&programs(&out));
+    // Apple's runtime runs assets alone.
+    let (packages, reference) = (work.path().join("packages"), arg(&golden("tiny").join("golden.safetensors")));
+    let checkpoint = arg(&golden("tiny").join("checkpoint"));
+    let flags = ["--target", "coreml", "--latent", "3x8x8", "--partition", "2", "-o", &arg(&packages)];
+    ok(&[&["compile", "-q", &checkpoint], &flags[..]].concat());
+    let said = fails(&["verify", &arg(&packages), "--golden", &reference, "--engine", "coreai"]);
+    assert!(said.contains("runs Core AI assets"), "{said}");
+}
+
 #[test]
 fn fp16_is_near() {
     let work = tempfile::tempdir().expect("a temporary folder");
@@ -236,6 +282,29 @@ fn bytes_are_those_of_the_library() {
         programs.push(PathBuf::from(compile(name, size, fields, work.path(), &[])).join("main.mlirb"));
     }
     judge(&programs);
+}
+
+/// Encodings, ops and numbers are those of one version of Apple's library. Another is judged before it takes its place.
+#[test]
+fn the_library_has_the_version_that_was_judged() {
+    let judged = s2dit_runtime::coreai_engine::VERSION;
+    let python = s2dit_runtime::coreai_engine::locate(|_| {}).expect("a Python with coreai-core");
+    let asks = "from importlib.metadata import version; print(version('coreai-core'))";
+    let said = Command::new(&python).args(["-c", asks]).output().expect("Python runs");
+    let found = String::from_utf8_lossy(&said.stdout).trim().to_string();
+    assert_eq!(
+        found,
+        judged,
+        "`{}` has coreai-core {found}, and the encodings and fixtures here are those of {judged}. To take the new one: run the tests of this file and of \
+         backends/src/coreai with it, set VERSION and WHEELS in runtime/src/coreai_engine.rs, and write the fixtures with examples/reference/coreai_fixtures.py",
+        python.display()
+    );
+    for place in ["runtime/src/coreai_engine.rs", "docs/coreai.md", "examples/reference/coreai_fixtures.py"] {
+        let text = std::fs::read_to_string(repo().join(place)).expect("a file of the repository");
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '.').map(|word| word.trim_matches('.'));
+        let versions: Vec<&str> = words.filter(|word| word.starts_with("1.0.0")).collect();
+        assert!(!versions.is_empty() && versions.iter().all(|version| *version == judged), "{place}: {versions:?}");
+    }
 }
 
 /// Lets Apple's library read programs and write them anew: every section must be the same. That can be asked only of programs without an op of constants

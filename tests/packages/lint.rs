@@ -322,6 +322,15 @@ fn bad_input_is_one_clear_error() {
             r#"{"format": "s2ditc-device-report", "version": 1, "model": "y.mlpackage", "device": "", "os": "", "compute_units": "", "functions": []}"#,
             "`y.mlpackage`",
         ),
+        (
+            r#"{"format": "s2ditc-device-report", "version": 1, "model": "y.aimodel", "device": "", "os": "", "compute_units": "prefer_gpu", "specialize_ms": 812.5,
+                "load_ms": 3.25, "functions": [{"name": "main", "operations": [], "call_ms": 4.5}]}"#,
+            "`y.aimodel` and has times alone",
+        ),
+        (
+            r#"{"format": "s2ditc-device-report", "version": 1, "model": "y.aimodel", "device": "", "os": "", "compute_units": "all", "load_ms": -1, "functions": []}"#,
+            "load_ms: found -1",
+        ),
     ] {
         let error = with(text, "--device-report");
         assert!(error.contains(says) && error.contains("file.json"), "{text}: {error}");

@@ -42,9 +42,14 @@ impl Asset {
             })?;
             add_output(graph, name, *value)?;
         }
+        self.write_with_program(&root, dir)
+    }
+
+    /// Writes the asset into the folder `dir`, which exists and is empty, with another program of the same weights.
+    pub(super) fn write_with_program(&self, root: &Operation, dir: &Path) -> Result<()> {
         let resources: Vec<Resource> =
             self.resources().map(|(name, bytes)| Resource { name: name.into(), bytes: bytes as u64 }).collect();
-        let laid_out = layout(&root, &resources, made::NAME);
+        let laid_out = layout(root, &resources, made::NAME);
         let path = dir.join(PROGRAM);
         let write = || {
             let file = File::create(&path)?;

@@ -7,8 +7,8 @@ use s2dit_ir::{FileRegion, TensorType, WeightError, WeightSource};
 
 use super::asset::PROGRAM;
 use super::op;
-use super::program::{Attribute, Element, Operation, Property, Type};
-use super::raise::dtype_of;
+use super::program::{Attribute, Element, Operation, Property};
+use super::raise::{dtype_of, static_type};
 use super::read::{Asset, graphs};
 
 /// The weight source's name of a resource.
@@ -112,10 +112,7 @@ impl Asset {
 
 fn of_resource(constant: &Operation, number: usize) -> Option<(Vec<usize>, Element)> {
     match (&constant.properties[..], &constant.results[..]) {
-        ([Property::Required(Attribute::Resource(n))], [Type::Tensor { shape, element }]) if *n == number => {
-            let shape = shape.iter().map(|d| usize::try_from(*d).ok()).collect::<Option<_>>()?;
-            Some((shape, *element))
-        }
+        ([Property::Required(Attribute::Resource(n))], [ty]) if *n == number => static_type(ty).ok(),
         _ => None,
     }
 }

@@ -3,6 +3,8 @@
 //! A fixture is a graph (`NAME.s2`) and the bytecode that the library wrote after it had read ours (`NAME.mlirb`), by
 //! `examples/reference/coreai_fixtures.py`. `S2DITC_BLESS=1` writes ours in their place for that program.
 
+mod hostile;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;

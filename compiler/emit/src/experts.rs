@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use s2dit_backends::coreml;
 use s2dit_backends::output::{Contents, Destination, Staged};
 use s2dit_runtime::experts::{Description, Expert, FILE, FORMAT};
 use s2dit_runtime::partition;
 
+use crate::folder::is_inside;
 use crate::format::has_format;
 use crate::parts::is_in_part;
 use crate::{Options, Summary, Watch, compile};
@@ -116,14 +116,13 @@ impl Job<'_> {
     }
 }
 
-/// Whether a path below the folder is of the expert `name`: an ONNX model and its weights, a package, or packages of a partition.
+/// Whether a path below the folder is of the expert `name`: an ONNX model and its weights, a package, an asset, or parts of a partition.
 pub(crate) fn is_of(path: &str, name: &str) -> bool {
     let Some(rest) = path.strip_prefix(name) else { return false };
     let onnx =
         rest == ".onnx" || (rest.starts_with(".onnx.") && Path::new(rest).extension().is_some_and(|e| e == "data"));
-    let package = rest.strip_prefix(".mlpackage/").is_some_and(coreml::package::is_part);
     let parts = rest.strip_prefix('/').is_some_and(|path| path == partition::FILE || is_in_part(path, "part"));
-    onnx || package || parts
+    onnx || is_inside(rest) || parts
 }
 
 #[cfg(test)]
@@ -138,10 +137,20 @@ mod tests {
             "low.mlpackage/Manifest.json",
             "low/partition.json",
             "low/part0.mlpackage/Manifest.json",
+            "low.aimodel/main.mlirb",
+            "low/part10.aimodel/main.hash",
         ] {
             assert!(is_of(ours, "low"), "{ours}");
         }
-        for other in ["low", "lower.onnx", "low.txt", "low/x", "low/part.mlpackage/Manifest.json", "x/low.onnx"] {
+        for other in [
+            "low",
+            "lower.onnx",
+            "low.txt",
+            "low/x",
+            "low/part.mlpackage/Manifest.json",
+            "low/part1.aimodel/x",
+            "x/low.onnx",
+        ] {
             assert!(!is_of(other, "low"), "{other}");
         }
     }

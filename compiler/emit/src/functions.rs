@@ -1,4 +1,4 @@
-//! The functions of a kernel as files: one package of all, a package each, or an ONNX file each.
+//! The functions of a kernel as files: one package or asset of all, a package each, or an ONNX file each.
 
 use std::cell::LazyCell;
 use std::collections::BTreeMap;
@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use s2dit_backends::output::Contents;
-use s2dit_backends::{coreai, coreml, onnx};
+use s2dit_backends::{coreml, onnx};
 use s2dit_ir::{Function, Module};
 use s2dit_runtime::stream::contract;
 
 use crate::Target;
-use crate::parts::{Written, is_in_part};
+use crate::folder::{Writer, Written, is_inside};
+use crate::parts::is_in_part;
 use crate::plan::Sources;
 
 /// What a folder of functions holds; `kind` and `ours` are its maker's.
@@ -21,21 +22,18 @@ pub(crate) const CONTENTS: Contents<'static> =
 /// The weights of all functions of an ONNX kernel.
 const DATA: &str = "weights.data";
 
-/// Which packages share a weight file: what writes the states is `denoise` with another end, and `prompt` has hardly a weight in common
-/// with them; a decoder decodes the first chunk with the weights of the others.
+/// Which functions share weights, so that their packages have one weight file, or that they are in one asset: what writes the states is `denoise` with another
+/// end, and `prompt` has hardly a weight in common with them; a decoder decodes the first chunk with the weights of the others.
 const SIBLINGS: [&[&str]; 3] = [&["denoise", "commit", "last_step"], &["prompt"], &["first", "next"]];
 
-/// Name of a package of all functions.
+/// Name of a package or an asset of all functions.
 const SHARED: &str = "kernel";
 
 /// Whether a path is of a file in a folder of functions.
 fn is_of_functions(path: &str) -> bool {
     let of = |function: &str| match path.strip_prefix(function) {
         Some(".onnx") => true,
-        Some(rest) => {
-            rest.strip_prefix(".mlpackage/").is_some_and(coreml::package::is_part)
-                || rest.strip_prefix(".aimodel/").is_some_and(coreai::asset::is_part)
-        }
+        Some(rest) => is_inside(rest),
         None => false,
     };
     let mut names = SIBLINGS.iter().copied().flatten().copied().chain([SHARED]);
@@ -46,7 +44,7 @@ fn is_of_functions(path: &str) -> bool {
 pub(crate) struct Made<'a> {
     /// The functions.
     pub module: &'a Module,
-    /// Those that are spread over packages: each one's parts, with their place among the blocks.
+    /// Those that are spread over packages or assets: each one's parts, with their place among the blocks.
     pub parts: &'a BTreeMap<String, Vec<(usize, Function)>>,
     /// The format.
     pub target: Target,
@@ -67,11 +65,16 @@ impl Made<'_> {
         dir: &Path,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Written> {
-        match (self.target, self.shared) {
-            (Target::CoreAi, _) => write_asset(self.module, source, about, metadata, dir, progress),
-            (Target::Onnx, _) => write_onnx(self.module, source, metadata, dir, progress),
-            (Target::CoreMl, true) => write_package(self.module, source, about, metadata, dir, progress),
-            (Target::CoreMl, false) => self.write_packages(source, about, metadata, dir, progress),
+        let writer = Writer { target: self.target, source, about };
+        match self.target {
+            Target::Onnx => write_onnx(self.module, source, metadata, dir, progress),
+            Target::CoreMl if !self.shared => self.write_groups(writer, metadata, dir, progress),
+            Target::CoreAi if !self.parts.is_empty() => self.write_groups(writer, metadata, dir, progress),
+            Target::CoreMl | Target::CoreAi => {
+                let artifact = dir.join(format!("{SHARED}.{}", self.target.extension()));
+                std::fs::create_dir(&artifact)?;
+                writer.write(self.module, metadata, &artifact, progress)
+            }
         }
     }
 
@@ -79,17 +82,24 @@ impl Made<'_> {
     pub(crate) fn file(&self, name: &str) -> String {
         match (self.target, self.shared) {
             (Target::Onnx, _) => format!("{name}.onnx"),
-            (Target::CoreAi, _) => format!("{SHARED}.aimodel"),
             (Target::CoreMl, true) => format!("{SHARED}.mlpackage"),
-            (Target::CoreMl, false) => artifact_file(name, self.parts.get(name).map(|parts| parts[0].0)),
+            (Target::CoreAi, _) if self.parts.is_empty() => format!("{SHARED}.aimodel"),
+            (Target::CoreMl | Target::CoreAi, _) => self.part(name, self.parts.get(name).map(|parts| parts[0].0)),
         }
     }
 
-    /// A package a function, or a part of one.
-    fn write_packages(
+    /// The file of a function, or of one of its parts: a package each, or an asset of all that share weights.
+    pub(crate) fn part(&self, name: &str, index: Option<usize>) -> String {
+        let alone = SIBLINGS.iter().any(|names| **names == [name]);
+        let stem = if self.target == Target::CoreMl || alone { name } else { SHARED };
+        let index = index.map(|index| index.to_string()).unwrap_or_default();
+        format!("{stem}{index}.{}", self.target.extension())
+    }
+
+    /// Packages of functions, or of their parts, that share a weight file; or an asset of those.
+    fn write_groups(
         &self,
-        source: &Sources<'_>,
-        about: &coreml::Options,
+        writer: Writer<'_>,
         metadata: impl FnOnce() -> BTreeMap<String, String>,
         dir: &Path,
         progress: &mut dyn FnMut(u64, u64),
@@ -106,35 +116,38 @@ impl Made<'_> {
                     None => vec![(0, whole()?)],
                 };
                 for (index, function) in parts {
-                    let package = dir.join(artifact_file(name, self.parts.contains_key(*name).then_some(index)));
-                    std::fs::create_dir(&package)?;
+                    let artifact = dir.join(self.part(name, self.parts.contains_key(*name).then_some(index)));
                     let empty = || (Module { functions: Vec::new(), ..module.clone() }, Vec::new());
-                    let (siblings, packages) = group.entry(index).or_insert_with(empty);
+                    let (siblings, artifacts) = group.entry(index).or_insert_with(empty);
                     siblings.functions.push(function);
-                    packages.push(package);
+                    if !artifacts.contains(&artifact) {
+                        std::fs::create_dir(&artifact)?;
+                        artifacts.push(artifact);
+                    }
                 }
             }
             groups.extend(group.into_values());
         }
         let metadata = LazyCell::new(metadata);
         let mut total: Written = (0, 0, Vec::new());
-        for (group, packages) in &groups {
-            let dirs: Vec<&Path> = packages.iter().map(|p| p.as_path()).collect();
+        for (group, artifacts) in &groups {
             let metadata = || LazyCell::force(&metadata).clone();
-            let written = coreml::write_siblings(group, source, about, metadata, &dirs, progress)?;
-            total.0 += written.ops;
-            total.1 += written.weight_bytes;
-            total.2.extend(written.non_finite);
+            let (ops, bytes, non_finite) = match &artifacts[..] {
+                [one] => writer.write(group, metadata, one, progress)?,
+                several => {
+                    let dirs: Vec<&Path> = several.iter().map(|p| p.as_path()).collect();
+                    let made = coreml::write_siblings(group, writer.source, writer.about, metadata, &dirs, progress)?;
+                    (made.ops, made.weight_bytes, made.non_finite)
+                }
+            };
+            total.0 += ops;
+            total.1 += bytes;
+            total.2.extend(non_finite);
         }
         total.2.sort();
         total.2.dedup();
         Ok(total)
     }
-}
-
-/// The package of a function, or of one of its parts.
-pub(crate) fn artifact_file(name: &str, part: Option<usize>) -> String {
-    format!("{name}{}.mlpackage", part.map(|index| index.to_string()).unwrap_or_default())
 }
 
 fn write_onnx(
@@ -148,40 +161,5 @@ fn write_onnx(
     let models: Vec<(&Function, &Path)> = module.functions.iter().zip(paths.iter().map(|p| p.as_path())).collect();
     let data = || Ok(dir.join(DATA));
     let written = onnx::write_models(&models, source, metadata, data, |_| DATA.into(), progress)?;
-    Ok((written.ops, written.weight_bytes, written.non_finite))
-}
-
-/// One Core AI asset with every function.
-fn write_asset(
-    module: &Module,
-    source: &Sources<'_>,
-    about: &coreml::Options,
-    metadata: impl FnOnce() -> BTreeMap<String, String>,
-    dir: &Path,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<Written> {
-    let asset = dir.join(format!("{SHARED}.aimodel"));
-    std::fs::create_dir(&asset)?;
-    let about = coreai::Options {
-        short_description: about.short_description.clone(),
-        author: about.author.clone(),
-        license: about.license.clone(),
-    };
-    let written = coreai::write_asset(module, source, &about, metadata, &asset, progress)?;
-    Ok((written.ops, written.weight_bytes, written.non_finite))
-}
-
-/// One package with every function.
-fn write_package(
-    module: &Module,
-    source: &Sources<'_>,
-    about: &coreml::Options,
-    metadata: impl FnOnce() -> BTreeMap<String, String>,
-    dir: &Path,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<Written> {
-    let package = dir.join(format!("{SHARED}.mlpackage"));
-    std::fs::create_dir(&package)?;
-    let written = coreml::write_package(module, source, about, metadata, &package, progress)?;
     Ok((written.ops, written.weight_bytes, written.non_finite))
 }

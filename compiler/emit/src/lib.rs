@@ -3,6 +3,7 @@
 mod compute;
 pub mod decoder;
 pub mod experts;
+mod folder;
 mod format;
 mod functions;
 pub mod parts;
@@ -21,7 +22,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use s2dit_backends::onnx::pair::Pair;
 use s2dit_backends::output::{Destination, Staged};
-use s2dit_backends::{coreai, coreml, onnx};
+use s2dit_backends::{coreml, onnx};
 use s2dit_ir::verify::verify;
 use s2dit_ir::{Module, WeightSource};
 use s2dit_passes::PassRun;
@@ -35,6 +36,7 @@ pub use self::quantized::Quantized;
 pub use self::timesteps::TimestepChoice;
 pub use self::vanish::Vanished;
 
+use self::folder::{Writer, Written};
 use self::parts::Partition;
 use crate::plan::{Quantize, Sources};
 use s2dit_files::choice;
@@ -98,7 +100,7 @@ pub struct Options {
     pub precision: Precision,
     /// The newest ONNX operator set that may be used.
     pub opset: Opset,
-    /// Shape of a Core ML package.
+    /// Shape of a Core ML package or a Core AI asset.
     pub layout: Layout,
     /// Size of the clip, of the text, or the only one.
     pub size: Size,
@@ -106,7 +108,7 @@ pub struct Options {
     pub timesteps: TimestepChoice,
     /// Storage of large weights; `None` stores them in the precision.
     pub quantize: Option<Quantize>,
-    /// Several packages that make the step together [Core ML].
+    /// Several packages or assets that make the step together [Core ML, Core AI].
     pub partition: Option<Partition>,
 }
 
@@ -121,7 +123,7 @@ pub struct Summary {
     pub precision: Precision,
     /// Storage of the large weights, if they are compressed.
     pub quantize: Option<Quantize>,
-    /// Packages that a partitioned step was spread over; of a kernel, those of `denoise`.
+    /// Packages or assets that a partitioned step was spread over; of a kernel, those of `denoise`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parts: Option<usize>,
     /// Number of compressed weights, and of all.
@@ -141,7 +143,7 @@ pub struct Summary {
 
 impl Summary {
     /// The summary of one file or package that was written; the caller says what was quantized and what vanished.
-    fn of(checkpoint: &Checkpoint, options: &Options, path: &Path, written: parts::Written) -> Summary {
+    fn of(checkpoint: &Checkpoint, options: &Options, path: &Path, written: Written) -> Summary {
         let (ops, weight_bytes, non_finite) = written;
         Summary {
             path: path.into(),
@@ -234,8 +236,7 @@ pub fn compile(
     };
     let summary = match options.target {
         Target::Onnx => write_onnx(&module, checkpoint, options, metadata, out, progress),
-        Target::CoreMl => write_coreml(&module, checkpoint, options, metadata, out, progress),
-        Target::CoreAi => write_coreai(&module, checkpoint, options, metadata, out, progress),
+        Target::CoreMl | Target::CoreAi => write_folder(&module, checkpoint, options, metadata, out, progress),
     }?;
     let quantized = options.quantize.as_ref().map(|_| Quantized::of(&module));
     Ok(Summary { quantized, vanished: vanished(checkpoint, options.precision), ..summary })
@@ -322,29 +323,7 @@ fn write_onnx(
     Ok(Summary::of(checkpoint, options, out.path, (written.ops, written.weight_bytes, written.non_finite)))
 }
 
-fn write_coreai(
-    module: &Module,
-    checkpoint: &Checkpoint,
-    options: &Options,
-    metadata: impl FnOnce() -> BTreeMap<String, String>,
-    out: Destination<'_>,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<Summary> {
-    let about = coreai::Options {
-        short_description: about(checkpoint.model()),
-        author: "s2ditc".into(),
-        license: String::new(),
-    };
-    let source = Sources::new(checkpoint, options.quantize.as_ref());
-    let asset = Staged::folder(out, &coreai::CONTENTS)?;
-    let written = coreai::write_asset(module, &source, &about, metadata, asset.path(), progress)
-        .map_err(|error| asset.unwritten(&error.into()))?;
-    source.check_unchanged()?;
-    asset.commit()?;
-    Ok(Summary::of(checkpoint, options, out.path, (written.ops, written.weight_bytes, written.non_finite)))
-}
-
-fn write_coreml(
+fn write_folder(
     module: &Module,
     checkpoint: &Checkpoint,
     options: &Options,
@@ -359,19 +338,15 @@ fn write_coreml(
         license: String::new(),
     };
     let source = Sources::new(checkpoint, options.quantize.as_ref());
-    let ((ops, weight_bytes, non_finite), parts) = match options.partition {
-        Some(how) => {
-            let (written, count) = parts::write_clip(module, how, &source, &about, metadata, out, progress)?;
-            (written, Some(count))
-        }
-        None => {
-            let package = Staged::folder(out, &coreml::CONTENTS)?;
-            let written = coreml::write_package(module, &source, &about, metadata, package.path(), progress)
-                .map_err(|error| package.unwritten(&error.into()))?;
-            source.check_unchanged()?;
-            package.commit()?;
-            ((written.ops, written.weight_bytes, written.non_finite), None)
-        }
-    };
-    Ok(Summary { parts, ..Summary::of(checkpoint, options, out.path, (ops, weight_bytes, non_finite)) })
+    let writer = Writer { target: options.target, source: &source, about: &about };
+    if let Some(how) = options.partition {
+        let (written, count) = parts::write_clip(module, how, writer, metadata, out, progress)?;
+        return Ok(Summary { parts: Some(count), ..Summary::of(checkpoint, options, out.path, written) });
+    }
+    let artifact = Staged::folder(out, &writer.contents())?;
+    let written =
+        writer.write(module, metadata, artifact.path(), progress).map_err(|error| artifact.unwritten(&error))?;
+    source.check_unchanged()?;
+    artifact.commit()?;
+    Ok(Summary::of(checkpoint, options, out.path, written))
 }

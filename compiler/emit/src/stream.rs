@@ -21,7 +21,7 @@ pub use self::job::{Functions, Lowered, Options, States};
 use super::format::has_format;
 use super::functions;
 use super::parts::Partition;
-use super::{Precision, Quantized, Summary, Watch, form};
+use super::{Precision, Quantized, Summary, Target, Watch, form};
 use crate::plan::{Quantize, Sources};
 use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::model::Streaming;
@@ -47,13 +47,14 @@ pub fn lower(checkpoint: &Checkpoint, options: &Options, watch: &mut Watch) -> R
     let streaming = checkpoint.streaming()?;
     options.states.check(options.target, options.precision)?;
     if options.states == States::Native && options.partition.is_some() {
-        bail!("--partition needs --states io: packages cannot share a Core ML state");
+        bail!("--partition needs --states io: parts cannot share a state");
     }
     options.timesteps.check(checkpoint)?;
     let mut lowered = lower_graph(checkpoint.model(), checkpoint, &streaming, options, watch)?;
     super::quantize(&mut lowered.module, options.quantize.as_ref(), checkpoint, watch)?;
     let writer = streaming.state_write.name();
-    lowered.parts = options.partition.map(|how| cut(&lowered.module, writer, how)).transpose()?.unwrap_or_default();
+    let parts = options.partition.map(|how| cut(&lowered.module, writer, how, options.target));
+    lowered.parts = parts.transpose()?.unwrap_or_default();
     Ok(lowered)
 }
 
@@ -93,15 +94,20 @@ pub fn lower_graph(
 }
 
 /// The parts of each function. `denoise` and the one that writes the states are cut alike, because they share weights.
-fn cut(module: &Module, writer: &str, how: Partition) -> Result<BTreeMap<String, Vec<(usize, Function)>>> {
+fn cut(
+    module: &Module,
+    writer: &str,
+    how: Partition,
+    target: Target,
+) -> Result<BTreeMap<String, Vec<(usize, Function)>>> {
     let function = |name: &str| module.function(name).with_context(|| format!("no function `{name}`"));
     let (denoise, writer, prompt) = (function("denoise")?, function(writer)?, function("prompt")?);
     let interface = &module.interface;
-    let starts = how.starts(&[denoise, writer], interface)?;
-    // The prompt is a fraction of the step: a number of packages is meant for the step.
+    let starts = how.starts(&[denoise, writer], interface, target)?;
+    // The prompt is a fraction of the step: a number of parts is meant for the step.
     let prompt_starts = match how {
         Partition::Count(_) => vec![0],
-        Partition::Auto | Partition::Bytes(_) => how.starts(&[prompt], interface)?,
+        Partition::Auto | Partition::Bytes(_) => how.starts(&[prompt], interface, target)?,
     };
     let cut = [(denoise, &starts), (writer, &starts), (prompt, &prompt_starts)];
     cut.into_iter().map(|(f, starts)| Ok((f.name.clone(), partition(f, interface, starts)?))).collect()
@@ -138,8 +144,8 @@ pub fn compile(
         metadata
     };
     let about = about(checkpoint.model().family());
-    let shared = options.partition.is_none() && options.functions == Functions::Shared;
-    let made = functions::Made { module: &lowered.module, parts: &lowered.parts, target: options.target, shared };
+    let (target, shared) = (options.target, options.shared());
+    let made = functions::Made { module: &lowered.module, parts: &lowered.parts, target, shared };
     let written = made.write(&source, &about, metadata, &dir, progress);
     let (ops, weight_bytes, non_finite) = written.map_err(|error| folder.unwritten(&error))?;
     let hash = checkpoint.content_hash().to_hex().to_string();

@@ -252,9 +252,7 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<V
         fp16: options.fp16,
         arithmetic: match (has_fp16, &artifact, options.fp16) {
             (false, ..) => "fp32",
-            (_, Artifact::CoreAi(asset), _) if options.engine == Engine::CoreAi && asset.computes_in_fp16() => {
-                "fp16 as the asset says"
-            }
+            _ if options.engine == Engine::CoreAi && artifact.asset_computes_in_fp16() => "fp16 as the asset says",
             (_, Artifact::Onnx(..), _) => "fp16 as the file says",
             (_, Artifact::MlPackage(_) | Artifact::CoreAi(_) | Artifact::Partition(_), true) => {
                 "every result rounded to fp16"

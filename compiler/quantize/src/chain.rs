@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use rayon::prelude::*;
 use s2dit_backends::onnx::{MemoryOptions, WeightMode, model_in_memory};
 use s2dit_ir::{Function, Module, WeightSource};
-use s2dit_passes::partition::{block_bytes, partition};
+use s2dit_passes::partition::{Casts, block_bytes, partition};
 use s2dit_runtime::{HostTensor, Session, SessionOptions};
 
 use super::samples::Inputs;
@@ -42,7 +42,7 @@ impl Chain {
     pub fn of(module: &Module) -> Result<Chain> {
         let (f, interface) = (&module.functions[0], &module.interface);
         let result = interface.output().context("a graph without a result")?;
-        let starts: Vec<usize> = (0..block_bytes(&[f], interface).len().max(1)).collect();
+        let starts: Vec<usize> = (0..block_bytes(&[f], interface, Casts::AreStored).len().max(1)).collect();
         let mut segments: Vec<Segment> = partition(f, interface, &starts)?
             .into_iter()
             .map(|(block, function)| {

@@ -46,7 +46,7 @@ use s2dit_models::model::{Part, Sampler};
 use s2dit_models::size::{LatentSize, Size, StepSize};
 use s2dit_quantize::Samples;
 
-/// Compile a checkpoint, or a graph that PyTorch exported, to an ONNX file or a Core ML package
+/// Compile a checkpoint, or a graph that PyTorch exported, to an ONNX file, a Core ML package or a Core AI asset
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   s2ditc compile small/ --target coreml --latent 3x36x64 -o small.mlpackage
@@ -137,12 +137,12 @@ pub(super) struct Args {
     /// Samples that --recipe paper measures activations on: a safetensors file, as quantize takes it, or seeded [default: seeded]
     #[arg(long, value_name = "FILE|seeded")]
     calibrate: Option<Samples>,
-    /// Spread the step over packages that each fit a phone: auto (below 1 GB of weights each), a number, or a size such as 900MB
-    /// [Core ML]. OUT is a folder: the packages and partition.json; of a stream, the kernel
+    /// Spread the step over packages or assets that each fit a phone: auto (below 1 GB of weights each; for coreai below 2 GB), a number, or a size
+    /// such as 900MB [Core ML, Core AI]. OUT is a folder: the parts and partition.json; of a stream, the kernel
     #[arg(long, value_name = "HOW")]
     partition: Option<Partition>,
     /// What packages are shaped for: ane (the Neural Engine: channels first, all fp16), gpu or any (as PyTorch has it); a decoder has one shape
-    /// for all, and the package says the choice [Core ML; default: ane. Core AI has gpu alone]
+    /// for all, and the package says the choice [Core ML; default: ane. Core AI has gpu, the default, and ane]
     #[arg(long)]
     compute: Option<Compute>,
     /// Heads of softmax attention on the Neural Engine: batched (fewest ops) or per-head (smallest values) [default: batched]
@@ -259,6 +259,9 @@ impl Args {
             }
             Target::CoreAi if self.opset.is_some() => {
                 refuse!("--opset is for --target onnx: a Core AI asset has no ONNX operators");
+            }
+            Target::Onnx if self.partition.is_some() => {
+                refuse!("--partition is for --target coreml and coreai: an ONNX model is one file");
             }
             Target::Onnx if self.compute.is_some() || self.attention.is_some() => {
                 refuse!("--compute and --attention are for --target coreml");
@@ -382,7 +385,8 @@ fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -
         bail!("no output: name one with -o, such as -o model.{}", args.target.extension());
     };
     if args.partition.is_some() && out.extension().is_some_and(|e| e == args.target.extension()) {
-        bail!("output `{}`: several packages go into a folder, expected a name without .mlpackage", out.display());
+        let ending = args.target.extension();
+        bail!("output `{}`: parts go into a folder, expected a name without .{ending}", out.display());
     }
     refuse_inputs(checkpoint, out)?;
     let summary = {
@@ -474,7 +478,7 @@ fn say(summary: &Summary, lint: Option<&Brief>, device: Option<&str>, start: Ins
         summary.target,
         summary.precision,
         summary.quantize.as_ref().map(|q| format!(" {q}")).unwrap_or_default(),
-        summary.parts.map(|n| format!(" in {n} package(s)")).unwrap_or_default(),
+        summary.parts.map(|n| format!(" in {n} part(s)")).unwrap_or_default(),
         summary.ops,
         size(summary.weight_bytes),
         summary.quantized.map(|q| format!(", {} of {} weights quantized", q.weights, q.of)).unwrap_or_default(),
@@ -543,9 +547,6 @@ impl Job {
         let usual = if target == Target::CoreAi { Compute::Gpu } else { Compute::default() };
         let layout =
             Layout { compute: args.compute.unwrap_or(usual), attention: args.attention(), ..Layout::default() };
-        if partition.is_some() && target != Target::CoreMl {
-            refuse!("--partition is for packages: use it with --target coreml");
-        }
         if args.latent.is_none() && args.batch != 1 {
             refuse!(
                 "--batch goes with --latent: a graph has the batch that it was exported for, and a text encoder takes one text"
@@ -569,7 +570,7 @@ impl Job {
             (_, given, _) => given,
         };
         if is_decoder && partition.is_some() {
-            refuse!("--partition is for steps: a decoder is one package");
+            refuse!("--partition is for steps: a decoder is one package or asset");
         }
         Ok(match (args.mode, sides, args.tokens) {
             (Mode::Clip, Some(Sides::Clip(latent)), _) => {

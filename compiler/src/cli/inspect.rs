@@ -20,6 +20,7 @@ use super::{Context, print_json, print_line};
 use crate::inspect::{ArtifactReport, BlockCost, InspectReport, ModelReport, Recognition, inspect};
 use s2dit_models::checkpoint::Wanted;
 use s2dit_models::size::{LatentSize, Size};
+use s2dit_runtime::stream::contract::Target;
 
 /// Show what a checkpoint, a graph, an ONNX file, an mlpackage or a kernel folder is
 #[derive(clap::Args)]
@@ -88,8 +89,9 @@ fn text(report: &InspectReport) -> Result<String> {
         InspectReport::Onnx(a) => artifact("ONNX model", a)?,
         InspectReport::MlPackage(a) => artifact("Core ML package", a)?,
         InspectReport::CoreAi(a) => artifact("Core AI asset", a)?,
-        InspectReport::Partition { parts } => {
-            let what = |i: usize| format!("Core ML package {} of {}", i + 1, parts.len());
+        InspectReport::Partition { target, parts } => {
+            let kind = if *target == Target::CoreAi { "Core AI asset" } else { "Core ML package" };
+            let what = |i: usize| format!("{kind} {} of {}", i + 1, parts.len());
             let texts = parts.iter().enumerate().map(|(i, part)| artifact(&what(i), part));
             texts.collect::<Result<Vec<_>>>()?.join("\n")
         }

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use s2dit_backends::output::{Staged, made};
+use s2dit_backends::{coreai, coreml};
 use s2dit_runtime::experts;
 use s2dit_runtime::partition;
 use s2dit_runtime::pipeline::{Contract, Mode, Part, Pipeline};
@@ -44,7 +45,7 @@ that takes a pooled embedding wants pooled [1,width]. \
 Latents are written as stream.latents [chunks,1,C,F,H,W]. A stream that is restored with --state-in goes on \
 bit for bit: its noise depends on the seed, which the state holds, and the chunk's index alone.
 
-An .onnx file or .mlpackage of a bidirectional checkpoint (chunk_frames null) makes one clip, with Euler steps and \
+An .onnx file, .mlpackage or .aimodel of a bidirectional checkpoint (chunk_frames null) makes one clip, with Euler steps and \
 classifier-free guidance: --steps, --guidance, --negative. It is written as latent [1,C,F,H,W]. So does a folder with experts.json: \
 each of its two transformers makes its share of the steps. A model of images takes their embeddings with --image, and what is given of \
 the latent with --condition."
@@ -195,12 +196,12 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     if args.artifact.is_dir() && args.artifact.join(contract::FILE).exists() {
         return stream(args, context, shipped.as_ref());
     }
-    let parts = [partition::FILE, experts::FILE].iter().any(|name| args.artifact.join(name).exists());
-    if args.artifact.is_file() || args.artifact.join("Manifest.json").exists() || parts {
+    let marks = [coreml::MANIFEST, coreai::asset::PROGRAM, partition::FILE, experts::FILE];
+    if args.artifact.is_file() || marks.iter().any(|name| args.artifact.join(name).exists()) {
         return clip(args, context, shipped.as_ref());
     }
     bail!(
-        "`{}`: expected a kernel folder (with {}), an .onnx file, an .mlpackage, a folder of packages (with {}) or of experts (with \
+        "`{}`: expected a kernel folder (with {}), an .onnx file, an .mlpackage, an .aimodel, a folder of parts (with {}) or of experts (with \
          {}), found {}",
         args.artifact.display(),
         contract::FILE,

@@ -50,9 +50,11 @@ pub enum InspectReport {
     MlPackage(ArtifactReport),
     /// A Core AI asset.
     CoreAi(ArtifactReport),
-    /// A folder of packages that make one step.
+    /// A folder of packages or assets that make one step.
     Partition {
-        /// Reports on the packages, in the order in which they run.
+        /// What they are for.
+        target: Target,
+        /// Reports on the parts, in the order in which they run.
         parts: Vec<ArtifactReport>,
     },
     /// The folder of a compiled pipeline.
@@ -130,9 +132,11 @@ pub fn inspect(origin: &Origin, size: Option<Size>) -> Result<InspectReport> {
     if path.join(partition::FILE).is_file() {
         let opened = Partition::open(path)?;
         let files = opened.description().parts.iter().map(|part| path.join(&part.file));
-        return Ok(InspectReport::Partition {
-            parts: files.map(|file| artifact::mlpackage(&file)).collect::<Result<_>>()?,
-        });
+        let target = opened.target();
+        let report: fn(&Path) -> Result<ArtifactReport> =
+            if target == Target::CoreAi { artifact::aimodel } else { artifact::mlpackage };
+        let parts = files.map(|file| report(&file)).collect::<Result<_>>()?;
+        return Ok(InspectReport::Partition { target, parts });
     }
     if let Some(pair) = Description::read(path)? {
         let one = |expert: &PathBuf| match Description::read(expert)? {

@@ -142,7 +142,7 @@ impl Predictor {
                 let shown = path.display();
                 refuse!(
                     Input,
-                    "`{shown}`: found packages that run one after the other, expected an .mlpackage or an .onnx file"
+                    "`{shown}`: found parts that run one after the other, expected an .mlpackage, an .aimodel or an .onnx file"
                 )
             }
         };

@@ -43,20 +43,17 @@ impl Opened {
     /// What a function takes, returns and declares as states.
     pub(crate) fn interface(&self, function: &str) -> Result<[Vec<Found>; 3]> {
         match self {
-            Opened::Onnx(model) => Ok([model.inputs(), model.outputs(), Vec::new()].map(|ports| {
-                ports.into_iter().map(|p| Found { name: p.name, dtype: p.dtype, shape: p.shape }).collect()
-            })),
+            Opened::Onnx(model) => Ok([model.inputs(), model.outputs(), Vec::new()].map(found)),
+            Opened::CoreMl(package) => Ok(package.interface(function_of(package, function))?.map(found)),
             Opened::CoreAi(asset) => {
-                let ports = |features: Vec<s2dit_backends::coreai::read::Feature>| {
-                    features.into_iter().map(|p| Found { name: p.name, dtype: p.dtype, shape: p.shape }).collect()
-                };
-                Ok([asset.inputs(function), asset.outputs(function), asset.states(function)].map(ports))
+                Ok([asset.inputs(function), asset.outputs(function), asset.states(function)].map(found))
             }
-            Opened::CoreMl(package) => Ok(package.interface(function_of(package, function))?.map(|features| {
-                features.into_iter().map(|p| Found { name: p.name, dtype: p.dtype, shape: p.shape }).collect()
-            })),
         }
     }
+}
+
+fn found<P: Into<Found>>(ports: Vec<P>) -> Vec<Found> {
+    ports.into_iter().map(Into::into).collect()
 }
 
 /// The name of a kernel's function in a package: one that has a single function calls it `main`.

@@ -14,6 +14,7 @@ use super::contract::{self, Contract, Precision, StatesPolicy};
 use super::folder::{KernelFolder, Opened, function_of};
 use crate::coreai_engine::{Called, check_rounding};
 use crate::error::refuse;
+use crate::partition::Link;
 use crate::{Chain, Engine, HostTensor, RunOptions, Session, SessionOptions, function_session};
 
 /// The suffix of a state's name for its new value among a function's outputs.
@@ -86,11 +87,11 @@ impl Loader<'_> {
         }
         let part = |part: &contract::Part| {
             let (path, opened) = self.artifact(&part.file)?;
-            session(opened, &path, &f.function, precision, self.options)
+            link(opened, &path, &f.function, precision, self.options)
         };
         let parts = f.parts.iter().map(part).collect::<Result<_>>()?;
         let outputs: Vec<String> = f.outputs.iter().map(|p| p.name.clone()).collect();
-        Ok(Chain::new(parts, &outputs))
+        Ok(Chain::of(parts, &outputs))
     }
 
     fn artifact(&self, file: &str) -> Result<(PathBuf, &Opened)> {
@@ -108,8 +109,13 @@ pub(crate) fn chain(
     precision: Precision,
     options: &StreamOptions,
 ) -> Result<Chain> {
+    link(opened, path, function, precision, options).map(Chain::from)
+}
+
+/// [`chain`] of a function that may be one of several parts.
+fn link(opened: &Opened, path: &Path, function: &str, precision: Precision, options: &StreamOptions) -> Result<Link> {
     if options.engine != Engine::CoreAi {
-        return session(opened, path, function, precision, options).map(Chain::from);
+        return session(opened, path, function, precision, options).map(Link::Session);
     }
     check_rounding(options.fp16)?;
     let Opened::CoreAi(asset) = opened else {
@@ -120,7 +126,7 @@ pub(crate) fn chain(
             eprintln!("{notice}");
         }
     })?;
-    Ok(Chain::from(called))
+    Ok(Link::Called(called))
 }
 
 /// Loads a function of an opened artifact into ONNX Runtime; `precision` is the artifact's.

@@ -153,8 +153,13 @@ impl<'a> Lowering<'a> {
             arguments.push(Argument { ty, file: UNKNOWN.into() });
         }
         let states = states::handles(f, &module.states, &mut arguments)?;
+        // What comes in or goes out by its name needs no second one.
+        let is_port = |name: &str, v: ValueId| {
+            matches!(f.op(v), Op::Input(_)) || f.results.iter().any(|(result, _)| result == name)
+        };
         let milestones = module.interface.milestones.iter();
-        let milestones = milestones.filter_map(|m| Some((m.value.as_str(), f.by_name(&m.value)?))).collect();
+        let milestones = milestones.filter_map(|m| Some((m.value.as_str(), f.by_name(&m.value)?)));
+        let milestones = milestones.filter(|(name, v)| !is_port(name, *v)).collect();
         let block = Block::new(arguments, &UNKNOWN.into());
         Ok(Lowering {
             f,

@@ -241,6 +241,8 @@ impl Raise<'_> {
         let v = match &constant.value {
             Attribute::Resource(number) => {
                 let flat = TensorType::new(ty.dtype, [ty.elements()]);
+                let found = self.asset.resource(*number).map_or(0, <[u8]>::len);
+                ensure!(found == ty.bytes(), "found {found} bytes of a weight, expected the {} of {ty}", ty.bytes());
                 let v = self.b.load(&stored::plain(*number), &flat)?;
                 self.b.reshape(v, &ty.shape)?
             }
@@ -262,7 +264,7 @@ impl Raise<'_> {
     /// The parameter of an op, whole numbers in a row.
     fn integers(&self, value: Value) -> Result<Vec<i64>> {
         let constant = self.constants.get(&value).context("a parameter that is no constant")?;
-        let elements = constant.shape.iter().copied().fold(1, usize::saturating_mul);
+        let elements = constant.shape.iter().product::<usize>();
         ensure!(
             elements <= MOST_PARAMETERS,
             "found a parameter of {elements} numbers, expected at most {MOST_PARAMETERS}"
@@ -274,11 +276,14 @@ impl Raise<'_> {
 
     /// The parameter of an op, counts in a row.
     fn counts(&self, value: Value) -> Result<Vec<usize>> {
-        let count = |n: i64| usize::try_from(n).with_context(|| format!("found {n}, expected a count"));
+        let count = |n: i64| {
+            let count = usize::try_from(n).ok().filter(|n| *n <= MOST_EXTENT);
+            count.with_context(|| format!("found {n}, expected a count of at most {MOST_EXTENT}"))
+        };
         self.integers(value)?.into_iter().map(count).collect()
     }
 
-    /// The parameter of an op, one number.
+    /// The parameter of an op, one number or many that are equal.
     fn number(&self, value: Value) -> Result<f64> {
         let constant = self.constants.get(&value).context("a parameter that is no constant")?;
         let numbers = constant.numbers()?;
@@ -316,7 +321,7 @@ impl Constant {
     fn numbers(&self) -> Result<Vec<f64>> {
         let Attribute::Dense { splat, bytes } = &self.value else { bail!("a parameter that is a weight") };
         let numbers = numbers(bytes, self.element)?;
-        let expected = if *splat { 1 } else { self.shape.iter().copied().fold(1, usize::saturating_mul) };
+        let expected = if *splat { 1 } else { self.shape.iter().product() };
         ensure!(numbers.len() == expected, "found {} elements, expected {expected}", numbers.len());
         Ok(numbers)
     }
@@ -349,12 +354,20 @@ fn numbers(bytes: &[u8], element: Element) -> Result<Vec<f64>> {
     })
 }
 
-/// Shape and element type of a tensor whose axes are all known.
-fn static_type(ty: &Type) -> Result<(Vec<usize>, Element)> {
-    let Type::Tensor { shape, element } = ty else { bail!("found what is no tensor") };
-    let extent =
-        |d: &i64| usize::try_from(*d).map_err(|_| anyhow::anyhow!("found an open shape, expected a static one"));
-    Ok((shape.iter().map(extent).collect::<Result<_>>()?, *element))
+/// The largest extent of an axis.
+const MOST_EXTENT: usize = i32::MAX as usize;
+
+/// Shape and element type of a tensor whose axes are all known, and whose bytes can be counted.
+pub(super) fn static_type(ty: &Type) -> Result<(Vec<usize>, Element)> {
+    let Type::Tensor { shape: extents, element } = ty else { bail!("found what is no tensor") };
+    let extent = |d: &i64| usize::try_from(*d).context("found an open shape, expected a static one");
+    let shape: Vec<usize> = extents.iter().map(extent).collect::<Result<_>>()?;
+    let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d).filter(|_| *d <= MOST_EXTENT));
+    ensure!(
+        elements.is_some_and(|n| n.checked_mul(8).is_some()),
+        "found a shape of {shape:?}, expected extents of at most {MOST_EXTENT} and fewer than 2^61 elements"
+    );
+    Ok((shape, *element))
 }
 
 /// The type of the IR.

@@ -113,6 +113,13 @@ pub(super) fn is_known(name: &str) -> bool {
 }
 
 impl Raise<'_> {
+    /// The parameter of an op, the shape of its result.
+    fn shape_of(&self, value: usize, declared: &TensorType) -> Result<Vec<usize>> {
+        let shape = self.counts(value)?;
+        ensure!(shape == declared.shape, "the program declares {declared}, the op makes {shape:?}");
+        Ok(shape)
+    }
+
     /// An op of which one result is declared.
     pub(super) fn op(&mut self, operation: &Operation, declared: &TensorType) -> Result<ValueId> {
         let (name, values) = (&*operation.name, &operation.operands[..]);
@@ -167,7 +174,7 @@ impl Raise<'_> {
                 self.b.softmax(x()?, axis)?
             }
             op::RESHAPE => {
-                let shape = self.counts(value(1)?)?;
+                let shape = self.shape_of(value(1)?, declared)?;
                 self.b.reshape(x()?, &shape)?
             }
             op::TRANSPOSE => {
@@ -175,7 +182,7 @@ impl Raise<'_> {
                 self.b.transpose(x()?, &perm)?
             }
             op::BROADCAST_TO => {
-                let shape = self.counts(value(1)?)?;
+                let shape = self.shape_of(value(1)?, declared)?;
                 self.b.op(BroadcastTo { shape }, &[x()?])?
             }
             op::BROADCAST_IN_DIMS => self.b.op(BroadcastTo { shape: declared.shape.clone() }, &[x()?])?,

@@ -40,10 +40,16 @@ pub struct DeviceReport {
     pub device: String,
     /// System of the device, such as `iOS 18.1`.
     pub os: String,
-    /// `all`, `cpu_and_neural_engine`, …
+    /// `all`, `cpu_and_neural_engine`, … or, of an asset, `prefer_gpu`.
     pub compute_units: String,
     /// Functions of the model.
     pub functions: Vec<DeviceFunction>,
+    /// Milliseconds of the specialisation of an asset, if there was none before.
+    #[serde(default)]
+    pub specialize_ms: Option<f64>,
+    /// Milliseconds of loading an asset that was specialised.
+    #[serde(default)]
+    pub load_ms: Option<f64>,
 }
 
 /// A function of a device report.
@@ -110,6 +116,11 @@ impl DeviceReport {
         let times = report.functions.iter().filter_map(|f| Some((f, f.call_ms?)));
         if let Some((f, ms)) = times.into_iter().find(|(_, ms)| !(ms.is_finite() && *ms > 0.0)) {
             bail!("`{shown}`: function `{}`: call_ms: found {ms}, expected milliseconds above 0", f.name);
+        }
+        for (field, ms) in [("specialize_ms", report.specialize_ms), ("load_ms", report.load_ms)] {
+            if let Some(ms) = ms.filter(|ms| !(ms.is_finite() && *ms > 0.0)) {
+                bail!("`{shown}`: {field}: found {ms}, expected milliseconds above 0");
+            }
         }
         Ok(report)
     }
@@ -202,6 +213,12 @@ pub fn compare(report: &LintReport, device: &DeviceReport, rules: &Rules) -> Res
 }
 
 fn compared(report: &LintReport, device: &DeviceReport, rules: &Rules) -> Result<Comparison> {
+    if !device.functions.is_empty() && device.functions.iter().all(|f| f.operations.is_empty()) {
+        bail!(
+            "the device report is of `{}` and has times alone, which is all that Core AI tells: found no op, expected a report on a Core ML package, with places of ops",
+            device.model
+        );
+    }
     let mut placed: HashMap<(&str, &str), &DeviceOp> = HashMap::new();
     for f in &device.functions {
         placed.extend(

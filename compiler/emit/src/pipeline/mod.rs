@@ -7,7 +7,6 @@ mod tokenizer;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use s2dit_backends::coreml;
 use s2dit_backends::output::{Contents, Destination, Staged};
 use s2dit_runtime::partition;
 use s2dit_runtime::pipeline::{Asset, AssetFile, Contract, FILE, FORMAT, Part};
@@ -188,12 +187,8 @@ fn is_part(path: &str) -> bool {
         let expert = [TRANSFORMER, TRANSFORMER_2].iter().any(|name| experts::is_of(inside, name));
         let step =
             inside == partition::FILE || inside == s2dit_runtime::experts::FILE || parts::is_in_part(inside, "part");
-        model || expert || step || (functions::CONTENTS.part)(inside) || is_package(rest)
+        model || expert || step || (functions::CONTENTS.part)(inside)
     })
-}
-
-fn is_package(rest: &str) -> bool {
-    rest.strip_prefix(".mlpackage/").is_some_and(coreml::package::is_part)
 }
 
 /// The components of a pipeline folder, as diffusers calls them.

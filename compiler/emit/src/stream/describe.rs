@@ -6,9 +6,9 @@ use s2dit_passes::split::{self, EMPTY, HostInput, StateKind};
 use s2dit_passes::states;
 use s2dit_runtime::stream::contract::{self, Contract, StateWrite};
 
-use super::job::{Functions, Lowered, Options, States};
+use super::job::{Lowered, Options, States};
 use crate::Target;
-use crate::functions::{Made, artifact_file};
+use crate::functions::Made;
 use crate::parts::described;
 use s2dit_models::checkpoint::Checkpoint;
 
@@ -30,9 +30,8 @@ pub(super) fn contract(
     };
     let [_, tokens, dim] = *shape(interface.text())? else { bail!("a text of another rank than 3") };
     let native = options.states == States::Native;
-    let separate =
-        options.target == Target::Onnx || options.partition.is_some() || options.functions == Functions::Separate;
-    let made = Made { module: &lowered.module, parts: &lowered.parts, target: options.target, shared: !separate };
+    let shared = options.shared();
+    let made = Made { module: &lowered.module, parts: &lowered.parts, target: options.target, shared };
     let function = |name: &str| -> Result<contract::Function> {
         let f = lowered.module.function(name).with_context(|| format!("no function `{name}`"))?;
         let file = made.file(name);
@@ -41,7 +40,7 @@ pub(super) fn contract(
             dtype: f.dtype(v),
             shape: f.shape(v).to_vec(),
         };
-        let packages_call_it_main = options.target == Target::CoreMl && separate;
+        let packages_call_it_main = options.target == Target::CoreMl && !shared;
         Ok(contract::Function {
             file,
             function: if packages_call_it_main { "main".into() } else { name.into() },
@@ -52,7 +51,7 @@ pub(super) fn contract(
                 .get(name)
                 .into_iter()
                 .flatten()
-                .map(|(index, part)| described(part, artifact_file(name, Some(*index))))
+                .map(|(index, part)| described(part, made.part(name, Some(*index))))
                 .collect(),
         })
     };
@@ -127,11 +126,7 @@ pub(super) fn contract(
         target: options.target,
         precision: options.precision,
         states_policy: if native { contract::StatesPolicy::Native } else { contract::StatesPolicy::Io },
-        functions_policy: if separate {
-            contract::FunctionsPolicy::Separate
-        } else {
-            contract::FunctionsPolicy::Shared
-        },
+        functions_policy: if shared { contract::FunctionsPolicy::Shared } else { contract::FunctionsPolicy::Separate },
         checkpoint: hash,
         config: checkpoint.model().config(),
         chunk: contract::Chunk { channels, frames, rows, cols },

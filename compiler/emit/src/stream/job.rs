@@ -83,11 +83,20 @@ pub struct Options {
     pub functions: Functions,
     /// Storage of large weights; `None` stores them in the precision.
     pub quantize: Option<Quantize>,
-    /// Several packages for each function [Core ML].
+    /// Several packages or assets for each function [Core ML, Core AI].
     pub partition: Option<Partition>,
 }
 
 impl Options {
+    /// Whether functions share artifacts. Those of Core AI always do.
+    pub(super) fn shared(&self) -> bool {
+        match self.target {
+            Target::Onnx => false,
+            Target::CoreMl => self.partition.is_none() && self.functions == Functions::Shared,
+            Target::CoreAi => true,
+        }
+    }
+
     /// The kernel that others are compared with: fp32, for ONNX Runtime.
     #[must_use]
     pub fn reference(rows: usize, cols: usize) -> Options {

@@ -15,7 +15,7 @@ use s2dit_runtime::decode::contract::Contract as DecoderContract;
 use s2dit_runtime::partition::Partition;
 use s2dit_runtime::pipeline::Part;
 use s2dit_runtime::stream::contract::{self, StateWrite, StatesPolicy, Target};
-use s2dit_runtime::{DecoderFolder, KernelFolder, interface};
+use s2dit_runtime::{Artifact, DecoderFolder, KernelFolder, interface};
 
 use super::{Callable, Subject};
 
@@ -60,7 +60,15 @@ pub fn partition(path: &Path) -> Result<Subject> {
     let opened = Partition::open(path)?;
     let metadata = &opened.description().metadata;
     let said = interface::of(metadata)?.unwrap_or_default();
-    let parts = opened.parts().iter().map(main_of).collect::<Result<_>>()?;
+    let part = |part: &Artifact| match part {
+        Artifact::MlPackage(package) => main_of(package),
+        _ => bail!(
+            "`{}` is a partition for the target {}: expected Core ML packages (--target coreml), whose times on a phone are estimated",
+            path.display(),
+            opened.target()
+        ),
+    };
+    let parts = opened.parts().iter().map(part).collect::<Result<_>>()?;
     let step = Callable { name: "main".into(), parts, calls: steps(metadata) };
     clip("partition", path, metadata, said, vec![step])
 }

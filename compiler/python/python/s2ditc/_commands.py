@@ -175,7 +175,7 @@ def compile(
     no_sync: bool = False,
     progress: Watch = None,
 ) -> Any:
-    """Compile a checkpoint, or a graph that PyTorch exported, to an ONNX file or a Core ML package.
+    """Compile a checkpoint, or a graph that PyTorch exported, to an ONNX file, a Core ML package or a Core AI asset.
 
     Args:
         checkpoint: Checkpoint: a folder with config.json and safetensors, a pipeline folder with model_index.json, a file of weights, OWNER/NAME on
@@ -218,10 +218,10 @@ def compile(
             runs on its phone; makes OUT.plan.toml too) or safe (8-bit palettes, fp16 activations, attention per head: what is known to stay on the
             Neural Engine) [Core ML].
         calibrate: Samples that --recipe paper measures activations on: a safetensors file, as quantize takes it, or seeded [default: seeded].
-        partition: Spread the step over packages that each fit a phone: auto (below 1 GB of weights each), a number, or a size such as 900MB [Core
-            ML]. OUT is a folder: the packages and partition.json; of a stream, the kernel.
+        partition: Spread the step over packages or assets that each fit a phone: auto (below 1 GB of weights each; for coreai below 2 GB), a number,
+            or a size such as 900MB [Core ML, Core AI]. OUT is a folder: the parts and partition.json; of a stream, the kernel.
         compute: What packages are shaped for: ane (the Neural Engine: channels first, all fp16), gpu or any (as PyTorch has it); a decoder has one
-            shape for all, and the package says the choice [Core ML; default: ane. Core AI has gpu alone].
+            shape for all, and the package says the choice [Core ML; default: ane. Core AI has gpu, the default, and ane].
         attention: Heads of softmax attention on the Neural Engine: batched (fewest ops) or per-head (smallest values) [default: batched].
         device: Choose the form of the graph for this device, by its limits and by estimated time: iphone16promax, iphone15pro, iphone17pro, m1,
             m4pro, m5, or a file NAME.toml [Core ML].

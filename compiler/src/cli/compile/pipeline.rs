@@ -158,9 +158,6 @@ pub(super) fn run(args: &Args, context: Context, pixels: Pixels, start: Instant)
         parts,
         loras: origin.loras.clone(),
     };
-    if args.partition.is_some() && args.target != Target::CoreMl {
-        refuse!("--partition is for packages: use it with --target coreml");
-    }
     let plan = Plan::new(&folder, &options)?;
     let notes = plan.notes.clone();
     if !context.quiet {

@@ -1,4 +1,4 @@
-// Where Core ML places each op of a model on this device, as `s2ditc lint --device-report` reads it.
+// Where Core ML places each op of a model on this device, as `s2ditc lint --device-report` reads it. CoreAI.swift is for assets of Core AI.
 
 import Foundation
 
@@ -38,6 +38,9 @@ public struct DeviceReport: Codable {
     public var os: String
     public var computeUnits: String
     public var functions: [Function]
+    /// Time in milliseconds of a first specialisation, if it was one, and of a load after it: assets of Core AI.
+    public var specializeMs: Double?
+    public var loadMs: Double?
 
     /// A report of times alone, of a device without Core ML or of a program that measured them itself.
     public init(model: String, functions: [Function], computeUnits: String) {
