@@ -51,6 +51,58 @@ fn the_demo_proves_both_targets_and_makes_a_video() {
 }
 
 #[test]
+fn what_run_and_decode_read_stays() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| arg(&work.path().join(name));
+    ok(&["init", "--preset", "tiny", "--seed", "1", "-o", &at("tiny")]);
+    ok(&[
+        "compile",
+        "-q",
+        &at("tiny"),
+        "--target",
+        "coreml",
+        "--mode",
+        "stream",
+        "--latent",
+        "4x4",
+        "-o",
+        &at("kernel"),
+    ]);
+    ok(&["stream", "-q", &at("kernel"), "--prompt-seed", "1", "-o", &at("latents.safetensors")]);
+    let before = std::fs::read(at("latents.safetensors")).expect("latents");
+    let (model, latents) = (at("kernel/kernel.mlpackage"), at("latents.safetensors"));
+    let inputs = ["run", &model, "--inputs", &latents];
+    for (more, says) in [
+        (&["-o", &latents][..], "is the input --inputs"),
+        (&["-o", &latents, "--force"], "is the input --inputs"),
+        (&["-o", &at("kernel/kernel.mlpackage/x.npz")], "lies in the input MODEL"),
+        (&["-o", &at("x.npz"), "--states", &at("./x.npz")], "-o `"),
+    ] {
+        let error = fails(&[&inputs[..], more].concat());
+        assert!(error.contains(says) && error.contains("explain E0003"), "{more:?}: {error}");
+    }
+    let error = fails(&["decode", &at("kernel"), "--latents", &latents, "-o", &at("kernel/x.gif")]);
+    assert!(error.contains("lies in the input ARTIFACT"), "{error}");
+    assert!(std::fs::read(&latents).expect("latents") == before);
+    assert!(!work.path().join("x.npz").exists());
+    for (target, name) in [("coreml", "k.mlpackage"), ("onnx", "k.onnx")] {
+        let args = ["compile", "-q", &at("tiny"), "--target", target, "--mode", "stream", "--latent", "4x4", "-o"];
+        let error = fails(&[&args[..], &[&at(name)]].concat());
+        assert!(error.contains("a kernel goes into a folder") && error.contains("explain E0004"), "{error}");
+    }
+    // A plan and a device's figures that somebody edited are theirs, whatever the edit.
+    ok(&["init", "--preset", "tiny", "--set", "ffn_dim=512", "--seed", "1", "-o", &at("wide")]);
+    let plan = ["quantize", "-q", &at("wide"), "--scheme", "palette4", "--latent", "1x4x4", "-o", &at("plan.toml")];
+    ok(&plan);
+    ok(&plan);
+    let mut text = std::fs::read_to_string(at("plan.toml")).expect("a plan");
+    text += "[override]\n\"blocks.0.*\" = zz\n";
+    std::fs::write(at("plan.toml"), &text).expect("written");
+    assert!(fails(&plan).contains("somebody has edited"));
+    assert_eq!(std::fs::read_to_string(at("plan.toml")).expect("a plan"), text);
+}
+
+#[test]
 fn inspect_says_what_things_are() {
     let work = tempfile::tempdir().expect("a temporary folder");
     let checkpoint = arg(&golden("odd").join("checkpoint"));
@@ -182,7 +234,10 @@ fn usage_errors_exit_with_2_and_help_shows_examples() {
         (&["verify", "x"], &["--golden", "y", "--seed", "0"], "--seed"),
         (&["verify", "x"], &["--golden", "y", "--plot", "y.png"], "ends in .svg"),
         (&stream, &["--preview", "y.avi"], "ends in .mp4"),
-        (&stream, &["--output", "y.mp4"], "expected .safetensors"),
+        (&stream, &["--output", "y.mp4"], "ends in .safetensors"),
+        (&stream, &["--output", "y.bin"], "ends in .safetensors"),
+        (&["estimate", "x"], &["--report", "y.pdf"], "ends in .html"),
+        (&clip, &["--target", "coreml", "--explain", "fuse"], "--explain"),
         (&clip, &["--target", "coreml", "--partition", "1.2.3GB"], "900MB"),
         (&stream, &["--chunks", "0"], "--chunks"),
         (&stream, &["--chunks", "18446744073709551615"], "--chunks"),
@@ -245,8 +300,12 @@ fn no_pass_moves_the_numbers() {
     let work = tempfile::tempdir().expect("a temporary folder");
     let moved = |name: &str, flags: &[&str]| {
         let checkpoint = arg(&golden(name).join("checkpoint"));
-        let out =
-            arg(&work.path().join(format!("{name}{}", if flags[1] == "coreml" { ".mlpackage" } else { ".onnx" })));
+        let ending = match flags[1] {
+            _ if flags.contains(&"stream") => "",
+            "coreml" => ".mlpackage",
+            _ => ".onnx",
+        };
+        let out = arg(&work.path().join(format!("{name}{ending}")));
         let report = json(
             &[&["compile", &checkpoint, "--verify-each", "--json", "-o", &out, "--target"][..], &flags[1..]].concat(),
         );

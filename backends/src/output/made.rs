@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use crate::input::check_regular;
+use crate::input::{check_regular, read_text};
 
 /// What every mark says.
 pub const NAME: &str = "s2ditc";
@@ -35,17 +35,24 @@ pub fn by() -> String {
     format!("{NAME} {}", env!("CARGO_PKG_VERSION"))
 }
 
-/// Whether a plan says that it is one.
+/// Whether a plan, or a device's figures, lie there as we wrote them: people edit such files, and what they edited is theirs.
 #[must_use]
-pub fn plan(path: &Path) -> bool {
-    has_format(path)
+pub fn sealed(path: &Path) -> bool {
+    let text = read_text(path, LARGEST_SEALED).unwrap_or_default();
+    let Some((body, seal)) = text.trim_end().rsplit_once(SEAL) else { return false };
+    has_format(body) && seal == blake3::hash(body.as_bytes()).to_hex().as_str()
 }
 
-/// Whether a device's figures say that they are.
+/// A text of TOML with a last line that says what it was when we wrote it.
 #[must_use]
-pub fn device(path: &Path) -> bool {
-    has_format(path)
+pub fn seal(body: &str) -> String {
+    format!("{body}{SEAL}{}\n", blake3::hash(body.as_bytes()).to_hex())
 }
+
+/// What stands before the hash of all that is above.
+const SEAL: &str = "\n# Written by s2ditc, which replaces this file only while it is as it was: blake3:";
+/// Sealed files have at most so many bytes.
+const LARGEST_SEALED: u64 = 1 << 28;
 
 /// Whether a configuration says that we made it.
 #[must_use]
@@ -53,10 +60,9 @@ pub fn config(path: &Path) -> bool {
     contains(&head(path), &format!("\"_{MADE_BY}\": \"{NAME}"))
 }
 
-/// Whether a TOML file names a format of ours.
-fn has_format(path: &Path) -> bool {
-    let head = head(path);
-    String::from_utf8_lossy(&head).lines().any(|line| line.starts_with("format = \"s2ditc."))
+/// Whether a text of TOML names a format of ours.
+fn has_format(text: &str) -> bool {
+    text.lines().any(|line| line.starts_with("format = \"s2ditc."))
 }
 
 /// Whether a page or a drawing begins with our comment.

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use s2dit_backends::input::read_text;
 use s2dit_backends::output::{Destination, Staged, made};
-use s2dit_emit::plan::Plan;
+use s2dit_emit::plan::{FORMAT, LARGEST_FILE};
 
 use super::Survey;
 use super::calibrated::Calibrated;
@@ -36,9 +37,10 @@ pub struct Request {
     pub threads: usize,
 }
 
-/// Whether a plan lies there that somebody has changed.
+/// Whether a plan lies there that is not as it was written: somebody changed it, rightly or with a slip.
 fn is_edited(place: &Path) -> bool {
-    Plan::read(place).is_ok_and(|plan| !plan.overrides.is_empty())
+    let is_plan = read_text(place, LARGEST_FILE).is_ok_and(|text| text.contains(FORMAT));
+    is_plan && !made::sealed(place)
 }
 
 /// Makes a plan and puts it at `out`, its statistics beside it.
@@ -50,12 +52,12 @@ pub fn make(survey: &Survey<'_>, request: &Request, out: Destination<'_>, progre
     let source = request.calibrate.clone().or((!bare).then_some(Samples::Seeded));
     if !out.force && is_edited(out.path) {
         bail!(
-            "cannot write `{}`: found a plan with choices of somebody's own under [override], which would be lost; use it with --quantize, name \
+            "cannot write `{}`: found a plan that somebody has edited, whose choices would be lost; use it with --quantize, name \
              another place, or --force replaces it",
             out.path.display()
         );
     }
-    let staged = Staged::file(out, &made::plan)?;
+    let staged = Staged::file(out, &made::sealed)?;
     if let Goal::Size(target) = request.goal {
         // Found now, not after the measurements.
         let bare = Maker { survey, calibrated: None, place: out.path };
@@ -75,7 +77,7 @@ pub fn make(survey: &Survey<'_>, request: &Request, out: Destination<'_>, progre
         Goal::Size(bytes) => maker.search(request.threads, progress)?.smallest_error(bytes, progress)?,
         Goal::Snr(least) => maker.search(request.threads, progress)?.smallest(least, progress)?,
     };
-    let text = made.plan.to_toml()?;
+    let text = made::seal(&made.plan.to_toml()?);
     std::fs::write(staged.path(), text).with_context(|| format!("cannot write `{}`", out.path.display()))?;
     let statistics = calibrated.map(|c| c.staged);
     survey.checkpoint.check_unchanged()?;

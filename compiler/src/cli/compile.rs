@@ -168,7 +168,7 @@ pub(super) struct Args {
     #[arg(long)]
     verify_each: bool,
     /// Stop and say what a pass recognises, and what nearly and why not: fuse
-    #[arg(long, value_name = "PASS", conflicts_with = "emit")]
+    #[arg(long, value_name = "PASS", conflicts_with_all = ["emit", "output"])]
     explain: Option<Explain>,
     /// File or package to make
     #[arg(short, long, value_name = "OUT")]
@@ -354,6 +354,12 @@ fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -
         match &args.output {
             None => print_line(text.trim_end())?,
             Some(out) => {
+                if let Some(ending) = says_artifact(out) {
+                    bail!(
+                        "output `{}`: --emit ir writes a text, expected a name without .{ending}, such as graph.s2",
+                        out.display()
+                    );
+                }
                 refuse_inputs(checkpoint, out)?;
                 let staged = Staged::file(context.to(out), &made::ir)?;
                 std::fs::write(staged.path(), text).with_context(|| format!("cannot write `{}`", out.display()))?;
@@ -388,6 +394,9 @@ fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -
         let ending = args.target.extension();
         bail!("output `{}`: parts go into a folder, expected a name without .{ending}", out.display());
     }
+    if let Some(ending) = says_artifact(out).filter(|_| args.mode == Mode::Stream) {
+        bail!("output `{}`: a kernel goes into a folder, expected a name without .{ending}", out.display());
+    }
     refuse_inputs(checkpoint, out)?;
     let summary = {
         let progress = Progress::bytes("weights", context.quiet);
@@ -417,6 +426,12 @@ fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The ending of a name that says a package, an asset or an ONNX file.
+fn says_artifact(out: &Path) -> Option<&'static str> {
+    let endings = [Target::CoreMl, Target::Onnx, Target::CoreAi].map(|target| target.extension());
+    endings.into_iter().find(|ending| out.extension().is_some_and(|e| e == *ending))
 }
 
 /// Says that a whole clip of a model that makes video chunk by chunk is seldom what is wanted.

@@ -57,7 +57,11 @@ struct Summary {
 
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let start = Instant::now();
-    Places::default().input("--latents", Some(&args.latents)).output("-o", &Some(args.output.clone())).check()?;
+    Places::default()
+        .input("ARTIFACT", [&args.artifact])
+        .input("--latents", [&args.latents])
+        .output("-o", [&args.output])
+        .check()?;
     let latents = Latents::read(&args.latents)?;
     let options =
         RunOptions { fp16: args.fp16, threads: context.threads, quiet: context.quiet, ..RunOptions::default() };

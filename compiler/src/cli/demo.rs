@@ -73,11 +73,16 @@ struct Done {
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let say = |line: &str| if context.quiet || args.json { Ok(()) } else { print_line(line) };
     let folder = &args.output;
-    make_folder(folder)?;
+    let new = make_folder(folder)?;
 
     say("1  a model: a small S2DiT, trained to draw shapes that move, with its text encoder and its decoder")?;
     let start = Instant::now();
-    let bytes = model::write(folder)?;
+    let bytes = model::write(folder).inspect_err(|_| {
+        if new {
+            // Only what this run has begun.
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    })?;
     let source = folder.join(model::PIPELINE_NAME);
     let checkpoint = Checkpoint::open(&source.join("transformer"))?;
     let parameters = checkpoint.model().tensors().iter().map(|tensor| tensor.elements() as u64).sum();
@@ -229,11 +234,11 @@ fn film(
     Ok((report, paths))
 }
 
-/// Makes the demo's folder. A new folder tells git to ignore it: people run the demo inside a checkout.
+/// Makes the demo's folder, and says whether it was not there. A new folder tells git to ignore it: people run the demo inside a checkout.
 ///
 /// # Errors
 /// A folder with things in it that no run of the demo made.
-fn make_folder(folder: &Path) -> Result<()> {
+fn make_folder(folder: &Path) -> Result<bool> {
     const IGNORE: &str = ".gitignore";
     let new = !folder.exists();
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
@@ -250,7 +255,7 @@ fn make_folder(folder: &Path) -> Result<()> {
         let ignore = folder.join(IGNORE);
         std::fs::write(&ignore, "*\n").with_context(|| format!("cannot write `{}`", ignore.display()))?;
     }
-    Ok(())
+    Ok(new)
 }
 
 fn line(path: &Path, what: &str, start: Instant) -> String {

@@ -74,7 +74,7 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "OUT.toml", requires = "fit", value_parser = device_file)]
     output: Option<PathBuf>,
     /// Page to make, with a timeline of a chunk
-    #[arg(long, value_name = "OUT.html")]
+    #[arg(long, value_name = "OUT.html", value_parser = usage::html)]
     report: Option<PathBuf>,
     /// Show every block, and the ops that take longest
     #[arg(long)]
@@ -118,8 +118,8 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     if let Some(out) = &args.output {
         let reports = args.fit.iter().map(|file| Ok(DeviceReport::read(file)?)).collect::<Result<Vec<_>>>()?;
         let fitted = fit::fit(&device, &subject, &reports)?;
-        let staged = Staged::file(context.to(out), &made::device)?;
-        std::fs::write(staged.path(), fitted.device.to_toml())
+        let staged = Staged::file(context.to(out), &made::sealed)?;
+        std::fs::write(staged.path(), made::seal(&fitted.device.to_toml()))
             .with_context(|| format!("cannot write `{}`", out.display()))?;
         staged.commit()?;
         if !context.quiet && !args.json {

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use s2dit_backends::coreml;
 use s2dit_backends::onnx::read::Model;
-use s2dit_runtime::{experts, pipeline, stream::contract};
+use s2dit_backends::{coreai, coreml};
+use s2dit_runtime::{experts, partition, pipeline, stream::contract};
 
 use s2dit_models::checkpoint::CONFIG_FILE;
 
@@ -69,9 +69,11 @@ fn real(path: &Path) -> PathBuf {
     fs::canonicalize(path).ok().or_else(new).unwrap_or_else(|| path.into())
 }
 
-/// Whether a folder is one thing: a kernel, a pair of experts, a pipeline or a package. A checkpoint's folder is the user's, and other things may lie in it.
+/// Whether a folder is one thing: a kernel, a pair of experts, parts, a pipeline, a package or an asset. A checkpoint's folder is the user's, and other things may lie in it.
 fn is_artifact(folder: &Path) -> bool {
-    [contract::FILE, experts::FILE, pipeline::FILE, coreml::MANIFEST].iter().any(|name| folder.join(name).exists())
+    [contract::FILE, experts::FILE, partition::FILE, pipeline::FILE, coreml::MANIFEST, coreai::asset::PROGRAM]
+        .iter()
+        .any(|name| folder.join(name).exists())
 }
 
 /// The weights of a package in a kernel, and a level to spare: links may go round in circles.

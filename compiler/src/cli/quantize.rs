@@ -9,7 +9,7 @@ use s2dit_runtime::compare::EXACT_DB;
 
 use super::places::Places;
 use super::progress::{Progress, size};
-use super::usage::bytes;
+use super::usage::{self, bytes};
 use super::weights::{self, WeightArgs};
 use super::{Context, print_json, print_line};
 use s2dit_models::checkpoint::{Checkpoint, Wanted};
@@ -57,7 +57,7 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "PLAN.toml")]
     output: PathBuf,
     /// Also write a page about the plan: sizes, errors of blocks, error against bits, the worst weights
-    #[arg(long, value_name = "HTML")]
+    #[arg(long, value_name = "OUT.html", value_parser = usage::html)]
     report: Option<PathBuf>,
     /// Print the plan, errors of blocks and other sizes as JSON
     #[arg(long)]

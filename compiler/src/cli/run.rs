@@ -12,6 +12,7 @@ use s2dit_runtime::Engine;
 use s2dit_runtime::predict::{Options, Predictor, serve};
 use serde::Serialize;
 
+use super::places::Places;
 use super::terminal::one_line;
 use super::usage::refuse;
 use super::{Context, print_json, print_line};
@@ -91,6 +92,13 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         serve::serve(requests, answers, &options).context("cannot answer")?;
         return Ok(ExitCode::SUCCESS);
     };
+    // The states are read first, and written where they were.
+    Places::default()
+        .input("MODEL", [path])
+        .input("--inputs", &args.inputs)
+        .output("-o", &args.output)
+        .output("--states", &args.states)
+        .check()?;
     let function = args.function.as_deref();
     let mut model = Predictor::open_in(path, &options, args.engine)?;
     let Some(from) = &args.inputs else {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use s2dit_backends::output::{Staged, made};
 use s2dit_estimate::search::{self, Budgets, Found, Scores, Table};
 use s2dit_estimate::subject::Options;
@@ -71,7 +71,7 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "OUT.json", value_parser = json_file)]
     output: Option<PathBuf>,
     /// Page to make
-    #[arg(long, value_name = "OUT.html")]
+    #[arg(long, value_name = "OUT.html", value_parser = usage::html)]
     report: Option<PathBuf>,
     /// Print what was found as JSON
     #[arg(long)]
@@ -139,6 +139,12 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
 }
 
 fn estimated(args: &Args, model: &dyn Model) -> Result<Table> {
+    if model.config().get("layout").is_none() {
+        bail!(
+            "found a configuration of {} without a field `layout`, expected one whose blocks can be chosen, such as that of --preset mobile",
+            model.family().name()
+        );
+    }
     let device = Device::open(&args.device)?;
     let kinds: Vec<String> = match args.kinds.is_empty() {
         true => vec!["lcha".into(), "ssa".into()],

@@ -28,24 +28,14 @@ pub(super) fn bytes(text: &str) -> Result<u64, Problem> {
     parse_size(text)
 }
 
-/// Endings of what latents are not: video, pictures and the arrays of other tools.
-const NO_LATENTS: [&str; 16] =
-    ["mp4", "m4v", "mov", "avi", "mkv", "webm", "gif", "png", "apng", "jpg", "jpeg", "webp", "npy", "npz", "pt", "pth"];
-
 /// A path for latents, which are written as safetensors.
 ///
 /// # Errors
-/// A name that says another format.
+/// A name that says another format, or none.
 pub(super) fn latents(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    let says = |ending: &&&str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(ending));
-    match NO_LATENTS.iter().find(says) {
-        None => Ok(path),
-        Some(ending) => Err(format!(
-            "found a name that ends in .{ending}, expected .safetensors: latents are written, and the checkpoint's VAE decoder makes \
-             pictures of them"
-        )),
-    }
+    ending(text, "safetensors").map_err(|_| {
+        "expected a name that ends in .safetensors: latents are written, and the checkpoint's VAE decoder makes pictures of them".into()
+    })
 }
 
 /// A name of a preset.
@@ -117,6 +107,14 @@ pub(super) fn fps(text: &str) -> Result<f64, String> {
 /// One that does not.
 pub(super) fn svg(text: &str) -> Result<PathBuf, String> {
     ending(text, "svg")
+}
+
+/// A path of a page, which must end in `.html`.
+///
+/// # Errors
+/// One that does not.
+pub(super) fn html(text: &str) -> Result<PathBuf, String> {
+    ending(text, "html")
 }
 
 fn ending(text: &str, extension: &str) -> Result<PathBuf, String> {

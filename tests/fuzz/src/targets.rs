@@ -190,7 +190,7 @@ pub const TARGETS: &[Target] = &[
         around: |dir| {
             kernel(dir);
             let beside = |end: &str| arg(&dir.with_extension(end));
-            let (state, frames) = (beside("state"), beside("frames"));
+            let (state, frames) = (beside("state"), beside("safetensors"));
             done(&["stream", &arg(dir), "--chunks", "1", "--prompt-seed", "1", "--state-out", &state, "-o", &frames]);
             fs::rename(state, dir.join("state.safetensors")).expect("a saved state");
         },

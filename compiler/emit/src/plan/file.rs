@@ -22,7 +22,7 @@ const EXPECTED: &str = "a plan as `s2ditc quantize` writes it";
 /// What a plan says in place of a latent, of a model that has one size only and no latent.
 const ONE_SIZE: &str = "one size";
 /// Limit for a plan's file, far above any plan.
-const LARGEST_FILE: u64 = 16 << 20;
+pub const LARGEST_FILE: u64 = 16 << 20;
 
 /// A plan, as it is in its file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

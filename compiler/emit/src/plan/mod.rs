@@ -22,7 +22,7 @@ use s2dit_models::checkpoint::Checkpoint;
 use s2dit_passes::quantize as pass;
 use serde::{Serialize, Serializer};
 
-pub use file::{Calibration, Entry, FORMAT, Plan, VERSION};
+pub use file::{Calibration, Entry, FORMAT, LARGEST_FILE, Plan, VERSION};
 pub use open::OpenPlan;
 pub use storage::Storage;
 
