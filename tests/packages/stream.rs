@@ -477,7 +477,7 @@ fn inputs_are_not_written_over() {
         ("--state-out", "swap", "--prompt-at"),
         ("-o", "link", "--noise"),
         ("--state-out", "onnx-fp32-io-separate/contract.json", "ARTIFACT"),
-        ("-o", "onnx-fp32-io-separate/denoise.onnx", "ARTIFACT"),
+        ("--state-out", "onnx-fp32-io-separate/denoise.onnx", "ARTIFACT"),
         ("-o", "onnx-fp32-io-separate/new", "ARTIFACT"),
     ] {
         says(&stream(&[flag, &at(place)]), &[flag, place, input]);

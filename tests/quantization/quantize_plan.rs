@@ -361,9 +361,10 @@ fn no_input_is_written_over() {
     let nowhere = arg(&work.path().join("nowhere/report.html"));
     fails(&["quantize", "-q", &dir, "--scheme", "int8", "-o", &plan, "--report", &nowhere]);
     assert!(!Path::new(&plan).exists(), "a report that cannot be written is found before the plan is");
-    let config = format!("{dir}/config.json");
-    let error = fails(&[&base[..], &["seeded", "-o", &plan, "--report", &config]].concat());
-    assert!(error.contains("--report: found `") && error.contains("is the input DIR"), "{error}");
+    let page = arg(&work.path().join("samples.html"));
+    fs::copy(&samples, &page).expect("a copy");
+    let error = fails(&[&base[..], &[&page, "-o", &plan, "--report", &page]].concat());
+    assert!(error.contains("--report: found `") && error.contains("is the input --calibrate"), "{error}");
     assert!(fs::read(&samples).expect("a file") == b"samples" && fs::read(&statistics).expect("a file") == b"samples");
 }
 

@@ -17,20 +17,10 @@ pub fn parse<T: DeserializeOwned>(text: &str, place: &str, expected: &str) -> Re
         let at: Vec<String> =
             [Some(place.to_owned()).filter(|place| !place.is_empty()), line].into_iter().flatten().collect();
         let at = if at.is_empty() { "the text".into() } else { at.join(", ") };
-        Problems::one(at, found(error.message()), expected)
+        let is_toml = text.parse::<toml::Table>().is_ok();
+        Problems::one(at, found(error.message(), is_toml), expected)
     })
 }
-
-/// How messages begin that tell of a value or field; all others tell of text that is no TOML.
-const OF_VALUES: [&str; 7] = [
-    "invalid type",
-    "invalid value",
-    "invalid length",
-    "unknown field",
-    "unknown variant",
-    "missing field",
-    "duplicate field",
-];
 
 /// Names of types that the parser expects, and what people call them.
 const TYPES: [(&str, &str); 8] = [
@@ -45,12 +35,12 @@ const TYPES: [(&str, &str); 8] = [
 ];
 
 /// What was found, and in place of what, if the parser says so.
-fn found(message: &str) -> String {
+fn found(message: &str, is_toml: bool) -> String {
     // Quotes need no escape: nothing quotes them again.
     let printed = |text: &str| shown(text).replace("\\\"", "\"").replace("\\'", "'");
     let (what, wanted) =
         message.split_once(", expected ").map_or((message, None), |(what, wanted)| (what, Some(wanted)));
-    if !OF_VALUES.iter().any(|begin| message.starts_with(begin)) {
+    if !is_toml {
         return format!("bad TOML ({})", printed(what));
     }
     let Some(wanted) = wanted else { return printed(what) };

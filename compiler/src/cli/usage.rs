@@ -31,11 +31,16 @@ pub(super) fn bytes(text: &str) -> Result<u64, Problem> {
 /// A path for latents, which are written as safetensors.
 ///
 /// # Errors
-/// A name that says another format, or none.
+/// A name that says another format.
 pub(super) fn latents(text: &str) -> Result<PathBuf, String> {
-    ending(text, "safetensors").map_err(|_| {
-        "expected a name that ends in .safetensors: latents are written, and the checkpoint's VAE decoder makes pictures of them".into()
-    })
+    let path = PathBuf::from(text);
+    match path.extension() {
+        Some(ending) if !ending.eq_ignore_ascii_case("safetensors") => Err(format!(
+            "found a name that ends in .{}, expected .safetensors: latents are written, and the checkpoint's VAE decoder makes pictures of them",
+            ending.display()
+        )),
+        _ => Ok(path),
+    }
 }
 
 /// A name of a preset.
