@@ -13,6 +13,7 @@ use super::places::Places;
 use super::progress::Progress;
 use super::usage::{fps, latents, video};
 use super::{Context, print_json, print_line};
+use crate::errors::About as _;
 
 /// Make a video of latents with a decoder: a whole clip, or chunk by chunk
 #[derive(clap::Args)]
@@ -62,12 +63,12 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         .input("--latents", [&args.latents])
         .output("-o", [&args.output])
         .check()?;
-    let latents = Latents::read(&args.latents)?;
+    let latents = Latents::read(&args.latents).about("E0708")?;
     let options =
         RunOptions { fp16: args.fp16, threads: context.threads, quiet: context.quiet, ..RunOptions::default() };
-    let mut decoder = Decoder::open(&args.artifact, &options)?;
-    latents.check(decoder.latent())?;
-    let frames = decoder.frames(&latents)?;
+    let mut decoder = Decoder::open(&args.artifact, &options).about("E0706")?;
+    latents.check(decoder.latent()).about("E0708")?;
+    let frames = decoder.frames(&latents).about("E0708")?;
     let mut shape = None;
     let mut file = None;
     {

@@ -23,6 +23,7 @@ use s2dit_runtime::{Pipeline, experts, partition, stream::contract};
 use super::places::Places;
 use super::usage::{self, refuse};
 use super::{Context, print_json, print_line};
+use crate::errors::About as _;
 
 /// Estimate time, memory and size on a device, from shapes alone
 #[derive(clap::Args)]
@@ -113,11 +114,12 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     if let Some(path) = args.path.as_ref().filter(|path| Pipeline::is_in(path)) {
         return pipeline::run(args, context, path);
     }
-    let mut device = Device::open(&args.device)?;
+    let mut device = Device::open(&args.device).about("E0903")?;
     let subject = subject_of(args, &device)?;
     if let Some(out) = &args.output {
-        let reports = args.fit.iter().map(|file| Ok(DeviceReport::read(file)?)).collect::<Result<Vec<_>>>()?;
-        let fitted = fit::fit(&device, &subject, &reports)?;
+        let reports =
+            args.fit.iter().map(|file| DeviceReport::read(file)).collect::<Result<Vec<_>, _>>().about("E0901")?;
+        let fitted = fit::fit(&device, &subject, &reports).about("E0901")?;
         let staged = Staged::file(context.to(out), &made::sealed)?;
         std::fs::write(staged.path(), made::seal(&fitted.device.to_toml()))
             .with_context(|| format!("cannot write `{}`", out.display()))?;

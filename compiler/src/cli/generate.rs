@@ -15,6 +15,7 @@ use super::places::Places;
 use super::progress::Progress;
 use super::usage::{Guidance, fps, refuse, video};
 use super::{Context, print_json, print_line, print_note};
+use crate::errors::About as _;
 
 /// Make a video from a prompt with the folder of a compiled pipeline
 #[derive(clap::Args)]
@@ -97,7 +98,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         .input("--noise", &args.noise)
         .output("-o", [&args.output])
         .check()?;
-    let pipeline = Pipeline::open(&args.pipeline)?;
+    let pipeline = Pipeline::open(&args.pipeline).about("E0709")?;
     let request = Request {
         prompt: args.prompt.clone(),
         negative: args.negative.clone(),
@@ -122,7 +123,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
             progress.say(done, total, || format!("{name}: {what}"));
         }
     };
-    let report = generate(&pipeline, &request, context.to(&args.output), &options, &mut watch)?;
+    let report = generate(&pipeline, &request, context.to(&args.output), &options, &mut watch).about("E0708")?;
     drop(now);
     if args.json {
         print_json(&report)?;

@@ -34,7 +34,7 @@ use std::process::ExitCode;
 pub use call::{Answer, Failure, Listener, Silent, call, runs_models};
 use clap::{CommandFactory, Parser, Subcommand};
 use s2dit_backends::output::{Destination, set_sync};
-use terminal::{print_error, print_json, print_line, print_note, print_rows, print_script};
+use terminal::{print_error, print_failure, print_json, print_line, print_note, print_rows, print_script};
 
 use crate::errors;
 
@@ -184,7 +184,7 @@ pub fn main(host: &Host) -> ExitCode {
     #[cfg(unix)]
     let _ = s2dit_backends::output::on_signals();
     perform(&cli).unwrap_or_else(|error| {
-        print_error(&format!("{error:#}"));
+        print_failure(&error);
         if error.is::<usage::Usage>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
     })
 }

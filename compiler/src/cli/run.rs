@@ -16,6 +16,7 @@ use super::places::Places;
 use super::terminal::one_line;
 use super::usage::refuse;
 use super::{Context, print_json, print_line};
+use crate::errors::About as _;
 
 /// Run a Core ML package, a Core AI asset or an ONNX file, of any tool, on this machine
 #[derive(clap::Args)]
@@ -110,16 +111,16 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
             refuse!("{problem}");
         }
     }
-    let inputs = arrays::read(from)?;
+    let inputs = arrays::read(from).about("E0111")?;
     let mut states = model.new_states(function)?;
     if states.is_empty() && args.states.is_some() {
         refuse!("--states: `{}` has no states", path.display());
     }
     if let Some(file) = args.states.as_ref().filter(|file| file.exists()) {
-        states = arrays::read(file)?;
+        states = arrays::read(file).about("E0111")?;
     }
     let before = states.clone();
-    let outputs = model.predict(function, &inputs, &mut states)?;
+    let outputs = model.predict(function, &inputs, &mut states).about("E0703")?;
     let median_seconds = args.time.map(|rounds| median(&mut model, function, &inputs, &before, rounds)).transpose()?;
     let mut staged = Vec::new();
     for (file, written) in [(&args.output, &outputs), (&args.states, &states)] {

@@ -18,6 +18,7 @@ use super::estimate::write_page;
 use super::places::Places;
 use super::usage::{self, refuse};
 use super::{Context, print_json, print_line, print_note};
+use crate::errors::About as _;
 
 /// Search a layout of blocks under budgets of latency and memory
 #[derive(clap::Args)]
@@ -105,13 +106,13 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         (None, name) => config::preset(name.as_deref().unwrap_or("mobile"))?,
     };
     let table = match &args.blocks_table {
-        Some(file) => Table::read(file)?,
+        Some(file) => Table::read(file).about("E0903")?,
         None => estimated(args, &*model)?,
     };
-    let scores = args.scores.as_deref().map(Scores::read).transpose()?;
+    let scores = args.scores.as_deref().map(Scores::read).transpose().about("E0903")?;
     let blocks = args.blocks.map_or_else(|| model.outline().blocks(), usize::from);
     let budgets = Budgets { latency_ms: args.budget_latency, memory_mb: args.budget_memory };
-    let found = search::search(&table, budgets, blocks, usize::from(args.group), scores.as_ref())?;
+    let found = search::search(&table, budgets, blocks, usize::from(args.group), scores.as_ref()).about("E0904")?;
     let mut staged = Vec::new();
     if let Some(out) = &args.output {
         let text = configuration(&*model, &found)?;
@@ -145,7 +146,7 @@ fn estimated(args: &Args, model: &dyn Model) -> Result<Table> {
             model.family().name()
         );
     }
-    let device = Device::open(&args.device)?;
+    let device = Device::open(&args.device).about("E0903")?;
     let kinds: Vec<String> = match args.kinds.is_empty() {
         true => vec!["lcha".into(), "ssa".into()],
         false => args.kinds.clone(),

@@ -21,6 +21,7 @@ use super::places::Places;
 use super::progress::Progress;
 use super::usage::{Guidance, latents, moving, refuse};
 use super::{Context, print_json, print_line};
+use crate::errors::About as _;
 use s2dit_files::problems::{Problem, quoted};
 use s2dit_proof::decode::Decoder;
 use s2dit_proof::stream::clip::{Clip, Given};
@@ -225,7 +226,7 @@ impl Shipped {
     /// The transformer of the pipeline at a path, which streams, or the one at the path itself; `None` if that is in no pipeline.
     fn of(path: &Path) -> Result<Option<Shipped>> {
         if Pipeline::is_in(path) {
-            let pipeline = Pipeline::open(path)?;
+            let pipeline = Pipeline::open(path).about("E0709")?;
             let transformer = pipeline.part(Part::Transformer)?;
             if pipeline.contract().mode == Mode::Clip {
                 bail!(
@@ -305,12 +306,12 @@ fn stream(args: &Args, context: Context, shipped: Option<&Shipped>) -> Result<Ex
         ranges: false,
         ..StreamOptions::default()
     };
-    let mut session = StreamSession::open(&args.artifact, &options)?;
+    let mut session = StreamSession::open(&args.artifact, &options).about("E0706")?;
     let load_seconds = start.elapsed().as_secs_f64();
     let contract = session.contract().clone();
-    let recorded = args.noise.as_ref().map(|path| Noise::open(path, &contract)).transpose()?;
+    let recorded = args.noise.as_ref().map(|path| Noise::open(path, &contract)).transpose().about("E0708")?;
     if let Some(state) = &args.state_in {
-        session.restore(state)?;
+        session.restore(state).about("E0707")?;
     }
     let noise = match recorded {
         Some(noise) => noise,
@@ -341,11 +342,11 @@ fn stream(args: &Args, context: Context, shipped: Option<&Shipped>) -> Result<Ex
             let last = (first + chunks).saturating_sub(1);
             bail!("--prompt-at: found chunk {}, expected one of this run: {first} to {last}", at.chunk);
         }
-        prompts.push((at.chunk, read_prompt(&at.file, &contract)?));
+        prompts.push((at.chunk, read_prompt(&at.file, &contract).about("E0708")?));
     }
     let clock = Instant::now();
     match (&args.prompt, args.prompt_seed) {
-        (Some(path), _) => session.set_prompt(read_prompt(path, &contract)?)?,
+        (Some(path), _) => session.set_prompt(read_prompt(path, &contract).about("E0708")?).about("E0708")?,
         (None, Some(seed)) => session.set_prompt(trial_prompt(seed, &contract))?,
         (None, None) if session.has_prompt() || prompts.iter().any(|(chunk, _)| *chunk == first) => {}
         (None, None) => bail!("no prompt: name one with --prompt (or --prompt-seed N for a trial)"),
@@ -371,7 +372,7 @@ fn stream(args: &Args, context: Context, shipped: Option<&Shipped>) -> Result<Ex
             session.set_prompt(prompt.clone())?;
         }
         let begun = Instant::now();
-        let made = session.next_chunk_with(&noise.chunk(index, &contract)?, |done, calls| {
+        let made = session.next_chunk_with(&noise.chunk(index, &contract).about("E0708")?, |done, calls| {
             let all = chunks * calls as u64;
             progress.say(i * calls as u64 + done as u64, all, || {
                 format!("chunk {}/{chunks} {} {:.1} latent frames/s", i + 1, place(done, calls), rate(i))

@@ -69,8 +69,12 @@ pub(super) fn print_script(text: &str) -> anyhow::Result<()> {
 
 /// Prints an error on standard error, and where more is said about it.
 pub(super) fn print_error(message: &str) {
-    // A name of a file may have ends of lines.
-    let class = errors::of(message).or_else(|| errors::of(&message.replace('\n', " ")));
+    print_failure(&anyhow::anyhow!("{message}"));
+}
+
+/// Prints an error with its causes on standard error, and where more is said about it.
+pub(super) fn print_failure(error: &anyhow::Error) {
+    let (message, class) = (format!("{error:#}"), errors::class(error));
     let more = class.map(|class| format!("\nhelp: s2ditc explain {}", class.id));
     print_note(&format!("error: {message}{}", more.unwrap_or_default()));
 }

@@ -4,10 +4,14 @@
 //! class that follows from that; a test writes it (`S2DITC_BLESS=1`) and fails for a message without a class. So a new error needs no
 //! more than a class that its file belongs to, or a line `words` in one.
 
+mod about;
+
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
+
+pub use about::{About, class};
 
 /// A class of errors.
 #[derive(Clone, Debug, Deserialize)]
@@ -30,6 +34,9 @@ pub struct Class {
     /// Texts that a message of this class has, whichever source makes it.
     #[serde(default)]
     pub words: Vec<String>,
+    /// Texts that decide wherever they stand in a message.
+    #[serde(default)]
+    pub marks: Vec<String>,
     /// Messages of the system and of libraries, with `{}` for what varies.
     #[serde(default)]
     pub also: Vec<String>,
@@ -78,13 +85,14 @@ struct Pattern {
 }
 
 /// How much a pattern says of a message that fits it: what the program says of its own goes before what others say, and that before
-/// the beginning of a message, whose cause follows. What sources of several classes say, and `{}: found {}, expected {}`, decide last.
+/// the beginning of a message, whose cause follows. What sources of several classes say decides last, and a mark first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     Shared(usize),
     Beginning(usize),
     Foreign(usize),
     Own(usize),
+    Marked,
 }
 
 /// Where in a message a cause may begin.
@@ -117,8 +125,12 @@ static PATTERNS: LazyLock<Vec<Pattern>> = LazyLock::new(|| {
         }
     }
     for class in CLASSES.iter() {
+        let marks = class.marks.iter().map(|mark| Pattern { class, fixed: vec!["", mark, ""], rank: Rank::Marked });
+        patterns.extend(marks);
         patterns.extend(class.also.iter().map(|text| pattern(class, text, Rank::Foreign)));
     }
+    // Where nothing but values is left, a message is of any class.
+    patterns.retain(|pattern| !pattern.is_of_any());
     patterns
 });
 
@@ -135,6 +147,12 @@ fn pattern(class: &'static Class, text: &'static str, rank: fn(usize) -> Rank) -
 }
 
 impl Pattern {
+    /// Whether it says no more than that something was found and something else expected.
+    fn is_of_any(&self) -> bool {
+        let words = self.fixed.concat().replace("expected", "").replace("found", "");
+        !words.chars().any(char::is_alphanumeric)
+    }
+
     fn fits(&self, text: &str) -> bool {
         let Some((first, rest)) = self.fixed.split_first() else { return false };
         let Some(mut text) = text.strip_prefix(first) else { return false };
@@ -169,6 +187,18 @@ pub fn find(id: &str) -> Option<&'static Class> {
 /// ```
 #[must_use]
 pub fn of(message: &str) -> Option<&'static Class> {
+    fitting(message).map(|pattern| pattern.class).or_else(|| other(message))
+}
+
+/// The class of what was found in the place of something else, and is of no other class.
+const OTHER: &str = "E0011";
+
+fn other(message: &str) -> Option<&'static Class> {
+    (message.contains("found ") && message.contains(WANTED)).then(|| find(OTHER)).flatten()
+}
+
+/// The pattern that says most of a message.
+fn fitting(message: &str) -> Option<&'static Pattern> {
     let message = message.trim().trim_start_matches("error: ");
     let mut lines = message.lines();
     let first = lines.next().unwrap_or_default();
@@ -184,7 +214,7 @@ pub fn of(message: &str) -> Option<&'static Class> {
     }
     let fitting = PATTERNS.iter().filter(|pattern| texts.iter().any(|text| pattern.fits(text)));
     // The first of the best.
-    fitting.reduce(|best, other| if other.rank > best.rank { other } else { best }).map(|pattern| pattern.class)
+    fitting.reduce(|best, other| if other.rank > best.rank { other } else { best })
 }
 
 /// Messages of a class, as the sources have them.
