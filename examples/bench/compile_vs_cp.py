@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Compile time and memory beside `cp` of the same checkpoint, alternating in one run.
 
-    cargo build --release && python3 examples/bench/compile_vs_cp.py [--preset 1.8b] [--rounds 3] [--json]
+    cargo build --release && python3 examples/bench/compile_vs_cp.py [--preset 1.8b] [--rounds 3] [--only coreai] [--json]
 
-Prints, of `cp` and of each compile (ONNX, both layouts of Core ML, and Core AI), medians of the wall time and of the processor seconds in user
+Prints, of `cp` and of each compile (ONNX, both layouts of Core ML, and Core AI in fp16, with fp16 weights and in parts), medians of the wall time and of the processor seconds in user
 and kernel mode, the ratio of the wall times, and the peak of anonymous memory (RssAnon of /proc/PID/status, sampled every 2 ms:
 resident memory less file-backed pages, which the kernel can drop at will). The checkpoint is read once before the first round, so
 that it lies in the page cache. On a machine that other programs use, only processor seconds can be compared: `bound` is what a
 compile would take if it had the processors for itself and they shared its work evenly.
-Everything is written to one folder, so to one disk. Needs Linux, and room for three copies of the checkpoint.
+`--only TEXT` leaves out the compiles without TEXT in their name. Everything is written to one folder, so to one disk. Needs Linux, and room for three copies of the checkpoint.
 """
 
 import argparse
@@ -61,6 +61,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/s2ditc")
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
+    parser.add_argument("--only", default="", metavar="TEXT")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
 
@@ -77,13 +78,17 @@ def main():
 
         # `cp` does not wait for the disk either.
         base = [args.binary, "compile", "-q", "--no-sync", checkpoint, "--latent", args.latent, "--precision", "fp16"]
+        weights_alone = ["fp16-weights" if word == "fp16" else word for word in base]
         jobs = {
             "cp": ["cp", weights, work / "copy"],
             "coreml ane": base + ["--target", "coreml", "--compute", "ane", "-o", work / "out.mlpackage"],
             "coreml any": base + ["--target", "coreml", "--compute", "any", "-o", work / "out.mlpackage"],
             "coreai": base + ["--target", "coreai", "-o", work / "out.aimodel"],
+            "coreai fp16-weights": weights_alone + ["--target", "coreai", "-o", work / "out.aimodel"],
+            "coreai parts": base + ["--target", "coreai", "--partition", "auto", "-o", work / "parts"],
             "onnx fp16": base + ["--target", "onnx", "-o", work / "out.onnx"],
         }
+        jobs = {name: job for name, job in jobs.items() if name == "cp" or args.only in name}
         runs = {k: [] for k in jobs}
         for _ in range(args.rounds):
             for name, command in jobs.items():
@@ -113,11 +118,11 @@ def main():
         print(json.dumps({"preset": args.preset, "bytes": size, "init_seconds": init, "init_peak_anonymous_mb": init_memory, "jobs": rows}))
         return
     print(f"{args.preset}: {size / 1e9:.2f} GB bf16; init {init:.1f} s, {init_memory:.0f} MB anonymous")
-    print(f"{'job':12} {'wall':>7} {'x cp':>6} {'user':>7} {'system':>7} {'bound':>7} {'anonymous':>10}")
+    print(f"{'job':20} {'wall':>7} {'x cp':>6} {'user':>7} {'system':>7} {'bound':>7} {'anonymous':>10}")
     for r in rows:
         each = " ".join(f"{s:.1f}" for s in r["seconds"])
         print(
-            f"{r['job']:12} {r['median']:6.2f}s {r['ratio_to_cp']:5.2f}x {r['user']:6.2f}s {r['system']:6.2f}s "
+            f"{r['job']:20} {r['median']:6.2f}s {r['ratio_to_cp']:5.2f}x {r['user']:6.2f}s {r['system']:6.2f}s "
             f"{r['bound']:6.2f}s {r['peak_anonymous_mb']:7.1f} MB  ({each})"
         )
 

@@ -6,7 +6,7 @@
 
 One checkpoint with seeded weights (`s2ditc init`) goes two ways, alternating, each in a process of its own: `s2ditc compile --target coreai`, and a Python that loads the checkpoint into the reference
 (`examples/reference/s2dit.py`), exports it with `torch.export`, converts and saves it. Printed of each: wall time, processor seconds, the peak of anonymous memory (RssAnon of /proc/PID/status, every 2 ms), ops without
-constants, whether two rounds made the same bytes, and the signal-to-noise ratio of the asset by Apple's runtime against the reference in float64. `--no-run` leaves the last one out: the runtime on Linux is an interpreter
+constants of all graphs, whether two rounds made the same bytes, and the signal-to-noise ratio of the asset by Apple's runtime against the reference in float64. `--no-run` leaves the last one out: the runtime on Linux is an interpreter
 that takes minutes for large models, and much longer in fp16. Needs Linux.
 
 `imports` is what the converter's process takes until its modules are there; it is part of its time.
@@ -97,13 +97,10 @@ async def keep(asset, arrays, out, wanted):
     os._exit(0)
 
 
-def ops(asset):
-    from coreai.authoring import AIModelAsset
-
-    text = str(AIModelAsset.load(asset).program)
-    graph = text.split("coreai.graph @main", 1)[1]
-    lines = [line.strip() for line in graph.splitlines()]
-    return sum(line.startswith("%") and "coreai.constant" not in line for line in lines)
+def ops(binary, asset):
+    """Ops of all graphs, as `s2ditc inspect` reads them: Apple's library prints a program with its weights, in many times their memory."""
+    report = subprocess.run([binary, "inspect", asset, "--json"], stdout=subprocess.PIPE, check=True)
+    return sum(count for _, count in json.loads(report.stdout)["ops"])
 
 
 def digest(asset):
@@ -124,7 +121,7 @@ def main():
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     parser.add_argument("--no-run", action="store_true")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--child", choices=["convert", "snr", "ops"], help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=["convert", "snr"], help=argparse.SUPPRESS)
     parser.add_argument("--paths", type=Path, nargs="*", help=argparse.SUPPRESS)
     args = parser.parse_args()
     latent = tuple(int(n) for n in args.latent.split("x"))
@@ -132,8 +129,6 @@ def main():
         return convert(args.paths[0], latent, args.precision, args.paths[1])
     if args.child == "snr":
         return snr(args.paths[0], args.paths[1], latent, args.precision, args.paths[2])
-    if args.child == "ops":
-        return print(ops(args.paths[0]))
 
     with tempfile.TemporaryDirectory(dir=args.folder) as work:
         work = Path(work)
@@ -164,7 +159,6 @@ def main():
                 to = work / f"{job}.json"
                 subprocess.run([*child, "--child", "snr", "--paths", asset, checkpoint, to], stdout=subprocess.DEVNULL, check=True)
                 found = json.loads(to.read_text())
-            counted = subprocess.run([*child, "--child", "ops", "--paths", asset], stdout=subprocess.PIPE, check=True, text=True)
             rows.append(
                 {
                     "job": job,
@@ -173,7 +167,7 @@ def main():
                     "cpu": user + system,
                     "peak_anonymous_mb": max(r[3] for r in measured),
                     "bytes": sum(file.stat().st_size for file in asset.iterdir()),
-                    "ops": int(counted.stdout.split()[-1]),
+                    "ops": ops(args.binary, asset),
                     "same_bytes": len(set(hashes[job])) == 1 if args.rounds > 1 else None,
                     "snr_db": found,
                 }

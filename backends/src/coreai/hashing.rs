@@ -4,7 +4,8 @@
 //! written   ██████████████░░██░░░░░██
 //! hashed    ████████
 //! ```
-//! The hash needs the bytes in order. A thread of its own follows: it reads what is written without a gap from the start, which the system still has in memory.
+//! The hash needs the bytes in order. A thread of its own follows: it maps what is written without a gap from the start, which the system still has in memory. Mapped, it is
+//! not copied.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,12 +13,13 @@ use std::io;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use anyhow::{Result, bail};
+use memmap2::MmapOptions;
 use sha2::{Digest, Sha256};
 
 use crate::fill::{read_at, write_at};
 
-/// Bytes that are read at once: they stay in the processor's cache until they are hashed.
-const AT_ONCE: usize = 1 << 18;
+/// Bytes that are hashed at once.
+const AT_ONCE: usize = 1 << 23;
 
 /// A file that is being written and hashed.
 pub(super) struct Hashing<'f> {
@@ -71,22 +73,33 @@ impl Hashing<'_> {
 
     /// The hash of the first `bytes` bytes, as they come to be written; `None` if the end comes before.
     fn follow(&self, bytes: u64) -> io::Result<Option<[u8; 32]>> {
-        let (mut hasher, mut buffer, mut at) = (Sha256::new(), vec![0; AT_ONCE], 0);
+        let (mut hasher, mut at) = (Sha256::new(), 0);
         while at < bytes {
-            let waits = |written: &mut Written| written.whole <= at && !written.over;
+            let end = bytes.min(at + AT_ONCE as u64);
+            let waits = |written: &mut Written| written.whole < end && !written.over;
             let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
             let whole = self.more.wait_while(written, waits).unwrap_or_else(PoisonError::into_inner).whole;
-            if whole <= at {
+            if whole < end {
                 return Ok(None);
             }
-            while at < whole.min(bytes) {
-                let part = &mut buffer[..(whole.min(bytes) - at).min(AT_ONCE as u64) as usize];
-                read_at(self.file, part, at)?;
-                hasher.update(&*part);
-                at += part.len() as u64;
-            }
+            self.hash(at, (end - at) as usize, &mut hasher)?;
+            at = end;
         }
         Ok(Some(hasher.finalize().into()))
+    }
+
+    /// Hashes `len` bytes at an offset that are written.
+    fn hash(&self, at: u64, len: usize, hasher: &mut Sha256) -> io::Result<()> {
+        // SAFETY: these bytes are written and do not change; nobody else knows the file yet, which is as long as it will be.
+        if let Ok(part) = unsafe { MmapOptions::new().offset(at).len(len).populate().map(self.file) } {
+            hasher.update(&part);
+            return Ok(());
+        }
+        // Some file systems have no maps.
+        let mut part = vec![0; len];
+        read_at(self.file, &mut part, at)?;
+        hasher.update(&part);
+        Ok(())
     }
 }
 
