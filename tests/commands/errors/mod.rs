@@ -190,6 +190,12 @@ fn errors_of_what_is_run_name_what_was_read() {
     let pipeline = at("pipeline");
     fs::create_dir(&pipeline).unwrap();
     fs::write(dir.path().join("pipeline/pipeline.json"), "[]").unwrap();
+    // A configuration of another class.
+    let foreign = at("foreign");
+    ok(&["init", "--preset", "tiny", "--seed", "1", "-o", &foreign]);
+    let config = dir.path().join("foreign/config.json");
+    let text = fs::read_to_string(&config).unwrap().replace("S2DiTTransformer3DModel", "Foo");
+    fs::write(config, text).unwrap();
     let cases = [
         ("E0708", stream(&["--prompt", &wide])),
         ("E0708", stream(&["--prompt", &wide_too])),
@@ -199,6 +205,10 @@ fn errors_of_what_is_run_name_what_was_read() {
         ("E0703", fails(&["run", &package, "--inputs", &inputs, "-o", &at("out.safetensors")])),
         ("E0708", fails(&["decode", &kernel, "--latents", &wide, "-o", &at("x.gif")])),
         ("E0706", fails(&["stream", &damaged, "--prompt-seed", "1"])),
+        ("E0706", fails(&["inspect", &damaged])),
+        ("E0706", fails(&["lint", &damaged])),
+        ("E0709", fails(&["inspect", &pipeline])),
+        ("E0201", fails(&["inspect", &foreign])),
         ("E0709", fails(&["generate", &pipeline, "--prompt", "x", "-o", &at("x.gif")])),
     ];
     let wrong: Vec<String> = cases
