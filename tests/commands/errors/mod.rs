@@ -158,6 +158,16 @@ fn classes_are_well_formed() {
     }
 }
 
+/// Errors that were printed, each with the id that it is to name.
+fn each_names_its_class(cases: &[(&str, String)]) {
+    let wrong: Vec<String> = cases
+        .iter()
+        .filter(|(id, said)| !said.contains(&format!("s2ditc explain {id}\n")))
+        .map(|(id, said)| format!("{id}: {said}"))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// The same words, `found …, expected …`, are of the class of what was being read.
 #[test]
 fn errors_of_what_is_run_name_what_was_read() {
@@ -211,12 +221,7 @@ fn errors_of_what_is_run_name_what_was_read() {
         ("E0201", fails(&["inspect", &foreign])),
         ("E0709", fails(&["generate", &pipeline, "--prompt", "x", "-o", &at("x.gif")])),
     ];
-    let wrong: Vec<String> = cases
-        .iter()
-        .filter(|(id, said)| !said.contains(&format!("s2ditc explain {id}\n")))
-        .map(|(id, said)| format!("{id}: {said}"))
-        .collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    each_names_its_class(&cases);
 }
 
 /// Errors that the program makes name the class of what happened.
@@ -290,12 +295,7 @@ fn errors_name_their_class() {
         ("E0303", graph(&["--bind", "s1=77"])),
         ("E0904", fails(&["search", "--budget-latency", "9", "--budget-memory", "9", "--preset", "clip-tiny"])),
     ];
-    let wrong: Vec<String> = cases
-        .iter()
-        .filter(|(id, said)| !said.contains(&format!("s2ditc explain {id}\n")))
-        .map(|(id, said)| format!("{id}: {said}"))
-        .collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    each_names_its_class(&cases);
     let explained = ok(&["explain", "E0005"]);
     assert!(
         explained.starts_with("E0005: ") && explained.contains("\nCause: ") && explained.contains("\nCure: "),
