@@ -120,7 +120,8 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         states = arrays::read(file).about("E0111")?;
     }
     let before = states.clone();
-    let outputs = model.predict(function, &inputs, &mut states).about("E0703")?;
+    let outputs = model.predict(function, &inputs, &mut states).about("E0703");
+    let outputs = outputs.with_context(|| format!("with the inputs of `{}`", from.display()))?;
     let median_seconds = args.time.map(|rounds| median(&mut model, function, &inputs, &before, rounds)).transpose()?;
     let mut staged = Vec::new();
     for (file, written) in [(&args.output, &outputs), (&args.states, &states)] {
