@@ -52,11 +52,12 @@ const OF_ITS_OWN: [&str; 10] =
 const UNREADABLE: &str = "E0006";
 /// What stands in what the system says, or in what is said of a file that cannot be read.
 const OF_THE_SYSTEM: [&str; 2] = ["(os error ", "cannot read `"];
+/// The class of goldens, whose reader reads latents for others too.
+const OF_GOLDENS: &str = "E0801";
 /// Letters from which on the words tell of a class better than what was being read.
 const TELLING: usize = 20;
 
-/// The class of an error: that of its words, if they say enough of a class in the area of what was being read, or tell of one that does not depend on it; else that of
-/// what was being read.
+/// The class of an error: that of its words, if they say enough, or tell of a class that does not depend on what was being read; else that of what was being read.
 #[must_use]
 pub fn class(error: &anyhow::Error) -> Option<&'static Class> {
     let text = format!("{error:#}");
@@ -69,7 +70,7 @@ pub fn class(error: &anyhow::Error) -> Option<&'static Class> {
         match pattern.rank {
             Rank::Marked => true,
             Rank::Own(_) if OF_ITS_OWN.contains(&said) => true,
-            Rank::Own(letters) if letters >= TELLING && said[..3] == id[..3] => true,
+            Rank::Own(letters) if letters >= TELLING => said != OF_GOLDENS || *id == OF_GOLDENS,
             _ => said == UNREADABLE && OF_THE_SYSTEM.iter().any(|words| text.contains(words)),
         }
     });
@@ -93,6 +94,10 @@ mod tests {
         assert_eq!(id(failed().about("E0708").context("cannot begin").about("E0801")), Some("E0708"), "the innermost");
         let gone = Err::<(), _>(anyhow!("cannot read `x`: No such file or directory (os error 2)"));
         assert_eq!(id(gone.about("E0708")), Some("E0006"));
+        let odd = Err::<(), _>(anyhow!(
+            "`x.mp4`: found 63x64 pixels, expected even numbers of at least 16 for an .mp4: name a .webp, a .gif or a folder"
+        ));
+        assert_eq!(id(odd.about("E0708")), Some("E0804"), "words that say enough");
         let taken = Err::<(), _>(anyhow!("cannot write `x.onnx`: the folder `out` does not exist"));
         assert_eq!(id(taken.about("E0708")), Some("E0005"));
         let shown = failed().context("outside").about("E0708").context("more").unwrap_err();
