@@ -7,10 +7,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 
-use super::{Cli, NAME, perform, terminal, usage};
+use super::{NAME, parsed, perform, terminal, usage};
 
 /// Hears of a command's work while it goes on, from whichever thread does the work.
 pub trait Listener: Send + Sync {
@@ -83,7 +82,7 @@ pub fn call<A: Into<OsString>>(
     listener: Arc<dyn Listener>,
 ) -> Result<Answer, Failure> {
     let typed = [OsString::from(NAME)].into_iter().chain(args.into_iter().map(Into::into));
-    let cli = Cli::try_parse_from(typed).map_err(|said| refusal(&said))?;
+    let cli = parsed(typed).map_err(|said| refusal(&said))?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(cli.threads()).build();
     let pool = pool.map_err(|error| Failure::Work(format!("cannot start {} threads: {error}", cli.threads())))?;
     let work = || pool.install(|| terminal::heard(listener, || catch_unwind(AssertUnwindSafe(|| perform(&cli)))));
@@ -99,7 +98,7 @@ pub fn call<A: Into<OsString>>(
 /// Whether a command runs models, which a crash of ONNX Runtime on a damaged file could end this process with. A wrong command line runs none.
 pub fn runs_models<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> bool {
     let typed = [OsString::from(NAME)].into_iter().chain(args.into_iter().map(Into::into));
-    Cli::try_parse_from(typed).is_ok_and(|cli| cli.command.runs_models().is_some())
+    parsed(typed).is_ok_and(|cli| cli.command.runs_models().is_some())
 }
 
 /// What the parser says of a wrong command line, without the advice to type `--help`.

@@ -388,7 +388,7 @@ fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -
         return Ok(ExitCode::SUCCESS);
     }
     let Some(out) = &args.output else {
-        bail!("no output: name one with -o, such as -o model.{}", args.target.extension());
+        refuse!("no output: name one with -o, such as -o model.{}", args.target.extension());
     };
     if args.partition.is_some() && out.extension().is_some_and(|e| e == args.target.extension()) {
         let ending = args.target.extension();

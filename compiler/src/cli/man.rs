@@ -1,15 +1,13 @@
 //! Manual pages, written from the same definitions as `--help`.
 
 use anyhow::Result;
-use clap::CommandFactory as _;
 use clap_mangen::Man;
 
-use super::Cli;
 use super::usage::refuse;
 
 /// The manual page of a command, or of the program, in roff.
 pub(super) fn page(command: Option<&str>) -> Result<String> {
-    let mut program = Cli::command().disable_help_subcommand(true);
+    let mut program = super::command().disable_help_subcommand(true);
     program.build();
     let man = match command {
         None => Man::new(program),

@@ -32,7 +32,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 pub use call::{Answer, Failure, Listener, Silent, call, runs_models};
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches as _, Parser, Subcommand};
 use s2dit_backends::output::{Destination, set_sync};
 use terminal::{print_error, print_failure, print_json, print_line, print_note, print_rows, print_script};
 
@@ -144,7 +144,19 @@ impl Context {
 /// The command line as clap knows it: commands, flags and their help. The tests write the tables of `docs/commands.md` from it.
 #[must_use]
 pub fn command() -> clap::Command {
-    Cli::command()
+    // A number below 0 is a value, which the flag refuses in its own words; the parser would take it for another flag.
+    let takes_numbers = |flag: clap::Arg| match flag.get_action().takes_values() && !flag.is_positional() {
+        true => flag.allow_negative_numbers(true),
+        false => flag,
+    };
+    Cli::command().mut_subcommands(|command| command.mut_args(takes_numbers))
+}
+
+/// The command of a line that begins with the program's name.
+fn parsed(typed: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(typed);
+    matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|said| said.format(&mut command))
 }
 
 /// The process that a command line is run in.
@@ -170,7 +182,7 @@ impl Host {
 #[must_use]
 pub fn main(host: &Host) -> ExitCode {
     let name = OsString::from(NAME);
-    let cli = match Cli::try_parse_from([&name].into_iter().chain(&host.args)) {
+    let cli = match parsed([&name].into_iter().chain(&host.args)) {
         Ok(cli) => cli,
         Err(said) => return say(&said),
     };
@@ -223,7 +235,7 @@ fn perform(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Completions { shell } => {
             // Into memory first: the generator panics if the reader goes away.
             let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), NAME, &mut script);
+            clap_complete::generate(*shell, &mut command(), NAME, &mut script);
             print_script(String::from_utf8_lossy(&script).trim_end()).map(|()| ExitCode::SUCCESS)
         }
         Command::Man { page } => print_script(man::page(page.as_deref())?.trim_end()).map(|()| ExitCode::SUCCESS),

@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use s2dit_files::problems::{nearest, quoted};
 use s2dit_passes::pipelines::{self, Named};
 use s2dit_passes::{PASSES, Pass, PassKind, Property};
 use serde_json::{Value, json};
 
+use super::usage::refuse;
 use super::{print_json, print_line};
 
 /// List the passes that rewrite a graph, and the orders in which they run
@@ -51,7 +52,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => "expected the name of a pass or a pipeline; `s2ditc passes` lists them".into(),
         };
-        bail!("passes: found {}: {expected}", quoted(name));
+        refuse!("passes: found {}: {expected}", quoted(name));
     }
     Ok(ExitCode::SUCCESS)
 }

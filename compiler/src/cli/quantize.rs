@@ -9,7 +9,7 @@ use s2dit_runtime::compare::EXACT_DB;
 
 use super::places::Places;
 use super::progress::{Progress, size};
-use super::usage::{self, bytes};
+use super::usage::{self, bytes, refuse};
 use super::weights::{self, WeightArgs};
 use super::{Context, print_json, print_line};
 use s2dit_models::checkpoint::{Checkpoint, Wanted};
@@ -69,7 +69,7 @@ const MOST_DB: f64 = 60.0;
 
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     if args.output.extension().is_none_or(|e| e != "toml") {
-        bail!("output `{}`: expected a name that ends in `.toml`", args.output.display());
+        refuse!("output `{}`: expected a name that ends in `.toml`", args.output.display());
     }
     let samples = args.calibrate.as_ref().and_then(|samples| match samples {
         Samples::File(path) => Some(path),

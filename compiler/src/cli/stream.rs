@@ -349,7 +349,7 @@ fn stream(args: &Args, context: Context, shipped: Option<&Shipped>) -> Result<Ex
         (Some(path), _) => session.set_prompt(read_prompt(path, &contract).about("E0708")?).about("E0708")?,
         (None, Some(seed)) => session.set_prompt(trial_prompt(seed, &contract))?,
         (None, None) if session.has_prompt() || prompts.iter().any(|(chunk, _)| *chunk == first) => {}
-        (None, None) => bail!("no prompt: name one with --prompt (or --prompt-seed N for a trial)"),
+        (None, None) => refuse!("no prompt: name one with --prompt (or --prompt-seed N for a trial)"),
     }
     let prompt_seconds = clock.elapsed().as_secs_f64();
 
@@ -528,7 +528,7 @@ fn clip(args: &Args, context: Context, shipped: Option<&Shipped>) -> Result<Exit
     let prompt = match (&args.prompt, args.prompt_seed) {
         (Some(path), _) => clip.read_prompt(path)?,
         (None, Some(seed)) => clip.seeded_prompt(seed),
-        (None, None) => bail!("no prompt: name one with --prompt (or --prompt-seed N for a trial)"),
+        (None, None) => refuse!("no prompt: name one with --prompt (or --prompt-seed N for a trial)"),
     };
     let negative = args.negative.as_deref().map(|p| clip.read_prompt(p)).transpose()?;
     let negative = negative.map(|prompt| (prompt, [guidance, second.unwrap_or(guidance)]));

@@ -183,7 +183,13 @@ pub fn inspect(origin: &Origin, size: Option<Size>) -> Result<InspectReport> {
         );
     }
     if path.exists() {
-        let mut report = artifact::onnx(path)?;
+        let named = path.extension().is_some_and(|ending| ending == Target::Onnx.extension());
+        let Some(mut report) = artifact::onnx(path).map(Some).or_else(|error| if named { Err(error) } else { Ok(None) })? else {
+            bail!(
+                "`{}`: found a file of none of the formats that are read, expected weights (safetensors, torch.save, GGUF), a graph (.pt2, .onnx) or an artifact",
+                path.display()
+            );
+        };
         if !report.metadata.keys().any(|key| key.starts_with(OURS)) {
             match checkpoint(origin, size) {
                 Ok(graph) => return Ok(graph),

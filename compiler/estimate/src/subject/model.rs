@@ -63,6 +63,9 @@ pub fn model(model: &dyn Model, what: &'static str, name: &str, options: &Option
         }
         Mode::Stream => {
             let streaming = streaming?;
+            if options.latent.is_some_and(|latent| [latent.frames, latent.rows, latent.cols].contains(&0)) {
+                bail!("latent {}: found a side of 0, expected sides from 1", latent.unwrap_or(DEFAULT_LATENT));
+            }
             let latent = LatentSize { frames: streaming.chunk_frames, ..latent.unwrap_or(DEFAULT_LATENT) };
             let how = stream_options(layout, latent, options.weights);
             (stream::lower_graph(model, &source, &streaming, &how, &mut |_, _| {})?.module, Some(latent))

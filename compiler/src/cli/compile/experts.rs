@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args, context: Context, pair: &Experts, start: Instant)
         );
     }
     let Some(out) = &args.output else {
-        bail!("no output: name a folder for both transformers with -o, such as -o model")
+        refuse!("no output: name a folder for both transformers with -o, such as -o model")
     };
     if out.extension().is_some_and(|e| e == args.target.extension()) {
         bail!(

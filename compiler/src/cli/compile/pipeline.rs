@@ -175,7 +175,7 @@ pub(super) fn run(args: &Args, context: Context, pixels: Pixels, start: Instant)
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let Some(out) = &args.output else { bail!("no output: name a folder for the pipeline with -o, such as -o wan") };
+    let Some(out) = &args.output else { refuse!("no output: name a folder for the pipeline with -o, such as -o wan") };
     if out.extension().is_some_and(|e| e == args.target.extension()) {
         let ending = args.target.extension();
         bail!("output `{}`: a pipeline goes into a folder, expected a name without .{ending}", out.display());

@@ -17,16 +17,17 @@ use crate::cli::{Context, print_json, print_line};
 
 pub(super) fn run(args: &Args, context: Context, path: &Path) -> Result<ExitCode> {
     refuse_choices(args, path)?;
+    let opened = Pipeline::open(path)?;
     let single =
         [(!args.fit.is_empty(), "--fit"), (args.report.is_some(), "--report"), (args.other_ms > 0.0, "--other-ms")];
     if let Some((_, flag)) = single.into_iter().find(|(given, _)| *given) {
+        let part = opened.contract().assets.parts().last().map_or_else(|| path.into(), |(_, part)| path.join(&part.path));
         refuse!(
             "{flag} is of one network, and `{}` is a whole pipeline: estimate one of its parts, such as `{}`",
             path.display(),
-            path.join("Transformer.mlpackage").display()
+            part.display()
         );
     }
-    let opened = Pipeline::open(path)?;
     let made = s2dit_estimate::pipeline(opened.contract(), path, &Device::open(&args.device)?)?;
     if args.json {
         print_json(&made)?;
