@@ -12,6 +12,7 @@ use s2dit_ir::interface::{GUIDANCE, InputRole};
 use s2dit_runtime::{HostTensor, text_mask, tokens};
 
 use s2dit_files::SafetensorsFile;
+use s2dit_models::size::{LatentSize, Size};
 use s2dit_files::problems::{Problems, quoted};
 
 /// The origin of samples.
@@ -73,6 +74,22 @@ impl<'a> SampleSplit<'a> {
 }
 
 impl Samples {
+    /// The size of what a file has: that of its latents `[N,C,F,H,W]` or tokens `[N,L]`. `None` of seeded samples, which are made for any size, and of a file
+    /// with neither.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn size(&self) -> Result<Option<Size>> {
+        let Samples::File(path) = self else { return Ok(None) };
+        let file = SafetensorsFile::open(path)?;
+        let shape = |name| file.get(name).map(|info| info.ty.shape.as_slice());
+        Ok(match (shape("latent"), shape("tokens")) {
+            (Some(&[_, _, frames, rows, cols]), _) => Some(LatentSize { frames, rows, cols }.into()),
+            (_, Some(&[_, tokens])) => Some(Size::Tokens(tokens)),
+            _ => None,
+        })
+    }
+
     /// The inputs of each sample, for the first function of this module.
     ///
     /// # Errors

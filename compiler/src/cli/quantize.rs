@@ -16,6 +16,8 @@ use s2dit_models::checkpoint::{Checkpoint, Wanted};
 use s2dit_models::size::{LatentSize, Size};
 use s2dit_quantize::{Goal, Request, Samples, Survey, Uniform, html, make, stats_file};
 
+use crate::errors::About as _;
+
 /// Plan how each large weight is stored, for compile --quantize
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
@@ -47,7 +49,7 @@ pub(super) struct Args {
     /// Collect statistics on these samples (a safetensors file, or seeded), and choose codes by them
     #[arg(long, value_name = "FILE|seeded")]
     calibrate: Option<Samples>,
-    /// Latent to measure at: frames, rows and columns [default: 3x16x24, or the checkpoint's chunk]
+    /// Latent to measure at: frames, rows and columns [default: that of the samples, or 3x16x24, or the checkpoint's chunk]
     #[arg(long, value_name = "FxHxW", group = "size")]
     latent: Option<LatentSize>,
     /// Text tokens to measure at, of a text encoder [default: those that pipelines pad to]
@@ -100,7 +102,8 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     };
     let frames = checkpoint.model().streaming().map_or(3, |streaming| streaming.chunk_frames);
     let default = || checkpoint.model().usual_size(LatentSize { frames, rows: 16, cols: 24 });
-    let asked = args.latent.map(Size::from).or(args.tokens.map(Size::Tokens));
+    let sampled = args.calibrate.as_ref().map_or(Ok(None), Samples::size).about("E0503")?;
+    let asked = args.latent.map(Size::from).or(args.tokens.map(Size::Tokens)).or(sampled);
     let survey = Survey::new(&checkpoint, asked.unwrap_or_else(default))?;
     let request = Request { goal, calibrate: args.calibrate.clone(), threads: context.threads };
     // Found now, not after the work.
@@ -113,7 +116,8 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         let progress = Progress::calls("quantize", context.quiet);
         make(&survey, &request, context.to(&args.output), &mut |what, done, all| {
             progress.say(done as u64, all as u64, || format!("{what} {done}/{all}"));
-        })?
+        })
+        .about_file(samples, "E0503")?
     };
     if let Some((path, staged)) = report {
         let page = format!("{}\n{}", known::COMMENT, html(&made, &survey));

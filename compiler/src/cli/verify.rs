@@ -23,6 +23,8 @@ use s2dit_proof::stream::verify as stream;
 use s2dit_proof::verify::{Compared, Model, Options, Reference, Verdict, VerifyReport, verify};
 use s2dit_proof::{decode, pipeline};
 
+use crate::errors::About as _;
+
 /// Run a finished artifact and compare it with a reference; exit 1 below the bar
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
@@ -150,7 +152,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         threads: context.threads,
         quiet: context.quiet,
     };
-    let report = verify(&args.artifact, &reference, &options)?;
+    let report = verify(&args.artifact, &reference, &options).about_file(args.golden.as_ref(), "E0801")?;
     if !context.quiet {
         for note in &report.notes {
             print_note(&format!("note: {note}"));
@@ -273,12 +275,13 @@ fn kernel(args: &Args, reference: &Reference, context: Context) -> Result<ExitCo
     let report = match DecoderContract::is_in(&args.artifact) {
         true => decode::verify(&args.artifact, reference, &options, |done, all| {
             progress.say(done, all, || format!("chunk {done}/{all}"));
-        })?,
+        }),
         false => stream::verify(&args.artifact, reference, &options, |at| {
             progress.say(at.calls_done, at.calls, || format!("chunk {}/{}", at.chunk + 1, at.chunks));
-        })?,
+        }),
     };
     drop(progress);
+    let report = report.about_file(args.golden.as_ref(), "E0801")?;
     if args.json {
         print_json(&report)?;
     } else {

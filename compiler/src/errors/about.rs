@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::path::PathBuf;
 
 use super::{Class, Rank, find, fitting, other};
 
@@ -31,6 +32,12 @@ pub trait About<T> {
     /// # Errors
     /// The error itself, with the same words.
     fn about(self, id: &'static str) -> anyhow::Result<T>;
+
+    /// The same of errors that name this file: a command reads several.
+    ///
+    /// # Errors
+    /// The error itself, with the same words.
+    fn about_file(self, file: Option<&PathBuf>, id: &'static str) -> anyhow::Result<T>;
 }
 
 impl<T, E: Into<anyhow::Error>> About<T> for Result<T, E> {
@@ -41,6 +48,13 @@ impl<T, E: Into<anyhow::Error>> About<T> for Result<T, E> {
                 true => error,
                 false => anyhow::Error::new(Known { id, error }),
             }
+        })
+    }
+
+    fn about_file(self, file: Option<&PathBuf>, id: &'static str) -> anyhow::Result<T> {
+        self.map_err(Into::into).or_else(|error: anyhow::Error| {
+            let names = |file: &PathBuf| format!("{error:#}").contains(&*file.to_string_lossy());
+            if file.is_some_and(names) { Err(error).about(id) } else { Err(error) }
         })
     }
 }
@@ -98,6 +112,9 @@ mod tests {
             "`x.mp4`: found 63x64 pixels, expected even numbers of at least 16 for an .mp4: name a .webp, a .gif or a folder"
         ));
         assert_eq!(id(odd.about("E0708")), Some("E0804"), "words that say enough");
+        let file = PathBuf::from("x.safetensors");
+        assert_eq!(id(failed().about_file(Some(&file), "E0503")), Some("E0503"));
+        assert_ne!(id(failed().about_file(Some(&"y.safetensors".into()), "E0503")), Some("E0503"), "another file");
         let taken = Err::<(), _>(anyhow!("cannot write `x.onnx`: the folder `out` does not exist"));
         assert_eq!(id(taken.about("E0708")), Some("E0005"));
         let shown = failed().context("outside").about("E0708").context("more").unwrap_err();
