@@ -125,6 +125,29 @@ class Decoder(nn.Module):
 
 
 @torch.no_grad()
+def widened(old, widths):
+    """A decoder with more channels that makes the same video: what it has of old channels is the old weight, and no old channel sees a new one. New channels are
+    as random as those of a decoder that begins. The last layer, which sees all of them, is to be solved."""
+    new = Decoder(CONFIG | {"widths": widths})
+    for layer, before in zip(new.decoder, old.decoder):
+        state = before.state_dict()
+        for key, value in layer.state_dict().items():
+            small = state[key]
+            if value.dim() == 1:
+                value[: len(small)] = small
+                continue
+            # Blocks of channels that stand one behind the other: two frames of a block's input, or the frames that one becomes.
+            blocks_in = 2 if isinstance(layer, Mem) and key == "conv.0.weight" else 1
+            blocks_out = layer.stride if isinstance(layer, Grow) else 1
+            grow = lambda n, blocks, less: torch.cat([torch.arange(less // blocks) + b * (n // blocks) for b in range(blocks)])
+            rows, columns = grow(value.shape[0], blocks_out, small.shape[0]), grow(value.shape[1], blocks_in, small.shape[1])
+            if layer is not new.decoder[-1]:
+                value[rows] = 0
+            value[rows[:, None], columns] = small
+    return new
+
+
+@torch.no_grad()
 def solve_last_layer(model, scenes, basis, rng, clips=192, ridge=1e-3):
     """Least squares for the last layer behind random ones: training begins where the linear decoding is, and not at grey, which it takes hundreds of steps to leave."""
     last = model.decoder[-1].layer
@@ -166,11 +189,14 @@ def main():
     stage_arguments(parser, steps=600, batch=8, lr=6e-4)
     parser.add_argument("--continue", dest="go_on", action="store_true", help="begins from the shipped weights")
     parser.add_argument("--solve", action="store_true", help="begins with least squares for the last layer; what a run from nothing does in any case")
+    parser.add_argument("--widths", type=lambda text: [int(n) for n in text.split(",")], help="with --continue, four widths, none below the shipped weights': more channels, the same video")
     parser.add_argument("--export", action="store_true")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     model, scenes, basis = load().train() if args.go_on else Decoder(), world.split("train"), Basis.load()
-    if args.solve or not args.go_on:
+    if args.widths:
+        CONFIG["widths"], model = args.widths, widened(model, args.widths).train()
+    if args.solve or args.widths or not args.go_on:
         solve_last_layer(model, scenes, basis, np.random.default_rng(args.seed))
     training = Training("decoder", {"decoder": model}, args, ema=0.98)
     if args.export:
@@ -188,7 +214,9 @@ def main():
         chroma = (video.amax(1, keepdim=True) - video.amin(1, keepdim=True) > 0.1).float()
         weight = 1 + 6 * F.max_pool3d(chroma, (1, 5, 5), 1, (0, 2, 2))
         weight = weight / weight.mean()
-        return (weight * (error.abs() + error.pow(2))).mean(), {"psnr": float(10 * torch.log10(4 / error.detach().pow(2).mean()))}
+        # The root of the error, and not its square: of a pixel that is shape or background it would rather have one of the two than their mean, which is what makes edges sharp.
+        rough = (error.pow(2) + 1e-3).pow(0.25) - 1e-3**0.25
+        return (weight * (rough + error.pow(2))).mean(), {"psnr": float(10 * torch.log10(4 / error.detach().pow(2).mean()))}
 
     training.loop(loss_of, lambda: export(model, args.seed))
 

@@ -1,25 +1,30 @@
-"""What PyTorch makes with the streaming model of the toy world, in float64: the golden that `s2ditc demo` compares with.
+"""What PyTorch makes with the models of the toy world, in float64: the goldens that `s2ditc demo`, tests and examples/ci compare with.
 
-    python golden.py          # writes weights/golden.safetensors
-    python golden.py --check  # the file fits the weights; writes nothing
+    python golden.py          # writes weights/golden.safetensors and weights/golden_clip.safetensors
+    python golden.py --check  # the files fit the weights; writes nothing
 
-`stream.noise [chunks, steps, 1, C, F, H, W]`, `text [1, 16, 64]` of transformers' CLIPTextModel, and `stream.latents [chunks, 1, C, F, H, W]` of
-`examples/reference/stream.py`. The same seed and version of torch give the same bytes.
+Of the streaming model `stream.noise [chunks, steps, 1, C, F, H, W]`, `text [1, 16, 64]` of transformers' CLIPTextModel, and `stream.latents [chunks, 1, C, F, H, W]` of
+`examples/reference/stream.py`. Of the pretrained one `latent [1, C, F, H, W]`, a clip of the world with the noise of half of the steps, `timestep [1]`, `text`, and `velocity`. The same seed and version of torch give the same bytes.
 """
 
 import argparse
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
 import text
-from models import FOLDERS, s2dit
+import world
+from latents import Basis
+from models import FOLDERS, s2dit, shifted
 from training import WEIGHTS
 
 CAPTION = "three small cyan squares moving up on a black background"
 CHUNKS = 4
 SEED = 7
-FILE = WEIGHTS / "golden.safetensors"
+FILE, CLIP = WEIGHTS / "golden.safetensors", WEIGHTS / "golden_clip.safetensors"
+# The largest relative L2 error of a file beside what is made now.
+TOLERANCE = 1e-6
 
 
 @torch.no_grad()
@@ -31,26 +36,48 @@ def run(noise):
     return embedding, stream(s2dit.load(FOLDERS["ar"], torch.float64), embedding.double(), noise.double())
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare the file with the weights, and write nothing")
-    check = parser.parse_args().check
+def streaming():
     config = s2dit.Config.load(FOLDERS["ar"])
     chunk = (1, config.in_channels, config.chunk_frames, 8, 8)
     noise = torch.randn(CHUNKS, len(config.sample_steps), *chunk, generator=torch.Generator().manual_seed(SEED))
     embedding, latents = run(noise)
-    assert latents.isfinite().all()
-    if check:
-        golden = load_file(FILE)
-        assert torch.equal(golden["stream.noise"], noise), "the noise is of another seed"
-        for name, expected in (("text", embedding.double()), ("stream.latents", latents)):
-            error = (golden[name].double() - expected).norm() / expected.norm()
-            if not error < 1e-6:
-                raise SystemExit(f"{FILE}: {name}: relative L2 error {error:.1e}, expected below 1e-6: the weights changed, run golden.py again")
-        return
-    metadata = {"generator": "examples/toyworld/golden.py", "seed": str(SEED), "caption": CAPTION, "dtype": "float64", "torch": torch.__version__.split("+")[0]}
-    save_file({"stream.noise": noise, "text": embedding, "stream.latents": latents.float().contiguous()}, FILE, metadata=metadata)
-    print(f"{FILE}: {CHUNKS} chunks, standard deviation {latents.std():.2f}")
+    return {"stream.noise": noise, "text": embedding, "stream.latents": latents}
+
+
+@torch.no_grad()
+def clip():
+    """A step of the pretrained model, half-way, on inputs in float32."""
+    config = s2dit.Config.load(FOLDERS["pretrained"])
+    sigma = shifted(1 - (config.sample_steps // 2) / config.sample_steps, config.flow_shift)
+    clean = Basis.load().encode(world.draw(world.parse(CAPTION), 9, np.random.default_rng(SEED))[None])
+    latent = (1 - sigma) * clean + sigma * torch.randn(clean.shape, generator=torch.Generator().manual_seed(SEED))
+    timestep = torch.tensor([1000 * sigma], dtype=torch.float32)
+    embedding = text.encode(text.load_encoder().double(), text.tokens([CAPTION])).float()
+    model = s2dit.load(FOLDERS["pretrained"], torch.float64)
+    velocity = model(latent.double(), timestep.double(), embedding.double())
+    return {"latent": latent, "timestep": timestep, "text": embedding, "velocity": velocity}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare the files with the weights, and write nothing")
+    check = parser.parse_args().check
+    for file, make in ((FILE, streaming), (CLIP, clip)):
+        made = make()
+        assert all(tensor.isfinite().all() for tensor in made.values()), file
+        if check:
+            golden = load_file(file)
+            assert golden.keys() == made.keys(), f"{file}: {sorted(golden)}"
+            for name, expected in made.items():
+                error = (golden[name].double() - expected.double()).norm() / expected.double().norm()
+                if not error < TOLERANCE:
+                    raise SystemExit(f"{file}: {name}: relative L2 error {error:.1e}, expected below {TOLERANCE}: the weights changed, run golden.py again")
+            continue
+        # One entry: the order of several is not always the same.
+        metadata = {"made": f"examples/toyworld/golden.py, seed {SEED}, float64, torch {torch.__version__.split('+')[0]}: {CAPTION}"}
+        save_file({name: tensor.float().contiguous() for name, tensor in made.items()}, file, metadata=metadata)
+        file.chmod(0o644)
+        print(f"{file}: " + ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in made.items()))
 
 
 if __name__ == "__main__":
