@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::{arg, files, golden, python, repo};
+use crate::common::{arg, files, python, repo};
 use serde::Deserialize;
 
 /// What the test knows of a workflow; a job or step with anything else is refused.
@@ -122,11 +122,16 @@ fn path_with(work: &Path, target: &str, other: &Path) -> String {
     format!("{}:{}", arg(&bin), std::env::var("PATH").expect("PATH"))
 }
 
-/// A copy of the golden's checkpoint in which the sign of one weight's elements is turned.
+/// The checkpoint of the workflow as it stands.
+fn checkpoint() -> PathBuf {
+    repo().join(&workflow().env["CHECKPOINT"])
+}
+
+/// A copy of the workflow's checkpoint in which the sign of one weight's elements is turned.
 fn drifted(work: &Path) -> PathBuf {
     let copy = work.join("drifted");
     fs::create_dir(&copy).expect("a folder");
-    for (name, mut bytes) in files(&golden("odd").join("checkpoint")) {
+    for (name, mut bytes) in files(&checkpoint()) {
         if name.extension().is_some_and(|e| e == "safetensors") {
             let (length, header) = safetensors::SafeTensors::read_metadata(&bytes).expect("a header");
             let info = header.info("blocks.1.attn1.to_q.weight").expect("a weight");
@@ -157,7 +162,7 @@ fn outcome(target: &str, other: impl FnOnce(&Path) -> PathBuf) -> (Result<(), (S
 
 #[test]
 fn a_good_model_passes_and_leaves_its_proofs() {
-    let (result, left) = outcome("coreml", |_| golden("odd").join("checkpoint"));
+    let (result, left) = outcome("coreml", |_| checkpoint());
     assert_eq!(result, Ok(()));
     let workflow = workflow();
     let steps = workflow.jobs.values().flat_map(|job| &job.steps);

@@ -7,3 +7,4 @@ mod quantize;
 mod quantize_goals;
 mod quantize_plan;
 mod quantize_w8a8;
+mod trained;
