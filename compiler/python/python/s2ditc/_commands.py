@@ -334,7 +334,7 @@ def quantize(
         target_size: The least error in at most this size of all weights of the fp16 package, such as 900MB or 1.2GB.
         min_snr: The fewest bytes with at least this signal-to-noise ratio, shown by a run.
         calibrate: Collect statistics on these samples (a safetensors file, or seeded), and choose codes by them.
-        latent: Latent to measure at: frames, rows and columns [default: 3x16x24, or the checkpoint's chunk].
+        latent: Latent to measure at: frames, rows and columns [default: that of the samples, or 3x16x24, or the checkpoint's chunk].
         tokens: Text tokens to measure at, of a text encoder [default: those that pipelines pad to].
         output: The plan to make.
         report: Also write a page about the plan: sizes, errors of blocks, error against bits, the worst weights.
