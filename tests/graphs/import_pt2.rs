@@ -145,6 +145,9 @@ fn symbolic_sizes_are_bound_or_refused_by_name() {
         let twice = refused(&["--bind", &format!("{symbol}=3"), "--bind", &format!("{symbol}=4")]);
         assert!(twice.contains("each name once"), "{twice}");
     }
+    // A program whose sizes are all numbers takes none.
+    let fixed = fails(&["inspect", &arg(&file("clip.dec.pt2")), "--bind", "nope=3"]);
+    assert!(fixed.contains("expected no --bind: its sizes are numbers"), "{fixed}");
 }
 
 #[test]

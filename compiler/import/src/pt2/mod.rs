@@ -22,7 +22,7 @@ use s2dit_ir::{DType, Module, Tensor, TensorType};
 use serde_json::Value as Json;
 
 use self::archive::Archive;
-use self::schema::{Program, Versioned, name_of, number, union};
+use self::schema::{Program, SymInt, Versioned, name_of, number, union};
 use self::symbols::Unknown;
 use self::walk::{Slot, Walk};
 use crate::trace::check_size;
@@ -111,6 +111,12 @@ impl Reading<'_> {
         Problems::one(format!("{}: {}", self.place, shown(at)), found, expected)
     }
 
+    /// Whether a tensor of the program has a size without a number.
+    fn is_symbolic(&self) -> bool {
+        let tensors = self.program.graph_module.graph.tensor_values.values();
+        tensors.flat_map(|tensor| &tensor.sizes).any(|size| matches!(size, SymInt::AsExpr(_)))
+    }
+
     /// What is wrong with the sizes that were given: names that the program does not have, values that it was not traced for.
     fn bindings(&self) -> Problems {
         let (ranges, mut problems) = (&self.program.range_constraints, Problems::new());
@@ -120,9 +126,11 @@ impl Reading<'_> {
                 // Some are of expressions, such as `2*s0`.
                 let is_symbol = |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
                 let known: Vec<&str> = ranges.keys().map(String::as_str).filter(is_symbol).collect();
+                let at = format!("--bind {}", shown(name));
                 if !known.is_empty() {
-                    let at = format!("--bind {}", shown(name));
                     problems.extend(self.problem(&at, "no such symbolic size", format!("one of {}", known.join(", "))));
+                } else if !self.is_symbolic() {
+                    problems.extend(self.problem(&at, "no such symbolic size", "no --bind: its sizes are numbers"));
                 }
                 continue;
             };
