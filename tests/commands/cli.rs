@@ -424,6 +424,6 @@ fn passes_and_pipelines_are_listed() {
     let stream = json(&["passes", "stream-coreml-ane-fp16", "--json"]);
     assert_eq!(stream["passes"][2]["as_written"], "split(window=0,sinks=0,half-states)");
     let out = run(&["passes", "fold-gat"]);
-    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(out.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&out.stderr).contains("did you mean `fold-gate`?"));
 }

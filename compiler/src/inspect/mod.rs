@@ -183,8 +183,11 @@ pub fn inspect(origin: &Origin, size: Option<Size>) -> Result<InspectReport> {
         );
     }
     if path.exists() {
-        let named = path.extension().is_some_and(|ending| ending == Target::Onnx.extension());
-        let Some(mut report) = artifact::onnx(path).map(Some).or_else(|error| if named { Err(error) } else { Ok(None) })? else {
+        // A file that says by its name or its first bytes what it is has an error of its own.
+        let is_known = path.extension().is_some_and(|ending| ending == Target::Onnx.extension())
+            || !Foreign::of(path).is_ok_and(|found| found.is_none());
+        let read = artifact::onnx(path);
+        let Some(mut report) = read.map(Some).or_else(|error| if is_known { Err(error) } else { Ok(None) })? else {
             bail!(
                 "`{}`: found a file of none of the formats that are read, expected weights (safetensors, torch.save, GGUF), a graph (.pt2, .onnx) or an artifact",
                 path.display()
