@@ -381,7 +381,9 @@ fn what_cannot_be_streamed_is_named() {
     let stream = |more: &[&str]| fails(&[&["stream", &kernel, "-o", &at("out")], more].concat());
     let (small, clip) =
         (arg(&golden("stream_wide").join("golden.safetensors")), arg(&golden("tiny").join("golden.safetensors")));
-    says(&stream(&[]), &["--prompt"]);
+    let usage = run(&["stream", &kernel, "-o", &at("out")]);
+    assert_eq!(usage.status.code(), Some(2));
+    says(&String::from_utf8_lossy(&usage.stderr), &["--prompt"]);
     says(&stream(&["--prompt", &small]), &["text", "[1, 5, 24]", "[1, 8, 24]"]);
     says(&stream(&["--prompt", &at("none")]), &["none"]);
     says(&stream(&["--prompt-seed", "1", "--noise", &small]), &["stream.noise", "[6, 2, 1, 3, 3, 6, 6]"]);

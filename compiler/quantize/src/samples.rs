@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use rand::{Rng, SeedableRng};
 use rand_distr::StandardNormal;
 use s2dit_ir::Module;
-use s2dit_ir::interface::{GUIDANCE, InputRole};
+use s2dit_ir::interface::{GUIDANCE, InputRole, Interface};
 use s2dit_runtime::{HostTensor, text_mask, tokens};
 
 use s2dit_files::SafetensorsFile;
@@ -74,16 +74,16 @@ impl<'a> SampleSplit<'a> {
 }
 
 impl Samples {
-    /// The size of what a file has: that of its latents `[N,C,F,H,W]` or tokens `[N,L]`. `None` of seeded samples, which are made for any size, and of a file
-    /// with neither.
+    /// The size of what a file has for a model of this interface: that of its latents `[N,C,F,H,W]` or tokens `[N,L]`. `None` of seeded samples, which are made
+    /// for any size, and of a file with neither.
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub fn size(&self) -> Result<Option<Size>> {
+    pub fn size(&self, interface: &Interface) -> Result<Option<Size>> {
         let Samples::File(path) = self else { return Ok(None) };
         let file = SafetensorsFile::open(path)?;
-        let shape = |name| file.get(name).map(|info| info.ty.shape.as_slice());
-        Ok(match (shape("latent"), shape("tokens")) {
+        let shape = |name: Option<&str>| name.and_then(|name| file.get(name)).map(|info| info.ty.shape.as_slice());
+        Ok(match (shape(interface.latent()), shape(interface.tokens())) {
             (Some(&[_, _, frames, rows, cols]), _) => Some(LatentSize { frames, rows, cols }.into()),
             (_, Some(&[_, tokens])) => Some(Size::Tokens(tokens)),
             _ => None,

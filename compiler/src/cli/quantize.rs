@@ -102,9 +102,13 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     };
     let frames = checkpoint.model().streaming().map_or(3, |streaming| streaming.chunk_frames);
     let default = || checkpoint.model().usual_size(LatentSize { frames, rows: 16, cols: 24 });
-    let sampled = args.calibrate.as_ref().map_or(Ok(None), Samples::size).about("E0503")?;
-    let asked = args.latent.map(Size::from).or(args.tokens.map(Size::Tokens)).or(sampled);
-    let survey = Survey::new(&checkpoint, asked.unwrap_or_else(default))?;
+    let asked = args.latent.map(Size::from).or(args.tokens.map(Size::Tokens));
+    let mut survey = Survey::new(&checkpoint, asked.unwrap_or_else(default))?;
+    if let (None, Some(samples)) = (asked, &args.calibrate)
+        && let Some(size) = samples.size(&survey.module.interface).about("E0503")?
+    {
+        survey = Survey::new(&checkpoint, size)?;
+    }
     let request = Request { goal, calibrate: args.calibrate.clone(), threads: context.threads };
     // Found now, not after the work.
     let report = args
