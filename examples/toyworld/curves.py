@@ -11,8 +11,7 @@ import shutil
 from training import DATA, HERE
 
 STAGES = {
-    "decoder": "psnr", "pretrained": "loss", "pretrained-2": "loss", "teacher": "loss", "kd": "loss", "ar": "loss", "ar-2": "loss", "decoder-3": "psnr", "decoder-4": "psnr", "pretrained-3": "loss", "ar-3": "streams", "ar-4": "streams", "ar-self": "streams", "ar-dmd": "streams",
-    "ar-self-too-early": "streams",
+    "decoder": "psnr", "pretrained": "loss", "pretrained-2": "loss", "teacher": "loss", "kd": "loss", "ar": "loss", "ar-2": "loss", "decoder-3": "psnr", "decoder-4": "psnr", "pretrained-3": "loss", "ar-3": "streams", "ar-4": "streams", "decoder-5": "psnr", "decoder-6": "psnr", "ar-5": "streams", "ar-dmd": "dmd", "ar-self-too-early": "streams",
 }
 WIDTH, HEIGHT, LEFT, TOP = 250, 150, 46, 26
 

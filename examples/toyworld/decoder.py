@@ -22,7 +22,7 @@ from training import WEIGHTS, Training, bf16, stage_arguments
 
 CONFIG = {
     "_class_name": "TAEHV", "latent_channels": CHANNELS, "patch_size": 8, "decoder_time_upscale": [False, True, True], "decoder_space_upscale": [False, False, False],
-    "widths": [32, 40, 40, 64],
+    "widths": [48, 64, 64, 192],
 }
 FOLDER = WEIGHTS / "toyworld" / "vae"
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from latents import CHANNELS
 from text import LENGTH
-from training import HERE, WEIGHTS, bf16
+from training import DATA, HERE, WEIGHTS, bf16
 
 sys.path.insert(0, str(HERE.parent / "reference"))
 import s2dit  # noqa: E402
@@ -29,8 +29,8 @@ STUDENT = Config(
 TEACHER = replace(STUDENT, num_attention_heads=4, ffn_dim=384, layout=["full"] * 6)
 STREAM = replace(STUDENT, chunk_frames=3, window_frames=6, state_write="last_step", sample_steps=[1000, 750, 500, 250], flow_shift=2.0)
 CONFIGS = {"pretrained": STUDENT, "teacher": TEACHER, "kd": STUDENT, "ar": STREAM}
-# The transformer of the pipeline folder is that of the stream; the others lie beside it.
-FOLDERS = {name: WEIGHTS / (name if name != "ar" else "toyworld/transformer") for name in CONFIGS}
+# The transformer of the pipeline folder is that of the stream; the others lie beside it, but for the teacher, which does not ship.
+FOLDERS = {"pretrained": WEIGHTS / "pretrained", "teacher": DATA / "teacher", "kd": WEIGHTS / "kd", "ar": WEIGHTS / "toyworld" / "transformer"}
 
 
 def depthwise(conv, x):

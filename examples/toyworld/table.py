@@ -24,7 +24,7 @@ from training import HERE
 from train_ar import call, new_pasts, renoised
 
 FRAMES, GUIDANCE = 3, 2.0
-CLIPS = ("truth", "autoencoder", "noise", "pretrained", "pretrained guided", "teacher guided", "kd", "ar")
+CLIPS = ("truth", "autoencoder", "noise", "pretrained", "pretrained guided", "teacher", "kd", "ar")
 
 
 class Maker:

@@ -2,7 +2,7 @@
 
     python train_dit.py pretrained     # the student's network on clips and captions; the text encoder is trained with it, and frozen after
     python train_dit.py teacher        # a larger network of full attention, on the same
-    python train_dit.py cache          # the teacher, run once: its guided velocities, with the noise and the timestep, go to data/cache.pt
+    python train_dit.py cache          # the teacher, run once: its velocities, guided if --guidance says so, with the noise and the timestep, go to data/cache.pt
     python train_dit.py kd             # the student learns from the store
     python train_dit.py STAGE --export # writes the weights of the run as it stands
 
@@ -84,7 +84,7 @@ def train_from_clips(name, args):
 
 @torch.no_grad()
 def cache(args):
-    """The teacher's velocities, guided, on noised clips."""
+    """The teacher's velocities on noised clips."""
     data, teacher, encoder = Latents(), models.load("teacher").eval(), text_of.load_encoder()
     embedded = text_of.encode(encoder, caption_tokens(data.all))
     out, begin = [], time.time()
@@ -132,7 +132,7 @@ def main():
     parser.add_argument("--continue", dest="go_on", action="store_true", help="begins from the shipped weights of the stage")
     parser.add_argument("--export", action="store_true")
     parser.add_argument("--samples", type=int, default=16384, help="of the store")
-    parser.add_argument("--guidance", type=float, default=2.0, help="of the store")
+    parser.add_argument("--guidance", type=float, default=1.0, help="of the store; 1 is none")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.stage == "cache":
