@@ -1,6 +1,6 @@
 """Compares layouts, as Tables 3 and 4 of the paper do: the same network, training and captions, with blocks in another order. Writes layouts.json and prints its table.
 
-    python layouts.py                                   # all of them; about five minutes each on one core, resumed if stopped
+    python layouts.py                                   # all of them; about four minutes each on one core, resumed if stopped
     python layouts.py sandwich lcha --steps 100         # some, quickly; writes nothing
     python layouts.py --s2ditc ../../target/release/s2ditc     # with what s2ditc estimate says a step takes on a phone
 
@@ -109,7 +109,7 @@ def markdown(results):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("layouts", nargs="*", help=f"of {', '.join(LAYOUTS)} (default: all)")
-    stage_arguments(parser, steps=500, batch=64, lr=5e-3)
+    stage_arguments(parser, steps=400, batch=64, lr=5e-3)
     parser.add_argument("-n", type=int, default=76, help="captions that are graded")
     parser.add_argument("--s2ditc", help="the program that estimates")
     parser.add_argument("--latents", nargs="+", default=["3x8x8", "3x36x64"], help="sizes of the estimate")
