@@ -12,8 +12,8 @@ use s2dit_ir::interface::{GUIDANCE, InputRole, Interface};
 use s2dit_runtime::{HostTensor, text_mask, tokens};
 
 use s2dit_files::SafetensorsFile;
-use s2dit_models::size::{LatentSize, Size};
 use s2dit_files::problems::{Problems, quoted};
+use s2dit_models::size::{LatentSize, Size};
 
 /// The origin of samples.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,7 +21,8 @@ pub(super) fn run(args: &Args, context: Context, path: &Path) -> Result<ExitCode
     let single =
         [(!args.fit.is_empty(), "--fit"), (args.report.is_some(), "--report"), (args.other_ms > 0.0, "--other-ms")];
     if let Some((_, flag)) = single.into_iter().find(|(given, _)| *given) {
-        let part = opened.contract().assets.parts().last().map_or_else(|| path.into(), |(_, part)| path.join(&part.path));
+        let part =
+            opened.contract().assets.parts().last().map_or_else(|| path.into(), |(_, part)| path.join(&part.path));
         refuse!(
             "{flag} is of one network, and `{}` is a whole pipeline: estimate one of its parts, such as `{}`",
             path.display(),
