@@ -69,7 +69,8 @@ class Frames(nn.Module):
 class Decoder(nn.Module):
     def __init__(self, config=CONFIG):
         super().__init__()
-        w, self.patch = config["widths"], config["patch_size"]
+        w = self.widths = config["widths"]
+        self.patch = config["patch_size"]
         self.trim = 2 ** sum(config["decoder_time_upscale"]) - 1
         layers = [nn.Identity(), Frames(nn.Conv2d(config["latent_channels"], w[0], 3, padding=1)), nn.ReLU()]
         for i, (time, space) in enumerate(zip(config["decoder_time_upscale"], config["decoder_space_upscale"])):
@@ -176,7 +177,10 @@ def load():
 def export(model, seed):
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
-    save_file(model.shipped(), FOLDER / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    file = FOLDER / "diffusion_pytorch_model.safetensors"
+    save_file(model.shipped(), file, metadata={"format": "pt"})
+    file.chmod(0o644)
+    print(f"wrote {file}", flush=True)
     scenes, rng, basis = world.split("heldout"), np.random.default_rng(seed), Basis.load()
     video = world.clips([scenes[i] for i in rng.integers(0, len(scenes), 16)], 17, rng)
     psnr = lambda made: float(10 * torch.log10(4 / (made.clamp(-1, 1) - video).pow(2).mean()))
@@ -195,6 +199,9 @@ def main():
     torch.manual_seed(args.seed)
     model, scenes, basis = load().train() if args.go_on else Decoder(), world.split("train"), Basis.load()
     if args.widths:
+        old = load().widths
+        if len(args.widths) != 4 or any(new < least for new, least in zip(args.widths, old)):
+            parser.error(f"--widths: found {args.widths}, expected four numbers, none below {old}")
         CONFIG["widths"], model = args.widths, widened(model, args.widths).train()
     if args.solve or args.widths or not args.go_on:
         solve_last_layer(model, scenes, basis, np.random.default_rng(args.seed))

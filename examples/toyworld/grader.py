@@ -220,7 +220,7 @@ def read(path):
             raise SystemExit(f"{path}: no .png in the folder: expected frames 00000.png, 00001.png, ...")
         frames = [torch.from_numpy(np.asarray(Image.open(file).convert("RGB")).copy()) for file in files]
         return torch.stack(frames).permute(3, 0, 1, 2).float() / 127.5 - 1
-    if path.suffix != ".safetensors":
+    if path.suffix != ".safetensors" or not path.is_file():
         raise SystemExit(f"{path}: expected a .safetensors file with `video [1,3,T,H,W]`, or a folder of .png files")
     from safetensors.torch import load_file
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import world
-from training import DATA, WEIGHTS
+from training import DATA, WEIGHTS, needed
 
 CHANNELS = 16
 FRAMES = 33  # 9 latent frames, three chunks
@@ -70,7 +70,7 @@ class Latents:
     """The training set: latents [N, C, 9, 8, 8] in bf16 and the number of each one's scene."""
 
     def __init__(self):
-        stored = torch.load(DATA / "latents.pt", weights_only=True)
+        stored = torch.load(needed(DATA / "latents.pt", "latents.py"), weights_only=True)
         self.latents, self.scenes = stored["latents"], stored["scenes"]
         self.all = world.split("train")
         self.level = torch.tensor([s.background == "gradient" for s in self.all])

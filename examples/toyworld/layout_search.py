@@ -1,6 +1,7 @@
 """Finds a layout for the toy world as the paper does: a supernet learns where full resolution is needed, and `s2ditc search` places blocks under a budget.
 
-    python layout_search.py --s2ditc ../../target/release/s2ditc     # about five minutes on one core: layout_scores.toml, and the layout that was found
+    python layout_search.py --s2ditc ../../target/release/s2ditc             # the layout that follows from layout_scores.toml
+    python layout_search.py --s2ditc ../../target/release/s2ditc --again     # trains the supernet first, about five minutes on one core, and writes that file
 
 The supernet is that of `examples/search`: every block has an LCHA and an SSA branch, and a mask, drawn by Gumbel-softmax, chooses one. It learns flow matching on the clips and captions of
 the toy world; the text encoder is the shipped one, and does not learn. The budget is what `s2ditc estimate` says that the student's own layout takes, so that the search could find the same or a better one.
@@ -9,8 +10,6 @@ the toy world; the text encoder is the shipped one, and does not learn. The budg
 import argparse
 import importlib.util
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -21,8 +20,10 @@ import torch
 import torch.nn as nn
 
 import models
+import program
 import text as text_of
 from latents import Latents
+from program import run
 from train_dit import FRAMES, caption_tokens, flow_loss, levels
 from training import HERE, stage_arguments
 
@@ -81,21 +82,18 @@ def train(args):
     return net.logits.detach(), float(np.mean(losses[-max(1, args.steps // 10) :]))
 
 
-def run(s2ditc, *args):
-    done = subprocess.run([s2ditc, *map(str, args)], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"s2ditc {' '.join(map(str, args))}: {done.stderr}")
-    return done.stdout
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stage_arguments(parser, steps=400, batch=32, lr=2e-3)
-    parser.add_argument("--s2ditc", default="s2ditc", help="the program that searches")
+    program.add_argument(parser)
+    parser.add_argument("--again", action="store_true", help="trains, although layout_scores.toml is there")
     parser.add_argument("--latent", default="3x36x64", help="the size that the budget is of")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if not FILE.exists():
+    program.check(args.s2ditc)
+    if FILE.exists() and not args.again:
+        print(f"{FILE.name} is there, and nothing is trained; --again trains")
+    else:
         logits, loss = train(args)
         lines = [f"source = {json.dumps(f'examples/toyworld/layout_search.py: {args.steps} steps of {args.batch} clips, seed {args.seed}, loss {loss:.3f}')}"]
         for lcha, ssa in logits.tolist():
@@ -106,7 +104,7 @@ def main():
         config.write_text(models.STUDENT.to_json())
         estimate = json.loads(run(args.s2ditc, "estimate", "--config", config, "--latent", args.latent, "--json"))
         # A hundredth more, so that the student's own layout fits.
-        budget = ["--budget-latency", 1.01 * estimate["step_ms"]["likely"], "--budget-memory", 1.01 * estimate["peak_memory_bytes"] / 1e6]
+        budget = ["--budget-latency", round(1.01 * estimate["step_ms"]["likely"], 2), "--budget-memory", round(1.01 * estimate["peak_memory_bytes"] / 1e6, 2)]
         print(run(args.s2ditc, "search", "-q", "--config", config, "--latent", args.latent, *budget, "--scores", FILE))
     print(f"the student's layout: {' '.join(models.STUDENT.layout)}")
 

@@ -1,19 +1,18 @@
 """Compares layouts, as Tables 3 and 4 of the paper do: the same network, training and captions, with blocks in another order. Writes layouts.json and prints its table.
 
     python layouts.py                                   # all of them; about four minutes each on one core, resumed if stopped
-    python layouts.py sandwich lcha --steps 100         # some, quickly; writes nothing
-    python layouts.py --s2ditc ../../target/release/s2ditc     # with what s2ditc estimate says a step takes on a phone
+    python layouts.py sandwich lcha --steps 100         # some, quickly; writes no layouts.json
+
+s2ditc estimate says what a step takes on a phone.
 
 Every layout begins from the same seed, sees the same batches and is judged after as many steps: this is far less training than the shipped weights had, and losses are to be compared with each other
 alone. `loss` is that of flow matching on clips of all held-out captions, with noise of one seed at eight levels; grades are those of table.py. The text encoder is the shipped one, and does not learn.
 
-`lcha, fewer` has as many LCHA blocks as fit in the time that the sandwich is estimated to take.
+`lcha, fewer` has five LCHA blocks, which are estimated to take about the time of the sandwich.
 """
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ import torch
 
 import decoder as decoder_of
 import models
+import program
 import table
 import text as text_of
 import world
@@ -49,7 +49,8 @@ def config_of(name):
 def trained(name, args, data, embedded):
     """The network of a layout, with averaged weights."""
     model = models.initial(config_of(name), args.seed)
-    args.run = "layout-" + name.replace(", ", "-")
+    # A run is of a name and a number of steps: another number is another network.
+    args.run = f"layout-{name.replace(', ', '-')}-{args.steps}"
     training = Training(args.run, {"model": model}, args, ema=0.99, every=50)
 
     def loss_of(step, rng):
@@ -89,10 +90,8 @@ def estimated_ms(s2ditc, name, latent):
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.json"
         file.write_text(config_of(name).to_json())
-        done = subprocess.run([s2ditc, "estimate", "--config", file, "--latent", latent, "--json"], capture_output=True, text=True)
-        if done.returncode != 0:
-            sys.exit(f"s2ditc estimate of the layout {name}: {done.stderr}")
-        return round(json.loads(done.stdout)["step_ms"]["likely"], 3)
+        estimate = json.loads(program.run(s2ditc, "estimate", "--config", file, "--latent", latent, "--json"))
+        return round(estimate["step_ms"]["likely"], 3)
 
 
 def markdown(results):
@@ -108,14 +107,15 @@ def markdown(results):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("layouts", nargs="*", help=f"of {', '.join(LAYOUTS)} (default: all)")
+    parser.add_argument("layouts", nargs="*", help=f"of {'; '.join(LAYOUTS)} (default: all)")
     stage_arguments(parser, steps=400, batch=64, lr=5e-3)
     parser.add_argument("-n", type=int, default=76, help="captions that are graded")
-    parser.add_argument("--s2ditc", help="the program that estimates")
+    program.add_argument(parser)
     parser.add_argument("--latents", nargs="+", default=["3x8x8", "3x36x64"], help="sizes of the estimate")
     args = parser.parse_args()
     if unknown := set(args.layouts) - set(LAYOUTS):
-        parser.error(f"no layout {', '.join(sorted(unknown))}: expected any of {', '.join(LAYOUTS)}")
+        parser.error(f"no layout {', '.join(sorted(unknown))}: expected any of {'; '.join(LAYOUTS)}")
+    program.check(args.s2ditc)
     torch.set_num_threads(args.threads)
     data, encoder, decoder = Latents(), text_of.load_encoder(), decoder_of.load()
     with torch.no_grad():
@@ -127,7 +127,7 @@ def main():
         model = trained(name, args, data, embedded)
         row = {"parameters": sum(p.numel() for p in model.parameters()), "loss": round(heldout_loss(model, encoder, args.seed), 5)}
         row["total"] = grades(model, encoder, decoder, scenes, args.seed)
-        row["step_ms"] = {size: estimated_ms(args.s2ditc, name, size) for size in args.latents} if args.s2ditc else {}
+        row["step_ms"] = {size: estimated_ms(args.s2ditc, name, size) for size in args.latents} 
         results["layouts"][name] = row
         print(f"{name}: {row}", flush=True)
     print(markdown(results))

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from latents import CHANNELS
 from text import LENGTH
-from training import DATA, HERE, WEIGHTS, bf16
+from training import DATA, HERE, WEIGHTS, bf16, needed
 
 sys.path.insert(0, str(HERE.parent / "reference"))
 import s2dit  # noqa: E402
@@ -85,7 +85,7 @@ def initial(config, seed):
 
 def load(name):
     """A transformer as it ships, in float32."""
-    folder = FOLDERS[name]
+    folder = needed(FOLDERS[name], f"train_dit.py {name}")
     model = S2DiTTransformer3DModel(Config.load(folder))
     model.load_state_dict(load_file(folder / "diffusion_pytorch_model.safetensors"), strict=True)
     return quick(model.float())
@@ -95,7 +95,10 @@ def save(model, name, config=None):
     folder = FOLDERS[name]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text((config or model.config).to_json())
-    save_file(bf16(model), folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    file = folder / "diffusion_pytorch_model.safetensors"
+    save_file(bf16(model), file, metadata={"format": "pt"})
+    file.chmod(0o644)
+    print(f"wrote {file}", flush=True)
 
 
 def shifted(u, s=SHIFT):

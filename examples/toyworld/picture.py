@@ -4,7 +4,6 @@
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -14,7 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import program
 import world
+from program import run
 from training import HERE, WEIGHTS
 
 CAPTIONS = (
@@ -29,17 +30,12 @@ CHUNKS, SCALE, GAP, FPS = 5, 2, 8, 16
 FILE = HERE.parents[1] / "docs" / "figures" / "toyworld.webp"
 
 
-def run(s2ditc, *args):
-    done = subprocess.run([s2ditc, *map(str, args)], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"s2ditc {' '.join(map(str, args))}: {done.stderr}")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--s2ditc", default="s2ditc", help="the program")
+    program.add_argument(parser)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    program.check(args.s2ditc)
     heldout = {scene.caption() for scene in world.split("heldout")}
     seen = [caption for caption in CAPTIONS if caption not in heldout]
     if seen:

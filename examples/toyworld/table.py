@@ -127,6 +127,8 @@ def main():
         parser.error(f"no variant {', '.join(sorted(unknown))}: expected any of {', '.join(CLIPS)}, stream")
     rng = np.random.default_rng(args.seed)
     everything = world.split("heldout")
+    if not 1 <= args.n <= len(everything):
+        parser.error(f"-n {args.n}: expected 1 to {len(everything)}, the captions that are held out")
     scenes = [everything[i] for i in rng.permutation(len(everything))[: args.n]]
     maker, results = Maker(args.seed), {"captions": len(scenes), "seed": args.seed, "guidance": GUIDANCE, "clips": {}, "stream": {}}
     for variant in args.variants or CLIPS:

@@ -5,6 +5,7 @@
 The vocabulary is CLIP's 512 letters, merges under which every word of the grammar is one token, and the two marks of begin and end.
 """
 
+import argparse
 import json
 
 import torch
@@ -84,6 +85,7 @@ def encode(encoder, ids):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     write_tokenizer()
     everything = [scene.caption() for scene in world.scenes()]
     ids = tokens(everything)

@@ -19,7 +19,7 @@ import torch
 import models
 import text as text_of
 from latents import Latents
-from training import DATA, Training, bf16, stage_arguments
+from training import DATA, Training, bf16, needed, stage_arguments
 
 FRAMES = 3
 
@@ -105,7 +105,7 @@ def cache(args):
 
 def train_kd(args):
     """From the pretrained student: the stored velocities."""
-    store = torch.load(DATA / "cache.pt", weights_only=True)
+    store = torch.load(needed(DATA / "cache.pt", "train_dit.py cache"), weights_only=True)
     encoder = text_of.load_encoder()
     data = Latents()
     with torch.no_grad():

@@ -30,6 +30,13 @@ def stage_arguments(parser, steps, batch, lr):
     parser.add_argument("--run", help="the name of the run's folder")
 
 
+def needed(path, script):
+    """The path of what another script makes; ends this one where it is not there."""
+    if not path.exists():
+        raise SystemExit(f"{path}: not there: run `python {script}` first, or name the folder that has it in TOYWORLD_DATA")
+    return path
+
+
 class Training:
     """Steps an optimiser over `modules` (name -> module), with an average of their weights."""
 
@@ -37,12 +44,13 @@ class Training:
         torch.set_num_threads(args.threads)
         self.name, self.modules, self.args, self.every = name, modules, args, every
         self.folder = DATA / "runs" / (args.run or name)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
         self.optimizer = MuonAdamW([pair for m in modules.values() for pair in m.named_parameters()], args.lr)
         self.averages = [p.detach().clone() for p in self.parameters]
         self.ema, self.step, self.seconds = ema, 0, 0.0
         last = self.folder / "last.pt"
+        if getattr(args, "export", False) and not last.exists():
+            raise SystemExit(f"{self.folder}: no run is there to export: name one with --run, or train first")
         if last.exists():
             state = torch.load(last, weights_only=True)
             for module_name, module in modules.items():
@@ -50,9 +58,10 @@ class Training:
             self.optimizer.load_state_dict(state["optimizer"])
             self.averages = state["averages"]
             self.step, self.seconds = state["step"], state["seconds"]
-            print(f"{name}: goes on from step {self.step}", flush=True)
+            print(f"{name}: goes on from step {self.step}" + ("; nothing is left to do: --steps N trains on" if self.step >= args.steps else ""), flush=True)
 
     def save(self):
+        self.folder.mkdir(parents=True, exist_ok=True)
         state = {
             "modules": {name: module.state_dict() for name, module in self.modules.items()}, "optimizer": self.optimizer.state_dict(),
             "averages": self.averages, "step": self.step, "seconds": self.seconds,
@@ -97,6 +106,7 @@ class Training:
             self.seconds = spent + time.time() - begin
             if self.step % self.every == 0 or self.step == self.args.steps:
                 means = {key: round(value / count, 5) for key, value in sums.items()}
+                self.folder.mkdir(parents=True, exist_ok=True)
                 with open(self.folder / "log.jsonl", "a") as log:
                     log.write(json.dumps({"step": self.step, "seconds": round(self.seconds, 1)} | means) + "\n")
                 a_step = (time.time() - begin) / (self.step - first)

@@ -195,6 +195,8 @@ def main():
     elif args.list:
         print("\n".join(s.caption() for s in (scenes() if args.list == "all" else split(args.list))))
     elif args.caption:
+        if args.frames < 1:
+            parser.error(f"--frames {args.frames}: expected at least 1")
         save_gif(draw(parse(args.caption), args.frames, np.random.default_rng(args.seed)), args.output)
     else:
         parser.error("one of --caption, --list and --check is needed")
