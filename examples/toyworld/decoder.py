@@ -14,11 +14,11 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import world
 from latents import CHANNELS, Basis
-from training import WEIGHTS, Training, bf16, stage_arguments
+from training import WEIGHTS, Training, bf16, stage_arguments, write_weights
 
 CONFIG = {
     "_class_name": "TAEHV", "latent_channels": CHANNELS, "patch_size": 8, "decoder_time_upscale": [False, True, True], "decoder_space_upscale": [False, False, False],
@@ -177,10 +177,7 @@ def load():
 def export(model, seed):
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
-    file = FOLDER / "diffusion_pytorch_model.safetensors"
-    save_file(model.shipped(), file, metadata={"format": "pt"})
-    file.chmod(0o644)
-    print(f"wrote {file}", flush=True)
+    write_weights(model.shipped(), FOLDER)
     scenes, rng, basis = world.split("heldout"), np.random.default_rng(seed), Basis.load()
     video = world.clips([scenes[i] for i in rng.integers(0, len(scenes), 16)], 17, rng)
     psnr = lambda made: float(10 * torch.log10(4 / (made.clamp(-1, 1) - video).pow(2).mean()))
@@ -221,7 +218,7 @@ def main():
         chroma = (video.amax(1, keepdim=True) - video.amin(1, keepdim=True) > 0.1).float()
         weight = 1 + 6 * F.max_pool3d(chroma, (1, 5, 5), 1, (0, 2, 2))
         weight = weight / weight.mean()
-        # The root of the error, and not its square: of a pixel that is shape or background it would rather have one of the two than their mean, which is what makes edges sharp.
+        # The root of the error counts beside its square: of a pixel that is shape or background it would rather have one of the two than their mean, which is what makes edges sharp.
         rough = (error.pow(2) + 1e-3).pow(0.25) - 1e-3**0.25
         return (weight * (rough + error.pow(2))).mean(), {"psnr": float(10 * torch.log10(4 / error.detach().pow(2).mean()))}
 

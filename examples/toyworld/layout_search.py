@@ -84,7 +84,7 @@ def train(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    stage_arguments(parser, steps=400, batch=32, lr=2e-3)
+    stage_arguments(parser, steps=400, batch=32, lr=2e-3, runs=False)
     program.add_argument(parser)
     parser.add_argument("--again", action="store_true", help="trains, although layout_scores.toml is there")
     parser.add_argument("--latent", default="3x36x64", help="the size that the budget is of")

@@ -108,7 +108,7 @@ def markdown(results):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("layouts", nargs="*", help=f"of {'; '.join(LAYOUTS)} (default: all)")
-    stage_arguments(parser, steps=400, batch=64, lr=5e-3)
+    stage_arguments(parser, steps=400, batch=64, lr=5e-3, runs=False)
     parser.add_argument("-n", type=int, default=76, help="captions that are graded")
     program.add_argument(parser)
     parser.add_argument("--latents", nargs="+", default=["3x8x8", "3x36x64"], help="sizes of the estimate")
@@ -127,7 +127,7 @@ def main():
         model = trained(name, args, data, embedded)
         row = {"parameters": sum(p.numel() for p in model.parameters()), "loss": round(heldout_loss(model, encoder, args.seed), 5)}
         row["total"] = grades(model, encoder, decoder, scenes, args.seed)
-        row["step_ms"] = {size: estimated_ms(args.s2ditc, name, size) for size in args.latents} 
+        row["step_ms"] = {size: estimated_ms(args.s2ditc, name, size) for size in args.latents}
         results["layouts"][name] = row
         print(f"{name}: {row}", flush=True)
     print(markdown(results))

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from latents import CHANNELS
 from text import LENGTH
-from training import DATA, HERE, WEIGHTS, bf16, needed
+from training import DATA, HERE, WEIGHTS, bf16, needed, write_weights
 
 sys.path.insert(0, str(HERE.parent / "reference"))
 import s2dit  # noqa: E402
@@ -85,7 +85,7 @@ def initial(config, seed):
 
 def load(name):
     """A transformer as it ships, in float32."""
-    folder = needed(FOLDERS[name], f"train_dit.py {name}")
+    folder = needed(FOLDERS[name], "train_ar.py" if name == "ar" else f"train_dit.py {name}")
     model = S2DiTTransformer3DModel(Config.load(folder))
     model.load_state_dict(load_file(folder / "diffusion_pytorch_model.safetensors"), strict=True)
     return quick(model.float())
@@ -95,10 +95,7 @@ def save(model, name, config=None):
     folder = FOLDERS[name]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text((config or model.config).to_json())
-    file = folder / "diffusion_pytorch_model.safetensors"
-    save_file(bf16(model), file, metadata={"format": "pt"})
-    file.chmod(0o644)
-    print(f"wrote {file}", flush=True)
+    write_weights(bf16(model), folder)
 
 
 def shifted(u, s=SHIFT):

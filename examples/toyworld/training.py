@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from muon import MuonAdamW
 
@@ -21,13 +22,15 @@ DATA = Path(os.environ.get("TOYWORLD_DATA", HERE / "data"))  # latents, runs: la
 WEIGHTS = HERE / "weights"
 
 
-def stage_arguments(parser, steps, batch, lr):
+def stage_arguments(parser, steps, batch, lr, runs=True):
+    """The flags of a script that trains; without `runs`, of one that names its runs itself."""
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--batch", type=int, default=batch)
     parser.add_argument("--lr", type=float, default=lr, help="the highest learning rate; it warms up and falls to a hundredth by a cosine")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--run", help="the name of the run's folder")
+    if runs:
+        parser.add_argument("--run", help="the name of the run's folder")
 
 
 def needed(path, script):
@@ -125,3 +128,11 @@ class Training:
 def bf16(module):
     """The module's tensors as they ship."""
     return {key: value.detach().to(torch.bfloat16).contiguous() for key, value in sorted(module.state_dict().items())}
+
+
+def write_weights(tensors, folder):
+    """Tensors as the weights of a folder in diffusers' layout."""
+    file = folder / "diffusion_pytorch_model.safetensors"
+    save_file(tensors, file, metadata={"format": "pt"})
+    file.chmod(0o644)
+    print(f"wrote {file}", flush=True)

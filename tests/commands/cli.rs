@@ -427,3 +427,14 @@ fn passes_and_pipelines_are_listed() {
     assert_eq!(out.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&out.stderr).contains("did you mean `fold-gate`?"));
 }
+
+/// A number below 0 after a flag is the flag's value, and no other flag.
+#[test]
+fn numbers_below_zero_are_values() {
+    let out = run(&["verify", "x.onnx", "--checkpoint", "x", "--min-snr", "-5"]);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(said.contains("expected a number of decibels from 0"), "{said}");
+    let none = fails(&["estimate", "--preset", "tiny", "--latent", "0x8x8"]);
+    assert!(none.contains("found a side of 0, expected sides from 1"), "{none}");
+}

@@ -63,8 +63,8 @@ pub fn model(model: &dyn Model, what: &'static str, name: &str, options: &Option
         }
         Mode::Stream => {
             let streaming = streaming?;
-            if options.latent.is_some_and(|latent| [latent.frames, latent.rows, latent.cols].contains(&0)) {
-                bail!("latent {}: found a side of 0, expected sides from 1", latent.unwrap_or(DEFAULT_LATENT));
+            if let Some(given) = options.latent.filter(|given| [given.frames, given.rows, given.cols].contains(&0)) {
+                bail!("latent {given}: found a side of 0, expected sides from 1");
             }
             let latent = LatentSize { frames: streaming.chunk_frames, ..latent.unwrap_or(DEFAULT_LATENT) };
             let how = stream_options(layout, latent, options.weights);
