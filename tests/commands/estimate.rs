@@ -226,6 +226,23 @@ fn a_device_is_fitted_to_times_and_pages_are_made() {
     let stranger = report("stranger.json", vec![function("decode", Some(1.0))]);
     let error = fails(&["estimate", &kernel, "--fit", &stranger, "-o", &device]);
     assert!(error.contains("`decode`") && error.contains("denoise"), "{error}");
+    let placed = |names: &[&str]| {
+        let mut f = function("denoise", Some(slow));
+        f["operations"] = names
+            .iter()
+            .map(|name| json!({"name": name, "type": "ios18.conv", "preferred": "neural_engine"}))
+            .collect();
+        f
+    };
+    let others = report("others.json", vec![placed(&["a", "b", "c"])]);
+    let error = fails(&["estimate", &kernel, "--fit", &others, "-o", &device]);
+    assert!(error.contains("found 0 of them in") && error.contains("expected a report of this package"), "{error}");
+    let linted: Value = serde_json::from_str(&ok(&["lint", "--json", &kernel])).unwrap();
+    let ops = linted["packages"].as_array().unwrap().iter().flat_map(|package| package["ops"].as_array().unwrap());
+    let own: Vec<&str> = ops.filter(|op| op["function"] == "denoise").map(|op| op["name"].as_str().unwrap()).collect();
+    assert!(own.len() > 50, "{}", own.len());
+    let own = report("own.json", vec![placed(&own)]);
+    ok(&["estimate", "-q", &kernel, "--fit", &own, "-o", &device]);
     let negative = report("negative.json", vec![function("denoise", Some(-1.0))]);
     assert!(fails(&["estimate", &kernel, "--fit", &negative, "-o", &device]).contains("call_ms: found -1"));
 }

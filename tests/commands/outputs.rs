@@ -48,6 +48,29 @@ const ONNX: [&str; 4] = ["--target", "onnx", "--latent", "3x8x8"];
 const PACKAGE: [&str; 4] = ["--target", "coreml", "--latent", "3x8x8"];
 const KERNEL: [&str; 6] = ["--target", "coreml", "--mode", "stream", "--latent", "8x8"];
 
+#[test]
+fn the_ending_of_an_output_says_the_target() {
+    let work = work();
+    let at = |name: &str| arg(&work.path().join(name));
+    let made = |flags: &[&str], name: &str| {
+        ok(&[compile("stream_tiny", flags), vec!["-o".into(), at(name)]].concat());
+        let said: serde_json::Value = serde_json::from_str(&ok(&["inspect", "--json", &at(name)])).expect("JSON");
+        said["format"].to_string()
+    };
+    let clip = ["--latent", "3x8x8"];
+    for (name, format) in [("x.onnx", "ONNX IR"), ("x.mlpackage", "Core ML specification"), ("x.aimodel", "aicode")] {
+        let made = made(&clip, name);
+        assert!(made.contains(format), "{name}: {made}");
+    }
+    made(&["--mode", "stream", "--latent", "8x8"], "kernel");
+    assert!(work.path().join("kernel/kernel.mlpackage").is_dir());
+    // What was said counts, and not the name.
+    let error = fails(&[compile("stream_tiny", &PACKAGE), vec!["-o".into(), at("y.onnx")]].concat());
+    says(&error, &[&at("y.onnx"), "expected a name that ends in `.mlpackage`"]);
+    let error = fails(&[compile("stream_tiny", &clip), vec!["-o".into(), at("y.bin")]].concat());
+    says(&error, &[&at("y.bin"), "expected a name that ends in `.mlpackage`"]);
+}
+
 /// Every kind of file that a command writes: another program's is replaced by force only, our own without a word.
 #[test]
 fn what_others_made_is_replaced_by_force_only() {
@@ -237,7 +260,7 @@ fn init_asks_the_disk_first() {
     let sets = ["--set", "ffn_dim=1048576", "--set", "num_attention_heads=1024", "--set", "attention_head_dim=1024"];
     let error = fails(&[&["init", "--preset", "tiny", "--set", &layout, "-o", &arg(&place)], &sets[..]].concat());
     // 512 blocks with four products of 2⁴⁰ weights, at the least.
-    says(&error, &[&arg(&place), "GB free on the disk", "GB for the weights"]);
+    says(&error, &[&arg(&place), " free on the disk", " for the weights"]);
     assert_eq!(entries(work.path()), [] as [&str; 0]);
 }
 

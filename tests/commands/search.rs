@@ -137,6 +137,7 @@ fn bad_input_is_one_clear_error() {
     let dir = tempfile::tempdir().expect("a folder");
     let table = write(dir.path(), "table.toml", PAPER);
     let twice = write(dir.path(), "twice.toml", &PAPER.replace("\"ssa\"", "\"lcha\""));
+    let strange = write(dir.path(), "strange.toml", &PAPER.replace("\"lcha\"", "\"lchb\""));
     let scores = write(dir.path(), "scores.toml", "source = \"x\"\n[[group]]\nlcha = 1.0\n");
     let budgets = ["--budget-latency", "531", "--budget-memory", "1800"];
     let none = dir.path().join("none.toml");
@@ -144,6 +145,7 @@ fn bad_input_is_one_clear_error() {
         (vec!["--budget-latency", "100", "--budget-memory", "1800", "--blocks-table", &table], "at least 258 ms"),
         ([&budgets[..], &["--blocks-table", &table, "--group", "5"]].concat(), "a multiple of the group"),
         ([&budgets[..], &["--blocks-table", &twice]].concat(), "kind lcha: found twice"),
+        ([&budgets[..], &["--blocks-table", &strange]].concat(), "kind: found \"lchb\""),
         ([&budgets[..], &["--blocks-table", &table, "--scores", &scores]].concat(), "found 1 groups, expected 24"),
         (
             [&budgets[..], &["--blocks-table", &table, "--blocks", "1", "--scores", &scores]].concat(),

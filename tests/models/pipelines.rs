@@ -456,6 +456,8 @@ fn a_pipeline_is_estimated_part_by_part() {
     assert!(
         done.status.code() == Some(2) && String::from_utf8_lossy(&done.stderr).contains("--report is of one network")
     );
+    let done = run(&["estimate", &wan, "--other-ms", "5"]);
+    assert!(done.status.code() == Some(2) && String::from_utf8_lossy(&done.stderr).contains("--other-ms"));
     // Its scheduler chooses timesteps, so lint has no tables to offer.
     for path in [&wan, &arg(&Path::new(&wan).join("Transformer.mlpackage"))] {
         let said = ok(&["lint", "--all", path]);

@@ -3,6 +3,8 @@
 //! Few times are known and many figures: each figure starts at its likely value and moves by a factor whose logarithm is held back by the
 //! width of its range, as in ridge regression. What no time says anything about stays where it was.
 
+use std::collections::HashSet;
+
 use anyhow::{Result, bail};
 use s2dit_backends::coreml::lint::Confidence;
 use s2dit_backends::coreml::lint::device::DeviceReport;
@@ -64,7 +66,7 @@ impl Observed {
 /// Fits a device to the times in reports of the subject's packages.
 ///
 /// # Errors
-/// Reports without times, or of functions that the subject does not have.
+/// Reports without times, of functions that the subject does not have, or of a package whose ops are others.
 pub fn fit(device: &Device, subject: &Subject, reports: &[DeviceReport]) -> Result<Fitted> {
     let mut observed = Vec::new();
     for report in reports {
@@ -83,6 +85,21 @@ pub fn fit(device: &Device, subject: &Subject, reports: &[DeviceReport]) -> Resu
                     subject.name
                 );
             };
+            let placed: Vec<&str> =
+                function.operations.iter().filter(|op| op.preferred.is_some()).map(|op| op.name.as_str()).collect();
+            let names =
+                callable.parts.iter().flat_map(|f| f.order().into_iter().filter_map(|v| f.node(v).name.as_deref()));
+            let names: HashSet<&str> = names.collect();
+            let found = placed.iter().filter(|name| names.contains(*name)).count();
+            if 2 * found < placed.len() {
+                bail!(
+                    "the report of `{}` has {} placed op(s) of function `{}`: found {found} of them in `{}`, expected a report of this package",
+                    report.model,
+                    placed.len(),
+                    function.name,
+                    subject.name
+                );
+            }
             observed.push(Observed {
                 works: callable.parts.iter().flat_map(|f| works(f, &subject.interface)).collect(),
                 cuts: callable.parts.len().saturating_sub(1) as f64,

@@ -4,7 +4,7 @@
 //! - A [`Door`] is one mapped file of weights: [`SafetensorsFile`], [`TorchFile`], [`GgufFile`]. [`writer`] makes safetensors files.
 //! - A [`Mapped`] file is what doors read from.
 //! - A [`WeightStore`] is what comes through the doors of a checkpoint, under which names, with what is added to it.
-//! - [`FloatType`] names the element types of weights on the command line; [`parse_size`] reads sizes in bytes; [`choice!`] makes a choice by name of
+//! - [`FloatType`] names the element types of weights on the command line; [`parse_size`] reads sizes in bytes, [`size`](size()) writes them; [`choice!`] makes a choice by name of
 //!   an enum.
 //!
 //! This crate knows no model and no target.
@@ -40,6 +40,6 @@ pub use mapped::Mapped;
 pub use merge::{Change, Factor};
 pub use open::open as open_door;
 pub use safetensors::SafetensorsFile;
-pub use size::parse_size;
+pub use size::{parse_size, size};
 pub use store::{INDEX_ENDING, INDEX_FILE, TRANSFORMERS_FILE, WEIGHTS_FILE, WeightStore, index_of};
 pub use torch::{StateDict, StridedTensor, TorchFile, named_tensors};

@@ -31,6 +31,9 @@ pub fn open(path: &Path, state_dict: StateDict<'_>) -> Result<(Box<dyn Door>, Pr
     match found {
         Some(Foreign::TorchCheckpoint) => Ok((Box::new(TorchFile::open(path, state_dict)?), Problems::new())),
         Some(Foreign::Gguf) => Ok((Box::new(GgufFile::open(path)?), Problems::new())),
+        None if path.extension().is_some_and(|ending| ending != "safetensors") => {
+            Err(Problems::one(place, "a file of none of these formats", EXPECTED))
+        }
         Some(Foreign::Safetensors) | None => {
             let (file, problems) = SafetensorsFile::open_damaged(path)?;
             Ok((Box::new(file), problems))

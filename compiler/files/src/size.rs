@@ -43,9 +43,33 @@ pub fn parse_size(text: &str) -> Result<u64, Problem> {
     }
 }
 
+/// A size for people: `3.93 GB`.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        assert_eq!(size(12), "12 B");
+        assert_eq!(size(3_932_160_000), "3.93 GB");
+        assert_eq!(size(999_900), "1.00 MB");
+    }
 
     #[test]
     fn sizes_are_parsed() {

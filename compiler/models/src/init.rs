@@ -21,7 +21,7 @@ use crate::model::Model;
 pub use place::MARK;
 use plan::{Plan, Shard};
 use s2dit_files::problems::{Problem, Problems};
-use s2dit_files::{FloatType, INDEX_ENDING};
+use s2dit_files::{FloatType, INDEX_ENDING, size};
 
 /// A request for a new checkpoint.
 #[derive(Clone, Debug)]
@@ -108,12 +108,8 @@ pub fn write_checkpoint(options: &InitOptions, dir: &Path, progress: Progress) -
         .map_err(|error| Problems::one(dir.display().to_string(), error.to_string(), "tensors that files can hold"))?;
     let needed: u64 = plan.shards.iter().map(Shard::file_size).sum();
     if let Some(free) = free_bytes(dir).filter(|free| *free < needed) {
-        let expected = format!("{} for the weights ({needed} bytes)", gigabytes(needed));
-        return Err(Problems::one(
-            dir.display().to_string(),
-            format!("{} free on the disk", gigabytes(free)),
-            expected,
-        ));
+        let expected = format!("{} for the weights ({needed} bytes)", size(needed));
+        return Err(Problems::one(dir.display().to_string(), format!("{} free on the disk", size(free)), expected));
     }
     for shard in &plan.shards {
         create(&dir.join(&shard.file), shard)?;
@@ -131,10 +127,6 @@ pub fn write_checkpoint(options: &InitOptions, dir: &Path, progress: Progress) -
         parameters: plan.data_bytes() / options.dtype.dtype().size() as u64,
         bytes: needed,
     })
-}
-
-fn gigabytes(bytes: u64) -> String {
-    format!("{:.3} GB", bytes as f64 / 1e9)
 }
 
 fn config_text(options: &InitOptions) -> String {

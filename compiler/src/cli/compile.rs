@@ -23,7 +23,7 @@ use self::source::Source;
 use super::inspect::recognised;
 use super::passes::{Passes, eprint_rows};
 use super::places::Places;
-use super::progress::{Progress, size};
+use super::progress::Progress;
 use super::usage::refuse;
 use super::weights::{self, WeightArgs};
 use super::{Context, print_json, print_line, print_note};
@@ -41,6 +41,7 @@ use s2dit_emit::{
 use s2dit_estimate::Device;
 use s2dit_estimate::lowering::Chosen;
 use s2dit_files::problems::Problem;
+use s2dit_files::size;
 use s2dit_models::checkpoint::{Checkpoint, FieldOrigin, Wanted};
 use s2dit_models::model::{Part, Sampler};
 use s2dit_models::size::{LatentSize, Size, StepSize};
@@ -49,8 +50,8 @@ use s2dit_quantize::Samples;
 /// Compile a checkpoint, or a graph that PyTorch exported, to an ONNX file, a Core ML package or a Core AI asset
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  s2ditc compile small/ --target coreml --latent 3x36x64 -o small.mlpackage
-  s2ditc compile small/ --target onnx --latent 3x36x64 --precision fp16 -o small.onnx
+  s2ditc compile small/ --latent 3x36x64 -o small.mlpackage
+  s2ditc compile small/ --latent 3x36x64 --precision fp16 -o small.onnx
   s2ditc compile small/ --target coreml --latent 3x36x64 --quantize palette4-group16 -o small4.mlpackage
   s2ditc compile small/ --target coreml --latent 3x36x64 --device iphone16promax -o phone.mlpackage
   s2ditc compile small/ --target coreml --latent 3x36x64 --recipe paper --dry-run
@@ -85,8 +86,9 @@ pub(super) struct Args {
     #[command(flatten)]
     weights: WeightArgs,
     /// What to make: onnx, coreml, or coreai (experimental: Core AI assets, of which no device has loaded one yet)
+    /// [default: what the ending of OUT says; coreml for a folder]
     #[arg(long)]
-    target: Target,
+    target: Option<Target>,
     /// Latent frames, rows and columns of the clip; rows and columns of a stream. A graph has the size that it was exported for
     #[arg(long, value_name = "FxHxW", group = "size")]
     latent: Option<Sides>,
@@ -217,12 +219,17 @@ enum Explain {
 }
 
 impl Args {
+    /// The target, if it was not said: a name that ends in .onnx, .mlpackage or .aimodel says it.
+    fn target(&self) -> Target {
+        self.target.or_else(|| self.output.as_deref().and_then(said_by)).unwrap_or(Target::CoreMl)
+    }
+
     /// Which timesteps, if it was not said: the stream of a step asks for its sampler's only, and a phone gains most from tables. So does a recipe that leaves nothing to the
     /// CPU, of a model that says its sampler.
     fn timesteps(&self, checkpoint: &Checkpoint) -> TimestepChoice {
         let model = checkpoint.model();
         let tables = self.recipe == Some(Recipe::Safe) && model.graph().is_none() && model.sampler().is_ok();
-        self.timesteps.unwrap_or(match (self.mode, self.target, model.family().part()) {
+        self.timesteps.unwrap_or(match (self.mode, self.target(), model.family().part()) {
             (_, Target::CoreMl, Part::Step) if tables => TimestepChoice::FromConfig,
             (Mode::Stream, Target::CoreMl, Part::Step) => TimestepChoice::FromConfig,
             _ => TimestepChoice::Any,
@@ -250,7 +257,7 @@ impl Args {
         if self.compute.is_some_and(|compute| compute != Compute::Ane) && self.attention.is_some() {
             refuse!("--attention is for --compute ane: gpu and any leave attention as it is");
         }
-        match self.target {
+        match self.target() {
             Target::CoreAi if self.functions == Some(Functions::Separate) => {
                 refuse!("--functions separate is for --target coreml and onnx: a Core AI asset has all functions");
             }
@@ -354,7 +361,7 @@ fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -
         match &args.output {
             None => print_line(text.trim_end())?,
             Some(out) => {
-                if let Some(ending) = says_artifact(out) {
+                if let Some(ending) = said_by(out).map(Target::extension) {
                     bail!(
                         "output `{}`: --emit ir writes a text, expected a name without .{ending}, such as graph.s2",
                         out.display()
@@ -388,13 +395,13 @@ fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -
         return Ok(ExitCode::SUCCESS);
     }
     let Some(out) = &args.output else {
-        refuse!("no output: name one with -o, such as -o model.{}", args.target.extension());
+        refuse!("no output: name one with -o, such as -o model.{}", args.target().extension());
     };
-    if args.partition.is_some() && out.extension().is_some_and(|e| e == args.target.extension()) {
-        let ending = args.target.extension();
+    if args.partition.is_some() && out.extension().is_some_and(|e| e == args.target().extension()) {
+        let ending = args.target().extension();
         bail!("output `{}`: parts go into a folder, expected a name without .{ending}", out.display());
     }
-    if let Some(ending) = says_artifact(out).filter(|_| args.mode == Mode::Stream) {
+    if let Some(ending) = said_by(out).map(Target::extension).filter(|_| args.mode == Mode::Stream) {
         bail!("output `{}`: a kernel goes into a folder, expected a name without .{ending}", out.display());
     }
     refuse_inputs(checkpoint, out)?;
@@ -428,10 +435,10 @@ fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -
     Ok(ExitCode::SUCCESS)
 }
 
-/// The ending of a name that says a package, an asset or an ONNX file.
-fn says_artifact(out: &Path) -> Option<&'static str> {
-    let endings = [Target::CoreMl, Target::Onnx, Target::CoreAi].map(|target| target.extension());
-    endings.into_iter().find(|ending| out.extension().is_some_and(|e| e == *ending))
+/// The target that the ending of a name says: a package, an ONNX file or an asset.
+fn said_by(out: &Path) -> Option<Target> {
+    let targets = [Target::CoreMl, Target::Onnx, Target::CoreAi];
+    targets.into_iter().find(|target| out.extension().is_some_and(|ending| ending == target.extension()))
 }
 
 /// Says that a whole clip of a model that makes video chunk by chunk is seldom what is wanted.
@@ -465,7 +472,7 @@ fn warn(args: &Args, summary: &Summary, context: Context) {
         ));
     }
     if let Some(Quantize::Plan(plan)) = &summary.quantize
-        && args.target == Target::CoreMl
+        && args.target() == Target::CoreMl
         && plan.plan.overrides.is_empty()
         && summary.weight_bytes > plan.plan.weight_bytes + plan.plan.weight_bytes / 200
         && !context.quiet
@@ -481,7 +488,7 @@ fn warn(args: &Args, summary: &Summary, context: Context) {
 
 /// What lint says of a package in brief, unless nobody is told.
 fn lint_of(args: &Args, summary: &Summary, device: Option<&Device>, context: Context) -> Result<Option<Brief>> {
-    let told = args.target == Target::CoreMl && (args.json || !context.quiet);
+    let told = args.target() == Target::CoreMl && (args.json || !context.quiet);
     told.then(|| brief(&summary.path, device)).transpose()
 }
 
@@ -550,7 +557,7 @@ enum Job {
 
 impl Job {
     fn new(args: &Args, checkpoint: &Checkpoint) -> Result<Job> {
-        let target = args.target;
+        let target = args.target();
         let usual = match (target, args.compute) {
             // It computes in nothing else.
             (Target::CoreAi, Some(Compute::Ane)) => Precision::Fp16,

@@ -9,12 +9,13 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use s2dit_backends::output::Destination;
+use s2dit_files::size;
 use s2dit_models::checkpoint::{Checkpoint, PipelineFolder};
 use s2dit_runtime::pipeline::{Mode, Part, Pipeline};
 use s2dit_runtime::{Engine, RunOptions};
 use serde::Serialize;
 
-use super::progress::{Progress, count, size};
+use super::progress::{Progress, count};
 use super::style;
 use super::{Context, print_json, print_line};
 use s2dit_emit::pipeline::{Options, Plan, compile_pipeline};
@@ -212,7 +213,7 @@ fn film(
     };
     let mut files: Vec<VideoOutput> = Vec::new();
     let mut strip = strip::Strip::default();
-    let report = frames(&pipeline, &request, &run, &mut watch, &mut |made, total| {
+    let mut report = frames(&pipeline, &request, &run, &mut watch, &mut |made, total| {
         if files.is_empty() {
             for path in &paths {
                 files.push(VideoOutput::create(context.to(path), [1, 3, total, video.rows, video.cols], video.fps)?);
@@ -223,7 +224,16 @@ fn film(
     })?;
     drop(progress);
     files.into_iter().try_for_each(VideoOutput::finish)?;
+    let strange = model::strange_words(&args.prompt)?;
+    if !strange.is_empty() {
+        report.notes.push(format!(
+            "the demo's model has seen no caption with {}: its captions are as \"{}\"",
+            strange.join(", "),
+            model::PROMPT
+        ));
+    }
     say(&format!("   \"{}\"", args.prompt))?;
+    report.notes.iter().try_for_each(|note| say(&format!("   note: {note}")))?;
     if !context.quiet && !args.json {
         strip.print()?;
     }

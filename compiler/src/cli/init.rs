@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::progress::{Progress, count, size};
+use super::progress::{Progress, count};
 use super::usage::{self, bytes};
 use super::{Context, print_json, print_line};
 use s2dit_files::FloatType;
+use s2dit_files::size;
 use s2dit_models::config::{preset, with_overrides};
 use s2dit_models::init::{DEFAULT_SHARD_SIZE, InitOptions, init};
 

@@ -12,12 +12,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::progress::{count, size};
+use super::progress::count;
 use super::terminal::one_line;
 use super::usage::refuse;
 use super::weights::WeightArgs;
 use super::{Context, print_json, print_line};
 use crate::inspect::{ArtifactReport, BlockCost, InspectReport, ModelReport, Recognition, inspect};
+use s2dit_files::size;
 use s2dit_models::checkpoint::Wanted;
 use s2dit_models::size::{LatentSize, Size};
 use s2dit_runtime::stream::contract::Target;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use s2dit_files::size;
 
 use super::call::{Listener, stop};
 use super::terminal::{listener, print_note, visible};
@@ -153,23 +154,6 @@ fn left(elapsed: Duration, done: u64, total: u64) -> String {
     }
 }
 
-/// A size for people: `3.93 GB`.
-#[must_use]
-pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
-    if bytes < 1000 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1000.0;
-    let mut unit = 0;
-    while value >= 999.5 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
-    format!("{value:.digits$} {}", UNITS[unit])
-}
-
 /// A count for people: `1.97 G`, `40.1 M`, `3012`.
 #[must_use]
 pub fn count(n: u64) -> String {
@@ -198,10 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_counts_are_short() {
-        assert_eq!(size(12), "12 B");
-        assert_eq!(size(3_932_160_000), "3.93 GB");
-        assert_eq!(size(999_900), "1.00 MB");
+    fn counts_are_short() {
         assert_eq!(count(1_966_000_000), "1.97 G");
         assert_eq!(count(40_120_000), "40.1 M");
         assert_eq!(count(3012), "3012");

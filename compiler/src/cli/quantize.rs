@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use s2dit_backends::output::{Staged, made as known};
+use s2dit_files::size;
 use s2dit_runtime::compare::EXACT_DB;
 
 use super::places::Places;
-use super::progress::{Progress, size};
+use super::progress::Progress;
 use super::usage::{self, bytes, refuse};
 use super::weights::{self, WeightArgs};
 use super::{Context, print_json, print_line};

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use s2dit_backends::output::{Staged, made};
-use s2dit_estimate::search::{self, Budgets, Found, Scores, Table};
+use s2dit_estimate::search::{self, Budgets, Found, KindCost, Scores, Table};
 use s2dit_estimate::subject::Options;
 use s2dit_estimate::{Device, Weights, device};
+use s2dit_files::problems::Problem;
 use s2dit_models::config::{self, with_overrides};
 use s2dit_models::model::Model;
 use s2dit_models::size::LatentSize;
@@ -105,8 +106,22 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
         (Some(file), _) => config::read(file)?,
         (None, name) => config::preset(name.as_deref().unwrap_or("mobile"))?,
     };
+    if model.config().get("layout").is_none() {
+        bail!(
+            "found a configuration of {} without a field `layout`, expected one whose blocks can be chosen, such as that of --preset mobile",
+            model.family().name()
+        );
+    }
     let table = match &args.blocks_table {
-        Some(file) => Table::read(file).about("E0903")?,
+        Some(file) => {
+            let table = Table::read(file).about("E0903")?;
+            for KindCost { name, .. } in &table.kinds {
+                if let Some(problem) = unknown_kind(&*model, name)? {
+                    bail!("`{}`: kind: found {}, expected {}", file.display(), problem.found, problem.expected);
+                }
+            }
+            table
+        }
         None => estimated(args, &*model)?,
     };
     let scores = args.scores.as_deref().map(Scores::read).transpose().about("E0903")?;
@@ -140,12 +155,6 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
 }
 
 fn estimated(args: &Args, model: &dyn Model) -> Result<Table> {
-    if model.config().get("layout").is_none() {
-        bail!(
-            "found a configuration of {} without a field `layout`, expected one whose blocks can be chosen, such as that of --preset mobile",
-            model.family().name()
-        );
-    }
     let device = Device::open(&args.device).about("E0903")?;
     let kinds: Vec<String> = match args.kinds.is_empty() {
         true => vec!["lcha".into(), "ssa".into()],
@@ -155,15 +164,20 @@ fn estimated(args: &Args, model: &dyn Model) -> Result<Table> {
         refuse!("--kinds: found {kind} twice (position {}), expected each kind once", i + 1);
     }
     for kind in &kinds {
-        let layout = format!("layout={}", serde_json::to_string(&[kind])?);
-        let problems = with_overrides(model, &[layout]).err().map(|problems| problems.0).unwrap_or_default();
-        // What else may be wrong with so short a layout is not the user's.
-        if let Some(problem) = problems.iter().find(|problem| problem.place.ends_with("layout[0]")) {
+        if let Some(problem) = unknown_kind(model, kind)? {
             refuse!("--kinds: found {}, expected {}", problem.found, problem.expected);
         }
     }
     let weights = args.quantize.unwrap_or(Weights::WHOLE);
     search::probe(model, &kinds, &device, &Options { latent: args.latent, weights, ..Options::default() })
+}
+
+/// What is wrong with the name of a kind, if the model has none such.
+fn unknown_kind(model: &dyn Model, kind: &str) -> Result<Option<Problem>> {
+    let layout = format!("layout={}", serde_json::to_string(&[kind])?);
+    let problems = with_overrides(model, &[layout]).err().map(|problems| problems.0).unwrap_or_default();
+    // What else may be wrong with so short a layout is not the user's.
+    Ok(problems.into_iter().find(|problem| problem.place.ends_with("layout[0]")))
 }
 
 /// The model's configuration with the layout that was found.

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use s2dit_files::hub::{Fetching, Hub, RepositoryName};
 use s2dit_files::problems::Problems;
+use s2dit_files::size;
 use s2dit_import::{Ask, Binding, GivenInput, GivenOutput};
 use s2dit_models::checkpoint::{Checkpoint, Lora, Origin, Wanted, locate};
 
-use super::progress::{Progress, size};
+use super::progress::Progress;
 use super::terminal::one_line;
 use super::{Context, print_note};
 

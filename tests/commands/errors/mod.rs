@@ -194,6 +194,9 @@ fn errors_of_what_is_run_name_what_was_read() {
     let noise = write("noise.safetensors", &[("stream.noise", &[1, 1, 1], 0.5)]);
     let inputs = write("in.safetensors", &[("latent", &[1, 4, 1, 4, 5], 0.5)]);
     let stream = |more: &[&str]| fails(&[&["stream", &kernel, "-o", &at("out.safetensors")], more].concat());
+    // Large enough for a plan.
+    let broad = at("broad");
+    ok(&["init", "--preset", "tiny", "--set", "ffn_dim=1024", "--seed", "1", "-o", &broad]);
     let damaged = at("damaged");
     fs::create_dir(&damaged).unwrap();
     fs::write(dir.path().join("damaged/contract.json"), "").unwrap();
@@ -213,6 +216,8 @@ fn errors_of_what_is_run_name_what_was_read() {
         ("E0708", stream(&["--prompt-seed", "1", "--noise", &noise])),
         ("E0707", stream(&["--state-in", &wide])),
         ("E0703", fails(&["run", &package, "--inputs", &inputs, "-o", &at("out.safetensors")])),
+        ("E0801", fails(&["verify", &package, "--golden", &wide])),
+        ("E0503", fails(&["quantize", &broad, "--scheme", "palette4", "--calibrate", &wide, "-o", &at("plan.toml")])),
         ("E0708", fails(&["decode", &kernel, "--latents", &wide, "-o", &at("x.gif")])),
         ("E0706", fails(&["stream", &damaged, "--prompt-seed", "1"])),
         ("E0706", fails(&["inspect", &damaged])),
@@ -236,6 +241,8 @@ fn errors_name_their_class() {
     fs::write(at("other.toml"), "format = \"x\"").unwrap();
     fs::write(at("newer.toml"), "format = \"s2ditc.quantize-plan\"\nversion = 99").unwrap();
     fs::write(at("binary.toml"), b"\xff\xfe").unwrap();
+    fs::write(at("kinds.toml"), "source = \"x\"\n[[kind]]\nname = \"lchb\"\nlatency_ms = 1\nmemory_mb = 2\n").unwrap();
+    fs::write(at("x.dat"), "hello world\n").unwrap();
     fs::write(at("costs.toml"), "source = \"x\"\n[[kind]]\nname = \"lcha\"\nlatency_ms = 1\nmemory_mb = 2\nzoo = 3\n")
         .unwrap();
     fs::write(at("x.s2"), "module {\n  what\n}\n").unwrap();
@@ -285,7 +292,12 @@ fn errors_name_their_class() {
             "E0903",
             fails(&["search", "--budget-latency", "9", "--budget-memory", "9", "--blocks-table", &at("costs.toml")]),
         ),
+        (
+            "E0903",
+            fails(&["search", "--budget-latency", "9", "--budget-memory", "9", "--blocks-table", &at("kinds.toml")]),
+        ),
         ("E0603", fails(&["inspect", &at("cut.onnx")])),
+        ("E0203", fails(&["inspect", &at("x.dat")])),
         ("E0904", fails(&["search", "--budget-latency", "1", "--budget-memory", "1"])),
         ("E0107", compile(&mixed, &at("x.onnx"), "1x4x4")),
         ("E0006", fails(&["run", &at("nothing")])),

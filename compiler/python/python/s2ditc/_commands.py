@@ -129,7 +129,6 @@ def inspect(
 def compile(
     checkpoint: Path,
     *,
-    target: str,
     component: Optional[str] = None,
     config: Optional[Path] = None,
     state_dict: Optional[str] = None,
@@ -138,6 +137,7 @@ def compile(
     result: Union[str, Sequence[str], None] = None,
     bind: Union[str, Sequence[str], None] = None,
     offline: bool = False,
+    target: Optional[str] = None,
     latent: Optional[Union[str, Sequence[int]]] = None,
     chunk: Optional[int] = None,
     window: Optional[int] = None,
@@ -190,7 +190,8 @@ def compile(
         result: Role of a graph's result: velocity=v, video=v, text=t, pooled=p, embedding=e or other=y; repeatable.
         bind: Value of a graph's symbolic size, such as s0=77; repeatable.
         offline: Fetch nothing: of the Hugging Face hub take only what its cache has.
-        target: What to make: onnx, coreml, or coreai (experimental: Core AI assets, of which no device has loaded one yet).
+        target: What to make: onnx, coreml, or coreai (experimental: Core AI assets, of which no device has loaded one yet) [default: what the ending
+            of OUT says; coreml for a folder].
         latent: Latent frames, rows and columns of the clip; rows and columns of a stream. A graph has the size that it was exported for.
         chunk: Latent frames of a call, of a decoder's stream [default: 1]; of a graph's stream those that its latent has.
         window: Latent frames before a chunk that softmax attention sees, of a graph's stream.

@@ -47,12 +47,12 @@ pub(super) fn run(args: &Args, context: Context, pair: &Experts, start: Instant)
     let Some(out) = &args.output else {
         refuse!("no output: name a folder for both transformers with -o, such as -o model")
     };
-    if out.extension().is_some_and(|e| e == args.target.extension()) {
+    if out.extension().is_some_and(|e| e == args.target().extension()) {
         bail!(
             "output `{}`: two transformers go into a folder, expected a name without .{}; or one of them, with --component {high} or \
              --component {low}",
             out.display(),
-            args.target.extension()
+            args.target().extension()
         );
     }
     let (mut options, mut chosen) = (Vec::new(), Vec::new());

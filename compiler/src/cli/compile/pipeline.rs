@@ -99,7 +99,7 @@ fn check(args: &Args) -> Result<()> {
     if let Some(flag) = single.or_else(|| args.chunk.given()) {
         refuse!("{flag} is of one model, and --size compiles a whole pipeline: leave one of them out");
     }
-    if args.target == Target::CoreAi {
+    if args.target() == Target::CoreAi {
         refuse!(
             "--size compiles whole pipelines, which are not written for Core AI yet: compile each part with --component"
         );
@@ -136,13 +136,13 @@ pub(super) fn run(args: &Args, context: Context, pixels: Pixels, start: Instant)
     };
     let parts = if args.components.is_empty() { Part::ALL.to_vec() } else { args.components.clone() };
     let mode = if args.mode == Mode::Stream { Makes::Stream } else { Makes::Clip };
-    let tables = match (mode, args.target) {
+    let tables = match (mode, args.target()) {
         (Makes::Stream, Target::CoreMl) => TimestepChoice::FromConfig,
         _ => TimestepChoice::Any,
     };
     let options = Options {
-        target: args.target,
-        precision: args.precision.unwrap_or(default_precision(args.target)),
+        target: args.target(),
+        precision: args.precision.unwrap_or(default_precision(args.target())),
         opset: args.opset.unwrap_or_default(),
         compute: args.compute,
         attention: args.attention.unwrap_or_default(),
@@ -176,8 +176,8 @@ pub(super) fn run(args: &Args, context: Context, pixels: Pixels, start: Instant)
         return Ok(ExitCode::SUCCESS);
     }
     let Some(out) = &args.output else { refuse!("no output: name a folder for the pipeline with -o, such as -o wan") };
-    if out.extension().is_some_and(|e| e == args.target.extension()) {
-        let ending = args.target.extension();
+    if out.extension().is_some_and(|e| e == args.target().extension()) {
+        let ending = args.target().extension();
         bail!("output `{}`: a pipeline goes into a folder, expected a name without .{ending}", out.display());
     }
     for (_, checkpoint) in plan.components.iter().flat_map(|component| &component.checkpoints) {

@@ -6,6 +6,7 @@ use anyhow::Result;
 use s2dit_emit::plan::{How, Storage};
 use s2dit_emit::{Attention, Compute, Precision, Target, TimestepChoice};
 use s2dit_files::choice;
+use s2dit_files::size;
 use s2dit_ir::compress::Scheme;
 use s2dit_models::checkpoint::Checkpoint;
 use s2dit_models::model::Part;
@@ -14,7 +15,7 @@ use s2dit_quantize::{Goal, Request, Samples, Stored, Survey, Uniform, make, stor
 use serde::Serialize;
 
 use super::Args;
-use crate::cli::progress::{Progress, size};
+use crate::cli::progress::Progress;
 use crate::cli::usage::refuse;
 use crate::cli::{Context, print_note};
 
@@ -59,7 +60,7 @@ impl Args {
             }
             return Ok(());
         };
-        if self.target != Target::CoreMl {
+        if self.target() != Target::CoreMl {
             refuse!("--recipe is for --target coreml: it says what the Neural Engine gets");
         }
         let against = [

@@ -28,10 +28,10 @@ pub(super) struct Tuned {
 /// A device that is none; a target or a shape of packages that no device chooses for.
 pub(super) fn device(args: &Args) -> Result<Option<Device>> {
     let Some(name) = &args.device else { return Ok(None) };
-    if args.target != Target::CoreMl {
+    if args.target() != Target::CoreMl {
         refuse!(
             "--device is for --target coreml, whose packages the Neural Engine runs: found --target {}",
-            args.target
+            args.target()
         );
     }
     if let Some(compute) = args.compute.filter(|compute| *compute != Compute::Ane) {

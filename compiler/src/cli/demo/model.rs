@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use s2dit_backends::input::read_file;
+use serde_json::{Map, Value};
 
 /// A file inside the program: its name in the demo's folder, and its bytes.
 type Embedded = (&'static str, &'static [u8]);
@@ -48,6 +49,23 @@ pub(super) fn is_begun(folder: &Path) -> bool {
     PIPELINE.first().is_some_and(|(name, _)| folder.join(name).exists())
 }
 
+/// The words of a prompt that are no words of the toy world: its vocabulary has each of them as one token.
+///
+/// # Errors
+/// None: the vocabulary is built into the program.
+pub(super) fn strange_words(prompt: &str) -> Result<Vec<&str>> {
+    let vocabulary = PIPELINE.iter().find(|(name, _)| name.ends_with("/vocab.json"));
+    let vocabulary = vocabulary.map_or(b"{}".as_slice(), |(_, bytes)| bytes);
+    let vocabulary: Map<String, Value> = serde_json::from_slice(vocabulary)?;
+    let words = prompt.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    // Each letter is a token too.
+    let known = |word: &str| match word.chars().count() {
+        1 => word == "a",
+        _ => vocabulary.contains_key(&format!("{word}</w>")),
+    };
+    Ok(words.filter(|word| !known(&word.to_lowercase())).collect())
+}
+
 /// Writes the pipeline folder and the golden into the demo's folder. Returns the bytes.
 ///
 /// # Errors
@@ -71,4 +89,17 @@ pub(super) fn write(folder: &Path) -> Result<u64> {
         std::fs::write(&path, bytes).with_context(|| format!("cannot write `{}`", path.display()))?;
     }
     Ok(PIPELINE.iter().map(|(_, bytes)| bytes.len() as u64).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_outside_the_toy_world_are_found() {
+        for prompt in [PROMPT, ANOTHER_PROMPT, "Three SMALL blue triangles, spinning on a white background."] {
+            assert!(strange_words(prompt).unwrap().is_empty(), "{prompt}");
+        }
+        assert_eq!(strange_words("a red dragon, x flying on a black background").unwrap(), ["dragon", "x", "flying"]);
+    }
 }

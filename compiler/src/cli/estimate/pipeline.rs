@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use s2dit_estimate::{ComponentEstimate, Device, PipelineEstimate, Range};
+use s2dit_files::size;
 use s2dit_runtime::Pipeline;
 use s2dit_runtime::pipeline::Mode;
 
 use super::text::{range, report};
 use super::{Args, refuse_choices};
-use crate::cli::progress::size;
 use crate::cli::terminal::one_line;
 use crate::cli::usage::refuse;
 use crate::cli::{Context, print_json, print_line};

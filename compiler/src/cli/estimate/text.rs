@@ -5,8 +5,9 @@ use std::path::Path;
 
 use s2dit_estimate::fit::Fitted;
 use s2dit_estimate::{Estimate, FunctionEstimate, PartEstimate, Range};
+use s2dit_files::size;
 
-use crate::cli::progress::{count, size};
+use crate::cli::progress::count;
 
 /// Functions with more parts than this show runs of equal ones as one line.
 const LINES: usize = 12;

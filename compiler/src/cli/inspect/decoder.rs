@@ -5,9 +5,9 @@ use std::fmt::Write;
 use anyhow::Result;
 
 use super::kernel::{functions, states};
-use crate::cli::progress::size;
 use crate::cli::terminal::one_line;
 use crate::inspect::DecoderReport;
+use s2dit_files::size;
 
 /// The report for people.
 pub(super) fn text(d: &DecoderReport) -> Result<String> {

@@ -5,9 +5,10 @@ use std::fmt::Write;
 use anyhow::Result;
 
 use super::{costs, recognised};
-use crate::cli::progress::{count, size};
+use crate::cli::progress::count;
 use crate::cli::terminal::one_line;
 use crate::inspect::GraphReport;
+use s2dit_files::size;
 
 /// The report on a graph.
 pub(super) fn text(g: &GraphReport) -> Result<String> {

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use anyhow::Result;
+use s2dit_files::size;
 use s2dit_runtime::stream::contract::{KernelSampler, Port, StateWrite};
 
-use crate::cli::progress::size;
 use crate::cli::terminal::one_line;
 use crate::inspect::{FunctionReport, KernelReport, StateReport};
 

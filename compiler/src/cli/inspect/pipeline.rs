@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
+use s2dit_files::size;
 use s2dit_runtime::pipeline::{Contract, EncoderMask, SchedulerKind};
 
-use crate::cli::progress::size;
 use crate::cli::terminal::one_line;
 use crate::inspect::InspectReport;
 

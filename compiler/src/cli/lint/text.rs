@@ -7,11 +7,11 @@ use s2dit_backends::coreml::lint::device::{Comparison, Judgement};
 use s2dit_backends::coreml::lint::report::FunctionSummary;
 use s2dit_backends::coreml::lint::{Finding, Format, LintReport, OpVerdict, Rule, Rules, Subject};
 
-use super::super::progress::size;
 use super::super::style;
 use super::super::terminal::one_line;
 use crate::lint::{Linted, verdicts};
 use s2dit_files::problems::shown;
+use s2dit_files::size;
 
 /// Findings that are shown of a rule.
 const FIRST: usize = 3;
