@@ -11,7 +11,7 @@ To keep the files small the program's JSON is compressed, and of each call's met
 `variant_geglu.torch210.pt2` and `variant_geglu.torch215.pt2` are that case's program as torch 2.10.0 and 2.15.0 write it.
 Models that the compiler has a frontend for: S2DiT's reference, diffusers' Wan, LTX-Video and SANA-Video. Others: CLIP's and umT5's text encoders,
 Wan's VAE decoder, and six variants of LCHA that no frontend knows (`variant_…`). Then what the format has: symbolic sizes (`dynamic`), storages that tensors share
-(`shared`), writes to views (`writes`), buffers that are written to (`stateful`), ops that are not read (`unread`), and many ops (`ops_…`).
+(`shared`), writes to views (`writes`), buffers that are written to (`stateful`), ops that are not read (`unread`), and many ops (`ops_…`). Then what users brought: blocks that call a module of the root (`shared_rotation`).
 """
 
 import argparse
@@ -323,6 +323,49 @@ def masks(x):
     ]
 
 
+class Rotation(nn.Module):
+    def __init__(self, width, tokens):
+        super().__init__()
+        angles = torch.arange(tokens)[:, None] * 0.5 ** torch.arange(width // 2)
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+
+    def forward(self, x):
+        a, b = x[..., 0::2], x[..., 1::2]
+        return torch.stack((a * self.cos - b * self.sin, a * self.sin + b * self.cos), -1).flatten(-2)
+
+
+class Rotated(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, elementwise_affine=False)
+        self.qkv, self.out, self.shift = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim), nn.Linear(dim, 6 * dim)
+
+    def forward(self, x, time, text, rotation):
+        s1, c1, g1, s2, c2, g2 = self.shift(time)[:, None].chunk(6, -1)
+        q, k, v = (self.norm(x) * (1 + c1) + s1).matmul(self.qkv.weight.T).unflatten(-1, (6, -1)).transpose(1, 2).split(2, 1)
+        x = x + g1 * self.out(F.scaled_dot_product_attention(rotation(q), rotation(k), v).transpose(1, 2).flatten(2))
+        return x + g2 * torch.tanh((self.norm(x) * (1 + c2) + s2) * text)
+
+
+class SharedRotation(nn.Module):
+    """Layers that call one module of the root, modulation in six parts, and parts that are wide: lengths are no shape."""
+
+    def __init__(self, dim=16, tokens=32):
+        super().__init__()
+        self.rotation = Rotation(dim // 2, tokens)
+        self.patch, self.time, self.text, self.head = nn.Linear(4, dim), nn.Linear(1, dim), nn.Linear(12, dim), nn.Linear(dim, 4)
+        self.layers = nn.ModuleList(Rotated(dim) for _ in range(3))
+
+    def forward(self, latent, sigma, text):
+        x, time = self.patch(latent.flatten(2).transpose(1, 2)), self.time(sigma[:, None])
+        text = self.text(text).mean(1, keepdim=True)
+        for layer in self.layers:
+            x = layer(x, time, text, self.rotation)
+        wide = time.repeat(1, 48).split([128] * 6, -1)
+        return self.head(x + sum(part[:, :16] * i for i, part in enumerate(wide))[:, None] / 15).transpose(1, 2).view_as(latent)
+
+
 class Ops(nn.Module):
     """Many ops of one tensor, a result each."""
 
@@ -347,7 +390,10 @@ EXTRA = {
 } | {f"ops_{ops.__name__}": ops_of(ops) for ops in [elements, linear_algebra, shapes, reductions, masks]}
 
 KINDS = ["relu_kernel", "no_bias", "geglu", "per_token_gate", "grouped_queries", "l2_keys"]
-CASES = {f.__name__: f for f in [s2dit_reference, wan, ltx, sana, clip, umt5, vae]} | {f"variant_{kind}": variant(kind) for kind in KINDS} | EXTRA
+LATER = {
+    "shared_rotation": lambda: (SharedRotation(), dict(latent=torch.randn(1, 4, 2, 4, 4), sigma=torch.tensor([0.71]), text=torch.randn(1, 6, 12)), {}),
+}
+CASES = {f.__name__: f for f in [s2dit_reference, wan, ltx, sana, clip, umt5, vae]} | {f"variant_{kind}": variant(kind) for kind in KINDS} | EXTRA | LATER
 
 
 def draw(model):

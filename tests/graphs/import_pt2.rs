@@ -76,6 +76,7 @@ cases! {
     variant_per_token_gate: 1;
     variant_grouped_queries: 1;
     variant_l2_keys: 1;
+    shared_rotation: 1;
 }
 
 /// Ops one by one, and what the format has beside them: to ONNX in fp32, each result by itself.

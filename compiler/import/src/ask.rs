@@ -55,7 +55,7 @@ impl Ask {
 pub struct GivenInput {
     /// Name of the input.
     pub name: String,
-    /// Role of the input. The vocabulary of tokens is 0 if it was not said.
+    /// Role of the input. If it was not said, the vocabulary of tokens is 0, and so are both ends of a time's range.
     pub role: InputRole,
 }
 
@@ -73,7 +73,7 @@ impl FromStr for GivenInput {
         let numbers: Vec<f64> = parts.map(|n| n.trim().parse().map_err(|_| problem())).collect::<Result<_, _>>()?;
         let role = match (role.trim(), numbers.as_slice()) {
             ("latent", []) => InputRole::Latent,
-            ("time", []) => InputRole::Time { low: 0.0, high: 1000.0 },
+            ("time", []) => InputRole::Time { low: 0.0, high: 0.0 },
             ("time", &[low, high]) if low.is_finite() && high.is_finite() && low < high => {
                 InputRole::Time { low, high }
             }

@@ -8,6 +8,7 @@
 //! This crate knows no model and no target.
 
 mod ask;
+mod called;
 mod flat;
 mod joins;
 mod milestones;

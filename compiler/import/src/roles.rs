@@ -35,7 +35,7 @@ pub(crate) fn complete(module: &mut Module, ask: &Ask, place: &str) -> Result<Ve
         let said = interface.role(name).cloned();
         let role = match ask.inputs.iter().find(|given| given.name == *name) {
             Some(given) => Some(given.role.clone()),
-            None => said,
+            None => said.clone(),
         };
         let role = role.unwrap_or_else(|| {
             guessed.push(name.clone());
@@ -44,6 +44,9 @@ pub(crate) fn complete(module: &mut Module, ask: &Ask, place: &str) -> Result<Ve
         let role = match role {
             InputRole::Tokens { vocabulary: 0 } => {
                 InputRole::Tokens { vocabulary: vocabulary(f, p).unwrap_or(i32::MAX as usize) }
+            }
+            InputRole::Time { low, high } if low == high => {
+                said.filter(|said| matches!(said, InputRole::Time { .. })).unwrap_or_else(|| time(name))
             }
             role => role,
         };
@@ -105,10 +108,7 @@ fn guess_input(f: &Function, p: ValueId, name: &str) -> InputRole {
         (contains(&["pooled"]) && ty.rank() == 2, InputRole::Pooled),
         (contains(&["image"]) && ty.rank() == 3, InputRole::Image),
         (contains(&["encoder_hidden", "text", "context", "prompt", "caption"]), InputRole::Text),
-        (
-            contains(&["time", "sigma"]) || is(&["t"]),
-            InputRole::Time { low: 0.0, high: if contains(&["sigma"]) { 1.0 } else { 1000.0 } },
-        ),
+        (contains(&["time", "sigma"]) || is(&["t"]), time(&name)),
         (contains(&["ids", "token"]), InputRole::Tokens { vocabulary: 0 }),
         (contains(&["latent", "hidden_states", "sample", "video"]) || is(&["x", "z"]), InputRole::Latent),
     ];
@@ -118,6 +118,11 @@ fn guess_input(f: &Function, p: ValueId, name: &str) -> InputRole {
         *named && small && misfit(role, ty).is_none()
     };
     candidates.into_iter().find(fitting).map_or(other, |(_, role)| role)
+}
+
+/// A time: the noise levels that models call sigmas are from 0 to 1, other times from 0 to 1000.
+fn time(name: &str) -> InputRole {
+    InputRole::Time { low: 0.0, high: if name.to_ascii_lowercase().contains("sigma") { 1.0 } else { 1000.0 } }
 }
 
 fn guess_output(ty: &TensorType, latent: Option<&[usize]>, has_tokens: bool) -> OutputRole {

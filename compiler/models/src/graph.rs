@@ -106,13 +106,17 @@ impl Graph {
                 format!("one: --input {role}=NAME says which it is"),
             );
         }
-        if let Some(InputRole::Time { low, high }) = interface.time().and_then(|time| interface.role(time))
+        if let Some(name) = interface.time()
+            && let Some(InputRole::Time { low, high }) = interface.role(name)
             && (*low, *high) != (0.0, 1000.0)
         {
             problems.push(
                 "stream",
                 format!("a time from {low} to {high}"),
-                "one from 0 to 1000, which a sampler of streams counts in: multiply it in the model, and export it again",
+                format!(
+                    "one from 0 to 1000, which a sampler of streams counts in: multiply it in the model, and export it again; \
+                     --input time={name}:0:1000 says that the model does count so"
+                ),
             );
         }
         let Some(f) = self.module.functions.first() else { return Err(problems) };

@@ -48,8 +48,12 @@ pub(crate) fn check(artifact: &Path, said: Said<'_>, checkpoint: &Checkpoint) ->
     }
     let ours = checkpoint.model().config();
     if let Some(d) = said.config.and_then(|config| first_difference(&ours, config)) {
+        let way_out = match checkpoint.model().graph() {
+            Some(_) => ": the weights are the same, so give the --input, --result and --bind that it was compiled with",
+            None => "",
+        };
         bail!(
-            "`{}`: field `{}`: found {}, expected {}, which `{at}` was made from",
+            "`{}`: field `{}`: found {}, expected {}, which `{at}` was made from{way_out}",
             checkpoint.config_file().display(),
             d.field,
             d.found,

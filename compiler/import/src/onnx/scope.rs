@@ -2,6 +2,8 @@
 
 use s2dit_backends::onnx::proto::NodeProto;
 
+use crate::called::innermost;
+
 /// The scopes that torch's `dynamo` exporter writes: a list in Python's notation, the module path before the name of the op.
 const SCOPES: &str = "pkg.torch.onnx.name_scopes";
 
@@ -10,7 +12,8 @@ pub(super) fn of(node: &NodeProto, around: &str) -> Option<String> {
     let scopes = node.metadata_props.iter().find(|entry| entry.key == SCOPES);
     let own = match scopes.map(|entry| list(&entry.value)) {
         // The last one is the op itself.
-        Some(scopes) => scopes.len().checked_sub(2).map(|at| scopes[at].clone()),
+        Some(scopes) if scopes.len() < 2 => None,
+        Some(scopes) => Some(innermost(scopes[..scopes.len() - 1].iter().cloned())),
         None => of_name(&node.name),
     };
     Some(match (around, own.as_deref()) {
@@ -61,6 +64,7 @@ mod tests {
         let dynamo = "['', 'blocks.0', 'blocks.0.self_attn', 'unsqueeze']";
         assert_eq!(of(&node("node_Unsqueeze_13", Some(dynamo)), ""), "blocks.0.self_attn");
         assert_eq!(of(&node("n", Some(dynamo)), "blocks.0"), "blocks.0.self_attn");
+        assert_eq!(of(&node("n", Some("['', 'blocks.1', 'rope', 'mul']")), ""), "blocks.1.rope");
         assert_eq!(of(&node("n", Some("['', 'add']")), ""), "");
         assert_eq!(of(&node("n", Some("[]")), ""), "none");
         assert_eq!(of(&node("n", Some("['a")), "x"), "x");

@@ -11,6 +11,7 @@ use super::mutation::{Mutation, Step};
 use super::ops;
 use super::schema::{self, Graph, Node, SymInt, union};
 use super::symbols;
+use crate::called::innermost;
 use crate::{Traced, Tracer, Unsupported, Value};
 
 /// What a name stands for.
@@ -283,9 +284,10 @@ fn output_names(node: &Node) -> Vec<Option<String>> {
 /// `blocks.3` or `getattr(L['self'].blocks, '3')` by different versions of torch.
 fn module_path(node: &Node) -> String {
     let Some(stack) = node.metadata.get("nn_module_stack").and_then(Json::as_str) else { return String::new() };
-    let Some(entry) = split_outside_parentheses(stack, ';').last().copied() else { return String::new() };
-    let path = split_outside_parentheses(entry, ',').get(1).copied().unwrap_or_default();
-    plain_path(path)
+    let entries = split_outside_parentheses(stack, ';').into_iter();
+    innermost(
+        entries.map(|entry| plain_path(split_outside_parentheses(entry, ',').get(1).copied().unwrap_or_default())),
+    )
 }
 
 /// Parts of a text between separators that lie in no parentheses.
@@ -340,6 +342,10 @@ mod tests {
         };
         assert_eq!(path("L__self__,,m.M;L__s___l,L['s'].l,torch.nn.Linear"), "l");
         assert_eq!(path("L__self__,,m.M;L__self___blocks_0,L['self'].blocks.0,m.B"), "blocks.0");
+        assert_eq!(
+            path("L__self__,,m.M;x,L['self'].blocks.3,m.B;y,L['self'].blocks.3.attn,m.A;z,L['self'].rope,m.R"),
+            "blocks.3.attn.rope"
+        );
         assert_eq!(path("L__self__,,m.M;x,getattr(L['self'].blocks, '0').attn1,m.A"), "blocks.0.attn1");
         assert_eq!(
             path("L__self__,,m.M;x,L['self'].vae._modules['decoder'].up_blocks[1].norm,m.A"),

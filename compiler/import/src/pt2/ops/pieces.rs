@@ -123,11 +123,13 @@ fn split_with_sizes(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
     let shape = w.t.shape(&x);
     let axis = c.axis(w, "dim", 0, shape.len())?;
     let list = c.ints(w, "split_sizes")?.or(c.ints(w, "split_size")?).unwrap_or_default();
-    let lengths = sizes(&list)?;
-    if lengths.iter().sum::<usize>() != shape[axis] {
-        return Err(OpError::new(format!("parts {lengths:?} of {}", shape[axis])));
+    // Lengths of one axis, which are no shape together.
+    let lengths: Option<Vec<usize>> = list.iter().map(|n| usize::try_from(*n).ok().filter(|n| *n > 0)).collect();
+    let whole = lengths.as_ref().and_then(|lengths| lengths.iter().try_fold(0usize, |all, n| all.checked_add(*n)));
+    match lengths {
+        Some(lengths) if whole == Some(shape[axis]) => parts(w, &x, axis, &lengths),
+        _ => Err(OpError::new(format!("parts {list:?} of {}", shape[axis]))),
     }
-    parts(w, &x, axis, &lengths)
 }
 
 fn chunk(w: &mut Walk<'_>, c: &Call<'_>) -> Read {
