@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use s2dit_backends::coreai::{self, Asset};
@@ -12,6 +13,8 @@ use s2dit_backends::coreml::read::Feature;
 use s2dit_backends::coreml::{self, Package};
 use s2dit_backends::foreign::Foreign;
 use s2dit_ir::Interface;
+use s2dit_models::config;
+use s2dit_models::model::{Model, Part};
 use s2dit_runtime::decode::contract::Contract as DecoderContract;
 use s2dit_runtime::experts::Description;
 use s2dit_runtime::interface;
@@ -38,8 +41,17 @@ pub struct Linted {
     pub flags: BTreeMap<String, &'static str>,
 }
 
-/// Whether the step of a package takes any timestep, and the same one for all tokens: tables could take its place.
+/// The model that an artifact says it is of; `None` of a graph that was brought, and of what says none.
+fn model_of(metadata: &BTreeMap<String, String>) -> Option<Arc<dyn Model>> {
+    config::parse(metadata.get("s2ditc.config")?, "metadata").ok()
+}
+
+/// Whether the step of a package takes any timestep, and the same one for all tokens, and whether its model has a sampler that says which it needs: tables
+/// could take its place.
 fn could_have_tables(package: &Package, metadata: &BTreeMap<String, String>) -> bool {
+    if model_of(metadata).is_none_or(|model| model.sampler().is_err()) {
+        return false;
+    }
     let said = interface::of(metadata).ok().flatten();
     let time = said.as_ref().and_then(Interface::time);
     let many = |port: &Feature| Some(port.name.as_str()) == time && port.shape.iter().product::<i64>() > 1;
@@ -63,13 +75,15 @@ fn flag(rule: &str, metadata: &BTreeMap<String, String>, tables: bool) -> Option
         let contract: serde_json::Value = serde_json::from_str(text).ok()?;
         Some(contract["precision"].as_str()?.to_owned())
     });
+    // A decoder has one shape for all engines.
+    let has_shapes = model_of(metadata).is_none_or(|model| model.family().part() != Part::Decoder);
     let fp32 = precision.as_deref().or(metadata.get("s2ditc.precision").map(String::as_str)) == Some("fp32");
     Some(match rule {
         "weights-1gb" | "weights-2gib" | "asset-2gb" | "metal-buffer" => "--partition auto",
         "state-multifunction" => "--functions separate",
         _ if rule.starts_with("state-") => "--states io",
         "fp32" | "fp32-constant" | "fp32-epsilon" if fp32 => "--precision fp16",
-        _ if says(COMPUTE, "any") || says(COMPUTE, "gpu") => "--compute ane",
+        _ if has_shapes && (says(COMPUTE, "any") || says(COMPUTE, "gpu")) => "--compute ane",
         "fp32" | "fp32-constant" if tables => "--timesteps from-config",
         "softmax-axis" | "query-chunk" | "extent" | "extent-any" if says(ATTENTION, "batched") => {
             "--attention per-head"

@@ -28,6 +28,7 @@ fn usage(flag: &clap::Arg) -> String {
     match (flag.get_short(), flag.get_long(), value) {
         (_, None, value) => value.unwrap_or_default(),
         (None, Some(long), None) => format!("--{long}"),
+        (None, Some(long), Some(value)) if flag.is_require_equals_set() => format!("--{long}[={value}]"),
         (None, Some(long), Some(value)) => format!("--{long} {value}"),
         (Some(short), Some(long), None) => format!("-{short}, --{long}"),
         (Some(short), Some(long), Some(value)) => format!("-{short}, --{long} {value}"),

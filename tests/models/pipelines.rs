@@ -235,6 +235,32 @@ fn a_pipeline_for_core_ml_is_proved_in_4_bits() {
     assert!(proved.contains("| weights | on disk |"), "{proved}");
 }
 
+/// Compiling costs little, and 4 bits without a plan much: both are told, of what was compressed.
+#[test]
+fn what_compression_costs_is_told() {
+    let work = tempfile::tempdir().expect("a temporary folder");
+    let (from, out) =
+        (arg(&crate::common::repo().join("examples/toyworld/weights/toyworld")), arg(&work.path().join("out")));
+    let flags = ["--target", "coreml", "--mode", "stream", "--size", "64x64", "--quantize", "palette4-group16"];
+    ok(&[&["compile", "-q", &from, "-o", &out][..], &flags].concat());
+    let verify = ["verify", "-q", &out, "--checkpoint", &from, "--fp16", "--chunks", "1", "--card"];
+    let report: Value = serde_json::from_str(&ok(&[&verify[..], &["--json"]].concat())).expect("JSON");
+    let part = |name: &str| {
+        report["parts"].as_array().expect("parts").iter().find(|part| part["part"] == name).expect("a part").clone()
+    };
+    let (alike, of_weights) = (&part("transformer")["least_snr_db"], &part("transformer")["of_weights_snr_db"]);
+    let (alike, of_weights) = (alike.as_f64().expect("a number"), of_weights.as_f64().expect("a number"));
+    assert!(report["passed"] == true && alike > 45.0 && of_weights < 20.0, "{report}");
+    // Its weights are too small to be compressed, and the decoder's were not.
+    for name in ["text_encoder", "decoder"] {
+        assert_eq!(part(name)["of_weights_snr_db"], Value::Null, "{name}");
+    }
+    let said = ok(&verify);
+    assert!(said.contains("of the weights as they were") && said.contains("stored alike"), "{said}");
+    let card = fs::read_to_string(Path::new(&out).join("README.md")).expect("a card");
+    assert!(card.contains("what the compression costs"), "{card}");
+}
+
 /// Our own pipeline: CLIP from its vocabulary and merges, a model that streams, a decoder that streams.
 #[test]
 fn a_stream_of_our_own() {

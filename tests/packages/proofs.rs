@@ -310,3 +310,36 @@ fn stream_golden(kernel: &Path, out: &Path) {
         ],
     );
 }
+
+/// A block that differs is named; the results decide, unless the block is no number.
+#[test]
+fn blocks_locate_and_results_decide() {
+    let work = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| arg(&work.path().join(name));
+    let (model, package) = (arg(&golden("tiny").join("checkpoint")), at("x.onnx"));
+    ok(&["compile", "-q", &model, "--latent", "3x8x8", "-o", &package]);
+    let bytes = fs::read(golden("tiny").join("golden.safetensors")).expect("a golden");
+    let read = safetensors::SafeTensors::deserialize(&bytes).expect("a golden");
+    let changed = |name: &str, block: &str, to: f32| {
+        let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = (read.tensors().into_iter())
+            .map(|(name, view)| {
+                let mut data = view.data().to_vec();
+                if name == block {
+                    data[..4].copy_from_slice(&to.to_le_bytes());
+                }
+                (name, view.shape().to_vec(), data)
+            })
+            .collect();
+        let views = tensors
+            .iter()
+            .map(|(name, shape, data)| (name, TensorView::new(Dtype::F32, shape.clone(), data).expect("a view")));
+        fs::write(at(name), safetensors::serialize(views, None).expect("bytes")).expect("a file");
+        at(name)
+    };
+    let (code, report) = verify(&[&package, "--golden", &changed("b.safetensors", "block1", 100.0), "--blocks"]);
+    assert_eq!((code, &report["passed"], &report["first_block_below"]), (Some(0), &true.into(), &"block1".into()));
+    let said = ok(&["verify", "-q", &package, "--golden", &at("b.safetensors"), "--blocks"]);
+    assert!(said.contains("the first block below the bar is block1, and the results are not"), "{said}");
+    let (code, report) = verify(&[&package, "--golden", &changed("v.safetensors", "velocity", 100.0), "--blocks"]);
+    assert_eq!((code, &report["passed"], &report["first_block_below"]), (Some(1), &false.into(), &Value::Null));
+}

@@ -3,6 +3,7 @@
 //! `examples/reference/package_goldens.py` makes the packages, their inputs and PyTorch's results.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::common::{arg, fails, ok};
@@ -91,6 +92,25 @@ fn what_does_not_fit_is_one_error() {
     refused(&lstm, &inputs, &out, &[half]);
 }
 
+/// A few bytes that hold gigabytes of zeros are not read.
+#[test]
+fn an_archive_holds_no_more_than_the_model_takes() {
+    let work = tempfile::tempdir().expect("a folder");
+    let (inputs, out) = (work.path().join("in.npz"), work.path().join("out.npz"));
+    let model = arg(&package("cnn").join("model.mlpackage"));
+    let mut archive = zip::ZipWriter::new(fs::File::create(&inputs).expect("a file"));
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+    archive.start_file("x.npy", options).expect("an entry");
+    let mut header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (4000000,), }".to_vec();
+    header.resize(117, b' ');
+    header.push(b'\n');
+    archive.write_all(&[b"\x93NUMPY\x01\x00\x76\x00".as_slice(), &header].concat()).expect("a header");
+    (0..16).for_each(|_| archive.write_all(&vec![0; 1_000_000]).expect("zeros"));
+    archive.finish().expect("an archive");
+    assert!(fs::metadata(&inputs).expect("a file").len() < 100_000);
+    refused(&model, &inputs, &out, &["more than", "bytes of arrays", "no more than the model takes"]);
+}
+
 /// `run --serve` answers each line, whatever it holds, and replaces only files that this program made.
 #[test]
 fn a_server_answers_every_line_and_keeps_the_files_of_others() {
@@ -98,16 +118,16 @@ fn a_server_answers_every_line_and_keeps_the_files_of_others() {
     let folder = package("cnn");
     let (foreign, out) = (work.path().join("foreign.npz"), work.path().join("out.npz"));
     fs::copy(folder.join("inputs.npz"), &foreign).expect("a copy");
-    let request = |to: &Path| {
-        let (model, inputs) = (arg(&folder.join("model.mlpackage")), arg(&folder.join("inputs.npz")));
-        serde_json::json!({ "model": model, "inputs": inputs, "outputs": arg(to) }).to_string()
-    };
+    let (model, inputs) = (arg(&folder.join("model.mlpackage")), arg(&folder.join("inputs.npz")));
+    let request = |to: &Path| serde_json::json!({ "model": model, "inputs": inputs, "outputs": arg(to) }).to_string();
     let lines = [
         request(&foreign).into_bytes(),
         b"\xff\xfe".to_vec(),
         vec![b' '; 3 << 20],
         request(&out).into_bytes(),
         request(&out).into_bytes(),
+        request(&folder.join("model.mlpackage/x.npz")).into_bytes(),
+        request(&folder.join("inputs.npz")).into_bytes(),
     ];
     let asked = work.path().join("requests");
     fs::write(&asked, lines.join(&b'\n')).expect("requests");
@@ -117,12 +137,13 @@ fn a_server_answers_every_line_and_keeps_the_files_of_others() {
     let answers: Vec<serde_json::Value> =
         answers.lines().map(|line| serde_json::from_str(line).expect("an answer")).collect();
     let said: Vec<&str> = answers.iter().map(|answer| answer["error"].as_str().unwrap_or("")).collect();
-    assert_eq!(said.len(), 5, "{said:?}");
+    assert_eq!(said.len(), 7, "{said:?}");
     assert!(
         said[0].contains("foreign.npz") && said[1].contains("not UTF-8") && said[2].contains("more than"),
         "{said:?}"
     );
     assert!(said[3].is_empty() && said[4].is_empty(), "{said:?}");
+    assert!(said[5..].iter().all(|said| said.contains("a place of its own")), "{said:?}");
     assert_eq!(fs::read(&foreign).expect("a file"), fs::read(folder.join("inputs.npz")).expect("a file"));
     assert!(arrays::read(&out).is_ok());
 }

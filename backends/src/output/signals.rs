@@ -14,7 +14,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
 /// Makes the process end cleanly. Call it once, early in `main`.
 ///
-/// - Told to stop (SIGINT, SIGTERM, SIGHUP): half-written outputs are removed, and it exits with 128 + the signal's number.
+/// - Told to stop (SIGINT, SIGTERM, SIGHUP): half-written outputs are removed, and it exits with 128 + the signal's number. A signal that whoever started the
+///   process has it ignore, as `nohup` does, stays ignored.
 /// - A mapped file that is cut short while it is read (SIGBUS): the same, with one error that names the file, and exit code 1.
 ///   A map is what lets weights stream at the disk's speed in little memory, and the system tells of a lost page in no other way. The
 ///   faulting thread cannot go on and can do hardly anything in a signal handler; it only wakes another thread, which does the rest.
@@ -24,13 +25,23 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 /// A handler that cannot be installed.
 pub fn on_signals() -> io::Result<()> {
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let heard = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
+    let mut signals = signal_hook::iterator::Signals::new(heard)?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
             abandon(128 + signal, None);
         }
     })?;
     on_lost_pages()
+}
+
+/// Whether the process was started with a signal ignored.
+fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: a null action asks for the present one and changes nothing, and the structure is whole.
+    unsafe {
+        let mut now: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &mut now) == 0 && now.sa_sigaction == libc::SIG_IGN
+    }
 }
 
 /// Removes every half-written output and ends the process.

@@ -101,8 +101,16 @@ impl Format {
 /// # Errors
 /// A file of another format; a damaged one; an element type that no tensor of a model has.
 pub fn read(path: &Path) -> Result<Arrays, Problems> {
+    read_within(path, u64::MAX)
+}
+
+/// Reads the arrays of a file, of at most so many bytes together: a small archive may hold gigabytes of zeros.
+///
+/// # Errors
+/// Those of [`read`]; larger arrays.
+pub fn read_within(path: &Path, most: u64) -> Result<Arrays, Problems> {
     match Format::of(path)? {
-        Format::Npz => npz::read(path),
+        Format::Npz => npz::read(path, most),
         Format::Safetensors => {
             let file = SafetensorsFile::open(path)?;
             let array = |name: &str, ty: &TensorType| Array {

@@ -78,6 +78,7 @@ pub(super) fn scan(place: &str, file: &[u8]) -> Result<(Header, Problems), Probl
         data_len: data.len() as u64,
         header: Header { tensors: BTreeMap::new(), damaged: BTreeSet::new(), metadata: BTreeMap::new() },
         unread: BTreeMap::new(),
+        beyond: Vec::new(),
         problems: Problems::new(),
     };
     let mut json = serde_json::Deserializer::from_str(text);
@@ -85,6 +86,7 @@ pub(super) fn scan(place: &str, file: &[u8]) -> Result<(Header, Problems), Probl
         .and_then(|()| json.end())
         .map_err(|error| Problems::one(place, format!("a bad header ({error})"), "a JSON object of tensors"))?;
     reader.tell_unread();
+    reader.tell_beyond();
     reader.check_layout();
     Ok((reader.header, reader.problems))
 }
@@ -97,6 +99,8 @@ struct Reader<'a> {
     header: Header,
     /// Types that are known and not read, with the number of their tensors and the first one.
     unread: BTreeMap<&'static str, (usize, String)>,
+    /// Tensors whose data lie beyond the end of the file, with the offsets that they say.
+    beyond: Vec<(String, u64, u64)>,
     problems: Problems,
 }
 
@@ -251,15 +255,42 @@ impl Reader<'_> {
 
     fn offsets(&mut self, name: &str, value: &Value) -> Option<(u64, u64)> {
         let offsets = self.integers(name, "data_offsets", value)?;
-        match offsets.as_slice() {
-            &[begin, end] if begin <= end && end <= self.data_len => Some((begin, end)),
-            _ => {
-                let expected = format!(
-                    "[begin, end] with begin <= end <= {}, the size of the data (is the file truncated?)",
-                    self.data_len
-                );
-                self.problem(name, format!("data_offsets {}", compact(value)), expected);
+        match *offsets.as_slice() {
+            [begin, end] if begin <= end && end <= self.data_len => Some((begin, end)),
+            [begin, end] if begin <= end => {
+                self.beyond.push((name.to_owned(), begin, end));
                 None
+            }
+            _ => {
+                self.misplaced(name, &compact(value));
+                None
+            }
+        }
+    }
+
+    fn misplaced(&mut self, name: &str, offsets: &str) {
+        let expected = format!(
+            "[begin, end] with begin <= end <= {}, the size of the data (is the file truncated?)",
+            self.data_len
+        );
+        self.problem(name, format!("data_offsets {offsets}"), expected);
+    }
+
+    /// A file that is cut short lacks many tensors: that is told once.
+    fn tell_beyond(&mut self) {
+        match std::mem::take(&mut self.beyond).as_slice() {
+            [] => {}
+            [(name, begin, end)] => self.misplaced(name, &format!("[{begin},{end}]")),
+            several @ [(first, ..), ..] => {
+                let end = several.iter().map(|(_, _, end)| *end).max().unwrap_or_default();
+                let found = format!("{} bytes", self.data_start + self.data_len);
+                let expected = format!(
+                    "{} bytes: {} tensors, such as `{}`, lie beyond the end (was the file cut short?)",
+                    self.data_start.saturating_add(end),
+                    several.len(),
+                    shown(first)
+                );
+                self.problems.push(self.place, found, expected);
             }
         }
     }

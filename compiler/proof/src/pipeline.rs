@@ -89,8 +89,11 @@ pub struct PartReport {
     pub part: &'static str,
     /// The component of the pipeline folder.
     pub component: String,
-    /// The lowest SNR of a result, in dB.
+    /// The lowest SNR of a result, in dB; of compressed weights against a graph with weights that are stored alike.
     pub least_snr_db: f64,
+    /// Of compressed weights the same against the graph of the weights as the pipeline folder has them: what the compression costs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of_weights_snr_db: Option<f64>,
     /// The bar, in dB; `None` if nothing says one.
     pub min_snr_db: Option<f64>,
     /// The outcome.
@@ -137,8 +140,14 @@ pub fn verify(
     let mut notes = Vec::new();
     for (part, component, path, model) in jobs {
         progress(component);
+        let (is_stored_alike, plain) = (model.quantize.is_some(), Model { quantize: None, ..model.clone() });
         let report = one(&path, model, options)?;
-        parts.push(PartReport { part: part.name(), component: component.clone(), ..report });
+        let of_weights_snr_db = match is_stored_alike {
+            // Where nothing was large enough to be compressed, both are the same.
+            true => Some(one(&path, plain, options)?.least_snr_db).filter(|db| *db != report.least_snr_db),
+            false => None,
+        };
+        parts.push(PartReport { part: part.name(), component: component.clone(), of_weights_snr_db, ..report });
     }
     let is_whole = Part::ALL.into_iter().all(|part| contract.assets.of(part).is_some());
     let chain = if contract.mode == Mode::Clip && is_whole {
@@ -248,17 +257,23 @@ fn difference(place: &str, found: &Value, expected: &Value) -> Option<(String, S
 
 /// Writes the figures into the model card.
 fn write_card(opened: &Pipeline, report: &PipelineReport, options: &Options) -> Result<()> {
-    let of_part = |part: &PartReport| Fidelity {
-        what: format!("`{}`", part.component),
-        snr_db: part.least_snr_db,
-        fp16: options.fp16,
+    let of_part = |part: &PartReport| {
+        let row = |what: String, snr_db: f64| Fidelity { what, snr_db, fp16: options.fp16 };
+        let component = &part.component;
+        match part.of_weights_snr_db {
+            None => vec![row(format!("`{component}`"), part.least_snr_db)],
+            Some(of_weights) => vec![
+                row(format!("`{component}`, its weights compressed alike"), part.least_snr_db),
+                row(format!("`{component}`, its weights as they were: what the compression costs"), of_weights),
+            ],
+        }
     };
     let of_chain = |row: &Compared| Fidelity {
         what: format!("`{}`, all parts one after the other", row.name),
         snr_db: row.metrics.snr_db,
         fp16: options.fp16,
     };
-    let rows: Vec<Fidelity> = report.parts.iter().map(of_part).chain(report.chain.iter().map(of_chain)).collect();
+    let rows: Vec<Fidelity> = report.parts.iter().flat_map(of_part).chain(report.chain.iter().map(of_chain)).collect();
     let path = opened.dir().join(CARD);
     let old = std::fs::read_to_string(&path).unwrap_or_default();
     let text = card(opened.contract(), &pipeline::estimate_of(&old), &rows);
@@ -303,6 +318,7 @@ fn one(path: &Path, model: Model, options: &Options) -> Result<PartReport> {
         part: "",
         component: String::new(),
         least_snr_db,
+        of_weights_snr_db: None,
         min_snr_db,
         verdict,
     };

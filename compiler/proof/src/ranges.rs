@@ -29,7 +29,7 @@ pub struct Options {
     pub golden: Option<PathBuf>,
     /// Seed of the inputs.
     pub seed: u64,
-    /// Clips to run, with timesteps from 1000 down to 0; or chunks of a stream.
+    /// Clips to run, with timesteps from the greatest down to the least, 1000 to 0 of most models; or chunks of a stream.
     pub samples: Option<u64>,
     /// The largest magnitude of a product's result, at most [`LARGEST`]: engines make infinity of more.
     pub product_largest: f32,
@@ -177,7 +177,11 @@ fn of_clip(path: &Path, options: &Options, progress: &mut dyn FnMut(u64, u64)) -
         sample(inputs)?;
         progress(i + 1, samples);
     }
-    let timesteps = listed.as_ref().map_or("from 1000 to 0".into(), Timesteps::to_string);
+    let range = match interface.time().and_then(|time| interface.role(time)) {
+        Some(InputRole::Time { low, high }) => format!("from {high} to {low}"),
+        _ => "none".into(),
+    };
+    let timesteps = listed.as_ref().map_or(range, Timesteps::to_string);
     Ok((found, format!("{samples} clip(s) of seed {}, timesteps {timesteps}", options.seed)))
 }
 

@@ -96,7 +96,7 @@ pub struct Check {
     pub min_snr_db: f64,
     /// Outputs, then blocks.
     pub rows: Vec<Compared>,
-    /// Whether every row passes.
+    /// Whether every result passes.
     pub passed: bool,
 }
 
@@ -121,7 +121,7 @@ pub struct VerifyReport {
     pub rows: Vec<Compared>,
     /// Other comparisons that a pass needs.
     pub checks: Vec<Check>,
-    /// The first block below the bar.
+    /// The first block below the bar; the verdict is that of the results.
     pub first_block_below: Option<String>,
     /// Whether the artifact names its blocks, and they were not compared.
     pub blocks_unseen: bool,
@@ -209,17 +209,14 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<V
         if against == Against::Both {
             let plain = graph.run(None, &inputs, &run)?;
             let what = format!("the plain fp32 graph of {dir} against the golden");
-            checks.push(Check::new(
-                what,
-                FP32_BAR,
-                compared((&plain, &dir.to_string()), (&expected, &of), &interface, Some(FP32_BAR))?,
-            ));
+            let rows = compared((&plain, &dir.to_string()), (&expected, &of), &interface, Some(FP32_BAR))?;
+            checks.push(Check::new(what, FP32_BAR, rows, &interface));
         }
         if let Some(storage) = storage.as_ref().filter(|_| exact && against != Against::Stored) {
             let alike = graph.run(Some(storage), &inputs, &run)?;
             let what = format!("the artifact against the graph of {dir}, stored in {storage} as well");
             let rows = compared((&outputs, &shown), (&alike, &dir.to_string()), &interface, Some(usual))?;
-            checks.push(Check::new(what, usual, rows));
+            checks.push(Check::new(what, usual, rows, &interface));
         } else if against == Against::Both && exact && quantized(&metadata).is_some() {
             bail!("`{shown}` is stored as a plan says: name the plan with --quantize PLAN.toml beside --checkpoint");
         }
@@ -233,7 +230,7 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<V
         usual,
         stored_alike: storage.is_some() && exact,
     };
-    let verdict = claim.verdict(rows.iter().all(|r| r.passed) && checks.iter().all(|c| c.passed));
+    let verdict = claim.verdict(rows.iter().all(|r| decides_well(r, &interface)) && checks.iter().all(|c| c.passed));
     let first_block_below = rows.iter().find(|r| !r.passed && is_block(&interface, &r.name)).map(|r| r.name.clone());
     Ok(VerifyReport {
         artifact: shown,
@@ -271,6 +268,11 @@ pub fn verify(path: &Path, reference: &Reference, options: &Options) -> Result<V
         verdict,
         passed: verdict == Verdict::Passed,
     })
+}
+
+/// Whether a row speaks for a pass: a result that passes, or a block, of finite numbers, which says where a difference arises and not whether it matters.
+fn decides_well(row: &Compared, interface: &Interface) -> bool {
+    row.passed || is_block(interface, &row.name) && row.metrics.non_finite + row.metrics.reference_non_finite == 0
 }
 
 /// The outputs that a golden has for an artifact, and every block that `run` probes.
@@ -344,8 +346,8 @@ pub(crate) fn reaches(metrics: &Metrics, bar: Option<f64>) -> bool {
 }
 
 impl Check {
-    fn new(what: String, min_snr_db: f64, rows: Vec<Compared>) -> Check {
-        Check { what, min_snr_db, passed: rows.iter().all(|r| r.passed), rows }
+    fn new(what: String, min_snr_db: f64, rows: Vec<Compared>, interface: &Interface) -> Check {
+        Check { what, min_snr_db, passed: rows.iter().all(|row| decides_well(row, interface)), rows }
     }
 }
 

@@ -27,6 +27,7 @@ use super::progress::Progress;
 use super::usage::refuse;
 use super::weights::{self, WeightArgs};
 use super::{Context, print_json, print_line, print_note};
+use crate::errors::About as _;
 use crate::inspect::recognition;
 use crate::lint::{Brief, lint};
 use s2dit_emit::decoder;
@@ -84,7 +85,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME")]
     component: Option<String>,
     #[command(flatten)]
-    weights: WeightArgs,
+    pub(super) weights: WeightArgs,
     /// What to make: onnx, coreml, or coreai (experimental: Core AI assets, of which no device has loaded one yet)
     /// [default: what the ending of OUT says; coreml for a folder]
     #[arg(long)]
@@ -287,10 +288,7 @@ impl Args {
 pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     let start = Instant::now();
     args.check()?;
-    let plan = args.quantize.as_ref().and_then(|how| match how {
-        How::Plan(path) => Some(path),
-        How::Every(_) => None,
-    });
+    let plan = args.quantize.as_ref().and_then(How::plan);
     let samples = args.calibrate.as_ref().and_then(|samples| match samples {
         Samples::File(path) => Some(path),
         Samples::Seeded => None,
@@ -427,7 +425,7 @@ fn one(args: &Args, context: Context, checkpoint: &Checkpoint, start: Instant) -
     }
     eprint_rows(&passes);
     if !context.quiet {
-        say(&summary, lint.as_ref(), args.device.as_deref(), start)?;
+        say(&summary, lint.as_ref(), args.device.as_deref(), Some(start))?;
         if let Some(line) = source::said(checkpoint) {
             print_line(&line)?;
         }
@@ -493,10 +491,11 @@ fn lint_of(args: &Args, summary: &Summary, device: Option<&Device>, context: Con
 }
 
 /// Prints a summary.
-fn say(summary: &Summary, lint: Option<&Brief>, device: Option<&str>, start: Instant) -> Result<()> {
+/// A summary in a line or two; `start` is of a compile that made nothing else.
+fn say(summary: &Summary, lint: Option<&Brief>, device: Option<&str>, start: Option<Instant>) -> Result<()> {
     let out = summary.path.display();
     print_line(&format!(
-        "{out}: {} {}{}{}, {} ops, {} of weights{}, {:.1} s",
+        "{out}: {} {}{}{}, {} ops, {} of weights{}{}",
         summary.target,
         summary.precision,
         summary.quantize.as_ref().map(|q| format!(" {q}")).unwrap_or_default(),
@@ -504,7 +503,7 @@ fn say(summary: &Summary, lint: Option<&Brief>, device: Option<&str>, start: Ins
         summary.ops,
         size(summary.weight_bytes),
         summary.quantized.map(|q| format!(", {} of {} weights quantized", q.weights, q.of)).unwrap_or_default(),
-        start.elapsed().as_secs_f64()
+        start.map(|start| format!(", {:.1} s", start.elapsed().as_secs_f64())).unwrap_or_default()
     ))?;
     if let Some(lint) = lint {
         let device = device.map(|device| format!(" --device {device}")).unwrap_or_default();
@@ -564,7 +563,8 @@ impl Job {
             _ => default_precision(target),
         };
         let precision = args.precision.unwrap_or(usual);
-        let quantize = args.storage().map(|how| how.open(checkpoint)).transpose()?.flatten();
+        let plan = args.quantize.as_ref().and_then(How::plan);
+        let quantize = args.storage().map(|how| how.open(checkpoint)).transpose().about_file(plan, "E0501")?.flatten();
         let partition = args.partition;
         let usual = if target == Target::CoreAi { Compute::Gpu } else { Compute::default() };
         let layout =

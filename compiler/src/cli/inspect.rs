@@ -31,7 +31,7 @@ pub(super) struct Args {
     /// Checkpoint (a folder, a file of weights, or OWNER/NAME on the Hugging Face hub), graph that PyTorch exported, .onnx file, .mlpackage or kernel folder
     path: PathBuf,
     #[command(flatten)]
-    weights: WeightArgs,
+    pub(super) weights: WeightArgs,
     /// Latent frames, rows and columns for a checkpoint's costs [default: 3x36x64, or the nearest that fits]
     #[arg(long, value_name = "FxHxW", group = "size")]
     latent: Option<LatentSize>,

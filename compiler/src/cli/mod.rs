@@ -53,7 +53,7 @@ struct Cli {
     #[arg(short, long, global = true)]
     quiet: bool,
 
-    /// Threads to use (default: all cores); the bytes written do not depend on it
+    /// Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes only by rounding
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 
@@ -217,10 +217,10 @@ fn perform(cli: &Cli) -> anyhow::Result<ExitCode> {
     let context = Context { quiet: cli.quiet, threads: cli.threads(), force: cli.force };
     match &cli.command {
         Command::Init(args) => init::run(args, context),
-        Command::Inspect(args) => inspect::run(args, context),
-        Command::Compile(args) => compile::run(args, context),
-        Command::Quantize(args) => quantize::run(args, context),
-        Command::Verify(args) => verify::run(args, context),
+        Command::Inspect(args) => args.weights.about(inspect::run(args, context)),
+        Command::Compile(args) => args.weights.about(compile::run(args, context)),
+        Command::Quantize(args) => args.weights.about(quantize::run(args, context)),
+        Command::Verify(args) => args.weights.about(verify::run(args, context)),
         Command::Run(args) => run::run(args, context),
         Command::Stream(args) => stream::run(args, context),
         Command::Decode(args) => decode::run(args, context),

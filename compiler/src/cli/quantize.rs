@@ -37,7 +37,7 @@ pub(super) struct Args {
     /// Checkpoint: a folder with config.json and safetensors, a file of weights, or OWNER/NAME on the Hugging Face hub
     pub(super) checkpoint: PathBuf,
     #[command(flatten)]
-    weights: WeightArgs,
+    pub(super) weights: WeightArgs,
     /// One scheme for every weight that it fits: int8, palette4-group16, …; w8a8: int8 activations too
     #[arg(long, value_name = "SCHEME", required_unless_present_any = ["target_size", "min_snr"])]
     scheme: Option<Uniform>,

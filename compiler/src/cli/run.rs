@@ -111,13 +111,13 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
             refuse!("{problem}");
         }
     }
-    let inputs = arrays::read(from).about("E0111")?;
+    let inputs = arrays::read_within(from, model.most_bytes(function)?).about("E0111")?;
     let mut states = model.new_states(function)?;
     if states.is_empty() && args.states.is_some() {
         refuse!("--states: `{}` has no states", path.display());
     }
     if let Some(file) = args.states.as_ref().filter(|file| file.exists()) {
-        states = arrays::read(file).about("E0111")?;
+        states = arrays::read_within(file, model.most_bytes(function)?).about("E0111")?;
     }
     let before = states.clone();
     let outputs = model.predict(function, &inputs, &mut states).about("E0703");

@@ -66,7 +66,7 @@ pub(super) struct Args {
     #[arg(long, visible_alias = "graph", value_name = "DIR", group = "reference")]
     checkpoint: Option<PathBuf>,
     #[command(flatten)]
-    weights: WeightArgs,
+    pub(super) weights: WeightArgs,
     /// Compress the weights of the checkpoint's graph as those of the artifact are; without --golden, judge only storage and
     /// arithmetic
     #[arg(long, value_name = "SCHEME|PLAN", requires = "checkpoint")]
@@ -84,7 +84,7 @@ pub(super) struct Args {
     /// What runs the graph: ort, tract (ONNX files only), or coreai (Apple's runtime, for .aimodel only; fetched on first need)
     #[arg(long, default_value = "ort")]
     engine: Engine,
-    /// Compare block by block and name the first block below the bar
+    /// Compare block by block too, and name the first block below the bar; the verdict stays that of the results
     #[arg(long)]
     blocks: bool,
     /// Chunks of a stream to compare [default: all of the golden, or 16]
@@ -161,7 +161,7 @@ pub(super) fn run(args: &Args, context: Context) -> Result<ExitCode> {
     if args.json {
         print_json(&report)?;
     } else {
-        print_line(&text(&report))?;
+        print_line(&text(&report, args.golden.is_some()))?;
     }
     Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -220,8 +220,11 @@ fn pipeline_text(report: &pipeline::PipelineReport) -> String {
     let mut out = format!("{} against {}\n", one_line(&report.artifact), one_line(&report.reference));
     for part in &report.parts {
         let bar = part.min_snr_db.map_or("no bar".to_owned(), |bar| format!("bar {} dB", hundredths(bar)));
+        let of_weights = part.of_weights_snr_db.map_or(String::new(), |db| {
+            format!("; {db:.1} dB of the weights as they were, which is what their compression costs")
+        });
         out += &format!(
-            "  {:<14} {:<16} {:>7.1} dB at least, {bar}: {}\n",
+            "  {:<14} {:<16} {:>7.1} dB at least, {bar}: {}{of_weights}\n",
             part.part,
             one_line(&part.component),
             part.least_snr_db,
@@ -238,10 +241,16 @@ fn pipeline_text(report: &pipeline::PipelineReport) -> String {
     let below: Vec<String> = report.below.iter().map(|name| one_line(name)).collect();
     let below = below.join(", ");
     out + &match report.verdict {
-        Verdict::Passed => format!(
-            "{}: every file has its hash, the description is that of the pipeline folder, and every part computes what the fp32 graph of its component does",
-            word(report.verdict)
-        ),
+        Verdict::Passed => {
+            let alike = match report.parts.iter().any(|part| part.of_weights_snr_db.is_some()) {
+                true => ", with weights that are stored alike",
+                false => "",
+            };
+            format!(
+                "{}: every file has its hash, the description is that of the pipeline folder, and every part computes what the fp32 graph of its component does{alike}",
+                word(report.verdict)
+            )
+        }
         Verdict::Failed => format!("{}: below the bar: {below}", word(report.verdict)),
         Verdict::NoVerdict => {
             format!(
@@ -313,7 +322,7 @@ fn figures(m: &s2dit_runtime::compare::Metrics, passed: bool) -> String {
 }
 
 /// The report for people.
-pub(super) fn text(report: &VerifyReport) -> String {
+pub(super) fn text(report: &VerifyReport, is_golden: bool) -> String {
     let mut out = format!(
         "{} against {}, engine {}, {}\n             {COLUMNS}\n",
         one_line(&report.artifact),
@@ -329,12 +338,22 @@ pub(super) fn text(report: &VerifyReport) -> String {
         out += &format!("{}, bar {} dB:\n{}", one_line(&check.what), hundredths(check.min_snr_db), table(&check.rows));
     }
     if let Some(block) = &report.first_block_below {
-        out += &format!("the first block below the bar is {block}\n");
+        out += &format!("the first block below the bar is {block}");
+        out += match report.passed {
+            true => ", and the results are not: blocks say where a difference arises, results whether it matters\n",
+            false => "\n",
+        };
     }
     let failed = report.verdict == Verdict::Failed;
     out += &verdict(report.verdict, report.min_snr_db, "and no NaN or Inf", &report.proves);
     if failed && report.blocks_unseen {
-        out += "\nrun it again with --blocks to see the first block that differs (--checkpoint DIR has them all)";
+        out += match is_golden {
+            false => "\nrun it again with --blocks to see the first block that differs",
+            true => {
+                "\nrun it again with --blocks and a golden that has the tokens after each block (docs/formats.md) to see the first block that differs; \
+                 if `verify --checkpoint DIR`, of the weights that were compiled, passes, then these weights are not the golden's"
+            }
+        };
     }
     out
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Result;
 use s2dit_files::hub::{Fetching, Hub, RepositoryName};
 use s2dit_files::problems::Problems;
 use s2dit_files::size;
@@ -11,6 +12,7 @@ use s2dit_models::checkpoint::{Checkpoint, Lora, Origin, Wanted, locate};
 use super::progress::Progress;
 use super::terminal::one_line;
 use super::{Context, print_note};
+use crate::errors::About as _;
 
 /// How a checkpoint is read.
 #[derive(clap::Args)]
@@ -58,6 +60,14 @@ impl WeightArgs {
             loras: self.lora.clone(),
             ask: Ask { inputs: self.input.clone(), outputs: self.result.clone(), bind: self.bind.clone() },
         })
+    }
+
+    /// Errors that name a LoRA file are about it: a command reads other files too.
+    ///
+    /// # Errors
+    /// The error itself, with the same words.
+    pub(super) fn about<T>(&self, result: Result<T>) -> Result<T> {
+        self.lora.iter().fold(result, |result, lora| result.about_file(Some(&lora.path), "E0109"))
     }
 
     /// Whether any of the flags that say how was given.

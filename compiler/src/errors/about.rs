@@ -65,7 +65,10 @@ const OF_ITS_OWN: [&str; 10] =
 /// What cannot be read, if the system says so.
 const UNREADABLE: &str = "E0006";
 /// What stands in what the system says, or in what is said of a file that cannot be read.
-const OF_THE_SYSTEM: [&str; 2] = ["(os error ", "cannot read `"];
+const OF_THE_SYSTEM: [&str; 3] = ["(os error ", "cannot read `", "a byte that is not UTF-8 at "];
+/// What cannot be written, if the system says so, and how the program says it.
+const UNWRITABLE: &str = "E0005";
+const UNWRITTEN: [&str; 2] = ["cannot write `", "cannot make `"];
 /// The class of goldens, whose reader reads latents for others too.
 const OF_GOLDENS: &str = "E0801";
 /// Letters from which on the words tell of a class better than what was being read.
@@ -75,6 +78,9 @@ const TELLING: usize = 20;
 #[must_use]
 pub fn class(error: &anyhow::Error) -> Option<&'static Class> {
     let text = format!("{error:#}");
+    if UNWRITTEN.iter().any(|words| text.contains(words)) && text.contains(OF_THE_SYSTEM[0]) {
+        return find(UNWRITABLE);
+    }
     // A name of a file may have ends of lines.
     let pattern = fitting(&text).or_else(|| fitting(&text.replace('\n', " ")));
     let said = pattern.map(|pattern| pattern.class).or_else(|| other(&text));
@@ -117,6 +123,8 @@ mod tests {
         assert_ne!(id(failed().about_file(Some(&"y.safetensors".into()), "E0503")), Some("E0503"), "another file");
         let taken = Err::<(), _>(anyhow!("cannot write `x.onnx`: the folder `out` does not exist"));
         assert_eq!(id(taken.about("E0708")), Some("E0005"));
+        let full = Err::<(), _>(anyhow!("Permission denied (os error 13)").context("cannot write `x.gif`"));
+        assert_eq!(id(full.about("E0708")), Some("E0005"));
         let shown = failed().context("outside").about("E0708").context("more").unwrap_err();
         assert_eq!(format!("{shown:#}"), "more: outside: `x.safetensors`: text: found [1, 2], expected [3, 4]");
     }

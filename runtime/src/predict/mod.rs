@@ -185,6 +185,21 @@ impl Predictor {
         }
     }
 
+    /// Bytes that a file of arrays for a call may hold at most, in any element type: those of all inputs, outputs and states twice, in float64. No limit
+    /// if an extent is open.
+    ///
+    /// # Errors
+    /// No function of this name.
+    pub fn most_bytes(&self, function: Option<&str>) -> Result<u64, Error> {
+        let ports = self.ports(function)?;
+        let elements = |port: &Port| {
+            let sides = port.shape.as_ref()?.iter().map(|side| u64::try_from(*side).ok());
+            sides.into_iter().try_fold(1u64, |all, side| all.checked_mul(side?))
+        };
+        let all = ports.iter().flatten().try_fold(0u64, |all, port| all.checked_add(elements(port)?));
+        Ok(all.and_then(|all| all.checked_mul(16)).unwrap_or(u64::MAX))
+    }
+
     fn function(&self, name: Option<&str>) -> Result<String, Error> {
         let functions = self.functions();
         let found = name.map_or(functions.first(), |name| functions.iter().find(|f| *f == name));

@@ -7,11 +7,11 @@
 //! `states` is read, if it is there, and written. A model stays open until another one is asked for, or `{"close": true}`.
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use s2dit_backends::output::{Destination, Staged};
 use s2dit_files::arrays::{self, Arrays, Format};
 use serde::Deserialize;
@@ -96,16 +96,26 @@ impl Server {
         }
         let (_, _, model) = open.as_mut().context("no model is open")?;
         let function = request.function.as_deref();
+        let to = request.outputs.context("a request without `outputs`")?;
+        for written in [Some(&to), request.states.as_ref()].into_iter().flatten() {
+            let read = [Some(&path), request.inputs.as_ref()].into_iter().flatten();
+            if let Some(from) = read.into_iter().find(|from| lies_in(written, from)) {
+                bail!(
+                    "found `{}`, which lies in `{}`, which is read; expected a place of its own",
+                    written.display(),
+                    from.display()
+                );
+            }
+        }
         let inputs = match &request.inputs {
-            Some(path) => arrays::read(path)?,
+            Some(path) => arrays::read_within(path, model.most_bytes(function)?)?,
             None => Arrays::new(),
         };
         let mut states = model.new_states(function)?;
         if let Some(path) = request.states.as_ref().filter(|path| path.exists()) {
-            states = arrays::read(path)?;
+            states = arrays::read_within(path, model.most_bytes(function)?)?;
         }
         let outputs = model.predict(function, &inputs, &mut states)?;
-        let to = request.outputs.context("a request without `outputs`")?;
         let mut staged = vec![self.staged(&to, &outputs)?];
         if let Some(path) = &request.states {
             staged.push(self.staged(path, &states)?);
@@ -118,6 +128,13 @@ impl Server {
     fn staged(&self, path: &Path, values: &Arrays) -> Result<Staged> {
         stage(Destination { force: self.written.contains(path), ..Destination::new(path) }, values)
     }
+}
+
+/// Whether a file would be another one, or lie in that folder, links followed.
+fn lies_in(file: &Path, other: &Path) -> bool {
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let there = fs::canonicalize(file).ok().or_else(|| Some(fs::canonicalize(parent).ok()?.join(file.file_name()?)));
+    there.zip(fs::canonicalize(other).ok()).is_some_and(|(file, other)| file.starts_with(other))
 }
 
 /// Arrays in a file beside its place. One that is there is replaced if this program made it, or by force.

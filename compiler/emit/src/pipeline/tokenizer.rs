@@ -135,9 +135,23 @@ fn byte_pairs(source: &Path, config: &Value) -> Result<Vec<u8>> {
     let text = read_file(&vocabulary, LARGEST).with_context(|| format!("cannot read `{}`", vocabulary.display()))?;
     let vocab: Value =
         serde_json::from_slice(&text).with_context(|| format!("`{}`: not JSON", vocabulary.display()))?;
+    if !vocab.is_object() {
+        bail!("`{}`: found no JSON object, expected one of tokens and their ids", vocabulary.display());
+    }
     let merges = source.join(MERGES);
     let lines = read_text(&merges, LARGEST).with_context(|| format!("cannot read `{}`", merges.display()))?;
-    let pairs: Vec<&str> = lines.lines().filter(|line| !line.starts_with("#version") && !line.is_empty()).collect();
+    let mut pairs = Vec::new();
+    for (i, line) in lines.lines().enumerate().filter(|(_, line)| !line.starts_with("#version") && !line.is_empty()) {
+        let known = |token: &str| !token.is_empty() && vocab.get(token).is_some();
+        if !line.split_once(' ').is_some_and(|(a, b)| known(a) && known(b) && known(&format!("{a}{b}"))) {
+            bail!(
+                "`{}`: line {}: found {line:?}, expected two tokens of {VOCABULARY} with a space between, which together are a token too (is the file cut short?)",
+                merges.display(),
+                i + 1
+            );
+        }
+        pairs.push(line);
+    }
     let class = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or("CLIPTokenizer");
     if !class.starts_with("CLIPTokenizer") {
         bail!(

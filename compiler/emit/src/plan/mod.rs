@@ -50,6 +50,15 @@ impl FromStr for How {
 }
 
 impl How {
+    /// The file of the plan, if it is one.
+    #[must_use]
+    pub fn plan(&self) -> Option<&PathBuf> {
+        match self {
+            How::Plan(path) => Some(path),
+            How::Every(_) => None,
+        }
+    }
+
     /// Opens the plan, if it is one; `None` for `fp16`.
     ///
     /// # Errors

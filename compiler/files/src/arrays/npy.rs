@@ -21,6 +21,10 @@ const TYPES: [(&str, DType); 11] = [
     ("|b1", DType::Bool),
 ];
 
+/// What is read.
+pub(super) const EXPECTED: &str =
+    "an array of <f8, <f4, <f2, <i8, <i4, <i2, |i1, <u4, <u2, |u1 or |b1 (little-endian numbers, or bools)";
+
 /// Decodes an array, or says what it is instead.
 pub(super) fn decode(bytes: &[u8]) -> Result<Array, String> {
     let cut = || "an array that ends early".to_string();

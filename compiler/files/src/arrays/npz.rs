@@ -14,17 +14,21 @@ use crate::problems::Problems;
 const COMMENT: &str = "made by s2ditc";
 const EXPECTED: &str = "an .npz of NumPy";
 
-pub(super) fn read(path: &Path) -> Result<Arrays, Problems> {
+/// A header of `.npy` has a hundred bytes or so.
+const HEADER: u64 = 1 << 16;
+
+pub(super) fn read(path: &Path, most: u64) -> Result<Arrays, Problems> {
     let place = path.display().to_string();
     let file = File::open(path).map_err(|e| Problems::one(&place, e.to_string(), EXPECTED))?;
     let mut archive =
         ZipArchive::new(BufReader::new(file)).map_err(|e| Problems::one(&place, e.to_string(), EXPECTED))?;
     let mut arrays = Arrays::new();
     let mut problems = Problems::new();
+    let mut left = most.saturating_add(HEADER);
     for i in 0..archive.len() {
         let mut bytes = Vec::new();
         let entry = archive.by_index(i).and_then(|mut entry| {
-            entry.read_to_end(&mut bytes)?;
+            entry.by_ref().take(left.saturating_add(1)).read_to_end(&mut bytes)?;
             Ok(entry.name().to_string())
         });
         let name = match entry {
@@ -35,9 +39,14 @@ pub(super) fn read(path: &Path) -> Result<Arrays, Problems> {
             }
         };
         let name = name.strip_suffix(".npy").unwrap_or(&name);
+        if bytes.len() as u64 > left {
+            let found = format!("more than {most} bytes of arrays");
+            return Err(Problems::one(place, found, "no more than the model takes"));
+        }
+        left -= bytes.len() as u64;
         match npy::decode(&bytes) {
             Ok(array) => drop(arrays.insert(name.to_string(), array)),
-            Err(found) => problems.push(format!("{place}: array `{name}`"), found, "an array of numbers or bools"),
+            Err(found) => problems.push(format!("{place}: array `{name}`"), found, npy::EXPECTED),
         }
     }
     problems.into_result().map(|()| arrays)

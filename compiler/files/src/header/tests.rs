@@ -198,6 +198,9 @@ fn tensors_cover_the_data_once() {
     assert!(bad(&header([1, 4], [4, 8]), 8).contains("f: a: found 1 unused bytes"));
     assert!(bad(&header([0, 4], [4, 8]), 9).contains("1 unused bytes at the end"));
     assert!(bad(&header([0, 4], [4, 8]), 7).contains("is the file truncated?"));
+    // Several tensors beyond the end are one problem.
+    let cut = bad(&header([0, 4], [4, 8]), 3);
+    assert!(cut.contains("2 tensors, such as `b`, lie beyond the end") && !cut.contains("data_offsets"), "{cut}");
 }
 
 /// Any cut and any flipped byte of a good file is answered, not crashed on.

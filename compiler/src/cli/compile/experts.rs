@@ -92,13 +92,13 @@ pub(super) fn run(args: &Args, context: Context, pair: &Experts, start: Instant)
         print_json(&Summary { boundary: pair.boundary, experts: made })?;
     } else if !context.quiet {
         for one in &made {
-            say(&one.summary, one.lint.as_ref(), args.device.as_deref(), start)?;
+            say(&one.summary, one.lint.as_ref(), args.device.as_deref(), None)?;
         }
         if let Some(line) = said(&pair.checkpoints[0]) {
             print_line(&line)?;
         }
-        let (out, boundary) = (out.display(), pair.boundary);
-        print_line(&format!("{out}: {high} from timestep {boundary} on, {low} below it"))?;
+        let (out, boundary, seconds) = (out.display(), pair.boundary, start.elapsed().as_secs_f64());
+        print_line(&format!("{out}: {high} from timestep {boundary} on, {low} below it, {seconds:.1} s"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

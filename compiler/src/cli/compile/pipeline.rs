@@ -197,9 +197,10 @@ pub(super) fn run(args: &Args, context: Context, pixels: Pixels, start: Instant)
         print_json(&Report { contract: &made.contract, components, notes: &notes, summaries })?;
     } else if !context.quiet {
         for summary in &summaries {
-            say(summary, None, None, start)?;
+            say(summary, None, None, None)?;
         }
-        print_line(&format!("{}: {}, {}", out.display(), made.contract.class, sizes(&made.contract)))?;
+        let seconds = start.elapsed().as_secs_f64();
+        print_line(&format!("{}: {}, {}, {seconds:.1} s", out.display(), made.contract.class, sizes(&made.contract)))?;
     }
     Ok(ExitCode::SUCCESS)
 }
