@@ -190,6 +190,12 @@ fn roles_are_guessed_shown_and_given() {
     let report = json(&[&["inspect", &arg(&file("s2dit_reference.raw.pt2"))], &given[..]].concat());
     assert_eq!(roles(&report, "inputs")[1..], named(&[("t", "time from 0 to 1"), ("text", "other")])[..]);
     assert_eq!(report["inputs"][1]["guessed"], false);
+    // A range that is not said is that of the name, and one that is said counts.
+    for (given, range) in [("time=sigma", "time from 0 to 1"), ("time=sigma:0:1000", "time from 0 to 1000")] {
+        let report = json(&["inspect", &arg(&file("shared_rotation.raw.pt2")), "--input", given, "--json"]);
+        assert_eq!(report["inputs"][1]["role"], range, "{report}");
+        assert_eq!(report["blocks"].as_array().map(Vec::len), Some(3), "{report}");
+    }
 }
 
 /// The reference as PyTorch exports it and as the frontend builds it: the same blocks, and as many ops of each in the engine's layout.

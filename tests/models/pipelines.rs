@@ -256,7 +256,7 @@ fn what_compression_costs_is_told() {
         assert_eq!(part(name)["of_weights_snr_db"], Value::Null, "{name}");
     }
     let said = ok(&verify);
-    assert!(said.contains("of the weights as they were") && said.contains("stored alike"), "{said}");
+    assert!(said.contains("against the uncompressed weights") && said.contains("stored alike"), "{said}");
     let card = fs::read_to_string(Path::new(&out).join("README.md")).expect("a card");
     assert!(card.contains("what the compression costs"), "{card}");
 }

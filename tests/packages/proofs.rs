@@ -311,7 +311,7 @@ fn stream_golden(kernel: &Path, out: &Path) {
     );
 }
 
-/// A block that differs is named; the results decide, unless the block is no number.
+/// A block that differs is named; the results decide.
 #[test]
 fn blocks_locate_and_results_decide() {
     let work = tempfile::tempdir().expect("a folder");

@@ -85,6 +85,7 @@ pub fn fit(device: &Device, subject: &Subject, reports: &[DeviceReport]) -> Resu
                     subject.name
                 );
             };
+            // The same model of another size has most names too, and a name or two may be another's: half is enough to tell another package.
             let placed: Vec<&str> =
                 function.operations.iter().filter(|op| op.preferred.is_some()).map(|op| op.name.as_str()).collect();
             let names =

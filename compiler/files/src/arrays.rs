@@ -104,10 +104,11 @@ pub fn read(path: &Path) -> Result<Arrays, Problems> {
     read_within(path, u64::MAX)
 }
 
-/// Reads the arrays of a file, of at most so many bytes together: a small archive may hold gigabytes of zeros.
+/// Reads the arrays of a file; those of an `.npz` of at most so many bytes together: a small archive may hold gigabytes of zeros, and a safetensors file no
+/// more than it is large.
 ///
 /// # Errors
-/// Those of [`read`]; larger arrays.
+/// Those of [`read`]; larger arrays in an archive.
 pub fn read_within(path: &Path, most: u64) -> Result<Arrays, Problems> {
     match Format::of(path)? {
         Format::Npz => npz::read(path, most),

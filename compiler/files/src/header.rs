@@ -285,7 +285,7 @@ impl Reader<'_> {
                 let end = several.iter().map(|(_, _, end)| *end).max().unwrap_or_default();
                 let found = format!("{} bytes", self.data_start + self.data_len);
                 let expected = format!(
-                    "{} bytes: {} tensors, such as `{}`, lie beyond the end (was the file cut short?)",
+                    "{} bytes: {} tensors, such as `{}`, lie beyond the end (is the file truncated?)",
                     self.data_start.saturating_add(end),
                     several.len(),
                     shown(first)

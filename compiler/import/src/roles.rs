@@ -45,9 +45,9 @@ pub(crate) fn complete(module: &mut Module, ask: &Ask, place: &str) -> Result<Ve
             InputRole::Tokens { vocabulary: 0 } => {
                 InputRole::Tokens { vocabulary: vocabulary(f, p).unwrap_or(i32::MAX as usize) }
             }
-            InputRole::Time { low, high } if low == high => {
-                said.filter(|said| matches!(said, InputRole::Time { .. })).unwrap_or_else(|| time(name))
-            }
+            InputRole::Time { low, high } if low == high => said
+                .filter(|said| matches!(said, InputRole::Time { low, high } if low < high))
+                .unwrap_or_else(|| time(name)),
             role => role,
         };
         if let Some(expected) = misfit(&role, f.ty(p)) {

@@ -109,7 +109,11 @@ pub fn write_checkpoint(options: &InitOptions, dir: &Path, progress: Progress) -
     let needed: u64 = plan.shards.iter().map(Shard::file_size).sum();
     if let Some(free) = free_bytes(dir).filter(|free| *free < needed) {
         let expected = format!("{} for the weights ({needed} bytes)", size(needed));
-        return Err(Problems::one(dir.display().to_string(), format!("{} free on the disk", size(free)), expected));
+        return Err(Problems::one(
+            dir.display().to_string(),
+            format!("{} free on the disk ({free} bytes)", size(free)),
+            expected,
+        ));
     }
     for shard in &plan.shards {
         create(&dir.join(&shard.file), shard)?;

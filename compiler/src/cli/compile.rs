@@ -490,8 +490,7 @@ fn lint_of(args: &Args, summary: &Summary, device: Option<&Device>, context: Con
     told.then(|| brief(&summary.path, device)).transpose()
 }
 
-/// Prints a summary.
-/// A summary in a line or two; `start` is of a compile that made nothing else.
+/// Prints a summary in a line or two; `start` is of a compile that made nothing else.
 fn say(summary: &Summary, lint: Option<&Brief>, device: Option<&str>, start: Option<Instant>) -> Result<()> {
     let out = summary.path.display();
     print_line(&format!(

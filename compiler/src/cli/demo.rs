@@ -227,7 +227,7 @@ fn film(
     let strange = model::strange_words(&args.prompt)?;
     if !strange.is_empty() {
         report.notes.push(format!(
-            "the demo's model has seen no caption with {}: its captions are as \"{}\"",
+            "the demo's model has seen no caption with {}: its captions look like \"{}\"",
             strange.join(", "),
             model::PROMPT
         ));

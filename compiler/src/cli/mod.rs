@@ -53,7 +53,7 @@ struct Cli {
     #[arg(short, long, global = true)]
     quiet: bool,
 
-    /// Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes only by rounding
+    /// Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes differs by rounding at most
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 

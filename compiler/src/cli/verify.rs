@@ -221,7 +221,7 @@ fn pipeline_text(report: &pipeline::PipelineReport) -> String {
     for part in &report.parts {
         let bar = part.min_snr_db.map_or("no bar".to_owned(), |bar| format!("bar {} dB", hundredths(bar)));
         let of_weights = part.of_weights_snr_db.map_or(String::new(), |db| {
-            format!("; {db:.1} dB of the weights as they were, which is what their compression costs")
+            format!("; {db:.1} dB against the uncompressed weights: the cost of compression")
         });
         out += &format!(
             "  {:<14} {:<16} {:>7.1} dB at least, {bar}: {}{of_weights}\n",
@@ -350,8 +350,8 @@ pub(super) fn text(report: &VerifyReport, is_golden: bool) -> String {
         out += match is_golden {
             false => "\nrun it again with --blocks to see the first block that differs",
             true => {
-                "\nrun it again with --blocks and a golden that has the tokens after each block (docs/formats.md) to see the first block that differs; \
-                 if `verify --checkpoint DIR`, of the weights that were compiled, passes, then these weights are not the golden's"
+                "\nrun it again with --blocks and a golden that has the tokens after each block (docs/formats.md) to see the first block that differs\n\
+                 run verify --checkpoint DIR with the weights that were compiled: if that passes, the golden is of other weights"
             }
         };
     }

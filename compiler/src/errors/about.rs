@@ -53,7 +53,15 @@ impl<T, E: Into<anyhow::Error>> About<T> for Result<T, E> {
 
     fn about_file(self, file: Option<&PathBuf>, id: &'static str) -> anyhow::Result<T> {
         self.map_err(Into::into).or_else(|error: anyhow::Error| {
-            let names = |file: &PathBuf| format!("{error:#}").contains(&*file.to_string_lossy());
+            // As a whole name, or as the folder that a file lies in.
+            let names = |file: &PathBuf| {
+                let (said, file) = (format!("{error:#}"), file.to_string_lossy());
+                let ends = |rest: &str| rest.is_empty() || rest.starts_with(['`', ':', '/']);
+                said.match_indices(&*file).any(|(at, _)| {
+                    ends(&said[at + file.len()..])
+                        && said[..at].chars().next_back().is_none_or(|c| c == '`' || c == ' ')
+                })
+            };
             if file.is_some_and(names) { Err(error).about(id) } else { Err(error) }
         })
     }
@@ -78,7 +86,10 @@ const TELLING: usize = 20;
 #[must_use]
 pub fn class(error: &anyhow::Error) -> Option<&'static Class> {
     let text = format!("{error:#}");
-    if UNWRITTEN.iter().any(|words| text.contains(words)) && text.contains(OF_THE_SYSTEM[0]) {
+    if UNWRITTEN.iter().any(|words| text.contains(words))
+        && text.contains(OF_THE_SYSTEM[0])
+        && !text.contains(OF_THE_SYSTEM[1])
+    {
         return find(UNWRITABLE);
     }
     // A name of a file may have ends of lines.
@@ -121,6 +132,7 @@ mod tests {
         let file = PathBuf::from("x.safetensors");
         assert_eq!(id(failed().about_file(Some(&file), "E0503")), Some("E0503"));
         assert_ne!(id(failed().about_file(Some(&"y.safetensors".into()), "E0503")), Some("E0503"), "another file");
+        assert_ne!(id(failed().about_file(Some(&"x".into()), "E0503")), Some("E0503"), "the beginning of a name");
         let taken = Err::<(), _>(anyhow!("cannot write `x.onnx`: the folder `out` does not exist"));
         assert_eq!(id(taken.about("E0708")), Some("E0005"));
         let full = Err::<(), _>(anyhow!("Permission denied (os error 13)").context("cannot write `x.gif`"));

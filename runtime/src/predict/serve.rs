@@ -97,13 +97,13 @@ impl Server {
         let (_, _, model) = open.as_mut().context("no model is open")?;
         let function = request.function.as_deref();
         let to = request.outputs.context("a request without `outputs`")?;
-        for written in [Some(&to), request.states.as_ref()].into_iter().flatten() {
-            let read = [Some(&path), request.inputs.as_ref()].into_iter().flatten();
-            if let Some(from) = read.into_iter().find(|from| lies_in(written, from)) {
+        let written = [("outputs", Some(&to)), ("states", request.states.as_ref())];
+        for (field, written) in written.into_iter().filter_map(|(field, path)| Some((field, path?))) {
+            let others = [Some(&path), request.inputs.as_ref(), request.states.as_ref().filter(|_| field == "outputs")];
+            if let Some(other) = others.into_iter().flatten().find(|other| lies_in(written, other)) {
+                let (found, other) = (written.display(), other.display());
                 bail!(
-                    "found `{}`, which lies in `{}`, which is read; expected a place of its own",
-                    written.display(),
-                    from.display()
+                    "{field}: found `{found}`, which is or lies in `{other}`, which the request reads; expected a place of its own"
                 );
             }
         }

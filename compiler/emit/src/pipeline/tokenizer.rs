@@ -131,6 +131,13 @@ fn said(config: &Value, field: &str) -> Option<String> {
 
 /// CLIP's tokenizer of its vocabulary and merges, as transformers builds it.
 fn byte_pairs(source: &Path, config: &Value) -> Result<Vec<u8>> {
+    let class = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or("CLIPTokenizer");
+    if !class.starts_with("CLIPTokenizer") {
+        bail!(
+            "`{}`: field `tokenizer_class`: found {class:?} without {TOKENIZER_FILE}, expected CLIPTokenizer, which is built from {VOCABULARY} and {MERGES}",
+            source.join(CONFIG).display()
+        );
+    }
     let vocabulary = source.join(VOCABULARY);
     let text = read_file(&vocabulary, LARGEST).with_context(|| format!("cannot read `{}`", vocabulary.display()))?;
     let vocab: Value =
@@ -151,13 +158,6 @@ fn byte_pairs(source: &Path, config: &Value) -> Result<Vec<u8>> {
             );
         }
         pairs.push(line);
-    }
-    let class = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or("CLIPTokenizer");
-    if !class.starts_with("CLIPTokenizer") {
-        bail!(
-            "`{}`: field `tokenizer_class`: found {class:?} without {TOKENIZER_FILE}, expected CLIPTokenizer, which is built from {VOCABULARY} and {MERGES}",
-            source.join(CONFIG).display()
-        );
     }
     let token = |field: &str, usual: &str| said(config, field).unwrap_or_else(|| usual.to_owned());
     let (start, end) = (token("bos_token", "<|startoftext|>"), token("eos_token", "<|endoftext|>"));

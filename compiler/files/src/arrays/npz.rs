@@ -14,7 +14,7 @@ use crate::problems::Problems;
 const COMMENT: &str = "made by s2ditc";
 const EXPECTED: &str = "an .npz of NumPy";
 
-/// A header of `.npy` has a hundred bytes or so.
+/// Bytes that the header of an array may have: most have a hundred or so.
 const HEADER: u64 = 1 << 16;
 
 pub(super) fn read(path: &Path, most: u64) -> Result<Arrays, Problems> {
@@ -24,11 +24,11 @@ pub(super) fn read(path: &Path, most: u64) -> Result<Arrays, Problems> {
         ZipArchive::new(BufReader::new(file)).map_err(|e| Problems::one(&place, e.to_string(), EXPECTED))?;
     let mut arrays = Arrays::new();
     let mut problems = Problems::new();
-    let mut left = most.saturating_add(HEADER);
+    let mut left = most;
     for i in 0..archive.len() {
         let mut bytes = Vec::new();
         let entry = archive.by_index(i).and_then(|mut entry| {
-            entry.by_ref().take(left.saturating_add(1)).read_to_end(&mut bytes)?;
+            entry.by_ref().take(left.saturating_add(HEADER + 1)).read_to_end(&mut bytes)?;
             Ok(entry.name().to_string())
         });
         let name = match entry {
@@ -39,11 +39,11 @@ pub(super) fn read(path: &Path, most: u64) -> Result<Arrays, Problems> {
             }
         };
         let name = name.strip_suffix(".npy").unwrap_or(&name);
-        if bytes.len() as u64 > left {
+        if bytes.len() as u64 > left.saturating_add(HEADER) {
             let found = format!("more than {most} bytes of arrays");
             return Err(Problems::one(place, found, "no more than the model takes"));
         }
-        left -= bytes.len() as u64;
+        left = left.saturating_sub((bytes.len() as u64).saturating_sub(HEADER));
         match npy::decode(&bytes) {
             Ok(array) => drop(arrays.insert(name.to_string(), array)),
             Err(found) => problems.push(format!("{place}: array `{name}`"), found, npy::EXPECTED),

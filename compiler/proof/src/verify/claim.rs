@@ -8,9 +8,9 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Every comparison reaches its bar.
+    /// Every result reaches its bar.
     Passed,
-    /// A comparison is below its bar, or something is NaN or infinite.
+    /// A result is below its bar, or something is NaN or infinite.
     Failed,
     /// The comparisons that were asked for cannot tell the right model from a wrong one.
     NoVerdict,
@@ -68,7 +68,7 @@ impl Claim<'_> {
         self.quantized.is_some() && low && alone
     }
 
-    /// The verdict, given whether everything that was compared reaches its bar.
+    /// The verdict, given whether every result that was compared reaches its bar.
     #[must_use]
     pub fn verdict(&self, reached: bool) -> Verdict {
         match (reached, self.is_weak()) {

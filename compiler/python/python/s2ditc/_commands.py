@@ -36,7 +36,7 @@ def init(
         dtype: Element type: bf16, fp16 or fp32 [default: bf16].
         max_shard_size: Split the weights into files of at most this size, such as 500MB.
         output: Folder to make.
-        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes only by rounding.
+        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes differs by rounding at most.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
         no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.
         progress: Called with each step of the work; True shows a line, False shows nothing and keeps quiet, and without it a line is shown in a
@@ -96,7 +96,7 @@ def inspect(
         offline: Fetch nothing: of the Hugging Face hub take only what its cache has.
         latent: Latent frames, rows and columns for a checkpoint's costs [default: 3x36x64, or the nearest that fits].
         tokens: Text tokens for the costs of a text encoder's checkpoint [default: those that pipelines pad to].
-        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes only by rounding.
+        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes differs by rounding at most.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
         no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.
         progress: Called with each step of the work; True shows a line, False shows nothing and keeps quiet, and without it a line is shown in a
@@ -233,7 +233,7 @@ def compile(
         verify_each: Run the graph in ONNX Runtime after each pass, and say how far its results moved.
         explain: Stop and say what a pass recognises, and what nearly and why not: fuse.
         output: File or package to make.
-        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes only by rounding.
+        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes differs by rounding at most.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
         no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.
         progress: Called with each step of the work; True shows a line, False shows nothing and keeps quiet, and without it a line is shown in a
@@ -339,7 +339,7 @@ def quantize(
         tokens: Text tokens to measure at, of a text encoder [default: those that pipelines pad to].
         output: The plan to make.
         report: Also write a page about the plan: sizes, errors of blocks, error against bits, the worst weights.
-        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes only by rounding.
+        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes differs by rounding at most.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
         no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.
         progress: Called with each step of the work; True shows a line, False shows nothing and keeps quiet, and without it a line is shown in a
@@ -428,7 +428,7 @@ def verify(
         chunks: Chunks of a stream to compare [default: all of the golden, or 16].
         plot: Draw SNR against chunk of a stream.
         card: Write the figures into the model card of a pipeline.
-        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes only by rounding.
+        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes differs by rounding at most.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
         no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.
         progress: Called with each step of the work; True shows a line, False shows nothing and keeps quiet, and without it a line is shown in a
@@ -493,7 +493,7 @@ def run(
         fp16: Round every fp16 result to fp16, as the Neural Engine stores it; without it the arithmetic is fp32.
         engine: What runs the graph: ort, or coreai (Apple's runtime, for .aimodel only; fetched on first need) [default: ort].
         time: Run again so many times, and report the median.
-        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes only by rounding.
+        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes differs by rounding at most.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
         no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.
         progress: Called with each step of the work; True shows a line, False shows nothing and keeps quiet, and without it a line is shown in a
@@ -570,7 +570,7 @@ def stream(
         condition: What is given of a clip's latent: a safetensors file with the tensor condition [1,C,F,H,W], channels beside the noise; or
             [1,C,1,H,W], the first frame, for a step that takes a timestep for each token.
         fp16: Round the result of every fp16 op to fp16, as the Neural Engine stores it (packages only).
-        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes only by rounding.
+        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes differs by rounding at most.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
         no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.
         progress: Called with each step of the work; True shows a line, False shows nothing and keeps quiet, and without it a line is shown in a
@@ -628,7 +628,7 @@ def decode(
         output: Video to write: .mp4, .webp, .gif, a folder of PNGs (a name without an ending), or .safetensors for its numbers.
         fps: Frames a second [default: 16].
         fp16: Round the result of every fp16 op to fp16, as the Neural Engine stores it (packages only).
-        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes only by rounding.
+        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes differs by rounding at most.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
         no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.
         progress: Called with each step of the work; True shows a line, False shows nothing and keeps quiet, and without it a line is shown in a
@@ -687,7 +687,7 @@ def generate(
         fps: Frames a second [default: the pipeline's].
         output: Video to write: .mp4, .webp, .gif, a folder of PNGs (a name without an ending), or .safetensors for its numbers.
         fp16: Round the result of every fp16 op to fp16, as the Neural Engine stores it (packages only).
-        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes only by rounding.
+        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes differs by rounding at most.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
         no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.
         progress: Called with each step of the work; True shows a line, False shows nothing and keeps quiet, and without it a line is shown in a
@@ -742,7 +742,7 @@ def ranges(
             iphone16promax].
         seed: Seed of the inputs [default: 0].
         top: Values to list [default: 20].
-        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes only by rounding.
+        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes differs by rounding at most.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
         no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.
         progress: Called with each step of the work; True shows a line, False shows nothing and keeps quiet, and without it a line is shown in a
@@ -795,7 +795,7 @@ def lint(
             these.
         rules_file: JSON that promotes, retires or re-parameterises rules.
         device_report: What a device says of the package (repeat for a kernel's packages).
-        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes only by rounding.
+        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes differs by rounding at most.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
         no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.
         progress: Called with each step of the work; True shows a line, False shows nothing and keeps quiet, and without it a line is shown in a
@@ -864,7 +864,7 @@ def estimate(
         output: Device file to make with --fit.
         report: Page to make, with a timeline of a chunk.
         all: Show every block, and the ops that take longest.
-        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes only by rounding.
+        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes differs by rounding at most.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
         no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.
         progress: Called with each step of the work; True shows a line, False shows nothing and keeps quiet, and without it a line is shown in a
@@ -936,7 +936,7 @@ def search(
         quantize: Weights that blocks are estimated with: fp16, w8a8, w4a8, … [default: fp16].
         output: Configuration to make.
         report: Page to make.
-        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes only by rounding.
+        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes differs by rounding at most.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
         no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.
         progress: Called with each step of the work; True shows a line, False shows nothing and keeps quiet, and without it a line is shown in a
@@ -983,7 +983,7 @@ def passes(
 
     Args:
         name: A pass or a pass pipeline; without it, all of them.
-        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes only by rounding.
+        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes differs by rounding at most.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
         no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.
         progress: Called with each step of the work; True shows a line, False shows nothing and keeps quiet, and without it a line is shown in a
@@ -1016,7 +1016,7 @@ def explain(
 
     Args:
         what: An id, such as E0303, or an error as it was printed, all lines of it; without it, all ids.
-        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes only by rounding.
+        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes differs by rounding at most.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
         no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.
         progress: Called with each step of the work; True shows a line, False shows nothing and keeps quiet, and without it a line is shown in a
@@ -1053,7 +1053,7 @@ def demo(
         output: Folder for the model, the artifacts and the video [default: s2ditc-demo].
         prompt: What the video shows, in the words of the toy world [default: three small cyan squares moving up on a black background].
         seed: Seed of the noise [default: 0].
-        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes only by rounding.
+        threads: Threads to use (default: all cores); what is compiled does not depend on it, and what a model computes differs by rounding at most.
         force: Replace outputs that s2ditc did not make, too; a folder with other things in it is never replaced.
         no_sync: Do not wait until outputs are on the disk: faster, and lost if the machine stops now.
         progress: Called with each step of the work; True shows a line, False shows nothing and keeps quiet, and without it a line is shown in a

@@ -52,7 +52,7 @@ pub(super) fn is_begun(folder: &Path) -> bool {
 /// The words of a prompt that are no words of the toy world: its vocabulary has each of them as one token.
 ///
 /// # Errors
-/// None: the vocabulary is built into the program.
+/// A damaged vocabulary in the program.
 pub(super) fn strange_words(prompt: &str) -> Result<Vec<&str>> {
     let vocabulary = PIPELINE.iter().find(|(name, _)| name.ends_with("/vocab.json"));
     let vocabulary = vocabulary.map_or(b"{}".as_slice(), |(_, bytes)| bytes);
